@@ -1,0 +1,1 @@
+//! Keys, the cipher, and everything that is secret.

@@ -1,0 +1,1 @@
+//! A bucket whose objects are read and written as plaintext.

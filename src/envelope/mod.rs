@@ -1,0 +1,1 @@
+//! How a wrapped key is written in object metadata.

@@ -1,0 +1,1 @@
+//! Kernel requests in, replies out.

@@ -1,0 +1,11 @@
+//! An OSS bucket mounted as an encrypted directory. Imports run downward only.
+
+pub mod cli;
+pub mod crypto;
+pub mod encrypted;
+pub mod envelope;
+pub mod fs;
+pub mod fuse;
+pub mod oss;
+pub mod server;
+pub mod store;

@@ -1,0 +1,1 @@
+//! The protocol of the service: request, signature, client, retry, XML, credentials.

@@ -1,0 +1,1 @@
+//! An OSS endpoint on loopback over local stores: demo, tests, benches.

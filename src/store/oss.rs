@@ -1,0 +1,1 @@
+//! The service as an [`ObjectStore`](super::object_store::ObjectStore).
