@@ -1,0 +1,406 @@
+//! File attributes and how they are written in an object's metadata.
+//!
+//! The names are the ones ossfs, s3fs and rclone use: `mode` (decimal, with the type bits), `uid`, `gid`,
+//! `mtime`, `ctime` and `atime` (seconds, optionally with a fraction). Device numbers are `ossvault-rdev`.
+//! Metadata comes from the bucket and is not trusted: a value that makes no sense counts as missing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::store::object_store::ObjectMeta;
+
+const MODE: &str = "mode";
+const UID: &str = "uid";
+const GID: &str = "gid";
+const MTIME: &str = "mtime";
+const CTIME: &str = "ctime";
+const ATIME: &str = "atime";
+const RDEV: &str = "ossvault-rdev";
+/// Encrypted `user.*` attributes; written and read by the floor below.
+pub const XATTR: &str = "ossvault-xattr";
+
+const TYPE_BITS: u32 = libc::S_IFMT;
+const PERMISSION_BITS: u32 = 0o7777;
+const SET_ID_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+}
+
+impl Kind {
+    /// The kind in the type bits of `mode`; a mode without type bits is a file's.
+    pub fn from_mode(mode: u32) -> Option<Kind> {
+        Some(match mode & TYPE_BITS {
+            0 | libc::S_IFREG => Kind::File,
+            libc::S_IFDIR => Kind::Directory,
+            libc::S_IFLNK => Kind::Symlink,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR => Kind::CharDevice,
+            libc::S_IFBLK => Kind::BlockDevice,
+            _ => return None,
+        })
+    }
+
+    fn type_bits(self) -> u32 {
+        match self {
+            Kind::File => libc::S_IFREG,
+            Kind::Directory => libc::S_IFDIR,
+            Kind::Symlink => libc::S_IFLNK,
+            Kind::Fifo => libc::S_IFIFO,
+            Kind::Socket => libc::S_IFSOCK,
+            Kind::CharDevice => libc::S_IFCHR,
+            Kind::BlockDevice => libc::S_IFBLK,
+        }
+    }
+}
+
+/// Seconds since the epoch, before it negative, and nanoseconds onward from there (below 10^9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    pub seconds: i64,
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    pub fn from_system(time: SystemTime) -> Timestamp {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp {
+                seconds: since.as_secs() as i64,
+                nanos: since.subsec_nanos(),
+            },
+            Err(before) => {
+                let before = before.duration();
+                let (seconds, nanos) = (before.as_secs() as i64, before.subsec_nanos());
+                if nanos == 0 {
+                    Timestamp {
+                        seconds: -seconds,
+                        nanos: 0,
+                    }
+                } else {
+                    Timestamp {
+                        seconds: -seconds - 1,
+                        nanos: 1_000_000_000 - nanos,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Clamped to what the platform can express.
+    pub fn to_system(self) -> SystemTime {
+        let time = if self.seconds >= 0 {
+            UNIX_EPOCH.checked_add(Duration::from_secs(self.seconds as u64))
+        } else {
+            UNIX_EPOCH.checked_sub(Duration::from_secs(self.seconds.unsigned_abs()))
+        };
+        time.and_then(|time| time.checked_add(Duration::from_nanos(self.nanos.into())))
+            .unwrap_or(UNIX_EPOCH)
+    }
+
+    /// `-?SECONDS[.FRACTION]`; digits beyond nanoseconds are dropped.
+    fn parse(text: &str) -> Option<Timestamp> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let decimal = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !decimal(whole) || !decimal(fraction) {
+            return None;
+        }
+        let seconds: i64 = whole.parse().ok()?;
+        let nanos: u32 = format!("{fraction:0<9}")[..9].parse().ok()?;
+        Some(match (negative, nanos) {
+            (false, nanos) => Timestamp { seconds, nanos },
+            (true, 0) => Timestamp {
+                seconds: -seconds,
+                nanos: 0,
+            },
+            (true, nanos) => Timestamp {
+                seconds: -seconds - 1,
+                nanos: 1_000_000_000 - nanos,
+            },
+        })
+    }
+
+    fn format(self) -> String {
+        let (sign, seconds, nanos) = match (self.seconds < 0, self.nanos) {
+            (false, nanos) => ("", self.seconds as u64, nanos),
+            (true, 0) => ("-", self.seconds.unsigned_abs(), 0),
+            (true, nanos) => ("-", self.seconds.unsigned_abs() - 1, 1_000_000_000 - nanos),
+        };
+        if nanos == 0 {
+            return format!("{sign}{seconds}");
+        }
+        let fraction = format!("{nanos:09}");
+        format!("{sign}{seconds}.{}", fraction.trim_end_matches('0'))
+    }
+}
+
+/// For objects that do not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits.
+    pub file_mode: u32,
+    /// Permission bits.
+    pub dir_mode: u32,
+}
+
+/// What an object says of the file it holds. `None`: it does not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    pub kind: Kind,
+    /// Permission bits, set-id and sticky bits included.
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// The object's Last-Modified when it does not say.
+    pub mtime: Timestamp,
+    pub ctime: Option<Timestamp>,
+    pub atime: Option<Timestamp>,
+    pub rdev: u32,
+}
+
+impl Attributes {
+    pub fn new(kind: Kind, mode: u32, uid: u32, gid: u32, now: Timestamp) -> Attributes {
+        Attributes {
+            kind,
+            mode: Some(mode & PERMISSION_BITS),
+            uid: Some(uid),
+            gid: Some(gid),
+            mtime: now,
+            ctime: Some(now),
+            atime: None,
+            rdev: 0,
+        }
+    }
+
+    /// Of a directory that is only a common prefix.
+    pub fn implicit_directory(mtime: Timestamp) -> Attributes {
+        Attributes {
+            kind: Kind::Directory,
+            mode: None,
+            uid: None,
+            gid: None,
+            mtime,
+            ctime: None,
+            atime: None,
+            rdev: 0,
+        }
+    }
+
+    /// As `meta` says. `directory`: it is a directory's marker, whatever its mode claims; otherwise it is
+    /// none, whatever its mode claims.
+    pub fn read(meta: &ObjectMeta, directory: bool) -> Attributes {
+        let user = &meta.headers.user;
+        let number = |name: &str| user.get(name).and_then(|text| text.parse::<u32>().ok());
+        let time = |name: &str| user.get(name).and_then(|text| Timestamp::parse(text));
+        let mode = number(MODE);
+        let kind = match mode.and_then(Kind::from_mode) {
+            _ if directory => Kind::Directory,
+            Some(Kind::Directory) | None => Kind::File,
+            Some(kind) => kind,
+        };
+        Attributes {
+            kind,
+            mode: mode.map(|mode| mode & PERMISSION_BITS),
+            uid: number(UID),
+            gid: number(GID),
+            mtime: time(MTIME).unwrap_or_else(|| Timestamp::from_system(meta.last_modified)),
+            ctime: time(CTIME),
+            atime: time(ATIME),
+            rdev: number(RDEV).unwrap_or(0),
+        }
+    }
+
+    /// Writes them into user metadata, in place of what stood there.
+    pub fn write(&self, user: &mut BTreeMap<String, String>) {
+        let mode = match (self.mode, self.kind) {
+            (None, Kind::File | Kind::Directory) => None,
+            (mode, kind) => Some((mode.unwrap_or(0o644) | kind.type_bits()).to_string()),
+        };
+        let rdev = (self.rdev != 0).then(|| self.rdev.to_string());
+        for (name, value) in [
+            (MODE, mode),
+            (UID, self.uid.map(|uid| uid.to_string())),
+            (GID, self.gid.map(|gid| gid.to_string())),
+            (MTIME, Some(self.mtime.format())),
+            (CTIME, self.ctime.map(Timestamp::format)),
+            (ATIME, self.atime.map(Timestamp::format)),
+            (RDEV, rdev),
+        ] {
+            match value {
+                Some(value) => user.insert(name.to_owned(), value),
+                None => user.remove(name),
+            };
+        }
+    }
+
+    /// Permission bits as they appear.
+    pub fn permissions(&self, defaults: &Defaults) -> u32 {
+        self.mode.unwrap_or(match self.kind {
+            Kind::Directory => defaults.dir_mode,
+            Kind::Symlink => 0o777,
+            _ => defaults.file_mode,
+        })
+    }
+
+    /// What a write or a truncation by somebody without the capability takes away: set-user-id, and
+    /// set-group-id where the group may execute (otherwise the bit means mandatory locking).
+    pub fn clear_set_id(&mut self, defaults: &Defaults) {
+        let mode = self.permissions(defaults);
+        let mut cleared = mode & !libc::S_ISUID;
+        if mode & 0o010 != 0 {
+            cleared &= !libc::S_ISGID;
+        }
+        if cleared != mode {
+            self.mode = Some(cleared);
+        }
+    }
+}
+
+/// What a setattr asks for, beside the size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub mtime: Option<Timestamp>,
+    pub atime: Option<Timestamp>,
+    /// The moment of the change.
+    pub ctime: Option<Timestamp>,
+    /// The kernel asks to clear set-id bits.
+    pub clear_set_id: bool,
+}
+
+impl Change {
+    /// Nothing but perhaps the moment.
+    pub fn is_empty(&self) -> bool {
+        let Change {
+            mode,
+            uid,
+            gid,
+            mtime,
+            atime,
+            ctime: _,
+            clear_set_id,
+        } = self;
+        mode.is_none()
+            && uid.is_none()
+            && gid.is_none()
+            && mtime.is_none()
+            && atime.is_none()
+            && !clear_set_id
+    }
+
+    /// This, and then `later`.
+    pub fn merge(&mut self, later: &Change) {
+        self.mode = later.mode.or(self.mode);
+        self.uid = later.uid.or(self.uid);
+        self.gid = later.gid.or(self.gid);
+        self.mtime = later.mtime.or(self.mtime);
+        self.atime = later.atime.or(self.atime);
+        self.ctime = later.ctime.or(self.ctime);
+        self.clear_set_id |= later.clear_set_id;
+    }
+
+    pub fn apply(&self, attributes: &mut Attributes, defaults: &Defaults) {
+        if self.clear_set_id {
+            attributes.clear_set_id(defaults);
+        }
+        if let Some(mode) = self.mode {
+            attributes.mode = Some(mode & PERMISSION_BITS);
+        }
+        let owner_changes = self.uid.is_some() || self.gid.is_some();
+        if owner_changes && self.mode.is_none() && attributes.kind == Kind::File {
+            // chown takes the set-id bits away, also from root's files, as on Linux.
+            let mode = attributes.permissions(defaults);
+            if mode & SET_ID_BITS != 0 && mode & 0o111 != 0 {
+                attributes.clear_set_id(defaults);
+            }
+        }
+        attributes.uid = self.uid.or(attributes.uid);
+        attributes.gid = self.gid.or(attributes.gid);
+        attributes.mtime = self.mtime.unwrap_or(attributes.mtime);
+        attributes.atime = self.atime.or(attributes.atime);
+        attributes.ctime = self.ctime.or(attributes.ctime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_written_as_they_are_read() {
+        for (text, seconds, nanos, written) in [
+            ("0", 0, 0, "0"),
+            ("1700000000", 1_700_000_000, 0, "1700000000"),
+            ("1700000000.5", 1_700_000_000, 500_000_000, "1700000000.5"),
+            ("1.000000001", 1, 1, "1.000000001"),
+            ("1.0000000019", 1, 1, "1.000000001"),
+            ("-1", -1, 0, "-1"),
+            ("-1.25", -2, 750_000_000, "-1.25"),
+            ("-0.5", -1, 500_000_000, "-0.5"),
+        ] {
+            let time = Timestamp::parse(text).expect(text);
+            assert_eq!((time.seconds, time.nanos), (seconds, nanos), "{text}");
+            assert_eq!(time.format(), written);
+            assert_eq!(Timestamp::from_system(time.to_system()), time);
+        }
+        for text in ["", "-", ".5", "1e9", "1.x", " 1", "99999999999999999999"] {
+            assert_eq!(Timestamp::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn attributes_survive_the_metadata() {
+        let now = Timestamp {
+            seconds: 5,
+            nanos: 7,
+        };
+        for kind in [Kind::File, Kind::Symlink, Kind::Fifo, Kind::CharDevice] {
+            let mut attributes = Attributes::new(kind, 0o4755, 3, 4, now);
+            attributes.rdev = 259;
+            let mut meta = meta_without_entries();
+            attributes.write(&mut meta.headers.user);
+            assert_eq!(Attributes::read(&meta, false), attributes);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_counts_as_missing() {
+        let mut meta = meta_without_entries();
+        for (name, value) in [("mode", "rwx"), ("uid", "-1"), ("mtime", "yesterday")] {
+            meta.headers.user.insert(name.into(), value.into());
+        }
+        let attributes = Attributes::read(&meta, false);
+        assert_eq!((attributes.mode, attributes.uid), (None, None));
+        assert_eq!(attributes.mtime.seconds, 1000);
+        meta.headers.user.insert("mode".into(), "16877".into());
+        assert_eq!(Attributes::read(&meta, false).kind, Kind::File);
+    }
+
+    fn meta_without_entries() -> ObjectMeta {
+        use crate::store::object_store::{ETag, ObjectHeaders};
+        let time = UNIX_EPOCH + Duration::from_secs(1000);
+        ObjectMeta {
+            size: 0,
+            etag: ETag::new("\"0\""),
+            last_modified: time,
+            headers: ObjectHeaders::default(),
+            crc64: None,
+            date: time,
+        }
+    }
+}

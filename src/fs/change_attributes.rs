@@ -1,0 +1,386 @@
+//! setattr and extended attributes: metadata changes are copies of an object onto itself.
+//!
+//! Every such copy carries the whole truth and a precondition: all the headers as they were read, and the
+//! tag of the version they were read from. Changes that arrive while one copy is under way share the next.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attributes::{Attributes, Change};
+use super::error::{Error, Result};
+use super::filesystem::{Filesystem, lock};
+use super::gate::Scope;
+use super::listing::{Entry, Object};
+use super::lookup::Looks;
+use super::names;
+use super::namespace::{Ino, Marker, now};
+use super::writeback::headers_of;
+use crate::encrypted::{Plaintext, Xattrs};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{
+    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
+};
+
+/// How often a change is tried over again when other clients replace the object in between.
+const TRIES: usize = 8;
+
+impl Filesystem {
+    /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
+    /// content is still to be uploaded, when the upload will carry it.
+    pub async fn setattr(
+        self: &Arc<Self>,
+        ino: Ino,
+        size: Option<u64>,
+        mut change: Change,
+    ) -> Result<Looks> {
+        self.writable()?;
+        if let Some(size) = size {
+            if !change.is_empty() || change.ctime.is_some() {
+                // The upload that the truncation causes carries them.
+                change.ctime = Some(now());
+            }
+            self.truncate_with(ino, size, &change).await?;
+        } else {
+            if !change.is_empty() {
+                change.ctime = Some(change.ctime.unwrap_or_else(now));
+            }
+            self.change_attributes(ino, change).await?;
+        }
+        self.getattr(ino).await
+    }
+
+    async fn truncate_with(self: &Arc<Self>, ino: Ino, size: u64, change: &Change) -> Result<()> {
+        let before = self.look_at(ino, Instant::now()).await?;
+        if before.size == size {
+            let mut change = change.clone();
+            let time = now();
+            change.mtime = change.mtime.or(Some(time));
+            change.ctime = change.ctime.or(Some(time));
+            return self.change_attributes(ino, change).await;
+        }
+        let file = self.open_file(ino, Instant::now()).await?;
+        file.lock().handles += 1;
+        let defaults = &self.settings.defaults;
+        let result = async {
+            self.take_xattrs_along(&file).await?;
+            self.truncate_open(&file, size, false).await?;
+            if let Some(local) = self.namespace().local_mut(ino) {
+                change.apply(&mut local.attributes, defaults);
+                local.revision += 1;
+            }
+            let flushed_later = file.lock().writers > 0;
+            if !flushed_later {
+                self.publish(&file).await?;
+            }
+            Ok(())
+        }
+        .await;
+        file.lock().handles -= 1;
+        self.let_go(&file);
+        result
+    }
+
+    pub(super) async fn change_attributes(
+        self: &Arc<Self>,
+        ino: Ino,
+        change: Change,
+    ) -> Result<()> {
+        let start = Instant::now();
+        self.look_at(ino, start).await?;
+        {
+            let mut namespace = self.namespace();
+            if let Some(local) = namespace.local_mut(ino) {
+                // The upload carries it.
+                change.apply(&mut local.attributes, &self.settings.defaults);
+                local.revision += 1;
+                return Ok(());
+            }
+            if namespace.place(ino).is_none() && ino != Ino::ROOT {
+                // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
+                self.localize(&mut namespace, ino);
+                if let Some(local) = namespace.local_mut(ino) {
+                    change.apply(&mut local.attributes, &self.settings.defaults);
+                }
+                return Ok(());
+            }
+            if namespace.is_directory(ino)
+                && let Some(stored) = namespace.stored_directory(ino)
+                && namespace.directory_marker(ino).is_some()
+                && namespace.pending(ino).is_none()
+            {
+                // Changes in the directory are not stored in its times: setting them back costs nothing.
+                let mut wanted = stored.clone();
+                change.apply(&mut wanted, &self.settings.defaults);
+                wanted.ctime = stored.ctime;
+                if wanted == stored {
+                    namespace.untouch_directory(ino);
+                    return Ok(());
+                }
+            }
+            namespace.add_pending(ino, &change);
+        }
+        self.store_pending(ino).await
+    }
+
+    /// Stores the pending changes of an inode, unless another call does.
+    async fn store_pending(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        loop {
+            let key = {
+                let namespace = self.namespace();
+                if namespace.pending(ino).is_none() {
+                    // Another call's copy carried it, successfully: a failure takes the change back and is
+                    // reported by whoever was in it.
+                    return Ok(());
+                }
+                self.marker_key_or_key(&namespace, ino).ok_or(Error::NotFound)?
+            };
+            let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+            let change = {
+                let namespace = self.namespace();
+                if self.marker_key_or_key(&namespace, ino).as_ref() != Some(&key) {
+                    continue;
+                }
+                match namespace.pending(ino) {
+                    Some(change) => change,
+                    None => return Ok(()),
+                }
+            };
+            let key = names::object_key(key)?;
+            let result = if self.namespace().is_directory(ino) {
+                self.store_directory(ino, &key, &change).await
+            } else {
+                self.store_object(ino, &key, &change).await
+            };
+            let mut namespace = self.namespace();
+            if result.is_err() {
+                namespace.end_pending(ino);
+                return result;
+            }
+            if namespace.pending(ino).as_ref() == Some(&change) {
+                namespace.end_pending(ino);
+                return Ok(());
+            }
+            // More came while the copy was under way: the next one carries it all.
+        }
+    }
+
+    fn marker_key_or_key(
+        &self,
+        namespace: &super::namespace::Namespace,
+        ino: Ino,
+    ) -> Option<String> {
+        match namespace.is_directory(ino) {
+            true => self.marker_key(namespace, ino),
+            false => namespace.key(ino),
+        }
+    }
+
+    async fn store_object(
+        self: &Arc<Self>,
+        ino: Ino,
+        key: &ObjectKey,
+        change: &Change,
+    ) -> Result<()> {
+        for _ in 0..TRIES {
+            let (object, place) = {
+                let mut namespace = self.namespace();
+                if let Some(local) = namespace.local_mut(ino) {
+                    // It was written to meanwhile: its upload carries the change.
+                    change.apply(&mut local.attributes, &self.settings.defaults);
+                    local.revision += 1;
+                    return Ok(());
+                }
+                let object = namespace.object(ino).ok_or(Error::NotFound)?;
+                (object, namespace.place(ino).ok_or(Error::NotFound)?)
+            };
+            let described = self.headers(key, &object.etag, Instant::now()).await?;
+            let mut attributes = Attributes::read(&described.meta, false);
+            change.apply(&mut attributes, &self.settings.defaults);
+            match self
+                .replace_attributes(key, &described.meta, &attributes)
+                .await
+            {
+                Ok(object) => {
+                    let (parent, name) = place;
+                    self.took_new_tag(ino, key, &object);
+                    self.namespace()
+                        .published(parent, &name, object, Instant::now());
+                    return Ok(());
+                }
+                Err(Error::Stale) => {
+                    // Replaced by another client: its attributes, and then ours on top.
+                    let sent = Instant::now();
+                    let meta = self.bucket.store().head(key).await?;
+                    let object = self.describe(key, meta, sent);
+                    let (parent, name) = place;
+                    if let Some(directory) = self.namespace().directory(parent) {
+                        directory.listing.put(&name, Entry::Object(object), sent);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Copies an object onto itself with these attributes, and with everything else as it was. Returns the
+    /// object as it is now.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is not the version that `meta` describes any more.
+    pub(super) async fn replace_attributes(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        attributes: &Attributes,
+    ) -> Result<Object> {
+        let mut headers = meta.headers.clone();
+        attributes.write(&mut headers.user);
+        self.replace_headers(key, meta, headers).await
+    }
+
+    pub(super) async fn replace_headers(
+        self: &Arc<Self>,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        headers: ObjectHeaders,
+    ) -> Result<Object> {
+        let sent = Instant::now();
+        let answer = self
+            .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
+            .await?;
+        let meta = ObjectMeta {
+            etag: answer.etag,
+            last_modified: answer.date,
+            date: answer.date,
+            headers,
+            ..meta.clone()
+        };
+        let mut object = self.describe(key, meta, sent);
+        object.ours = true;
+        Ok(object)
+    }
+
+    /// Our own copy may have given the content another tag: open files read on under it.
+    pub(super) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, object: &Object) {
+        let Some(file) = lock(&self.files).get(&ino).cloned() else {
+            return;
+        };
+        let state = file.lock();
+        if let Some(content) = &state.content
+            && let Some(described) = self.known_headers(key, &object.etag)
+            && let Ok(envelope) = &described.object
+        {
+            content.set_object(key.clone(), envelope.clone());
+        }
+        let mut namespace = self.namespace();
+        namespace.set_open(ino, Some(object.clone()));
+        namespace.pages_show(ino, Some(&object.etag));
+    }
+
+    // ---- directories ----
+
+    async fn store_directory(
+        self: &Arc<Self>,
+        ino: Ino,
+        key: &ObjectKey,
+        change: &Change,
+    ) -> Result<()> {
+        for _ in 0..TRIES {
+            let sent = Instant::now();
+            let meta = match self.bucket.store().head(key).await {
+                Ok(meta) => Some(meta),
+                Err(StoreError::NotFound) => None,
+                Err(error) => return Err(error.into()),
+            };
+            let result = match &meta {
+                Some(meta) => {
+                    let mut attributes = Attributes::read(meta, true);
+                    change.apply(&mut attributes, &self.settings.defaults);
+                    let mut headers = meta.headers.clone();
+                    attributes.write(&mut headers.user);
+                    let copied = self
+                        .copy_object(key, meta, key, CopyHeaders::Replace(headers))
+                        .await;
+                    copied.map(|answer| (attributes, marker_of_ours(answer.etag, answer.date)))
+                }
+                None => {
+                    let stored = self.namespace().stored_directory(ino);
+                    let mut attributes = stored.unwrap_or_else(|| {
+                        Attributes::implicit_directory(now())
+                    });
+                    change.apply(&mut attributes, &self.settings.defaults);
+                    self.put_marker(key, &attributes)
+                        .await
+                        .map(|marker| (attributes, marker))
+                }
+            };
+            match result {
+                Ok((attributes, marker)) => {
+                    let mut namespace = self.namespace();
+                    namespace.set_directory(ino, attributes, Some(marker), sent);
+                    if change.mtime.is_some() {
+                        namespace.untouch_directory(ino);
+                    }
+                    if ino == Ino::ROOT {
+                        self.set_root_stored(true);
+                    }
+                    return Ok(());
+                }
+                Err(Error::Stale) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Writes a directory's marker.
+    pub(super) async fn put_marker(
+        &self,
+        key: &ObjectKey,
+        attributes: &Attributes,
+    ) -> Result<Marker> {
+        let headers = marker_headers(attributes);
+        let answer = self
+            .bucket
+            .store()
+            .put(key, &headers, Body::empty(), Overwrite::Allowed)
+            .await?;
+        Ok(marker_of_ours(answer.etag, answer.date))
+    }
+
+    /// Writes a directory's marker with extended attributes, and with the envelope that seals them.
+    pub(super) async fn put_marker_with(
+        &self,
+        key: &ObjectKey,
+        attributes: &Attributes,
+        xattrs: &Xattrs,
+    ) -> Result<Marker> {
+        let headers = marker_headers(attributes);
+        let put = self.bucket.put(
+            key,
+            &Plaintext::empty(),
+            headers,
+            Some(xattrs),
+            Overwrite::Allowed,
+        );
+        let uploaded = put.await?;
+        Ok(marker_of_ours(uploaded.object.etag.clone(), uploaded.date))
+    }
+}
+
+fn marker_headers(attributes: &Attributes) -> ObjectHeaders {
+    let mut headers = headers_of(attributes);
+    headers.content_type = Some("application/x-directory".to_owned());
+    headers
+}
+
+pub(super) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker {
+    Marker {
+        etag,
+        last_modified: super::seconds(date),
+        settled: false,
+        ours: true,
+    }
+}
+

@@ -1,0 +1,263 @@
+//! Reading directories.
+//!
+//! An open directory is a list of names that grows while pages of the listing come; an offset is an index
+//! into it, so that it stays valid while the directory changes. Names that have gone meanwhile are skipped.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::attributes::Kind;
+use super::error::{Error, Result};
+use super::filesystem::{Filesystem, lock};
+use super::lister::{Build, Shape};
+use super::listing::Entry;
+use super::lookup::Looks;
+use super::names::Name;
+use super::namespace::{Ino, Look};
+
+/// Objects above this many bytes are regular files: a link's target is no longer.
+const LONGEST_TARGET: u64 = 4095;
+
+/// Entries before the first name: `.` and `..`.
+const DOTS: u64 = 2;
+
+/// One open directory.
+pub struct DirectoryHandle {
+    ino: Ino,
+    state: Mutex<Reading>,
+}
+
+struct Reading {
+    build: Arc<Build>,
+    /// Names that only this mount has, after those of the bucket.
+    local: Option<Vec<(Name, Ino)>>,
+    /// How many names the bucket had, once that is known.
+    listed: Option<u64>,
+}
+
+/// An entry as readdir returns it.
+#[derive(Clone, Debug)]
+pub struct DirectoryEntry {
+    pub name: Name,
+    pub ino: Ino,
+    /// The offset of what follows.
+    pub next: u64,
+    /// None: not known without asking.
+    pub kind: Option<Kind>,
+    /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
+    pub looks: Option<Looks>,
+}
+
+impl Filesystem {
+    pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<u64> {
+        if !self.namespace().is_directory(ino) {
+            return Err(Error::NotDirectory);
+        }
+        let reading = self.begin_reading(ino);
+        let handle = self.new_handle();
+        let directory = DirectoryHandle {
+            ino,
+            state: Mutex::new(reading),
+        };
+        lock(&self.directory_handles).insert(handle, Arc::new(directory));
+        Ok(handle)
+    }
+
+    pub fn releasedir(&self, handle: u64) {
+        lock(&self.directory_handles).remove(&handle);
+    }
+
+    /// The listing that is known, if it is recent enough, else a new one.
+    fn begin_reading(self: &Arc<Self>, ino: Ino) -> Reading {
+        let start = Instant::now();
+        let known = {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            match namespace.directory(ino) {
+                Some(directory) if directory.listing.is_fresh(ttl, start) => {
+                    let names = directory.listing.names();
+                    Some(names.map(|(name, entry)| (name.clone(), shape(entry))).collect())
+                }
+                _ => None,
+            }
+        };
+        let build = match known {
+            Some(names) => Build::of_names(names),
+            None => self.list(ino, true, start),
+        };
+        Reading {
+            build,
+            local: None,
+            listed: None,
+        }
+    }
+
+    /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
+    pub async fn readdir(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        most: usize,
+        plus: bool,
+    ) -> Result<Vec<DirectoryEntry>> {
+        let directory = lock(&self.directory_handles)
+            .get(&handle)
+            .cloned()
+            .ok_or(Error::BadHandle)?;
+        let ino = directory.ino;
+        if offset == 0 {
+            let consumed = lock(&directory.state).listed.is_some();
+            if consumed {
+                // rewinddir: what the directory holds now.
+                *lock(&directory.state) = self.begin_reading(ino);
+            }
+        }
+        let mut entries = Vec::new();
+        let mut at = offset;
+        while entries.len() < most {
+            if at < DOTS {
+                entries.push(self.dots(ino, at));
+                at += 1;
+                continue;
+            }
+            // What has come already is returned before waiting for more.
+            let build = lock(&directory.state).build.clone();
+            let index = (at - DOTS) as usize;
+            let entry = match build.entry_now(index) {
+                Some(entry) => entry,
+                None if entries.is_empty() => build.entry(index).await?,
+                None if build.has_ended() => None,
+                None => break,
+            };
+            let next = at + 1;
+            match entry {
+                Some((name, shape)) => {
+                    at = next;
+                    if let Some(entry) = self.entry_of(ino, name, shape, next, plus) {
+                        entries.push(entry);
+                    }
+                }
+                None => {
+                    let Some((name, child)) = self.local_name(&directory, index as u64) else {
+                        break;
+                    };
+                    at = next;
+                    entries.push(self.local_entry(name, child, next));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn dots(&self, ino: Ino, at: u64) -> DirectoryEntry {
+        let (name, ino) = match at {
+            0 => (".", ino),
+            _ => {
+                let parent = self.namespace().place(ino);
+                ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
+            }
+        };
+        DirectoryEntry {
+            name: Name::from(name),
+            ino,
+            next: at + 1,
+            kind: Some(Kind::Directory),
+            looks: None,
+        }
+    }
+
+    fn entry_of(
+        &self,
+        parent: Ino,
+        name: Name,
+        shape: Shape,
+        next: u64,
+        plus: bool,
+    ) -> Option<DirectoryEntry> {
+        let mut namespace = self.namespace();
+        let known = {
+            let directory = namespace.directory(parent)?;
+            match directory.listing.last_known(&name) {
+                Some(entry) => Some(entry.clone()),
+                // The listing is not finished, so it says nothing yet of names that it will have.
+                None if directory.listing.complete().is_none() => None,
+                None if namespace.child(parent, &name).is_some_and(|ino| namespace.is_unpublished(ino)) => {
+                    return None;
+                }
+                None if namespace.directory(parent)?.listing.knows_absent(&name) => return None,
+                None => None,
+            }
+        };
+        let kind = match (&known, shape) {
+            (Some(Entry::Directory), _) | (None, Shape::Directory) => Some(Kind::Directory),
+            (Some(Entry::Object(object)), _) => match &object.known {
+                Some(known) => Some(known.attributes.kind),
+                None => kind_by_size(object.size),
+            },
+            (None, Shape::Object(size)) => kind_by_size(size),
+        };
+        let looks = match plus && known.is_some() {
+            true => match namespace.look(parent, &name, Instant::now()) {
+                Look::Known(view) => Some(view),
+                _ => None,
+            },
+            false => None,
+        };
+        let ino = namespace.ino_of_child(parent, &name);
+        drop(namespace);
+        Some(DirectoryEntry {
+            name,
+            ino,
+            next,
+            kind,
+            looks: looks.map(|view| self.looks(view)),
+        })
+    }
+
+    /// The names that the bucket does not have yet, as they were when the end of its names was reached.
+    fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<(Name, Ino)> {
+        let mut state = lock(&directory.state);
+        let listed = *state.listed.get_or_insert(index);
+        let ino = directory.ino;
+        let local = state.local.get_or_insert_with(|| {
+            let mut children = self.namespace().unpublished_children(ino);
+            children.sort_unstable();
+            children
+        });
+        local.get(index.checked_sub(listed)? as usize).cloned()
+    }
+
+    fn local_entry(&self, name: Name, ino: Ino, next: u64) -> DirectoryEntry {
+        DirectoryEntry {
+            name,
+            ino,
+            next,
+            kind: Some(Kind::File),
+            looks: None,
+        }
+    }
+
+    /// An entry that readdirplus gave to the kernel counts as looked up.
+    pub fn entry_was_taken(&self, entry: &DirectoryEntry) {
+        if let Some(looks) = &entry.looks {
+            self.namespace().remember(looks.ino);
+        }
+    }
+
+    /// How long the kernel may keep an answer that it has asked for now.
+    pub fn lifetime(&self) -> Duration {
+        self.settings.metadata_ttl
+    }
+}
+
+fn shape(entry: &Entry) -> Shape {
+    match entry {
+        Entry::Directory => Shape::Directory,
+        Entry::Object(object) => Shape::Object(object.size),
+    }
+}
+
+fn kind_by_size(size: u64) -> Option<Kind> {
+    (size > LONGEST_TARGET).then_some(Kind::File)
+}

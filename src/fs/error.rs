@@ -1,0 +1,133 @@
+//! What a file system says when it cannot do what was asked.
+
+use std::sync::Arc;
+
+use super::{content, staging};
+use crate::encrypted::Error as EncryptedError;
+use crate::store::error::{Cause, Error as StoreError};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Cloned into every call that waited for the same failed work.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no such file or directory")]
+    NotFound,
+    #[error("exists already")]
+    Exists,
+    #[error("not a directory")]
+    NotDirectory,
+    #[error("is a directory")]
+    IsDirectory,
+    #[error("directory not empty")]
+    NotEmpty,
+    #[error("the name is longer than the bucket can hold")]
+    NameTooLong,
+    #[error("the name is not UTF-8")]
+    NotUnicode,
+    #[error("invalid argument")]
+    Invalid,
+    /// Reserved names, hard links, what an object store has no place for.
+    #[error("operation not permitted")]
+    NotPermitted,
+    #[error("permission denied: {0}")]
+    Denied(&'static str),
+    #[error("mounted read-only")]
+    ReadOnly,
+    /// The object was replaced while this handle was reading it.
+    #[error("the object was replaced by another writer")]
+    Stale,
+    #[error("no space left for what is staged")]
+    NoSpace,
+    #[error("too large")]
+    TooLarge,
+    #[error("not supported")]
+    NotSupported,
+    #[error("no such attribute")]
+    NoAttribute,
+    #[error("the caller's buffer is too small")]
+    BufferTooSmall,
+    #[error("bad file handle")]
+    BadHandle,
+    #[error("busy")]
+    Busy,
+    #[error("timed out")]
+    TimedOut(#[source] Cause),
+    /// The object's envelope names a key we do not have, or the mount has no private key.
+    #[error("no key for this object")]
+    NoKey(#[source] Cause),
+    /// The object is wrapped in a way this program does not read.
+    #[error("unsupported envelope")]
+    UnsupportedEnvelope(#[source] Cause),
+    #[error("input/output error")]
+    Io(#[source] Cause),
+}
+
+impl Error {
+    pub fn io(message: impl Into<String>) -> Error {
+        Error::Io(Arc::new(std::io::Error::other(message.into())))
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::NotFound => Error::NotFound,
+            StoreError::AlreadyExists => Error::Exists,
+            StoreError::PreconditionFailed => Error::Stale,
+            StoreError::InvalidName(_) => Error::Invalid,
+            StoreError::AccessDenied(_) => Error::Denied("the bucket refused"),
+            StoreError::Immutable(_) | StoreError::EncryptionRule(_) => Error::NotPermitted,
+            StoreError::TooLarge(_) => Error::TooLarge,
+            StoreError::Unsupported(_) => Error::NotSupported,
+            StoreError::NoSpace(_) => Error::NoSpace,
+            StoreError::TimedOut(cause) => Error::TimedOut(cause),
+            StoreError::NoSuchBucket(_)
+            | StoreError::NoSuchUpload
+            | StoreError::InvalidRange
+            | StoreError::Archived(_)
+            | StoreError::Misconfigured(_)
+            | StoreError::Unavailable(_)
+            | StoreError::Corrupt(_)
+            | StoreError::Other(_) => Error::Io(Arc::new(error)),
+        }
+    }
+}
+
+impl From<EncryptedError> for Error {
+    fn from(error: EncryptedError) -> Error {
+        match error {
+            EncryptedError::Store(error) => error.into(),
+            EncryptedError::KeyMissing(_) => Error::NoKey(Arc::new(error)),
+            EncryptedError::Unsupported(_) => Error::UnsupportedEnvelope(Arc::new(error)),
+            EncryptedError::XattrsTooLarge(_) => Error::NoSpace,
+            EncryptedError::WrongKey
+            | EncryptedError::Damaged(_)
+            | EncryptedError::NotEncrypted
+            | EncryptedError::Abandoned(_) => Error::Io(Arc::new(error)),
+        }
+    }
+}
+
+impl From<content::Error> for Error {
+    fn from(error: content::Error) -> Error {
+        match error {
+            content::Error::Changed => Error::Stale,
+            content::Error::NoMemory => Error::TimedOut(Arc::new(error)),
+            content::Error::Bucket(error) => error.into(),
+            content::Error::Corrupt | content::Error::Short | content::Error::Cancelled => {
+                Error::Io(Arc::new(error))
+            }
+        }
+    }
+}
+
+impl From<staging::Error> for Error {
+    fn from(error: staging::Error) -> Error {
+        match error {
+            staging::Error::NoSpace => Error::NoSpace,
+            staging::Error::TimedOut => Error::TimedOut(Arc::new(error)),
+            staging::Error::Damaged | staging::Error::Io(_) => Error::Io(Arc::new(error)),
+        }
+    }
+}

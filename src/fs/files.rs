@@ -1,0 +1,747 @@
+//! Open, create, read, write, truncate, flush, fsync, release.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use super::attributes::{Attributes, Change, Kind};
+use super::content::{self, Content, Reader};
+use super::error::{Error, Result};
+use super::filesystem::{Filesystem, Notice, lock};
+use super::listing::{Entry, Object};
+use super::lookup::{Caller, Looks};
+use super::names::{self, Name};
+use super::namespace::{Ino, Target, now};
+use super::open_file::{FileHandle, OpenFile, State};
+use super::parts::MAX_OBJECT;
+use super::staging::{Piece, StagedFile};
+use super::temporary_names;
+use crate::store::object_store::{ETag, ObjectKey};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenHow {
+    pub read: bool,
+    pub write: bool,
+    pub truncate: bool,
+    pub exclusive: bool,
+}
+
+/// What the kernel is told about an open file.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    pub handle: u64,
+    /// The pages that the kernel has show this content.
+    pub keep_pages: bool,
+}
+
+/// What a base of at most this many bytes is read in, when it is staged whole.
+const STAGE_STEP: u64 = 1 << 20;
+
+/// A write that memory could not take at once; nothing was changed.
+pub struct MustWait;
+
+impl Filesystem {
+    // ---- open ----
+
+    pub async fn open(self: &Arc<Self>, ino: Ino, how: OpenHow) -> Result<Opened> {
+        if how.write || how.truncate {
+            self.writable()?;
+        }
+        let file = self.open_file(ino, Instant::now()).await?;
+        let opened = self.open_handle(&file, how);
+        if let Err(error) = self.check_access(&file, how) {
+            self.release_now(opened.handle);
+            return Err(error);
+        }
+        let result = self.prepare_changes(&file, how).await;
+        if let Err(error) = result {
+            self.release_now(opened.handle);
+            return Err(error);
+        }
+        let place = self.namespace().place(ino);
+        if let Some((parent, _)) = place {
+            self.opened_after_lookup(parent);
+        }
+        Ok(opened)
+    }
+
+    async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
+        if how.write || how.truncate {
+            self.take_xattrs_along(file).await?;
+        }
+        if how.truncate {
+            self.truncate_open(file, 0, true).await?;
+        }
+        Ok(())
+    }
+
+    /// Without a private key, what is in the bucket can be replaced, and nothing else.
+    fn check_access(&self, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
+        let state = file.lock();
+        let Some(content) = &state.content else {
+            return Ok(());
+        };
+        if state.staged.is_some() || how.truncate || content.size() == 0 {
+            return Ok(());
+        }
+        if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        }
+        Ok(())
+    }
+
+    /// The file of an inode, as the bucket has it or as it stands here.
+    pub(super) async fn open_file(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<Arc<OpenFile>> {
+        // A changed file is what it is here; what others made of its object does not matter.
+        if let Some(file) = lock(&self.files).get(&ino)
+            && (file.lock().is_dirty() || self.namespace().place(ino).is_none())
+        {
+            return Ok(file.clone());
+        }
+        self.look_at(ino, start).await?;
+        let object = {
+            let namespace = self.namespace();
+            if namespace.is_directory(ino) {
+                return Err(Error::IsDirectory);
+            }
+            namespace.object(ino)
+        };
+        let mut files = lock(&self.files);
+        if let Some(file) = files.get(&ino) {
+            return Ok(file.clone());
+        }
+        let object = object.ok_or(Error::NotFound)?;
+        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
+        let content = self.content_of(&names::object_key(key)?, &object);
+        let file = OpenFile::new(ino, Some(content));
+        files.insert(ino, file.clone());
+        let mut namespace = self.namespace();
+        namespace.pin(ino);
+        namespace.set_open(ino, Some(object));
+        Ok(file)
+    }
+
+    /// The readable content of a version, with the body that came with its headers if there was one.
+    fn content_of(&self, key: &ObjectKey, object: &Object) -> Arc<Content> {
+        if let Some(content) = self.take_small(key, &object.etag) {
+            return content;
+        }
+        let described = self.known_headers(key, &object.etag);
+        let envelope = match described.as_ref().map(|described| &described.object) {
+            Some(Ok(envelope)) => Some(envelope.clone()),
+            _ => None,
+        };
+        Content::new(
+            self.bucket.clone(),
+            self.cache.clone(),
+            key.clone(),
+            object.etag.clone(),
+            object.size,
+            envelope,
+        )
+    }
+
+    /// Keeps a body that came with its headers until the file is opened.
+    pub(super) fn keep_small(&self, key: &ObjectKey, etag: &ETag, body: Bytes) {
+        let Some(described) = self.known_headers(key, etag) else {
+            return;
+        };
+        let Ok(envelope) = &described.object else {
+            return;
+        };
+        let content = Content::new(
+            self.bucket.clone(),
+            self.cache.clone(),
+            key.clone(),
+            etag.clone(),
+            described.meta.size,
+            Some(envelope.clone()),
+        );
+        content.preload(envelope.clone(), &body);
+        lock(&self.small).put((key.clone(), etag.clone()), content);
+    }
+
+    fn take_small(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
+        lock(&self.small).pop(&(key.clone(), etag.clone()))
+    }
+
+    fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
+        let etag = {
+            let mut state = file.lock();
+            state.handles += 1;
+            state.writers += u32::from(how.write);
+            match state.is_dirty() {
+                true => None,
+                false => state.content.as_ref().map(|content| content.etag()),
+            }
+        };
+        // Pages of a changed file are what was written into them; they stay until the version changes.
+        let keep_pages = match &etag {
+            None => true,
+            Some(etag) => self.namespace().pages_show(file.ino, Some(etag)),
+        };
+        let handle = self.new_handle();
+        let opened = FileHandle::new(file.clone(), how.read, how.write);
+        super::write_lock(&self.handles).insert(handle, opened);
+        Opened { handle, keep_pages }
+    }
+
+    pub(super) fn handle(&self, handle: u64) -> Result<Arc<FileHandle>> {
+        super::read_lock(&self.handles)
+            .get(&handle)
+            .cloned()
+            .ok_or(Error::BadHandle)
+    }
+
+    // ---- create ----
+
+    pub async fn create(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        caller: Caller,
+        how: OpenHow,
+    ) -> Result<(Looks, Opened)> {
+        self.writable()?;
+        self.check_new_name(parent, name)?;
+        let start = Instant::now();
+        let target = loop {
+            let target = self.namespace().target(parent, name, start);
+            match target {
+                Some(target) => break target,
+                None => self.ask_name(parent, name, start).await?,
+            }
+        };
+        match target {
+            Some(_) if how.exclusive => return Err(Error::Exists),
+            Some(Target::Directory(_)) => return Err(Error::IsDirectory),
+            Some(_) => {
+                let view = self.look(parent, name, start).await?;
+                let view = view.map_err(|_| Error::NotFound)?;
+                let how = OpenHow {
+                    truncate: how.truncate,
+                    ..how
+                };
+                let opened = self.open(view.ino, how).await?;
+                return Ok((self.entered(view, start), opened));
+            }
+            None => {}
+        }
+        let (ino, file) = {
+            let mut files = lock(&self.files);
+            let mut namespace = self.namespace();
+            let attributes = self.new_attributes(&namespace, parent, Kind::File, mode, caller);
+            let ino = namespace.create(parent, name, attributes);
+            namespace.pin(ino);
+            namespace.touch_directory(parent, now());
+            let file = OpenFile::new(ino, None);
+            files.insert(ino, file.clone());
+            (ino, file)
+        };
+        {
+            let mut state = file.lock();
+            state.staged = Some(StagedFile::new(&self.staging, None));
+            state.written = 1;
+            state.emptied = true;
+            state.exclusive = how.exclusive;
+            state.temporary = how.exclusive && temporary_names::is_temporary(name);
+        }
+        let opened = self.open_handle(&file, how);
+        let view = self.look_at(ino, start).await?;
+        Ok((self.entered(view, start), opened))
+    }
+
+    // ---- read ----
+
+    /// Bytes from `offset` on, fewer only at the end of the file.
+    pub async fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize) -> Result<Bytes> {
+        let handle = self.handle(handle)?;
+        if !handle.readable && !self.bucket.can_read() {
+            return Err(Error::BadHandle);
+        }
+        let range = offset..offset.saturating_add(len as u64);
+        let plan = {
+            let state = handle.file.lock();
+            match &state.staged {
+                Some(staged) => {
+                    if let Some(bytes) = staged.read_now(range.clone()) {
+                        return Ok(bytes);
+                    }
+                    Plan::Pieces(staged.pieces(range), handle.reader(&state))
+                }
+                None => match handle.reader(&state) {
+                    Some(reader) => Plan::Clean(reader),
+                    None => return Ok(Bytes::new()),
+                },
+            }
+        };
+        match plan {
+            Plan::Clean(reader) => self.read_clean(&handle, reader, offset, len).await,
+            Plan::Pieces(pieces, reader) => read_pieces(pieces, reader, len).await,
+        }
+    }
+
+    async fn read_clean(
+        self: &Arc<Self>,
+        handle: &Arc<FileHandle>,
+        mut reader: Arc<Reader>,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes> {
+        const MOVES: usize = 4;
+        for _ in 0..MOVES {
+            if offset >= reader.content().size() {
+                return Ok(Bytes::new());
+            }
+            let end = offset.saturating_add(len as u64);
+            match reader.read(offset..end).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(content::Error::Changed) if !reader.has_returned() => {
+                    reader = self.move_on(handle).await?;
+                }
+                Err(error) => return Err(self.read_failed(handle.file.ino, error)),
+            }
+        }
+        Err(Error::Stale)
+    }
+
+    /// The object was replaced before this handle returned a byte: it reads the new version.
+    async fn move_on(self: &Arc<Self>, handle: &Arc<FileHandle>) -> Result<Arc<Reader>> {
+        let ino = handle.file.ino;
+        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
+        let key = names::object_key(key)?;
+        let sent = Instant::now();
+        let meta = match self.bucket.store().head(&key).await {
+            Ok(meta) => meta,
+            Err(crate::store::error::Error::NotFound) => return Err(Error::Stale),
+            Err(error) => return Err(error.into()),
+        };
+        let object = self.describe(&key, meta, sent);
+        let content = self.content_of(&key, &object);
+        let state = &mut *handle.file.lock();
+        if state.is_dirty() || state.gone {
+            return handle.reader(state).ok_or(Error::Stale);
+        }
+        state.content = Some(content);
+        {
+            let mut namespace = self.namespace();
+            namespace.set_open(ino, Some(object.clone()));
+            namespace.pages_show(ino, None);
+            if let Some((parent, name)) = namespace.place(ino)
+                && let Some(directory) = namespace.directory(parent)
+            {
+                directory.listing.put(&name, Entry::Object(object), sent);
+            }
+        }
+        self.notify(Notice::Content(ino));
+        handle.reader(state).ok_or(Error::Stale)
+    }
+
+    fn read_failed(&self, ino: Ino, error: content::Error) -> Error {
+        match &error {
+            content::Error::Changed => Error::Stale,
+            content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
+                log::error!(
+                    "reading {}: {}",
+                    self.describe_place(ino),
+                    super::writeback::chain(&error)
+                );
+                error.into()
+            }
+            content::Error::NoMemory | content::Error::Cancelled => error.into(),
+        }
+    }
+
+    // ---- write ----
+
+    /// Writes if memory can take it at once.
+    pub fn write_now(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        clear_set_id: bool,
+    ) -> Result<std::result::Result<(), MustWait>> {
+        let handle = self.handle(handle)?;
+        check_end(offset, data.len())?;
+        let file = &handle.file;
+        let mut state = file.lock();
+        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len()) {
+            return Ok(Err(MustWait));
+        }
+        let staged = state.staged.as_mut().expect("staged above");
+        if staged.try_write(offset, data).is_err() {
+            return Ok(Err(MustWait));
+        }
+        self.wrote(file, &mut state, offset, data.len(), clear_set_id);
+        Ok(Ok(()))
+    }
+
+    /// Writes, waiting for memory, for blocks that are on disk, or for the base.
+    pub async fn write(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: Bytes,
+        clear_set_id: bool,
+    ) -> Result<()> {
+        let opened = self.handle(handle)?;
+        check_end(offset, data.len())?;
+        let file = &opened.file;
+        self.stage_base(file, Some((offset, data.len()))).await?;
+        loop {
+            let room = {
+                let mut state = file.lock();
+                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len()) {
+                    None
+                } else {
+                    let staged = state.staged.as_ref().expect("staged above");
+                    Some(staged.room_for(offset, data.len()))
+                }
+            };
+            let Some(room) = room else {
+                self.stage_base(file, Some((offset, data.len()))).await?;
+                continue;
+            };
+            let room = room.await?;
+            let mut state = file.lock();
+            let Some(staged) = state.staged.as_mut() else {
+                continue;
+            };
+            if staged.write_with(offset, &data, room).is_ok() {
+                self.wrote(file, &mut state, offset, data.len(), clear_set_id);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Begins to stage, unless the base has to be read first.
+    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> bool {
+        let Some(content) = &state.content else {
+            state.staged = Some(StagedFile::new(&self.staging, None));
+            return true;
+        };
+        let size = content.size();
+        let covers = offset == 0 && len as u64 >= size;
+        if covers || size == 0 {
+            state.staged = Some(StagedFile::new(&self.staging, None));
+        } else if size > self.settings.part_size {
+            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Stages the whole of a small base, so that nothing depends on its object any more.
+    async fn stage_base(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        write: Option<(u64, usize)>,
+    ) -> Result<()> {
+        loop {
+            let content = {
+                let mut state = file.lock();
+                let (offset, len) = write.unwrap_or((1, 0));
+                if state.staged.is_some() || self.stage_over(&mut state, offset, len) {
+                    return Ok(());
+                }
+                state.content.clone().expect("stage_over needs one only to read it")
+            };
+            let mut staged = StagedFile::new(&self.staging, None);
+            self.fill(&mut staged, &content.reader(), 0..content.size())
+                .await?;
+            let mut state = file.lock();
+            let same = state
+                .content
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &content));
+            if state.staged.is_none() && same {
+                state.staged = Some(staged);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stages a range of a version.
+    pub(super) async fn fill(
+        &self,
+        staged: &mut StagedFile,
+        reader: &Arc<Reader>,
+        range: Range<u64>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let bytes = reader.read(at..range.end.min(at + STAGE_STEP)).await?;
+            if bytes.is_empty() {
+                return Err(Error::io("the object ended early"));
+            }
+            loop {
+                let room = staged.room_for(at, bytes.len()).await?;
+                if staged.write_with(at, &bytes, room).is_ok() {
+                    break;
+                }
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// What follows from a write that was done.
+    fn wrote(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        offset: u64,
+        len: usize,
+        clear_set_id: bool,
+    ) {
+        state.abandon_stream_over(offset..offset + len as u64);
+        self.content_changed(file, state, clear_set_id);
+        self.keep_streaming(file, state);
+    }
+
+    /// The content is another one now: counts it, and shows it in the attributes.
+    fn content_changed(&self, file: &Arc<OpenFile>, state: &mut State, clear_set_id: bool) {
+        let was_clean = !state.is_dirty();
+        state.written += 1;
+        let size = state.size();
+        if size > 0 {
+            state.emptied = false;
+        }
+        let mut namespace = self.namespace();
+        if was_clean {
+            self.localize(&mut namespace, file.ino);
+        }
+        if let Some(local) = namespace.local_mut(file.ino) {
+            let time = now();
+            local.size = size;
+            local.attributes.mtime = time;
+            local.attributes.ctime = Some(time);
+            if clear_set_id {
+                local.attributes.clear_set_id(&self.settings.defaults);
+            }
+            local.revision += 1;
+        }
+    }
+
+    // ---- truncate ----
+
+    /// Sets the size of an open file. `by_open`: O_TRUNC.
+    pub(super) async fn truncate_open(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        size: u64,
+        by_open: bool,
+    ) -> Result<()> {
+        check_end(size, 0)?;
+        loop {
+            let ready = {
+                let mut state = file.lock();
+                if state.staged.is_none() {
+                    if size == 0 {
+                        state.staged = Some(StagedFile::new(&self.staging, None));
+                    } else if !self.bucket.can_read() && state.size() > 0 {
+                        return Err(Error::Denied("this mount has no private key"));
+                    }
+                }
+                if state.staged.is_some() || self.stage_over(&mut state, 1, 0) {
+                    let before = state.size();
+                    let staged = state.staged.as_mut().expect("staged above");
+                    staged.truncate(size);
+                    state.abandon_stream_over(size.min(before)..u64::MAX);
+                    if by_open && size == 0 {
+                        state.emptied = true;
+                    }
+                    let emptied = state.emptied;
+                    self.content_changed(file, &mut state, false);
+                    state.emptied = emptied && size == 0;
+                    true
+                } else {
+                    false
+                }
+            };
+            if ready {
+                return Ok(());
+            }
+            self.stage_base(file, None).await?;
+        }
+    }
+
+    // ---- flush, fsync, release ----
+
+    /// Every close of every descriptor.
+    pub async fn flush(self: &Arc<Self>, handle: u64) -> Result<()> {
+        let handle = self.handle(handle)?;
+        if !handle.writable {
+            return Ok(());
+        }
+        {
+            let state = handle.file.lock();
+            if !state.is_dirty() || state.gone || state.may_wait(self.settings.part_size) {
+                return Ok(());
+            }
+        }
+        self.publish(&handle.file).await
+    }
+
+    pub async fn fsync(self: &Arc<Self>, handle: u64) -> Result<()> {
+        let handle = self.handle(handle)?;
+        if !handle.file.lock().is_dirty() {
+            return Ok(());
+        }
+        self.publish(&handle.file).await
+    }
+
+    /// fsync of a directory: what waits in it for a rename, waits no longer.
+    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let waiting: Vec<_> = {
+            let files = lock(&self.files);
+            let children = self.namespace().unpublished_children(ino);
+            let files = children.iter().filter_map(|(_, ino)| files.get(ino));
+            files.filter(|file| file.lock().handles == 0).cloned().collect()
+        };
+        for file in waiting {
+            self.publish(&file).await?;
+        }
+        Ok(())
+    }
+
+    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    pub fn release_now(self: &Arc<Self>, handle: u64) {
+        let Some(handle) = super::write_lock(&self.handles).remove(&handle) else {
+            return;
+        };
+        let file = handle.file.clone();
+        let waits = {
+            let mut state = file.lock();
+            state.handles -= 1;
+            state.writers -= u32::from(handle.writable);
+            if state.writers == 0 && !state.is_dirty() {
+                state.staged = None;
+            }
+            state.handles == 0 && state.temporary && state.is_dirty() && !state.gone
+        };
+        drop(handle);
+        if waits {
+            self.wait_for_rename(&file);
+        } else {
+            self.tend(&file);
+        }
+        self.let_go(&file);
+    }
+
+    /// Uploads a file under its temporary name, if nobody renames it in time.
+    fn wait_for_rename(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        let (fs, file) = (self.clone(), file.clone());
+        let grace: Duration = self.settings.rename_grace;
+        self.runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            let still = {
+                let mut state = file.lock();
+                let still = state.temporary && state.is_dirty() && state.handles == 0;
+                state.temporary &= !still;
+                still
+            };
+            if still {
+                fs.tend(&file);
+            }
+        });
+    }
+
+    /// Forgets a file that nobody has open and whose bytes are in the bucket.
+    pub(super) fn let_go(&self, file: &Arc<OpenFile>) {
+        let mut files = lock(&self.files);
+        if !file.lock().is_finished() {
+            return;
+        }
+        let current = files
+            .get(&file.ino)
+            .is_some_and(|current| Arc::ptr_eq(current, file));
+        if current {
+            files.remove(&file.ino);
+            if let Some(aside) = file.lock().aside.take() {
+                let store = self.bucket.store().clone();
+                self.runtime.spawn(async move {
+                    if let Err(error) = store.delete(&aside).await {
+                        log::warn!("{aside} is left in the bucket: {error}");
+                    }
+                });
+            }
+            let mut namespace = self.namespace();
+            namespace.set_open(file.ino, None);
+            namespace.unpin(file.ino);
+        }
+    }
+
+    /// The attributes of a file that is about to differ from its object.
+    pub(super) fn localize(&self, namespace: &mut super::namespace::Namespace, ino: Ino) {
+        if namespace.local(ino).is_some() {
+            return;
+        }
+        let Some(object) = namespace.object(ino) else {
+            return;
+        };
+        let mut attributes = match &object.known {
+            Some(known) => known.attributes.clone(),
+            None => Attributes::new(Kind::File, 0o600, 0, 0, now()),
+        };
+        if let Some(change) = namespace.pending(ino) {
+            Change::apply(&change, &mut attributes, &self.settings.defaults);
+        }
+        namespace.make_local(ino, attributes, object.size);
+    }
+}
+
+enum Plan {
+    Clean(Arc<Reader>),
+    Pieces(Vec<Piece>, Option<Arc<Reader>>),
+}
+
+async fn read_pieces(
+    pieces: Vec<Piece>,
+    base: Option<Arc<Reader>>,
+    len: usize,
+) -> Result<Bytes> {
+    let mut out = BytesMut::with_capacity(len);
+    for piece in pieces {
+        match piece {
+            Piece::Staged(piece) => out.extend_from_slice(&piece.read().await?),
+            Piece::Zero(len) => out.resize(out.len() + len as usize, 0),
+            Piece::Base(range) => {
+                let base = base
+                    .as_ref()
+                    .ok_or_else(|| Error::io("staged over an object that is not there"))?;
+                read_base(base, range, &mut out).await?;
+            }
+        }
+    }
+    Ok(out.freeze())
+}
+
+async fn read_base(base: &Arc<Reader>, range: Range<u64>, out: &mut BytesMut) -> Result<()> {
+    let len = range.end - range.start;
+    let bytes = base.read(range).await?;
+    if bytes.len() as u64 != len {
+        return Err(Error::io("the object below the changes ended early"));
+    }
+    out.extend_from_slice(&bytes);
+    Ok(())
+}
+
+/// # Errors
+/// [`Error::TooLarge`] beyond what an object can hold.
+fn check_end(offset: u64, len: usize) -> Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= MAX_OBJECT => Ok(()),
+        _ => Err(Error::TooLarge),
+    }
+}

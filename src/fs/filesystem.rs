@@ -1,0 +1,208 @@
+//! The file system as a whole: what its parts share, how it starts and how it ends.
+//!
+//! The operations stand beside this file, by subject: [`lookup`](super::lookup), [`files`](super::files),
+//! [`changes`](super::changes), [`directories`](super::directories). Each is an async function that
+//! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
+//! runtime only if it has to wait.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Instant, SystemTime};
+
+use lru::LruCache;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::budget::MemoryBudget;
+use super::content::{Content, ContentCache};
+use super::directories::DirectoryHandle;
+use super::error::{Error, Result};
+use super::gate::Gate;
+use super::lister::Build;
+use super::listing::Ttl;
+use super::namespace::{Ino, Namespace};
+use super::open_file::{FileHandle, OpenFile};
+use super::probe::Questions;
+use super::settings::Settings;
+use super::staging::{self, StagingArea};
+use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
+
+/// Headers kept, of some 2 KB each.
+const DESCRIBED: usize = 4096;
+
+/// Small bodies kept that were fetched with their headers, at most 64 KiB each.
+const SMALL_BODIES: usize = 1024;
+
+/// An object's headers, and what they say about how to read it.
+pub(super) struct Described {
+    pub meta: ObjectMeta,
+    pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
+    pub checked: Instant,
+}
+
+/// What the kernel must be told: its caches are wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Forget an inode's attributes and pages.
+    Content(Ino),
+    /// Forget what a name stands for.
+    Name(Ino, String),
+}
+
+/// A file whose bytes could not be uploaded.
+#[derive(Clone, Debug)]
+pub struct Unsaved {
+    /// Below the mount point; empty for a file without a name.
+    pub path: String,
+    pub error: Error,
+}
+
+pub struct Filesystem {
+    pub(super) bucket: Arc<EncryptedBucket>,
+    pub(super) settings: Settings,
+    pub(super) runtime: Handle,
+    pub(super) began: SystemTime,
+    /// Memory only. Taken after an open file's state when both are needed, and before all the others.
+    namespace: Mutex<Namespace>,
+    pub(super) gate: Gate,
+    pub(super) builds: Mutex<HashMap<Ino, (Arc<Build>, bool)>>,
+    pub(super) questions: Mutex<Questions>,
+    pub(super) described: Mutex<LruCache<(ObjectKey, ETag), Arc<Described>>>,
+    pub(super) small: Mutex<LruCache<(ObjectKey, ETag), Arc<Content>>>,
+    /// Files that are open or not uploaded yet. Never locked while one of their states is.
+    pub(super) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
+    pub(super) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
+    pub(super) directory_handles: Mutex<HashMap<u64, Arc<DirectoryHandle>>>,
+    next_handle: AtomicU64,
+    pub(super) cache: Arc<ContentCache>,
+    pub(super) staging: Arc<StagingArea>,
+    notices: mpsc::UnboundedSender<Notice>,
+    notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    root_stored: AtomicBool,
+}
+
+impl Filesystem {
+    /// Nothing is asked of the bucket yet.
+    ///
+    /// # Errors
+    /// When the cache directory cannot be used.
+    pub fn new(
+        bucket: Arc<EncryptedBucket>,
+        settings: Settings,
+        runtime: Handle,
+    ) -> Result<Arc<Filesystem>> {
+        let budget = MemoryBudget::new(settings.memory_limit);
+        let area = staging::Settings::new(
+            &settings.cache_dir,
+            settings.cache_limit,
+            settings.timeout,
+        );
+        let staging = StagingArea::open(area, budget.clone())?;
+        let cache = ContentCache::new(budget, runtime.clone(), settings.timeout);
+        let ttl = Ttl {
+            objects: settings.metadata_ttl,
+            directories: settings.dir_ttl,
+        };
+        let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
+        let (notices, notices_out) = mpsc::unbounded_channel();
+        runtime.spawn(staging::run_spiller(staging.clone()));
+        Ok(Arc::new(Filesystem {
+            bucket,
+            settings,
+            runtime,
+            began: SystemTime::now(),
+            namespace: Mutex::new(namespace),
+            gate: Gate::default(),
+            builds: Mutex::default(),
+            questions: Mutex::default(),
+            described: Mutex::new(LruCache::new(
+                NonZeroUsize::new(DESCRIBED).expect("not zero"),
+            )),
+            small: Mutex::new(LruCache::new(
+                NonZeroUsize::new(SMALL_BODIES).expect("not zero"),
+            )),
+            files: Mutex::default(),
+            handles: RwLock::default(),
+            directory_handles: Mutex::default(),
+            next_handle: AtomicU64::new(1),
+            cache,
+            staging,
+            notices,
+            notices_out: Mutex::new(Some(notices_out)),
+            root_stored: AtomicBool::new(false),
+        }))
+    }
+
+    /// Proves that the bucket is there, and finishes what an earlier mount left undone.
+    ///
+    /// # Errors
+    /// What the bucket answers, in the store's words.
+    pub async fn start(self: &Arc<Self>) -> std::result::Result<(), crate::store::error::Error> {
+        let own = ListRequest {
+            prefix: format!("{}{}/", self.settings.prefix, super::names::RESERVED),
+            ..ListRequest::default()
+        };
+        let page = self.bucket.store().list(&own).await?;
+        let root = format!("{}root", own.prefix);
+        let stored = page.objects.iter().any(|object| object.key == root);
+        self.set_root_stored(stored);
+        self.resume_renames(&page).await;
+        Ok(())
+    }
+
+    /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
+    pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
+        self.upload_everything().await
+    }
+
+    /// What the kernel must be told, as it comes up. To be taken once.
+    pub fn take_notices(&self) -> Option<mpsc::UnboundedReceiver<Notice>> {
+        lock(&self.notices_out).take()
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether there is a private key.
+    pub fn can_read(&self) -> bool {
+        self.bucket.can_read()
+    }
+
+    pub(super) fn namespace(&self) -> MutexGuard<'_, Namespace> {
+        lock(&self.namespace)
+    }
+
+    pub(super) fn notify(&self, notice: Notice) {
+        // Without a kernel (tests) there is nobody to tell.
+        let _ = self.notices.send(notice);
+    }
+
+    pub(super) fn new_handle(&self) -> u64 {
+        self.next_handle.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn root_is_stored(&self) -> bool {
+        self.root_stored.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_root_stored(&self, stored: bool) {
+        self.root_stored.store(stored, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// [`Error::ReadOnly`].
+    pub(super) fn writable(&self) -> Result<()> {
+        if self.settings.read_only {
+            return Err(Error::ReadOnly);
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,332 @@
+//! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
+//! while its pages come.
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::Entry as MapEntry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+use super::error::{Error, Result};
+use super::filesystem::Filesystem;
+use super::listing::{Entry, Epoch, Object, fresh};
+use super::names::{self, Name};
+use super::namespace::{Ino, Marker};
+use crate::store::object_store::{ListPage, ListRequest, ListedObject};
+
+/// A listing that is under way or has just ended.
+pub struct Build {
+    /// When its first request was sent.
+    sent: Instant,
+    state: Mutex<State>,
+    grew: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order of the bucket, as far as it has come.
+    names: Vec<(Name, Shape)>,
+    end: Option<Result<Extent>>,
+}
+
+/// What a listing tells of an entry's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Directory,
+    /// An object of so many bytes.
+    Object(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    /// The first page was all that was wanted, and there are more.
+    FirstPage,
+}
+
+impl Build {
+    fn new(sent: Instant) -> Arc<Build> {
+        Arc::new(Build {
+            sent,
+            state: Mutex::default(),
+            grew: Notify::new(),
+        })
+    }
+
+    /// Names that are there already, as a listing that has ended.
+    pub fn of_names(names: Vec<(Name, Shape)>) -> Arc<Build> {
+        let build = Build::new(Instant::now());
+        *build.lock() = State {
+            names,
+            end: Some(Ok(Extent::Whole)),
+        };
+        build
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry at `index`, waiting for its page; None after the last.
+    pub async fn entry(&self, index: usize) -> Result<Option<(Name, Shape)>> {
+        loop {
+            let grew = self.grew.notified();
+            tokio::pin!(grew);
+            grew.as_mut().enable();
+            {
+                let state = self.lock();
+                if let Some(entry) = state.names.get(index) {
+                    return Ok(Some(entry.clone()));
+                }
+                match &state.end {
+                    Some(Ok(_)) => return Ok(None),
+                    Some(Err(error)) => return Err(error.clone()),
+                    None => {}
+                }
+            }
+            grew.await;
+        }
+    }
+
+    /// The entry at `index` if it has come; `Some(None)` never: ask [`Build::has_ended`].
+    pub fn entry_now(&self, index: usize) -> Option<Option<(Name, Shape)>> {
+        self.lock().names.get(index).cloned().map(Some)
+    }
+
+    /// Whether no further entry will come.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.lock().end, Some(Ok(_)))
+    }
+
+    pub async fn ended(&self) -> Result<Extent> {
+        loop {
+            let grew = self.grew.notified();
+            tokio::pin!(grew);
+            grew.as_mut().enable();
+            if let Some(end) = self.lock().end.clone() {
+                return end;
+            }
+            grew.await;
+        }
+    }
+}
+
+impl Filesystem {
+    /// Lists a directory, or joins a listing of it that began late enough for a call that began at
+    /// `start`. `whole`: not only the first page.
+    pub(super) fn list(self: &Arc<Self>, ino: Ino, whole: bool, start: Instant) -> Arc<Build> {
+        let ttl = self.settings.metadata_ttl;
+        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = match builds.entry(ino) {
+            MapEntry::Occupied(slot) if fresh(slot.get().0.sent, ttl, start) && slot.get().1 >= whole => {
+                return slot.get().0.clone();
+            }
+            slot => slot,
+        };
+        let build = Build::new(Instant::now());
+        match slot {
+            MapEntry::Occupied(mut slot) => drop(slot.insert((build.clone(), whole))),
+            MapEntry::Vacant(slot) => drop(slot.insert((build.clone(), whole))),
+        }
+        drop(builds);
+        let fs = self.clone();
+        let task = build.clone();
+        self.runtime.spawn(async move {
+            let end = fs.run_build(&task, ino, whole).await;
+            let mut builds = fs.builds.lock().unwrap_or_else(PoisonError::into_inner);
+            if let MapEntry::Occupied(slot) = builds.entry(ino)
+                && Arc::ptr_eq(&slot.get().0, &task)
+            {
+                slot.remove();
+            }
+            drop(builds);
+            task.lock().end = Some(end);
+            task.grew.notify_waiters();
+        });
+        build
+    }
+
+    async fn run_build(&self, build: &Build, ino: Ino, whole: bool) -> Result<Extent> {
+        let (prefix, epoch) = {
+            let mut namespace = self.namespace();
+            let prefix = namespace.key(ino).ok_or(Error::NotFound)?;
+            let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
+            (prefix, directory.listing.begin())
+        };
+        let result = self.read_pages(build, ino, &prefix, epoch, whole).await;
+        if result.is_err()
+            && let Some(directory) = self.namespace().directory(ino)
+        {
+            directory.listing.give_up();
+        }
+        result
+    }
+
+    async fn read_pages(
+        &self,
+        build: &Build,
+        ino: Ino,
+        prefix: &str,
+        epoch: Epoch,
+        whole: bool,
+    ) -> Result<Extent> {
+        let mut request = ListRequest {
+            prefix: prefix.to_owned(),
+            delimited: true,
+            ..ListRequest::default()
+        };
+        let mut entries = BTreeMap::new();
+        let mut marker = None;
+        let mut pages = 0;
+        loop {
+            let page = self.bucket.store().list(&request).await?;
+            pages += 1;
+            let next = page.next.clone();
+            let at_root = ino == Ino::ROOT;
+            self.take_page(page, prefix, at_root, build, &mut entries, &mut marker);
+            match next {
+                None => break,
+                Some(_) if !whole => {
+                    self.apply_first_page(ino, epoch, build.sent, entries);
+                    return Ok(Extent::FirstPage);
+                }
+                token => request.token = token,
+            }
+        }
+        self.apply_whole(ino, epoch, build.sent, pages, marker, entries);
+        Ok(Extent::Whole)
+    }
+
+    /// Adds a page to what has come. Keys that are no valid path below the directory are left out.
+    fn take_page(
+        &self,
+        page: ListPage,
+        prefix: &str,
+        at_root: bool,
+        build: &Build,
+        entries: &mut BTreeMap<Name, Entry>,
+        marker: &mut Option<Marker>,
+    ) {
+        let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
+        let mut hidden = 0;
+        for object in page.objects {
+            let Some(name) = object.key.strip_prefix(prefix) else {
+                continue;
+            };
+            if name.is_empty() {
+                *marker = Some(marker_of(&object, page.date));
+                continue;
+            }
+            if !names::is_component(name) || (at_root && name == names::RESERVED) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Object(object.size)));
+            // A name that is both file and prefix shows the directory.
+            entries
+                .entry(name)
+                .or_insert_with(|| Entry::Object(object_of(&object)));
+        }
+        for folder in page.prefixes {
+            let Some(name) = folder
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_suffix('/'))
+            else {
+                continue;
+            };
+            if at_root && name == names::RESERVED {
+                continue;
+            }
+            if !names::is_component(name) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Directory));
+            entries.insert(name, Entry::Directory);
+        }
+        if hidden > 0 {
+            log::warn!(
+                "{hidden} keys below \"{}\" are no valid paths and are not shown",
+                prefix.escape_debug()
+            );
+        }
+        fresh_names.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
+        fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
+        build.lock().names.append(&mut fresh_names);
+        build.grew.notify_waiters();
+    }
+
+    fn apply_first_page(
+        &self,
+        ino: Ino,
+        epoch: Epoch,
+        sent: Instant,
+        entries: BTreeMap<Name, Entry>,
+    ) {
+        if let Some(directory) = self.namespace().directory(ino) {
+            directory.listing.apply_some(epoch, sent, entries);
+        }
+    }
+
+    fn apply_whole(
+        &self,
+        ino: Ino,
+        epoch: Epoch,
+        sent: Instant,
+        pages: u32,
+        marker: Option<Marker>,
+        entries: BTreeMap<Name, Entry>,
+    ) {
+        let mut namespace = self.namespace();
+        let vanished = entries.is_empty() && marker.is_none() && ino != Ino::ROOT;
+        let Some(directory) = namespace.directory(ino) else {
+            return;
+        };
+        directory.walk = Default::default();
+        directory
+            .listing
+            .apply(epoch, sent, pages, marker.is_some(), entries);
+        if vanished && namespace.unpublished_children(ino).is_empty() {
+            // Not even a marker: somebody removed the directory.
+            if let Some((parent, name)) = namespace.place(ino)
+                && let Some(parent) = namespace.directory(parent)
+            {
+                parent.listing.doubt_directory(&name, sent);
+            }
+        } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
+            namespace.confirm_directory(ino, marker.as_ref(), sent);
+        }
+    }
+}
+
+impl Shape {
+    fn is_object(self) -> bool {
+        matches!(self, Shape::Object(_))
+    }
+}
+
+pub(super) fn object_of(listed: &ListedObject) -> Object {
+    Object {
+        size: listed.size,
+        etag: listed.etag.clone(),
+        last_modified: super::seconds(listed.last_modified),
+        ours: false,
+        known: None,
+    }
+}
+
+fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
+    let last_modified = super::seconds(listed.last_modified);
+    let date = date
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Marker {
+        etag: listed.etag.clone(),
+        last_modified,
+        settled: date >= last_modified + 2,
+        ours: false,
+    }
+}

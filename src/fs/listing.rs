@@ -1,0 +1,533 @@
+//! What is known of the names in one directory, as the bucket has them.
+//!
+//! Difficulties, and what answers each:
+//! - A finished listing answers every name, absent ones too, until it expires; in large directories a name
+//!   is also asked for alone. `complete` is when the whole was true, a slot's `checked` when that name was.
+//! - What was asked before one of our own changes ended says nothing about the changed name. Every change
+//!   of ours gets a number ([`Listing::put`], [`Listing::remove`]); an answer carries the number of the last
+//!   change before its request ([`Listing::epoch`]), and names changed since keep what we know of them.
+//! - A listing shows neither modes nor times. [`Known`] attributes are carried over to the next listing when
+//!   the object's tag and time are the same and nothing can have hidden in the same second.
+//!
+//! Pure: the clock is an argument. Instants are those at which a request was sent, never later.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::attributes::Attributes;
+use super::names::Name;
+use crate::store::object_store::ETag;
+
+/// How long what is known counts.
+#[derive(Clone, Copy, Debug)]
+pub struct Ttl {
+    pub objects: Duration,
+    pub directories: Duration,
+}
+
+/// What an object's headers said.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub attributes: Attributes,
+    /// No later change of the metadata can show the same tag and time: they were read two seconds or more
+    /// after Last-Modified, which has whole seconds.
+    pub settled: bool,
+    pub xattrs: bool,
+}
+
+/// An object as a listing or its headers show it.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// In bytes.
+    pub size: u64,
+    pub etag: ETag,
+    /// Seconds since the epoch. Of what we uploaded ourselves: the second in which the answer came, which
+    /// is not before the true one.
+    pub last_modified: u64,
+    /// Uploaded by this mount and not listed since: `last_modified` is an upper bound.
+    pub ours: bool,
+    pub known: Option<Arc<Known>>,
+}
+
+impl Object {
+    /// Whether `listed` is this very object with this very metadata, so that what is known still counts.
+    fn is_unchanged_in(&self, listed: &Object) -> bool {
+        self.etag == listed.etag
+            && match &self.known {
+                None => false,
+                Some(_) if self.ours => listed.last_modified <= self.last_modified,
+                Some(known) => known.settled && listed.last_modified == self.last_modified,
+            }
+    }
+
+    /// What is known stays known after a listing that showed the object unchanged. Of our own uploads it
+    /// is settled from then on: a change that another client made in the very second of the upload is the
+    /// one thing that could be overlooked.
+    fn known_once_listed(&self) -> Option<Arc<Known>> {
+        if !self.ours {
+            return self.known.clone();
+        }
+        self.known.as_deref().map(|known| {
+            Arc::new(Known {
+                settled: true,
+                ..known.clone()
+            })
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// A common prefix, with or without a marker.
+    Directory,
+    Object(Object),
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Entry,
+    /// When this name alone was last known to be so.
+    checked: Option<Instant>,
+}
+
+/// What can be said of a name.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    /// And when that was true.
+    Present(&'a Entry, Instant),
+    Absent(Instant),
+    Unknown,
+}
+
+#[derive(Debug, Default)]
+pub struct Listing {
+    slots: BTreeMap<Name, Slot>,
+    /// Names asked for alone that were not there.
+    absent: HashMap<Name, Instant>,
+    /// When the request for the last whole listing was sent.
+    complete: Option<Instant>,
+    /// How many pages that one had.
+    pages: u32,
+    /// Names asked for alone since it expired.
+    asked: u32,
+    epoch: u64,
+    /// Our own changes while requests were under way.
+    changes: HashMap<Name, u64>,
+    under_way: u32,
+    /// Whether the directory has a marker, as the last listing showed.
+    marker: Option<bool>,
+}
+
+/// The number of our last change before a request was sent. Given back with the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Epoch(u64);
+
+/// Absent names kept at most.
+const MAX_ABSENT: usize = 4096;
+
+impl Listing {
+    /// Of a directory that we made just now: known whole.
+    pub fn of_new_directory(now: Instant) -> Listing {
+        Listing {
+            complete: Some(now),
+            pages: 1,
+            marker: Some(true),
+            ..Listing::default()
+        }
+    }
+
+    /// Whether the last whole listing is recent enough for a call that began at `start`.
+    pub fn is_fresh(&self, ttl: Ttl, start: Instant) -> bool {
+        self.complete
+            .is_some_and(|complete| fresh(complete, ttl.objects, start))
+    }
+
+    /// When the last whole listing was true.
+    pub fn complete(&self) -> Option<Instant> {
+        self.complete
+    }
+
+    /// Whether a whole listing is one request.
+    pub fn is_one_page(&self) -> bool {
+        self.complete.is_none() || self.pages <= 1
+    }
+
+    /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now.
+    pub fn should_list_again(&mut self) -> bool {
+        self.asked += 1;
+        self.asked > 2 * self.pages
+    }
+
+    pub fn marker(&self) -> Option<bool> {
+        self.marker
+    }
+
+    pub fn set_marker(&mut self, present: bool) {
+        self.marker = Some(present);
+    }
+
+    pub fn look(&self, name: &str, ttl: Ttl, start: Instant) -> Answer<'_> {
+        let complete = self.complete;
+        if let Some(slot) = self.slots.get(name) {
+            let Some(checked) = slot.checked.max(complete) else {
+                return Answer::Unknown;
+            };
+            let lifetime = match slot.entry {
+                Entry::Directory => ttl.directories.max(ttl.objects),
+                Entry::Object(_) => ttl.objects,
+            };
+            return if fresh(checked, lifetime, start) {
+                Answer::Present(&slot.entry, checked)
+            } else {
+                Answer::Unknown
+            };
+        }
+        match self.absent.get(name).copied().max(complete) {
+            Some(checked) if fresh(checked, ttl.objects, start) => Answer::Absent(checked),
+            _ => Answer::Unknown,
+        }
+    }
+
+    /// The last that was known of a name, however long ago.
+    pub fn last_known(&self, name: &str) -> Option<&Entry> {
+        self.slots.get(name).map(|slot| &slot.entry)
+    }
+
+    /// Whether the name was asked for, or removed by us, and is not there.
+    pub fn knows_absent(&self, name: &str) -> bool {
+        self.absent.contains_key(name)
+    }
+
+    /// Whether nothing is in the directory, as far as is known.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = (&Name, &Entry)> {
+        self.slots.iter().map(|(name, slot)| (name, &slot.entry))
+    }
+
+    /// Entries after `name`, in order.
+    pub fn after(&self, name: &str) -> impl Iterator<Item = (&Name, &Entry)> {
+        self.slots
+            .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+            .map(|(name, slot)| (name, &slot.entry))
+    }
+
+    /// A change of ours that is done: the name is now this.
+    pub fn put(&mut self, name: &Name, entry: Entry, now: Instant) {
+        self.note_change(name);
+        self.absent.remove(name);
+        self.slots.insert(
+            name.clone(),
+            Slot {
+                entry,
+                checked: Some(now),
+            },
+        );
+    }
+
+    /// A change of ours that is done: the name is gone.
+    pub fn remove(&mut self, name: &Name, now: Instant) {
+        self.note_change(name);
+        self.slots.remove(name);
+        self.note_absent(name, now);
+    }
+
+    /// What is known of this name may be wrong: the next look asks.
+    pub fn doubt(&mut self, name: &Name) {
+        self.note_change(name);
+        self.absent.remove(name);
+        if let Some(slot) = self.slots.get_mut(name) {
+            slot.checked = None;
+        }
+        self.complete = None;
+    }
+
+    /// Everything must be asked anew.
+    pub fn expire(&mut self) {
+        self.complete = None;
+        self.absent.clear();
+        for slot in self.slots.values_mut() {
+            slot.checked = None;
+        }
+    }
+
+    /// Before a request is sent. Every call is followed by one of [`Listing::apply`],
+    /// [`Listing::apply_name`] and [`Listing::give_up`].
+    pub fn begin(&mut self) -> Epoch {
+        self.under_way += 1;
+        Epoch(self.epoch)
+    }
+
+    /// The request failed.
+    pub fn give_up(&mut self) {
+        self.end();
+    }
+
+    /// A whole listing, asked for at `sent`.
+    pub fn apply(
+        &mut self,
+        epoch: Epoch,
+        sent: Instant,
+        pages: u32,
+        marker: bool,
+        listed: BTreeMap<Name, Entry>,
+    ) {
+        let mut slots = BTreeMap::new();
+        for (name, entry) in listed {
+            if !self.changed_since(&name, epoch) {
+                let entry = self.with_what_is_known(&name, entry);
+                let checked = None;
+                slots.insert(name, Slot { entry, checked });
+            }
+        }
+        let mut before = std::mem::replace(&mut self.slots, slots);
+        before.retain(|name, _| self.changed_since(name, epoch));
+        self.slots.append(&mut before);
+        self.absent.clear();
+        self.complete = Some(sent);
+        self.pages = pages;
+        self.asked = 0;
+        self.marker = Some(marker);
+        self.end();
+    }
+
+    /// Some names of a directory that is too large to be listed for one of them.
+    pub fn apply_some(&mut self, epoch: Epoch, sent: Instant, listed: BTreeMap<Name, Entry>) {
+        for (name, entry) in listed {
+            self.under_way += 1;
+            let entry = self.with_what_is_known(&name, entry);
+            self.apply_name(epoch, sent, &name, Some(entry));
+        }
+        self.pages = self.pages.max(2);
+        self.end();
+    }
+
+    /// The directory of this name was seen to be gone at `sent`; a change of ours since then counts more.
+    pub fn doubt_directory(&mut self, name: &Name, sent: Instant) {
+        if let Some(slot) = self.slots.get(name)
+            && matches!(slot.entry, Entry::Directory)
+            && slot.checked.is_none_or(|checked| checked < sent)
+        {
+            self.slots.remove(name);
+            self.note_absent(name, sent);
+        }
+    }
+
+    fn with_what_is_known(&self, name: &str, mut entry: Entry) -> Entry {
+        if let Some(Slot {
+            entry: Entry::Object(old),
+            ..
+        }) = self.slots.get(name)
+            && let Entry::Object(new) = &mut entry
+            && old.is_unchanged_in(new)
+        {
+            new.known = old.known_once_listed();
+        }
+        entry
+    }
+
+    /// One name, asked for at `sent`. Returns false if a change of ours made the answer worthless.
+    pub fn apply_name(
+        &mut self,
+        epoch: Epoch,
+        sent: Instant,
+        name: &Name,
+        entry: Option<Entry>,
+    ) -> bool {
+        let current = !self.changed_since(name, epoch);
+        if current {
+            match entry {
+                Some(entry) => {
+                    self.absent.remove(name);
+                    self.slots.insert(
+                        name.clone(),
+                        Slot {
+                            entry,
+                            checked: Some(sent),
+                        },
+                    );
+                }
+                None => {
+                    self.slots.remove(name);
+                    self.note_absent(name, sent);
+                }
+            }
+        }
+        self.end();
+        current
+    }
+
+    /// What the headers of an object said: kept if the listing shows that object, and no change of ours came
+    /// between. Returns whether it was.
+    pub fn learn(&mut self, epoch: Epoch, name: &str, etag: &ETag, known: Arc<Known>) -> bool {
+        let current = !self.changed_since(name, epoch);
+        let mut learnt = false;
+        if current
+            && let Some(Slot {
+                entry: Entry::Object(object),
+                ..
+            }) = self.slots.get_mut(name)
+            && object.etag == *etag
+        {
+            object.known = Some(known);
+            learnt = true;
+        }
+        self.end();
+        learnt
+    }
+
+    fn changed_since(&self, name: &str, epoch: Epoch) -> bool {
+        self.changes.get(name).is_some_and(|&at| at > epoch.0)
+    }
+
+    fn note_change(&mut self, name: &Name) {
+        self.epoch += 1;
+        if self.under_way > 0 {
+            self.changes.insert(name.clone(), self.epoch);
+        }
+    }
+
+    fn note_absent(&mut self, name: &Name, now: Instant) {
+        if self.absent.len() >= MAX_ABSENT {
+            self.absent.clear();
+        }
+        self.absent.insert(name.clone(), now);
+    }
+
+    fn end(&mut self) {
+        self.under_way -= 1;
+        if self.under_way == 0 {
+            self.changes.clear();
+        }
+    }
+}
+
+/// Whether what was true at `checked` counts for a call that began at `start`.
+pub fn fresh(checked: Instant, lifetime: Duration, start: Instant) -> bool {
+    checked + lifetime >= start
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Ttl = Ttl {
+        objects: Duration::from_secs(1),
+        directories: Duration::from_secs(60),
+    };
+
+    fn object(tag: &str, time: u64) -> Entry {
+        Entry::Object(Object {
+            size: 1,
+            etag: ETag::new(tag),
+            last_modified: time,
+            ours: false,
+            known: None,
+        })
+    }
+
+    fn name(text: &str) -> Name {
+        Name::from(text)
+    }
+
+    fn listed(names: &[&str]) -> BTreeMap<Name, Entry> {
+        names.iter().map(|n| (name(n), object(n, 1))).collect()
+    }
+
+    #[test]
+    fn a_whole_listing_answers_absent_names_until_it_expires() {
+        let start = Instant::now();
+        let mut listing = Listing::default();
+        assert!(matches!(listing.look("a", TTL, start), Answer::Unknown));
+        let epoch = listing.begin();
+        listing.apply(epoch, start, 1, false, listed(&["a"]));
+        let later = start + Duration::from_millis(999);
+        assert!(matches!(
+            listing.look("a", TTL, later),
+            Answer::Present(Entry::Object(_), _)
+        ));
+        assert!(matches!(listing.look("b", TTL, later), Answer::Absent(_)));
+        let expired = start + Duration::from_millis(1001);
+        assert!(matches!(listing.look("a", TTL, expired), Answer::Unknown));
+        assert!(matches!(listing.look("b", TTL, expired), Answer::Unknown));
+    }
+
+    #[test]
+    fn directories_outlive_objects() {
+        let start = Instant::now();
+        let mut listing = Listing::default();
+        let epoch = listing.begin();
+        let whole = BTreeMap::from([(name("d"), Entry::Directory)]);
+        listing.apply(epoch, start, 1, false, whole);
+        let later = start + Duration::from_secs(59);
+        assert!(matches!(
+            listing.look("d", TTL, later),
+            Answer::Present(Entry::Directory, _)
+        ));
+    }
+
+    #[test]
+    fn an_answer_from_before_our_change_does_not_undo_it() {
+        let start = Instant::now();
+        let mut listing = Listing::default();
+        let epoch = listing.begin();
+        listing.put(&name("made"), object("new", 2), start);
+        listing.remove(&name("gone"), start);
+        listing.apply(epoch, start, 1, false, listed(&["gone", "other"]));
+        let names: Vec<_> = listing.names().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["made", "other"]);
+
+        let epoch = listing.begin();
+        listing.put(&name("made"), object("newer", 3), start);
+        assert!(!listing.apply_name(epoch, start, &name("made"), None));
+        let epoch = listing.begin();
+        assert!(listing.apply_name(epoch, start, &name("made"), None));
+    }
+
+    #[test]
+    fn attributes_are_carried_over_only_when_nothing_can_have_hidden() {
+        for (ours, settled, listed_time, listed_tag, carried) in [
+            (false, true, 10, "t", true),
+            (false, false, 10, "t", false),
+            (false, true, 11, "t", false),
+            (false, true, 10, "u", false),
+            (true, false, 9, "t", true),
+            (true, false, 10, "t", true),
+            (true, false, 11, "t", false),
+        ] {
+            let now = Instant::now();
+            let mut listing = Listing::default();
+            let known = Known {
+                attributes: Attributes::implicit_directory(super::super::attributes::Timestamp {
+                    seconds: 0,
+                    nanos: 0,
+                }),
+                settled,
+                xattrs: false,
+            };
+            let entry = Entry::Object(Object {
+                size: 1,
+                etag: ETag::new("t"),
+                last_modified: 10,
+                ours,
+                known: Some(Arc::new(known)),
+            });
+            listing.put(&name("a"), entry, now);
+            let epoch = listing.begin();
+            let whole = BTreeMap::from([(name("a"), object(listed_tag, listed_time))]);
+            listing.apply(epoch, now, 1, false, whole);
+            let Some(Entry::Object(object)) = listing.last_known("a") else {
+                panic!("the name is listed");
+            };
+            assert_eq!(object.known.is_some(), carried);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Lookup, getattr, readlink: what names and inodes look like to a program.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::attributes::{Attributes, Kind, Timestamp};
+use super::error::{Error, Result};
+use super::filesystem::Filesystem;
+use super::namespace::{Ino, Namespace, View, now};
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A file as stat shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looks {
+    pub ino: Ino,
+    pub kind: Kind,
+    /// In bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub atime: Timestamp,
+    pub mtime: Timestamp,
+    pub ctime: Timestamp,
+    pub rdev: u32,
+    /// How long the kernel may count on it.
+    pub valid: Duration,
+}
+
+/// An answer to a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    Present(Looks),
+    /// Not there, and how long the kernel may count on that.
+    Absent(Duration),
+}
+
+impl Filesystem {
+    /// What a name stands for. A name that is there counts as known to the kernel once more.
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Found> {
+        let start = Instant::now();
+        if self.is_reserved(parent, name) {
+            return Ok(Found::Absent(self.settings.metadata_ttl));
+        }
+        match self.look(parent, name, start).await? {
+            Ok(view) => Ok(Found::Present(self.entered(view, start))),
+            Err(checked) => Ok(Found::Absent(self.valid(checked))),
+        }
+    }
+
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        let start = Instant::now();
+        let view = self.look_at(ino, start).await?;
+        Ok(self.looks(view))
+    }
+
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.namespace().forget(ino, lookups);
+    }
+
+    pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
+        let view = self.look_at(ino, Instant::now()).await?;
+        if view.attributes.kind != Kind::Symlink {
+            return Err(Error::Invalid);
+        }
+        if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        }
+        let file = self.open_file(ino, Instant::now()).await?;
+        let content = {
+            let mut state = file.lock();
+            state.handles += 1;
+            state.content.clone()
+        };
+        let result = match content {
+            Some(content) => {
+                let size = content.size();
+                content.reader().read(0..size).await
+            }
+            None => Ok(Bytes::new()),
+        };
+        file.lock().handles -= 1;
+        self.let_go(&file);
+        let target = result?;
+        if target.is_empty() || target.len() > libc::PATH_MAX as usize || target.contains(&0) {
+            return Err(Error::io("the object is no symbolic link"));
+        }
+        Ok(target)
+    }
+
+    /// Free space, as such a thing can be told of a bucket: in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        1 << 50
+    }
+
+    /// A view that is given to the kernel as an entry.
+    pub(super) fn entered(&self, view: View, _start: Instant) -> Looks {
+        self.namespace().remember(view.ino);
+        self.looks(view)
+    }
+
+    pub(super) fn looks(&self, view: View) -> Looks {
+        let View {
+            ino,
+            attributes,
+            size,
+            checked,
+        } = view;
+        let defaults = &self.settings.defaults;
+        let (uid, gid) = if self.settings.show_owner {
+            (
+                attributes.uid.unwrap_or(defaults.uid),
+                attributes.gid.unwrap_or(defaults.gid),
+            )
+        } else {
+            (defaults.uid, defaults.gid)
+        };
+        let mut mode = attributes.permissions(defaults);
+        if self.settings.read_only {
+            mode &= !0o222;
+        }
+        let size = match attributes.kind {
+            Kind::File | Kind::Symlink => size,
+            _ => 0,
+        };
+        Looks {
+            ino,
+            kind: attributes.kind,
+            size,
+            mode,
+            uid,
+            gid,
+            atime: attributes.atime.unwrap_or(attributes.mtime),
+            mtime: attributes.mtime,
+            ctime: attributes.ctime.unwrap_or(attributes.mtime),
+            rdev: attributes.rdev,
+            valid: self.valid(checked),
+        }
+    }
+
+    fn valid(&self, checked: Instant) -> Duration {
+        self.settings.metadata_ttl.saturating_sub(checked.elapsed())
+    }
+
+    /// The attributes of something that is made now.
+    pub(super) fn new_attributes(
+        &self,
+        namespace: &Namespace,
+        parent: Ino,
+        kind: Kind,
+        mode: u32,
+        caller: Caller,
+    ) -> Attributes {
+        let mut gid = caller.gid;
+        let mut mode = mode;
+        // In a set-group-id directory everything belongs to the directory's group.
+        if let Some(directory) = namespace.stored_directory(parent)
+            && directory.permissions(&self.settings.defaults) & libc::S_ISGID != 0
+        {
+            gid = directory.gid.unwrap_or(self.settings.defaults.gid);
+            if kind == Kind::Directory {
+                mode |= libc::S_ISGID;
+            }
+        }
+        Attributes::new(kind, mode, caller.uid, gid, now())
+    }
+}

@@ -1,0 +1,858 @@
+//! Inodes: which names they have, what is known of them, and what only this mount knows yet.
+//!
+//! The table maps an inode to (parent inode, name), so renaming a directory changes one node and no key
+//! below it. What the bucket has stands in the directories' [`Listing`]s; a node adds what the bucket does
+//! not have yet (`local`), and what the kernel was told (`lookups`, `pages`). A node without a name is an
+//! open file that was unlinked or replaced; it keeps what was known of it in `nameless`.
+//!
+//! Memory only: whoever holds the lock around this does nothing that waits.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
+use super::listing::{Answer, Entry, Known, Listing, Object, Ttl, fresh};
+use super::names::Name;
+use crate::store::object_store::ETag;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+impl Ino {
+    pub const ROOT: Ino = Ino(1);
+}
+
+/// What a file that is not in the bucket as it stands here looks like.
+#[derive(Clone, Debug)]
+pub struct Local {
+    pub attributes: Attributes,
+    /// In bytes.
+    pub size: u64,
+    /// Counts changes of the attributes, so that an upload can tell whether it carried the last.
+    pub revision: u64,
+}
+
+/// What is known of a directory itself.
+#[derive(Debug, Default)]
+pub struct Directory {
+    pub listing: Listing,
+    children: HashMap<Name, Ino>,
+    /// From its marker's headers, and when that was true. None: it must be asked.
+    known: Option<KnownDirectory>,
+    /// Changes in the directory since its stored times, ours: shown, not stored.
+    touched: Option<Timestamp>,
+    pub walk: Walk,
+}
+
+/// How a directory's entries are being looked at, to fetch ahead what will be asked next.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Lookups since the last listing that had to ask for attributes.
+    pub asked: u32,
+    /// Lookups that were followed by an open, less those that were not; at most a few.
+    pub opened: i32,
+    /// Probes under way ahead of the walker.
+    pub ahead: u32,
+    /// How far ahead probing has got.
+    pub reached: Option<Name>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownDirectory {
+    attributes: Attributes,
+    checked: Instant,
+    /// The marker's time and whether a later change would show; None without a marker.
+    marker: Option<Marker>,
+}
+
+/// A directory's marker object, as far as it tells one version from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    pub etag: ETag,
+    /// Seconds since the epoch.
+    pub last_modified: u64,
+    /// As [`Known::settled`].
+    pub settled: bool,
+    /// As [`Object::ours`].
+    pub ours: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    /// None: it has no name any more.
+    place: Option<(Ino, Name)>,
+    lookups: u64,
+    /// Open files and whatever else must not lose the node.
+    pins: u32,
+    local: Option<Local>,
+    /// There is no object of this name yet, or another one that this file replaces.
+    unpublished: bool,
+    /// Attribute changes on their way to the bucket.
+    pending: Option<Change>,
+    /// What was known when it lost its name.
+    nameless: Option<Object>,
+    /// The version that open files read; a name that shows another one gets another inode.
+    open: Option<Object>,
+    /// The content that the kernel's pages show.
+    pages: Option<ETag>,
+    directory: Option<Box<Directory>>,
+}
+
+/// What a name or an inode looks like.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub ino: Ino,
+    pub attributes: Attributes,
+    /// In bytes.
+    pub size: u64,
+    /// When this was last known to be true; now for what only this mount knows.
+    pub checked: Instant,
+}
+
+/// What can be said without asking the bucket.
+#[derive(Clone, Debug)]
+pub enum Look {
+    Known(View),
+    Absent(Instant),
+    /// The directory must be listed, or the name asked for.
+    AskName,
+    /// It is an object of this size whose headers must be asked for.
+    AskObject(Object),
+    /// It is a directory whose marker must be asked for.
+    AskDirectory(Ino),
+}
+
+/// What stands under a name.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Only this mount has it yet.
+    Unpublished(Ino),
+    Object(Object, Option<Ino>),
+    Directory(Ino),
+}
+
+#[derive(Debug)]
+pub struct Namespace {
+    nodes: HashMap<Ino, Node>,
+    prefix: String,
+    ttl: Ttl,
+    defaults: Defaults,
+}
+
+impl Namespace {
+    /// `prefix` is empty or ends with `/`.
+    pub fn new(prefix: String, ttl: Ttl, defaults: Defaults) -> Namespace {
+        let root = Node {
+            place: None,
+            lookups: 1,
+            pins: 1,
+            local: None,
+            unpublished: false,
+            pending: None,
+            nameless: None,
+            open: None,
+            pages: None,
+            directory: Some(Box::default()),
+        };
+        Namespace {
+            nodes: HashMap::from([(Ino::ROOT, root)]),
+            prefix,
+            ttl,
+            defaults,
+        }
+    }
+
+    pub fn ttl(&self) -> Ttl {
+        self.ttl
+    }
+
+    // ---- keys ----
+
+    /// The key of a file; of a directory the prefix of what is in it, with a trailing `/` except for an
+    /// empty mount prefix. None if it has no name.
+    pub fn key(&self, ino: Ino) -> Option<String> {
+        let mut components = Vec::new();
+        let mut at = ino;
+        while at != Ino::ROOT {
+            let (parent, name) = self.nodes.get(&at)?.place.as_ref()?;
+            components.push(&**name);
+            at = *parent;
+        }
+        let mut key = self.prefix.clone();
+        for component in components.iter().rev() {
+            key.push_str(component);
+            key.push('/');
+        }
+        if ino != Ino::ROOT && !self.is_directory(ino) {
+            key.pop();
+        }
+        Some(key)
+    }
+
+    /// The key of a file of that name.
+    pub fn child_key(&self, parent: Ino, name: &str) -> Option<String> {
+        let mut key = self.key(parent)?;
+        key.push_str(name);
+        Some(key)
+    }
+
+    pub fn place(&self, ino: Ino) -> Option<(Ino, Name)> {
+        self.nodes.get(&ino)?.place.clone()
+    }
+
+    /// Whether `ino` is `ancestor` or below it.
+    pub fn is_within(&self, ino: Ino, ancestor: Ino) -> bool {
+        let mut at = ino;
+        loop {
+            if at == ancestor {
+                return true;
+            }
+            match self.nodes.get(&at).and_then(|node| node.place.as_ref()) {
+                Some((parent, _)) => at = *parent,
+                None => return false,
+            }
+        }
+    }
+
+    pub fn exists(&self, ino: Ino) -> bool {
+        self.nodes.contains_key(&ino)
+    }
+
+    pub fn is_directory(&self, ino: Ino) -> bool {
+        self.nodes
+            .get(&ino)
+            .is_some_and(|node| node.directory.is_some())
+    }
+
+    pub fn directory(&mut self, ino: Ino) -> Option<&mut Directory> {
+        self.nodes.get_mut(&ino)?.directory.as_deref_mut()
+    }
+
+    /// The inode that is or would be the child's; for d_ino.
+    pub fn ino_of_child(&self, parent: Ino, name: &str) -> Ino {
+        match self.child(parent, name) {
+            Some(ino) => ino,
+            None => Ino(hash(&self.child_key(parent, name).unwrap_or_default(), 0)),
+        }
+    }
+
+    /// The inode that has this name, if one is known.
+    pub fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
+        let directory = self.nodes.get(&parent)?.directory.as_deref()?;
+        directory.children.get(name).copied()
+    }
+
+    /// Inodes in a directory.
+    pub fn children(&self, parent: Ino) -> Vec<(Name, Ino)> {
+        let directory = self
+            .nodes
+            .get(&parent)
+            .and_then(|node| node.directory.as_deref());
+        directory.map_or_else(Vec::new, |directory| {
+            let children = directory.children.iter();
+            children.map(|(name, ino)| (name.clone(), *ino)).collect()
+        })
+    }
+
+    /// Names in a directory that the bucket does not have yet.
+    pub fn unpublished_children(&self, parent: Ino) -> Vec<(Name, Ino)> {
+        let mut children = self.children(parent);
+        children.retain(|(_, ino)| self.nodes[ino].unpublished);
+        children
+    }
+
+    // ---- looking ----
+
+    /// What a name looks like to a call that began at `start`. Known names get an inode.
+    pub fn look(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
+        if let Some(ino) = self.child(parent, name)
+            && self.nodes[&ino].unpublished
+        {
+            return self.look_at(ino, start);
+        }
+        let ttl = self.ttl;
+        let Some(directory) = self.directory(parent) else {
+            return Look::Absent(start);
+        };
+        match directory.listing.look(name, ttl, start) {
+            Answer::Unknown => Look::AskName,
+            Answer::Absent(checked) => {
+                self.forget_name(parent, name);
+                Look::Absent(checked)
+            }
+            Answer::Present(Entry::Directory, _) => {
+                let ino = self.node_for(parent, name, true);
+                self.look_at(ino, start)
+            }
+            Answer::Present(Entry::Object(object), checked) => {
+                let object = object.clone();
+                self.part_from_replaced(parent, name, &object.etag);
+                match &object.known {
+                    Some(known) => {
+                        let ino = self.node_for(parent, name, false);
+                        Look::Known(self.view_of(ino, known, object.size, checked, start))
+                    }
+                    // A file that was changed here looks as it stands here.
+                    None => match self.child(parent, name) {
+                        Some(ino) if self.nodes[&ino].local.is_some() => self.look_at(ino, start),
+                        _ => Look::AskObject(object),
+                    },
+                }
+            }
+        }
+    }
+
+    /// What an inode looks like to a call that began at `start`. Absent: it is gone.
+    pub fn look_at(&mut self, ino: Ino, start: Instant) -> Look {
+        let Some(node) = self.nodes.get(&ino) else {
+            return Look::Absent(start);
+        };
+        if let Some(directory) = &node.directory {
+            let ttl = self.ttl.objects;
+            return match &directory.known {
+                Some(known) if fresh(known.checked, ttl, start) => {
+                    let mut attributes = known.attributes.clone();
+                    if let Some(change) = &node.pending {
+                        change.apply(&mut attributes, &self.defaults);
+                    } else if let Some(touched) = directory.touched {
+                        attributes.mtime = touched;
+                        attributes.ctime = Some(touched);
+                    }
+                    Look::Known(View {
+                        ino,
+                        attributes,
+                        size: 0,
+                        checked: known.checked,
+                    })
+                }
+                _ => Look::AskDirectory(ino),
+            };
+        }
+        if let Some(local) = &node.local {
+            return Look::Known(View {
+                ino,
+                attributes: local.attributes.clone(),
+                size: local.size,
+                checked: start,
+            });
+        }
+        if let Some(object) = &node.nameless {
+            return match &object.known {
+                Some(known) => {
+                    let (known, size) = (known.clone(), object.size);
+                    Look::Known(self.view_of(ino, &known, size, start, start))
+                }
+                None => Look::Absent(start),
+            };
+        }
+        match node.place.clone() {
+            Some((parent, name)) => match self.look(parent, &name, start) {
+                Look::Known(view) if view.ino != ino => Look::Absent(start),
+                look => look,
+            },
+            None => Look::Absent(start),
+        }
+    }
+
+    fn view_of(
+        &self,
+        ino: Ino,
+        known: &Known,
+        size: u64,
+        checked: Instant,
+        start: Instant,
+    ) -> View {
+        let node = &self.nodes[&ino];
+        if let Some(local) = &node.local {
+            return View {
+                ino,
+                attributes: local.attributes.clone(),
+                size: local.size,
+                checked: start,
+            };
+        }
+        let mut attributes = known.attributes.clone();
+        if let Some(change) = &node.pending {
+            change.apply(&mut attributes, &self.defaults);
+        }
+        View {
+            ino,
+            attributes,
+            size,
+            checked,
+        }
+    }
+
+    /// What stands under a name, for a call that is about to change it. None: it must be asked.
+    pub fn target(&mut self, parent: Ino, name: &str, start: Instant) -> Option<Option<Target>> {
+        if let Some(ino) = self.child(parent, name)
+            && self.nodes[&ino].unpublished
+        {
+            return Some(Some(Target::Unpublished(ino)));
+        }
+        let ttl = self.ttl;
+        let answer = match self.directory(parent)?.listing.look(name, ttl, start) {
+            Answer::Unknown => return None,
+            Answer::Absent(_) => None,
+            Answer::Present(Entry::Directory, _) => {
+                Some(Target::Directory(self.node_for(parent, name, true)))
+            }
+            Answer::Present(Entry::Object(object), _) => {
+                let object = object.clone();
+                Some(Target::Object(object, self.child(parent, name)))
+            }
+        };
+        Some(answer)
+    }
+
+    /// What the bucket has for an inode, as last known.
+    pub fn object(&self, ino: Ino) -> Option<Object> {
+        let node = self.nodes.get(&ino)?;
+        if let Some(object) = &node.nameless {
+            return Some(object.clone());
+        }
+        if node.unpublished {
+            return None;
+        }
+        let (parent, name) = node.place.as_ref()?;
+        let directory = self.nodes.get(parent)?.directory.as_deref()?;
+        match directory.listing.last_known(name)? {
+            Entry::Object(object) => Some(object.clone()),
+            Entry::Directory => None,
+        }
+    }
+
+    pub fn local(&self, ino: Ino) -> Option<&Local> {
+        self.nodes.get(&ino)?.local.as_ref()
+    }
+
+    pub fn is_unpublished(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_some_and(|node| node.unpublished)
+    }
+
+    // ---- the kernel's references ----
+
+    /// The kernel was given this inode once more.
+    pub fn remember(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups += 1;
+        }
+    }
+
+    pub fn forget(&mut self, ino: Ino, lookups: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.lookups = node.lookups.saturating_sub(lookups);
+            self.drop_if_unused(ino);
+        }
+    }
+
+    pub fn pin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins += 1;
+        }
+    }
+
+    pub fn unpin(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pins = node.pins.saturating_sub(1);
+            self.drop_if_unused(ino);
+        }
+    }
+
+    fn drop_if_unused(&mut self, ino: Ino) {
+        let mut at = ino;
+        loop {
+            let Some(node) = self.nodes.get(&at) else {
+                return;
+            };
+            let has_children = node
+                .directory
+                .as_deref()
+                .is_some_and(|directory| !directory.children.is_empty());
+            let used = node.lookups > 0 || node.pins > 0 || node.pending.is_some() || has_children;
+            if at == Ino::ROOT || used {
+                return;
+            }
+            let node = self.nodes.remove(&at).expect("looked up above");
+            let Some((parent, name)) = node.place else {
+                return;
+            };
+            if let Some(directory) = self.directory(parent) {
+                directory.children.remove(&name);
+            }
+            at = parent;
+        }
+    }
+
+    /// Whether the kernel's pages of this inode show that content already; from now on they do.
+    pub fn pages_show(&mut self, ino: Ino, content: Option<&ETag>) -> bool {
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return false;
+        };
+        let same = node.pages.is_some() && node.pages.as_ref() == content;
+        node.pages = content.cloned();
+        same
+    }
+
+    // ---- making and changing names ----
+
+    /// The inode of a name, made if there is none. A name that changed between file and directory gets
+    /// another inode.
+    fn node_for(&mut self, parent: Ino, name: &str, directory: bool) -> Ino {
+        if let Some(ino) = self.child(parent, name) {
+            if self.is_directory(ino) == directory {
+                return ino;
+            }
+            self.detach(ino);
+        }
+        self.make(parent, &Name::from(name), directory)
+    }
+
+    fn make(&mut self, parent: Ino, name: &Name, directory: bool) -> Ino {
+        let key = self.child_key(parent, name).unwrap_or_default();
+        let ino = (0..)
+            .map(|attempt| Ino(hash(&key, attempt)))
+            .find(|ino| !self.nodes.contains_key(ino))
+            .expect("an endless iterator");
+        self.nodes.insert(
+            ino,
+            Node {
+                place: Some((parent, name.clone())),
+                lookups: 0,
+                pins: 0,
+                local: None,
+                unpublished: false,
+                pending: None,
+                nameless: None,
+                open: None,
+                pages: None,
+                directory: directory.then(Box::default),
+            },
+        );
+        if let Some(parent) = self.directory(parent) {
+            parent.children.insert(name.clone(), ino);
+        }
+        ino
+    }
+
+    /// A new file that only this mount has yet. It must be pinned before the lock is let go.
+    pub fn create(&mut self, parent: Ino, name: &Name, attributes: Attributes) -> Ino {
+        if let Some(old) = self.child(parent, name) {
+            self.detach(old);
+        }
+        let ino = self.make(parent, name, false);
+        let node = self.nodes.get_mut(&ino).expect("made above");
+        node.unpublished = true;
+        node.local = Some(Local {
+            attributes,
+            size: 0,
+            revision: 1,
+        });
+        ino
+    }
+
+    /// The name is gone, in the bucket as well as here.
+    pub fn removed(&mut self, parent: Ino, name: &Name, now: Instant) {
+        if let Some(ino) = self.child(parent, name) {
+            self.detach(ino);
+        }
+        if let Some(directory) = self.directory(parent) {
+            directory.listing.remove(name, now);
+        }
+    }
+
+    /// The name is gone, and whatever inode had it has another name already.
+    pub fn removed_name(&mut self, parent: Ino, name: &Name, now: Instant) {
+        if let Some(directory) = self.directory(parent) {
+            directory.listing.remove(name, now);
+        }
+    }
+
+    /// The listing says that the name is gone: so is whatever inode had it.
+    fn forget_name(&mut self, parent: Ino, name: &str) {
+        if let Some(ino) = self.child(parent, name) {
+            self.detach(ino);
+        }
+    }
+
+    /// Takes an inode's name away. What was known of it stays with it.
+    fn detach(&mut self, ino: Ino) {
+        let object = self.object(ino);
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return;
+        };
+        node.nameless = object;
+        let Some((parent, name)) = node.place.take() else {
+            return;
+        };
+        if let Some(directory) = self.directory(parent)
+            && directory.children.get(&name) == Some(&ino)
+        {
+            directory.children.remove(&name);
+        }
+        self.drop_if_unused(ino);
+    }
+
+    /// While files of this inode are open they read this version, and the kernel's pages show it.
+    pub fn set_open(&mut self, ino: Ino, version: Option<Object>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.open = version;
+        }
+    }
+
+    /// Detaches the inode of a name whose object was replaced while it was open: the name gets another
+    /// inode, so that no page cache ever holds pages of two versions.
+    fn part_from_replaced(&mut self, parent: Ino, name: &str, etag: &ETag) {
+        let Some(ino) = self.child(parent, name) else {
+            return;
+        };
+        let node = &self.nodes[&ino];
+        let replaced = node.local.is_none()
+            && node.open.as_ref().is_some_and(|open| open.etag != *etag);
+        if replaced {
+            let open = node.open.clone();
+            self.detach(ino);
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                node.nameless = open;
+            }
+        }
+    }
+
+    /// A directory of ours that is in the bucket now.
+    pub fn made_directory(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        attributes: Attributes,
+        marker: Marker,
+        now: Instant,
+    ) -> Ino {
+        if let Some(old) = self.child(parent, name) {
+            self.detach(old);
+        }
+        let ino = self.make(parent, name, true);
+        let directory = self.directory(ino).expect("made as a directory");
+        directory.listing = Listing::of_new_directory(now);
+        directory.known = Some(KnownDirectory {
+            attributes,
+            checked: now,
+            marker: Some(marker),
+        });
+        if let Some(directory) = self.directory(parent) {
+            directory.listing.put(name, Entry::Directory, now);
+        }
+        ino
+    }
+
+    /// Moves an inode and, for a directory, everything below it. What the listings say of the two names is
+    /// the caller's to say.
+    pub fn moved(&mut self, ino: Ino, parent: Ino, name: &Name) {
+        if let Some(old) = self.child(parent, name)
+            && old != ino
+        {
+            self.detach(old);
+        }
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return;
+        };
+        let before = node.place.replace((parent, name.clone()));
+        if let Some((old_parent, old_name)) = before
+            && let Some(directory) = self.directory(old_parent)
+        {
+            directory.children.remove(&old_name);
+        }
+        if let Some(directory) = self.directory(parent) {
+            directory.children.insert(name.clone(), ino);
+        }
+    }
+
+    /// The bucket has `object` under this name now, through us.
+    pub fn published(&mut self, parent: Ino, name: &Name, object: Object, now: Instant) {
+        if let Some(ino) = self.child(parent, name)
+            && let Some(node) = self.nodes.get_mut(&ino)
+        {
+            node.unpublished = false;
+        }
+        if let Some(directory) = self.directory(parent) {
+            directory.listing.put(name, Entry::Object(object), now);
+        }
+    }
+
+    /// The upload of a nameless file's content, or a copy of it put aside.
+    pub fn set_nameless(&mut self, ino: Ino, object: Object) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && node.place.is_none()
+        {
+            node.nameless = Some(object);
+        }
+    }
+
+    /// Everything below was moved: what the listings there say of tags may be wrong.
+    pub fn doubt_below(&mut self, ino: Ino) {
+        let below: Vec<Ino> = self
+            .nodes
+            .keys()
+            .copied()
+            .filter(|&node| self.is_within(node, ino) && self.is_directory(node))
+            .collect();
+        for directory in below {
+            if let Some(directory) = self.directory(directory) {
+                directory.listing.expire();
+                directory.known = None;
+            }
+        }
+    }
+
+    // ---- attributes ----
+
+    /// The file is changed here, and not in the bucket: its looks are local from now on.
+    pub fn make_local(&mut self, ino: Ino, attributes: Attributes, size: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            let revision = node.local.as_ref().map_or(1, |local| local.revision + 1);
+            node.local = Some(Local {
+                attributes,
+                size,
+                revision,
+            });
+        }
+    }
+
+    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut Local> {
+        self.nodes.get_mut(&ino)?.local.as_mut()
+    }
+
+    /// The bucket shows what was local.
+    pub fn end_local(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.local = None;
+        }
+    }
+
+    /// An attribute change that is on its way: shown at once.
+    pub fn add_pending(&mut self, ino: Ino, change: &Change) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pending.get_or_insert_default().merge(change);
+        }
+    }
+
+    pub fn pending(&self, ino: Ino) -> Option<Change> {
+        self.nodes.get(&ino)?.pending.clone()
+    }
+
+    /// The change is in the bucket, or could not be made.
+    pub fn end_pending(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.pending = None;
+            self.drop_if_unused(ino);
+        }
+    }
+
+    /// What a directory's marker said, or that there is none. Asked for at `checked`.
+    pub fn set_directory(
+        &mut self,
+        ino: Ino,
+        attributes: Attributes,
+        marker: Option<Marker>,
+        checked: Instant,
+    ) {
+        if let Some(directory) = self.directory(ino) {
+            directory.listing.set_marker(marker.is_some());
+            directory.known = Some(KnownDirectory {
+                attributes,
+                checked,
+                marker,
+            });
+        }
+    }
+
+    /// A listing of the directory showed this marker: whether what is known of it still counts.
+    pub fn confirm_directory(&mut self, ino: Ino, listed: Option<&Marker>, checked: Instant) -> bool {
+        let Some(known) = self
+            .directory(ino)
+            .and_then(|directory| directory.known.as_mut())
+        else {
+            return false;
+        };
+        let same = match (&mut known.marker, listed) {
+            (None, None) => true,
+            (Some(ours), Some(listed)) if ours.ours && ours.etag == listed.etag => {
+                let unchanged = listed.last_modified <= ours.last_modified;
+                if unchanged {
+                    ours.last_modified = listed.last_modified;
+                    (ours.ours, ours.settled) = (false, true);
+                }
+                unchanged
+            }
+            (Some(known), Some(listed)) => {
+                known.settled
+                    && known.etag == listed.etag
+                    && known.last_modified == listed.last_modified
+            }
+            _ => false,
+        };
+        if same {
+            known.checked = known.checked.max(checked);
+        }
+        same
+    }
+
+    pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
+        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        directory.known.as_ref()?.marker.clone()
+    }
+
+    /// Something in the directory was changed by this mount: its times show it at once. It is not stored.
+    pub fn touch_directory(&mut self, ino: Ino, now: Timestamp) {
+        if let Some(directory) = self.directory(ino) {
+            directory.touched = Some(now);
+        }
+    }
+
+    /// The stored times are what counts again.
+    pub fn untouch_directory(&mut self, ino: Ino) {
+        if let Some(directory) = self.directory(ino) {
+            directory.touched = None;
+        }
+    }
+
+    /// What the directory's marker holds, without what only this mount shows.
+    pub fn stored_directory(&self, ino: Ino) -> Option<Attributes> {
+        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        directory
+            .known
+            .as_ref()
+            .map(|known| known.attributes.clone())
+    }
+}
+
+/// An inode number for a key: not 0, which means none, and not 1, the root.
+fn hash(key: &str, attempt: u64) -> u64 {
+    // FNV is stable across runs and machines, which the standard hasher does not promise.
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn write(&mut self, bytes: &[u8]) {
+            for &byte in bytes {
+                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+            }
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    key.as_bytes().hash(&mut hasher);
+    attempt.hash(&mut hasher);
+    hasher.finish().max(2)
+}
+
+/// For attributes that are made now.
+pub fn now() -> Timestamp {
+    Timestamp::from_system(std::time::SystemTime::now())
+}
+
+/// Whether an object of this kind is opened, rather than followed or looked at.
+pub fn has_content(kind: Kind) -> bool {
+    matches!(kind, Kind::File | Kind::Symlink)
+}

@@ -1,0 +1,224 @@
+//! An open file: its content between the bucket and the programs that have it open.
+//!
+//! There is one [`OpenFile`] per inode that has handles or bytes that are not in the bucket yet. Bytes are
+//! frozen from the moment they are handed to the cipher: a later write copies them, it never changes them.
+//!
+//! | state | content | write, truncate | flush by a writer, fsync |
+//! |---|---|---|---|
+//! | Clean | the version in the bucket | Dirty on top of it | nothing |
+//! | Dirty | staged bytes over the version | stays | uploads a snapshot |
+//! | Streaming | as Dirty; full parts of a file written in order are on their way | in order: goes on; back over frozen bytes: the upload is abandoned, Dirty, a fresh key later, and no second streaming for this file | sends the rest, completes |
+//! | Uploading | as Dirty | Dirty again; the snapshot finishes, newer bytes go under another key | waits, then uploads what is newer |
+//! | Failed | as Dirty, may be on disk | Dirty | tries again |
+//!
+//! In [`State`] these are: Clean, `written == uploaded`; otherwise Dirty, and besides Streaming while
+//! `stream` is active, Uploading while `upload` is set, Failed while `failure` is set. Everything here is
+//! memory; the lock is never held across a wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+
+use super::content::{Content, Reader};
+use super::error::Error;
+use super::namespace::Ino;
+use super::staging::StagedFile;
+use crate::encrypted::{EncryptedUpload, Xattrs};
+use crate::store::object_store::ObjectKey;
+
+pub struct OpenFile {
+    pub ino: Ino,
+    /// Comes before the namespace's lock when both are needed.
+    state: Mutex<State>,
+    /// An upload ended, or a stream has something to look at.
+    pub moved: Notify,
+}
+
+pub struct State {
+    /// The version in the bucket that this file rests on. None: there is none.
+    pub content: Option<Arc<Content>>,
+    /// Changed bytes over `content`. Kept after an upload while somebody may write on.
+    pub staged: Option<StagedFile>,
+    /// Counts changes of the content.
+    pub written: u64,
+    /// The `written` that the bucket has.
+    pub uploaded: u64,
+    /// The `written` that is being uploaded.
+    pub upload: Option<u64>,
+    pub stream: Stream,
+    pub failure: Option<Error>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// A background task is seeing to the upload.
+    pub tended: bool,
+    pub handles: u32,
+    pub writers: u32,
+    /// Counts versions that became current through our own uploads: readers move on with them.
+    pub era: u64,
+    /// Created with O_EXCL: the upload must not replace anything.
+    pub exclusive: bool,
+    /// Under a tool's temporary name, waiting for its rename.
+    pub temporary: bool,
+    /// Empty since it was created or truncated by its open: not uploaded before its last close.
+    pub emptied: bool,
+    /// The `user.*` attributes that go up with changed content. None: there are none.
+    pub xattrs: Option<Arc<Xattrs>>,
+    /// Where the object was copied for handles that still read it; deleted at the last close.
+    pub aside: Option<ObjectKey>,
+    /// Unlinked or replaced: it is never uploaded again.
+    pub gone: bool,
+}
+
+/// The upload that goes on while the file is being written.
+pub enum Stream {
+    /// May begin.
+    Possible,
+    Active {
+        /// Parts from the second on, up to here, are frozen.
+        sent_to: u64,
+        /// The end of the first part, which is sent last.
+        first_end: u64,
+        /// Set by who completes the upload: gets everything when the parts under way have ended.
+        handover: Option<oneshot::Sender<Handover>>,
+        /// Tells one stream of a file from another.
+        id: u64,
+    },
+    /// Was abandoned or has ended; there is no second one.
+    Over,
+}
+
+/// A streaming upload whose parts under way have ended.
+pub struct Handover {
+    pub upload: EncryptedUpload,
+    pub key: String,
+    /// The attributes' revision that its headers carry.
+    pub revision: u64,
+    pub sent_to: u64,
+    pub next_part: u16,
+}
+
+impl OpenFile {
+    /// A file that the bucket has, or of which nothing is known yet but that it is new (`content` None).
+    pub fn new(ino: Ino, content: Option<Arc<Content>>) -> Arc<OpenFile> {
+        Arc::new(OpenFile {
+            ino,
+            state: Mutex::new(State {
+                content,
+                staged: None,
+                written: 0,
+                uploaded: 0,
+                upload: None,
+                stream: Stream::Possible,
+                failure: None,
+                failures: 0,
+                tended: false,
+                handles: 0,
+                writers: 0,
+                era: 0,
+                exclusive: false,
+                temporary: false,
+                emptied: false,
+                xattrs: None,
+                aside: None,
+                gone: false,
+            }),
+            moved: Notify::new(),
+        })
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The bucket does not have what the file holds.
+    pub fn is_dirty(&self) -> bool {
+        self.written != self.uploaded
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        match (&self.staged, &self.content) {
+            (Some(staged), _) => staged.len(),
+            (None, Some(content)) => content.size(),
+            (None, None) => 0,
+        }
+    }
+
+    /// Whether a flush leaves the upload to later: see the exceptions of rule 2 in docs/semantics.md.
+    pub fn may_wait(&self, largest_temporary: u64) -> bool {
+        (self.emptied && self.size() == 0)
+            || (self.temporary && self.size() <= largest_temporary && self.failure.is_none())
+    }
+
+    /// Whether some of what is visible is only in the bucket.
+    pub fn needs_base(&self) -> bool {
+        match &self.staged {
+            Some(staged) => staged.needs_base(),
+            None => self.content.as_ref().is_some_and(|content| content.size() > 0),
+        }
+    }
+
+    /// Nobody needs it any more.
+    pub fn is_finished(&self) -> bool {
+        self.handles == 0 && self.upload.is_none() && (self.gone || !self.is_dirty())
+    }
+
+    /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.
+    pub fn abandon_stream_over(&mut self, changed: std::ops::Range<u64>) {
+        if let Stream::Active {
+            sent_to, first_end, ..
+        } = self.stream
+            && changed.start < sent_to
+            && changed.end > first_end
+        {
+            self.stream = Stream::Over;
+        }
+    }
+
+    /// Who uploads from now on starts anew.
+    pub fn abandon_stream(&mut self) {
+        if matches!(self.stream, Stream::Active { .. }) {
+            self.stream = Stream::Over;
+        }
+    }
+}
+
+/// What `open` returned to a program.
+pub struct FileHandle {
+    pub file: Arc<OpenFile>,
+    pub readable: bool,
+    pub writable: bool,
+    /// The view of the version this handle reads while the file is clean, and the era it belongs to.
+    reader: Mutex<Option<(Arc<Reader>, u64)>>,
+}
+
+impl FileHandle {
+    pub fn new(file: Arc<OpenFile>, readable: bool, writable: bool) -> Arc<FileHandle> {
+        Arc::new(FileHandle {
+            file,
+            readable,
+            writable,
+            reader: Mutex::new(None),
+        })
+    }
+
+    /// This handle's view of the file's version, which is `state`'s unless that was replaced by somebody
+    /// else after this handle began to read.
+    pub fn reader(&self, state: &State) -> Option<Arc<Reader>> {
+        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = state.content.as_ref()?;
+        match &*slot {
+            Some((reader, era)) if *era == state.era => {
+                if reader.has_returned() || Arc::ptr_eq(reader.content(), content) {
+                    return Some(reader.clone());
+                }
+            }
+            _ => {}
+        }
+        let reader = content.reader();
+        *slot = Some((reader.clone(), state.era));
+        Some(reader)
+    }
+}

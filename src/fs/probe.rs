@@ -1,0 +1,564 @@
+//! Asking the bucket about names: as few requests as answer the question, ahead of the walker, and never
+//! twice for two callers at once.
+//!
+//! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
+//! and a LIST below it at once. Modes and times come from HEADs, which run ahead of whoever walks a listed
+//! directory; where files are looked up to be read, small ones are fetched by GET instead: the headers are
+//! the attributes, and the body is kept.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+
+use super::attributes::{Attributes, Timestamp, XATTR};
+use super::error::{Error, Result};
+use super::filesystem::{Described, Filesystem};
+use super::lister::Extent;
+use super::listing::{Entry, Known, Object, fresh};
+use super::names::{self, Name};
+use super::namespace::{Ino, Look, Marker, View};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
+
+/// Questions under way, so that nobody asks the same twice at once.
+pub(super) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Question {
+    Name(Ino, Name),
+    Object(Ino, Name),
+    Directory(Ino),
+}
+
+/// Objects up to this many bytes are fetched whole where they are looked up to be read.
+const SMALL: u64 = 64 << 10;
+
+/// Probes ahead of the walker at most.
+const AHEAD: u32 = 128;
+
+/// Tries until an answer is not overtaken by changes of our own.
+const TRIES: usize = 16;
+
+/// Lookups that were followed by opens, until the next ones are expected to be.
+const READING: i32 = 1;
+
+impl Filesystem {
+    /// What a name looks like; None if it is not there, and since when that is known.
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+    ) -> Result<std::result::Result<View, Instant>> {
+        for _ in 0..TRIES {
+            let look = self.namespace().look(parent, name, start);
+            match look {
+                Look::Known(view) => {
+                    self.walk_on(parent, name);
+                    return Ok(Ok(view));
+                }
+                Look::Absent(checked) => return Ok(Err(checked)),
+                Look::AskName => self.ask_name(parent, name, start).await?,
+                Look::AskObject(object) => {
+                    self.walk_from(parent, name);
+                    self.ask_object(parent, &Name::from(name), object, start)
+                        .await?;
+                }
+                Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// What an inode looks like.
+    pub(super) async fn look_at(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<View> {
+        for _ in 0..TRIES {
+            let look = self.namespace().look_at(ino, start);
+            match look {
+                Look::Known(view) => return Ok(view),
+                Look::Absent(_) => return Err(Error::NotFound),
+                Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
+                look => {
+                    let place = self.namespace().place(ino);
+                    let (parent, name) = place.ok_or(Error::NotFound)?;
+                    match look {
+                        Look::AskObject(object) => {
+                            self.walk_from(parent, &name);
+                            self.ask_object(parent, &name, object, start).await?;
+                        }
+                        _ => self.ask_name(parent, &name, start).await?,
+                    }
+                }
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Makes sure that it is known what stands under a name.
+    pub(super) async fn ask_name(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+    ) -> Result<()> {
+        let (one_page, again) = {
+            let mut namespace = self.namespace();
+            let directory = namespace.directory(parent).ok_or(Error::NotDirectory)?;
+            let one_page = directory.listing.is_one_page();
+            (one_page, !one_page && directory.listing.should_list_again())
+        };
+        if one_page || again {
+            let build = self.list(parent, again, start);
+            if build.ended().await? == Extent::Whole {
+                return Ok(());
+            }
+        }
+        let name = Name::from(name);
+        let question = Question::Name(parent, name.clone());
+        let fs = self.clone();
+        self.ask(question, start, async move {
+            fs.ask_name_alone(parent, &name).await
+        })
+        .await
+    }
+
+    /// A HEAD of the key and a LIST below it, at once: one round trip, exact.
+    async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
+        let sent = Instant::now();
+        let (key, epoch) = {
+            let mut namespace = self.namespace();
+            let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
+            let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
+            (key, directory.listing.begin())
+        };
+        let below = ListRequest {
+            prefix: format!("{key}/"),
+            max_keys: 1,
+            ..ListRequest::default()
+        };
+        let object = match names::object_key(key) {
+            Ok(key) => Some(key),
+            Err(Error::NameTooLong) => None,
+            Err(error) => {
+                self.give_up(parent);
+                return Err(error);
+            }
+        };
+        let head = async {
+            match &object {
+                None => Ok(None),
+                Some(key) => match self.bucket.store().head(key).await {
+                    Ok(meta) => Ok(Some(meta)),
+                    Err(StoreError::NotFound) => Ok(None),
+                    Err(error) => Err(error),
+                },
+            }
+        };
+        let store = self.bucket.store();
+        let (head, below) = tokio::join!(head, store.list(&below));
+        let entry = match (head, below) {
+            (Ok(head), Ok(below)) => {
+                if below.objects.is_empty() && below.prefixes.is_empty() {
+                    head.map(|meta| {
+                        let key = object.as_ref().expect("only a possible key was asked for");
+                        Entry::Object(self.describe(key, meta, sent))
+                    })
+                } else {
+                    Some(Entry::Directory)
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                self.give_up(parent);
+                return Err(error.into());
+            }
+        };
+        if let Some(directory) = self.namespace().directory(parent) {
+            directory.listing.apply_name(epoch, sent, name, entry);
+        }
+        Ok(())
+    }
+
+    /// Makes sure that an object's headers are known.
+    async fn ask_object(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        object: Object,
+        start: Instant,
+    ) -> Result<()> {
+        let question = Question::Object(parent, name.clone());
+        let fs = self.clone();
+        let name = name.clone();
+        self.ask(question, start, async move {
+            fs.ask_headers(parent, &name, object).await
+        })
+        .await
+    }
+
+    async fn ask_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
+        let sent = Instant::now();
+        let (key, epoch, reading) = {
+            let mut namespace = self.namespace();
+            let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
+            let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
+            let reading = directory.walk.opened >= READING;
+            (key, directory.listing.begin(), reading)
+        };
+        let key = match names::object_key(key) {
+            Ok(key) => key,
+            Err(error) => {
+                self.give_up(parent);
+                return Err(error);
+            }
+        };
+        let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
+        let answer = if fetch {
+            self.get_small(&key).await
+        } else {
+            self.bucket
+                .store()
+                .head(&key)
+                .await
+                .map(|meta| (meta, None))
+                .map_err(Error::from)
+        };
+        let entry = match answer {
+            Ok((meta, body)) => {
+                let etag = meta.etag.clone();
+                let object = self.describe(&key, meta, sent);
+                if let Some(body) = body {
+                    self.keep_small(&key, &etag, body);
+                }
+                Some(object)
+            }
+            Err(Error::NotFound) => None,
+            Err(error) => {
+                self.give_up(parent);
+                return Err(error);
+            }
+        };
+        let mut namespace = self.namespace();
+        if let Some(directory) = namespace.directory(parent) {
+            let listing = &mut directory.listing;
+            match (entry, &object) {
+                // The listing's freshness is not the HEAD's to change: a directory may stand here as well.
+                (Some(new), old) if new.etag == old.etag => {
+                    let known = new.known.expect("described objects are known");
+                    listing.learn(epoch, name, &old.etag, known);
+                }
+                (new, _) => {
+                    listing.apply_name(epoch, sent, name, new.map(Entry::Object));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_small(&self, key: &ObjectKey) -> Result<(ObjectMeta, Option<Bytes>)> {
+        let answer = self.bucket.get(key, None, None).await?;
+        let meta = answer.meta.clone();
+        if meta.size > SMALL {
+            return Ok((meta, None));
+        }
+        let body = answer.skip_to_bytes().await?;
+        Ok((meta, Some(body)))
+    }
+
+    /// Makes sure that a directory's own attributes are known.
+    async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+        let one_page = {
+            let mut namespace = self.namespace();
+            let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
+            let listing = &directory.listing;
+            listing.is_one_page() && !listing.is_fresh(namespace.ttl(), start)
+        };
+        if one_page {
+            // The listing tells whether the marker is as it was, and will be wanted next anyway.
+            self.list(ino, false, start).ended().await?;
+            let look = self.namespace().look_at(ino, start);
+            if !matches!(look, Look::AskDirectory(_)) {
+                return Ok(());
+            }
+        }
+        let fs = self.clone();
+        self.ask(Question::Directory(ino), start, async move {
+            fs.ask_marker(ino).await
+        })
+        .await
+    }
+
+    async fn ask_marker(&self, ino: Ino) -> Result<()> {
+        let sent = Instant::now();
+        let (key, listed) = {
+            let mut namespace = self.namespace();
+            let key = self.marker_key(&namespace, ino).ok_or(Error::NotFound)?;
+            let ttl = namespace.ttl();
+            let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
+            let listing = &directory.listing;
+            let listed = match listing.complete() {
+                Some(at) if fresh(at, ttl.objects, sent) => listing.marker(),
+                _ => None,
+            };
+            (key, listed)
+        };
+        let at_plain_root = ino == Ino::ROOT && self.settings.prefix.is_empty();
+        let absent = if at_plain_root {
+            !self.root_is_stored()
+        } else {
+            listed == Some(false)
+        };
+        let answer = if absent {
+            Err(StoreError::NotFound)
+        } else {
+            self.bucket.store().head(&names::object_key(key.clone())?).await
+        };
+        let (attributes, marker) = match answer {
+            Ok(meta) => {
+                let attributes = Attributes::read(&meta, true);
+                let marker = marker_of(&meta);
+                self.remember_headers(&names::object_key(key)?, meta, sent);
+                (attributes, Some(marker))
+            }
+            Err(StoreError::NotFound) => {
+                let began = Timestamp::from_system(self.began);
+                (Attributes::implicit_directory(began), None)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.namespace().set_directory(ino, attributes, marker, sent);
+        Ok(())
+    }
+
+    /// Reads an object's headers into what is known of it, and keeps them for a while.
+    pub(super) fn describe(&self, key: &ObjectKey, meta: ObjectMeta, sent: Instant) -> Object {
+        let known = known_of(&meta);
+        let object = Object {
+            size: meta.size,
+            etag: meta.etag.clone(),
+            last_modified: super::seconds(meta.last_modified),
+            ours: false,
+            known: Some(Arc::new(known)),
+        };
+        self.remember_headers(key, meta, sent);
+        object
+    }
+
+    /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back.
+    pub(super) fn remember_headers(
+        &self,
+        key: &ObjectKey,
+        meta: ObjectMeta,
+        checked: Instant,
+    ) -> Arc<Described> {
+        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = (key.clone(), meta.etag.clone());
+        // The data key that was unwrapped stays with the version as long as its envelope does.
+        let object = match described.get(&id) {
+            Some(before) if before.meta.headers.user == meta.headers.user => before.object.clone(),
+            _ => self.bucket.object(&meta),
+        };
+        let entry = Arc::new(Described {
+            meta,
+            object,
+            checked,
+        });
+        described.put(id, entry.clone());
+        entry
+    }
+
+    /// An object's headers as they are now, or were at most the TTL ago for a call that began at `start`.
+    pub(super) async fn headers(
+        &self,
+        key: &ObjectKey,
+        etag: &crate::store::object_store::ETag,
+        start: Instant,
+    ) -> Result<Arc<Described>> {
+        if let Some(described) = self.known_headers(key, etag)
+            && fresh(described.checked, self.settings.metadata_ttl, start)
+        {
+            return Ok(described);
+        }
+        let sent = Instant::now();
+        let meta = self.bucket.store().head(key).await?;
+        Ok(self.remember_headers(key, meta, sent))
+    }
+
+    /// The headers of that very content, however old.
+    pub(super) fn known_headers(
+        &self,
+        key: &ObjectKey,
+        etag: &crate::store::object_store::ETag,
+    ) -> Option<Arc<Described>> {
+        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        described.get(&(key.clone(), etag.clone())).cloned()
+    }
+
+    /// The key of the object that holds a directory's attributes.
+    pub(super) fn marker_key(
+        &self,
+        namespace: &super::namespace::Namespace,
+        ino: Ino,
+    ) -> Option<String> {
+        if ino == Ino::ROOT && self.settings.prefix.is_empty() {
+            return Some(format!("{}/root", names::RESERVED));
+        }
+        namespace.key(ino)
+    }
+
+    // ---- ahead of the walker ----
+
+    /// A lookup in a listed directory had to ask: from the second on, the names that follow are asked for
+    /// ahead.
+    fn walk_from(self: &Arc<Self>, parent: Ino, name: &str) {
+        {
+            let mut namespace = self.namespace();
+            let Some(directory) = namespace.directory(parent) else {
+                return;
+            };
+            directory.walk.asked += 1;
+            // Looked up and, so far, not opened.
+            directory.walk.opened = (directory.walk.opened - 1).max(-8);
+            if directory.walk.asked < 2 {
+                return;
+            }
+        }
+        self.probe_ahead(parent, name);
+    }
+
+    /// A lookup was answered from memory: keeps the distance.
+    fn walk_on(self: &Arc<Self>, parent: Ino, name: &str) {
+        let walking = self
+            .namespace()
+            .directory(parent)
+            .is_some_and(|directory| directory.walk.asked >= 2 && directory.walk.ahead < AHEAD / 2);
+        if walking {
+            self.probe_ahead(parent, name);
+        }
+    }
+
+    /// A file was opened after its lookup: where that happens, bodies are fetched along with attributes.
+    pub(super) fn opened_after_lookup(&self, parent: Ino) {
+        if let Some(directory) = self.namespace().directory(parent) {
+            directory.walk.opened = (directory.walk.opened + 2).min(8);
+        }
+    }
+
+    fn probe_ahead(self: &Arc<Self>, parent: Ino, name: &str) {
+        let next: Vec<(Name, Object)> = {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            let Some(directory) = namespace.directory(parent) else {
+                return;
+            };
+            if !directory.listing.is_fresh(ttl, Instant::now()) {
+                return;
+            }
+            let walk = &mut directory.walk;
+            // From where probing has got, unless the walker jumped away.
+            let from = match &walk.reached {
+                Some(reached) if **reached > *name => reached.clone(),
+                _ => Name::from(name),
+            };
+            let room = AHEAD.saturating_sub(walk.ahead) as usize;
+            let next: Vec<_> = directory
+                .listing
+                .after(&from)
+                .take(4 * room)
+                .filter_map(|(name, entry)| match entry {
+                    Entry::Object(object) if object.known.is_none() => {
+                        Some((name.clone(), object.clone()))
+                    }
+                    _ => None,
+                })
+                .take(room)
+                .collect();
+            walk.ahead += next.len() as u32;
+            if let Some((last, _)) = next.last() {
+                walk.reached = Some(last.clone());
+            }
+            next
+        };
+        for (name, object) in next {
+            let fs = self.clone();
+            self.runtime.spawn(async move {
+                // What fails here is asked again, and reported, when it is wanted.
+                let _ = fs.ask_object(parent, &name, object, Instant::now()).await;
+                if let Some(directory) = fs.namespace().directory(parent) {
+                    directory.walk.ahead = directory.walk.ahead.saturating_sub(1);
+                }
+            });
+        }
+    }
+
+    // ---- one question at a time ----
+
+    async fn ask(
+        self: &Arc<Self>,
+        question: Question,
+        start: Instant,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let answer = {
+            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+            match questions.get(&question) {
+                Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
+                    answer.clone()
+                }
+                _ => {
+                    let fs = self.clone();
+                    let asked = Instant::now();
+                    let key = question.clone();
+                    let task = self.runtime.spawn(async move {
+                        let result = work.await;
+                        let mut questions =
+                            fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
+                        if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
+                            questions.remove(&key);
+                        }
+                        result
+                    });
+                    let answer = async move {
+                        task.await
+                            .unwrap_or_else(|_| Err(Error::io("a request was broken off")))
+                    };
+                    let answer = answer.boxed().shared();
+                    questions.insert(question, (asked, answer.clone()));
+                    answer
+                }
+            }
+        };
+        answer.await
+    }
+
+    fn give_up(&self, parent: Ino) {
+        if let Some(directory) = self.namespace().directory(parent) {
+            directory.listing.give_up();
+        }
+    }
+}
+
+/// What an object's headers say of it.
+pub(super) fn known_of(meta: &ObjectMeta) -> Known {
+    let (date, modified) = (super::seconds(meta.date), super::seconds(meta.last_modified));
+    Known {
+        attributes: Attributes::read(meta, false),
+        settled: date >= modified + 2,
+        xattrs: meta.headers.user.contains_key(XATTR),
+    }
+}
+
+pub(super) fn marker_of(meta: &ObjectMeta) -> Marker {
+    let (date, modified) = (super::seconds(meta.date), super::seconds(meta.last_modified));
+    Marker {
+        etag: meta.etag.clone(),
+        last_modified: modified,
+        settled: date >= modified + 2,
+        ours: false,
+    }
+}
+

@@ -1,0 +1,53 @@
+//! What a mount is told about how to behave.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::attributes::Defaults;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Empty, or ends with `/`; every key of the mount begins with it.
+    pub prefix: String,
+    /// How long what is known of a file counts without asking again.
+    pub metadata_ttl: Duration,
+    /// How long a directory is taken to exist without asking again.
+    pub dir_ttl: Duration,
+    /// In bytes: read-ahead, cached and staged bytes, parts in flight, listings.
+    pub memory_limit: u64,
+    /// Where staged bytes go that memory cannot hold, encrypted.
+    pub cache_dir: PathBuf,
+    /// In bytes: the most the cache directory may take.
+    pub cache_limit: u64,
+    pub read_only: bool,
+    /// For objects that do not say: the owner and the modes.
+    pub defaults: Defaults,
+    /// Stored owners count. Otherwise everything appears to belong to `defaults`.
+    pub show_owner: bool,
+    /// How long a closed file under a tool's temporary name waits for its rename.
+    pub rename_grace: Duration,
+    /// Upload files that stay open and changed for this long.
+    pub flush_after: Option<Duration>,
+    /// A call ends within this of the last progress.
+    pub timeout: Duration,
+    /// Prefixes below the mount under which unencrypted objects are served, read-only.
+    pub allow_plaintext: Vec<String>,
+    /// Sources above this many bytes are copied in parts: the service's limit for one copy is 1 GB.
+    pub copy_limit: u64,
+    /// The size of an upload's first parts, in bytes, a multiple of 128 KiB. Also the largest single PUT.
+    pub part_size: u64,
+    /// A file written in order begins to be uploaded at this many bytes.
+    pub stream_after: u64,
+}
+
+impl Settings {
+    /// 8 MiB.
+    pub const PART_SIZE: u64 = 8 << 20;
+    /// Just below the documented 1 GB.
+    pub const COPY_LIMIT: u64 = 1_000_000_000;
+
+    /// 64 MiB, or a quarter of the memory when that is less.
+    pub fn stream_after(memory_limit: u64) -> u64 {
+        (64 << 20).min(memory_limit / 4)
+    }
+}

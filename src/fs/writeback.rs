@@ -1,0 +1,732 @@
+//! Bringing changed files into the bucket.
+//!
+//! [`Filesystem::publish`] is what a flush waits for. The upload itself is a task of its own, so that a
+//! caller that goes away does not break it off, and one at a time per file. Each upload reads a frozen
+//! snapshot under a fresh key. What fails is tried again in the background until it is up or unlinked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use rand::RngExt;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::attributes::Attributes;
+use super::content::Content;
+use super::error::{Error, Result};
+use super::filesystem::{Filesystem, Unsaved, lock};
+use super::gate::{Pass, Scope};
+use super::listing::{Known, Object};
+use super::names::{self, Name};
+use super::namespace::{Ino, Local};
+use super::open_file::{Handover, OpenFile, State, Stream};
+use super::parts;
+use super::staging::{BaseReader, Snapshot};
+use crate::encrypted::{EncryptedUpload, Plaintext, Uploaded, Xattrs};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
+
+/// Parts of one upload in flight. Four of 8 MiB keep a link with 20 ms of latency full.
+const PARALLEL_PARTS: usize = 4;
+
+/// Files uploaded at once when all are.
+const PARALLEL_FILES: usize = 32;
+
+/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What an upload is given to carry.
+struct Freight {
+    snapshot: Snapshot,
+    base: Option<Arc<Content>>,
+    /// The `written` this is.
+    written: u64,
+    exclusive: bool,
+    xattrs: Option<Arc<Xattrs>>,
+    handover: Option<oneshot::Receiver<Handover>>,
+}
+
+/// Where an upload goes.
+struct Destination {
+    key: ObjectKey,
+    parent: Ino,
+    name: Name,
+    _pass: Pass,
+}
+
+impl Filesystem {
+    /// Returns when the bucket has everything that was written to the file before the call.
+    ///
+    /// # Errors
+    /// Those of the upload; it is tried again in the background.
+    pub(super) async fn publish(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let wanted = file.lock().written;
+        // An upload that was under way already may have taken its snapshot before the call.
+        loop {
+            let moved = file.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let begun = {
+                let mut state = file.lock();
+                if state.gone || state.uploaded >= wanted {
+                    return Ok(());
+                }
+                match state.upload {
+                    Some(written) => written,
+                    None => self.begin_upload(file, &mut state),
+                }
+            };
+            loop {
+                {
+                    let state = file.lock();
+                    if state.upload != Some(begun) {
+                        match &state.failure {
+                            Some(error) if begun >= wanted => return Err(error.clone()),
+                            _ => break,
+                        }
+                    }
+                }
+                moved.as_mut().await;
+                moved.set(file.moved.notified());
+                moved.as_mut().enable();
+            }
+        }
+    }
+
+    /// Starts the task; returns what it uploads.
+    fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
+        let written = state.written;
+        state.upload = Some(written);
+        let (fs, file) = (self.clone(), file.clone());
+        self.runtime.spawn(async move {
+            let ended = UploadEnds(&file);
+            let result = fs.upload(&file).await;
+            drop(ended);
+            fs.upload_ended(&file, result);
+        });
+        written
+    }
+
+    fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
+        {
+            let mut state = file.lock();
+            state.upload = None;
+            match result {
+                Ok(()) => {
+                    state.failure = None;
+                    state.failures = 0;
+                }
+                Err(error) => {
+                    log::error!(
+                        "uploading {} failed: {}",
+                        self.describe_place(file.ino),
+                        chain(&error)
+                    );
+                    state.failure = Some(error);
+                    state.failures += 1;
+                    // What was sent is of no use to the next attempt, which has another key.
+                    state.abandon_stream();
+                }
+            }
+        }
+        file.moved.notify_waiters();
+        self.tend(file);
+        self.let_go(file);
+    }
+
+    /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
+    pub(super) fn tend(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        {
+            let mut state = file.lock();
+            let wanting = state.is_dirty() && !state.gone;
+            let due = state.failure.is_some() || (state.handles == 0 && !state.temporary);
+            if !wanting || !due || state.tended || state.upload.is_some() {
+                return;
+            }
+            state.tended = true;
+        }
+        let (fs, file) = (self.clone(), file.clone());
+        self.runtime.spawn(async move {
+            let failures = file.lock().failures;
+            if failures > 0 {
+                let longest = FIRST_WAIT.saturating_mul(1 << failures.min(10)).min(LONGEST_WAIT);
+                let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+                tokio::time::sleep(wait).await;
+            }
+            file.lock().tended = false;
+            // Logged where it failed; a failure tends again.
+            let _ = fs.publish(&file).await;
+        });
+    }
+
+    /// One attempt.
+    async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let Some(destination) = self.enter_for(file.ino).await? else {
+            return Ok(());
+        };
+        let Some(mut freight) = self.take_freight(file, &destination) else {
+            return Ok(());
+        };
+        let handover = freight.handover.take();
+        let Some(local) = self.namespace().local(file.ino).cloned() else {
+            return Err(Error::io("a changed file has no attributes of its own"));
+        };
+        let sent = Instant::now();
+        let result = self
+            .send(file, &freight, handover, &destination, &local)
+            .await;
+        if file.lock().gone {
+            return Ok(());
+        }
+        let (uploaded, revision) = result?;
+        self.landed(file, &freight, &destination, uploaded, revision, sent)
+            .await
+    }
+
+    /// The key a file has when its upload starts, and the right to change it. None: it has no name.
+    async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
+        loop {
+            let Some(key) = self.namespace().key(ino) else {
+                return Ok(None);
+            };
+            let pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+            let namespace = self.namespace();
+            if namespace.key(ino).as_ref() != Some(&key) {
+                continue;
+            }
+            let (parent, name) = namespace.place(ino).ok_or(Error::NotFound)?;
+            return Ok(Some(Destination {
+                key: names::object_key(key)?,
+                parent,
+                name,
+                _pass: pass,
+            }));
+        }
+    }
+
+    fn take_freight(&self, file: &Arc<OpenFile>, destination: &Destination) -> Option<Freight> {
+        let mut state = file.lock();
+        if state.gone || !state.is_dirty() {
+            return None;
+        }
+        state.upload = Some(state.written);
+        let snapshot = state.staged.as_ref()?.snapshot();
+        let handover = match &mut state.stream {
+            Stream::Active { handover, .. } => {
+                let (sender, receiver) = oneshot::channel();
+                *handover = Some(sender);
+                Some(receiver)
+            }
+            _ => None,
+        };
+        let freight = Freight {
+            snapshot,
+            base: state.content.clone(),
+            written: state.written,
+            exclusive: state.exclusive,
+            xattrs: state.xattrs.clone(),
+            handover,
+        };
+        drop(state);
+        file.moved.notify_waiters();
+        log::debug!("uploading {}, {} bytes", destination.key, freight.snapshot.len());
+        Some(freight)
+    }
+
+    /// Sends the bytes. Returns what is in the bucket now and the attributes' revision it carries.
+    async fn send(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        freight: &Freight,
+        handover: Option<oneshot::Receiver<Handover>>,
+        to: &Destination,
+        local: &Local,
+    ) -> Result<(Uploaded, u64)> {
+        let overwrite = match freight.exclusive {
+            true => Overwrite::Forbidden,
+            false => Overwrite::Allowed,
+        };
+        let size = freight.snapshot.len();
+        let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
+        // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
+        let mut handover = match handover {
+            Some(receiver) => receiver.await.ok(),
+            None => None,
+        };
+        if let Some(stream) = &handover
+            && stream.key != to.key.as_str()
+        {
+            // It was renamed since: an upload cannot change its name.
+            let stream = handover.take().expect("matched above");
+            stream.upload.abort().await;
+        }
+        let xattrs = freight.xattrs.as_deref();
+        if let Some(stream) = handover {
+            let rest = parts::plan(
+                stream.sent_to,
+                size,
+                stream.next_part,
+                self.settings.part_size,
+            );
+            let first = 0..self.settings.part_size;
+            let upload = send_parts(file, stream.upload, rest, first, &plain).await?;
+            return Ok((upload.complete(overwrite).await?, stream.revision));
+        }
+        let headers = headers_of(&local.attributes);
+        if size <= self.settings.part_size {
+            let put = self
+                .bucket
+                .put(&to.key, &plain, headers, xattrs, overwrite);
+            let uploaded = unless_gone(file, put).await?;
+            return Ok((uploaded, local.revision));
+        }
+        let upload = self.bucket.begin_upload(&to.key, headers, xattrs).await?;
+        let mut parts = parts::plan(0, size, 1, self.settings.part_size);
+        let (_, first) = parts.remove(0);
+        let upload = send_parts(file, upload, parts, first, &plain).await?;
+        Ok((upload.complete(overwrite).await?, local.revision))
+    }
+
+    /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
+    async fn landed(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        freight: &Freight,
+        at: &Destination,
+        uploaded: Uploaded,
+        revision: u64,
+        sent: Instant,
+    ) -> Result<()> {
+        let meta = meta_of(&uploaded);
+        let mut object = self.describe(&at.key, meta, sent);
+        object.ours = true;
+        let etag = object.etag.clone();
+        let content = Content::new(
+            self.bucket.clone(),
+            self.cache.clone(),
+            at.key.clone(),
+            etag.clone(),
+            object.size,
+            Some(uploaded.object.clone()),
+        );
+        let correct = {
+            let mut state = file.lock();
+            state.content = Some(content);
+            state.era += 1;
+            state.uploaded = freight.written;
+            state.exclusive = false;
+            state.emptied = false;
+            state.temporary = false;
+            state.stream = match state.stream {
+                Stream::Active { .. } | Stream::Over => Stream::Over,
+                Stream::Possible => Stream::Possible,
+            };
+            let clean = !state.is_dirty();
+            // A writer may write on: what is here saves fetching it back.
+            if clean && (state.writers == 0 || !self.bucket.can_read()) {
+                state.staged = None;
+            }
+            let mut namespace = self.namespace();
+            namespace.published(at.parent, &at.name, object.clone(), sent);
+            namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
+            let changed = namespace
+                .local(file.ino)
+                .is_some_and(|local| local.revision != revision);
+            if clean {
+                namespace.pages_show(file.ino, Some(&etag));
+                if !changed {
+                    namespace.end_local(file.ino);
+                }
+            }
+            clean && changed
+        };
+        if correct {
+            self.correct_attributes(file, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Attributes were set after the upload had begun: the object gets them before anybody is told that
+    /// the file is in the bucket.
+    async fn correct_attributes(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        at: &Destination,
+    ) -> Result<()> {
+        loop {
+            let Some((local, object)) = ({
+                let namespace = self.namespace();
+                namespace
+                    .local(file.ino)
+                    .cloned()
+                    .zip(namespace.object(file.ino))
+            }) else {
+                return Ok(());
+            };
+            let described = self.headers(&at.key, &object.etag, Instant::now()).await?;
+            let replaced = self
+                .replace_attributes(&at.key, &described.meta, &local.attributes)
+                .await?;
+            let state = file.lock();
+            let mut namespace = self.namespace();
+            namespace.published(at.parent, &at.name, replaced, Instant::now());
+            if state.is_dirty() {
+                return Ok(());
+            }
+            let current = namespace.local(file.ino);
+            if current.is_none_or(|now| now.revision == local.revision) {
+                namespace.end_local(file.ino);
+                return Ok(());
+            }
+        }
+    }
+
+    // ---- streaming ----
+
+    /// After a write: begins to upload a file that is being written in order, or lets its stream look.
+    pub(super) fn keep_streaming(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) {
+        match &state.stream {
+            Stream::Active { .. } => file.moved.notify_waiters(),
+            Stream::Possible => {
+                let Some(staged) = &state.staged else { return };
+                let begins = staged.len() >= self.settings.stream_after
+                    && staged.written_prefix() >= self.settings.stream_after
+                    && !state.temporary_or_gone();
+                if begins {
+                    let id = self.new_handle();
+                    state.stream = Stream::Active {
+                        sent_to: self.settings.part_size,
+                        first_end: self.settings.part_size,
+                        handover: None,
+                        id,
+                    };
+                    let (fs, file) = (self.clone(), file.clone());
+                    self.runtime.spawn(async move { fs.pump(file, id).await });
+                }
+            }
+            Stream::Over => {}
+        }
+    }
+
+    /// Sends full parts while the file is written on, until it is told to hand over or to stop.
+    async fn pump(self: Arc<Self>, file: Arc<OpenFile>, id: u64) {
+        match self.run_pump(&file, id).await {
+            Ok(()) => {}
+            Err(error) => {
+                log::warn!(
+                    "uploading {} while it is written failed, it will be sent whole: {}",
+                    self.describe_place(file.ino),
+                    chain(&error)
+                );
+                let mut state = file.lock();
+                if state.is_stream(id) {
+                    state.stream = Stream::Over;
+                }
+            }
+        }
+    }
+
+    async fn run_pump(self: &Arc<Self>, file: &Arc<OpenFile>, id: u64) -> Result<()> {
+        let (key, local) = {
+            let namespace = self.namespace();
+            let local = namespace.local(file.ino).cloned();
+            namespace.key(file.ino).zip(local).ok_or(Error::NotFound)?
+        };
+        let name = names::object_key(key.clone())?;
+        let headers = headers_of(&local.attributes);
+        let upload = Arc::new(self.bucket.begin_upload(&name, headers, None).await?);
+        let mut sent_to = self.settings.part_size;
+        let mut number: u16 = 2;
+        let mut sending: JoinSet<Result<()>> = JoinSet::new();
+        let handover = loop {
+            let moved = file.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            match self.next_part(file, id, sent_to, number, sending.len()) {
+                Next::Part(snapshot, range) => {
+                    let plain = plaintext(snapshot, None);
+                    let upload = upload.clone();
+                    sent_to = range.end;
+                    let part = number;
+                    number += 1;
+                    sending.spawn(async move { Ok(upload.part(part, range, &plain).await?) });
+                    continue;
+                }
+                Next::Handover(sender) => break Some(sender),
+                Next::Stop => break None,
+                Next::Wait => {}
+            }
+            tokio::select! {
+                () = moved => {}
+                Some(ended) = sending.join_next() => {
+                    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))?;
+                }
+            }
+        };
+        let Some(handover) = handover else {
+            sending.shutdown().await;
+            abort(upload).await;
+            return Ok(());
+        };
+        while let Some(ended) = sending.join_next().await {
+            ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))?;
+        }
+        let upload = Arc::into_inner(upload).ok_or_else(|| Error::io("an upload is still in use"))?;
+        let unwanted = handover.send(Handover {
+            upload,
+            key,
+            revision: local.revision,
+            sent_to,
+            next_part: number,
+        });
+        if let Err(unwanted) = unwanted {
+            unwanted.upload.abort().await;
+        }
+        Ok(())
+    }
+
+    fn next_part(
+        &self,
+        file: &OpenFile,
+        id: u64,
+        sent_to: u64,
+        number: u16,
+        sending: usize,
+    ) -> Next {
+        let mut state = file.lock();
+        if state.gone || !state.is_stream(id) {
+            return Next::Stop;
+        }
+        let State { stream, staged, .. } = &mut *state;
+        let Stream::Active {
+            sent_to: frozen,
+            handover,
+            ..
+        } = stream
+        else {
+            return Next::Stop;
+        };
+        if let Some(sender) = handover.take() {
+            return Next::Handover(sender);
+        }
+        let Some(staged) = staged else {
+            return Next::Stop;
+        };
+        let range = sent_to..sent_to + parts::growing(self.settings.part_size, number.into());
+        // A part is sent when something follows it: the last one goes with the rest at the end.
+        if sending >= PARALLEL_PARTS || staged.len() <= range.end || !staged.is_written(&range) {
+            return Next::Wait;
+        }
+        *frozen = range.end;
+        Next::Part(staged.snapshot_of(range.clone()), range)
+    }
+
+    // ---- all of them ----
+
+    /// Uploads everything that is pending, temporary names included.
+    pub(super) async fn upload_everything(
+        self: &Arc<Self>,
+    ) -> std::result::Result<(), Vec<Unsaved>> {
+        let files: Vec<_> = lock(&self.files).values().cloned().collect();
+        let unsaved: Vec<Unsaved> = stream::iter(files)
+            .map(|file| async move {
+                let result = self.publish(&file).await;
+                result.err().map(|error| Unsaved {
+                    path: self.describe_place(file.ino),
+                    error,
+                })
+            })
+            .buffer_unordered(PARALLEL_FILES)
+            .filter_map(|unsaved| async move { unsaved })
+            .collect()
+            .await;
+        if unsaved.is_empty() {
+            Ok(())
+        } else {
+            Err(unsaved)
+        }
+    }
+
+    /// For messages: the key, escaped.
+    pub(super) fn describe_place(&self, ino: Ino) -> String {
+        match self.namespace().key(ino) {
+            Some(key) => format!("\"{}\"", key.escape_debug()),
+            None => "a file without a name".to_owned(),
+        }
+    }
+}
+
+enum Next {
+    Part(Snapshot, ByteRange),
+    Handover(oneshot::Sender<Handover>),
+    Stop,
+    Wait,
+}
+
+impl State {
+    fn is_stream(&self, stream: u64) -> bool {
+        matches!(self.stream, Stream::Active { id, .. } if id == stream)
+    }
+
+    fn temporary_or_gone(&self) -> bool {
+        self.gone || self.upload.is_some() || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
+    }
+}
+
+/// A panic in an upload must not leave its waiters waiting.
+struct UploadEnds<'a>(&'a OpenFile);
+
+impl Drop for UploadEnds<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.0.lock();
+            state.upload = None;
+            state.failure = Some(Error::io("the upload panicked"));
+            drop(state);
+            self.0.moved.notify_waiters();
+        }
+    }
+}
+
+/// Breaks work off when the file is unlinked: the object would be deleted next.
+async fn unless_gone<T, E>(
+    file: &OpenFile,
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> Result<T>
+where
+    Error: From<E>,
+{
+    tokio::pin!(work);
+    loop {
+        let moved = file.moved.notified();
+        tokio::pin!(moved);
+        moved.as_mut().enable();
+        if file.lock().gone {
+            return Err(Error::NotFound);
+        }
+        tokio::select! {
+            result = &mut work => return Ok(result?),
+            () = moved => {}
+        }
+    }
+}
+
+/// Sends parts, several at once, and then the first. An upload that fails is aborted.
+async fn send_parts(
+    file: &OpenFile,
+    upload: EncryptedUpload,
+    rest: Vec<(u16, ByteRange)>,
+    first: ByteRange,
+    plain: &Plaintext,
+) -> Result<EncryptedUpload> {
+    let sending = async {
+        stream::iter(rest)
+            .map(|(number, range)| upload.part(number, range, plain))
+            .buffer_unordered(PARALLEL_PARTS)
+            .try_collect::<()>()
+            .await?;
+        upload.part(1, first, plain).await
+    };
+    match unless_gone(file, sending).await {
+        Ok(()) => Ok(upload),
+        Err(error) => {
+            upload.abort().await;
+            Err(error)
+        }
+    }
+}
+
+async fn abort(upload: Arc<EncryptedUpload>) {
+    if let Some(upload) = Arc::into_inner(upload) {
+        upload.abort().await;
+    }
+}
+
+/// What an upload reads: the snapshot over the base it was made on.
+fn plaintext(snapshot: Snapshot, base: Option<Arc<Content>>) -> Plaintext {
+    let base = base.map(base_reader);
+    Plaintext::new(snapshot.len(), move |range| {
+        snapshot.stream(range, base.clone())
+    })
+}
+
+/// Reads ranges of an object's content for an upload over it.
+fn base_reader(content: Arc<Content>) -> BaseReader {
+    /// What is read at a time, in bytes.
+    const STEP: u64 = 1 << 20;
+    Arc::new(move |range: ByteRange| {
+        let reader = content.reader();
+        stream::try_unfold((reader, range), |(reader, range)| async move {
+            if range.is_empty() {
+                return Ok(None);
+            }
+            let step = range.start..range.end.min((range.start / STEP + 1) * STEP);
+            let bytes = reader
+                .read(step.clone())
+                .await
+                .map_err(|error| StoreError::Other(Arc::new(error)))?;
+            if bytes.len() as u64 != step.end - step.start {
+                return Err(StoreError::other(std::io::Error::other("the base ended early")));
+            }
+            Ok(Some((bytes, (reader, step.end..range.end))))
+        })
+        .boxed()
+    })
+}
+
+/// The headers of a new object.
+pub(super) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
+    let mut headers = ObjectHeaders {
+        content_type: Some("application/octet-stream".to_owned()),
+        ..ObjectHeaders::default()
+    };
+    attributes.write(&mut headers.user);
+    headers
+}
+
+/// What a HEAD would say of an object that was just uploaded.
+fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
+    ObjectMeta {
+        size: uploaded.object.size,
+        etag: uploaded.object.etag.clone(),
+        last_modified: uploaded.date,
+        headers: uploaded.headers.clone(),
+        crc64: uploaded.object.crc64,
+        date: uploaded.date,
+    }
+}
+
+/// An object of ours as its upload's answer shows it.
+pub(super) fn object_of_ours(
+    size: u64,
+    etag: ETag,
+    date: SystemTime,
+    attributes: &Attributes,
+    xattrs: bool,
+) -> Object {
+    Object {
+        size,
+        etag,
+        last_modified: super::seconds(date),
+        ours: true,
+        known: Some(Arc::new(Known {
+            attributes: attributes.clone(),
+            settled: false,
+            xattrs,
+        })),
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut at = error.source();
+    while let Some(source) = at {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        at = source.source();
+    }
+    text
+}

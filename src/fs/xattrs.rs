@@ -1,0 +1,303 @@
+//! Extended attributes: `user.*` is stored, encrypted, in the object's metadata; nothing else is.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attributes::XATTR;
+use super::error::{Error, Result};
+use super::filesystem::{Described, Filesystem};
+use super::gate::Scope;
+use super::names;
+use super::namespace::Ino;
+use super::open_file::OpenFile;
+use crate::encrypted::Xattrs;
+use crate::store::object_store::ObjectKey;
+
+const USER: &str = "user.";
+
+/// Read-only attributes that say how a file is stored.
+const VIRTUAL: &str = "user.ossvault.";
+const FORMAT: &str = "user.ossvault.format";
+const ETAG: &str = "user.ossvault.etag";
+const KEY_ID: &str = "user.ossvault.key-id";
+const ENCRYPTED: &str = "user.ossvault.encrypted";
+
+/// How setxattr treats a name that is there, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetXattr {
+    Either,
+    /// XATTR_CREATE
+    New,
+    /// XATTR_REPLACE
+    Existing,
+}
+
+impl Filesystem {
+    pub async fn getxattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<Vec<u8>> {
+        check_name(name)?;
+        if name.starts_with(VIRTUAL) {
+            return self.virtual_xattr(ino, name).await;
+        }
+        let xattrs = self.xattrs(ino).await?;
+        xattrs.get(name).map(<[u8]>::to_vec).ok_or(Error::NoAttribute)
+    }
+
+    /// The names, each followed by a zero byte. The virtual ones are not listed: copying tools would try to
+    /// set them.
+    pub async fn listxattr(self: &Arc<Self>, ino: Ino) -> Result<Vec<u8>> {
+        let xattrs = match self.xattrs(ino).await {
+            // Without the private key names are as secret as values.
+            Err(Error::Denied(_)) => return Ok(Vec::new()),
+            xattrs => xattrs?,
+        };
+        let mut names = Vec::new();
+        for (name, _) in xattrs.iter() {
+            names.extend_from_slice(name.as_bytes());
+            names.push(0);
+        }
+        Ok(names)
+    }
+
+    pub async fn setxattr(
+        self: &Arc<Self>,
+        ino: Ino,
+        name: &str,
+        value: &[u8],
+        how: SetXattr,
+    ) -> Result<()> {
+        self.check_change(name)?;
+        self.change_xattrs(ino, |xattrs| {
+            match (how, xattrs.get(name).is_some()) {
+                (SetXattr::New, true) => return Err(Error::Exists),
+                (SetXattr::Existing, false) => return Err(Error::NoAttribute),
+                _ => {}
+            }
+            xattrs.set(name, value).map_err(|_| Error::NoSpace)
+        })
+        .await
+    }
+
+    pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<()> {
+        self.check_change(name)?;
+        self.change_xattrs(ino, |xattrs| {
+            xattrs.remove(name).map(drop).ok_or(Error::NoAttribute)
+        })
+        .await
+    }
+
+    fn check_change(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        if name.starts_with(VIRTUAL) {
+            return Err(Error::NotPermitted);
+        }
+        self.writable()
+    }
+
+    async fn virtual_xattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<Vec<u8>> {
+        self.look_at(ino, Instant::now()).await?;
+        let object = self.namespace().object(ino).ok_or(Error::NoAttribute)?;
+        if name == ETAG {
+            return Ok(object.etag.as_str().trim_matches('"').as_bytes().to_vec());
+        }
+        let key = self.namespace().key(ino).ok_or(Error::NoAttribute)?;
+        let described = self
+            .headers(&names::object_key(key)?, &object.etag, Instant::now())
+            .await?;
+        let value = match (name, &described.object) {
+            (ENCRYPTED, object) => if object.is_ok() { "yes" } else { "no" }.to_owned(),
+            (FORMAT, Ok(object)) => object.format.to_string(),
+            (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),
+            _ => return Err(Error::NoAttribute),
+        };
+        Ok(value.into_bytes())
+    }
+
+    /// A file's extended attributes, as it stands here.
+    async fn xattrs(self: &Arc<Self>, ino: Ino) -> Result<Arc<Xattrs>> {
+        self.look_at(ino, Instant::now()).await?;
+        if let Some(file) = self.file_of(ino)
+            && let state = file.lock()
+            && state.is_dirty()
+        {
+            return Ok(state.xattrs.clone().unwrap_or_default());
+        }
+        let Some((key, described)) = self.stored_headers(ino).await? else {
+            return Ok(Arc::default());
+        };
+        self.stored_xattrs(&key, &described).await
+    }
+
+    /// The headers that hold an inode's extended attributes; None where there can be none.
+    async fn stored_headers(
+        self: &Arc<Self>,
+        ino: Ino,
+    ) -> Result<Option<(ObjectKey, Arc<Described>)>> {
+        let (key, etag) = {
+            let namespace = self.namespace();
+            if namespace.is_directory(ino) {
+                let key = self.marker_key(&namespace, ino).ok_or(Error::NotFound)?;
+                match namespace.directory_marker(ino) {
+                    Some(marker) => (key, marker.etag),
+                    None => return Ok(None),
+                }
+            } else {
+                let Some(object) = namespace.object(ino) else {
+                    return Ok(None);
+                };
+                if object.known.as_ref().is_some_and(|known| !known.xattrs) {
+                    return Ok(None);
+                }
+                let Some(key) = namespace.key(ino) else {
+                    return Ok(None);
+                };
+                (key, object.etag)
+            }
+        };
+        let key = names::object_key(key)?;
+        let described = self.headers(&key, &etag, Instant::now()).await?;
+        Ok(Some((key, described)))
+    }
+
+    async fn stored_xattrs(&self, key: &ObjectKey, described: &Described) -> Result<Arc<Xattrs>> {
+        if !described.meta.headers.user.contains_key(XATTR) {
+            return Ok(Arc::default());
+        }
+        if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        }
+        let object = described.object.as_ref().map_err(|error| error.clone())?;
+        let xattrs = self
+            .bucket
+            .open_xattrs(object, &described.meta.headers)
+            .await
+            .inspect_err(|error| log::error!("extended attributes of {key}: {error}"))?;
+        Ok(Arc::new(xattrs))
+    }
+
+    async fn change_xattrs(
+        self: &Arc<Self>,
+        ino: Ino,
+        change: impl Fn(&mut Xattrs) -> Result<()>,
+    ) -> Result<()> {
+        self.look_at(ino, Instant::now()).await?;
+        if self.namespace().is_directory(ino) {
+            return self.change_directory_xattrs(ino, change).await;
+        }
+        loop {
+            if let Some(file) = self.file_of(ino) {
+                let mut state = file.lock();
+                if state.is_dirty() {
+                    // The upload carries them; it counts as a change of the content, so that one under way
+                    // is followed by another.
+                    let mut xattrs = state.xattrs.as_deref().cloned().unwrap_or_default();
+                    change(&mut xattrs)?;
+                    state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
+                    state.written += 1;
+                    return Ok(());
+                }
+            }
+            let (key, place) = {
+                let namespace = self.namespace();
+                let key = namespace.key(ino).ok_or(Error::NotPermitted)?;
+                (key, namespace.place(ino).ok_or(Error::NotPermitted)?)
+            };
+            let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+            let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
+            let key = names::object_key(key)?;
+            let described = self.headers(&key, &object.etag, Instant::now()).await?;
+            let mut xattrs = (*self.stored_xattrs(&key, &described).await?).clone();
+            change(&mut xattrs)?;
+            if !self.bucket.can_read() {
+                return Err(Error::Denied("this mount has no private key"));
+            }
+            let envelope = described.object.as_ref().map_err(|error| error.clone())?;
+            let mut headers = described.meta.headers.clone();
+            self.bucket
+                .seal_xattrs(envelope, &xattrs, &mut headers)
+                .await?;
+            match self.replace_headers(&key, &described.meta, headers).await {
+                Ok(object) => {
+                    self.took_new_tag(ino, &key, &object);
+                    let (parent, name) = place;
+                    self.namespace()
+                        .published(parent, &name, object, Instant::now());
+                    return Ok(());
+                }
+                Err(Error::Stale) => {
+                    let sent = Instant::now();
+                    let meta = self.bucket.store().head(&key).await?;
+                    let object = self.describe(&key, meta, sent);
+                    let (parent, name) = place;
+                    self.namespace().published(parent, &name, object, sent);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A directory's marker carries an envelope of its own when it has extended attributes: it is written
+    /// anew, under a fresh key.
+    async fn change_directory_xattrs(
+        self: &Arc<Self>,
+        ino: Ino,
+        change: impl Fn(&mut Xattrs) -> Result<()>,
+    ) -> Result<()> {
+        if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        }
+        let key = {
+            let namespace = self.namespace();
+            self.marker_key(&namespace, ino).ok_or(Error::NotFound)?
+        };
+        let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+        let object_key = names::object_key(key)?;
+        let mut xattrs = match self.stored_headers(ino).await? {
+            Some((key, described)) => (*self.stored_xattrs(&key, &described).await?).clone(),
+            None => Xattrs::new(),
+        };
+        change(&mut xattrs)?;
+        let attributes = self
+            .namespace()
+            .stored_directory(ino)
+            .ok_or(Error::NotFound)?;
+        let sent = Instant::now();
+        let marker = if xattrs.is_empty() {
+            self.put_marker(&object_key, &attributes).await?
+        } else {
+            self.put_marker_with(&object_key, &attributes, &xattrs)
+                .await?
+        };
+        if ino == Ino::ROOT {
+            self.set_root_stored(true);
+        }
+        self.namespace()
+            .set_directory(ino, attributes, Some(marker), sent);
+        Ok(())
+    }
+
+    /// Before a file's content is changed: what goes up next takes the extended attributes along. Without
+    /// the private key they go with the old content.
+    pub(super) async fn take_xattrs_along(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        if !self.bucket.can_read() || file.lock().is_dirty() {
+            return Ok(());
+        }
+        let Some((key, described)) = self.stored_headers(file.ino).await? else {
+            return Ok(());
+        };
+        let xattrs = self.stored_xattrs(&key, &described).await?;
+        let mut state = file.lock();
+        if !state.is_dirty() {
+            state.xattrs = (!xattrs.is_empty()).then_some(xattrs);
+        }
+        Ok(())
+    }
+}
+
+/// # Errors
+/// [`Error::NotSupported`] outside of `user.`: it is said without a request, and the kernel asks often.
+fn check_name(name: &str) -> Result<()> {
+    match name.starts_with(USER) {
+        true => Ok(()),
+        false => Err(Error::NotSupported),
+    }
+}

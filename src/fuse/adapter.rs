@@ -1,0 +1,760 @@
+//! Kernel requests to file system calls, results to replies. Decides nothing.
+//!
+//! Every call is an async function. It is polled once on the session thread: what memory can answer is
+//! answered there. What has to wait moves, with its reply, into the runtime, so that no session thread
+//! ever waits.
+
+use std::ffi::OsStr;
+use std::future::Future;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, ForgetOne, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+
+use super::dirents::{self, Dirents};
+use super::errno::{errno, level};
+use crate::fs::attributes::{Change, Kind, Timestamp};
+use crate::fs::error::{Error, Result};
+use crate::fs::files::{OpenHow, Opened};
+use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::lookup::{Caller, Found, Looks};
+use crate::fs::names::{self, Name};
+use crate::fs::namespace::Ino;
+use crate::fs::xattrs::SetXattr;
+
+/// The largest request, in bytes: what the kernel allows by default.
+const MAX_WRITE: u32 = 1 << 20;
+
+/// Requests the kernel may have in flight for read-ahead and the like.
+const MAX_BACKGROUND: u16 = 128;
+
+/// What st_blksize says, in bytes: what programs should read and write at a time.
+const BLOCK_SIZE: u32 = 128 << 10;
+
+/// Entries looked up for one readdir reply; a reply of 32 KiB holds fewer.
+const ENTRIES: usize = 1024;
+
+/// An inode number never means anything else while the kernel knows it.
+const GENERATION: Generation = Generation(0);
+
+pub struct Adapter {
+    fs: Arc<Filesystem>,
+    runtime: Handle,
+    dirents: Dirents,
+}
+
+impl Adapter {
+    pub fn new(fs: Arc<Filesystem>, runtime: Handle) -> Adapter {
+        Adapter {
+            fs,
+            runtime,
+            dirents: Dirents::default(),
+        }
+    }
+
+    /// What directory replies are written with; to be told the session's device before it runs.
+    pub fn dirents(&self) -> Dirents {
+        self.dirents.clone()
+    }
+
+    /// Polls `work` once here, and hands it to the runtime if it has to wait. A panic answers EIO.
+    fn run<T: Send + 'static, R: Reply>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        done: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let _entered = self.runtime.enter();
+        let mut work = Box::pin(AssertUnwindSafe(work).catch_unwind());
+        let finish = move |result: std::thread::Result<Result<T>>| match result {
+            Ok(Ok(value)) => done(reply, value),
+            Ok(Err(error)) => {
+                log_failure(operation, &error);
+                reply.fail(errno(&error));
+            }
+            Err(_) => {
+                log::error!("{operation} panicked; the mount goes on");
+                reply.fail(Errno::EIO);
+            }
+        };
+        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => finish(result),
+            Poll::Pending => {
+                self.runtime.spawn(async move { finish(work.await) });
+            }
+        }
+    }
+
+    /// A name as the kernel passed it, or the reply that says what is wrong with it.
+    fn name<R: Reply>(&self, name: &OsStr, reply: R) -> Option<(Name, R)> {
+        match names::component(name) {
+            Ok(name) => Some((Name::from(name), reply)),
+            Err(error) => {
+                reply.fail(errno(&error));
+                None
+            }
+        }
+    }
+}
+
+fn log_failure(operation: &str, error: &Error) {
+    let level = level(error);
+    if log::log_enabled!(level) {
+        log::log!(level, "{operation}: {}", crate::fs::chain(error));
+    }
+}
+
+impl fuser::Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let wanted = InitFlags::FUSE_ASYNC_READ
+            | InitFlags::FUSE_BIG_WRITES
+            | InitFlags::FUSE_MAX_PAGES
+            | InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+            | InitFlags::FUSE_CACHE_SYMLINKS;
+        // Adding fails as a whole if the kernel lacks one.
+        let offered = wanted & config.capabilities();
+        if let Err(refused) = config.add_capabilities(offered) {
+            log::warn!("the kernel refuses {refused:?}");
+        }
+        // Each takes the nearest that the kernel allows.
+        let _ = config.set_max_write(MAX_WRITE);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
+        let _ = config.set_time_granularity(Duration::from_nanos(1));
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = match names::component(name) {
+            Ok(name) => Name::from(name),
+            Err(error) => return reply.error(errno(&error)),
+        };
+        let fs = self.fs.clone();
+        self.run(
+            "lookup",
+            reply,
+            async move { fs.lookup(Ino(parent.0), &name).await },
+            |reply, found| match found {
+                Found::Present(looks) => entry(reply, &looks),
+                Found::Absent(valid) => reply.entry(&valid, &no_entry(), GENERATION),
+            },
+        );
+    }
+
+    fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
+        self.fs.forget(Ino(ino.0), lookups);
+    }
+
+    fn batch_forget(&self, _request: &Request, nodes: &[ForgetOne]) {
+        for node in nodes {
+            self.fs.forget(Ino(node.nodeid().0), node.nlookup());
+        }
+    }
+
+    fn getattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: Option<FileHandle>,
+        reply: ReplyAttr,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.getattr(Ino(ino.0)).await };
+        self.run("getattr", reply, work, attributes);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let change = Change {
+            mode,
+            uid,
+            gid,
+            atime: atime.map(timestamp),
+            mtime: mtime.map(timestamp),
+            ctime: ctime.map(Timestamp::from_system),
+            // The kernel leaves it to us, and only root may keep the bits of a file that it cuts.
+            clear_set_id: size.is_some() && request.uid() != 0,
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.setattr(Ino(ino.0), size, change).await };
+        self.run("setattr", reply, work, attributes);
+    }
+
+    fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
+        let fs = self.fs.clone();
+        let work = async move { fs.readlink(Ino(ino.0)).await };
+        self.run("readlink", reply, work, |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let (fs, caller) = (self.fs.clone(), caller(request));
+        let work = async move { fs.mknod(Ino(parent.0), &name, mode, rdev, caller).await };
+        self.run("mknod", reply, work, |reply, looks| entry(reply, &looks));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let (fs, caller) = (self.fs.clone(), caller(request));
+        let work = async move { fs.mkdir(Ino(parent.0), &name, mode, caller).await };
+        self.run("mkdir", reply, work, |reply, looks| entry(reply, &looks));
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.unlink(Ino(parent.0), &name).await };
+        self.run("unlink", reply, work, ok);
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.rmdir(Ino(parent.0), &name).await };
+        self.run("rmdir", reply, work, ok);
+    }
+
+    fn symlink(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let target = target.as_os_str().as_encoded_bytes().to_vec();
+        let (fs, caller) = (self.fs.clone(), caller(request));
+        let work = async move { fs.symlink(Ino(parent.0), &name, &target, caller).await };
+        self.run("symlink", reply, work, |reply, looks| entry(reply, &looks));
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) {
+            return reply.error(Errno::EINVAL);
+        }
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let Some((new_name, reply)) = self.name(new_name, reply) else {
+            return;
+        };
+        let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let from = (Ino(parent.0), name);
+        let to = (Ino(new_parent.0), new_name);
+        let fs = self.fs.clone();
+        let work = async move { fs.rename(from, to, replace).await };
+        self.run("rename", reply, work, ok);
+    }
+
+    fn link(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _parent: INodeNo,
+        _name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let how = how(flags.0);
+        let fs = self.fs.clone();
+        let work = async move { fs.open(Ino(ino.0), how).await };
+        self.run("open", reply, work, move |reply, opened| {
+            reply.opened(FileHandle(opened.handle), open_flags(&opened, how));
+        });
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
+        };
+        let how = how(flags);
+        let (fs, caller) = (self.fs.clone(), caller(request));
+        let work = async move { fs.create(Ino(parent.0), &name, mode, caller, how).await };
+        self.run("create", reply, work, move |reply, (looks, opened)| {
+            reply.created(
+                &looks.valid,
+                &attr(&looks),
+                GENERATION,
+                FileHandle(opened.handle),
+                open_flags(&opened, how),
+            );
+        });
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.read(handle.0, offset, size as usize).await };
+        self.run("read", reply, work, |reply, bytes: Bytes| {
+            reply.data(&bytes);
+        });
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let written = data.len() as u32;
+        let _entered = self.runtime.enter();
+        let now = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.fs.write_now(handle.0, offset, data, clear_set_id)
+        }));
+        match now {
+            Ok(Ok(Ok(()))) => reply.written(written),
+            Ok(Ok(Err(_))) => {
+                let data = Bytes::copy_from_slice(data);
+                let fs = self.fs.clone();
+                let work = async move { fs.write(handle.0, offset, data, clear_set_id).await };
+                self.run("write", reply, work, move |reply, ()| reply.written(written));
+            }
+            Ok(Err(error)) => {
+                log_failure("write", &error);
+                reply.error(errno(&error));
+            }
+            Err(_) => reply.error(Errno::EIO),
+        }
+    }
+
+    fn flush(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.flush(handle.0).await };
+        self.run("flush", reply, work, ok);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        let _entered = self.runtime.enter();
+        self.fs.release_now(handle.0);
+        reply.ok();
+    }
+
+    fn fsync(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.fsync(handle.0).await };
+        self.run("fsync", reply, work, ok);
+    }
+
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        if mode != 0 {
+            return reply.error(Errno::EOPNOTSUPP);
+        }
+        let fs = self.fs.clone();
+        let work = async move { fs.allocate(handle.0, offset, length).await };
+        self.run("fallocate", reply, work, ok);
+    }
+
+    fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let fs = self.fs.clone();
+        let work = async move { fs.opendir(Ino(ino.0)).await };
+        self.run("opendir", reply, work, |reply, handle| {
+            reply.opened(FileHandle(handle), FopenFlags::empty());
+        });
+    }
+
+    fn readdir(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.readdir(handle.0, offset, ENTRIES, false).await };
+        let (dirents, unique) = (self.dirents.clone(), request.unique());
+        self.run("readdir", reply, work, move |reply, entries| {
+            dirents.reply(unique, reply, &entries);
+        });
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.readdir(handle.0, offset, ENTRIES, true).await };
+        let (dirents, unique) = (self.dirents.clone(), request.unique());
+        let fs = self.fs.clone();
+        self.run("readdirplus", reply, work, move |reply, entries| {
+            dirents.reply_plus(unique, reply, &entries, |entry| fs.entry_was_taken(entry));
+        });
+    }
+
+    fn releasedir(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        handle: FileHandle,
+        _flags: OpenFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.fs.releasedir(handle.0);
+        reply.ok();
+    }
+
+    fn fsyncdir(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _handle: FileHandle,
+        _datasync: bool,
+        reply: ReplyEmpty,
+    ) {
+        let fs = self.fs.clone();
+        let work = async move { fs.fsync_directory(Ino(ino.0)).await };
+        self.run("fsyncdir", reply, work, ok);
+    }
+
+    fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let blocks = self.fs.free_bytes() / u64::from(BLOCK_SIZE);
+        let files = 1 << 40;
+        reply.statfs(blocks, blocks, blocks, files, files, BLOCK_SIZE, 255, BLOCK_SIZE);
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let Some(name) = name.to_str().map(str::to_owned) else {
+            return reply.error(Errno::EILSEQ);
+        };
+        let how = match flags {
+            0 => SetXattr::Either,
+            libc::XATTR_CREATE => SetXattr::New,
+            libc::XATTR_REPLACE => SetXattr::Existing,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let (fs, value) = (self.fs.clone(), value.to_vec());
+        let work = async move { fs.setxattr(Ino(ino.0), &name, &value, how).await };
+        self.run("setxattr", reply, work, ok);
+    }
+
+    fn getxattr(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let Some(name) = name.to_str().map(str::to_owned) else {
+            return reply.error(Errno::EILSEQ);
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.getxattr(Ino(ino.0), &name).await };
+        self.run("getxattr", reply, work, move |reply, value| {
+            xattr(reply, size, &value);
+        });
+    }
+
+    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let fs = self.fs.clone();
+        let work = async move { fs.listxattr(Ino(ino.0)).await };
+        self.run("listxattr", reply, work, move |reply, names| {
+            xattr(reply, size, &names);
+        });
+    }
+
+    fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let Some(name) = name.to_str().map(str::to_owned) else {
+            return reply.error(Errno::EILSEQ);
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.removexattr(Ino(ino.0), &name).await };
+        self.run("removexattr", reply, work, ok);
+    }
+}
+
+/// Tells the kernel what it must forget, as it comes up, until the session ends. Blocks: for a thread of
+/// its own, since the kernel may make it wait for requests that are being answered.
+pub fn tell_kernel(fs: &Filesystem, notifier: &fuser::Notifier) {
+    let Some(mut notices) = fs.take_notices() else {
+        return;
+    };
+    while let Some(notice) = notices.blocking_recv() {
+        let told = match &notice {
+            Notice::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+            Notice::Name(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
+        };
+        // It knew nothing of it: just as well.
+        if let Err(error) = told
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::debug!("the kernel could not be told of {notice:?}: {error}");
+        }
+    }
+}
+
+// ---- requests ----
+
+fn caller(request: &Request) -> Caller {
+    Caller {
+        uid: request.uid(),
+        gid: request.gid(),
+    }
+}
+
+fn how(flags: i32) -> OpenHow {
+    let mode = OpenFlags(flags).acc_mode();
+    OpenHow {
+        read: mode != OpenAccMode::O_WRONLY,
+        write: mode != OpenAccMode::O_RDONLY,
+        truncate: flags & libc::O_TRUNC != 0,
+        exclusive: flags & libc::O_EXCL != 0,
+    }
+}
+
+fn timestamp(time: TimeOrNow) -> Timestamp {
+    Timestamp::from_system(match time {
+        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::Now => SystemTime::now(),
+    })
+}
+
+// ---- replies ----
+
+fn ok(reply: ReplyEmpty, _: ()) {
+    reply.ok();
+}
+
+fn entry(reply: ReplyEntry, looks: &Looks) {
+    reply.entry(&looks.valid, &attr(looks), GENERATION);
+}
+
+fn attributes(reply: ReplyAttr, looks: Looks) {
+    reply.attr(&looks.valid, &attr(&looks));
+}
+
+fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    if size == 0 {
+        reply.size(value.len() as u32);
+    } else if value.len() > size as usize {
+        reply.error(errno(&Error::BufferTooSmall));
+    } else {
+        reply.data(value);
+    }
+}
+
+fn open_flags(opened: &Opened, how: OpenHow) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    if opened.keep_pages {
+        flags |= FopenFlags::FOPEN_KEEP_CACHE;
+    }
+    if !how.write {
+        flags |= FopenFlags::FOPEN_NOFLUSH;
+    }
+    flags
+}
+
+/// A file's attributes as the kernel wants them.
+pub(super) fn attr(looks: &Looks) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(looks.ino.0),
+        size: looks.size,
+        blocks: looks.size.div_ceil(512),
+        atime: looks.atime.to_system(),
+        mtime: looks.mtime.to_system(),
+        ctime: looks.ctime.to_system(),
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: dirents::file_type(looks.kind),
+        perm: looks.mode as u16,
+        nlink: if looks.kind == Kind::Directory { 2 } else { 1 },
+        uid: looks.uid,
+        gid: looks.gid,
+        rdev: looks.rdev,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// Inode 0: the name is known not to be there.
+fn no_entry() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+/// Every reply can be an error.
+trait Reply: Send + 'static {
+    fn fail(self, errno: Errno);
+}
+
+macro_rules! replies {
+    ($($reply:ty),*) => {
+        $(impl Reply for $reply {
+            fn fail(self, errno: Errno) {
+                self.error(errno);
+            }
+        })*
+    };
+}
+
+replies!(
+    ReplyAttr,
+    ReplyCreate,
+    ReplyData,
+    ReplyDirectory,
+    ReplyDirectoryPlus,
+    ReplyEmpty,
+    ReplyEntry,
+    ReplyOpen,
+    ReplyWrite,
+    ReplyXattr
+);

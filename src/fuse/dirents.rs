@@ -1,0 +1,218 @@
+//! Directory entries on the wire.
+//!
+//! The FUSE library cannot say that an entry's type is not known, and a wrong type is worse than none:
+//! programs believe it. So these replies are written here, to the session's device, in the kernel's own
+//! layout (linux/fuse.h: fuse_out_header, fuse_dirent, fuse_direntplus; native byte order).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{Errno, FileAttr, FileType, ReplyDirectory, ReplyDirectoryPlus, RequestId};
+
+use super::adapter::attr;
+use crate::fs::attributes::Kind;
+use crate::fs::directories::DirectoryEntry;
+
+/// Bytes of entries in one reply: the kernel asks with buffers of a page to 128 KiB; every libc's are at
+/// least this.
+const ROOM: usize = 4096;
+
+/// fuse_out_header
+const HEADER: usize = 16;
+
+/// DT_UNKNOWN: whoever wants to know asks with lstat.
+const UNKNOWN: u32 = 0;
+
+/// The device that replies go to. Clones share it.
+#[derive(Clone, Default)]
+pub struct Dirents(Arc<OnceLock<OwnedFd>>);
+
+impl Dirents {
+    /// To be told before the session runs.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be duplicated.
+    pub fn set_device(&self, device: BorrowedFd<'_>) -> io::Result<()> {
+        // Set twice, the first counts: it is the same device.
+        let _ = self.0.set(device.try_clone_to_owned()?);
+        Ok(())
+    }
+
+    pub(super) fn reply(
+        &self,
+        unique: RequestId,
+        reply: ReplyDirectory,
+        entries: &[DirectoryEntry],
+    ) {
+        let mut data = header_room();
+        for entry in entries {
+            if !push(&mut data, &[], entry) {
+                break;
+            }
+        }
+        match self.send(unique, data) {
+            // The reply has gone out; the library's must not follow it.
+            Ok(()) => std::mem::forget(reply),
+            Err(error) => {
+                log::warn!("a directory reply failed: {error}");
+                reply.error(Errno::EIO);
+            }
+        }
+    }
+
+    /// `taken` is called for the entries that count as looked up.
+    pub(super) fn reply_plus(
+        &self,
+        unique: RequestId,
+        reply: ReplyDirectoryPlus,
+        entries: &[DirectoryEntry],
+        taken: impl Fn(&DirectoryEntry),
+    ) {
+        let mut data = header_room();
+        for entry in entries {
+            let out = entry_out(entry);
+            if !push(&mut data, &out, entry) {
+                break;
+            }
+            // Before the kernel can forget it.
+            taken(entry);
+        }
+        match self.send(unique, data) {
+            Ok(()) => std::mem::forget(reply),
+            Err(error) => {
+                log::warn!("a directory reply failed: {error}");
+                reply.error(Errno::EIO);
+            }
+        }
+    }
+
+    fn send(&self, unique: RequestId, mut data: Vec<u8>) -> io::Result<()> {
+        let device = self.0.get().ok_or(io::ErrorKind::NotConnected)?;
+        let len = data.len() as u32;
+        data[0..4].copy_from_slice(&len.to_ne_bytes());
+        data[8..16].copy_from_slice(&unique.0.to_ne_bytes());
+        // The device takes a reply in one write, or not at all.
+        nix::unistd::write(device.as_fd(), &data)?;
+        Ok(())
+    }
+}
+
+fn header_room() -> Vec<u8> {
+    let mut data = Vec::with_capacity(HEADER + ROOM);
+    data.resize(HEADER, 0);
+    data
+}
+
+/// Adds an entry, `before` in front of it; false if there is no room.
+fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
+    let name = entry.name.as_bytes();
+    let len = (before.len() + 24 + name.len()).next_multiple_of(8);
+    if data.len() + len > HEADER + ROOM {
+        return false;
+    }
+    let end = data.len() + len;
+    data.extend_from_slice(before);
+    data.extend_from_slice(&entry.ino.0.to_ne_bytes());
+    data.extend_from_slice(&entry.next.to_ne_bytes());
+    data.extend_from_slice(&(name.len() as u32).to_ne_bytes());
+    data.extend_from_slice(&entry.kind.map_or(UNKNOWN, |kind| type_bits(kind) >> 12).to_ne_bytes());
+    data.extend_from_slice(name);
+    data.resize(end, 0);
+    true
+}
+
+/// fuse_entry_out, of 128 bytes. Zeros where nothing is known: the kernel takes the entry as from readdir.
+fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
+    let mut out = [0; 128];
+    let Some(looks) = &entry.looks else {
+        return out;
+    };
+    let FileAttr {
+        ino,
+        size,
+        blocks,
+        atime,
+        mtime,
+        ctime,
+        perm,
+        nlink,
+        uid,
+        gid,
+        rdev,
+        blksize,
+        ..
+    } = attr(looks);
+    let (valid, mode) = (looks.valid, type_bits(looks.kind) | u32::from(perm));
+    let [atime, mtime, ctime] = [atime, mtime, ctime].map(since_epoch);
+    let mut writer = Writer {
+        out: &mut out,
+        at: 0,
+    };
+    writer.u64(ino.0);
+    writer.u64(0); // generation
+    writer.u64(valid.as_secs());
+    writer.u64(valid.as_secs());
+    writer.u32(valid.subsec_nanos());
+    writer.u32(valid.subsec_nanos());
+    writer.u64(ino.0);
+    writer.u64(size);
+    writer.u64(blocks);
+    for (seconds, _) in [atime, mtime, ctime] {
+        writer.u64(seconds as u64);
+    }
+    for (_, nanos) in [atime, mtime, ctime] {
+        writer.u32(nanos);
+    }
+    for field in [mode, nlink, uid, gid, rdev, blksize] {
+        writer.u32(field);
+    }
+    out
+}
+
+struct Writer<'a> {
+    out: &'a mut [u8; 128],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn u64(&mut self, value: u64) {
+        self.out[self.at..self.at + 8].copy_from_slice(&value.to_ne_bytes());
+        self.at += 8;
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.out[self.at..self.at + 4].copy_from_slice(&value.to_ne_bytes());
+        self.at += 4;
+    }
+}
+
+fn since_epoch(time: SystemTime) -> (i64, u32) {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => (since.as_secs() as i64, since.subsec_nanos()),
+        Err(before) => {
+            let before: Duration = before.duration();
+            match before.subsec_nanos() {
+                0 => (-(before.as_secs() as i64), 0),
+                nanos => (-(before.as_secs() as i64) - 1, 1_000_000_000 - nanos),
+            }
+        }
+    }
+}
+
+pub(super) fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::File => FileType::RegularFile,
+        Kind::Directory => FileType::Directory,
+        Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::CharDevice => FileType::CharDevice,
+        Kind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+fn type_bits(kind: Kind) -> u32 {
+    kind.type_bits()
+}

@@ -1,0 +1,50 @@
+//! The one table from what went wrong to the number a program sees.
+
+use fuser::Errno;
+
+use crate::fs::error::Error;
+
+/// Where POSIX leaves a choice, the comment says why.
+pub fn errno(error: &Error) -> Errno {
+    match error {
+        Error::NotFound => Errno::ENOENT,
+        Error::Exists => Errno::EEXIST,
+        Error::NotDirectory => Errno::ENOTDIR,
+        Error::IsDirectory => Errno::EISDIR,
+        // EEXIST is as good by POSIX; Linux's own file systems say this.
+        Error::NotEmpty => Errno::ENOTEMPTY,
+        Error::NameTooLong => Errno::ENAMETOOLONG,
+        // "Invalid or incomplete multibyte character": what file systems with a fixed encoding say.
+        Error::NotUnicode => Errno::EILSEQ,
+        Error::Invalid => Errno::EINVAL,
+        Error::NotPermitted => Errno::EPERM,
+        Error::Denied(_) => Errno::EACCES,
+        // A key that is not here is a permission that is not had.
+        Error::NoKey(_) => Errno::EACCES,
+        Error::ReadOnly => Errno::EROFS,
+        Error::Stale => Errno::ESTALE,
+        Error::NoSpace => Errno::ENOSPC,
+        Error::TooLarge => Errno::EFBIG,
+        Error::NotSupported => Errno::EOPNOTSUPP,
+        Error::UnsupportedEnvelope(_) => Errno::EOPNOTSUPP,
+        Error::NoAttribute => Errno::ENODATA,
+        Error::BufferTooSmall => Errno::ERANGE,
+        Error::BadHandle => Errno::EBADF,
+        Error::Busy => Errno::EBUSY,
+        Error::TimedOut(_) => Errno::ETIMEDOUT,
+        Error::Io(_) => Errno::EIO,
+    }
+}
+
+/// How much a failure deserves to be noticed: what programs ask for all day is nothing to a log.
+pub fn level(error: &Error) -> log::Level {
+    match error {
+        Error::Io(_)
+        | Error::TimedOut(_)
+        | Error::Stale
+        | Error::NoSpace
+        | Error::UnsupportedEnvelope(_) => log::Level::Warn,
+        Error::NoKey(_) | Error::Denied(_) | Error::Busy | Error::TooLarge => log::Level::Info,
+        _ => log::Level::Debug,
+    }
+}
