@@ -1,1 +1,4 @@
 //! The file system.
+
+pub mod budget;
+pub mod staging;
