@@ -323,7 +323,9 @@ impl Core {
 
     fn try_take(&mut self, class: Class, bytes: u64) -> bool {
         let may = match class {
-            Class::Normal => self.drain.is_empty() && self.normal.is_empty() && self.fits(class, bytes),
+            Class::Normal => {
+                self.drain.is_empty() && self.normal.is_empty() && self.fits(class, bytes)
+            }
             Class::Drain => self.drain.is_empty() && self.fits(class, bytes),
             Class::Prefetch => {
                 self.drain.is_empty()
@@ -485,8 +487,14 @@ mod tests {
         let mut large = Box::pin(budget.reserve(8 * MIB));
         let mut small = Box::pin(budget.reserve(MIB));
         assert!(poll(large.as_mut()).is_pending());
-        assert!(poll(small.as_mut()).is_pending(), "would fit, but is second");
-        assert!(budget.try_reserve(MIB).is_none(), "would fit, but others wait");
+        assert!(
+            poll(small.as_mut()).is_pending(),
+            "would fit, but is second"
+        );
+        assert!(
+            budget.try_reserve(MIB).is_none(),
+            "would fit, but others wait"
+        );
         assert!(budget.try_reserve_for(Class::Prefetch, MIB).is_none());
         assert_eq!(budget.used(), 10 * MIB, "those who wait hold nothing");
         assert_eq!(budget.wanted(), 7 * MIB);
@@ -506,7 +514,9 @@ mod tests {
         let _dirty = budget.try_reserve(12 * MIB).expect("free");
         let mut normal = Box::pin(budget.reserve(MIB));
         assert!(poll(normal.as_mut()).is_pending());
-        let strip = budget.try_reserve_for(Class::Drain, 4 * MIB).expect("kept for it");
+        let strip = budget
+            .try_reserve_for(Class::Drain, 4 * MIB)
+            .expect("kept for it");
         let mut drain = Box::pin(budget.reserve_for(Class::Drain, MIB));
         assert!(poll(drain.as_mut()).is_pending());
         drop(strip);
@@ -571,7 +581,11 @@ mod tests {
         for n in 0..200_u64 {
             let budget = budget.clone();
             tasks.push(tokio::spawn(async move {
-                let class = if n % 5 == 0 { Class::Drain } else { Class::Normal };
+                let class = if n % 5 == 0 {
+                    Class::Drain
+                } else {
+                    Class::Normal
+                };
                 let mine = budget.reserve_for(class, (n % 13 + 1) * MIB).await;
                 assert!(budget.used() <= budget.limit());
                 tokio::task::yield_now().await;

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::block::{Block, Spilled};
 use super::buffer::{Buffer, Pool};
 use super::error::Error;
-use super::spill_file::{BlockName, LEAF, SpillFile, Stored};
+use super::spill_file::{BlockName, SpillFile, Stored};
 use crate::fs::budget::{Class, MemoryBudget, Reservation};
 
 /// The unit of memory, sharing and spilling, in bytes. Larger ones waste memory on scattered
@@ -44,7 +44,7 @@ pub struct Settings {
     pub free_reserve: u64,
     /// How long a write or read waits for memory at most.
     pub timeout: Duration,
-    /// [`BLOCK`], or less in tests. A multiple of 128 KiB, or a power of two below that.
+    /// [`BLOCK`], or less in tests; at least 1.
     pub block: usize,
 }
 
@@ -92,11 +92,13 @@ impl StagingArea {
     /// # Errors
     /// [`Error::Io`] when the directory or the file in it cannot be made.
     pub fn open(settings: Settings, budget: MemoryBudget) -> Result<Arc<StagingArea>, Error> {
+        let wake = Arc::<Notify>::default();
         let file = SpillFile::open(
             &settings.directory,
             settings.block,
             settings.limit,
             settings.free_reserve,
+            wake.clone(),
         )?;
         if file.on_tmpfs() {
             log::warn!(
@@ -107,14 +109,14 @@ impl StagingArea {
         Ok(Arc::new(StagingArea {
             block: settings.block,
             pool: Pool::new(budget.clone(), settings.block),
-            file: Arc::new(file),
             timeout: settings.timeout,
             queue: Mutex::default(),
             scratch: Mutex::default(),
-            _reserved: budget.try_reserve(LEAF.min(settings.block) as u64),
+            _reserved: budget.try_reserve(file.leaf() as u64),
+            file: Arc::new(file),
             budget,
             gate: Arc::new(Semaphore::new(1)),
-            wake: Arc::default(),
+            wake,
             next_file: AtomicU64::new(0),
             next_generation: AtomicU64::new(0),
         }))
@@ -270,6 +272,12 @@ impl StagingArea {
         }
     }
 
+    /// Spilled bytes are read in chunks of this at most, and where they end at multiples of it: two
+    /// leaves.
+    pub(super) fn chunk(&self) -> usize {
+        2 * self.file.leaf()
+    }
+
     /// Reads `range` of a spilled block. The memory is of the kept slice: whoever asks is about to
     /// answer a read or to send it, and gives it back after that.
     pub(super) async fn load(
@@ -279,7 +287,7 @@ impl StagingArea {
     ) -> Result<Bytes, Error> {
         let reserve = self
             .budget
-            .reserve_for(Class::Drain, (range.len() + LEAF.min(self.block)) as u64);
+            .reserve_for(Class::Drain, (range.len() + self.file.leaf()) as u64);
         let mut reservation = tokio::time::timeout(self.timeout, reserve)
             .await
             .map_err(|_| Error::TimedOut)?;
@@ -367,6 +375,11 @@ pub async fn run_spiller(area: Arc<StagingArea>) {
             () = wake.notified() => {}
         }
         let Some(area) = area.upgrade() else { return };
+        if area.file.has_dropped() {
+            let file = area.file.clone();
+            // Cannot fail; what cannot be punched is used again as it is.
+            let _ = blocking(move || Ok(file.punch_dropped())).await;
+        }
         loop {
             let excess = area.excess();
             if excess == 0 {

@@ -139,10 +139,9 @@ pub(super) struct Taken {
 
 impl Taken {
     pub fn buffer(&mut self) -> &mut Buffer {
-        self.buffer
-            .as_mut()
-            .and_then(Arc::get_mut)
-            .expect("it was the only reference when it was taken, and the block no longer gives any")
+        self.buffer.as_mut().and_then(Arc::get_mut).expect(
+            "it was the only reference when it was taken, and the block no longer gives any",
+        )
     }
 }
 

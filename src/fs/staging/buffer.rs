@@ -70,8 +70,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(reservation) = self.reservation.take() {
-            self.pool
-                .put(std::mem::take(&mut self.bytes), reservation);
+            self.pool.put(std::mem::take(&mut self.bytes), reservation);
         }
     }
 }
@@ -118,7 +117,9 @@ impl Pool {
     /// Gives all idle memory back; returns how much it was, in bytes.
     pub fn drain(&self) -> u64 {
         let idle = std::mem::take(&mut *self.idle());
-        idle.iter().map(|(_, reservation)| reservation.bytes()).sum()
+        idle.iter()
+            .map(|(_, reservation)| reservation.bytes())
+            .sum()
     }
 
     /// In bytes.

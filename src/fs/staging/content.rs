@@ -79,9 +79,9 @@ impl StagedPiece {
         }
     }
 
-    /// The first bytes of it, at most to where the block offset is a multiple of `chunk`, and the rest.
-    pub(super) fn split(mut self, chunk: usize) -> (StagedPiece, Option<StagedPiece>) {
-        let middle = (self.range.start + 1).next_multiple_of(chunk);
+    /// The first chunk of it, and the rest.
+    pub(super) fn split(mut self) -> (StagedPiece, Option<StagedPiece>) {
+        let middle = (self.range.start + 1).next_multiple_of(self.area.chunk());
         if middle >= self.range.end {
             return (self, None);
         }

@@ -11,12 +11,8 @@ use super::content::{Content, Piece, StagedPiece, zeros};
 use crate::store;
 
 /// Opens a range of the base object as plaintext: exactly the bytes of the range, in order.
-pub type BaseReader = Arc<
-    dyn Fn(Range<u64>) -> BoxStream<'static, Result<Bytes, store::error::Error>> + Send + Sync,
->;
-
-/// Spilled bytes are read back in chunks of this: two leaves.
-const CHUNK: usize = 256 << 10;
+pub type BaseReader =
+    Arc<dyn Fn(Range<u64>) -> BoxStream<'static, Result<Bytes, store::error::Error>> + Send + Sync>;
 
 /// Immutable; a clone is the same snapshot. Holds the blocks it was made of until it is dropped.
 #[derive(Clone)]
@@ -54,7 +50,9 @@ impl Snapshot {
 
     /// The bytes of `range`, cut as [`Snapshot::pieces`] cuts it, in chunks of at most 1 MiB (what
     /// `base` yields is passed on as it comes). The same bytes each time. Bytes in memory are
-    /// not copied; spilled ones are read when they are asked for, and hold memory until dropped.
+    /// not copied; spilled ones are read when they are asked for. Drop a chunk before asking for
+    /// the next: a chunk that was spilled holds memory of the slice kept for draining, which
+    /// is a few MiB for everybody.
     ///
     /// # Errors
     /// Those of `base`, which is asked for each gap once, and `Corrupt` when it yields more or less
@@ -85,7 +83,7 @@ fn staged(piece: StagedPiece) -> Chunks {
         if let Some(bytes) = piece.read_now() {
             return Some((Ok(bytes), None));
         }
-        let (first, rest) = piece.split(CHUNK);
+        let (first, rest) = piece.split();
         match first.read().await {
             Ok(bytes) => Some((Ok(bytes), rest)),
             Err(error) => Some((Err(error.into()), None)),

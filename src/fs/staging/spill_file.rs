@@ -20,12 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
+use tokio::sync::Notify;
 
 use super::cipher::{Nonce, StagingCipher};
 use super::error::Error;
 
-/// What is sealed at once: the most a small read of spilled bytes costs, in bytes.
-pub(super) const LEAF: usize = 128 << 10;
+/// A block is sealed in so many leaves: 128 KiB each, which is what a small read of spilled bytes
+/// costs.
+const LEAVES: usize = 8;
 /// What sealing adds to a leaf.
 const TAG: usize = 16;
 /// Slots begin and end at multiples of this, so that punching one frees all of it.
@@ -43,12 +45,10 @@ pub(super) struct BlockName {
 impl BlockName {
     fn leaf(&self, leaf: usize) -> [u8; 32] {
         let mut name = [0; 32];
-        for (place, number) in name.chunks_exact_mut(8).zip([
-            self.file,
-            self.index,
-            self.generation,
-            leaf as u64,
-        ]) {
+        for (place, number) in
+            name.chunks_exact_mut(8)
+                .zip([self.file, self.index, self.generation, leaf as u64])
+        {
             place.copy_from_slice(&number.to_be_bytes());
         }
         name
@@ -60,9 +60,14 @@ pub(super) struct SpillFile {
     cipher: StagingCipher,
     /// Sealed bytes of a whole block, rounded up to [`PAGE`].
     slot_len: u64,
+    /// Plain bytes of a leaf.
     leaf: usize,
     limit: u64,
     free_reserve: u64,
+    /// Told when a slot was dropped.
+    freed: Arc<Notify>,
+    /// Held while slots are punched, before `slots`: who finds no room waits for what is on its way.
+    punching: Mutex<()>,
     /// A leaf; nothing is done with the disk while it is held.
     slots: Mutex<Slots>,
 }
@@ -88,13 +93,14 @@ impl SpillFile {
         block: usize,
         limit: u64,
         free_reserve: u64,
+        freed: Arc<Notify>,
     ) -> io::Result<SpillFile> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        let leaf = LEAF.min(block);
-        let slot_len = (block + block.div_ceil(leaf) * TAG) as u64;
+        let leaf = block.div_ceil(LEAVES);
+        let slot_len = (block + LEAVES * TAG) as u64;
         Ok(SpillFile {
             file: nameless(directory)?,
             cipher: StagingCipher::new(),
@@ -102,6 +108,8 @@ impl SpillFile {
             leaf,
             limit,
             free_reserve,
+            freed,
+            punching: Mutex::default(),
             slots: Mutex::default(),
         })
     }
@@ -109,6 +117,11 @@ impl SpillFile {
     /// Whether "the disk" is memory after all.
     pub fn on_tmpfs(&self) -> bool {
         fstatfs(&self.file).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC)
+    }
+
+    /// Plain bytes of a leaf.
+    pub fn leaf(&self) -> usize {
+        self.leaf
     }
 
     /// Bytes of disk in use.
@@ -144,13 +157,15 @@ impl SpillFile {
             stored
                 .nonces
                 .push(self.cipher.seal(&name.leaf(number), scratch));
-            self.file.write_all_at(scratch, stored.leaf_offset(number))?;
+            self.file
+                .write_all_at(scratch, stored.leaf_offset(number))?;
         }
         Ok(stored)
     }
 
     /// Punches what has been dropped; returns how many bytes that freed.
     pub fn punch_dropped(&self) -> u64 {
+        let _punching = self.punching.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = std::mem::take(&mut self.slots().dropped);
         let mut freed = 0;
         for &(slot, bytes) in &dropped {
@@ -179,26 +194,27 @@ impl SpillFile {
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64, Error> {
-        // Before a slot that was never used, those waiting to be punched: the file stays short.
-        for attempt in 0..2 {
-            let room = self.has_room_on_disk(bytes)?;
-            let mut slots = self.slots();
-            if room && slots.used + bytes <= self.limit {
-                slots.used += bytes;
-                return Ok(match slots.free.pop() {
-                    Some(Reverse(slot)) => slot,
-                    None => {
-                        slots.next += 1;
-                        slots.next - 1
-                    }
-                });
-            }
-            drop(slots);
-            if attempt == 0 && self.punch_dropped() == 0 {
-                break;
-            }
+        if let Some(slot) = self.try_allocate(bytes)? {
+            return Ok(slot);
         }
-        Err(Error::NoSpace)
+        self.punch_dropped();
+        self.try_allocate(bytes)?.ok_or(Error::NoSpace)
+    }
+
+    fn try_allocate(&self, bytes: u64) -> Result<Option<u64>, Error> {
+        if !self.has_room_on_disk(bytes)? {
+            return Ok(None);
+        }
+        let mut slots = self.slots();
+        if slots.used + bytes > self.limit {
+            return Ok(None);
+        }
+        slots.used += bytes;
+        if let Some(Reverse(slot)) = slots.free.pop() {
+            return Ok(Some(slot));
+        }
+        slots.next += 1;
+        Ok(Some(slots.next - 1))
     }
 
     fn has_room_on_disk(&self, bytes: u64) -> Result<bool, Error> {
@@ -215,13 +231,22 @@ impl SpillFile {
     #[cfg(test)]
     pub fn raw(&self) -> Vec<u8> {
         let mut raw = vec![0; self.file.metadata().expect("it is open").len() as usize];
-        self.file.read_exact_at(&mut raw, 0).expect("it is readable");
+        self.file
+            .read_exact_at(&mut raw, 0)
+            .expect("it is readable");
         raw
     }
 
     #[cfg(test)]
+    pub fn metadata(&self) -> std::fs::Metadata {
+        self.file.metadata().expect("it is open")
+    }
+
+    #[cfg(test)]
     pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
-        self.file.write_all_at(bytes, offset).expect("it is writable");
+        self.file
+            .write_all_at(bytes, offset)
+            .expect("it is writable");
     }
 }
 
@@ -311,5 +336,6 @@ impl Stored {
 impl Drop for Stored {
     fn drop(&mut self) {
         self.file.slots().dropped.push((self.slot, self.bytes));
+        self.file.freed.notify_one();
     }
 }

@@ -17,7 +17,7 @@ use super::content::{Content, Piece};
 use super::error::Error;
 use super::ranges::RangeSet;
 use super::snapshot::Snapshot;
-use crate::fs::budget::{Class, Reservation};
+use crate::fs::budget::Reservation;
 
 /// A write could not be done at once: wait for [`StagedFile::room_for`], then
 /// [`StagedFile::write_with`]. Nothing was changed.
@@ -181,12 +181,7 @@ impl StagedFile {
         self.write(offset, data, Some(room))
     }
 
-    fn write(
-        &mut self,
-        offset: u64,
-        data: &[u8],
-        mut room: Option<Room>,
-    ) -> Result<(), NeedsRoom> {
+    fn write(&mut self, offset: u64, data: &[u8], mut room: Option<Room>) -> Result<(), NeedsRoom> {
         if data.is_empty() {
             return Ok(());
         }
@@ -247,8 +242,9 @@ impl StagedFile {
                     buffer
                 }
                 Target::Copy(source) => {
-                    let mut copy = spare
-                        .unwrap_or_else(|| area.pool.buffer(capacity, memory.split(capacity as u64)));
+                    let mut copy = spare.unwrap_or_else(|| {
+                        area.pool.buffer(capacity, memory.split(capacity as u64))
+                    });
                     copy.write(0, source.bytes());
                     copy
                 }
@@ -280,11 +276,7 @@ impl StagedFile {
             content.blocks.split_off(&len.div_ceil(block));
             // The last one may hold nothing any more.
             let last = len / block;
-            let empty = content
-                .written
-                .within(last * block..len)
-                .next()
-                .is_none();
+            let empty = content.written.within(last * block..len).next().is_none();
             if empty {
                 content.blocks.remove(&last);
             }
@@ -318,7 +310,9 @@ impl StagedFile {
                 written,
                 blocks: from
                     .blocks
-                    .range(window.start / block..window.end.div_ceil(block).max(window.start / block))
+                    .range(
+                        window.start / block..window.end.div_ceil(block).max(window.start / block),
+                    )
                     .map(|(&index, block)| (index, block.clone()))
                     .collect(),
             }),
@@ -421,7 +415,7 @@ async fn make_room(
     touched: Vec<(Weak<Block>, usize)>,
 ) -> Result<Room, Error> {
     let mut reservation = area.take(need).await?;
-    let cut = reservation.bytes() < need.min(area.budget.allowance(Class::Normal).max(need));
+    let cut = reservation.bytes() < need;
     let mut sources = Vec::new();
     let mut to_load = Vec::new();
     for (block, capacity) in touched {
