@@ -122,6 +122,11 @@ impl MemoryBudget {
         bytes: u64,
     ) -> impl Future<Output = Reservation> + Send + use<> {
         let budget = self.clone();
+        // Who waits has somebody waiting for him.
+        let class = match class {
+            Class::Normal | Class::Prefetch => Class::Normal,
+            Class::Drain => Class::Drain,
+        };
         async move {
             let (receiver, _place) = {
                 let mut state = budget.lock();
@@ -541,6 +546,15 @@ mod tests {
         assert_eq!(budget.used(), 0);
         assert_eq!(budget.wanted(), 0);
         assert!(budget.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_prefetch_that_waits_counts_as_normal() {
+        let budget = MemoryBudget::new(16 * MIB);
+        let _held = budget.try_reserve(10 * MIB).expect("free");
+        let mut waiting = Box::pin(budget.reserve_for(Class::Prefetch, 2 * MIB));
+        assert!(budget.try_reserve_for(Class::Prefetch, 3 * MIB).is_none());
+        assert!(poll(waiting.as_mut()).is_ready());
     }
 
     #[test]

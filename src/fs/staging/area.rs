@@ -23,8 +23,9 @@ pub const BLOCK: usize = 1 << 20;
 
 /// How many blocks are spilled before it is asked again whether that is enough.
 const STRIP: u64 = 8;
-/// Owners of memory that is free for the asking (caches) have this long before anything is spilled.
-const CACHES_FIRST: Duration = Duration::from_millis(2);
+/// How long a write that waits for memory leaves it to the spiller, and to owners of memory that is
+/// free for the asking (caches), before it spills by itself.
+const OTHERS_FIRST: Duration = Duration::from_millis(2);
 /// When nothing could be spilled: uploads and reads that hold the memory may be about to end.
 const SPILL_AGAIN: Duration = Duration::from_millis(20);
 /// With no room on disk, how long a write hopes for memory before it fails.
@@ -253,7 +254,7 @@ impl StagingArea {
         let make_room = async {
             // Polled after `reserve`, which by then stands in the queue.
             loop {
-                tokio::time::sleep(CACHES_FIRST).await;
+                tokio::time::sleep(OTHERS_FIRST).await;
                 match self.spill(at_least).await {
                     Ok(0) => tokio::time::sleep(SPILL_AGAIN).await,
                     Ok(_) => {}
@@ -371,7 +372,8 @@ pub async fn run_spiller(area: Arc<StagingArea>) {
     };
     loop {
         tokio::select! {
-            () = pressure.wait() => tokio::time::sleep(CACHES_FIRST).await,
+            // Caches were woken together with us, and dropping blocks takes them no time: they first.
+            () = pressure.wait() => tokio::task::yield_now().await,
             () = wake.notified() => {}
         }
         let Some(area) = area.upgrade() else { return };

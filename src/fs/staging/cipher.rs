@@ -11,7 +11,8 @@ pub struct StagingCipher(LessSafeKey, AtomicU64);
 pub struct OpenError;
 
 impl StagingCipher {
-    pub fn new() -> StagingCipher {
+    pub const TAG_LEN: usize = 16;
+    pub fn generate() -> StagingCipher {
         let mut key = [0; 32];
         aws_lc_rs::rand::fill(&mut key).unwrap();
         StagingCipher(

@@ -29,7 +29,7 @@ use super::error::Error;
 /// costs.
 const LEAVES: usize = 8;
 /// What sealing adds to a leaf.
-const TAG: usize = 16;
+const TAG: usize = StagingCipher::TAG_LEN;
 /// Slots begin and end at multiples of this, so that punching one frees all of it.
 const PAGE: u64 = 4096;
 
@@ -103,7 +103,7 @@ impl SpillFile {
         let slot_len = (block + LEAVES * TAG) as u64;
         Ok(SpillFile {
             file: nameless(directory)?,
-            cipher: StagingCipher::new(),
+            cipher: StagingCipher::generate(),
             slot_len: slot_len.next_multiple_of(PAGE),
             leaf,
             limit,
