@@ -16,7 +16,6 @@
 mod area;
 mod block;
 mod buffer;
-mod cipher;
 mod content;
 mod error;
 mod ranges;

@@ -22,8 +22,8 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::Notify;
 
-use super::cipher::{Nonce, StagingCipher};
 use super::error::Error;
+use crate::crypto::staging_cipher::{Nonce, StagingCipher};
 
 /// A block is sealed in so many leaves: 128 KiB each, which is what a small read of spilled bytes
 /// costs.
