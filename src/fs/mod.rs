@@ -1,25 +1,51 @@
 //! The file system: names, inodes, listings, open files, staging, read-ahead, writeback, rename.
+//!
+//! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`,
+//! `changes`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
+//! [`namespace`] and its `listing`s, filled by `probe` and `lister`. Bytes are in `open_file`, over
+//! [`staging`] on their way out (`writeback`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod attributes;
 pub mod budget;
+mod change_attributes;
+mod changes;
 pub mod content;
+pub mod directories;
 pub mod error;
+pub mod files;
 pub mod filesystem;
 mod gate;
-mod listing;
 mod lister;
-mod names;
+mod listing;
+pub mod lookup;
+pub mod names;
 pub mod namespace;
+mod open_file;
+mod parts;
 mod probe;
 pub mod read_ahead;
+mod rename_directory;
 pub mod settings;
 pub mod staging;
 mod temporary_names;
+mod writeback;
+pub mod xattrs;
+
+pub use writeback::chain;
 
 /// Whole seconds since the epoch.
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
+}
+
+fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
