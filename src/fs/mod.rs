@@ -1,1 +1,5 @@
 //! The file system.
+
+pub mod budget;
+pub mod content;
+pub mod read_ahead;
