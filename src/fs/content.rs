@@ -20,6 +20,8 @@ mod cache;
 mod coverage;
 mod error;
 mod part;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
