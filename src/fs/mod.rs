@@ -3,3 +3,4 @@
 pub mod budget;
 pub mod content;
 pub mod read_ahead;
+pub mod staging;
