@@ -185,8 +185,11 @@ impl Content {
         while pieces.at < range.end {
             let part = self.part_at(pieces.at)?;
             let piece = pieces.at..range.end.min(part.range.end);
-            match self.answer(&part, &piece) {
-                Answer::Ready(bytes) => pieces.push(bytes),
+            match part.answer(&piece) {
+                Answer::Ready(bytes) => {
+                    self.cache.touched(&part);
+                    pieces.push(bytes);
+                }
                 _ => return None,
             }
         }
@@ -209,35 +212,21 @@ impl Content {
                 continue;
             };
             let piece = pieces.at..range.end.min(part.range.end);
-            loop {
-                match self.answer(&part, &piece) {
-                    Answer::Ready(bytes) => pieces.push(bytes),
-                    Answer::Later => {
-                        part.changed(&piece).await;
-                        continue;
-                    }
-                    Answer::Sealed => {
-                        self.open(&part);
-                        continue;
-                    }
-                    Answer::Gone | Answer::Failed(Error::Cancelled) => {}
-                    Answer::Failed(error) => return Err(error),
+            match part.wait(&piece).await {
+                Answer::Ready(bytes) => {
+                    self.cache.touched(&part);
+                    pieces.push(bytes);
                 }
-                break;
+                Answer::Sealed => self.open(&part),
+                // Looked for anew.
+                Answer::Later | Answer::Gone | Answer::Failed(Error::Cancelled) => {}
+                Answer::Failed(error) => return Err(error),
             }
         }
         if self.is_corrupt() {
             return Err(Error::Corrupt);
         }
         Ok(pieces.join())
-    }
-
-    fn answer(&self, part: &Arc<Part>, piece: &Range<u64>) -> Answer {
-        let answer = part.answer(piece);
-        if let Answer::Ready(_) = answer {
-            self.cache.touched(part);
-        }
-        answer
     }
 
     /// The part that has this byte, or will have it.

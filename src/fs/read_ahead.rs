@@ -53,10 +53,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For a memory budget of `limit` bytes: an eighth of it per run, at most 64 MiB (3.2 GB/s at a
+    /// For a memory budget of `limit` bytes: a quarter of it per run, at most 64 MiB (3.2 GB/s at a
     /// round trip of 20 ms), in requests of at most 8 MiB.
     pub fn for_memory(limit: u64) -> Limits {
-        let window = (limit / 8).clamp(BLOCK * PARTS_AHEAD, 64 << 20);
+        let window = (limit / 4).clamp(BLOCK * PARTS_AHEAD, 64 << 20);
         Limits {
             window,
             part: step(window / PARTS_AHEAD).min(8 << 20),
@@ -258,9 +258,9 @@ mod tests {
         for (memory, window, part) in [
             (512 * MIB, 64 * MIB, 8 * MIB),
             (4 * GIB, 64 * MIB, 8 * MIB),
-            (128 * MIB, 16 * MIB, 4 * MIB),
-            (100 * MIB, 12 * MIB + 512 * KIB, 2 * MIB),
-            (64 * MIB, 8 * MIB, 2 * MIB),
+            (128 * MIB, 32 * MIB, 8 * MIB),
+            (100 * MIB, 25 * MIB, 4 * MIB),
+            (64 * MIB, 16 * MIB, 4 * MIB),
             (0, 512 * KIB, 128 * KIB),
         ] {
             let limits = Limits::for_memory(memory);
@@ -281,19 +281,110 @@ mod tests {
             (u64, u64),
         );
         const CASES: &[Case] = &[
-            ("an empty object wants nothing", 0, &[], (0, 4096), (0, 0), (0, 0)),
-            ("beyond the end wants nothing", 10, &[], (10, 1), (0, 0), (0, 0)),
-            ("a small object is one request", 300 * KIB, &[], (0, 4096), (0, 128 * KIB), (128 * KIB, 300 * KIB)),
-            ("the beginning is fetched a little ahead", GIB, &[], (0, 128 * KIB), (0, 128 * KIB), (128 * KIB, 640 * KIB)),
-            ("a tiny read at the beginning costs a block", GIB, &[], (0, 4096), (0, 128 * KIB), (128 * KIB, 128 * KIB)),
-            ("a random read costs its block", GIB, &[], (777 * MIB + 5, 4096), (777 * MIB, 777 * MIB + 128 * KIB), (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB)),
-            ("across two blocks costs two", GIB, &[], (777 * MIB - 5, 10), (777 * MIB - 128 * KIB, 777 * MIB + 128 * KIB), (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB)),
-            ("the second read in order opens the window", GIB, &[(100 * MIB, MIB)], (101 * MIB, MIB), (101 * MIB, 102 * MIB), (102 * MIB, 110 * MIB)),
-            ("the window stays inside the object", 105 * MIB, &[(100 * MIB, MIB)], (101 * MIB, MIB), (101 * MIB, 102 * MIB), (102 * MIB, 105 * MIB)),
-            ("what is planned is not planned again", GIB, &[(100 * MIB, MIB), (101 * MIB, MIB)], (101 * MIB, MIB), (101 * MIB, 102 * MIB), (110 * MIB, 114 * MIB)),
-            ("a seek away is random again", GIB, &[(0, MIB), (MIB, MIB), (2 * MIB, MIB)], (500 * MIB, MIB), (500 * MIB, 501 * MIB), (501 * MIB, 501 * MIB)),
-            ("the tail of an object costs its blocks", 100 * MIB + 7, &[], (100 * MIB - KIB, 64 * KIB), (100 * MIB - 128 * KIB, 100 * MIB + 7), (100 * MIB + 7, 100 * MIB + 7)),
-            ("offsets that overflow are outside", GIB, &[], (u64::MAX, u64::MAX), (0, 0), (0, 0)),
+            (
+                "an empty object wants nothing",
+                0,
+                &[],
+                (0, 4096),
+                (0, 0),
+                (0, 0),
+            ),
+            (
+                "beyond the end wants nothing",
+                10,
+                &[],
+                (10, 1),
+                (0, 0),
+                (0, 0),
+            ),
+            (
+                "a small object is one request",
+                300 * KIB,
+                &[],
+                (0, 4096),
+                (0, 128 * KIB),
+                (128 * KIB, 300 * KIB),
+            ),
+            (
+                "the beginning is fetched a little ahead",
+                GIB,
+                &[],
+                (0, 128 * KIB),
+                (0, 128 * KIB),
+                (128 * KIB, 640 * KIB),
+            ),
+            (
+                "a tiny read at the beginning costs a block",
+                GIB,
+                &[],
+                (0, 4096),
+                (0, 128 * KIB),
+                (128 * KIB, 128 * KIB),
+            ),
+            (
+                "a random read costs its block",
+                GIB,
+                &[],
+                (777 * MIB + 5, 4096),
+                (777 * MIB, 777 * MIB + 128 * KIB),
+                (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB),
+            ),
+            (
+                "across two blocks costs two",
+                GIB,
+                &[],
+                (777 * MIB - 5, 10),
+                (777 * MIB - 128 * KIB, 777 * MIB + 128 * KIB),
+                (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB),
+            ),
+            (
+                "the second read in order opens the window",
+                GIB,
+                &[(100 * MIB, MIB)],
+                (101 * MIB, MIB),
+                (101 * MIB, 102 * MIB),
+                (102 * MIB, 110 * MIB),
+            ),
+            (
+                "the window stays inside the object",
+                105 * MIB,
+                &[(100 * MIB, MIB)],
+                (101 * MIB, MIB),
+                (101 * MIB, 102 * MIB),
+                (102 * MIB, 105 * MIB),
+            ),
+            (
+                "what is planned is not planned again",
+                GIB,
+                &[(100 * MIB, MIB), (101 * MIB, MIB)],
+                (101 * MIB, MIB),
+                (101 * MIB, 102 * MIB),
+                (110 * MIB, 114 * MIB),
+            ),
+            (
+                "a seek away is random again",
+                GIB,
+                &[(0, MIB), (MIB, MIB), (2 * MIB, MIB)],
+                (500 * MIB, MIB),
+                (500 * MIB, 501 * MIB),
+                (501 * MIB, 501 * MIB),
+            ),
+            (
+                "the tail of an object costs its blocks",
+                100 * MIB + 7,
+                &[],
+                (100 * MIB - KIB, 64 * KIB),
+                (100 * MIB - 128 * KIB, 100 * MIB + 7),
+                (100 * MIB + 7, 100 * MIB + 7),
+            ),
+            (
+                "offsets that overflow are outside",
+                GIB,
+                &[],
+                (u64::MAX, u64::MAX),
+                (0, 0),
+                (0, 0),
+            ),
         ];
         for (name, size, before, read, demand, ahead) in CASES {
             let mut policy = ReadAhead::new(LIMITS);
@@ -398,7 +489,10 @@ mod tests {
                 planned[run] = plan.ahead.end.max(planned[run]);
             }
         }
-        assert!(planned[0] >= 90 * MIB && planned[1] >= 680 * MIB, "{planned:?}");
+        assert!(
+            planned[0] >= 90 * MIB && planned[1] >= 680 * MIB,
+            "{planned:?}"
+        );
     }
 
     #[test]

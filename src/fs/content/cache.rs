@@ -101,8 +101,9 @@ impl ContentCache {
         if let Some(space) = self.pool.take(len as usize) {
             return Some(space);
         }
-        // What is cached stays below what fetching ahead may use, or one day nothing more would be.
-        let comfortable = self.budget.allowance(Class::Prefetch);
+        // What is cached stays below what fetching ahead may use, or one day nothing more would be
+        // fetched ahead.
+        let comfortable = self.budget.limit() / 4 * 3;
         let excess = (self.budget.used() + len).saturating_sub(comfortable);
         if excess == 0
             && let Some(space) = self.new_space(len, purpose)

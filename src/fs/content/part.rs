@@ -1,7 +1,8 @@
 //! A stretch of an object that is fetched by one request and kept as one buffer.
 //!
-//! Reads wait here for their bytes, each for as many as it needs; whoever fills the part wakes those
-//! whose bytes have come. A part fails as a whole: what was read from it stays read.
+//! Reads wait here for their bytes, each for as many as it needs; whoever fills the part hands them
+//! to those who wait (not a word that they are there: memory may be so short that the part is gone
+//! again before its reader runs). A part fails as a whole: what was read from it stays read.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +30,13 @@ pub struct Part {
 
 struct State {
     stage: Stage,
-    /// How many bytes from the part's start each waits for.
-    waiters: Vec<(usize, oneshot::Sender<()>)>,
+    waiters: Vec<Waiter>,
+}
+
+struct Waiter {
+    /// In bytes of the part.
+    range: Range<usize>,
+    reader: oneshot::Sender<Bytes>,
 }
 
 enum Stage {
@@ -87,17 +93,41 @@ impl Part {
         self.range.end - self.range.start
     }
 
-    /// `range` is in bytes of the object and inside the part.
+    /// What can be said of `range` now. It is in bytes of the object and inside the part.
     pub fn answer(&self, range: &Range<u64>) -> Answer {
-        match &self.lock().stage {
+        self.answer_in(&self.lock(), range)
+    }
+
+    /// The bytes of `range`, or why not; never [`Answer::Later`].
+    pub async fn wait(&self, range: &Range<u64>) -> Answer {
+        let bytes = {
+            let mut state = self.lock();
+            match self.answer_in(&state, range) {
+                Answer::Later => {}
+                answer => return answer,
+            }
+            let (reader, bytes) = oneshot::channel();
+            let range = self.local(range);
+            state.waiters.push(Waiter { range, reader });
+            bytes
+        };
+        match bytes.await {
+            Ok(bytes) => Answer::Ready(bytes),
+            // Whoever drops a waiter has failed the part, or completed it, before.
+            Err(_) => match self.answer(range) {
+                Answer::Later => Answer::Gone,
+                answer => answer,
+            },
+        }
+    }
+
+    fn answer_in(&self, state: &State, range: &Range<u64>) -> Answer {
+        match &state.stage {
             Stage::Waiting => Answer::Later,
             Stage::Sealed(..) => Answer::Sealed,
             Stage::Filling(buffer) | Stage::Complete(buffer) => {
                 match buffer.slice(self.local(range)) {
-                    Some(bytes) => {
-                        self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        Answer::Ready(bytes)
-                    }
+                    Some(bytes) => Answer::Ready(self.hand_out(bytes)),
                     None => Answer::Later,
                 }
             }
@@ -106,23 +136,9 @@ impl Part {
         }
     }
 
-    /// Returns when [`Part::answer`] has something new to say about `range`: its bytes are there, or
-    /// never will be.
-    pub async fn changed(&self, range: &Range<u64>) {
-        let woken = {
-            let mut state = self.lock();
-            let wanted = self.local(range).end;
-            match &state.stage {
-                Stage::Waiting => {}
-                Stage::Filling(buffer) if buffer.filled() < wanted => {}
-                _ => return,
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiters.push((wanted, sender));
-            receiver
-        };
-        // The sender is dropped when the part is: that is a change, too.
-        let _ = woken.await;
+    fn hand_out(&self, bytes: Bytes) -> Bytes {
+        self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        bytes
     }
 
     /// Memory has come: from now on the part has bytes.
@@ -145,14 +161,18 @@ impl Part {
         }
     }
 
-    /// Wakes those whose bytes have come.
+    /// Hands out the bytes that have come to those who wait for them.
     pub fn advanced(&self) {
         let mut state = self.lock();
         let State { stage, waiters } = &mut *state;
         if let (Stage::Filling(buffer), false) = (stage, waiters.is_empty()) {
             let filled = buffer.filled();
-            for (_, waiter) in waiters.extract_if(.., |(wanted, _)| *wanted <= filled) {
-                let _ = waiter.send(());
+            for waiter in waiters.extract_if(.., |waiter| waiter.range.end <= filled) {
+                if let Some(bytes) = buffer.slice(waiter.range)
+                    && waiter.reader.send(bytes.clone()).is_ok()
+                {
+                    self.hand_out(bytes);
+                }
             }
         }
     }
