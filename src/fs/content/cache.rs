@@ -110,11 +110,34 @@ impl ContentCache {
         {
             return Some(space);
         }
-        self.displace(excess.max(len), purpose);
+        // Above that a read takes the place of as much as it needs; fetching ahead must make room down
+        // to the limit it has.
+        let bytes = match purpose {
+            Purpose::Read => len,
+            Purpose::Ahead => excess.max(len),
+        };
+        if let Some(space) = self.space_by_displacing(len, purpose, bytes, Purpose::Ahead) {
+            return Some(space);
+        }
+        match purpose {
+            Purpose::Read => self.space_by_displacing(len, purpose, len, Purpose::Read),
+            Purpose::Ahead => None,
+        }
+    }
+
+    /// Displaces `bytes` of what may be displaced for `whom`, then tries again.
+    fn space_by_displacing(
+        &self,
+        len: u64,
+        purpose: Purpose,
+        bytes: u64,
+        whom: Purpose,
+    ) -> Option<Space> {
+        self.displace(bytes, whom);
         if let Some(space) = self.pool.take(len as usize) {
             return Some(space);
         }
-        self.pool.release(excess.max(len));
+        self.pool.release(bytes);
         self.new_space(len, purpose)
     }
 
