@@ -29,14 +29,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use zeroize::Zeroizing;
 
 use self::buffer::Space;
 use self::cache::Purpose;
 use self::coverage::Coverage;
 use self::part::{Answer, Part};
 use super::read_ahead::{Plan, ReadAhead};
-use crate::encrypted::{Ciphertext, EncryptedBucket, EncryptedObject};
-use crate::store::object_store::{ETag, ObjectKey};
+use crate::crypto::ctr::ContentCipher;
+use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject, crc};
+use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 pub use self::cache::ContentCache;
 pub use self::error::Error;
@@ -312,13 +314,21 @@ impl Content {
         };
         match inner.coverage.add(range, crc, self.size) {
             Some(whole) if whole != known => {
-                inner.corrupt = true;
-                inner.coverage.clear();
-                // What was read before cannot be taken back; nothing more is served of it.
-                inner.forget_all(&self.cache);
+                inner.spoil(&self.cache);
                 Err(Error::Corrupt)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The bucket compares the checksum of a body that is the whole object itself.
+    fn read_error(&self, error: encrypted::Error, range: &Range<u64>) -> Error {
+        match error {
+            encrypted::Error::Damaged(_) if *range == (0..self.size) => {
+                self.lock().spoil(&self.cache);
+                Error::Corrupt
+            }
+            error => Error::from(error),
         }
     }
 
@@ -407,6 +417,13 @@ impl Inner {
             self.parts.retain(|_, part| !part.is_over());
             self.sweep_at = (self.parts.len() * 2).max(64);
         }
+    }
+
+    /// What was read before cannot be taken back; nothing more is served of it.
+    fn spoil(&mut self, cache: &ContentCache) {
+        self.corrupt = true;
+        self.coverage.clear();
+        self.forget_all(cache);
     }
 
     fn forget_all(&mut self, cache: &ContentCache) {
@@ -517,12 +534,15 @@ impl Fetch {
             }
         };
         let (buffer, mut filling) = content.cache.buffer(space);
-        let known = content.object();
-        let (mut ciphertext, cipher) = match known {
+        let (mut ciphertext, cipher) = match content.object() {
             // Unwrapped once; the first time while the request is on its way.
-            Some(object) => tokio::try_join!(self.get(), async {
-                Ok(content.bucket.unlock(&object).await?)
-            })?,
+            Some(object) => {
+                let unlock = async { Ok(content.bucket.unlock(&object).await?) };
+                let (ciphertext, cipher) = tokio::try_join!(self.get(), unlock)?;
+                self.check_envelope(&ciphertext.meta, &object, &cipher)
+                    .await?;
+                (ciphertext, cipher)
+            }
             None => {
                 let ciphertext = self.get().await?;
                 let object = content.bucket.object(&ciphertext.meta)?;
@@ -533,25 +553,43 @@ impl Fetch {
         };
         part.begin(buffer);
 
-        let len = part.len() as usize;
-        let mut filled = 0;
-        while filled < len {
-            let count = ciphertext.read(&cipher, filling.tail()).await?;
-            if count == 0 {
-                return Err(Error::Short);
-            }
-            filled += count;
-            if filled == len {
-                // The end of the body is where the store below finds out that something is wrong.
-                if ciphertext.read(&cipher, &mut [0]).await? > 0 {
-                    return Err(Error::Changed);
-                }
+        let mut missing = part.len() as usize;
+        while missing > 0 {
+            let count = match ciphertext.read(&cipher, filling.tail()).await {
+                Ok(0) => return Err(Error::Short),
+                Ok(count) => count,
+                Err(error) => return Err(content.read_error(error, &part.range)),
+            };
+            missing -= count;
+            if missing == 0 {
                 content.cover(part.range.clone(), ciphertext.crc64())?;
             }
             filling.advance(count);
             part.advanced();
         }
         Ok(())
+    }
+
+    /// Headers may change under one tag. Another wrapping of the same key is fine; with any other key
+    /// these are not the bytes whose tag it was.
+    async fn check_envelope(
+        &self,
+        meta: &ObjectMeta,
+        object: &EncryptedObject,
+        cipher: &ContentCipher,
+    ) -> Result<(), Error> {
+        let bucket = &self.content.bucket;
+        let Ok(now) = bucket.object(meta) else {
+            return Err(Error::Changed);
+        };
+        if now.same_envelope(object) {
+            return Ok(());
+        }
+        let same = match bucket.unlock(&now).await {
+            Ok(other) => keystream(cipher) == keystream(&other),
+            Err(_) => false,
+        };
+        if same { Ok(()) } else { Err(Error::Changed) }
     }
 
     /// One ranged GET of this version.
@@ -586,14 +624,22 @@ impl Fetch {
         let object = content.object().ok_or(Error::Changed)?;
         let cipher = content.bucket.unlock(&object).await?;
         let bytes = filling.tail();
-        let crc = crate::encrypted::crc::checksum(bytes);
+        let crc = crc::of(bytes);
         content.cover(part.range.clone(), crc)?;
-        cipher.apply_in_place(part.range.start, bytes);
+        let applied = cipher.apply_in_place(part.range.start, bytes);
+        applied.map_err(encrypted::Error::from)?;
         let len = bytes.len();
         filling.advance(len);
         part.advanced();
         Ok(())
     }
+}
+
+/// The beginning of it: two ciphers with the same have the same key and counter.
+fn keystream(cipher: &ContentCipher) -> Option<Zeroizing<[u8; 64]>> {
+    let mut stream = Zeroizing::new([0; 64]);
+    cipher.apply_in_place(0, stream.as_mut_slice()).ok()?;
+    Some(stream)
 }
 
 /// One open handle's reading of a content.

@@ -1,6 +1,7 @@
 //! Content against a bucket in memory that counts, waits and fails as told.
 
 use std::collections::VecDeque;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,11 @@ use proptest::prelude::*;
 
 use super::super::budget::{Class, MemoryBudget};
 use super::*;
+use crate::crypto::key_pair::KeyPair;
+use crate::crypto::key_parse;
+use crate::crypto::key_ring::KeyRing;
+use crate::encrypted::{Plaintext, Settings};
+use crate::envelope::write;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
@@ -225,7 +231,7 @@ impl ObjectStore for Fake {
 }
 
 fn crc64(bytes: &[u8]) -> u64 {
-    crate::encrypted::crc::checksum(bytes)
+    crc::of(bytes)
 }
 
 struct World {
@@ -472,6 +478,60 @@ async fn a_replaced_object_is_an_error_and_our_own_copy_is_not() {
     *world.fake.meta.lock().unwrap() = None;
     let error = reader.read(16 * MIB..16 * MIB + 1).await.err();
     assert!(matches!(error, Some(Error::Changed)), "deleted: {error:?}");
+}
+
+#[tokio::test]
+async fn an_envelope_may_change_under_one_tag_but_not_the_key() {
+    let world = Setup {
+        known: true,
+        ..Setup::default()
+    };
+    let world = world.build().await;
+    let bucket = world.content.bucket.clone();
+    let reader = world.content.reader();
+    world.check(&reader, 4 * MIB, 4096).await;
+    let meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let change = |headers: ObjectHeaders| {
+        world.fake.meta.lock().unwrap().as_mut().unwrap().headers = headers;
+    };
+
+    let object = bucket.object(&meta).unwrap();
+    let cipher = bucket.unlock(&object).await.unwrap();
+    let writing = bucket.keys().writing();
+    let mut rewrapped = meta.headers.clone();
+    let entries = write::write(bucket.format(), writing, &cipher, None).unwrap();
+    rewrapped.user.extend(entries);
+    assert_ne!(rewrapped, meta.headers);
+    change(rewrapped);
+    world.check(&reader, 6 * MIB, 4096).await;
+
+    let mut other = meta.headers.clone();
+    let fresh = write::fresh_cipher(bucket.format());
+    let entries = write::write(bucket.format(), writing, &fresh, None).unwrap();
+    other.user.extend(entries);
+    for headers in [other, ObjectHeaders::default()] {
+        change(headers);
+        let error = reader.read(8 * MIB..8 * MIB + 1).await.err();
+        assert!(matches!(error, Some(Error::Changed)), "{error:?}");
+    }
+    change(meta.headers);
+    world.check(&reader, 8 * MIB, 4096).await;
+}
+
+#[tokio::test]
+async fn a_wrong_checksum_of_one_request_stays_an_error() {
+    let world = Setup {
+        size: 400_000,
+        ..Setup::default()
+    };
+    let world = world.build().await;
+    world.faults(&[Fault::Flips]);
+    let reader = world.content.reader();
+    let error = reader.read(0..400_000).await.err();
+    assert!(matches!(error, Some(Error::Corrupt)), "{error:?}");
+    // The kernel asks again for a page whose read-ahead failed.
+    let error = reader.read(396_000..400_000).await.err();
+    assert!(matches!(error, Some(Error::Corrupt)), "{error:?}");
 }
 
 #[tokio::test]
@@ -749,12 +809,18 @@ fn reads_of_all_shapes_equal_the_model() {
 
 /// The bucket over `fake`, with `plain` in it.
 async fn encrypt(fake: Arc<Fake>, plain: &[u8]) -> Arc<EncryptedBucket> {
-    let mut bytes = plain.to_vec();
-    crate::encrypted::ContentCipher.apply_in_place(0, &mut bytes);
+    static PEM: OnceLock<String> = OnceLock::new();
+    let pem = PEM.get_or_init(|| {
+        let pair = KeyPair::generate(2048).unwrap();
+        pair.private_pem(None).unwrap().to_string()
+    });
+    let key_pair = key_parse::private_key(pem.as_bytes(), &mut || None).unwrap();
+    let bucket = EncryptedBucket::new(fake, KeyRing::single(key_pair), Settings::default());
+    let plain = Plaintext::from_bytes(plain.to_vec());
     let headers = ObjectHeaders::default();
-    let body = Body::from_bytes(bytes);
-    fake.put(&key(), &headers, body, Overwrite::Allowed)
+    bucket
+        .put(&key(), &plain, headers, None, Overwrite::Allowed)
         .await
         .unwrap();
-    EncryptedBucket::stub(fake)
+    bucket
 }
