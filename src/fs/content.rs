@@ -1,0 +1,720 @@
+//! The readable content of one version of one object, shared by all handles of that version.
+//!
+//! What makes it hard, and who answers it:
+//! - a read should be answered when its bytes are there, whoever asked for them first, and without a
+//!   copy: a [`Part`] is one ranged GET with If-Match, decrypted from the socket's chunks straight
+//!   into one [`buffer`] of which every answer is a slice. Only a read that crosses two parts is
+//!   copied together;
+//! - what to fetch when: the handle's [`ReadAhead`] says what is wanted, [`Content::start`] fetches
+//!   what of it is neither here nor on its way;
+//! - memory: [`ContentCache`] has it; a fetch takes its whole share before it asks for a byte. When
+//!   there is none, nothing is fetched ahead, and a read waits for its own blocks only;
+//! - damage: [`Coverage`] puts the checksums of the parts together; the fetch that makes the object
+//!   whole fails if the sum is wrong, before its last bytes can be read.
+//!
+//! What always holds: parts in the table do not overlap; every part that is not over has bytes, or a
+//! task that brings them; bytes of two versions never meet in one content.
+
+mod buffer;
+mod cache;
+mod coverage;
+mod error;
+mod part;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use zeroize::Zeroizing;
+
+use self::buffer::Space;
+use self::cache::Purpose;
+use self::coverage::Coverage;
+use self::part::{Answer, Part};
+use super::read_ahead::{Plan, ReadAhead};
+use crate::crypto::ctr::ContentCipher;
+use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject, crc};
+use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
+
+pub use self::cache::ContentCache;
+pub use self::error::Error;
+
+/// A fetch that still misses more than this many bytes is broken off when nobody has the object open:
+/// finishing a small one costs less than the connection that breaking off costs.
+const WORTH_ABORTING: u64 = 1 << 20;
+
+/// How often a read begins again when what it waited for was given up or displaced before it looked.
+const ATTEMPTS: usize = 8;
+
+pub struct Content {
+    bucket: Arc<EncryptedBucket>,
+    cache: Arc<ContentCache>,
+    /// In bytes.
+    size: u64,
+    /// Memory only while it is held; parts and the cache's queues may be locked under it.
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    key: ObjectKey,
+    etag: ETag,
+    /// Known from the start, or from the first answer's headers.
+    object: Option<Arc<EncryptedObject>>,
+    /// The content's checksum; known on when a copy of ours lacks it.
+    crc64: Option<u64>,
+    /// By first byte.
+    parts: BTreeMap<u64, Arc<Part>>,
+    /// At this many parts the ones that are over are swept out.
+    sweep_at: usize,
+    coverage: Coverage,
+    corrupt: bool,
+    readers: usize,
+}
+
+impl Content {
+    /// The version `etag` of `key`, `size` bytes long. `object` may be unknown: the first GET tells.
+    pub fn new(
+        bucket: Arc<EncryptedBucket>,
+        cache: Arc<ContentCache>,
+        key: ObjectKey,
+        etag: ETag,
+        size: u64,
+        object: Option<Arc<EncryptedObject>>,
+    ) -> Arc<Content> {
+        Arc::new(Content {
+            bucket,
+            cache,
+            size,
+            inner: Mutex::new(Inner {
+                key,
+                etag,
+                crc64: object.as_ref().and_then(|object| object.crc64),
+                object,
+                parts: BTreeMap::new(),
+                sweep_at: 64,
+                coverage: Coverage::default(),
+                corrupt: false,
+                readers: 0,
+            }),
+        })
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub fn etag(&self) -> ETag {
+        self.lock().etag.clone()
+    }
+
+    /// The envelope, if it is known by now.
+    pub fn object(&self) -> Option<Arc<EncryptedObject>> {
+        self.lock().object.clone()
+    }
+
+    /// The object is found under another name now: we renamed it.
+    pub fn set_key(&self, key: ObjectKey) {
+        self.lock().key = key;
+    }
+
+    /// The same content under another tag or envelope: we copied it. Fetches that were refused
+    /// because of the old tag try again under the new one.
+    pub fn set_object(&self, key: ObjectKey, object: Arc<EncryptedObject>) {
+        let mut inner = self.lock();
+        inner.key = key;
+        inner.etag = object.etag.clone();
+        inner.learn(object);
+    }
+
+    /// The whole ciphertext of a small object, as a lookup got it. It is decrypted, and its key
+    /// unwrapped, only when it is read. Not kept when memory is short or bytes are here already.
+    pub fn preload(&self, object: Arc<EncryptedObject>, ciphertext: &[u8]) {
+        if self.size == 0 || ciphertext.len() as u64 != self.size {
+            return;
+        }
+        let Some(space) = self.cache.space(self.size, Purpose::Ahead) else {
+            return;
+        };
+        let (buffer, mut filling) = self.cache.buffer(space);
+        // Copied: a chunk from the socket may hold on to a buffer many times its size.
+        filling.tail().copy_from_slice(ciphertext);
+        let part = Part::sealed(0..self.size, buffer, filling);
+        {
+            let mut inner = self.lock();
+            inner.sweep();
+            if !inner.parts.is_empty() || inner.etag != object.etag {
+                return;
+            }
+            if inner.object.is_none() {
+                inner.learn(object);
+            }
+            inner.parts.insert(0, part.clone());
+            self.cache.insert(&part);
+        }
+    }
+
+    /// The object was read whole and its checksum was wrong: what the kernel keeps of it must not be
+    /// served again. Stays so until the first reader that comes when there is none.
+    pub fn is_corrupt(&self) -> bool {
+        self.lock().corrupt
+    }
+
+    /// One handle's view. The last one that is dropped ends the fetches.
+    pub fn reader(self: &Arc<Self>) -> Arc<Reader> {
+        let mut inner = self.lock();
+        if inner.readers == 0 {
+            inner.corrupt = false;
+        }
+        inner.readers += 1;
+        drop(inner);
+        Arc::new(Reader {
+            ahead: Mutex::new(ReadAhead::new(self.cache.limits())),
+            returned: AtomicBool::new(false),
+            content: self.clone(),
+        })
+    }
+
+    /// What memory can answer, cut at the object's end; without a copy if it lies in one part.
+    /// Fetches nothing.
+    pub fn read_now(&self, range: Range<u64>) -> Option<Bytes> {
+        let range = self.cut(range);
+        let mut pieces = Pieces::new(&range);
+        while pieces.at < range.end {
+            let part = self.part_at(pieces.at)?;
+            let piece = pieces.at..range.end.min(part.range.end);
+            match part.answer(&piece) {
+                Answer::Ready(bytes) => {
+                    self.cache.touched(&part);
+                    pieces.push(bytes);
+                }
+                _ => return None,
+            }
+        }
+        Some(pieces.join())
+    }
+
+    /// Waits for every byte of `range`, fetching what is not on its way.
+    async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Error> {
+        let range = self.cut(range);
+        let mut pieces = Pieces::new(&range);
+        let mut attempts = 0;
+        while pieces.at < range.end {
+            // One part at a time: nothing is held on to while another part waits for memory.
+            let Some(part) = self.part_at(pieces.at) else {
+                attempts += 1;
+                if attempts > ATTEMPTS {
+                    return Err(Error::Cancelled);
+                }
+                self.start(&Plan::only(pieces.at..range.end, self.size));
+                continue;
+            };
+            let piece = pieces.at..range.end.min(part.range.end);
+            match part.wait(&piece).await {
+                Answer::Ready(bytes) => {
+                    self.cache.touched(&part);
+                    pieces.push(bytes);
+                }
+                Answer::Sealed => self.open(&part),
+                // Looked for anew.
+                Answer::Later | Answer::Gone | Answer::Failed(Error::Cancelled) => {}
+                Answer::Failed(error) => return Err(error),
+            }
+        }
+        if self.is_corrupt() {
+            return Err(Error::Corrupt);
+        }
+        Ok(pieces.join())
+    }
+
+    /// The part that has this byte, or will have it.
+    fn part_at(&self, offset: u64) -> Option<Arc<Part>> {
+        let inner = self.lock();
+        let (_, part) = inner.parts.range(..=offset).next_back()?;
+        (offset < part.range.end && !part.is_over()).then(|| part.clone())
+    }
+
+    /// Fetches what is planned and neither here nor on its way. Returns from where on nothing was
+    /// fetched ahead for want of memory.
+    fn start(self: &Arc<Self>, plan: &Plan) -> Option<u64> {
+        let mut inner = self.lock();
+        inner.sweep();
+        let joined = plan.demand.end == plan.ahead.start;
+        let wanted = if joined {
+            [plan.demand.start..plan.ahead.end, 0..0]
+        } else {
+            [plan.demand.clone(), plan.ahead.clone()]
+        };
+        for range in wanted {
+            let mut at = range.start;
+            while at < range.end {
+                let hole = inner.hole(at..range.end);
+                if hole.is_empty() {
+                    break;
+                }
+                let split = (hole.start / plan.split + 1) * plan.split;
+                let mut piece = hole.start..hole.end.min(split);
+                let needed = piece.start < plan.demand.end;
+                let purpose = if piece.end <= plan.demand.end {
+                    Purpose::Read
+                } else {
+                    Purpose::Ahead
+                };
+                let space = self.cache.space(piece.end - piece.start, purpose);
+                let refused = space.is_none();
+                if refused {
+                    if !needed {
+                        return Some(piece.start);
+                    }
+                    piece.end = piece.end.min(plan.demand.end);
+                }
+                at = piece.end;
+                self.fetch(&mut inner, piece, space);
+                if refused && at >= plan.demand.end {
+                    return Some(at);
+                }
+            }
+        }
+        None
+    }
+
+    fn fetch(self: &Arc<Self>, inner: &mut Inner, range: Range<u64>, space: Option<Space>) {
+        let part = Part::new(range);
+        inner.parts.insert(part.range.start, part.clone());
+        let guard = Fetch {
+            content: self.clone(),
+            part: part.clone(),
+        };
+        let task = self.cache.runtime().spawn(guard.run(space));
+        part.set_task(task.abort_handle());
+    }
+
+    /// Begins to open a sealed part, unless somebody else has.
+    fn open(self: &Arc<Self>, part: &Arc<Part>) {
+        let Some(filling) = part.unseal() else {
+            return;
+        };
+        let guard = Fetch {
+            content: self.clone(),
+            part: part.clone(),
+        };
+        let task = self.cache.runtime().spawn(guard.open(filling));
+        part.set_task(task.abort_handle());
+    }
+
+    /// The checksum of a range that was fetched. An error if it makes the object whole and wrong.
+    fn cover(&self, range: Range<u64>, crc: u64) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let (Some(known), false) = (inner.crc64, inner.corrupt) else {
+            return Ok(());
+        };
+        match inner.coverage.add(range, crc, self.size) {
+            Some(whole) if whole != known => {
+                inner.spoil(&self.cache);
+                Err(Error::Corrupt)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bucket compares the checksum of a body that is the whole object itself.
+    fn read_error(&self, error: encrypted::Error, range: &Range<u64>) -> Error {
+        match error {
+            encrypted::Error::Damaged(_) if *range == (0..self.size) => {
+                self.lock().spoil(&self.cache);
+                Error::Corrupt
+            }
+            error => Error::from(error),
+        }
+    }
+
+    /// A handle was closed.
+    fn closed(&self) {
+        let mut inner = self.lock();
+        inner.readers -= 1;
+        if inner.readers == 0 {
+            for part in inner.parts.values() {
+                if part.missing() > WORTH_ABORTING {
+                    part.abort();
+                }
+            }
+        }
+    }
+
+    fn cut(&self, range: Range<u64>) -> Range<u64> {
+        let end = range.end.min(self.size);
+        range.start.min(end)..end
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Content {
+    fn drop(&mut self) {
+        let mut inner = self.lock();
+        inner.forget_all(&self.cache);
+    }
+}
+
+impl Inner {
+    fn object_or(&mut self, new: Arc<EncryptedObject>) -> Arc<EncryptedObject> {
+        match &self.object {
+            Some(object) => object.clone(),
+            None => {
+                self.learn(new.clone());
+                new
+            }
+        }
+    }
+
+    fn learn(&mut self, object: Arc<EncryptedObject>) {
+        self.crc64 = object.crc64.or(self.crc64);
+        self.object = Some(object);
+    }
+
+    /// The first stretch inside `range` that no part has or will have; empty if there is none.
+    fn hole(&mut self, range: Range<u64>) -> Range<u64> {
+        let mut start = range.start;
+        loop {
+            let before = self.parts.range(..=start).next_back();
+            match before.map(|(_, part)| part) {
+                Some(part) if part.range.end > start => {
+                    if part.is_over() {
+                        let first = part.range.start;
+                        self.parts.remove(&first);
+                    } else {
+                        start = part.range.end;
+                    }
+                }
+                _ => break,
+            }
+        }
+        let mut end = range.end.max(start);
+        while let Some((first, part)) = self.parts.range(start..end).next() {
+            if part.is_over() {
+                let first = *first;
+                self.parts.remove(&first);
+            } else {
+                end = *first;
+            }
+        }
+        if start >= range.end {
+            end..end
+        } else {
+            start..end
+        }
+    }
+
+    /// Parts whose bytes are gone would pile up where an object is read here and there.
+    fn sweep(&mut self) {
+        if self.parts.len() >= self.sweep_at {
+            self.parts.retain(|_, part| !part.is_over());
+            self.sweep_at = (self.parts.len() * 2).max(64);
+        }
+    }
+
+    /// What was read before cannot be taken back; nothing more is served of it.
+    fn spoil(&mut self, cache: &ContentCache) {
+        self.corrupt = true;
+        self.coverage.clear();
+        self.forget_all(cache);
+    }
+
+    fn forget_all(&mut self, cache: &ContentCache) {
+        let parts = std::mem::take(&mut self.parts);
+        cache.forget(parts.values());
+    }
+}
+
+/// The bytes of a read as they come together.
+struct Pieces {
+    /// The next byte wanted.
+    at: u64,
+    len: usize,
+    first: Bytes,
+    /// Used when there is more than one piece. A crossing read copies each piece as it comes, so that
+    /// it pins no part while it waits for another; reads are at most a MiB long.
+    joined: BytesMut,
+}
+
+impl Pieces {
+    fn new(range: &Range<u64>) -> Pieces {
+        Pieces {
+            at: range.start,
+            len: (range.end - range.start) as usize,
+            first: Bytes::new(),
+            joined: BytesMut::new(),
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.at += bytes.len() as u64;
+        if bytes.len() == self.len {
+            self.first = bytes;
+        } else {
+            self.joined.reserve(self.len - self.joined.len());
+            self.joined.extend_from_slice(&bytes);
+        }
+    }
+
+    fn join(self) -> Bytes {
+        if self.first.is_empty() {
+            self.joined.freeze()
+        } else {
+            self.first
+        }
+    }
+}
+
+/// A part being brought in. However it ends, whoever waits for the part hears of it.
+struct Fetch {
+    content: Arc<Content>,
+    part: Arc<Part>,
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        // Aborted, or a panic.
+        if self.part.missing() > 0 {
+            self.fail(Error::Cancelled);
+        }
+    }
+}
+
+impl Fetch {
+    async fn run(self, space: Option<Space>) {
+        let result = self.fill(space).await;
+        self.end(result);
+    }
+
+    async fn open(self, filling: buffer::Filling) {
+        let result = self.unseal(filling).await;
+        self.end(result);
+    }
+
+    fn end(self, result: Result<(), Error>) {
+        match result {
+            Ok(()) => self.complete(),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn complete(&self) {
+        let Fetch { content, part } = self;
+        part.complete();
+        let inner = content.lock();
+        let kept = inner.parts.get(&part.range.start);
+        if kept.is_some_and(|kept| Arc::ptr_eq(kept, part)) {
+            content.cache.insert(part);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.part.fail(error);
+        // A sealed part stood in the queues already.
+        self.content.cache.forget(std::iter::once(&self.part));
+    }
+
+    async fn fill(&self, space: Option<Space>) -> Result<(), Error> {
+        let Fetch { content, part } = self;
+        if content.is_corrupt() {
+            return Err(Error::Corrupt);
+        }
+        let space = match space {
+            Some(space) => space,
+            None => {
+                let space = content.cache.space_in_time(part.len()).await;
+                space.ok_or(Error::NoMemory)?
+            }
+        };
+        let (buffer, mut filling) = content.cache.buffer(space);
+        let (mut ciphertext, cipher) = match content.object() {
+            // Unwrapped once; the first time while the request is on its way.
+            Some(object) => {
+                let unlock = async { Ok(content.bucket.unlock(&object).await?) };
+                let (ciphertext, cipher) = tokio::try_join!(self.get(), unlock)?;
+                self.check_envelope(&ciphertext.meta, &object, &cipher)
+                    .await?;
+                (ciphertext, cipher)
+            }
+            None => {
+                let ciphertext = self.get().await?;
+                let object = content.bucket.object(&ciphertext.meta)?;
+                let object = content.lock().object_or(object);
+                let cipher = content.bucket.unlock(&object).await?;
+                (ciphertext, cipher)
+            }
+        };
+        part.begin(buffer);
+
+        let mut missing = part.len() as usize;
+        while missing > 0 {
+            let count = match ciphertext.read(&cipher, filling.tail()).await {
+                Ok(0) => return Err(Error::Short),
+                Ok(count) => count,
+                Err(error) => return Err(content.read_error(error, &part.range)),
+            };
+            missing -= count;
+            if missing == 0 {
+                content.cover(part.range.clone(), ciphertext.crc64())?;
+            }
+            filling.advance(count);
+            part.advanced();
+        }
+        Ok(())
+    }
+
+    /// Headers may change under one tag. Another wrapping of the same key is fine; with any other key
+    /// these are not the bytes whose tag it was.
+    async fn check_envelope(
+        &self,
+        meta: &ObjectMeta,
+        object: &EncryptedObject,
+        cipher: &ContentCipher,
+    ) -> Result<(), Error> {
+        let bucket = &self.content.bucket;
+        let Ok(now) = bucket.object(meta) else {
+            return Err(Error::Changed);
+        };
+        if now.same_envelope(object) {
+            return Ok(());
+        }
+        let same = match bucket.unlock(&now).await {
+            Ok(other) => keystream(cipher) == keystream(&other),
+            Err(_) => false,
+        };
+        if same { Ok(()) } else { Err(Error::Changed) }
+    }
+
+    /// One ranged GET of this version.
+    async fn get(&self) -> Result<Ciphertext, Error> {
+        let Fetch { content, part } = self;
+        loop {
+            let (key, etag) = {
+                let inner = content.lock();
+                (inner.key.clone(), inner.etag.clone())
+            };
+            let range = Some(part.range.clone());
+            match content.bucket.get(&key, range, Some(&etag)).await {
+                Ok(answer) if answer.meta.size != content.size || answer.range != part.range => {
+                    return Err(Error::Changed);
+                }
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    let error = Error::from(error);
+                    let inner = content.lock();
+                    // Renamed or copied by ourselves meanwhile.
+                    let moved = inner.key != key || inner.etag != etag;
+                    if !(moved && matches!(error, Error::Changed)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn unseal(&self, mut filling: buffer::Filling) -> Result<(), Error> {
+        let Fetch { content, part } = self;
+        let object = content.object().ok_or(Error::Changed)?;
+        let cipher = content.bucket.unlock(&object).await?;
+        let bytes = filling.tail();
+        let crc = crc::of(bytes);
+        content.cover(part.range.clone(), crc)?;
+        let applied = cipher.apply_in_place(part.range.start, bytes);
+        applied.map_err(encrypted::Error::from)?;
+        let len = bytes.len();
+        filling.advance(len);
+        part.advanced();
+        Ok(())
+    }
+}
+
+/// The beginning of it: two ciphers with the same have the same key and counter.
+fn keystream(cipher: &ContentCipher) -> Option<Zeroizing<[u8; 64]>> {
+    let mut stream = Zeroizing::new([0; 64]);
+    cipher.apply_in_place(0, stream.as_mut_slice()).ok()?;
+    Some(stream)
+}
+
+/// One open handle's reading of a content.
+pub struct Reader {
+    content: Arc<Content>,
+    /// Locked before the content, and only while a read is planned.
+    ahead: Mutex<ReadAhead>,
+    returned: AtomicBool,
+}
+
+impl Reader {
+    pub fn content(&self) -> &Arc<Content> {
+        &self.content
+    }
+
+    /// Whether a read has returned bytes: then this handle stays with this version.
+    pub fn has_returned(&self) -> bool {
+        self.returned.load(Ordering::Relaxed)
+    }
+
+    /// Plans the read, starts what must be fetched for it and ahead of it, and answers from memory if
+    /// it can; else the rest is waiting. Never waits itself: for the session thread. The range is cut
+    /// at the object's end.
+    pub fn read_now(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Pending> {
+        let range = self.content.cut(range);
+        {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            let len = range.end - range.start;
+            let plan = ahead.plan(range.start, len, self.content.size);
+            if let Some(at) = self.content.start(&plan) {
+                ahead.refused(at);
+            }
+        }
+        if !self.content.is_corrupt()
+            && let Some(bytes) = self.content.read_now(range.clone())
+        {
+            self.returned.store(true, Ordering::Relaxed);
+            return Ok(bytes);
+        }
+        Err(Pending {
+            reader: self.clone(),
+            range,
+        })
+    }
+
+    /// As [`Reader::read_now`], and waits.
+    ///
+    /// # Errors
+    /// See [`Error`]. The next read tries again, except after [`Error::Corrupt`].
+    pub async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Error> {
+        match self.read_now(range) {
+            Ok(bytes) => Ok(bytes),
+            Err(pending) => pending.wait().await,
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.content.closed();
+    }
+}
+
+/// A read whose bytes are on their way.
+pub struct Pending {
+    reader: Arc<Reader>,
+    range: Range<u64>,
+}
+
+impl Pending {
+    /// # Errors
+    /// As [`Reader::read`].
+    pub async fn wait(self) -> Result<Bytes, Error> {
+        let bytes = self.reader.content.read(self.range).await?;
+        self.reader.returned.store(true, Ordering::Relaxed);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,248 @@
+//! A stretch of an object that is fetched by one request and kept as one buffer.
+//!
+//! Reads wait here for their bytes, each for as many as it needs; whoever fills the part hands them
+//! to those who wait (not a word that they are there: memory may be so short that the part is gone
+//! again before its reader runs). A part fails as a whole: what was read from it stays read.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::buffer::{Buffer, Filling};
+use super::error::Error;
+
+pub struct Part {
+    /// Never used twice in a process.
+    pub id: u64,
+    /// Bytes of the object, never empty.
+    pub range: Range<u64>,
+    /// A leaf: memory only, nothing else is locked while it is held.
+    state: Mutex<State>,
+    /// Bytes handed to readers, those read twice counted twice.
+    served: AtomicU64,
+    /// The task that fills it.
+    task: OnceLock<AbortHandle>,
+}
+
+struct State {
+    stage: Stage,
+    waiters: Vec<Waiter>,
+}
+
+struct Waiter {
+    /// In bytes of the part.
+    range: Range<usize>,
+    reader: oneshot::Sender<Bytes>,
+}
+
+enum Stage {
+    /// Memory is not there yet.
+    Waiting,
+    /// The whole ciphertext, not yet published: opened when it is first read.
+    Sealed(Arc<Buffer>, Filling),
+    Filling(Arc<Buffer>),
+    Complete(Arc<Buffer>),
+    Failed(Error),
+    /// Dropped from the cache.
+    Evicted,
+}
+
+/// What a part can say about a range at once.
+pub enum Answer {
+    Ready(Bytes),
+    /// The bytes are on their way.
+    Later,
+    /// The ciphertext is here, somebody has to open it.
+    Sealed,
+    Failed(Error),
+    /// Not in memory any more.
+    Gone,
+}
+
+impl Part {
+    pub fn new(range: Range<u64>) -> Arc<Part> {
+        Part::in_stage(range, Stage::Waiting)
+    }
+
+    /// `filling` holds the ciphertext of the whole part.
+    pub fn sealed(range: Range<u64>, buffer: Arc<Buffer>, filling: Filling) -> Arc<Part> {
+        Part::in_stage(range, Stage::Sealed(buffer, filling))
+    }
+
+    fn in_stage(range: Range<u64>, stage: Stage) -> Arc<Part> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        assert!(range.start < range.end);
+        Arc::new(Part {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            range,
+            state: Mutex::new(State {
+                stage,
+                waiters: Vec::new(),
+            }),
+            served: AtomicU64::new(0),
+            task: OnceLock::new(),
+        })
+    }
+
+    /// In bytes.
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// What can be said of `range` now. It is in bytes of the object and inside the part.
+    pub fn answer(&self, range: &Range<u64>) -> Answer {
+        self.answer_in(&self.lock(), range)
+    }
+
+    /// The bytes of `range`, or why not; never [`Answer::Later`].
+    pub async fn wait(&self, range: &Range<u64>) -> Answer {
+        let bytes = {
+            let mut state = self.lock();
+            match self.answer_in(&state, range) {
+                Answer::Later => {}
+                answer => return answer,
+            }
+            let (reader, bytes) = oneshot::channel();
+            let range = self.local(range);
+            state.waiters.push(Waiter { range, reader });
+            bytes
+        };
+        match bytes.await {
+            Ok(bytes) => Answer::Ready(bytes),
+            // Whoever drops a waiter has failed the part, or completed it, before.
+            Err(_) => match self.answer(range) {
+                Answer::Later => Answer::Gone,
+                answer => answer,
+            },
+        }
+    }
+
+    fn answer_in(&self, state: &State, range: &Range<u64>) -> Answer {
+        match &state.stage {
+            Stage::Waiting => Answer::Later,
+            Stage::Sealed(..) => Answer::Sealed,
+            Stage::Filling(buffer) | Stage::Complete(buffer) => {
+                match buffer.slice(self.local(range)) {
+                    Some(bytes) => Answer::Ready(self.hand_out(bytes)),
+                    None => Answer::Later,
+                }
+            }
+            Stage::Failed(error) => Answer::Failed(error.clone()),
+            Stage::Evicted => Answer::Gone,
+        }
+    }
+
+    fn hand_out(&self, bytes: Bytes) -> Bytes {
+        self.served.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Memory has come: from now on the part has bytes.
+    pub fn begin(&self, buffer: Arc<Buffer>) {
+        self.lock().stage = Stage::Filling(buffer);
+    }
+
+    /// Takes the ciphertext out of a sealed part; whoever gets it fills the part.
+    pub fn unseal(&self) -> Option<Filling> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut state.stage, Stage::Waiting) {
+            Stage::Sealed(buffer, filling) => {
+                state.stage = Stage::Filling(buffer);
+                Some(filling)
+            }
+            other => {
+                state.stage = other;
+                None
+            }
+        }
+    }
+
+    /// Hands out the bytes that have come to those who wait for them.
+    pub fn advanced(&self) {
+        let mut state = self.lock();
+        let State { stage, waiters } = &mut *state;
+        if let (Stage::Filling(buffer), false) = (stage, waiters.is_empty()) {
+            let filled = buffer.filled();
+            for waiter in waiters.extract_if(.., |waiter| waiter.range.end <= filled) {
+                if let Some(bytes) = buffer.slice(waiter.range)
+                    && waiter.reader.send(bytes.clone()).is_ok()
+                {
+                    self.hand_out(bytes);
+                }
+            }
+        }
+    }
+
+    pub fn complete(&self) {
+        let mut state = self.lock();
+        if let Stage::Filling(buffer) = &state.stage {
+            debug_assert_eq!(buffer.filled() as u64, self.len());
+            state.stage = Stage::Complete(buffer.clone());
+        }
+        state.waiters.clear();
+    }
+
+    pub fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        state.stage = Stage::Failed(error);
+        state.waiters.clear();
+    }
+
+    /// Lets go of the bytes of a complete or sealed part; slices of it stay valid.
+    /// Returns how many bytes that were.
+    pub fn evict(&self) -> u64 {
+        let mut state = self.lock();
+        match &state.stage {
+            Stage::Complete(_) | Stage::Sealed(..) => {
+                let old = std::mem::replace(&mut state.stage, Stage::Evicted);
+                drop(state);
+                drop(old);
+                self.len()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Neither bytes nor anybody who brings them.
+    pub fn is_over(&self) -> bool {
+        matches!(self.lock().stage, Stage::Failed(_) | Stage::Evicted)
+    }
+
+    /// In bytes; 0 when nothing is on its way.
+    pub fn missing(&self) -> u64 {
+        match &self.lock().stage {
+            Stage::Waiting => self.len(),
+            Stage::Filling(buffer) => self.len() - buffer.filled() as u64,
+            _ => 0,
+        }
+    }
+
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    pub fn set_task(&self, task: AbortHandle) {
+        // Only the one who made the part spawns its task.
+        let _ = self.task.set(task);
+    }
+
+    pub fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    fn local(&self, range: &Range<u64>) -> Range<usize> {
+        debug_assert!(self.range.start <= range.start && range.end <= self.range.end);
+        // A part is at most a few MiB long.
+        (range.start - self.range.start) as usize..(range.end - self.range.start) as usize
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
