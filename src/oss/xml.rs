@@ -201,9 +201,12 @@ pub fn parts(text: &str) -> Result<(Vec<Part>, Option<String>), Fault> {
     Ok((parts, next))
 }
 
-/// A page of ListMultipartUploads that was asked for with `encoding-type=url`, and the two markers of
-/// the next one.
-pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<(String, String)>), Fault> {
+/// The key and the upload id after which the next page begins.
+pub type UploadMarker = (String, String);
+
+/// A page of ListMultipartUploads that was asked for with `encoding-type=url`, and the markers of the
+/// next one.
+pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<UploadMarker>), Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct UploadElement {
