@@ -1,5 +1,6 @@
 //! Buckets: the trait, the service, a folder on disk.
 
+pub mod crc;
 pub mod error;
 pub mod local;
 pub mod object_store;

@@ -1,0 +1,7 @@
+//! What can go wrong between the client and the service.
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Misconfigured(String),
+}
