@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -82,11 +83,38 @@ pub fn start_command(mut command: Command) -> Result<()> {
 /// The child's end.
 pub struct Report {
     sent: bool,
+    inherited: Vec<RawFd>,
 }
 
 impl Report {
+    /// Called before the process has opened anything: what is open beside stdio then came from outside.
     pub fn new() -> Report {
-        Report { sent: false }
+        let mut inherited: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+            .map(|folder| {
+                folder
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                    .filter(|fd| *fd > 2)
+                    .collect()
+            })
+            .unwrap_or_default();
+        // One of them was the folder's own, which is closed by now: its number will be used again.
+        inherited.retain(|fd| {
+            std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
+        });
+        Report {
+            sent: false,
+            inherited,
+        }
+    }
+
+    /// Lets go of descriptors the daemon was started with: somebody may wait for their other end, or for
+    /// the lock on them. After the secrets are read, for one of them may be the passphrase file.
+    pub fn close_inherited(&mut self) {
+        for fd in self.inherited.drain(..) {
+            // Open since before the process began, so nothing in it owns them.
+            let _ = nix::unistd::close(fd);
+        }
     }
 
     /// Leaves the session and the terminal, and tells the parent that the mount serves.
@@ -125,11 +153,5 @@ impl Report {
             let _ = stdout.write_all(line.as_bytes());
             let _ = stdout.flush();
         }
-    }
-}
-
-impl Default for Report {
-    fn default() -> Report {
-        Report::new()
     }
 }

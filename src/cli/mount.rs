@@ -43,9 +43,10 @@ pub fn run(args: Args) -> Result<()> {
     if !options.foreground && !options.hidden.report {
         return background::start();
     }
-    let logger = logging::start(options.verbose);
     let mut report = options.hidden.report.then(Report::new);
-    let result = start(options, &logger).and_then(|daemon| daemon.serve(&logger, report.as_mut()));
+    let logger = logging::start(options.verbose);
+    let result = start(options, &logger, report.as_mut())
+        .and_then(|daemon| daemon.serve(&logger, report.as_mut()));
     match (&mut report, result) {
         // The parent shows it, or the log has it: nobody reads this process's stderr.
         (Some(report), Err(error)) => {
@@ -68,7 +69,11 @@ struct Daemon {
 
 /// Everything that can fail does so here, in an order that asks for a passphrase only when the rest of the
 /// command line makes sense, and mounts only what works.
-fn start(options: MountOptions, logger: &logging::Logger) -> Result<Daemon> {
+fn start(
+    options: MountOptions,
+    logger: &logging::Logger,
+    report: Option<&mut Report>,
+) -> Result<Daemon> {
     secrets::close_process();
     let config = MountConfig::new(options)?;
     config.create_cache_dir()?;
@@ -86,13 +91,16 @@ fn start(options: MountOptions, logger: &logging::Logger) -> Result<Daemon> {
     std::env::set_current_dir("/").map_err(cannot_run)?;
 
     let key_ring = keys::open(&config)?;
+    if let Some(report) = report {
+        report.close_inherited();
+    }
     let server = match &config.embedded_server {
         Some(folder) => Some(runtime.block_on(parts::start_server(folder))?),
         None => None,
     };
     let store = parts::open_store(&config, server.as_ref())?;
     let bucket = parts::encrypted_bucket(store, key_ring, &config);
-    let explain = |cause: &dyn std::error::Error| parts::explain(cause, &config);
+    let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, &config);
     let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
         .map_err(|error| explain(&error))?;
     runtime

@@ -234,7 +234,7 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
         };
         let taken = |command: String| Error::AlreadyMounted {
             mountpoint: canonical.clone(),
-            by: entry.source.clone(),
+            by: entry.source.trim_start_matches(SOURCE_MARK).to_owned(),
             command,
         };
         let stale = entry.kind.starts_with("fuse")
