@@ -1,1 +1,24 @@
-//! A bucket whose objects are read and written as plaintext.
+//! A bucket whose objects are read and written as plaintext: ranges in, ranges out, a fresh key for each
+//! upload.
+//!
+//! [`EncryptedBucket`] is the way in. [`EncryptedObject`] is one version of one object with its envelope,
+//! unwrapped once. [`Ciphertext`] is a body on its way in, decrypted from the socket's chunk straight into
+//! the reader's buffer. [`EncryptedUpload`] is a multipart upload; [`Plaintext`] is what an upload sends,
+//! and can be read again when a request is retried.
+
+pub mod bucket;
+pub mod ciphertext;
+pub mod crc;
+pub mod error;
+pub mod object;
+pub mod plaintext;
+mod strips;
+pub mod upload;
+
+pub use crate::crypto::xattr::Xattrs;
+pub use bucket::{EncryptedBucket, Settings};
+pub use ciphertext::Ciphertext;
+pub use error::{Error, Result};
+pub use object::EncryptedObject;
+pub use plaintext::Plaintext;
+pub use upload::{EncryptedUpload, Uploaded};

@@ -1,0 +1,204 @@
+//! Key files on disk: who may read them, and how new ones are written.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey};
+use super::key_parse::{self, Passphrase};
+
+/// No key file comes near it: an encrypted 4096-bit key has 3.5 KB.
+const MAX_LEN: u64 = 64 * 1024;
+
+/// Whether the mode of a key file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permissions {
+    /// A private key is for its owner alone; a public key is not to be changed by others.
+    Enforced,
+    /// `--insecure-key-permissions`.
+    Ignored,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    #[error("key file {}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("key file {}: not a regular file", .0.display())]
+    NotAFile(PathBuf),
+    #[error("key file {}: too long for a key", .0.display())]
+    TooLong(PathBuf),
+    #[error(
+        "private key {}: others may read it (mode {mode:04o}); run `chmod 600` on it, or pass --insecure-key-permissions",
+        path.display()
+    )]
+    ReadableByOthers { path: PathBuf, mode: u32 },
+    #[error(
+        "public key {}: others may change it (mode {mode:04o}); run `chmod go-w` on it, or pass --insecure-key-permissions",
+        path.display()
+    )]
+    WritableByOthers { path: PathBuf, mode: u32 },
+    #[error("key file {}: {source}", path.display())]
+    Key { path: PathBuf, source: KeyError },
+    #[error("{} exists already; keys are never overwritten", .0.display())]
+    Exists(PathBuf),
+}
+
+/// # Errors
+/// See [`KeyFileError`].
+pub fn read_private(
+    path: &Path,
+    permissions: Permissions,
+    passphrase: Passphrase<'_>,
+) -> Result<PrivateKey, KeyFileError> {
+    let (bytes, mode) = read(path)?;
+    if permissions == Permissions::Enforced && mode & 0o077 != 0 {
+        // Nothing secret is exposed by a file that holds no private key: its own mistake is told instead.
+        return Err(match key_parse::private_key(&bytes, &mut || None) {
+            Err(error @ (KeyError::PublicOnly | KeyError::NotAKey)) => key_error(path, error),
+            _ => KeyFileError::ReadableByOthers {
+                path: path.to_owned(),
+                mode: mode & 0o7777,
+            },
+        });
+    }
+    key_parse::private_key(&bytes, passphrase).map_err(|source| key_error(path, source))
+}
+
+/// # Errors
+/// See [`KeyFileError`].
+pub fn read_public(path: &Path, permissions: Permissions) -> Result<PublicKey, KeyFileError> {
+    let (bytes, mode) = read(path)?;
+    if permissions == Permissions::Enforced && mode & 0o022 != 0 {
+        return Err(KeyFileError::WritableByOthers {
+            path: path.to_owned(),
+            mode: mode & 0o7777,
+        });
+    }
+    key_parse::public_key(&bytes).map_err(|source| key_error(path, source))
+}
+
+/// Where [`write_new`] puts the public key: `PATH.pub`.
+pub fn public_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    name.into()
+}
+
+/// Writes the private key to `path` with mode 0600 and the public key to `path.pub` with mode 0644, both
+/// durably. Neither may exist. Nothing is left behind when it fails.
+///
+/// # Errors
+/// [`KeyFileError::Exists`], [`KeyFileError::Io`], and [`KeyFileError::Key`] for an empty passphrase.
+pub fn write_new(
+    path: &Path,
+    pair: &KeyPair,
+    passphrase: Option<&str>,
+) -> Result<PathBuf, KeyFileError> {
+    let private = pair
+        .private_pem(passphrase)
+        .map_err(|source| key_error(path, source))?;
+    let public_path = public_path(path);
+    let mut private_file = NewFile::create(path, 0o600)?;
+    let mut public_file = NewFile::create(&public_path, 0o644)?;
+    private_file.write(private.as_bytes())?;
+    public_file.write(pair.public_pem().as_bytes())?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| io_error(folder, source))?;
+    private_file.keep();
+    public_file.keep();
+    Ok(public_path)
+}
+
+/// A file that was not there before, and will not be after a failure.
+struct NewFile {
+    path: PathBuf,
+    file: File,
+    keep: bool,
+}
+
+impl NewFile {
+    fn create(path: &Path, mode: u32) -> Result<NewFile, KeyFileError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(path)
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::AlreadyExists => KeyFileError::Exists(path.to_owned()),
+                _ => io_error(path, source),
+            })?;
+        Ok(NewFile {
+            path: path.to_owned(),
+            file,
+            keep: false,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), KeyFileError> {
+        self.file
+            .write_all(bytes)
+            .and_then(|()| self.file.sync_all())
+            .map_err(|source| io_error(&self.path, source))
+    }
+
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing to be done about a failure on the way out of another one.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Content and mode, from one open descriptor, so that both are of the same file.
+fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyFileError> {
+    // Without O_NONBLOCK, opening a FIFO would wait for ever.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|source| io_error(path, source))?;
+    let metadata = file.metadata().map_err(|source| io_error(path, source))?;
+    if !metadata.is_file() {
+        return Err(KeyFileError::NotAFile(path.to_owned()));
+    }
+    // The capacity is made beforehand: growing would leave copies of the key behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize + 1));
+    file.take(MAX_LEN + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| io_error(path, source))?;
+    if bytes.len() as u64 > MAX_LEN {
+        return Err(KeyFileError::TooLong(path.to_owned()));
+    }
+    Ok((bytes, metadata.mode()))
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> KeyFileError {
+    KeyFileError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn key_error(path: &Path, source: KeyError) -> KeyFileError {
+    KeyFileError::Key {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,301 @@
+//! RSA keys: public ones wrap data keys, private ones unwrap them.
+//!
+//! `rsa` knows the public half: numbers, fingerprint, wrapping. Whatever needs the private half runs in
+//! aws-lc-rs, which is constant-time. Unwrapping takes 0.2 ms (2048 bits) to 1.4 ms (4096): callers in
+//! async code use `spawn_blocking`. Wrapping is twenty times cheaper and may run anywhere.
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{
+    KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
+    PrivateDecryptingKey,
+};
+use pkcs8::pkcs5::{pbes2, scrypt};
+use pkcs8::{EncodePublicKey, EncryptedPrivateKeyInfoOwned, LineEnding, SecretDocument};
+use rand::rngs::SysRng;
+use rsa::pkcs1::{DecodeRsaPublicKey, EncodeRsaPublicKey};
+use rsa::rand_core::UnwrapErr;
+use rsa::traits::PublicKeyParts;
+use rsa::{Oaep, Pkcs1v15Encrypt, RsaPublicKey};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use super::random;
+
+/// Why a key cannot be had from some bytes. Never carries any of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    #[error("not an RSA key (expected PEM or DER: PKCS#1, PKCS#8, or a public key)")]
+    NotAKey,
+    #[error("not an RSA key but {0}; make one with `ossvault keygen`")]
+    NotRsa(String),
+    #[error("the key is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the key is protected by a passphrase, and none was given")]
+    PassphraseNeeded,
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+    #[error("a passphrase may not be empty; ask for no passphrase instead")]
+    EmptyPassphrase,
+    #[error(
+        "the key is encrypted in a way that is not supported ({0}); convert it with `openssl pkcs8 -topk8`"
+    )]
+    UnsupportedEncryption(String),
+    #[error("the key has {0} bits, at least {min} are needed", min = PublicKey::MIN_BITS)]
+    TooSmall(usize),
+    #[error("the key has {0} bits, at most {max} are supported", max = PublicKey::MAX_BITS)]
+    TooLarge(usize),
+    #[error("this is a public key; the private key is needed here")]
+    PublicOnly,
+    #[error("this is a private key; the public key is needed here")]
+    PrivateGiven,
+}
+
+/// What everybody may know of a key. Wraps data keys.
+#[derive(Clone)]
+pub struct PublicKey {
+    key: RsaPublicKey,
+    fingerprint: String,
+}
+
+impl PublicKey {
+    pub const MIN_BITS: usize = 2048;
+    pub const MAX_BITS: usize = 4096;
+
+    /// From the DER of PKCS#1's RSAPublicKey.
+    ///
+    /// # Errors
+    /// [`KeyError::NotAKey`], [`KeyError::TooSmall`], [`KeyError::TooLarge`], [`KeyError::Damaged`].
+    pub fn from_pkcs1_der(der: &[u8]) -> Result<PublicKey, KeyError> {
+        let numbers = rsa::pkcs1::RsaPublicKeyRef::try_from(der).map_err(|_| KeyError::NotAKey)?;
+        let modulus = numbers.modulus.as_bytes();
+        let bits = modulus.len() * 8 - modulus.first().map_or(0, |b| b.leading_zeros() as usize);
+        if bits < Self::MIN_BITS {
+            return Err(KeyError::TooSmall(bits));
+        }
+        if bits > Self::MAX_BITS {
+            return Err(KeyError::TooLarge(bits));
+        }
+        let key = RsaPublicKey::from_pkcs1_der(der)
+            .map_err(|_| KeyError::Damaged("its numbers are no RSA public key"))?;
+        let spki = key
+            .to_public_key_der()
+            .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
+        Ok(PublicKey {
+            fingerprint: hex(&Sha256::digest(spki.as_bytes())),
+            key,
+        })
+    }
+
+    /// SHA-256 of the DER of the SubjectPublicKeyInfo, 64 lower-case hex digits.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The first 16 digits of the fingerprint: what `x-oss-meta-ossvault-key` says.
+    pub fn key_id(&self) -> &str {
+        &self.fingerprint[..16]
+    }
+
+    pub fn bits(&self) -> usize {
+        self.key.n().bit_width() as usize
+    }
+
+    /// The modulus, big-endian without leading zeros.
+    pub fn modulus(&self) -> Box<[u8]> {
+        self.key.n().to_be_bytes_trimmed_vartime()
+    }
+
+    /// RSA-OAEP with SHA-1, MGF1 with SHA-1, empty label. `secret` has at most 64 bytes here.
+    pub fn wrap(&self, secret: &[u8]) -> Vec<u8> {
+        self.key
+            .encrypt(&mut UnwrapErr(SysRng), Oaep::<sha1::Sha1>::new(), secret)
+            .expect("a key of 2048 bits or more wraps 64 bytes")
+    }
+
+    /// RSAES-PKCS1-v1_5, which the SDK format demands. `secret` has at most 64 bytes here.
+    pub fn wrap_pkcs1(&self, secret: &[u8]) -> Vec<u8> {
+        self.key
+            .encrypt(&mut UnwrapErr(SysRng), Pkcs1v15Encrypt, secret)
+            .expect("a key of 2048 bits or more wraps 64 bytes")
+    }
+
+    /// SubjectPublicKeyInfo.
+    pub fn to_pem(&self) -> String {
+        self.key
+            .to_public_key_pem(LineEnding::LF)
+            .expect("it was encoded for its fingerprint")
+    }
+
+    /// PKCS#1.
+    pub fn to_pkcs1_der(&self) -> Vec<u8> {
+        self.key
+            .to_pkcs1_der()
+            .expect("it was encoded for its fingerprint")
+            .into_vec()
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &PublicKey) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for PublicKey {}
+
+/// Opens what its public key wrapped. The numbers live in aws-lc, which wipes them.
+pub struct PrivateKey {
+    oaep: OaepPrivateDecryptingKey,
+    pkcs1: Pkcs1PrivateDecryptingKey,
+    public: PublicKey,
+}
+
+impl PrivateKey {
+    /// From a PKCS#8 PrivateKeyInfo and the public half that was read from the same bytes.
+    pub(super) fn from_pkcs8_der(der: &[u8], public: PublicKey) -> Result<PrivateKey, KeyError> {
+        const NOT_TOGETHER: KeyError = KeyError::Damaged("its numbers do not belong together");
+        let key = PrivateDecryptingKey::from_pkcs8(der).map_err(|_| NOT_TOGETHER)?;
+        Ok(PrivateKey {
+            oaep: OaepPrivateDecryptingKey::new(key.clone()).map_err(|_| NOT_TOGETHER)?,
+            pkcs1: Pkcs1PrivateDecryptingKey::new(key).map_err(|_| NOT_TOGETHER)?,
+            public,
+        })
+    }
+
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// What [`PublicKey::wrap`] wrapped. None if it was not for this key, or was changed. Blocks.
+    pub fn unwrap(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut out = Zeroizing::new(vec![0; self.oaep.min_output_size()]);
+        let len = self
+            .oaep
+            .decrypt(&OAEP_SHA1_MGF1SHA1, wrapped, &mut out, None)
+            .ok()?
+            .len();
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// What [`PublicKey::wrap_pkcs1`] wrapped. Whether this is None must not be observable from outside:
+    /// only [`KeyRing`](super::key_ring::KeyRing) calls it, by its rules. Blocks.
+    pub(super) fn unwrap_pkcs1(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let mut out = Zeroizing::new(vec![0; self.pkcs1.min_output_size()]);
+        let len = self.pkcs1.decrypt(wrapped, &mut out).ok()?.len();
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// Wraps and unwraps once.
+    ///
+    /// # Errors
+    /// [`ProofFailed`] when what comes back is not what was wrapped.
+    pub fn prove(&self) -> Result<(), ProofFailed> {
+        let mut secret = Zeroizing::new([0u8; 32]);
+        random::fill(secret.as_mut_slice());
+        match self.unwrap(&self.public.wrap(secret.as_slice())) {
+            Some(back) if *back == secret.as_slice() => Ok(()),
+            _ => Err(ProofFailed),
+        }
+    }
+}
+
+/// A key that cannot open what it wrapped must not be used: nothing written with it could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key cannot open what it wrapped")]
+pub struct ProofFailed;
+
+/// A key that was just generated, with its private numbers still at hand for writing them down.
+pub struct KeyPair {
+    private: PrivateKey,
+    pkcs8: SecretDocument,
+}
+
+impl KeyPair {
+    /// scrypt's log2(N), r and p: the strongest that OpenSSL 3 opens by default (32 MiB).
+    const SCRYPT: (u8, u32, u32) = (14, 8, 5);
+
+    /// 2048, 3072 or 4096 bits. Takes up to seconds.
+    ///
+    /// # Errors
+    /// [`KeyError::TooSmall`] or [`KeyError::TooLarge`] for any other number, and
+    /// [`KeyError::Damaged`] if the generator fails.
+    pub fn generate(bits: usize) -> Result<KeyPair, KeyError> {
+        const FAILED: KeyError = KeyError::Damaged("generating it failed");
+        let size = match bits {
+            2048 => KeySize::Rsa2048,
+            3072 => KeySize::Rsa3072,
+            4096 => KeySize::Rsa4096,
+            less if less < 4096 => return Err(KeyError::TooSmall(bits)),
+            _ => return Err(KeyError::TooLarge(bits)),
+        };
+        let key = PrivateDecryptingKey::generate(size).map_err(|_| FAILED)?;
+        let der = AsDer::<Pkcs8V1Der>::as_der(&key).map_err(|_| FAILED)?;
+        let pkcs8 = SecretDocument::try_from(der.as_ref()).map_err(|_| FAILED)?;
+        let private = super::key_parse::private_from_pkcs8(pkcs8.as_bytes())?;
+        Ok(KeyPair { private, pkcs8 })
+    }
+
+    pub fn public(&self) -> &PublicKey {
+        &self.private.public
+    }
+
+    pub fn private(&self) -> &PrivateKey {
+        &self.private
+    }
+
+    pub fn into_private(self) -> PrivateKey {
+        self.private
+    }
+
+    /// # Errors
+    /// See [`PrivateKey::prove`].
+    pub fn prove(&self) -> Result<(), ProofFailed> {
+        self.private.prove()
+    }
+
+    /// PKCS#8; with a passphrase PBES2 with scrypt and AES-256-CBC.
+    ///
+    /// # Errors
+    /// [`KeyError::EmptyPassphrase`].
+    pub fn private_pem(&self, passphrase: Option<&str>) -> Result<Zeroizing<String>, KeyError> {
+        const FAILED: KeyError = KeyError::Damaged("encoding it failed");
+        let Some(passphrase) = passphrase else {
+            return self
+                .pkcs8
+                .to_pem("PRIVATE KEY", LineEnding::LF)
+                .map_err(|_| FAILED);
+        };
+        if passphrase.is_empty() {
+            return Err(KeyError::EmptyPassphrase);
+        }
+        let mut salt = [0; 16];
+        let mut iv = [0; 16];
+        random::fill(&mut salt);
+        random::fill(&mut iv);
+        let (log_n, r, p) = Self::SCRYPT;
+        let params = scrypt::Params::new(log_n, r, p).map_err(|_| FAILED)?;
+        let scheme =
+            pbes2::Parameters::generate_scrypt_aes256cbc(params, &salt, iv).map_err(|_| FAILED)?;
+        let encrypted = scheme
+            .encrypt(passphrase, self.pkcs8.as_bytes())
+            .map_err(|_| FAILED)?;
+        let info = EncryptedPrivateKeyInfoOwned {
+            encryption_algorithm: scheme.into(),
+            encrypted_data: pkcs8::der::asn1::OctetString::new(encrypted).map_err(|_| FAILED)?,
+        };
+        SecretDocument::encode_msg(&info)
+            .and_then(|document| document.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF))
+            .map_err(|_| FAILED)
+    }
+
+    /// SubjectPublicKeyInfo.
+    pub fn public_pem(&self) -> String {
+        self.private.public.to_pem()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,265 @@
+//! The keys of a mount: the public one it writes with, and the private ones it reads with.
+//!
+//! Which key opens an object is found by trial. The object's hint (the key id we write, or an SDK's
+//! material description) says where to begin, is remembered, and is never trusted: a wrong hint costs
+//! one more trial.
+//!
+//! PKCS#1 v1.5 has rules of its own. Whoever keeps the bucket can relabel any wrapped value and watch
+//! whether we go on: an oracle for the plaintext of other objects' keys. So an envelope that no key opens
+//! gets a key computed from its text under a secret of this process, everything goes on as if it had
+//! opened, and the error is only told where bytes would be returned
+//! ([`ContentCipher::unopened`]). All keys are always tried. After
+//! [`KeyRing::PKCS1_LIMIT`] such envelopes v1.5 stops for the process.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lru::LruCache;
+use zeroize::Zeroizing;
+
+use super::ctr::ContentCipher;
+use super::data_key::{CounterStart, DataKey, hmac_sha256};
+use super::key_pair::{PrivateKey, ProofFailed, PublicKey};
+use super::random;
+
+/// Hints remembered: one for each key that writes to the bucket, and there are few.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
+
+pub struct KeyRing {
+    private: Vec<PrivateKey>,
+    writing: PublicKey,
+    /// Which key opened the last object that had this hint. Held for a look-up only.
+    remembered: Mutex<LruCache<String, usize>>,
+    /// Which key opened the last object without a hint.
+    last: AtomicUsize,
+    pkcs1: Pkcs1Guard,
+}
+
+/// v1.5 has been stopped: too many envelopes did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process")]
+pub struct Pkcs1Stopped;
+
+impl KeyRing {
+    /// How many different v1.5 envelopes may fail to open before v1.5 stops. An oracle attack needs tens
+    /// of thousands; a bucket with objects of a foreign key shows itself long before.
+    pub const PKCS1_LIMIT: usize = 64;
+
+    /// `private` in the order in which they are tried; `writing` need not belong to any of them.
+    pub fn new(private: Vec<PrivateKey>, writing: PublicKey) -> KeyRing {
+        KeyRing {
+            private,
+            writing,
+            remembered: Mutex::new(LruCache::new(REMEMBERED)),
+            last: AtomicUsize::new(0),
+            pkcs1: Pkcs1Guard::new(Self::PKCS1_LIMIT),
+        }
+    }
+
+    /// One key for both.
+    pub fn single(key: PrivateKey) -> KeyRing {
+        let writing = key.public().clone();
+        KeyRing::new(vec![key], writing)
+    }
+
+    /// Writes what nothing here can read.
+    pub fn write_only(writing: PublicKey) -> KeyRing {
+        KeyRing::new(vec![], writing)
+    }
+
+    /// Replaces [`PKCS1_LIMIT`](Self::PKCS1_LIMIT).
+    #[must_use]
+    pub fn with_pkcs1_limit(mut self, limit: usize) -> KeyRing {
+        self.pkcs1 = Pkcs1Guard::new(limit);
+        self
+    }
+
+    pub fn writing(&self) -> &PublicKey {
+        &self.writing
+    }
+
+    /// Of the private keys, in their order.
+    pub fn reading(&self) -> impl Iterator<Item = &PublicKey> {
+        self.private.iter().map(PrivateKey::public)
+    }
+
+    pub fn can_read(&self) -> bool {
+        !self.private.is_empty()
+    }
+
+    /// Whether what we write can be read back here.
+    pub fn can_read_own_writing(&self) -> bool {
+        self.reading().any(|key| *key == self.writing)
+    }
+
+    /// Whether a hint names a key of this ring; false for what is no key id.
+    pub fn has(&self, key_id: &str) -> bool {
+        self.reading().any(|key| key.key_id() == key_id)
+    }
+
+    /// One wrap and unwrap with each private key.
+    ///
+    /// # Errors
+    /// [`ProofFailed`].
+    pub fn prove(&self) -> Result<(), ProofFailed> {
+        self.private.iter().try_for_each(PrivateKey::prove)
+    }
+
+    /// Unwraps OAEP values that belong together, the first one by trial, the others with the key that
+    /// opened it. Also returns which key that was. None if no key opens all. Blocks.
+    pub fn unwrap<const N: usize>(
+        &self,
+        hint: Option<&str>,
+        wrapped: [&[u8]; N],
+    ) -> Option<([Zeroizing<Vec<u8>>; N], &PublicKey)> {
+        for index in self.order(hint) {
+            let key = &self.private[index];
+            let opened: Vec<_> = wrapped.iter().map_while(|w| key.unwrap(w)).collect();
+            if let Ok(opened) = opened.try_into() {
+                self.remember(hint, index);
+                return Some((opened, key.public()));
+            }
+        }
+        None
+    }
+
+    /// Opens an SDK envelope. Always succeeds as seen from outside, see the module's documentation; the
+    /// key that opened it is None for a cipher that is [unopened](ContentCipher::unopened). Blocks.
+    ///
+    /// # Errors
+    /// [`Pkcs1Stopped`].
+    pub fn open_pkcs1(
+        &self,
+        wrapped_key: &[u8],
+        wrapped_start: &[u8],
+    ) -> Result<(ContentCipher, Option<&PublicKey>), Pkcs1Stopped> {
+        self.pkcs1.check()?;
+        let mut opened = None;
+        for private in &self.private {
+            let key = private.unwrap_pkcs1(wrapped_key);
+            let start = private.unwrap_pkcs1(wrapped_start);
+            let key = key.and_then(|key| DataKey::from_slice(&key));
+            let start = start.and_then(|start| <[u8; 16]>::try_from(start.as_slice()).ok());
+            if let (Some(key), Some(start)) = (key, start) {
+                opened = Some((key, CounterStart::from_be_bytes(start), private.public()));
+            }
+        }
+        let stand_in = self.pkcs1.stand_in(wrapped_key, wrapped_start);
+        Ok(match opened {
+            Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
+            None => {
+                self.pkcs1.count(&stand_in);
+                (stand_in.into_cipher(), None)
+            }
+        })
+    }
+
+    /// Each key once, the likeliest first.
+    fn order(&self, hint: Option<&str>) -> impl Iterator<Item = usize> {
+        let likely = match hint {
+            None => self.last.load(Ordering::Relaxed),
+            Some(hint) => self
+                .private
+                .iter()
+                .position(|key| key.public().key_id() == hint)
+                .or_else(|| {
+                    self.remembered
+                        .lock()
+                        .expect("never poisoned")
+                        .get(hint)
+                        .copied()
+                })
+                .unwrap_or(0),
+        };
+        let count = self.private.len();
+        (likely < count)
+            .then_some(likely)
+            .into_iter()
+            .chain((0..count).filter(move |&i| i != likely))
+    }
+
+    fn remember(&self, hint: Option<&str>, index: usize) {
+        match hint {
+            None => self.last.store(index, Ordering::Relaxed),
+            Some(hint) => {
+                let mut remembered = self.remembered.lock().expect("never poisoned");
+                if remembered.get(hint) != Some(&index) {
+                    remembered.put(hint.to_owned(), index);
+                }
+            }
+        }
+    }
+}
+
+/// Makes keys for envelopes that do not open, and counts those envelopes.
+struct Pkcs1Guard {
+    secret: Zeroizing<[u8; 32]>,
+    limit: usize,
+    /// One digest for each different envelope that did not open: reading the same damaged object again
+    /// tells nobody anything new. At most `limit` of them. Held for a look-up only.
+    failed: Mutex<HashSet<[u8; 32]>>,
+}
+
+struct StandIn {
+    key: Zeroizing<[u8; 32]>,
+    start: Zeroizing<[u8; 32]>,
+}
+
+impl StandIn {
+    fn into_cipher(self) -> ContentCipher {
+        let start = self.start.first_chunk().expect("16 of 32 bytes");
+        ContentCipher::unopened(
+            DataKey::from_bytes(self.key),
+            CounterStart::from_be_bytes(*start),
+        )
+    }
+}
+
+impl Pkcs1Guard {
+    fn new(limit: usize) -> Pkcs1Guard {
+        let mut secret = Zeroizing::new([0; 32]);
+        random::fill(secret.as_mut_slice());
+        Pkcs1Guard {
+            secret,
+            limit,
+            failed: Mutex::default(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Pkcs1Stopped> {
+        if self.failed.lock().expect("never poisoned").len() >= self.limit {
+            return Err(Pkcs1Stopped);
+        }
+        Ok(())
+    }
+
+    fn stand_in(&self, wrapped_key: &[u8], wrapped_start: &[u8]) -> StandIn {
+        let derive = |label: &[u8]| {
+            let length = (wrapped_key.len() as u64).to_be_bytes();
+            hmac_sha256(
+                self.secret.as_slice(),
+                &[label, &length, wrapped_key, wrapped_start],
+            )
+        };
+        StandIn {
+            key: derive(b"key"),
+            start: derive(b"start"),
+        }
+    }
+
+    fn count(&self, stand_in: &StandIn) {
+        let mut failed = self.failed.lock().expect("never poisoned");
+        if failed.len() >= self.limit {
+            return;
+        }
+        let digest = hmac_sha256(b"seen", &[stand_in.key.as_slice()]);
+        if failed.insert(*digest) && failed.len() == self.limit {
+            log::error!(
+                "{} envelopes wrapped with PKCS#1 v1.5 were opened by none of the private keys: no more are tried until the next start",
+                self.limit
+            );
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The only source of random bytes: the operating system's generator, asked anew each time.
+//!
+//! No generator of our own keeps state in this process, so a fork cannot repeat its output.
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+
+/// Fills `destination`.
+///
+/// # Panics
+/// When the operating system has no randomness to give. Nothing may be encrypted then, and no
+/// caller could do better than stop.
+pub fn fill(destination: &mut [u8]) {
+    SysRng
+        .try_fill_bytes(destination)
+        .expect("the operating system's generator answers");
+}

@@ -1,0 +1,266 @@
+//! The bucket: what the file system sees of the store.
+
+use std::sync::Arc;
+
+use super::ciphertext::Ciphertext;
+use super::error::{Error, Result};
+use super::object::EncryptedObject;
+use super::plaintext::Plaintext;
+use super::strips::{self, Sent};
+use super::upload::{self, EncryptedUpload, Uploaded};
+use crate::crypto::ctr::ContentCipher;
+use crate::crypto::key_ring::KeyRing;
+use crate::crypto::xattr::{self, Xattrs};
+use crate::envelope::Format;
+use crate::envelope::format::{XATTR_NAME, is_envelope_name};
+use crate::envelope::write::{self, MultipartSizes};
+use crate::store::object_store::{
+    ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What is written: seed, sdk or dual. All are read.
+    pub format: Format,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            format: Format::Seed,
+        }
+    }
+}
+
+pub struct EncryptedBucket {
+    store: Arc<dyn ObjectStore>,
+    keys: Arc<KeyRing>,
+    settings: Settings,
+}
+
+impl EncryptedBucket {
+    pub fn new(
+        store: Arc<dyn ObjectStore>,
+        keys: KeyRing,
+        settings: Settings,
+    ) -> Arc<EncryptedBucket> {
+        Arc::new(EncryptedBucket {
+            store,
+            keys: Arc::new(keys),
+            settings,
+        })
+    }
+
+    /// For what needs no key: HEAD, LIST, copies, deletes.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    pub fn keys(&self) -> &Arc<KeyRing> {
+        &self.keys
+    }
+
+    /// What is written.
+    pub fn format(&self) -> Format {
+        self.settings.format
+    }
+
+    /// False in a mount with only the public key.
+    pub fn can_read(&self) -> bool {
+        self.keys.can_read()
+    }
+
+    /// What the headers say of an object. Asks nobody.
+    ///
+    /// # Errors
+    /// [`Error::NotEncrypted`], [`Error::Damaged`], [`Error::Unsupported`].
+    pub fn object(&self, meta: &ObjectMeta) -> Result<Arc<EncryptedObject>> {
+        EncryptedObject::new(meta).map(Arc::new)
+    }
+
+    /// One GET, of the whole object or of a range of it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&ETag>,
+    ) -> Result<Ciphertext> {
+        Ok(Ciphertext::new(self.store.get(key, range, if_match).await?))
+    }
+
+    /// The object's cipher; unwrapped once per object, on a blocking thread.
+    ///
+    /// The cipher of an SDK envelope that no key opens looks like any other and refuses to decrypt.
+    ///
+    /// # Errors
+    /// [`Error::KeyMissing`], [`Error::WrongKey`], [`Error::Damaged`].
+    pub async fn unlock(&self, object: &EncryptedObject) -> Result<Arc<ContentCipher>> {
+        object.unlock(&self.keys).await
+    }
+
+    /// Uploads `plain` with one PUT under a fresh key. `headers` go along; what they carry of an older
+    /// envelope, its sealed attributes included, is replaced.
+    ///
+    /// # Errors
+    /// The store's, among them [`Corrupt`](crate::store::error::Error::Corrupt) if the store received
+    /// something else than was sent; [`Error::Abandoned`] if `plain` was not the same at a retry.
+    pub async fn put(
+        &self,
+        key: &ObjectKey,
+        plain: &Plaintext,
+        headers: ObjectHeaders,
+        xattrs: Option<&Xattrs>,
+        overwrite: Overwrite,
+    ) -> Result<Uploaded> {
+        let (cipher, headers) = self.fresh_envelope(headers, xattrs, None)?;
+        let sent = Arc::new(Sent::default());
+        let body = strips::body(cipher.clone(), plain.clone(), 0..plain.len(), sent.clone());
+        let answer = self.store.put(key, &headers, body, overwrite).await;
+        let answer = upload::explain(answer, &sent)?;
+        let crc64 = upload::verify(answer.crc64, &sent)?;
+        self.uploaded(answer, crc64, plain.len(), headers, cipher)
+    }
+
+    /// Begins a multipart upload under a fresh key, of a size that need not be known yet.
+    ///
+    /// # Errors
+    /// The store's; [`Error::Unsupported`] in the formats sdk and dual, whose rules want the size:
+    /// [`begin_sized_upload`](Self::begin_sized_upload).
+    pub async fn begin_upload(
+        &self,
+        key: &ObjectKey,
+        headers: ObjectHeaders,
+        xattrs: Option<&Xattrs>,
+    ) -> Result<EncryptedUpload> {
+        if self.format().has_sdk_names() {
+            return Err(Error::Unsupported(
+                format!(
+                    "the format {} needs the size of a file before its upload begins",
+                    self.format()
+                )
+                .into(),
+            ));
+        }
+        self.begin(key, headers, xattrs, None).await
+    }
+
+    /// Begins a multipart upload of `sizes.total` bytes in parts of `sizes.part` bytes.
+    ///
+    /// # Errors
+    /// The store's; [`Error::Abandoned`] for sizes that cannot be: nothing in all, or parts that are not a
+    /// multiple of 16 bytes or more than 10,000.
+    pub async fn begin_sized_upload(
+        &self,
+        key: &ObjectKey,
+        headers: ObjectHeaders,
+        xattrs: Option<&Xattrs>,
+        sizes: MultipartSizes,
+    ) -> Result<EncryptedUpload> {
+        if sizes.total == 0
+            || sizes.part == 0
+            || sizes.part % 16 != 0
+            || sizes.total.div_ceil(sizes.part) > 10_000
+        {
+            return Err(Error::Abandoned("such sizes have no multipart upload"));
+        }
+        self.begin(key, headers, xattrs, Some(sizes)).await
+    }
+
+    async fn begin(
+        &self,
+        key: &ObjectKey,
+        headers: ObjectHeaders,
+        xattrs: Option<&Xattrs>,
+        sizes: Option<MultipartSizes>,
+    ) -> Result<EncryptedUpload> {
+        let (cipher, headers) = self.fresh_envelope(headers, xattrs, sizes)?;
+        let id = self.store.create_multipart(key, &headers).await?;
+        Ok(EncryptedUpload::new(
+            self.store.clone(),
+            key.clone(),
+            id,
+            cipher,
+            headers,
+            sizes,
+            self.keys
+                .can_read_own_writing()
+                .then(|| self.keys.writing().fingerprint().to_owned()),
+        ))
+    }
+
+    /// The extended attributes among an object's headers.
+    ///
+    /// # Errors
+    /// As [`unlock`](Self::unlock); [`Error::Damaged`] and [`Error::Unsupported`] for the sealed value.
+    pub async fn open_xattrs(
+        &self,
+        object: &EncryptedObject,
+        headers: &ObjectHeaders,
+    ) -> Result<Xattrs> {
+        let Some(sealed) = headers.user.get(XATTR_NAME) else {
+            return Ok(Xattrs::new());
+        };
+        let cipher = self.unlock(object).await?;
+        Ok(xattr::open(&cipher, sealed)?)
+    }
+
+    /// Puts extended attributes into the headers that a copy will replace; none removes the entry.
+    ///
+    /// # Errors
+    /// As [`unlock`](Self::unlock).
+    pub async fn seal_xattrs(
+        &self,
+        object: &EncryptedObject,
+        xattrs: &Xattrs,
+        headers: &mut ObjectHeaders,
+    ) -> Result<()> {
+        if xattrs.is_empty() {
+            headers.user.remove(XATTR_NAME);
+            return Ok(());
+        }
+        let cipher = self.unlock(object).await?;
+        let sealed = xattr::seal(&cipher, xattrs)?;
+        headers.user.insert(XATTR_NAME.to_owned(), sealed);
+        Ok(())
+    }
+
+    /// A cipher nobody used, and the headers that carry it.
+    fn fresh_envelope(
+        &self,
+        mut headers: ObjectHeaders,
+        xattrs: Option<&Xattrs>,
+        sizes: Option<MultipartSizes>,
+    ) -> Result<(Arc<ContentCipher>, ObjectHeaders)> {
+        let cipher = write::fresh_cipher(self.format());
+        headers.user.retain(|name, _| !is_envelope_name(name));
+        headers.user.extend(write::write(
+            self.format(),
+            self.keys.writing(),
+            &cipher,
+            sizes,
+        )?);
+        if let Some(xattrs) = xattrs.filter(|xattrs| !xattrs.is_empty()) {
+            let sealed = xattr::seal(&cipher, xattrs)?;
+            headers.user.insert(XATTR_NAME.to_owned(), sealed);
+        }
+        Ok((Arc::new(cipher), headers))
+    }
+
+    fn uploaded(
+        &self,
+        answer: crate::store::object_store::PutAnswer,
+        crc64: u64,
+        size: u64,
+        headers: ObjectHeaders,
+        cipher: Arc<ContentCipher>,
+    ) -> Result<Uploaded> {
+        let by = self
+            .keys
+            .can_read_own_writing()
+            .then(|| self.keys.writing().fingerprint());
+        upload::uploaded(answer, crc64, size, headers, cipher, by)
+    }
+}

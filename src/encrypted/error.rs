@@ -1,0 +1,83 @@
+//! What can go wrong with an encrypted object, in the words a file system acts on.
+
+use std::sync::Arc;
+
+use crate::crypto::ctr::Unopened;
+use crate::crypto::xattr;
+use crate::envelope;
+use crate::envelope::write::NotWritten;
+use crate::store;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The key that opens this is not here: a mount with only the public key, an object that says it is
+    /// for another key, or PKCS#1 v1.5 after it was stopped.
+    #[error("the key for this object is missing: {0}")]
+    KeyMissing(#[source] envelope::Error),
+    /// None of our keys opens it, and nothing says whose it is.
+    #[error("no key here opens this object")]
+    WrongKey,
+    /// An envelope, sealed attributes or content that cannot be right.
+    #[error("the object is damaged: {0}")]
+    Damaged(Arc<str>),
+    #[error("the object is not encrypted")]
+    NotEncrypted,
+    /// A key management service, an unknown algorithm, a later version of the format.
+    #[error("not supported: {0}")]
+    Unsupported(Arc<str>),
+    /// Extended attributes above the limit.
+    #[error(transparent)]
+    XattrsTooLarge(#[from] xattr::TooLarge),
+    /// The bytes to be sent are not the ones that were sent before under the same key, or do not fit the
+    /// upload: nothing of them left this machine. The upload must be abandoned.
+    #[error("the upload is abandoned: {0}")]
+    Abandoned(&'static str),
+    #[error(transparent)]
+    Store(#[from] store::error::Error),
+}
+
+impl Error {
+    pub(super) fn damaged(why: impl ToString) -> Error {
+        Error::Damaged(why.to_string().into())
+    }
+}
+
+impl From<envelope::Error> for Error {
+    fn from(error: envelope::Error) -> Error {
+        use envelope::Error as E;
+        match error {
+            E::NoPrivateKey | E::ForeignKey(_) | E::Pkcs1Stopped(_) => Error::KeyMissing(error),
+            E::NotOpened => Error::WrongKey,
+            E::Kms(_) | E::UnknownWrap(_) | E::UnknownCipher(_) | E::UnknownVersion(_) => {
+                Error::Unsupported(error.to_string().into())
+            }
+            E::Incomplete { .. } | E::Malformed { .. } | E::WrongContent(_) => {
+                Error::damaged(error)
+            }
+        }
+    }
+}
+
+impl From<Unopened> for Error {
+    fn from(_: Unopened) -> Error {
+        Error::WrongKey
+    }
+}
+
+impl From<xattr::OpenError> for Error {
+    fn from(error: xattr::OpenError) -> Error {
+        match error {
+            xattr::OpenError::Damaged => Error::damaged(error),
+            xattr::OpenError::UnknownVersion => Error::Unsupported(error.to_string().into()),
+            xattr::OpenError::Unopened(_) => Error::WrongKey,
+        }
+    }
+}
+
+impl From<NotWritten> for Error {
+    fn from(error: NotWritten) -> Error {
+        Error::Unsupported(error.to_string().into())
+    }
+}

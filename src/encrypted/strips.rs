@@ -1,0 +1,207 @@
+//! Plaintext encrypted strip by strip while it is sent.
+//!
+//! A request that is retried opens its body again. The same key and counter must then meet the same
+//! bytes, so the CRC-64 of every strip that was handed out is remembered, and a strip that differs from
+//! what an earlier attempt sent ends the body with an error before any of it leaves this machine.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+
+use super::crc::{self, Crc64};
+use super::plaintext::Plaintext;
+use crate::crypto::ctr::ContentCipher;
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{Body, ByteRange, Result};
+
+/// Large enough for few writes to the socket, small enough for two of them to stay in the second-level cache.
+pub(super) const STRIP: usize = 128 * 1024;
+
+/// Strips that one body keeps for itself: one being filled, one with the socket, one in between.
+const POOL: usize = 3;
+
+/// Why a body ended before its end, other than by the store's own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the bytes differ from those that were sent before under the same key")]
+    Changed,
+    #[error("the content to be sent ended early")]
+    Short,
+    #[error("the content to be sent is longer than it was said to be")]
+    Long,
+}
+
+/// What the attempts to send one range have handed out. Shared by the attempts.
+#[derive(Default)]
+pub(super) struct Sent {
+    state: Mutex<SentState>,
+}
+
+/// Held for a look-up only.
+#[derive(Default)]
+struct SentState {
+    /// CRC-64 of each strip of the longest attempt.
+    strips: Vec<u64>,
+    /// Of the whole range, once an attempt came to its end.
+    whole: Option<u64>,
+    /// Set when the body was cut for a reason of ours.
+    failed: Option<BodyError>,
+}
+
+impl Sent {
+    /// CRC-64 of the range; none before an attempt came to its end.
+    pub fn crc64(&self) -> Option<u64> {
+        self.state.lock().expect("never poisoned").whole
+    }
+
+    /// Why we cut the body, if we did.
+    pub fn failure(&self) -> Option<BodyError> {
+        self.state.lock().expect("never poisoned").failed
+    }
+
+    fn check(&self, index: usize, crc: u64) -> std::result::Result<(), BodyError> {
+        let mut state = self.state.lock().expect("never poisoned");
+        match state.strips.get(index) {
+            Some(&before) if before == crc => Ok(()),
+            Some(_) => Err(BodyError::Changed),
+            None => {
+                state.strips.push(crc);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&self, crc: u64) {
+        self.state.lock().expect("never poisoned").whole = Some(crc);
+    }
+
+    fn fail(&self, error: BodyError) -> StoreError {
+        self.state.lock().expect("never poisoned").failed = Some(error);
+        StoreError::other(error)
+    }
+}
+
+/// The request body that sends `range` of `plain`.
+pub(super) fn body(
+    cipher: Arc<ContentCipher>,
+    plain: Plaintext,
+    range: ByteRange,
+    sent: Arc<Sent>,
+) -> Body {
+    Body::new(range.end - range.start, move || {
+        Attempt {
+            cipher: cipher.clone(),
+            source: plain.open(range.clone()),
+            pending: Bytes::new(),
+            position: range.start,
+            end: range.end,
+            index: 0,
+            crc: Crc64::new(),
+            pool: Vec::with_capacity(POOL),
+            sent: sent.clone(),
+        }
+        .into_stream()
+    })
+}
+
+struct Attempt {
+    cipher: Arc<ContentCipher>,
+    source: BoxStream<'static, Result<Bytes>>,
+    /// Of `source`, not yet encrypted.
+    pending: Bytes,
+    /// Of the next byte, in the object.
+    position: u64,
+    end: u64,
+    /// Of the next strip.
+    index: usize,
+    crc: Crc64,
+    /// Strips on their way out; one that nobody else holds any more is filled again, so that a buffer is
+    /// cleared once and not once per strip.
+    pool: Vec<Bytes>,
+    sent: Arc<Sent>,
+}
+
+impl Attempt {
+    fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        stream::try_unfold(self, |mut attempt| async move {
+            Ok(attempt.next_strip().await?.map(|strip| (strip, attempt)))
+        })
+        .boxed()
+    }
+
+    async fn next_strip(&mut self) -> Result<Option<Bytes>> {
+        if self.position == self.end {
+            return self.end_of_source().await;
+        }
+        let len = (self.end - self.position).min(STRIP as u64) as usize;
+        let mut strip = self.take_strip(len);
+        let mut filled = 0;
+        while filled < len {
+            while self.pending.is_empty() {
+                match self.source.next().await {
+                    Some(chunk) => self.pending = chunk?,
+                    None => return Err(self.sent.fail(BodyError::Short)),
+                }
+            }
+            let piece = self.pending.len().min(len - filled);
+            self.cipher
+                .apply(
+                    self.position,
+                    &self.pending[..piece],
+                    &mut strip[filled..filled + piece],
+                )
+                .map_err(StoreError::other)?;
+            self.pending = self.pending.slice(piece..);
+            self.position += piece as u64;
+            filled += piece;
+        }
+        let strip = strip.freeze();
+        let out = strip.slice(..len);
+        if let Err(error) = self.sent.check(self.index, crc::of(&out)) {
+            return Err(self.sent.fail(error));
+        }
+        self.index += 1;
+        self.crc.update(&out);
+        if self.position == self.end {
+            self.sent.finish(self.crc.value());
+        }
+        if self.pool.len() < POOL && strip.len() == STRIP {
+            self.pool.push(strip);
+        }
+        Ok(Some(out))
+    }
+
+    /// What comes after the range's end would be a content that is not what was announced.
+    async fn end_of_source(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            if !self.pending.is_empty() {
+                return Err(self.sent.fail(BodyError::Long));
+            }
+            match self.source.next().await {
+                None => {
+                    self.sent.finish(self.crc.value());
+                    return Ok(None);
+                }
+                Some(chunk) => self.pending = chunk?,
+            }
+        }
+    }
+
+    /// A buffer of at least `len` bytes, with any content.
+    fn take_strip(&mut self, len: usize) -> BytesMut {
+        if self.end - self.position < STRIP as u64 && self.index == 0 {
+            // A small file: no need for a whole strip.
+            return BytesMut::zeroed(len);
+        }
+        for i in 0..self.pool.len() {
+            if self.pool[i].is_unique() {
+                match self.pool.swap_remove(i).try_into_mut() {
+                    Ok(strip) => return strip,
+                    Err(strip) => self.pool.push(strip),
+                }
+            }
+        }
+        BytesMut::zeroed(STRIP)
+    }
+}

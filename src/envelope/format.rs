@@ -1,0 +1,105 @@
+//! The formats by name, and the metadata names they use.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Names are without the `x-oss-meta-` prefix, in lower case.
+pub(super) mod names {
+    pub const SEED_KEY: &str = "x-oss-key";
+    pub const SEED_START: &str = "x-oss-start";
+
+    pub const SDK_PREFIX: &str = "client-side-encryption-";
+    pub const SDK_KEY: &str = "client-side-encryption-key";
+    pub const SDK_START: &str = "client-side-encryption-start";
+    pub const SDK_CEK_ALG: &str = "client-side-encryption-cek-alg";
+    pub const SDK_WRAP_ALG: &str = "client-side-encryption-wrap-alg";
+    pub const SDK_MATDESC: &str = "client-side-encryption-matdesc";
+    pub const SDK_DATA_SIZE: &str = "client-side-encryption-data-size";
+    pub const SDK_PART_SIZE: &str = "client-side-encryption-part-size";
+
+    pub const LEGACY_KEY: &str = "oss-crypto-key";
+    pub const LEGACY_START: &str = "oss-crypto-start";
+    pub const LEGACY_CEK_ALG: &str = "oss-cek-alg";
+    pub const LEGACY_WRAP_ALG: &str = "oss-wrap-alg";
+
+    pub const VERSION: &str = "ossvault-v";
+    pub const KEY_ID: &str = "ossvault-key";
+    pub const XATTR: &str = "ossvault-xattr";
+}
+
+/// The metadata entry of sealed extended attributes, without the `x-oss-meta-` prefix.
+pub const XATTR_NAME: &str = names::XATTR;
+
+/// Whether a metadata name (without `x-oss-meta-`, in lower case) belongs to an envelope, or to what is
+/// encrypted under its key: such entries go when the content is replaced, and no user may set them.
+pub fn is_envelope_name(name: &str) -> bool {
+    name.starts_with(names::SDK_PREFIX)
+        || name.starts_with("oss-crypto-")
+        || matches!(
+            name,
+            names::SEED_KEY
+                | names::SEED_START
+                | names::LEGACY_CEK_ALG
+                | names::LEGACY_WRAP_ALG
+                | "unencrypted-content-length"
+                | "unencrypted-content-md5"
+                | names::VERSION
+                | names::KEY_ID
+                | names::XATTR
+        )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The documentation example's: OAEP, start as decimal text. Our default.
+    Seed,
+    /// The official SDKs': PKCS#1 v1.5, start as 16 raw bytes.
+    Sdk,
+    /// The names of `Sdk`, wrapped with OAEP: Python's LocalRsaProvider.
+    SdkOaep,
+    /// Python's LocalRsaProvider before 2.10: the seed format under other names.
+    Legacy,
+    /// Seed and SDK headers on one object.
+    Dual,
+}
+
+impl Format {
+    /// As `--format` and messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Seed => "seed",
+            Format::Sdk => "sdk",
+            Format::SdkOaep => "sdk-oaep",
+            Format::Legacy => "legacy",
+            Format::Dual => "dual",
+        }
+    }
+
+    /// Whether the service applies its rules on `client-side-encryption-*` metadata: sizes announced
+    /// before a multipart upload, no metadata change by copy.
+    pub fn has_sdk_names(self) -> bool {
+        matches!(self, Format::Sdk | Format::SdkOaep | Format::Dual)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The formats that are written.
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Format, String> {
+        match text {
+            "seed" => Ok(Format::Seed),
+            "sdk" => Ok(Format::Sdk),
+            "dual" => Ok(Format::Dual),
+            other => Err(format!(
+                "unknown format {other:?}: one of seed, sdk, dual is written"
+            )),
+        }
+    }
+}

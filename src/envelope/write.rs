@@ -1,0 +1,112 @@
+//! From a cipher to the envelope of its object.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+use super::format::{Format, names};
+use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::{CounterStart, DataKey};
+use crate::crypto::key_pair::PublicKey;
+
+/// What the service wants to know before a multipart upload of an object with the SDK's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MultipartSizes {
+    /// Of the object, in bytes, above 0.
+    pub total: u64,
+    /// Of every part but the last, in bytes: a multiple of 16.
+    pub part: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotWritten {
+    #[error("the format {0} is read, but not written")]
+    Format(Format),
+    /// The documentation example takes 0 for "not given": it could not read what we would write.
+    #[error("a counter start of 0 is read, but not written")]
+    ZeroStart,
+    #[error("no private key opened the envelope")]
+    Unopened,
+}
+
+/// A fresh cipher for one upload in `format`.
+pub fn fresh_cipher(format: Format) -> ContentCipher {
+    let key = DataKey::generate();
+    let start = match format {
+        // Its readers do not know our version header: nothing would be gained by deriving.
+        Format::Sdk => CounterStart::generate(),
+        _ => CounterStart::derive(&key).expect("generate only returns keys that have one"),
+    };
+    ContentCipher::new(key, start)
+}
+
+/// The user metadata that stands for `cipher`, without the `x-oss-meta-` prefix: its key and start
+/// wrapped with `public`.
+///
+/// A start that is the derived one is marked with `ossvault-v: 1`, so the same call re-wraps an object of
+/// any writer to a new key.
+///
+/// # Errors
+/// [`NotWritten`].
+pub fn write(
+    format: Format,
+    public: &PublicKey,
+    cipher: &ContentCipher,
+    sizes: Option<MultipartSizes>,
+) -> Result<BTreeMap<String, String>, NotWritten> {
+    if !cipher.is_opened() {
+        return Err(NotWritten::Unopened);
+    }
+    if cipher.start().is_zero() {
+        return Err(NotWritten::ZeroStart);
+    }
+    let key = cipher.key().expose();
+    let start = cipher.start();
+    let mut entries = BTreeMap::new();
+    let mut put = |name: &str, value: String| {
+        entries.insert(name.to_owned(), value);
+    };
+    if matches!(format, Format::SdkOaep | Format::Legacy) {
+        return Err(NotWritten::Format(format));
+    }
+    if matches!(format, Format::Seed | Format::Dual) {
+        put(names::SEED_KEY, BASE64_STANDARD.encode(public.wrap(key)));
+        put(
+            names::SEED_START,
+            BASE64_STANDARD.encode(public.wrap(start.to_decimal().as_bytes())),
+        );
+        if CounterStart::derive(cipher.key()) == Some(start) {
+            put(names::VERSION, "1".into());
+        }
+    }
+    if matches!(format, Format::Sdk | Format::Dual) {
+        let wrap = |secret: &[u8]| BASE64_STANDARD.encode(public.wrap_pkcs1(secret));
+        put(names::SDK_KEY, wrap(key));
+        put(names::SDK_START, wrap(&start.to_be_bytes()));
+        put(names::SDK_CEK_ALG, "AES/CTR/NoPadding".into());
+        put(names::SDK_WRAP_ALG, "RSA/NONE/PKCS1Padding".into());
+        if let Some(sizes) = sizes {
+            put(names::SDK_DATA_SIZE, sizes.total.to_string());
+            put(names::SDK_PART_SIZE, sizes.part.to_string());
+        }
+    }
+    put(names::KEY_ID, public.key_id().to_owned());
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fresh_cipher_of_each_format_has_a_start_of_the_sdk_shape() {
+        for format in [Format::Seed, Format::Sdk, Format::Dual] {
+            let cipher = fresh_cipher(format);
+            assert_eq!(cipher.start().to_be_bytes()[8..12], [0; 4], "{format}");
+            assert!(!cipher.start().is_zero(), "{format}");
+            let derived = CounterStart::derive(cipher.key()) == Some(cipher.start());
+            assert_eq!(derived, format != Format::Sdk, "{format}");
+        }
+    }
+}
