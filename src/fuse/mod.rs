@@ -1,1 +1,4 @@
 //! Kernel requests in, replies out.
+
+pub mod mount_table;
+pub mod session;

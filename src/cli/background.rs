@@ -1,0 +1,157 @@
+//! Going to the background, and telling the shell how it went.
+//!
+//! The parent starts its own binary again with `--report` and waits for one line on the child's stdout:
+//! `ready`, or the exit code and the message. No fork without exec: the child has one thread of its own
+//! making, and every key and nonce is drawn after it began. The child keeps the terminal until it is ready,
+//! because it may have to ask for a passphrase there; then it leaves the session and lets go of its stdio.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::error::{Error, Result};
+use super::exit::Code;
+
+/// The hidden option that makes a mount report to the process that started it.
+pub const REPORT_OPTION: &str = "--report";
+
+/// Starts this program again with the same arguments, in the background. Returns when the mount serves.
+///
+/// # Errors
+/// The error of the child, as it reported it.
+pub fn start() -> Result<()> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut command = Command::new(this_program()?);
+    command.arg0(name).args(arguments);
+    start_command(command)
+}
+
+/// The program that runs, even if its file has been replaced meanwhile.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn this_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe().map_err(|error| {
+        Error::new(
+            Code::Failure,
+            format!("cannot find this program to start it in the background: {error}"),
+        )
+    })
+}
+
+/// As [`start`], with a command of the caller's.
+///
+/// # Errors
+/// The error of the child, as it reported it.
+pub fn start_command(mut command: Command) -> Result<()> {
+    let mut child = command
+        .arg(REPORT_OPTION)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| {
+            Error::new(
+                Code::Failure,
+                format!("cannot start the background process: {error}"),
+            )
+        })?;
+    let report = child.stdout.take().expect("stdout was asked for as a pipe");
+    let mut line = String::new();
+    // Ends when the child reports or dies; everything the child does before has its own deadline.
+    let _ = BufReader::new(report).read_line(&mut line);
+    if line == "ready\n" {
+        return Ok(());
+    }
+    let status = child.wait();
+    match line.trim_end().split_once(' ') {
+        Some((number, message)) if number.parse::<u8>().is_ok() => {
+            let code = Code::from_number(number.parse().unwrap_or(1));
+            Err(Error::new(code, message))
+        }
+        _ => Err(Error::new(
+            Code::DaemonDied,
+            format!(
+                "the background process ended without a report ({}): run the mount with --foreground --verbose to see why",
+                status.map_or_else(|error| error.to_string(), |status| status.to_string())
+            ),
+        )),
+    }
+}
+
+/// The child's end.
+pub struct Report {
+    sent: bool,
+    inherited: Vec<RawFd>,
+}
+
+impl Report {
+    /// Called before the process has opened anything: what is open beside stdio then came from outside.
+    pub fn new() -> Report {
+        let mut inherited: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+            .map(|folder| {
+                folder
+                    .flatten()
+                    .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                    .filter(|fd| *fd > 2)
+                    .collect()
+            })
+            .unwrap_or_default();
+        // One of them was the folder's own, which is closed by now: its number will be used again.
+        inherited.retain(|fd| {
+            std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
+        });
+        Report {
+            sent: false,
+            inherited,
+        }
+    }
+
+    /// Lets go of descriptors the daemon was started with: somebody may wait for their other end, or for
+    /// the lock on them. After the secrets are read, for one of them may be the passphrase file.
+    pub fn close_inherited(&mut self) {
+        for fd in self.inherited.drain(..) {
+            // Open since before the process began, so nothing in it owns them.
+            let _ = nix::unistd::close(fd);
+        }
+    }
+
+    /// Leaves the session and the terminal, and tells the parent that the mount serves.
+    ///
+    /// # Errors
+    /// /dev/null cannot be opened.
+    pub fn ready(&mut self) -> Result<()> {
+        let failed = |what: &str, error: std::io::Error| {
+            Error::new(Code::Failure, format!("cannot {what}: {error}"))
+        };
+        // Fails only for the leader of a process group, which a child just started is not.
+        nix::unistd::setsid()
+            .map_err(|error| failed("leave the terminal's session", error.into()))?;
+        let null = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .map_err(|error| failed("open /dev/null", error))?;
+        nix::unistd::dup2_stdin(&null).map_err(|error| failed("close stdin", error.into()))?;
+        nix::unistd::dup2_stderr(&null).map_err(|error| failed("close stderr", error.into()))?;
+        self.send("ready\n");
+        // The parent's read ends here at the latest.
+        nix::unistd::dup2_stdout(&null).map_err(|error| failed("close stdout", error.into()))
+    }
+
+    /// Tells the parent why the mount does not serve. Nothing after [`Self::ready`]: nobody listens.
+    pub fn failed(&mut self, error: &Error) {
+        self.send(&format!("{} {error}\n", error.code().number()));
+    }
+
+    fn send(&mut self, line: &str) {
+        if !self.sent {
+            self.sent = true;
+            let mut stdout = std::io::stdout();
+            // A parent that was killed does not keep the mount from serving.
+            let _ = stdout.write_all(line.as_bytes());
+            let _ = stdout.flush();
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Flags and environment, merged once into settings that are checked. Nothing below imports this file:
+//! it fills in the settings of every part.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use super::exit::Code;
+use super::options::MountOptions;
+use super::source::Source;
+use crate::fuse::session;
+
+/// Below this the fixed reserves alone would not fit.
+const SMALLEST_MEMORY_LIMIT: u64 = 16 << 20;
+
+/// A mount, checked as far as that goes without reading a secret or asking the service.
+#[derive(Debug)]
+pub struct MountConfig {
+    pub source: Source,
+    /// Canonical, empty, and nothing is mounted on it.
+    pub mountpoint: PathBuf,
+    pub private_keys: Vec<PathBuf>,
+    pub public_key: Option<PathBuf>,
+    pub writing_key: Option<PathBuf>,
+    pub cache_dir: PathBuf,
+    pub log_file: Option<PathBuf>,
+    pub embedded_server: Option<PathBuf>,
+    /// As typed: values that need no more than clap's own checks.
+    pub options: MountOptions,
+}
+
+impl MountConfig {
+    /// Makes every path absolute, for the daemon leaves the working directory.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new(options: MountOptions) -> Result<MountConfig> {
+        let usage = |message: String| Error::new(Code::Usage, message);
+        let source =
+            Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
+        if options.tuning.memory_limit < SMALLEST_MEMORY_LIMIT {
+            return Err(usage("--memory-limit is too small: at least 16M".to_owned()));
+        }
+        for prefix in &options.keys.allow_plaintext {
+            if prefix.starts_with('/') || prefix.is_empty() {
+                return Err(usage(format!(
+                    "--allow-plaintext {prefix:?}: expected a prefix inside the mount, like public/"
+                )));
+            }
+        }
+        let keys = &options.keys;
+        if keys.private_key.is_empty() && keys.public_key.is_none() && keys.writing_key.is_none() {
+            return Err(Error::new(
+                Code::KeyMissing,
+                "no key: name one with --private-key FILE (make one with: ossvault keygen FILE)",
+            ));
+        }
+        let mountpoint = session::prepare(&options.mountpoint)?;
+        let config = MountConfig {
+            mountpoint,
+            private_keys: options
+                .keys
+                .private_key
+                .iter()
+                .map(|path| absolute(path))
+                .collect::<Result<_>>()?,
+            public_key: options.keys.public_key.as_deref().map(absolute).transpose()?,
+            writing_key: options.keys.writing_key.as_deref().map(absolute).transpose()?,
+            cache_dir: match &options.tuning.cache_dir {
+                Some(folder) => absolute(folder)?,
+                None => default_cache_dir(
+                    nix::unistd::geteuid().is_root(),
+                    |name| std::env::var_os(name).map(PathBuf::from),
+                )?,
+            },
+            log_file: options.log_file.as_deref().map(absolute).transpose()?,
+            embedded_server: options
+                .hidden
+                .embedded_server
+                .as_deref()
+                .map(absolute)
+                .transpose()?,
+            source,
+            options,
+        };
+        config.check_overlaps()?;
+        Ok(config)
+    }
+
+    /// The daemon must never touch its own mount: a request of its own would wait for itself.
+    fn check_overlaps(&self) -> Result<()> {
+        let mut used: Vec<(&str, &Path)> = vec![("the cache directory", &self.cache_dir)];
+        if let Source::File { folder, .. } = &self.source {
+            used.push(("the source folder", folder));
+        }
+        if let Some(folder) = &self.embedded_server {
+            used.push(("the server's folder", folder));
+        }
+        if let Some(file) = &self.log_file {
+            used.push(("the log file", file));
+        }
+        let keys = self.private_keys.iter();
+        for file in keys.chain(&self.public_key).chain(&self.writing_key) {
+            used.push(("the key file", file));
+        }
+        if let Some(file) = &self.options.keys.passphrase.passphrase_file {
+            used.push(("the passphrase file", file));
+        }
+        for (what, path) in used {
+            let real = resolve(path);
+            let relation = if real.starts_with(&self.mountpoint) {
+                "lies inside"
+            } else if self.mountpoint.starts_with(&real) {
+                "contains"
+            } else {
+                continue;
+            };
+            return Err(Error::new(
+                Code::Overlap,
+                format!(
+                    "{what} {} {relation} the mount point {}: the mount would wait for itself; choose another place",
+                    path.display(),
+                    self.mountpoint.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Creates the cache directory, for this user's eyes only.
+    ///
+    /// # Errors
+    /// [`Code::Local`].
+    pub fn create_cache_dir(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.cache_dir)
+            .map_err(|error| {
+                Error::new(
+                    Code::Local,
+                    format!(
+                        "cannot create the cache directory {}: {error}; name another one with --cache-dir",
+                        self.cache_dir.display()
+                    ),
+                )
+            })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| {
+        Error::new(Code::Usage, format!("{:?} is no path: {error}", path.display()))
+    })
+}
+
+/// The path with its links resolved as far as it exists; what does not exist yet cannot be a link.
+fn resolve(path: &Path) -> PathBuf {
+    for ancestor in path.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            let rest = path
+                .strip_prefix(ancestor)
+                .expect("an ancestor is a prefix of its path");
+            // Joining an empty path would add a slash.
+            return real.join(rest).components().collect();
+        }
+    }
+    path.to_owned()
+}
+
+/// Root's cache is the machine's; everybody else has one at home.
+fn default_cache_dir(
+    root: bool,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    if let Some(folder) = absolute("XDG_CACHE_HOME") {
+        return Ok(folder.join("ossvault"));
+    }
+    if root {
+        return Ok(PathBuf::from("/var/cache/ossvault"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".cache/ossvault")),
+        None => Err(Error::new(
+            Code::Local,
+            "no place for the cache: neither XDG_CACHE_HOME nor HOME is set; name one with --cache-dir",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: MountOptions,
+    }
+
+    fn config(folder: &Path, arguments: &[&str]) -> Result<MountConfig> {
+        let mountpoint = folder.join("mnt");
+        std::fs::create_dir_all(&mountpoint).unwrap();
+        let line = ["mount", arguments[0], mountpoint.to_str().unwrap()]
+            .into_iter()
+            .chain(arguments[1..].iter().copied());
+        MountConfig::new(Line::try_parse_from(line).unwrap().options)
+    }
+
+    #[test]
+    fn what_the_daemon_uses_may_not_lie_in_its_mount_nor_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink(root.join("mnt"), root.join("link")).unwrap();
+        let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+        let key = ["--private-key", "/k"];
+        for (arguments, refused) in [
+            (vec!["oss://bucket".to_owned()], false),
+            (vec![format!("file://{}", at("store"))], false),
+            (vec![format!("file://{}", at("mnt/store"))], true),
+            (vec![format!("file://{}", at(""))], true),
+            (vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt/a/b")], true),
+            (vec!["oss://bucket".into(), "--cache-dir".into(), at("link/new")], true),
+            (vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt2")], false),
+            (vec!["oss://bucket".into(), "--log-file".into(), at("mnt/log")], true),
+            (vec!["oss://bucket".into(), "--public-key".into(), at("mnt/k")], true),
+        ] {
+            let mut line: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            line.extend(key);
+            if !line.contains(&"--cache-dir") {
+                line.extend(["--cache-dir", "/nonexistent/cache"]);
+            }
+            let code = config(&root, &line).map_err(|error| error.code());
+            assert_eq!(code.err(), refused.then_some(Code::Overlap), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_cache_is_where_caches_are() {
+        let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/a"));
+        let xdg = |name: &str| (name == "XDG_CACHE_HOME").then(|| PathBuf::from("/x"));
+        assert_eq!(
+            default_cache_dir(false, home).unwrap(),
+            Path::new("/home/a/.cache/ossvault")
+        );
+        assert_eq!(
+            default_cache_dir(true, home).unwrap(),
+            Path::new("/var/cache/ossvault")
+        );
+        assert_eq!(
+            default_cache_dir(true, xdg).unwrap(),
+            Path::new("/x/ossvault")
+        );
+        assert!(default_cache_dir(false, |_| None).is_err());
+    }
+}

@@ -1,0 +1,270 @@
+//! How `umount` learns what became of a mount: a file that the daemon holds locked while it lives, and in
+//! which it leaves its result when it ends.
+//!
+//! The lock cannot outlive the daemon, however it dies, and cannot be taken by a process that inherits its
+//! pid. Whoever waits opens the file before unmounting, waits for the lock, and then reads the result. A
+//! daemon that ended well removes the file; one that could not upload everything leaves it for the next
+//! `umount` to tell.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::error::{Error, Result, one_line};
+use super::exit::Code;
+
+/// How often a waiter looks whether the lock is free: quicker than a person notices.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The daemon's end: locked until dropped.
+pub struct DaemonFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl DaemonFile {
+    /// # Errors
+    /// No folder for such files can be used.
+    pub fn create(mountpoint: &Path, source: &str) -> Result<DaemonFile> {
+        let uid = nix::unistd::geteuid().as_raw();
+        let folder = folders(uid)
+            .into_iter()
+            .find(|folder| usable(folder, uid))
+            .ok_or_else(|| {
+                Error::new(
+                    Code::Local,
+                    "no folder for the mount's state: set XDG_RUNTIME_DIR to a directory of yours",
+                )
+            })?;
+        DaemonFile::create_in(&folder, mountpoint, source)
+    }
+
+    fn create_in(folder: &Path, mountpoint: &Path, source: &str) -> Result<DaemonFile> {
+        let path = folder.join(name(mountpoint));
+        // Written and locked under another name first: the name never shows an unlocked file of a live
+        // daemon, and somebody still waiting on an older file of this name is left alone.
+        let fresh = folder.join(format!("{}.{}", name(mountpoint), std::process::id()));
+        let make = || -> std::io::Result<File> {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
+            file.try_lock().map_err(|_| {
+                std::io::Error::other("a file that was just made is locked by somebody else")
+            })?;
+            writeln!(
+                file,
+                "pid {}\nmountpoint {}\nsource {}",
+                std::process::id(),
+                one_line(&mountpoint.to_string_lossy()),
+                one_line(source)
+            )?;
+            std::fs::rename(&fresh, &path)?;
+            Ok(file)
+        };
+        let file = make().map_err(|error| {
+            Error::new(
+                Code::Local,
+                format!("cannot write the mount's state to {}: {error}", path.display()),
+            )
+        })?;
+        Ok(DaemonFile { path, file })
+    }
+
+    /// Leaves the result for whoever waits, and lets go.
+    pub fn finish(mut self, result: &Result<()>) {
+        let line = match result {
+            Ok(()) => "exit 0\n".to_owned(),
+            Err(error) => format!("exit {} {error}\n", error.code().number()),
+        };
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            log::warn!("cannot record the result of the mount: {error}");
+        }
+        if result.is_ok() {
+            remove(&self.path, &self.file);
+        }
+    }
+}
+
+/// The waiter's end.
+pub struct Waiter {
+    path: PathBuf,
+    file: File,
+}
+
+impl Waiter {
+    /// The state of the mount on `mountpoint`, run by `owner`; none if there is or was no such mount.
+    pub fn open(mountpoint: &Path, owner: u32) -> Option<Waiter> {
+        folders(owner)
+            .into_iter()
+            .find_map(|folder| Waiter::open_in(&folder, mountpoint, owner))
+    }
+
+    fn open_in(folder: &Path, mountpoint: &Path, owner: u32) -> Option<Waiter> {
+        let path = folder.join(name(mountpoint));
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(&path)
+            .ok()?;
+        // In /tmp anybody could have left such a file.
+        let metadata = file.metadata().ok()?;
+        (metadata.is_file() && metadata.uid() == owner).then_some(Waiter { path, file })
+    }
+
+    /// True while the daemon lives.
+    pub fn is_running(&self) -> bool {
+        match self.file.try_lock_shared() {
+            Ok(()) => {
+                let _ = self.file.unlock();
+                false
+            }
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Error(_)) => false,
+        }
+    }
+
+    /// Waits until the daemon has ended, calling `still_waiting` about once a second with the seconds
+    /// waited, and returns how it ended. There is no deadline: the daemon's own calls have theirs, and
+    /// giving up here would report as done what is not.
+    ///
+    /// # Errors
+    /// What the daemon reported, or [`Code::DaemonDied`].
+    pub fn wait(mut self, mut still_waiting: impl FnMut(u64)) -> Result<()> {
+        let started = std::time::Instant::now();
+        let mut told = 0;
+        while self.is_running() {
+            std::thread::sleep(POLL);
+            let seconds = started.elapsed().as_secs();
+            if seconds > told {
+                told = seconds;
+                still_waiting(seconds);
+            }
+        }
+        let mut text = String::new();
+        let read = self.file.read_to_string(&mut text);
+        let result = text.lines().find_map(|line| line.strip_prefix("exit "));
+        // Told once: the next mount or umount starts afresh.
+        remove(&self.path, &self.file);
+        match result.map(|result| result.split_once(' ').unwrap_or((result, ""))) {
+            Some(("0", _)) if read.is_ok() => Ok(()),
+            Some((number, message)) => Err(Error::new(
+                Code::from_number(number.parse().unwrap_or(1)),
+                message,
+            )),
+            None => Err(Error::new(
+                Code::DaemonDied,
+                "the mount's daemon died without a report: files that were not closed yet may be lost",
+            )),
+        }
+    }
+}
+
+/// Removes `path` if it still names `file`: a new mount on the same directory may have taken it over.
+fn remove(path: &Path, file: &File) {
+    if let (Ok(there), Ok(here)) = (std::fs::symlink_metadata(path), file.metadata())
+        && (there.dev(), there.ino()) == (here.dev(), here.ino())
+    {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn name(mountpoint: &Path) -> String {
+    let hash = Sha256::digest(mountpoint.as_os_str().as_bytes());
+    let hex: String = hash[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("mount-{hex}")
+}
+
+/// Where the daemons of a user keep such files, best first. The same list for the daemon and the waiter,
+/// who may run in another session or be root.
+fn folders(uid: u32) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    if uid == 0 {
+        folders.push(PathBuf::from("/run/ossvault"));
+    } else {
+        if uid == nix::unistd::geteuid().as_raw()
+            && let Some(folder) = std::env::var_os("XDG_RUNTIME_DIR")
+        {
+            folders.push(PathBuf::from(folder).join("ossvault"));
+        }
+        folders.push(PathBuf::from(format!("/run/user/{uid}/ossvault")));
+    }
+    folders.push(PathBuf::from(format!("/tmp/ossvault-{uid}")));
+    folders
+}
+
+/// Creates the folder; true if it is this user's and nobody else may write in it.
+fn usable(folder: &Path, uid: u32) -> bool {
+    let _ = DirBuilder::new().mode(0o700).create(folder);
+    std::fs::symlink_metadata(folder).is_ok_and(|metadata| {
+        metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid() -> u32 {
+        nix::unistd::geteuid().as_raw()
+    }
+
+    #[test]
+    fn a_waiter_hears_how_the_daemon_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let mountpoint = Path::new("/mnt/a");
+        let waiter = || Waiter::open_in(folder.path(), mountpoint, uid());
+        assert!(waiter().is_none());
+
+        for result in [
+            Ok(()),
+            Err(Error::new(Code::Unsaved, "not uploaded: a, b\nc")),
+        ] {
+            let daemon = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();
+            let waiter = waiter().unwrap();
+            assert!(waiter.is_running());
+            daemon.finish(&result);
+            assert!(!waiter.is_running());
+            match (waiter.wait(|_| ()), result) {
+                (Ok(()), Ok(())) => (),
+                (Err(heard), Err(said)) => {
+                    assert_eq!(heard.code(), said.code());
+                    assert_eq!(heard.to_string(), "not uploaded: a, b\\nc");
+                }
+                (heard, said) => panic!("{heard:?} is not {said:?}"),
+            }
+        }
+        assert!(waiter().is_none(), "nothing is left behind");
+    }
+
+    #[test]
+    fn a_daemon_that_dies_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mountpoint = Path::new("/mnt/a");
+        let daemon = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();
+        let waiter = Waiter::open_in(folder.path(), mountpoint, uid()).unwrap();
+        drop(daemon);
+        assert_eq!(waiter.wait(|_| ()).unwrap_err().code(), Code::DaemonDied);
+    }
+
+    #[test]
+    fn a_new_daemon_does_not_disturb_who_waits_for_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mountpoint = Path::new("/mnt/a");
+        let old = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();
+        let waits_for_old = Waiter::open_in(folder.path(), mountpoint, uid()).unwrap();
+        let _new = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();
+        old.finish(&Ok(()));
+        assert!(!waits_for_old.is_running());
+        let waits_for_new = Waiter::open_in(folder.path(), mountpoint, uid()).unwrap();
+        assert!(waits_for_new.is_running());
+    }
+}

@@ -1,0 +1,108 @@
+//! What a command says when it cannot go on: one line that names the thing, what was tried and what to
+//! do, and the exit code that goes with it.
+
+use std::error::Error as _;
+use std::fmt;
+
+use super::exit::Code;
+use crate::fuse::session;
+
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    message: String,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// `message` becomes one line: line breaks and control characters, which server messages and file
+    /// names may hold, are escaped when it is shown.
+    pub fn new(code: Code, message: impl Into<String>) -> Error {
+        Error {
+            code,
+            message: message.into(),
+        }
+    }
+
+    pub fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&one_line(&self.message))
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Escapes what would break a line or move a terminal's cursor; leaves letters of every script alone.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.trim_end().chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
+}
+
+/// An error and its causes, `a: b: c`. A cause that its parent's text already ends with is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl From<session::Error> for Error {
+    fn from(error: session::Error) -> Error {
+        use session::Error as Session;
+        let code = match &error {
+            Session::MountPointMissing(_)
+            | Session::MountPointNotDirectory(_)
+            | Session::MountPointNotEmpty(_)
+            | Session::MountPointUnusable(..) => Code::MountPoint,
+            Session::AlreadyMounted { .. } => Code::AlreadyMounted,
+            Session::NoFuse(_) => Code::NoFuse,
+            Session::NoFusermount => Code::NoFusermount,
+            Session::NotMounted(_) => Code::NotMounted,
+            Session::Busy(_) => Code::Busy,
+            Session::AllowOtherForbidden | Session::Refused(..) => Code::MountRefused,
+            Session::Io(_) => Code::Failure,
+        };
+        let mut message = error.to_string();
+        if let Some(cause) = error.source() {
+            message = format!("{message}: {}", chain(cause));
+        }
+        Error::new(code, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        let error = Error::new(
+            Code::Failure,
+            "the server said \"\u{1b}[31mno\r\nreally\": 桶\n",
+        );
+        assert_eq!(
+            error.to_string(),
+            "the server said \"\\u{1b}[31mno\\r\\nreally\": 桶"
+        );
+    }
+}

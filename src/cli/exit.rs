@@ -1,0 +1,125 @@
+//! The numbers the program ends with. Scripts act on them: a number keeps its meaning for ever, and one
+//! that falls out of use is not given to anything else. README.md and docs/semantics.md list them.
+
+/// Why the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    Success = 0,
+    /// Something this table has no word for; the message says what.
+    Failure = 1,
+    /// The command line or the environment makes no sense.
+    Usage = 2,
+
+    /// The mount point is missing, not a directory, not empty, or not ours to use.
+    MountPoint = 10,
+    AlreadyMounted = 11,
+    /// The kernel offers no FUSE: /dev/fuse is missing or refused.
+    NoFuse = 12,
+    /// An ordinary user mounts through fusermount3, and it is not installed.
+    NoFusermount = 13,
+    NotMounted = 14,
+    /// The mount is in use and cannot be taken down.
+    Busy = 15,
+    /// A file or folder the daemon itself uses lies inside its mount point, or the reverse.
+    Overlap = 16,
+    /// mount(2) or fusermount3 refused.
+    MountRefused = 17,
+
+    KeyMissing = 20,
+    /// Others can read the private key, or change the public one.
+    KeyPermissions = 21,
+    /// Not a key, of a kind we cannot use, or too small.
+    KeyInvalid = 22,
+    /// The public key does not belong to the private one, or the pair fails its proof.
+    KeyMismatch = 23,
+    /// No passphrase where one is needed, or a wrong one.
+    Passphrase = 24,
+    /// `keygen` never overwrites.
+    Exists = 25,
+
+    NoSuchBucket = 30,
+    /// Wrong endpoint or region, or plain http where it is not allowed.
+    Endpoint = 31,
+    /// None given, or the service refused them.
+    Credentials = 32,
+    /// This machine's clock and the service's differ too much.
+    Clock = 33,
+    Unreachable = 34,
+    /// The folder of a `file://` source cannot be used as a bucket.
+    Store = 35,
+
+    /// The mount ended, and not everything written to it reached the bucket.
+    Unsaved = 40,
+    /// The background process died without a report.
+    DaemonDied = 41,
+    /// The cache directory or the log file cannot be used.
+    Local = 42,
+
+    /// `demo`: what was read back is not what was written.
+    DemoFailed = 50,
+}
+
+impl Code {
+    const ALL: [Code; 27] = [
+        Code::Success,
+        Code::Failure,
+        Code::Usage,
+        Code::MountPoint,
+        Code::AlreadyMounted,
+        Code::NoFuse,
+        Code::NoFusermount,
+        Code::NotMounted,
+        Code::Busy,
+        Code::Overlap,
+        Code::MountRefused,
+        Code::KeyMissing,
+        Code::KeyPermissions,
+        Code::KeyInvalid,
+        Code::KeyMismatch,
+        Code::Passphrase,
+        Code::Exists,
+        Code::NoSuchBucket,
+        Code::Endpoint,
+        Code::Credentials,
+        Code::Clock,
+        Code::Unreachable,
+        Code::Store,
+        Code::Unsaved,
+        Code::DaemonDied,
+        Code::Local,
+        Code::DemoFailed,
+    ];
+
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// From a number another process of ours reported; [`Code::Failure`] for one we do not know.
+    pub fn from_number(number: u8) -> Code {
+        Self::ALL
+            .into_iter()
+            .find(|code| code.number() == number)
+            .unwrap_or(Code::Failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_in_the_readme_and_means_one_thing() {
+        let readme = include_str!("../../README.md");
+        let mut seen = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            let number = code.number();
+            assert!(seen.insert(number), "{code:?} shares its number");
+            assert_eq!(Code::from_number(number), code);
+            assert!(
+                readme.contains(&format!("| {number} |")),
+                "{code:?} ({number}) is not in README.md"
+            );
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! `ossvault keygen`: a new key pair in two files.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use super::exit::Code;
+use super::secrets::{self, PassphraseArgs};
+use crate::crypto::key_file;
+use crate::crypto::key_pair::KeyPair;
+
+/// Make a key pair: PATH is the private key, PATH.pub the public one
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    pub path: PathBuf,
+    /// The key's size
+    #[arg(long, default_value_t = 3072, value_parser = parse_bits)]
+    pub bits: usize,
+    /// Write the private key unprotected: who reads the file reads the bucket
+    #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_command"])]
+    pub no_passphrase: bool,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+}
+
+fn parse_bits(text: &str) -> std::result::Result<usize, String> {
+    match text {
+        "2048" => Ok(2048),
+        "3072" => Ok(3072),
+        "4096" => Ok(4096),
+        _ => Err("expected 2048, 3072 or 4096".to_owned()),
+    }
+}
+
+/// # Errors
+/// A file of that name exists, there is no passphrase, or the files cannot be written.
+pub fn run(args: &Args) -> Result<()> {
+    secrets::close_process();
+    // Before anybody types a passphrase; writing the files checks again, without a gap.
+    for path in [args.path.clone(), key_file::public_path(&args.path)] {
+        if path.symlink_metadata().is_ok() {
+            return Err(key_file::KeyFileError::Exists(path).into());
+        }
+    }
+    let passphrase = if args.no_passphrase {
+        None
+    } else {
+        let chosen = args.passphrase.choose(&args.path)?;
+        Some(chosen.ok_or_else(|| {
+            Error::new(
+                Code::Passphrase,
+                "no passphrase, and no terminal to ask for one at: use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or say --no-passphrase",
+            )
+        })?)
+    };
+    let fingerprint = generate(
+        &args.path,
+        args.bits,
+        passphrase.as_ref().map(|passphrase| passphrase.as_str()),
+    )?;
+    println!("private key: {}", args.path.display());
+    println!(
+        "public key:  {}",
+        key_file::public_path(&args.path).display()
+    );
+    println!("fingerprint: {fingerprint}");
+    println!("Back the private key up now: without it, nothing written with it can ever be read again.");
+    Ok(())
+}
+
+/// Makes a pair, proves it, writes it, and returns its fingerprint.
+///
+/// # Errors
+/// As [`run`].
+pub fn generate(path: &Path, bits: usize, passphrase: Option<&str>) -> Result<String> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Error::new(
+            Code::KeyInvalid,
+            format!("cannot make a key of {bits} bits: {error}"),
+        )
+    };
+    let pair = KeyPair::generate(bits).map_err(|error| failed(&error))?;
+    pair.prove().map_err(|error| failed(&error))?;
+    key_file::write_new(path, &pair, passphrase)?;
+    Ok(pair.public().fingerprint().to_owned())
+}

@@ -1,0 +1,302 @@
+//! `ossvault mount`: the parts put together, served until somebody unmounts or asks the daemon to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::background::{self, Report};
+use super::config::MountConfig;
+use super::core::{Adapter, Filesystem, Settings, Unsaved};
+use super::daemon_file::DaemonFile;
+use super::error::{self, Error, Result};
+use super::exit::Code;
+use super::options::MountOptions;
+use super::source::Source;
+use super::{keys, logging, parts, secrets};
+use crate::fuse::session::{self, Mounted};
+
+/// Mount a bucket as an encrypted directory
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Credentials come from the environment: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for temporary ones, \
+OSS_SESSION_TOKEN.")]
+pub struct Args {
+    #[command(flatten)]
+    options: MountOptions,
+}
+
+/// How long the runtime may take to end what is no longer waited for.
+const RUNTIME_END: Duration = Duration::from_secs(2);
+
+/// How many names of unsaved files fit in one line; the log has all of them.
+const NAMES_IN_MESSAGE: usize = 10;
+
+/// Goes to the background unless told otherwise; returns when the mount serves, or in the foreground when
+/// it has ended.
+///
+/// # Errors
+/// Why the mount does not serve, or did not end well.
+pub fn run(args: Args) -> Result<()> {
+    let options = args.options;
+    if !options.foreground && !options.hidden.report {
+        return background::start();
+    }
+    let mut report = options.hidden.report.then(Report::new);
+    let logger = logging::start(options.verbose);
+    let result = start(options, &logger, report.as_mut())
+        .and_then(|daemon| daemon.serve(&logger, report.as_mut()));
+    match (&mut report, result) {
+        // The parent shows it, or the log has it: nobody reads this process's stderr.
+        (Some(report), Err(error)) => {
+            report.failed(&error);
+            std::process::exit(error.code().number().into());
+        }
+        (_, result) => result,
+    }
+}
+
+/// A mount that serves.
+struct Daemon {
+    config: MountConfig,
+    runtime: Runtime,
+    filesystem: Arc<Filesystem>,
+    mounted: Mounted,
+    /// Lives as long as the mount; none unless the demo asked for it.
+    server: Option<parts::EmbeddedServer>,
+}
+
+/// Everything that can fail does so here, in an order that asks for a passphrase only when the rest of the
+/// command line makes sense, and mounts only what works.
+fn start(
+    options: MountOptions,
+    logger: &logging::Logger,
+    report: Option<&mut Report>,
+) -> Result<Daemon> {
+    secrets::close_process();
+    let config = MountConfig::new(options)?;
+    config.create_cache_dir()?;
+    if let Some(path) = &config.log_file {
+        logger.to_file(path)?;
+    }
+    let cannot_run = |error: std::io::Error| {
+        Error::new(Code::Failure, format!("cannot start the runtime: {error}"))
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(cannot_run)?;
+    // What is relative has been made absolute; from here on the daemon keeps no directory busy.
+    std::env::set_current_dir("/").map_err(cannot_run)?;
+
+    let key_ring = keys::open(&config)?;
+    if let Some(report) = report {
+        report.close_inherited();
+    }
+    let server = match &config.embedded_server {
+        Some(folder) => Some(runtime.block_on(parts::start_server(folder))?),
+        None => None,
+    };
+    let store = parts::open_store(&config, server.as_ref())?;
+    let bucket = parts::encrypted_bucket(store, key_ring, &config);
+    let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, &config);
+    let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
+        .map_err(|error| explain(&error))?;
+    runtime
+        .block_on(filesystem.start())
+        .map_err(|error| explain(&error))?;
+    let mounted = session::mount(
+        Adapter::new(filesystem.clone(), runtime.handle().clone()),
+        &config.mountpoint,
+        &session::Options {
+            source: config.source.to_string(),
+            read_only: config.options.read_only,
+            allow_other: config.options.access.allow_other,
+        },
+    )?;
+    logging::log_panics();
+    log::info!(
+        "{} is mounted on {}",
+        config.source,
+        config.mountpoint.display()
+    );
+    Ok(Daemon {
+        config,
+        runtime,
+        filesystem,
+        mounted,
+        server,
+    })
+}
+
+fn settings(config: &MountConfig) -> Settings {
+    let options = &config.options;
+    Settings {
+        prefix: config.source.prefix().to_owned(),
+        metadata_ttl: options.tuning.metadata_ttl,
+        dir_ttl: options.tuning.dir_ttl,
+        memory_limit: options.tuning.memory_limit,
+        cache_dir: config.cache_dir.clone(),
+        cache_limit: options.tuning.cache_limit.unwrap_or(u64::MAX),
+        read_only: options.read_only,
+        uid: options
+            .access
+            .uid
+            .unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
+        gid: options
+            .access
+            .gid
+            .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
+        file_mode: options.access.file_mode,
+        dir_mode: options.access.dir_mode,
+        // Where only one user can enter, a stored owner would lock that user out of their own files.
+        show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
+        rename_grace: options.tuning.rename_grace,
+        flush_after: options.tuning.flush_after,
+        timeout: options.service.timeout,
+        parallel: options.service.parallel.into(),
+        allow_plaintext: options.keys.allow_plaintext.clone(),
+    }
+}
+
+impl Daemon {
+    /// Returns when the mount has ended and everything that was written is uploaded.
+    fn serve(mut self, logger: &logging::Logger, report: Option<&mut Report>) -> Result<()> {
+        // From here on a failure must still take the mount down.
+        let file = match self.announce(logger, report) {
+            Ok(file) => file,
+            Err(error) => {
+                let _ = self.mounted.unmount();
+                return Err(error);
+            }
+        };
+        let result = self.wait();
+        if let Err(error) = &result {
+            log::error!("{error}");
+        }
+        file.finish(&result);
+        drop(self.server.take());
+        self.runtime.shutdown_timeout(RUNTIME_END);
+        result
+    }
+
+    fn announce(
+        &self,
+        logger: &logging::Logger,
+        report: Option<&mut Report>,
+    ) -> Result<DaemonFile> {
+        let file = DaemonFile::create(&self.config.mountpoint, &self.config.source.to_string())?;
+        if let Some(report) = report {
+            if self.config.log_file.is_none() {
+                logger.to_system();
+            }
+            report.ready()?;
+        }
+        Ok(file)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let Daemon {
+            runtime,
+            filesystem,
+            mounted,
+            ..
+        } = self;
+        runtime.block_on(async {
+            let mut asked = Asked::listen()?;
+            tokio::select! {
+                () = mounted.ended() => log::info!("unmounted from outside: uploading what is pending"),
+                name = asked.next() => {
+                    log::info!("{name}: uploading what is pending");
+                    // While the mount still serves: whoever reads or writes is not disturbed yet.
+                    let saved = asked.unless_twice(filesystem.shutdown()).await;
+                    let gone = mounted.unmount()?;
+                    if gone {
+                        mounted.ended().await;
+                    }
+                    saved?;
+                }
+            }
+            // What was written between the first upload and the end of the mount.
+            asked.unless_twice(filesystem.shutdown()).await
+        })
+    }
+}
+
+/// The signals that ask the daemon to end.
+struct Asked {
+    term: tokio::signal::unix::Signal,
+    int: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Asked {
+    fn listen() -> Result<Asked> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| {
+                Error::new(Code::Failure, format!("cannot listen for signals: {error}"))
+            })
+        };
+        Ok(Asked {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+
+    /// Every upload has its deadlines, but many may be pending: a second signal gives up on them.
+    async fn unless_twice(
+        &mut self,
+        saving: impl Future<Output = std::result::Result<(), Vec<Unsaved>>>,
+    ) -> Result<()> {
+        tokio::select! {
+            saved = saving => saved.map_err(|unsaved| not_saved(&unsaved)),
+            name = self.next() => Err(Error::new(
+                Code::Unsaved,
+                format!("{name} for the second time: ended before everything was uploaded"),
+            )),
+        }
+    }
+}
+
+fn not_saved(unsaved: &[Unsaved]) -> Error {
+    for file in unsaved {
+        log::error!("not uploaded: {file}");
+    }
+    let mut names: Vec<String> = unsaved
+        .iter()
+        .take(NAMES_IN_MESSAGE)
+        .map(|file| error::one_line(&file.to_string()))
+        .collect();
+    if unsaved.len() > NAMES_IN_MESSAGE {
+        names.push(format!("and {} more", unsaved.len() - NAMES_IN_MESSAGE));
+    }
+    Error::new(
+        Code::Unsaved,
+        format!("not uploaded, and lost: {}", names.join(", ")),
+    )
+}
+
+/// For messages about where the bucket is.
+impl MountConfig {
+    pub fn endpoint_for_messages(&self) -> String {
+        match &self.source {
+            Source::Oss { .. } => self
+                .options
+                .service
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| "the default endpoint".to_owned()),
+            Source::File { folder, .. } => folder.display().to_string(),
+        }
+    }
+}

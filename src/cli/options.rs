@@ -1,0 +1,154 @@
+//! The options of `mount`, as they are typed. `config` checks and completes them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::secrets::PassphraseArgs;
+use super::values;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct MountOptions {
+    /// What to mount: oss://bucket[/prefix], or file:///folder for a bucket kept in a folder
+    pub source: String,
+    /// An empty directory
+    pub mountpoint: PathBuf,
+
+    /// Mount only what lies under this prefix of the bucket
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Stay in the foreground and log to the terminal
+    #[arg(long, short = 'f')]
+    pub foreground: bool,
+    /// Refuse every change
+    #[arg(long)]
+    pub read_only: bool,
+    /// Log what happens; twice: what is asked of the service
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Append the log to this file instead of the system's log
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub keys: KeyOptions,
+    #[command(flatten)]
+    pub service: ServiceOptions,
+    #[command(flatten)]
+    pub tuning: TuningOptions,
+    #[command(flatten)]
+    pub access: AccessOptions,
+    #[command(flatten)]
+    pub hidden: HiddenOptions,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Keys")]
+pub struct KeyOptions {
+    /// A private key (PEM). The first one's public half encrypts what is written; all of them decrypt
+    #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
+    pub private_key: Vec<PathBuf>,
+    /// The public key to write with, of one of the private keys. Without any, the mount is write-only
+    #[arg(long, value_name = "FILE", env = "OSSVAULT_PUBLIC_KEY")]
+    pub public_key: Option<PathBuf>,
+    /// Write with this public key even though no private key given here opens what it encrypts
+    #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
+    pub writing_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// Use a private key that other users can read
+    #[arg(long)]
+    pub insecure_key_permissions: bool,
+    /// Serve unencrypted objects under this prefix, read-only (repeatable)
+    #[arg(long, value_name = "PREFIX")]
+    pub allow_plaintext: Vec<String>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Service")]
+pub struct ServiceOptions {
+    /// Where the bucket is: oss-cn-hangzhou.aliyuncs.com, or a URL
+    #[arg(long, env = "OSS_ENDPOINT")]
+    pub endpoint: Option<String>,
+    /// The bucket's region, like cn-hangzhou; read from a standard endpoint's name if not given
+    #[arg(long, env = "OSS_REGION")]
+    pub region: Option<String>,
+    /// Speak plain http to an endpoint that is not on this machine
+    #[arg(long)]
+    pub allow_http: bool,
+    /// Put the bucket's name in the path instead of the host name
+    #[arg(long, conflicts_with = "cname")]
+    pub path_style: bool,
+    /// The endpoint is a domain bound to the bucket
+    #[arg(long)]
+    pub cname: bool,
+    /// Sign requests with version 1, for services that know no version 4
+    #[arg(long)]
+    pub sign_v1: bool,
+    /// A call fails after this long without progress (seconds)
+    #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::positive_duration)]
+    pub timeout: Duration,
+    /// Requests in flight at most
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub parallel: u16,
+    /// file://: do not wait for the disk. Faster, and a power cut loses what was written last
+    #[arg(long)]
+    pub no_sync: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Memory, disk and freshness")]
+pub struct TuningOptions {
+    /// Memory for data and listings; the process stays below this plus 64M
+    #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = values::size)]
+    pub memory_limit: u64,
+    /// Where staged bytes go, encrypted, when memory is full [default: $XDG_CACHE_HOME/ossvault, or /var/cache/ossvault for root]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Disk space for staged bytes at most [default: what the disk has, less a reserve]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub cache_limit: Option<u64>,
+    /// How long what others change in files may go unseen (seconds)
+    #[arg(long, default_value = "1", value_name = "TIME", value_parser = values::duration)]
+    pub metadata_ttl: Duration,
+    /// The same for the existence of directories
+    #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::duration)]
+    pub dir_ttl: Duration,
+    /// Upload files that are kept open and changed for this long [default: at fsync and close only]
+    #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
+    pub flush_after: Option<Duration>,
+    /// How long the upload of a file under a tool's temporary name waits for its rename
+    #[arg(long, default_value = "5", value_name = "TIME", value_parser = values::duration)]
+    pub rename_grace: Duration,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Owners and permissions")]
+pub struct AccessOptions {
+    /// Let other users in (root's mounts always do)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Owner of files that store none [default: you]
+    #[arg(long)]
+    pub uid: Option<u32>,
+    /// Group of files that store none [default: yours]
+    #[arg(long)]
+    pub gid: Option<u32>,
+    /// Mode of files that store none
+    #[arg(long, default_value = "0644", value_name = "MODE", value_parser = values::mode)]
+    pub file_mode: u32,
+    /// Mode of directories that store none
+    #[arg(long, default_value = "0755", value_name = "MODE", value_parser = values::mode)]
+    pub dir_mode: u32,
+}
+
+/// Between our own processes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HiddenOptions {
+    /// Report to the parent process (see `background`).
+    #[arg(long, hide = true)]
+    pub report: bool,
+    /// Serve the buckets in this folder on loopback from this process, and mount from there: the demo's
+    /// server ends with its mount.
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub embedded_server: Option<PathBuf>,
+}

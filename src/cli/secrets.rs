@@ -1,0 +1,245 @@
+//! How secrets enter the process: it is closed to other eyes first, then passphrases are asked for.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
+use zeroize::Zeroizing;
+
+use super::error::{Error, Result};
+use super::exit::Code;
+
+/// Longer than any passphrase, short enough for a pipe that never ends.
+const LONGEST_PASSPHRASE: u64 = 4096;
+
+/// No core file, no debugger and no /proc/PID/mem for other processes of this user. Called before the
+/// first secret is read. A sandbox may forbid one of the two: that is worth a line, not a failure.
+pub fn close_process() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        log::warn!("cannot turn core files off: {error}");
+    }
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        log::warn!("cannot make the process undumpable: {error}");
+    }
+}
+
+/// Where a passphrase comes from, in the order of the fields, then `OSSVAULT_PASSPHRASE`, then the
+/// terminal. Never from an argument: those are visible to every user of the machine.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PassphraseArgs {
+    /// Read the private key's passphrase from the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_command")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Run this with sh and take the first line of its output as the passphrase
+    #[arg(long, value_name = "COMMAND")]
+    pub passphrase_command: Option<String>,
+}
+
+impl PassphraseArgs {
+    /// The passphrase of an existing key. `None`: there is no terminal to ask at, and nothing else was given.
+    ///
+    /// # Errors
+    /// A source that was named does not give a passphrase.
+    pub fn read(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
+        if let Some(passphrase) = self.without_asking()? {
+            return Ok(Some(passphrase));
+        }
+        let Some(mut terminal) = Terminal::open() else {
+            return Ok(None);
+        };
+        terminal
+            .ask(&format!("Passphrase for {}: ", key.display()))
+            .map(Some)
+    }
+
+    /// A passphrase for a new key: asked for twice, never empty. `None` as in [`Self::read`].
+    ///
+    /// # Errors
+    /// Empty, different the second time, or a source that was named does not give one.
+    pub fn choose(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
+        let passphrase = match self.without_asking()? {
+            Some(passphrase) => passphrase,
+            None => {
+                let Some(mut terminal) = Terminal::open() else {
+                    return Ok(None);
+                };
+                let first =
+                    terminal.ask(&format!("New passphrase for {}: ", key.display()))?;
+                if !first.is_empty() && *terminal.ask("The same again: ")? != *first {
+                    return Err(Error::new(
+                        Code::Passphrase,
+                        "the two passphrases differ: nothing was written, try again",
+                    ));
+                }
+                first
+            }
+        };
+        if passphrase.is_empty() {
+            return Err(Error::new(
+                Code::Passphrase,
+                "an empty passphrase protects nothing: choose one, or say --no-passphrase",
+            ));
+        }
+        Ok(Some(passphrase))
+    }
+
+    fn without_asking(&self) -> Result<Option<Zeroizing<String>>> {
+        if let Some(path) = &self.passphrase_file {
+            let file = File::open(path).map_err(|error| {
+                Error::new(
+                    Code::Passphrase,
+                    format!("cannot read the passphrase file {}: {error}", path.display()),
+                )
+            })?;
+            return first_line(file, &format!("the file {}", path.display())).map(Some);
+        }
+        if let Some(command) = &self.passphrase_command {
+            return run(command).map(Some);
+        }
+        match std::env::var("OSSVAULT_PASSPHRASE") {
+            Ok(passphrase) => Ok(Some(Zeroizing::new(passphrase))),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(Error::new(
+                Code::Passphrase,
+                "OSSVAULT_PASSPHRASE is not UTF-8",
+            )),
+        }
+    }
+}
+
+fn run(command: &str) -> Result<Zeroizing<String>> {
+    let failed = |reason: String| {
+        Error::new(
+            Code::Passphrase,
+            format!("--passphrase-command failed: {reason}"),
+        )
+    };
+    let mut child = Command::new("sh")
+        .arg("-c")
+        .arg(command)
+        .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let output = child.stdout.take().expect("stdout was asked for as a pipe");
+    let passphrase = first_line(output, "the command's output");
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    if !status.success() {
+        return Err(failed(status.to_string()));
+    }
+    passphrase
+}
+
+/// The first line, without its line break.
+fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<String>> {
+    let failed =
+        |reason: &str| Error::new(Code::Passphrase, format!("no passphrase in {name}: {reason}"));
+    // With its room reserved, the buffer is never moved: no copy is left behind unwiped.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PASSPHRASE as usize + 1));
+    source
+        .take(LONGEST_PASSPHRASE)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error.to_string()))?;
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match std::str::from_utf8(line) {
+        Ok("") => Err(failed("its first line is empty")),
+        Ok(line) => Ok(Zeroizing::new(line.to_owned())),
+        Err(_) => Err(failed("not UTF-8")),
+    }
+}
+
+/// The terminal the program was started from, whatever stdin and stdout are.
+struct Terminal(File);
+
+const INTERRUPT: u8 = 3;
+
+impl Terminal {
+    fn open() -> Option<Terminal> {
+        let file = File::options().read(true).write(true).open("/dev/tty");
+        file.ok().map(Terminal)
+    }
+
+    /// Asks without echo. Ctrl-C ends the line like Enter does and is an answer of its own: were it a
+    /// signal, it would leave the terminal without echo behind.
+    fn ask(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(
+                Code::Passphrase,
+                format!("cannot ask for the passphrase at the terminal: {error}"),
+            )
+        };
+        let before = termios::tcgetattr(&self.0).map_err(|error| failed(&error))?;
+        let mut silent = before.clone();
+        silent
+            .local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ISIG);
+        silent.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON);
+        silent.control_chars[SpecialCharacterIndices::VEOL as usize] = INTERRUPT;
+        let restore = RestoreTerminal(&self.0, before);
+        termios::tcsetattr(&self.0, SetArg::TCSAFLUSH, &silent).map_err(|error| failed(&error))?;
+
+        (&self.0)
+            .write_all(prompt.as_bytes())
+            .map_err(|error| failed(&error))?;
+        let mut line = Zeroizing::new(Vec::with_capacity(LONGEST_PASSPHRASE as usize));
+        let mut byte = Zeroizing::new([0u8]);
+        while line.len() < LONGEST_PASSPHRASE as usize {
+            let read = (&self.0).read(&mut *byte).map_err(|error| failed(&error))?;
+            match byte[0] {
+                _ if read == 0 => break,
+                b'\n' => break,
+                INTERRUPT => {
+                    drop(restore);
+                    let _ = (&self.0).write_all(b"\n");
+                    return Err(Error::new(
+                        Code::Passphrase,
+                        "interrupted at the passphrase: nothing was done",
+                    ));
+                }
+                byte => line.push(byte),
+            }
+        }
+        drop(restore);
+        let line = std::str::from_utf8(&line).map_err(|_| failed(&"it is not UTF-8"))?;
+        Ok(Zeroizing::new(line.to_owned()))
+    }
+}
+
+struct RestoreTerminal<'a>(&'a File, Termios);
+
+impl Drop for RestoreTerminal<'_> {
+    fn drop(&mut self) {
+        let _ = termios::tcsetattr(self.0, SetArg::TCSAFLUSH, &self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_the_first_line() {
+        for (text, passphrase) in [
+            (&b"secret"[..], Some("secret")),
+            (b"secret\n", Some("secret")),
+            (b"two words \r\nrest", Some("two words ")),
+            (b"", None),
+            (b"\nsecond", None),
+            (b"\xff\xfe\n", None),
+        ] {
+            let read = first_line(text, "a test").ok();
+            assert_eq!(read.as_ref().map(|p| p.as_str()), passphrase);
+        }
+    }
+
+    #[test]
+    fn a_command_that_fails_gives_no_passphrase() {
+        assert_eq!(run("echo word; echo more").unwrap().as_str(), "word");
+        assert!(run("echo word; exit 3").is_err());
+        assert!(run("true").is_err());
+    }
+}

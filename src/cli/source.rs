@@ -1,0 +1,173 @@
+//! What is mounted: `oss://bucket[/prefix]` or `file:///folder`.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A source as the command line names it; not looked up anywhere yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Oss {
+        bucket: String,
+        /// Empty, or ends with `/`.
+        prefix: String,
+    },
+    File {
+        /// Absolute.
+        folder: PathBuf,
+        /// Empty, or ends with `/`.
+        prefix: String,
+    },
+}
+
+impl Source {
+    /// `prefix` is the option of that name; `oss://` sources may carry it in the URL instead.
+    ///
+    /// # Errors
+    /// A sentence that says what was expected.
+    pub fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
+        let option = prefix.map(check_prefix).transpose()?;
+        if let Some(rest) = text.strip_prefix("oss://") {
+            let (bucket, in_url) = rest.split_once('/').unwrap_or((rest, ""));
+            check_bucket(bucket)?;
+            let in_url = check_prefix(in_url)?;
+            let prefix = match option {
+                Some(option) if in_url.is_empty() => option,
+                Some(_) => {
+                    return Err(format!(
+                        "{text} names a prefix and so does --prefix: give one of them"
+                    ));
+                }
+                None => in_url,
+            };
+            return Ok(Source::Oss {
+                bucket: bucket.to_owned(),
+                prefix,
+            });
+        }
+        if let Some(folder) = text.strip_prefix("file://") {
+            if !folder.starts_with('/') {
+                return Err(format!(
+                    "{text} does not name an absolute folder: write file:///the/folder"
+                ));
+            }
+            return Ok(Source::File {
+                folder: PathBuf::from(folder),
+                prefix: option.unwrap_or_default(),
+            });
+        }
+        Err(format!(
+            "{text:?} is no source: expected oss://bucket[/prefix] or file:///folder"
+        ))
+    }
+
+    pub fn prefix(&self) -> &str {
+        match self {
+            Source::Oss { prefix, .. } | Source::File { prefix, .. } => prefix,
+        }
+    }
+}
+
+/// As it is shown in messages and in the mount table.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Oss { bucket, prefix } if prefix.is_empty() => write!(f, "oss://{bucket}"),
+            Source::Oss { bucket, prefix } => {
+                write!(f, "oss://{bucket}/{}", prefix.trim_end_matches('/'))
+            }
+            Source::File { folder, prefix } if prefix.is_empty() => {
+                write!(f, "file://{}", folder.display())
+            }
+            Source::File { folder, prefix } => {
+                let prefix = prefix.trim_end_matches('/');
+                write!(f, "file://{}#{prefix}", folder.display())
+            }
+        }
+    }
+}
+
+/// The service's rule: 3 to 63 lower-case letters, digits and hyphens, no hyphen at either end.
+fn check_bucket(bucket: &str) -> Result<(), String> {
+    let valid = (3..=63).contains(&bucket.len())
+        && bucket
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !bucket.starts_with('-')
+        && !bucket.ends_with('-');
+    if valid {
+        Ok(())
+    } else {
+        Err(format!(
+            "{bucket:?} is no bucket name: 3 to 63 lower-case letters, digits and hyphens"
+        ))
+    }
+}
+
+/// Makes a prefix end with `/`. A prefix is the path of a directory, so it must be one a path can name.
+fn check_prefix(prefix: &str) -> Result<String, String> {
+    let path = prefix.strip_suffix('/').unwrap_or(prefix);
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    if path
+        .split('/')
+        .any(|name| matches!(name, "" | "." | "..") || name.contains('\0'))
+        || path.starts_with('\\')
+    {
+        return Err(format!(
+            "{prefix:?} is no prefix: expected the path of a directory in the bucket, like photos/2024"
+        ));
+    }
+    if path.split('/').any(|name| name == ".ossvault") {
+        return Err(format!(
+            "{prefix:?} lies in .ossvault/, which is reserved for the mount's own objects"
+        ));
+    }
+    if path.len() > 900 {
+        return Err("the prefix is too long: at most 900 bytes leave room for names".to_owned());
+    }
+    Ok(format!("{path}/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_bucket_or_a_folder() {
+        for (text, prefix, shown, key_prefix) in [
+            ("oss://bucket", None, "oss://bucket", ""),
+            ("oss://bucket/", None, "oss://bucket", ""),
+            ("oss://bucket/a/b", None, "oss://bucket/a/b", "a/b/"),
+            ("oss://bucket/a/b/", None, "oss://bucket/a/b", "a/b/"),
+            ("oss://bucket", Some("a"), "oss://bucket/a", "a/"),
+            ("file:///srv/x", None, "file:///srv/x", ""),
+            ("file:///srv/x", Some("a/b/"), "file:///srv/x#a/b", "a/b/"),
+        ] {
+            let source = Source::parse(text, prefix).unwrap();
+            assert_eq!(source.to_string(), shown);
+            assert_eq!(source.prefix(), key_prefix);
+        }
+    }
+
+    #[test]
+    fn what_is_no_source_is_refused_with_a_reason() {
+        for (text, prefix, reason) in [
+            ("bucket", None, "no source"),
+            ("s3://bucket", None, "no source"),
+            ("oss://", None, "no bucket name"),
+            ("oss://ab", None, "no bucket name"),
+            ("oss://Bucket", None, "no bucket name"),
+            ("oss://-bucket", None, "no bucket name"),
+            ("oss://bucket//a", None, "no prefix"),
+            ("oss://bucket/a/../b", None, "no prefix"),
+            ("oss://bucket/.ossvault", None, "reserved"),
+            ("oss://bucket/a", Some("b"), "one of them"),
+            ("file://folder", None, "absolute"),
+            ("file:///folder", Some("/a"), "no prefix"),
+        ] {
+            let message = Source::parse(text, prefix).unwrap_err();
+            assert!(message.contains(reason), "{text}: {message}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! `ossvault umount`: takes a mount down and says whether everything reached the bucket.
+
+use std::path::PathBuf;
+
+use super::daemon_file::Waiter;
+use super::error::{Error, Result};
+use super::exit::Code;
+use crate::fuse::{mount_table, session};
+
+/// Take a mount down, and wait until everything is uploaded
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    pub mountpoint: PathBuf,
+    /// Detach the mount even when programs have files open in it: they lose it
+    #[arg(long, short = 'z')]
+    pub lazy: bool,
+}
+
+/// # Errors
+/// Not mounted, in use, or the daemon's own report.
+pub fn run(args: &Args) -> Result<()> {
+    let mountpoint = session::canonical(&args.mountpoint)?;
+    let entry = mount_table::find(&mountpoint)
+        .map_err(|error| Error::new(Code::Failure, format!("cannot read the mount table: {error}")))?;
+    let me = nix::unistd::geteuid().as_raw();
+    let Some(entry) = entry else {
+        // Somebody may have used umount(8): the daemon may still be uploading, or have left its report.
+        return match Waiter::open(&mountpoint, me) {
+            Some(waiter) => wait(waiter),
+            None => Err(session::Error::NotMounted(mountpoint).into()),
+        };
+    };
+    if !entry.is_ours() {
+        return Err(Error::new(
+            Code::NotMounted,
+            format!(
+                "what is mounted on {} is no ossvault mount but {} ({}): use umount",
+                mountpoint.display(),
+                entry.source,
+                entry.kind
+            ),
+        ));
+    }
+    // Before the mount goes: a daemon that ends well removes the file.
+    let waiter = Waiter::open(&mountpoint, entry.owner.unwrap_or(me));
+    let stale = waiter.as_ref().is_none_or(|waiter| !waiter.is_running());
+    session::unmount(&mountpoint, args.lazy || stale)?;
+    match waiter {
+        Some(waiter) => wait(waiter),
+        None => Err(Error::new(
+            Code::DaemonDied,
+            format!(
+                "{} is unmounted, but its daemon left no record: whether everything was uploaded is unknown",
+                mountpoint.display()
+            ),
+        )),
+    }
+}
+
+fn wait(waiter: Waiter) -> Result<()> {
+    waiter.wait(|seconds| {
+        // Often enough to be reassuring, seldom enough not to scroll.
+        if seconds == 2 || seconds % 30 == 0 {
+            eprintln!("ossvault: still uploading what was written ({seconds} s)");
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! Values as people type them: sizes, durations, modes.
+
+use std::time::Duration;
+
+/// Bytes: a number with an optional unit `K`, `M`, `G`, `T` (powers of 1024; `KiB` and `KB` mean the same).
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn size(text: &str) -> Result<u64, String> {
+    let expected = || format!("{text:?} is no size: expected something like 512M or 10G");
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().map_err(|_| expected())?;
+    let shift = match text[digits..].trim().to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(expected()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(expected)
+}
+
+/// Seconds, with an optional fraction, or with a unit: `250ms`, `5s`, `2m`, `1h`. At most a year.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || format!("{text:?} is no duration: expected seconds, or something like 250ms");
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| expected())?;
+    let unit = match &text[digits..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(expected()),
+    };
+    let seconds = number * unit;
+    if !(0.0..=365.0 * 86400.0).contains(&seconds) {
+        return Err(expected());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+/// A [`duration`] that is not zero.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn positive_duration(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!("{text:?} is no time to wait: it must be above 0")),
+        duration => Ok(duration),
+    }
+}
+
+/// Permission bits in octal, 0 to 7777.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777 && text.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(|| format!("{text:?} is no mode: expected octal digits like 0644"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_units_of_1024() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("4096", Some(4096)),
+            ("128M", Some(128 << 20)),
+            ("128m", Some(128 << 20)),
+            ("2 GiB", Some(2 << 30)),
+            ("1T", Some(1 << 40)),
+            ("", None),
+            ("M", None),
+            ("-1", None),
+            ("1.5G", None),
+            ("1X", None),
+            ("99999999999999T", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_seconds_unless_they_say_otherwise() {
+        for (text, milliseconds) in [
+            ("0", Some(0)),
+            ("1", Some(1000)),
+            ("0.5", Some(500)),
+            ("250ms", Some(250)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("", None),
+            ("s", None),
+            ("-1", None),
+            ("1e9", None),
+            ("99999999999", None),
+            (".", None),
+        ] {
+            assert_eq!(
+                duration(text).ok().map(|d| d.as_millis()),
+                milliseconds,
+                "{text}"
+            );
+        }
+        assert!(positive_duration("0").is_err());
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, bits) in [
+            ("644", Some(0o644)),
+            ("0755", Some(0o755)),
+            ("7777", Some(0o7777)),
+            ("10000", None),
+            ("888", None),
+            ("+7", None),
+            ("", None),
+        ] {
+            assert_eq!(mode(text).ok(), bits, "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! /proc/self/mountinfo, read: what is mounted where. Looking here never touches a mount, so it cannot
+//! hang on one whose daemon is stuck or is this very process.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// One mount. Where several are stacked on one directory, the last one listed is the one seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// `major:minor` of the device numbers the kernel gave it.
+    pub device: String,
+    pub mountpoint: PathBuf,
+    /// `fuse`, `fuse.ossvault`, `ext4`, ...
+    pub kind: String,
+    /// What is mounted, in the words of whoever mounted it.
+    pub source: String,
+    /// The `user_id=` of a FUSE mount: who runs its daemon.
+    pub owner: Option<u32>,
+}
+
+/// The name our mounts carry in front of their source in the mount table.
+pub const SOURCE_MARK: &str = "ossvault#";
+
+impl Entry {
+    pub fn is_ours(&self) -> bool {
+        self.kind.starts_with("fuse") && self.source.starts_with(SOURCE_MARK)
+    }
+}
+
+/// The mount seen at `mountpoint`, which must be a canonical path.
+///
+/// # Errors
+/// When /proc is not there to be read.
+pub fn find(mountpoint: &Path) -> std::io::Result<Option<Entry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(parse(&table).rfind(|entry| entry.mountpoint == mountpoint))
+}
+
+/// Lines that are not as proc(5) describes them are left out.
+fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
+    table.split(|byte| *byte == b'\n').filter_map(parse_line)
+}
+
+/// `36 35 98:0 /root /mount/point options [optional fields...] - type source super,options`
+fn parse_line(line: &[u8]) -> Option<Entry> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let dash = fields.iter().position(|field| *field == b"-")?;
+    let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let options = text(fields.get(dash + 3)?);
+    Some(Entry {
+        device: text(fields.get(2)?),
+        mountpoint: PathBuf::from(OsString::from_vec(unescape(fields.get(4)?))),
+        kind: text(fields.get(dash + 1)?),
+        source: text(fields.get(dash + 2)?),
+        owner: options
+            .split(',')
+            .find_map(|option| option.strip_prefix("user_id="))
+            .and_then(|id| id.parse().ok()),
+    })
+}
+
+/// The kernel writes blanks, line breaks, backslashes and `#` as `\ooo`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        if let ([b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..], true) =
+            (rest, rest.len() >= 4)
+        {
+            out.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+            rest = &rest[4..];
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_mounts_with_blanks_and_optional_fields() {
+        let table = b"22 28 0:21 / /proc rw,nosuid - proc proc rw\n\
+            88 28 0:54 / /mnt/my\\040files rw,nosuid,nodev shared:7 master:1 - fuse.ossvault \
+            ossvault\\043oss://bucket/a rw,user_id=1000,group_id=1000,allow_other\n\
+            broken line\n\
+            89 28 0:55 / /mnt/back\\134slash rw - ext4 /dev/sda1 rw\n";
+        let entries: Vec<Entry> = parse(table).collect();
+        assert_eq!(entries.len(), 3);
+        assert!(!entries[0].is_ours());
+        assert_eq!(
+            entries[1],
+            Entry {
+                device: "0:54".into(),
+                mountpoint: "/mnt/my files".into(),
+                kind: "fuse.ossvault".into(),
+                source: "ossvault#oss://bucket/a".into(),
+                owner: Some(1000),
+            }
+        );
+        assert!(entries[1].is_ours());
+        assert_eq!(entries[2].mountpoint, Path::new("/mnt/back\\slash"));
+    }
+
+    #[test]
+    fn an_escape_that_is_cut_short_is_kept_as_it_is() {
+        for (field, plain) in [
+            (&b"a\\04"[..], &b"a\\04"[..]),
+            (b"\\", b"\\"),
+            (b"\\999", b"\\999"),
+            (b"\\040\\040", b"  "),
+        ] {
+            assert_eq!(unescape(field), plain);
+        }
+    }
+}

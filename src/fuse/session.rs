@@ -1,0 +1,454 @@
+//! Mounting, serving and unmounting.
+//!
+//! Root mounts with mount(2) and needs nothing installed; everybody else goes through fusermount3, which
+//! is setuid. A session ends in one of three ways, and the daemon must have uploaded everything in each:
+//! somebody unmounts (the kernel closes the connection, the threads return), the daemon itself unmounts
+//! after a signal, or the mount is busy and is only detached (the connection lives until the process ends).
+//!
+//! What makes it delicate: a process must not touch a path inside a mount it serves itself, and a mount
+//! whose daemon died answers every access with ENOTCONN. So what is mounted is read from
+//! [`mount_table`](super::mount_table), and a mount is only ever looked at from a thread that may hang.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+
+use super::mount_table::{self, SOURCE_MARK};
+
+/// Enough that one request held up in a handler does not stop the others; more than this gains nothing
+/// (reading one file is no faster, and each thread may map 16 MiB for the largest request).
+const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// What the kernel reads ahead on the mount. Its default of 128 KiB costs 40 % of the speed of cached
+/// sequential reads; above 1 MiB nothing more is gained.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// How long a mount that is in the way may take to answer a stat before it counts as alive and stuck.
+const STAT_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the mount point {} does not exist: create it with mkdir -p", .0.display())]
+    MountPointMissing(PathBuf),
+    #[error("the mount point {} is not a directory", .0.display())]
+    MountPointNotDirectory(PathBuf),
+    #[error("the mount point {} is not empty: what is in it would be hidden; use an empty directory", .0.display())]
+    MountPointNotEmpty(PathBuf),
+    #[error("cannot use the mount point {}", .0.display())]
+    MountPointUnusable(PathBuf, #[source] io::Error),
+    #[error("{} is already mounted ({by}): take it down first with: {command}", mountpoint.display())]
+    AlreadyMounted {
+        mountpoint: PathBuf,
+        by: String,
+        command: String,
+    },
+    #[error(
+        "this system offers no FUSE: cannot open /dev/fuse (load it with modprobe fuse; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN)"
+    )]
+    NoFuse(#[source] io::Error),
+    #[error(
+        "fusermount3 is not installed, and mounting without root needs it: install the package fuse3 (apt-get install fuse3)"
+    )]
+    NoFusermount,
+    #[error(
+        "fusermount3 refuses --allow-other: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
+    )]
+    AllowOtherForbidden,
+    #[error("cannot mount on {}", .0.display())]
+    Refused(PathBuf, #[source] io::Error),
+    #[error("{} is not mounted", .0.display())]
+    NotMounted(PathBuf),
+    #[error("{} is in use: close the programs that have files or a shell in it (fuser -vm shows them), or detach it with --lazy", .0.display())]
+    Busy(PathBuf),
+    #[error("the session failed")]
+    Io(#[source] io::Error),
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `oss://bucket/prefix`: shown by mount and df.
+    pub source: String,
+    pub read_only: bool,
+    /// Other users may enter the mount. Root's mounts always allow it: the permissions on the files
+    /// decide there, as on any file system root mounts.
+    pub allow_other: bool,
+}
+
+/// A mount that is served by its own threads.
+pub struct Mounted {
+    mountpoint: PathBuf,
+    device: Option<String>,
+    notifier: fuser::Notifier,
+    server: thread::JoinHandle<io::Result<()>>,
+    ended: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Mounts `filesystem` on `mountpoint`, which [`prepare`] returned, and serves it.
+///
+/// # Errors
+/// Nothing is left mounted after an error.
+pub fn mount<F: fuser::Filesystem>(
+    filesystem: F,
+    mountpoint: &Path,
+    options: &Options,
+) -> Result<Mounted, Error> {
+    let root = nix::unistd::geteuid().is_root();
+    let mut config = Config::default();
+    config.acl = if options.allow_other || root {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    let cores = thread::available_parallelism().map_or(2, |n| n.get());
+    config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));
+
+    let session = if root {
+        let device = mount_directly(mountpoint, options)?;
+        Session::from_fd(filesystem, device, config.acl, config).inspect_err(|_| {
+            let _ = nix::mount::umount2(mountpoint, MntFlags::MNT_DETACH);
+        })
+    } else {
+        find_fusermount().ok_or(Error::NoFusermount)?;
+        // The device is world-writable where FUSE is set up; the helper cannot open it for us otherwise.
+        File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/fuse")
+            .map_err(Error::NoFuse)?;
+        config.mount_options = vec![
+            MountOption::FSName(source_for_helper(&options.source)),
+            MountOption::Subtype("ossvault".to_owned()),
+            MountOption::DefaultPermissions,
+            MountOption::NoSuid,
+            MountOption::NoDev,
+            if options.read_only {
+                MountOption::RO
+            } else {
+                MountOption::RW
+            },
+        ];
+        Session::new(filesystem, mountpoint, &config)
+    };
+    let session = session.map_err(|error| {
+        if error.to_string().contains("user_allow_other") {
+            Error::AllowOtherForbidden
+        } else {
+            Error::Refused(mountpoint.to_owned(), error)
+        }
+    })?;
+
+    let device = mount_table::find(mountpoint)
+        .map_err(Error::Io)?
+        .map(|entry| entry.device);
+    if let Some(device) = device.as_deref().filter(|_| root) {
+        raise_read_ahead(device);
+    }
+    let notifier = session.notifier();
+    let (announce, ended) = tokio::sync::watch::channel(false);
+    let server = thread::Builder::new()
+        .name("fuse-session".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            let _ = announce.send(true);
+            result
+        })
+        .map_err(Error::Io)?;
+    Ok(Mounted {
+        mountpoint: mountpoint.to_owned(),
+        device,
+        notifier,
+        server,
+        ended,
+    })
+}
+
+impl Mounted {
+    /// For telling the kernel what changed behind its back.
+    pub fn notifier(&self) -> fuser::Notifier {
+        self.notifier.clone()
+    }
+
+    /// Returns when the kernel has ended the session: somebody unmounted. Safe to drop and call again.
+    pub async fn ended(&mut self) {
+        // An error means that the thread is gone without a word, which is an end too.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Takes the mount down. When programs hold files open in it, it is detached: nobody can enter it any
+    /// more, and those programs lose it when this process ends. True if it is gone for good.
+    ///
+    /// # Errors
+    /// When even detaching fails. That the mount is gone already is no error.
+    pub fn unmount(&self) -> Result<bool, Error> {
+        // Another file system may be mounted there by now, if ours was taken down from outside.
+        let entry = mount_table::find(&self.mountpoint).map_err(Error::Io)?;
+        if entry.is_none() || entry.map(|entry| entry.device) != self.device {
+            return Ok(true);
+        }
+        match unmount(&self.mountpoint, false) {
+            Ok(()) | Err(Error::NotMounted(_)) => Ok(true),
+            Err(Error::Busy(_)) => {
+                log::warn!(
+                    "{} is in use: detached; the programs in it lose it now",
+                    self.mountpoint.display()
+                );
+                unmount(&self.mountpoint, true).map(|()| false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the session's threads, once the mount is gone for good.
+    ///
+    /// # Errors
+    /// What the session loop ended with.
+    pub fn join(self) -> Result<(), Error> {
+        match self.server.join() {
+            Ok(result) => result.map_err(Error::Io),
+            Err(_) => Err(Error::Io(io::Error::other("a session thread panicked"))),
+        }
+    }
+}
+
+/// Checks a mount point and returns its canonical path. A stale mount of ours, whose daemon is dead, is
+/// taken down first.
+///
+/// # Errors
+/// The mount point is missing, no directory, not empty, or something is mounted on it.
+pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
+    let canonical = canonical(mountpoint)?;
+    // A loop, because stale mounts can lie upon each other; a bound, because a loop needs one.
+    for _ in 0..16 {
+        let Some(entry) = mount_table::find(&canonical).map_err(Error::Io)? else {
+            break;
+        };
+        let taken = |command: String| Error::AlreadyMounted {
+            mountpoint: canonical.clone(),
+            by: entry.source.trim_start_matches(SOURCE_MARK).to_owned(),
+            command,
+        };
+        let stale = entry.kind.starts_with("fuse")
+            && matches!(stat_with_deadline(&canonical), Some(Err(error))
+                if error.raw_os_error() == Some(Errno::ENOTCONN as i32));
+        if !entry.is_ours() {
+            return Err(taken(format!("umount {}", canonical.display())));
+        }
+        if !stale {
+            return Err(taken(format!("ossvault umount {}", canonical.display())));
+        }
+        log::warn!(
+            "{} holds a stale mount of {} (its daemon is gone): taking it down",
+            canonical.display(),
+            entry.source.trim_start_matches(SOURCE_MARK)
+        );
+        unmount(&canonical, true)?;
+    }
+    let unusable = |error| Error::MountPointUnusable(canonical.clone(), error);
+    let metadata = std::fs::metadata(&canonical).map_err(unusable)?;
+    if !metadata.is_dir() {
+        return Err(Error::MountPointNotDirectory(canonical));
+    }
+    let mut entries = std::fs::read_dir(&canonical).map_err(unusable)?;
+    if entries.next().is_some() {
+        return Err(Error::MountPointNotEmpty(canonical));
+    }
+    Ok(canonical)
+}
+
+/// The path as the mount table names it. The last component is not looked into, since it may be a mount
+/// that hangs or is stale, unless it is a symbolic link.
+///
+/// # Errors
+/// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
+pub fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
+    let unusable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::MountPointMissing(mountpoint.to_owned()),
+        _ => Error::MountPointUnusable(mountpoint.to_owned(), error),
+    };
+    let absolute = std::path::absolute(mountpoint).map_err(unusable)?;
+    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
+        return Ok(absolute);
+    };
+    if name != ".." {
+        let path = parent.canonicalize().map_err(unusable)?.join(name);
+        if mount_table::find(&path).map_err(Error::Io)?.is_some() {
+            return Ok(path);
+        }
+    }
+    absolute.canonicalize().map_err(unusable)
+}
+
+/// None when it does not answer in time.
+fn stat_with_deadline(path: &Path) -> Option<io::Result<()>> {
+    let (send, receive) = mpsc::channel();
+    let path = path.to_owned();
+    // Not joined: a stat on a mount whose daemon is stuck returns when that daemon dies.
+    thread::Builder::new()
+        .name("stat".to_owned())
+        .spawn(move || {
+            let _ = send.send(std::fs::symlink_metadata(path).map(|_| ()));
+        })
+        .ok()?;
+    receive.recv_timeout(STAT_DEADLINE).ok()
+}
+
+/// Takes the mount on `mountpoint` (canonical) down; with `lazy`, detaches it even when it is in use.
+///
+/// # Errors
+/// [`Error::Busy`], [`Error::NotMounted`], [`Error::NoFusermount`], and what the system says otherwise.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Error> {
+    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+    if lazy {
+        flags |= MntFlags::MNT_DETACH;
+    }
+    match nix::mount::umount2(mountpoint, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(Error::Busy(mountpoint.to_owned())),
+        Err(Errno::EINVAL) => Err(Error::NotMounted(mountpoint.to_owned())),
+        Err(Errno::EPERM) => unmount_with_helper(mountpoint, lazy),
+        Err(error) => Err(Error::Refused(mountpoint.to_owned(), error.into())),
+    }
+}
+
+fn unmount_with_helper(mountpoint: &Path, lazy: bool) -> Result<(), Error> {
+    let helper = find_fusermount().ok_or(Error::NoFusermount)?;
+    let output = Command::new(helper)
+        .arg(if lazy { "-uz" } else { "-u" })
+        .arg("--")
+        .arg(mountpoint)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(Error::Io)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if reason.contains("busy") {
+        return Err(Error::Busy(mountpoint.to_owned()));
+    }
+    if reason.contains("not found in") {
+        return Err(Error::NotMounted(mountpoint.to_owned()));
+    }
+    Err(Error::Refused(
+        mountpoint.to_owned(),
+        io::Error::other(reason),
+    ))
+}
+
+/// mount(2) with the kernel's own options. The connection lives as long as the returned descriptor.
+fn mount_directly(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Error> {
+    let device = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map_err(Error::NoFuse)?;
+    let data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
+        device.as_raw_fd(),
+        nix::unistd::getuid(),
+        nix::unistd::getgid(),
+    );
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    if options.read_only {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    nix::mount::mount(
+        Some(format!("{SOURCE_MARK}{}", options.source).as_str()),
+        mountpoint,
+        Some("fuse.ossvault"),
+        flags,
+        Some(data.as_str()),
+    )
+    .map_err(|error| match error {
+        // The kernel knows no such file system: the device node is there, the module is not.
+        Errno::ENODEV => Error::NoFuse(error.into()),
+        _ => Error::Refused(mountpoint.to_owned(), error.into()),
+    })?;
+    Ok(device.into())
+}
+
+/// fusermount3 takes its options separated by commas, with a backslash before a comma that is none.
+fn source_for_helper(source: &str) -> String {
+    format!(
+        "{SOURCE_MARK}{}",
+        source.replace('\\', "\\\\").replace(',', "\\,")
+    )
+}
+
+/// `FUSERMOUNT_PATH`, or fusermount3 (or its older name) where the system keeps programs.
+fn find_fusermount() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
+        return Some(PathBuf::from(path)).filter(|path| path.is_file());
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    ["fusermount3", "fusermount"].into_iter().find_map(|name| {
+        std::env::split_paths(&search)
+            .chain(["/bin", "/usr/bin", "/sbin"].map(PathBuf::from))
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+    })
+}
+
+/// Best effort: without it reading is slower, nothing else.
+fn raise_read_ahead(device: &str) {
+    let knob = Path::new("/sys/class/bdi")
+        .join(OsStr::new(device))
+        .join("read_ahead_kb");
+    match std::fs::write(&knob, READ_AHEAD_KIB.to_string()) {
+        Ok(()) => log::debug!("{} set to {READ_AHEAD_KIB}", knob.display()),
+        Err(error) => log::info!(
+            "reading stays a little slower: cannot write {}: {error}",
+            knob.display()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_must_be_an_empty_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty");
+        let file = folder.path().join("file");
+        std::fs::create_dir(&empty).unwrap();
+        std::fs::write(&file, "x").unwrap();
+        assert!(matches!(
+            prepare(&folder.path().join("absent")),
+            Err(Error::MountPointMissing(_))
+        ));
+        assert!(matches!(
+            prepare(&file),
+            Err(Error::MountPointNotDirectory(_))
+        ));
+        assert!(matches!(
+            prepare(folder.path()),
+            Err(Error::MountPointNotEmpty(_))
+        ));
+        assert_eq!(prepare(&empty).unwrap(), empty.canonicalize().unwrap());
+        assert!(matches!(
+            prepare(Path::new("/proc")),
+            Err(Error::AlreadyMounted { .. })
+        ));
+    }
+
+    #[test]
+    fn a_comma_in_the_source_does_not_become_an_option() {
+        assert_eq!(
+            source_for_helper("oss://bucket/a,allow_other\\"),
+            "ossvault#oss://bucket/a\\,allow_other\\\\"
+        );
+    }
+}
