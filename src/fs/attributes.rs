@@ -49,7 +49,8 @@ impl Kind {
         })
     }
 
-    fn type_bits(self) -> u32 {
+    /// The type bits of a mode.
+    pub fn type_bits(self) -> u32 {
         match self {
             Kind::File => libc::S_IFREG,
             Kind::Directory => libc::S_IFDIR,

@@ -615,6 +615,17 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Makes room: the file grows to at least that size. What is there stays.
+    pub async fn allocate(self: &Arc<Self>, handle: u64, offset: u64, length: u64) -> Result<()> {
+        let handle = self.handle(handle)?;
+        let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
+        check_end(end, 0)?;
+        if end > handle.file.lock().size() {
+            self.truncate_open(&handle.file, end, false).await?;
+        }
+        Ok(())
+    }
+
     /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
     pub fn release_now(self: &Arc<Self>, handle: u64) {
         let Some(handle) = super::write_lock(&self.handles).remove(&handle) else {
