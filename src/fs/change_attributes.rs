@@ -357,13 +357,10 @@ impl Filesystem {
         xattrs: &Xattrs,
     ) -> Result<Marker> {
         let headers = marker_headers(attributes);
-        let put = self.bucket.put(
-            key,
-            &Plaintext::empty(),
-            headers,
-            Some(xattrs),
-            Overwrite::Allowed,
-        );
+        let nothing = Plaintext::empty();
+        let put = self
+            .bucket
+            .put(key, &nothing, headers, Some(xattrs), Overwrite::Allowed);
         let uploaded = put.await?;
         Ok(marker_of_ours(uploaded.object.etag.clone(), uploaded.date))
     }

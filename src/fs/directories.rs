@@ -176,19 +176,15 @@ impl Filesystem {
         plus: bool,
     ) -> Option<DirectoryEntry> {
         let mut namespace = self.namespace();
-        let known = {
-            let directory = namespace.directory(parent)?;
-            match directory.listing.last_known(&name) {
-                Some(entry) => Some(entry.clone()),
-                // The listing is not finished, so it says nothing yet of names that it will have.
-                None if directory.listing.complete().is_none() => None,
-                None if namespace.child(parent, &name).is_some_and(|ino| namespace.is_unpublished(ino)) => {
-                    return None;
-                }
-                None if namespace.directory(parent)?.listing.knows_absent(&name) => return None,
-                None => None,
-            }
-        };
+        let unpublished = namespace
+            .child(parent, &name)
+            .is_some_and(|ino| namespace.is_unpublished(ino));
+        let listing = &namespace.directory(parent)?.listing;
+        let known = listing.last_known(&name).cloned();
+        // Shown among the names that only this mount has; or gone since the listing.
+        if known.is_none() && (unpublished || listing.knows_absent(&name)) {
+            return None;
+        }
         let kind = match (&known, shape) {
             (Some(Entry::Directory), _) | (None, Shape::Directory) => Some(Kind::Directory),
             (Some(Entry::Object(object)), _) => match &object.known {

@@ -352,7 +352,7 @@ impl Filesystem {
                 log::error!(
                     "reading {}: {}",
                     self.describe_place(ino),
-                    super::writeback::chain(&error)
+                    super::chain(&error)
                 );
                 error.into()
             }

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};

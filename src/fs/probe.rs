@@ -273,9 +273,10 @@ impl Filesystem {
     async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let one_page = {
             let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
             let listing = &directory.listing;
-            listing.is_one_page() && !listing.is_fresh(namespace.ttl(), start)
+            listing.is_one_page() && !listing.is_fresh(ttl, start)
         };
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.

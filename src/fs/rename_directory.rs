@@ -18,7 +18,7 @@ use super::lister::object_of;
 use super::listing::{Entry, Object};
 use super::names::{self, Name};
 use super::namespace::Ino;
-use super::writeback::chain;
+use super::chain;
 use crate::store::object_store::{
     Body, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };

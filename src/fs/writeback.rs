@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::attributes::Attributes;
+use super::chain;
 use super::content::Content;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Unsaved, lock};
@@ -717,16 +718,4 @@ pub(super) fn object_of_ours(
             xattrs,
         })),
     }
-}
-
-/// An error and what caused it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut at = error.source();
-    while let Some(source) = at {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        at = source.source();
-    }
-    text
 }
