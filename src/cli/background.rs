@@ -99,9 +99,7 @@ impl Report {
             })
             .unwrap_or_default();
         // One of them was the folder's own, which is closed by now: its number will be used again.
-        inherited.retain(|fd| {
-            std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok()
-        });
+        inherited.retain(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
         Report {
             sent: false,
             inherited,

@@ -35,10 +35,11 @@ impl MountConfig {
     /// The first thing that is wrong.
     pub fn new(options: MountOptions) -> Result<MountConfig> {
         let usage = |message: String| Error::new(Code::Usage, message);
-        let source =
-            Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
+        let source = Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
         if options.tuning.memory_limit < SMALLEST_MEMORY_LIMIT {
-            return Err(usage("--memory-limit is too small: at least 16M".to_owned()));
+            return Err(usage(
+                "--memory-limit is too small: at least 16M".to_owned(),
+            ));
         }
         for prefix in &options.keys.allow_plaintext {
             if prefix.starts_with('/') || prefix.is_empty() {
@@ -63,14 +64,23 @@ impl MountConfig {
                 .iter()
                 .map(|path| absolute(path))
                 .collect::<Result<_>>()?,
-            public_key: options.keys.public_key.as_deref().map(absolute).transpose()?,
-            writing_key: options.keys.writing_key.as_deref().map(absolute).transpose()?,
+            public_key: options
+                .keys
+                .public_key
+                .as_deref()
+                .map(absolute)
+                .transpose()?,
+            writing_key: options
+                .keys
+                .writing_key
+                .as_deref()
+                .map(absolute)
+                .transpose()?,
             cache_dir: match &options.tuning.cache_dir {
                 Some(folder) => absolute(folder)?,
-                None => default_cache_dir(
-                    nix::unistd::geteuid().is_root(),
-                    |name| std::env::var_os(name).map(PathBuf::from),
-                )?,
+                None => default_cache_dir(nix::unistd::geteuid().is_root(), |name| {
+                    std::env::var_os(name).map(PathBuf::from)
+                })?,
             },
             log_file: options.log_file.as_deref().map(absolute).transpose()?,
             embedded_server: options
@@ -150,7 +160,10 @@ impl MountConfig {
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| {
-        Error::new(Code::Usage, format!("{:?} is no path: {error}", path.display()))
+        Error::new(
+            Code::Usage,
+            format!("{:?} is no path: {error}", path.display()),
+        )
     })
 }
 
@@ -169,10 +182,7 @@ fn resolve(path: &Path) -> PathBuf {
 }
 
 /// Root's cache is the machine's; everybody else has one at home.
-fn default_cache_dir(
-    root: bool,
-    variable: impl Fn(&str) -> Option<PathBuf>,
-) -> Result<PathBuf> {
+fn default_cache_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     if let Some(folder) = absolute("XDG_CACHE_HOME") {
         return Ok(folder.join("ossvault"));
@@ -221,11 +231,26 @@ mod tests {
             (vec![format!("file://{}", at("store"))], false),
             (vec![format!("file://{}", at("mnt/store"))], true),
             (vec![format!("file://{}", at(""))], true),
-            (vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt/a/b")], true),
-            (vec!["oss://bucket".into(), "--cache-dir".into(), at("link/new")], true),
-            (vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt2")], false),
-            (vec!["oss://bucket".into(), "--log-file".into(), at("mnt/log")], true),
-            (vec!["oss://bucket".into(), "--public-key".into(), at("mnt/k")], true),
+            (
+                vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt/a/b")],
+                true,
+            ),
+            (
+                vec!["oss://bucket".into(), "--cache-dir".into(), at("link/new")],
+                true,
+            ),
+            (
+                vec!["oss://bucket".into(), "--cache-dir".into(), at("mnt2")],
+                false,
+            ),
+            (
+                vec!["oss://bucket".into(), "--log-file".into(), at("mnt/log")],
+                true,
+            ),
+            (
+                vec!["oss://bucket".into(), "--public-key".into(), at("mnt/k")],
+                true,
+            ),
         ] {
             let mut line: Vec<&str> = arguments.iter().map(String::as_str).collect();
             line.extend(key);
@@ -233,7 +258,11 @@ mod tests {
                 line.extend(["--cache-dir", "/nonexistent/cache"]);
             }
             let code = config(&root, &line).map_err(|error| error.code());
-            assert_eq!(code.err(), refused.then_some(Code::Overlap), "{arguments:?}");
+            assert_eq!(
+                code.err(),
+                refused.then_some(Code::Overlap),
+                "{arguments:?}"
+            );
         }
     }
 

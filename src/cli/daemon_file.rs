@@ -73,7 +73,10 @@ impl DaemonFile {
         let file = make().map_err(|error| {
             Error::new(
                 Code::Local,
-                format!("cannot write the mount's state to {}: {error}", path.display()),
+                format!(
+                    "cannot write the mount's state to {}: {error}",
+                    path.display()
+                ),
             )
         })?;
         Ok(DaemonFile { path, file })
@@ -179,7 +182,10 @@ fn remove(path: &Path, file: &File) {
 
 fn name(mountpoint: &Path) -> String {
     let hash = Sha256::digest(mountpoint.as_os_str().as_bytes());
-    let hex: String = hash[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hash[..12]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("mount-{hex}")
 }
 

@@ -40,7 +40,13 @@ pub fn run(args: &Args) -> Result<()> {
     println!("    fingerprint {fingerprint}");
 
     step("A bucket in a folder, a loopback OSS server in front of it, mounted through HTTP.");
-    command(&["mount", &format!("oss://{BUCKET}"), &demo.show("mnt"), "--private-key", &demo.show("key")]);
+    command(&[
+        "mount",
+        &format!("oss://{BUCKET}"),
+        &demo.show("mnt"),
+        "--private-key",
+        &demo.show("key"),
+    ]);
     demo.mount()?;
 
     step("A small tree copied in: text, folders, a link, a program, a megabyte of binary data.");
@@ -94,7 +100,10 @@ impl Demo {
         let cannot = |what: &Path, error: std::io::Error| {
             Error::new(
                 Code::Local,
-                format!("cannot make {}: {error}; name another folder", what.display()),
+                format!(
+                    "cannot make {}: {error}; name another folder",
+                    what.display()
+                ),
             )
         };
         let folder = match folder {
@@ -226,7 +235,9 @@ fn command(words: &[&str]) {
 
 /// How this program was called, for lines to be typed again.
 fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "ossvault".to_owned())
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "ossvault".to_owned())
 }
 
 fn make_tree(root: &Path) -> std::io::Result<()> {
@@ -236,11 +247,17 @@ fn make_tree(root: &Path) -> std::io::Result<()> {
     let file = |name: &str, content: &[u8]| fs::write(root.join(name), content);
     file("README.txt", b"A tree made to be encrypted.\n")?;
     file(SHOWN, MARKER.as_bytes())?;
-    file("letters/second.txt", "Zweiter Brief. 第二封信。\n".as_bytes())?;
+    file(
+        "letters/second.txt",
+        "Zweiter Brief. 第二封信。\n".as_bytes(),
+    )?;
     file("letters/nothing.txt", b"")?;
     let noise: Vec<u8> = noise(1 << 20);
     file("pictures/2024/summer/beach.raw", &noise)?;
-    file("hello.sh", b"#!/bin/sh\necho hello from an encrypted script\n")?;
+    file(
+        "hello.sh",
+        b"#!/bin/sh\necho hello from an encrypted script\n",
+    )?;
     fs::set_permissions(root.join("hello.sh"), fs::Permissions::from_mode(0o755))?;
     symlink("2024/summer/beach.raw", root.join("pictures/latest"))?;
     // A time that copying must bring along.
@@ -357,7 +374,12 @@ fn hexdump(bytes: &[u8]) -> String {
                 _ => '.',
             })
             .collect();
-        let _ = writeln!(text, "    {:04x}  {:<47}  |{letters}|", line * 16, hex.join(" "));
+        let _ = writeln!(
+            text,
+            "    {:04x}  {:<47}  |{letters}|",
+            line * 16,
+            hex.join(" ")
+        );
     }
     text
 }

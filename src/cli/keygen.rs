@@ -63,7 +63,9 @@ pub fn run(args: &Args) -> Result<()> {
         key_file::public_path(&args.path).display()
     );
     println!("fingerprint: {fingerprint}");
-    println!("Back the private key up now: without it, nothing written with it can ever be read again.");
+    println!(
+        "Back the private key up now: without it, nothing written with it can ever be read again."
+    );
     Ok(())
 }
 

@@ -27,13 +27,16 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
     let mut private = Vec::new();
     for path in &config.private_keys {
         let mut asking = Ok(());
-        let key = key_file::read_private(path, permissions, &mut || {
-            match config.options.keys.passphrase.read(path) {
-                Ok(passphrase) => passphrase,
-                Err(error) => {
-                    asking = Err(error);
-                    None
-                }
+        let key = key_file::read_private(path, permissions, &mut || match config
+            .options
+            .keys
+            .passphrase
+            .read(path)
+        {
+            Ok(passphrase) => passphrase,
+            Err(error) => {
+                asking = Err(error);
+                None
             }
         });
         // Why there was no passphrase says more than that there was none.

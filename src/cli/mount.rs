@@ -99,7 +99,7 @@ fn start(
         None => None,
     };
     let store = parts::open_store(&config, server.as_ref())?;
-    let bucket = parts::encrypted_bucket(store, key_ring, &config);
+    let bucket = parts::encrypted_bucket(store, key_ring);
     let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, &config);
     let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
         .map_err(|error| explain(&error))?;

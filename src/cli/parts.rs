@@ -8,7 +8,7 @@ use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::source::Source;
 use crate::crypto::key_ring::KeyRing;
-use crate::encrypted::bucket::EncryptedBucket;
+use crate::encrypted::{self, EncryptedBucket};
 use crate::oss;
 use crate::oss::client::Client;
 use crate::oss::credentials::AccessKey;
@@ -110,13 +110,8 @@ fn open_client(
 }
 
 /// The bucket as its files are read and written.
-pub fn encrypted_bucket(
-    store: Arc<dyn ObjectStore>,
-    keys: KeyRing,
-    config: &MountConfig,
-) -> Arc<EncryptedBucket> {
-    let _ = config;
-    EncryptedBucket::new(store, keys)
+pub fn encrypted_bucket(store: Arc<dyn ObjectStore>, keys: KeyRing) -> Arc<EncryptedBucket> {
+    EncryptedBucket::new(store, keys, encrypted::Settings::default())
 }
 
 /// What a failure below means to the user: the first of its causes that says so, in one sentence, with
@@ -162,11 +157,15 @@ fn explain_store(error: &store::error::Error, config: &MountConfig) -> Error {
         ),
         Store::Misconfigured(_) if is_clock_skew(error) => (
             Code::Clock,
-            format!("this machine's clock differs too much from the service's: {detail}; set it right"),
+            format!(
+                "this machine's clock differs too much from the service's: {detail}; set it right"
+            ),
         ),
         Store::Misconfigured(_) => (
             Code::Endpoint,
-            format!("{source} is not to be had at {endpoint}: {detail}; check --endpoint and --region"),
+            format!(
+                "{source} is not to be had at {endpoint}: {detail}; check --endpoint and --region"
+            ),
         ),
         Store::TimedOut(_) | Store::Unavailable(_) => (
             Code::Unreachable,
@@ -243,8 +242,7 @@ pub fn look_into(folder: &Path, key: &str) -> Result<StoredObject> {
         .build()
         .map_err(|error| Error::new(Code::Failure, format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async {
-        let bucket =
-            LocalStore::open(folder, local::Settings { sync: false }).map_err(failed)?;
+        let bucket = LocalStore::open(folder, local::Settings { sync: false }).map_err(failed)?;
         let key = ObjectKey::new(key).map_err(failed)?;
         let answer = bucket.get(&key, None, None).await.map_err(failed)?;
         let pieces: Vec<bytes::Bytes> = answer.body.try_collect().await.map_err(failed)?;

@@ -66,8 +66,7 @@ impl PassphraseArgs {
                 let Some(mut terminal) = Terminal::open() else {
                     return Ok(None);
                 };
-                let first =
-                    terminal.ask(&format!("New passphrase for {}: ", key.display()))?;
+                let first = terminal.ask(&format!("New passphrase for {}: ", key.display()))?;
                 if !first.is_empty() && *terminal.ask("The same again: ")? != *first {
                     return Err(Error::new(
                         Code::Passphrase,
@@ -91,7 +90,10 @@ impl PassphraseArgs {
             let file = File::open(path).map_err(|error| {
                 Error::new(
                     Code::Passphrase,
-                    format!("cannot read the passphrase file {}: {error}", path.display()),
+                    format!(
+                        "cannot read the passphrase file {}: {error}",
+                        path.display()
+                    ),
                 )
             })?;
             return first_line(file, &format!("the file {}", path.display())).map(Some);
@@ -135,8 +137,12 @@ fn run(command: &str) -> Result<Zeroizing<String>> {
 
 /// The first line, without its line break.
 fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<String>> {
-    let failed =
-        |reason: &str| Error::new(Code::Passphrase, format!("no passphrase in {name}: {reason}"));
+    let failed = |reason: &str| {
+        Error::new(
+            Code::Passphrase,
+            format!("no passphrase in {name}: {reason}"),
+        )
+    };
     // With its room reserved, the buffer is never moved: no copy is left behind unwiped.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PASSPHRASE as usize + 1));
     source
@@ -177,7 +183,9 @@ impl Terminal {
         silent
             .local_flags
             .remove(LocalFlags::ECHO | LocalFlags::ISIG);
-        silent.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON);
+        silent
+            .local_flags
+            .insert(LocalFlags::ECHONL | LocalFlags::ICANON);
         silent.control_chars[SpecialCharacterIndices::VEOL as usize] = INTERRUPT;
         let restore = RestoreTerminal(&self.0, before);
         termios::tcsetattr(&self.0, SetArg::TCSAFLUSH, &silent).map_err(|error| failed(&error))?;

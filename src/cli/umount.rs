@@ -20,8 +20,12 @@ pub struct Args {
 /// Not mounted, in use, or the daemon's own report.
 pub fn run(args: &Args) -> Result<()> {
     let mountpoint = session::canonical(&args.mountpoint)?;
-    let entry = mount_table::find(&mountpoint)
-        .map_err(|error| Error::new(Code::Failure, format!("cannot read the mount table: {error}")))?;
+    let entry = mount_table::find(&mountpoint).map_err(|error| {
+        Error::new(
+            Code::Failure,
+            format!("cannot read the mount table: {error}"),
+        )
+    })?;
     let me = nix::unistd::geteuid().as_raw();
     let Some(entry) = entry else {
         // Somebody may have used umount(8): the daemon may still be uploading, or have left its report.

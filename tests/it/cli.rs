@@ -1,0 +1,729 @@
+//! The built binary: what it prints and how it exits, for good input and bad.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A folder with an empty mount point in it. What is still mounted there at the end is taken down.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("mnt")).unwrap();
+        Place(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+
+    /// The program, run in the folder with nothing of the caller's environment that changes it.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ossvault"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("OSS") || text == "RUST_LOG" {
+                command.env_remove(&name);
+            }
+        }
+        command.env("XDG_CACHE_HOME", self.0.path().join("cache"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        Run::from(self.command(arguments).output().unwrap())
+    }
+
+    fn keygen(&self, name: &str) {
+        self.run(&["keygen", name, "--no-passphrase", "--bits", "2048"])
+            .succeeds();
+    }
+
+    fn is_mounted(&self) -> bool {
+        let path = format!(" {} ", self.path("mnt").display());
+        fs::read_to_string("/proc/self/mountinfo")
+            .unwrap()
+            .contains(&path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_mounted() {
+            self.run(&["umount", "--lazy", "mnt"]);
+        }
+    }
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Run {
+    fn from(output: Output) -> Run {
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Run {
+    #[track_caller]
+    fn succeeds(self) -> Run {
+        assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);
+        assert_eq!(self.stderr, "");
+        self
+    }
+
+    /// With this code, and one line that holds all these words.
+    #[track_caller]
+    fn fails(self, code: i32, words: &[&str]) -> Run {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        assert!(
+            self.stderr.starts_with("ossvault: ") && self.stderr.lines().count() == 1,
+            "not one line: {:?}",
+            self.stderr
+        );
+        for word in words {
+            assert!(self.stderr.contains(word), "no {word:?} in {}", self.stderr);
+        }
+        self
+    }
+}
+
+/// False, with a reason printed, where nothing can be mounted. REQUIRE_FUSE makes that a failure.
+fn can_mount() -> bool {
+    let lacking = if !Path::new("/dev/fuse").exists() {
+        Some("no /dev/fuse")
+    } else if !nix::unistd::geteuid().is_root() && find("fusermount3").is_none() {
+        Some("no fusermount3")
+    } else {
+        None
+    };
+    if let Some(reason) = lacking {
+        assert!(
+            std::env::var_os("REQUIRE_FUSE").is_none_or(|value| value.is_empty()),
+            "REQUIRE_FUSE is set, and there is {reason}"
+        );
+        eprintln!("skipped: {reason}");
+    }
+    lacking.is_none()
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
+}
+
+/// Waits for what happens in another process.
+#[track_caller]
+fn eventually(what: &str, mut happens: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !happens() {
+        assert!(Instant::now() < deadline, "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn keygen_writes_a_key_pair_and_never_overwrites() {
+    let place = Place::new();
+    let run = place.run(&["keygen", "key", "--no-passphrase"]).succeeds();
+    let fingerprint = run
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("fingerprint: "))
+        .unwrap();
+    assert!(fingerprint.len() == 64 && fingerprint.bytes().all(|b| b.is_ascii_hexdigit()));
+    assert!(run.stdout.contains("Back the private key up"));
+    assert_eq!(mode(&place.path("key")), 0o600);
+    let private = fs::read_to_string(place.path("key")).unwrap();
+    assert!(private.starts_with("-----BEGIN PRIVATE KEY-----\n"));
+    let public = fs::read_to_string(place.path("key.pub")).unwrap();
+    assert!(public.starts_with("-----BEGIN PUBLIC KEY-----\n"));
+
+    place
+        .run(&["keygen", "key", "--no-passphrase"])
+        .fails(25, &["key exists"]);
+    fs::remove_file(place.path("key")).unwrap();
+    place
+        .run(&["keygen", "key", "--no-passphrase"])
+        .fails(25, &["key.pub exists"]);
+    assert!(!place.path("key").exists(), "nothing is left behind");
+    assert_eq!(fs::read_to_string(place.path("key.pub")).unwrap(), public);
+}
+
+#[test]
+fn keygen_without_a_terminal_wants_to_be_told_about_the_passphrase() {
+    let place = Place::new();
+    let mut command = place.command(&["keygen", "key"]);
+    // Away from the terminal the tests may have been started from.
+    let run = Run::from(detached(&mut command).output().unwrap());
+    run.fails(24, &["--passphrase-file", "--no-passphrase"]);
+
+    place
+        .command(&["keygen", "key"])
+        .env("OSSVAULT_PASSPHRASE", "")
+        .output()
+        .map(Run::from)
+        .unwrap()
+        .fails(24, &["empty"]);
+    place
+        .run(&["keygen", "key", "--passphrase-file", "absent"])
+        .fails(24, &["absent"]);
+    place
+        .run(&["keygen", "key", "--passphrase-command", "exit 7"])
+        .fails(24, &["7"]);
+    assert!(!place.path("key").exists());
+
+    place
+        .run(&[
+            "keygen",
+            "key",
+            "--passphrase-command",
+            "echo correct horse",
+        ])
+        .succeeds();
+    let private = fs::read_to_string(place.path("key")).unwrap();
+    assert!(private.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"));
+}
+
+/// A process in a session of its own has no terminal to ask at.
+fn detached(command: &mut Command) -> Command {
+    let mut outer = Command::new("setsid");
+    outer
+        .arg("--wait")
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        outer.current_dir(folder);
+    }
+    outer
+}
+
+#[test]
+fn a_passphrase_is_asked_for_at_the_terminal_without_echo() {
+    if find("script").is_none() {
+        eprintln!("skipped: no script(1) to make a terminal");
+        return;
+    }
+    let place = Place::new();
+    let typed = |input: &str| {
+        use std::io::Write;
+        let line = format!("{} keygen key --bits 2048", env!("CARGO_BIN_EXE_ossvault"));
+        let mut child = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(place.path(""))
+            .env_remove("OSSVAULT_PASSPHRASE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // The terminal drops what was typed before a question; a person waits for it.
+        for part in input.split_inclusive('\n') {
+            std::thread::sleep(Duration::from_millis(300));
+            stdin.write_all(part.as_bytes()).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    let (code, shown) = typed("one word\nanother\n");
+    assert_eq!(code, Some(24), "{shown}");
+    let (code, shown) = typed("half\u{3}");
+    assert_eq!(code, Some(24), "{shown}");
+    assert!(shown.contains("interrupted"), "{shown}");
+    assert!(!place.path("key").exists());
+    let (code, shown) = typed("one word\none word\n");
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("one word"), "{shown}");
+    assert!(place.path("key.pub").exists());
+}
+
+#[test]
+fn an_encrypted_key_opens_with_openssl() {
+    if find("openssl").is_none() {
+        eprintln!("skipped: no openssl");
+        return;
+    }
+    let place = Place::new();
+    place
+        .command(&["keygen", "key"])
+        .env("OSSVAULT_PASSPHRASE", "correct horse")
+        .output()
+        .map(Run::from)
+        .unwrap()
+        .succeeds();
+    let output = Command::new("openssl")
+        .args(["rsa", "-pubout", "-passin", "pass:correct horse", "-in"])
+        .arg(place.path("key"))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(output.stdout, fs::read(place.path("key.pub")).unwrap());
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let place = Place::new();
+    for arguments in [
+        &[][..],
+        &["explode"],
+        &["mount"],
+        &["keygen", "key", "--bits", "1024"],
+        &["mount", "oss://bucket", "mnt", "--memory-limit", "much"],
+        &["mount", "oss://bucket", "mnt", "--path-style", "--cname"],
+        &["mount", "oss://bucket", "mnt", "--file-mode", "999"],
+    ] {
+        assert_eq!(place.run(arguments).code, Some(2), "{arguments:?}");
+    }
+    for (arguments, words) in [
+        (
+            &["mount", "nonsense", "mnt", "--private-key", "k"][..],
+            "no source",
+        ),
+        (
+            &["mount", "oss://B", "mnt", "--private-key", "k"],
+            "no bucket name",
+        ),
+        (
+            &[
+                "mount",
+                "oss://bucket/a",
+                "mnt",
+                "--prefix",
+                "b",
+                "--private-key",
+                "k",
+            ],
+            "one of them",
+        ),
+        (
+            &[
+                "mount",
+                "oss://bucket",
+                "mnt",
+                "--memory-limit",
+                "1M",
+                "--private-key",
+                "k",
+            ],
+            "--memory-limit",
+        ),
+    ] {
+        place.run(arguments).fails(2, &[words]);
+    }
+    for arguments in [&["--help"][..], &["--version"], &["mount", "--help"]] {
+        assert_eq!(place.run(arguments).code, Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_mount_point_that_cannot_be_one_is_refused() {
+    let place = Place::new();
+    place.keygen("key");
+    fs::create_dir(place.path("full")).unwrap();
+    fs::write(place.path("full/file"), "").unwrap();
+    let mount = |mountpoint: &str| {
+        place.run(&[
+            "mount",
+            "file:///nowhere",
+            mountpoint,
+            "--private-key",
+            "key",
+        ])
+    };
+    mount("absent").fails(10, &["absent", "does not exist", "mkdir"]);
+    mount("key").fails(10, &["key", "not a directory"]);
+    mount("full").fails(10, &["full", "not empty"]);
+    mount("/proc").fails(11, &["/proc", "already mounted"]);
+    assert!(!Path::new("/nowhere").exists());
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_refused() {
+    let place = Place::new();
+    place.keygen("key");
+    place.keygen("other");
+    place
+        .command(&["keygen", "locked", "--bits", "2048"])
+        .env("OSSVAULT_PASSPHRASE", "open sesame")
+        .output()
+        .map(Run::from)
+        .unwrap()
+        .succeeds();
+    fs::copy(place.path("key"), place.path("shared")).unwrap();
+    fs::set_permissions(place.path("shared"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::write(place.path("text"), "not a key\n").unwrap();
+    fs::set_permissions(place.path("text"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::copy(place.path("key.pub"), place.path("writable.pub")).unwrap();
+    fs::set_permissions(
+        place.path("writable.pub"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
+
+    let source = format!("file://{}", place.path("store").display());
+    let mount = |options: &[&str]| {
+        let mut arguments = vec!["mount", &source, "mnt"];
+        arguments.extend(options);
+        let mut command = place.command(&arguments);
+        Run::from(detached(&mut command).output().unwrap())
+    };
+    mount(&[]).fails(20, &["--private-key", "keygen"]);
+    mount(&["--private-key", "absent"]).fails(20, &["absent", "keygen"]);
+    mount(&["--private-key", "shared"]).fails(21, &["shared", "chmod 600"]);
+    mount(&["--public-key", "writable.pub"]).fails(21, &["writable.pub", "chmod"]);
+    mount(&["--private-key", "text"]).fails(22, &["text", "not an RSA key"]);
+    mount(&["--private-key", "key.pub"]).fails(22, &["key.pub", "public key"]);
+    mount(&["--private-key", "locked"]).fails(24, &["locked", "--passphrase-file"]);
+    mount(&[
+        "--private-key",
+        "locked",
+        "--passphrase-command",
+        "echo wrong",
+    ])
+    .fails(24, &["locked", "wrong passphrase"]);
+    mount(&["--private-key", "key", "--public-key", "other.pub"])
+        .fails(23, &["other.pub", "does not belong"]);
+
+    if find("openssl").is_none() {
+        eprintln!("skipped in part: no openssl to make a small key");
+    } else {
+        let status = Command::new("openssl")
+            .args(["genrsa", "-out"])
+            .arg(place.path("small"))
+            .arg("1024")
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        fs::set_permissions(place.path("small"), fs::Permissions::from_mode(0o600)).unwrap();
+        mount(&["--private-key", "small"]).fails(22, &["small", "1024 bits", "2048"]);
+    }
+    assert!(!place.path("store").exists(), "nothing was touched");
+}
+
+#[test]
+fn what_the_daemon_uses_may_not_lie_in_its_mount() {
+    let place = Place::new();
+    place.keygen("key");
+    symlink(place.path("mnt"), place.path("link")).unwrap();
+    let around = format!("file://{}", place.path("").display());
+    place
+        .run(&[
+            "mount",
+            around.trim_end_matches('/'),
+            "mnt",
+            "--private-key",
+            "key",
+        ])
+        .fails(16, &["source folder", "contains"]);
+    for (option, value) in [
+        ("--cache-dir", "mnt/cache"),
+        ("--cache-dir", "link/cache"),
+        ("--log-file", "mnt/log"),
+        ("--passphrase-file", "mnt/pass"),
+    ] {
+        place
+            .run(&[
+                "mount",
+                "oss://bucket",
+                "mnt",
+                "--private-key",
+                "key",
+                option,
+                value,
+            ])
+            .fails(16, &[value, "inside the mount point"]);
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_used_is_named() {
+    let place = Place::new();
+    place.keygen("key");
+    let mount = |options: &[&str], credentials: bool| {
+        let mut arguments = vec![
+            "mount",
+            "oss://bucket",
+            "mnt",
+            "--private-key",
+            "key",
+            "--timeout",
+            "2",
+        ];
+        arguments.extend(options);
+        let mut command = place.command(&arguments);
+        if credentials {
+            command
+                .env("OSS_ACCESS_KEY_ID", "id")
+                .env("OSS_ACCESS_KEY_SECRET", "not-to-be-shown");
+        }
+        let run = Run::from(command.output().unwrap());
+        assert!(!run.stderr.contains("not-to-be-shown"));
+        run
+    };
+    mount(&["--region", "cn-hangzhou"], false).fails(32, &["OSS_ACCESS_KEY_ID"]);
+    mount(&[], true).fails(31, &["--endpoint", "--region"]);
+    mount(&["--endpoint", "http://oss.example.com"], true).fails(31, &["--allow-http"]);
+    mount(&["--endpoint", "ftp://oss.example.com"], true).fails(31, &["ftp"]);
+    mount(&["--endpoint", "oss.example.com"], true).fails(31, &["--region"]);
+    // A port nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    mount(&["--endpoint", &endpoint], true).fails(34, &[&endpoint, "oss://bucket"]);
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn a_folder_that_is_no_bucket_is_refused() {
+    let place = Place::new();
+    place.keygen("key");
+    fs::create_dir(place.path("photos")).unwrap();
+    fs::write(place.path("photos/cat.jpg"), "meow").unwrap();
+    let source = format!("file://{}", place.path("photos").display());
+    place
+        .run(&["mount", &source, "mnt", "--private-key", "key"])
+        .fails(35, &["photos", "empty"]);
+    assert_eq!(fs::read_dir(place.path("photos")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_mount_comes_up_in_the_background_and_goes_down_with_umount() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    let mount = ["mount", &source, "mnt", "--private-key", "key"];
+    place.run(&mount).succeeds();
+    assert!(place.is_mounted());
+    assert_eq!(fs::read_dir(place.path("mnt")).unwrap().count(), 0);
+    place
+        .run(&mount)
+        .fails(11, &["already mounted", "ossvault umount"]);
+
+    let inside = fs::File::open(place.path("mnt")).unwrap();
+    place.run(&["umount", "mnt"]).fails(15, &["in use"]);
+    drop(inside);
+    place.run(&["umount", "mnt"]).succeeds();
+    assert!(!place.is_mounted());
+    place.run(&["umount", "mnt"]).fails(14, &["not mounted"]);
+    place
+        .run(&["umount", "absent"])
+        .fails(10, &["absent", "does not exist"]);
+    place.run(&["umount", "/proc"]).fails(14, &["/proc"]);
+}
+
+#[test]
+fn the_options_of_the_mount_are_safe_ones() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    place
+        .run(&[
+            "mount",
+            &source,
+            "mnt",
+            "--private-key",
+            "key",
+            "--read-only",
+        ])
+        .succeeds();
+    let path = format!(" {} ", place.path("mnt").display());
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let line = table.lines().find(|line| line.contains(&path)).unwrap();
+    for word in [
+        "ro,",
+        "nosuid",
+        "nodev",
+        "default_permissions",
+        " fuse.ossvault ",
+        "ossvault",
+        "file://",
+    ] {
+        assert!(line.contains(word), "no {word} in {line}");
+    }
+    if nix::unistd::geteuid().is_root() {
+        let device = line.split(' ').nth(2).unwrap();
+        let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
+        assert_eq!(fs::read_to_string(knob).unwrap().trim(), "1024");
+    }
+}
+
+#[test]
+fn a_stale_mount_is_cleaned_by_the_next_one() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    let mount = [
+        "mount",
+        &source,
+        "mnt",
+        "--private-key",
+        "key",
+        "--foreground",
+    ];
+    let start = || {
+        let child = place
+            .command(&mount)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        eventually("mounted", || place.is_mounted());
+        child
+    };
+    let mut child = start();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(place.is_mounted(), "the kernel keeps what nobody unmounts");
+    assert!(fs::metadata(place.path("mnt")).is_err());
+
+    let run = place.run(&["mount", &source, "mnt", "--private-key", "key"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.contains("stale mount"), "{}", run.stderr);
+    assert!(fs::metadata(place.path("mnt")).is_ok());
+    place.run(&["umount", "mnt"]).succeeds();
+
+    let mut child = start();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place
+        .run(&["umount", "mnt"])
+        .fails(41, &["died without a report"]);
+    assert!(!place.is_mounted());
+}
+
+#[test]
+fn signals_and_an_unmount_from_outside_end_the_daemon() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    let umount = |_: u32| {
+        let program = find("fusermount3").map_or("umount".into(), |path| path);
+        let mut command = Command::new(&program);
+        if program.ends_with("fusermount3") {
+            command.arg("-u");
+        }
+        assert!(command.arg(place.path("mnt")).status().unwrap().success());
+    };
+    let signal = |name: &'static str| {
+        move |pid: u32| {
+            let status = Command::new("kill")
+                .args([name, &pid.to_string()])
+                .status()
+                .unwrap();
+            assert!(status.success());
+        }
+    };
+    let ends: [(&str, &dyn Fn(u32)); 3] = [
+        ("SIGTERM", &signal("-TERM")),
+        ("SIGINT", &signal("-INT")),
+        ("umount", &umount),
+    ];
+    for (name, end) in ends {
+        let mut child = place
+            .command(&[
+                "mount",
+                &source,
+                "mnt",
+                "--private-key",
+                "key",
+                "--foreground",
+            ])
+            .spawn()
+            .unwrap();
+        eventually("mounted", || {
+            place.is_mounted() && fs::read_dir(place.path("mnt")).is_ok()
+        });
+        // The mount serves a moment before the daemon listens for signals.
+        std::thread::sleep(Duration::from_millis(200));
+        end(child.id());
+        let mut status = None;
+        eventually(name, || {
+            status = child.try_wait().unwrap();
+            status.is_some()
+        });
+        assert_eq!(status.unwrap().code(), Some(0), "{name}");
+        assert!(!place.is_mounted(), "{name}");
+    }
+}
+
+#[test]
+fn without_fuse_or_its_helper_the_message_names_what_to_install() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become a user who may not mount");
+        return;
+    }
+    if find("setpriv").is_none() {
+        eprintln!("skipped: no setpriv(1)");
+        return;
+    }
+    let place = Place::new();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    // Where an ordinary user can run it.
+    fs::copy(env!("CARGO_BIN_EXE_ossvault"), place.path("ossvault")).unwrap();
+    place.keygen("key");
+    for name in ["mnt", "key", "key.pub"] {
+        std::os::unix::fs::chown(place.path(name), Some(65534), Some(65534)).unwrap();
+    }
+    fs::create_dir(place.path("home")).unwrap();
+    std::os::unix::fs::chown(place.path("home"), Some(65534), Some(65534)).unwrap();
+    let source = format!("file://{}", place.path("home/store").display());
+    let run = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(place.path("ossvault"))
+        .args(["mount", &source, "mnt", "--private-key", "key"])
+        .current_dir(place.path(""))
+        .env_clear()
+        .env("XDG_CACHE_HOME", place.path("home"))
+        .env("FUSERMOUNT_PATH", "/nonexistent/fusermount3")
+        .stdin(Stdio::null())
+        .output()
+        .map(Run::from)
+        .unwrap();
+    run.fails(13, &["fusermount3", "fuse3"]);
+    assert!(!place.is_mounted());
+}
