@@ -6,7 +6,6 @@ pub mod values;
 
 mod background;
 mod config;
-mod core;
 mod daemon_file;
 mod demo;
 mod keygen;
@@ -37,7 +36,7 @@ enum Command {
     Keygen(keygen::Args),
     Mount(Box<mount::Args>),
     Umount(umount::Args),
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     Demo(demo::Args),
 }
 
@@ -48,7 +47,7 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Keygen(args) => keygen::run(&args),
         Command::Mount(args) => mount::run(*args),
         Command::Umount(args) => umount::run(&args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(&args, |name| std::env::var(name).ok()).map_err(|message| Error::new(exit::Code::Failure, message)),
         Command::Demo(args) => demo::run(&args),
     }
 }

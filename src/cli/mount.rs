@@ -8,13 +8,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::background::{self, Report};
 use super::config::MountConfig;
-use super::core::{Adapter, Filesystem, Settings, Unsaved};
 use super::daemon_file::DaemonFile;
 use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
 use super::source::Source;
 use super::{keys, logging, parts, secrets};
+use crate::fs::attributes::Defaults;
+use crate::fs::filesystem::{Filesystem, Unsaved};
+use crate::fs::settings::Settings;
+use crate::fuse::adapter::Adapter;
 use crate::fuse::session::{self, Mounted};
 
 /// Mount a bucket as an encrypted directory
@@ -140,23 +143,27 @@ fn settings(config: &MountConfig) -> Settings {
         cache_dir: config.cache_dir.clone(),
         cache_limit: options.tuning.cache_limit.unwrap_or(u64::MAX),
         read_only: options.read_only,
-        uid: options
-            .access
-            .uid
-            .unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
-        gid: options
-            .access
-            .gid
-            .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
-        file_mode: options.access.file_mode,
-        dir_mode: options.access.dir_mode,
+        defaults: Defaults {
+            uid: options
+                .access
+                .uid
+                .unwrap_or_else(|| nix::unistd::geteuid().as_raw()),
+            gid: options
+                .access
+                .gid
+                .unwrap_or_else(|| nix::unistd::getegid().as_raw()),
+            file_mode: options.access.file_mode,
+            dir_mode: options.access.dir_mode,
+        },
         // Where only one user can enter, a stored owner would lock that user out of their own files.
         show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
         timeout: options.service.timeout,
-        parallel: options.service.parallel.into(),
         allow_plaintext: options.keys.allow_plaintext.clone(),
+        copy_limit: Settings::COPY_LIMIT,
+        part_size: Settings::PART_SIZE,
+        stream_after: Settings::stream_after(options.tuning.memory_limit),
     }
 }
 

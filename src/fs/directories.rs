@@ -217,7 +217,12 @@ impl Filesystem {
         let listed = *state.listed.get_or_insert(index);
         let ino = directory.ino;
         let local = state.local.get_or_insert_with(|| {
-            let mut children = self.namespace().unpublished_children(ino);
+            let mut namespace = self.namespace();
+            let mut children = namespace.unpublished_children(ino);
+            // Those that stand over an object have been shown in its place.
+            if let Some(directory) = namespace.directory(ino) {
+                children.retain(|(name, _)| directory.listing.last_known(name).is_none());
+            }
             children.sort_unstable();
             children
         });

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
@@ -60,6 +60,12 @@ pub struct Unsaved {
     pub error: Error,
 }
 
+impl std::fmt::Display for Unsaved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, super::chain(&self.error))
+    }
+}
+
 pub struct Filesystem {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Settings,
@@ -109,6 +115,7 @@ impl Filesystem {
         let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
         let (notices, notices_out) = mpsc::unbounded_channel();
         runtime.spawn(staging::run_spiller(staging.clone()));
+        runtime.spawn(give_way(Arc::downgrade(&cache), staging.budget().clone()));
         Ok(Arc::new(Filesystem {
             bucket,
             settings,
@@ -200,6 +207,16 @@ impl Filesystem {
             return Err(Error::ReadOnly);
         }
         Ok(())
+    }
+}
+
+/// Drops cached content when somebody waits for memory.
+async fn give_way(cache: Weak<ContentCache>, budget: MemoryBudget) {
+    let mut pressure = budget.pressure();
+    loop {
+        pressure.wait().await;
+        let Some(cache) = cache.upgrade() else { return };
+        cache.evict(budget.wanted());
     }
 }
 

@@ -163,26 +163,28 @@ impl Filesystem {
         new: &str,
         sources: &[ListedObject],
     ) -> Result<Vec<PutAnswer>> {
-        stream::iter(sources)
-            .map(|source| async move {
-                let from = names::object_key(source.key.clone())?;
-                let to = names::object_key(format!("{new}{}", &source.key[old.len()..]))?;
-                let mut object = object_of(source);
-                loop {
-                    match self.copy_listed(&from, &object, &to).await {
-                        Err(Error::Stale) => {
-                            // Replaced by another client since it was listed.
-                            let sent = Instant::now();
-                            let meta = self.bucket.store().head(&from).await?;
-                            object = self.describe(&from, meta, sent);
-                        }
-                        result => return result,
-                    }
-                }
-            })
+        stream::iter(0..sources.len())
+            .map(|index| self.copy_below(old, new, &sources[index]))
             .buffered(PARALLEL)
             .try_collect()
             .await
+    }
+
+    async fn copy_below(&self, old: &str, new: &str, source: &ListedObject) -> Result<PutAnswer> {
+        let from = names::object_key(source.key.clone())?;
+        let to = names::object_key(format!("{new}{}", &source.key[old.len()..]))?;
+        let mut object = object_of(source);
+        loop {
+            match self.copy_listed(&from, &object, &to).await {
+                Err(Error::Stale) => {
+                    // Replaced by another client since it was listed.
+                    let sent = Instant::now();
+                    let meta = self.bucket.store().head(&from).await?;
+                    object = self.describe(&from, meta, sent);
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {

@@ -261,7 +261,7 @@ impl Filesystem {
         {
             // It was renamed since: an upload cannot change its name.
             let stream = handover.take().expect("matched above");
-            stream.upload.abort().await;
+            abort(&stream.upload).await;
         }
         let xattrs = freight.xattrs.as_deref();
         if let Some(stream) = handover {
@@ -468,7 +468,7 @@ impl Filesystem {
         };
         let Some(handover) = handover else {
             sending.shutdown().await;
-            abort(upload).await;
+            abort(&upload).await;
             return Ok(());
         };
         while let Some(ended) = sending.join_next().await {
@@ -483,7 +483,7 @@ impl Filesystem {
             next_part: number,
         });
         if let Err(unwanted) = unwanted {
-            unwanted.upload.abort().await;
+            abort(&unwanted.upload).await;
         }
         Ok(())
     }
@@ -633,15 +633,16 @@ async fn send_parts(
     match unless_gone(file, sending).await {
         Ok(()) => Ok(upload),
         Err(error) => {
-            upload.abort().await;
+            abort(&upload).await;
             Err(error)
         }
     }
 }
 
-async fn abort(upload: Arc<EncryptedUpload>) {
-    if let Some(upload) = Arc::into_inner(upload) {
-        upload.abort().await;
+async fn abort(upload: &EncryptedUpload) {
+    if let Err(error) = upload.abort().await {
+        let key = upload.key();
+        log::warn!("an unfinished upload of {key} is left in the bucket: {error}");
     }
 }
 

@@ -15,13 +15,14 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, ForgetOne, Generation, INodeNo, InitFlags,
+    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
     ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
@@ -67,6 +68,11 @@ impl Adapter {
     /// What directory replies are written with; to be told the session's device before it runs.
     pub fn dirents(&self) -> Dirents {
         self.dirents.clone()
+    }
+
+    /// To be told to the kernel by a thread of the session. To be taken once.
+    pub fn notices(&self) -> Notices {
+        Notices(self.fs.take_notices())
     }
 
     /// Polls `work` once here, and hands it to the runtime if it has to wait. A panic answers EIO.
@@ -162,12 +168,6 @@ impl fuser::Filesystem for Adapter {
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
         self.fs.forget(Ino(ino.0), lookups);
-    }
-
-    fn batch_forget(&self, _request: &Request, nodes: &[ForgetOne]) {
-        for node in nodes {
-            self.fs.forget(Ino(node.nodeid().0), node.nlookup());
-        }
     }
 
     fn getattr(
@@ -608,22 +608,29 @@ impl fuser::Filesystem for Adapter {
     }
 }
 
-/// Tells the kernel what it must forget, as it comes up, until the session ends. Blocks: for a thread of
-/// its own, since the kernel may make it wait for requests that are being answered.
-pub fn tell_kernel(fs: &Filesystem, notifier: &fuser::Notifier) {
-    let Some(mut notices) = fs.take_notices() else {
-        return;
-    };
-    while let Some(notice) = notices.blocking_recv() {
-        let told = match &notice {
-            Notice::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
-            Notice::Name(parent, name) => notifier.inval_entry(INodeNo(parent.0), OsStr::new(name)),
+/// What the kernel must be told, as it comes up.
+pub struct Notices(Option<mpsc::UnboundedReceiver<Notice>>);
+
+impl Notices {
+    /// Tells the kernel until the file system is gone. Blocks: for a thread of its own, since the kernel
+    /// may make it wait for requests that are being answered.
+    pub fn tell(self, notifier: &fuser::Notifier) {
+        let Some(mut notices) = self.0 else {
+            return;
         };
-        // It knew nothing of it: just as well.
-        if let Err(error) = told
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::debug!("the kernel could not be told of {notice:?}: {error}");
+        while let Some(notice) = notices.blocking_recv() {
+            let told = match &notice {
+                Notice::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+                Notice::Name(parent, name) => {
+                    notifier.inval_entry(INodeNo(parent.0), OsStr::new(name))
+                }
+            };
+            // It knew nothing of it: just as well.
+            if let Err(error) = told
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                log::debug!("the kernel could not be told of {notice:?}: {error}");
+            }
         }
     }
 }

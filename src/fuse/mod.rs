@@ -1,4 +1,7 @@
 //! Kernel requests in, replies out.
 
+pub mod adapter;
+mod dirents;
+mod errno;
 pub mod mount_table;
 pub mod session;

@@ -12,7 +12,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -23,6 +23,7 @@ use fuser::{Config, MountOption, Session, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
+use super::adapter::Adapter;
 use super::mount_table::{self, SOURCE_MARK};
 
 /// Enough that one request held up in a handler does not stop the others; more than this gains nothing
@@ -88,7 +89,6 @@ pub struct Options {
 pub struct Mounted {
     mountpoint: PathBuf,
     device: Option<String>,
-    notifier: fuser::Notifier,
     server: thread::JoinHandle<io::Result<()>>,
     ended: tokio::sync::watch::Receiver<bool>,
 }
@@ -97,12 +97,14 @@ pub struct Mounted {
 ///
 /// # Errors
 /// Nothing is left mounted after an error.
-pub fn mount<F: fuser::Filesystem>(
-    filesystem: F,
+pub fn mount(
+    filesystem: Adapter,
     mountpoint: &Path,
     options: &Options,
 ) -> Result<Mounted, Error> {
     let root = nix::unistd::geteuid().is_root();
+    let dirents = filesystem.dirents();
+    let notices = filesystem.notices();
     let mut config = Config::default();
     config.acl = if options.allow_other || root {
         SessionACL::All
@@ -153,7 +155,13 @@ pub fn mount<F: fuser::Filesystem>(
     if let Some(device) = device.as_deref().filter(|_| root) {
         raise_read_ahead(device);
     }
+    dirents.set_device(session.as_fd()).map_err(Error::Io)?;
     let notifier = session.notifier();
+    // Ends with the file system.
+    thread::Builder::new()
+        .name("fuse-notices".to_owned())
+        .spawn(move || notices.tell(&notifier))
+        .map_err(Error::Io)?;
     let (announce, ended) = tokio::sync::watch::channel(false);
     let server = thread::Builder::new()
         .name("fuse-session".to_owned())
@@ -166,18 +174,12 @@ pub fn mount<F: fuser::Filesystem>(
     Ok(Mounted {
         mountpoint: mountpoint.to_owned(),
         device,
-        notifier,
         server,
         ended,
     })
 }
 
 impl Mounted {
-    /// For telling the kernel what changed behind its back.
-    pub fn notifier(&self) -> fuser::Notifier {
-        self.notifier.clone()
-    }
-
     /// Returns when the kernel has ended the session: somebody unmounted. Safe to drop and call again.
     pub async fn ended(&mut self) {
         // An error means that the thread is gone without a word, which is an end too.
