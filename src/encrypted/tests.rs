@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
@@ -500,8 +502,9 @@ async fn a_part_sent_again_is_the_same_or_an_error() {
         "something was sent"
     );
     // A gap is no object.
+    upload.part(3, 200_000..300_000, &plain).await.unwrap();
     assert!(upload.complete(Overwrite::Allowed).await.is_err());
-    upload.part(2, 160_000..300_000, &plain).await.unwrap();
+    upload.part(2, 160_000..200_000, &plain).await.unwrap();
     upload.complete(Overwrite::Allowed).await.unwrap();
 }
 
@@ -680,10 +683,7 @@ async fn objects_that_cannot_be_opened_say_why() {
     let newer = with(&|user| drop(user.insert("ossvault-v".into(), "2".into())));
     assert!(matches!(newer.err(), Some(Error::Unsupported(_))));
     let foreign = with(&|user| {
-        user.insert(
-            "x-oss-key".into(),
-            user["x-oss-start"].clone().replace(['A', 'b'], "c"),
-        );
+        user.insert("x-oss-key".into(), BASE64_STANDARD.encode([7; 256]));
     })
     .unwrap();
     assert!(matches!(
@@ -691,10 +691,7 @@ async fn objects_that_cannot_be_opened_say_why() {
         Some(Error::WrongKey)
     ));
     let named = with(&|user| {
-        user.insert(
-            "x-oss-key".into(),
-            user["x-oss-start"].clone().replace(['A', 'b'], "c"),
-        );
+        user.insert("x-oss-key".into(), BASE64_STANDARD.encode([7; 256]));
         user.insert("ossvault-key".into(), "0123456789abcdef".into());
     })
     .unwrap();
