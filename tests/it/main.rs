@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
 mod cli;
+mod formats;
 mod signing;
 mod wire;
