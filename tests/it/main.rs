@@ -1,3 +1,6 @@
 //! Integration tests, one binary.
 
+mod interop;
+mod server;
 mod signing;
+mod store;
