@@ -1,7 +1,329 @@
-//! What can go wrong between the client and the service.
+//! What can go wrong between the client and the service, what it means to the caller, and whether it
+//! is worth another try.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::retry::Class;
+
+/// Why a caller's body could not be read.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The service answered, and not with a success.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    #[error("not a possible object name: {}", .0.escape_debug())]
+    InvalidName(String),
+    /// The range begins at or after the object's end.
+    #[error("the range begins after the object's end")]
+    InvalidRange,
+    /// The object is another one than the one that was asked for or begun.
+    #[error("the object has been replaced")]
+    Replaced,
+    /// The object of a write that must not replace anything is there already, and not by this call.
+    #[error("the object exists already")]
+    Exists,
+    /// Nothing will work until the user changes something; the text says what.
     #[error("{0}")]
     Misconfigured(String),
+    /// No connection, or one that broke.
+    #[error("{operation}: {message}")]
+    Transport {
+        operation: &'static str,
+        message: String,
+        /// The request cannot have reached the service.
+        unsent: bool,
+        #[source]
+        source: Option<Cause>,
+    },
+    /// No byte moved for that long.
+    #[error("{operation}: no progress for {:.1} s", .after.as_secs_f64())]
+    Stalled {
+        operation: &'static str,
+        after: Duration,
+    },
+    /// An answer that is none in this protocol.
+    #[error("{operation}: {}", .what.escape_debug())]
+    Protocol {
+        operation: &'static str,
+        what: String,
+    },
+    /// CRC-64 of what was sent or received is not what the service says.
+    #[error("{operation}: CRC-64 is {found}, the service says {expected}")]
+    Corrupt {
+        operation: &'static str,
+        expected: u64,
+        found: u64,
+    },
+    /// The bytes to send could not be had.
+    #[error("the source of the upload failed")]
+    Source(#[source] Cause),
+    /// The last error of a call that was tried until its time was up.
+    #[error("gave up after {tries} tries: {last}")]
+    GaveUp {
+        tries: u32,
+        #[source]
+        last: Box<Error>,
+    },
+    /// The call failed in a way that leaves open whether it took effect, and it must not simply be
+    /// repeated. Callers within this floor look and decide; it does not leave it.
+    #[error("{0}")]
+    Unsure(Box<Error>),
+}
+
+/// An answer that is no success: status, and what the error document said where there was one.
+#[derive(Clone, Debug, Default)]
+pub struct Refusal {
+    pub operation: &'static str,
+    pub status: u16,
+    /// Empty if the answer named none.
+    pub code: String,
+    pub message: String,
+    /// `x-oss-request-id`: what the provider's support asks for.
+    pub request_id: String,
+    /// The numbered cause, `0002-00000080`.
+    pub ec: String,
+    /// The endpoint the service names as the right one.
+    pub endpoint: Option<String>,
+    pub server_time: Option<SystemTime>,
+    pub retry_after: Option<Duration>,
+}
+
+/// Server text is escaped: it ends up in logs and terminals.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (status, code) = (self.status, self.code.escape_debug());
+        write!(f, "{}: status {status} {code}", self.operation)?;
+        if !self.message.is_empty() {
+            write!(f, ": {}", self.message.escape_debug())?;
+        }
+        if let Some(endpoint) = &self.endpoint {
+            write!(f, "; the endpoint is {}", endpoint.escape_debug())?;
+        }
+        if !self.request_id.is_empty() {
+            write!(f, " (request {}", self.request_id.escape_debug())?;
+            if !self.ec.is_empty() {
+                write!(f, ", cause {}", self.ec.escape_debug())?;
+            }
+            write!(f, ")")?;
+        }
+        Ok(())
+    }
+}
+
+/// What an error means to the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    NotFound,
+    NoSuchBucket,
+    NoSuchUpload,
+    PreconditionFailed,
+    AlreadyExists,
+    InvalidRange,
+    InvalidName,
+    AccessDenied,
+    Archived,
+    Immutable,
+    TooLarge,
+    EncryptionRule,
+    Unsupported,
+    Misconfigured,
+    TimedOut,
+    Unavailable,
+    Corrupt,
+    Other,
+}
+
+impl Refusal {
+    /// The table of codes; then of statuses, for answers without a code (HEAD, proxies).
+    pub fn meaning(&self) -> (Kind, Class) {
+        use Class::{Clock, Never, Retry, Slow};
+        match &*self.code {
+            "NoSuchKey" | "NoSuchVersion" | "SymlinkTargetNotExist" => (Kind::NotFound, Never),
+            "NoSuchBucket" => (Kind::NoSuchBucket, Never),
+            "NoSuchUpload" => (Kind::NoSuchUpload, Never),
+            // A bucket of another region answers so, and names the endpoint.
+            "AccessDenied"
+                if self.endpoint.is_some() || self.message.contains("specified endpoint") =>
+            {
+                (Kind::Misconfigured, Never)
+            }
+            "AccessDenied"
+            | "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "SecurityTokenExpired"
+            | "InvalidSecurityToken"
+            | "AccessKeyIdAndSecurityTokenNotMatch"
+            | "UserDisable"
+            | "BucketDisable"
+            | "AbnormalBucketOwnerStatus" => (Kind::AccessDenied, Never),
+            "RequestTimeTooSkewed" => (Kind::Misconfigured, Clock),
+            "SecondLevelDomainForbidden"
+            | "NonStandardHostForbidden"
+            | "PermanentRedirect"
+            | "TemporaryRedirect" => (Kind::Misconfigured, Never),
+            "InvalidObjectState" | "RestoreAlreadyInProgress" => (Kind::Archived, Never),
+            "PreconditionFailed" => (Kind::PreconditionFailed, Never),
+            "FileAlreadyExists" | "ObjectAlreadyExists" => (Kind::AlreadyExists, Never),
+            "FileImmutable" => (Kind::Immutable, Never),
+            "InvalidRange" => (Kind::InvalidRange, Never),
+            "InvalidObjectName" => (Kind::InvalidName, Never),
+            "EntityTooLarge" => (Kind::TooLarge, Never),
+            "InvalidDigest" | "InvalidCRC64" | "IncompleteBody" => (Kind::Corrupt, Retry),
+            "BadRequest" => (Kind::Other, Retry),
+            "RequestTimeout" => (Kind::TimedOut, Retry),
+            "InvalidEncryptionRequest" => (Kind::EncryptionRule, Never),
+            "NotImplemented" | "OperationNotSupported" => (Kind::Unsupported, Never),
+            "InternalError" | "MirrorFailed" => (Kind::Unavailable, Retry),
+            "QpsLimitExceeded"
+            | "ServiceUnavailable"
+            | "TotalQpsLimitExceeded"
+            | "ActiveRequestLimitExceeded"
+            | "DownloadTrafficRateLimitExceeded"
+            | "UploadTrafficRateLimitExceeded"
+            | "MetaOperationQpsLimitExceeded"
+            | "CpuLimitExceeded"
+            | "SlowDown" => (Kind::Unavailable, Slow),
+            code if code.starts_with("WORM") || code.starts_with("Worm") => {
+                (Kind::Immutable, Never)
+            }
+            _ => match self.status {
+                // Bucket calls have no 404 of their own but NoSuchBucket, which has a code.
+                404 => (Kind::NotFound, Never),
+                412 => (Kind::PreconditionFailed, Never),
+                416 => (Kind::InvalidRange, Never),
+                403 => (Kind::AccessDenied, Never),
+                300..=399 => (Kind::Misconfigured, Never),
+                401 => (Kind::AccessDenied, Retry),
+                408 => (Kind::TimedOut, Retry),
+                429 | 503 => (Kind::Unavailable, Slow),
+                501 => (Kind::Unsupported, Never),
+                500.. => (Kind::Unavailable, Retry),
+                _ => (Kind::Other, Never),
+            },
+        }
+    }
+}
+
+impl Error {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Refused(refusal) => refusal.meaning().0,
+            Error::InvalidName(_) => Kind::InvalidName,
+            Error::InvalidRange => Kind::InvalidRange,
+            Error::Replaced => Kind::PreconditionFailed,
+            Error::Exists => Kind::AlreadyExists,
+            Error::Misconfigured(_) => Kind::Misconfigured,
+            Error::Transport { .. } => Kind::Unavailable,
+            Error::Stalled { .. } => Kind::TimedOut,
+            Error::Corrupt { .. } => Kind::Corrupt,
+            Error::Protocol { .. } | Error::Source(_) => Kind::Other,
+            Error::GaveUp { last, .. } => last.kind(),
+            Error::Unsure(error) => error.kind(),
+        }
+    }
+
+    /// Whether the same request may be sent again.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Refused(refusal) => refusal.meaning().1,
+            // What is no answer of the service came from something in between, and passes.
+            Error::Transport { .. }
+            | Error::Stalled { .. }
+            | Error::Protocol { .. }
+            | Error::Corrupt { .. } => Class::Retry,
+            _ => Class::Never,
+        }
+    }
+
+    /// Whether a failed call may have taken effect all the same.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => refusal.meaning().1 == Class::Retry && refusal.status >= 500,
+            Error::Transport { unsent, .. } => !unsent,
+            Error::Stalled { .. } | Error::Protocol { .. } => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_then_statuses_decide() {
+        use Class::{Clock, Never, Retry, Slow};
+        for (status, code, message, kind, class) in [
+            (404, "NoSuchKey", "", Kind::NotFound, Never),
+            (404, "", "", Kind::NotFound, Never),
+            (404, "NoSuchBucket", "", Kind::NoSuchBucket, Never),
+            (403, "AccessDenied", "", Kind::AccessDenied, Never),
+            (
+                403,
+                "AccessDenied",
+                "The bucket you are attempting to access must be addressed using the specified endpoint.",
+                Kind::Misconfigured,
+                Never,
+            ),
+            (301, "", "", Kind::Misconfigured, Never),
+            (403, "RequestTimeTooSkewed", "", Kind::Misconfigured, Clock),
+            (412, "", "", Kind::PreconditionFailed, Never),
+            (409, "FileAlreadyExists", "", Kind::AlreadyExists, Never),
+            (409, "FileImmutable", "", Kind::Immutable, Never),
+            (416, "InvalidRange", "", Kind::InvalidRange, Never),
+            (400, "InvalidCRC64", "", Kind::Corrupt, Retry),
+            (400, "RequestTimeout", "", Kind::TimedOut, Retry),
+            (400, "InvalidArgument", "", Kind::Other, Never),
+            (400, "EntityTooLarge", "", Kind::TooLarge, Never),
+            (
+                400,
+                "InvalidEncryptionRequest",
+                "",
+                Kind::EncryptionRule,
+                Never,
+            ),
+            (403, "InvalidObjectState", "", Kind::Archived, Never),
+            (429, "QpsLimitExceeded", "", Kind::Unavailable, Slow),
+            (503, "", "", Kind::Unavailable, Slow),
+            (500, "InternalError", "", Kind::Unavailable, Retry),
+            (502, "", "", Kind::Unavailable, Retry),
+            (408, "", "", Kind::TimedOut, Retry),
+        ] {
+            let refusal = Refusal {
+                status,
+                code: code.to_owned(),
+                message: message.to_owned(),
+                ..Refusal::default()
+            };
+            assert_eq!(refusal.meaning(), (kind, class), "{status} {code}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_says_is_escaped() {
+        let refusal = Refusal {
+            operation: "HeadObject",
+            status: 403,
+            code: "Access\u{1b}[31mDenied".to_owned(),
+            message: "a\nb".to_owned(),
+            request_id: "R".to_owned(),
+            ec: "0003-00000001".to_owned(),
+            ..Refusal::default()
+        };
+        assert_eq!(
+            refusal.to_string(),
+            "HeadObject: status 403 Access\\u{1b}[31mDenied: a\\nb (request R, cause 0003-00000001)"
+        );
+    }
 }

@@ -1,6 +1,15 @@
 //! The protocol of the service: request, signature, client, retry, XML, credentials.
 
+pub mod body;
+pub mod client;
 pub mod credentials;
 pub mod date;
+pub mod download;
+pub mod endpoint;
 pub mod error;
+pub mod operations;
+pub mod progress;
+pub mod retry;
 pub mod sign;
+pub mod types;
+pub mod xml;

@@ -4,3 +4,4 @@ mod interop;
 mod server;
 mod signing;
 mod store;
+mod wire;

@@ -9,14 +9,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use ossvault::oss::client::{self as oss_client, Client};
+use ossvault::oss::credentials::AccessKey;
+use ossvault::oss::endpoint::{Endpoint, Options};
+use ossvault::oss::sign::Version;
+use ossvault::server::endpoint::{Config, Server};
 use ossvault::store::crc::crc64;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
+use ossvault::store::oss::OssStore;
 
 /// A store to test and what it stands on.
 struct Home {
     store: Arc<dyn ObjectStore>,
+    _server: Option<Server>,
     _folder: tempfile::TempDir,
 }
 
@@ -28,6 +35,7 @@ fn local() -> Home {
     let folder = tempfile::tempdir().unwrap();
     Home {
         store: Arc::new(open(&folder, false)),
+        _server: None,
         _folder: folder,
     }
 }
@@ -36,6 +44,7 @@ fn local_synced() -> Home {
     let folder = tempfile::tempdir().unwrap();
     Home {
         store: Arc::new(open(&folder, true)),
+        _server: None,
         _folder: folder,
     }
 }
@@ -47,7 +56,29 @@ fn two_instances() -> Home {
             stores: [open(&folder, false), open(&folder, false)],
             next: AtomicUsize::new(0),
         }),
+        _server: None,
         _folder: folder,
+    }
+}
+
+/// The client, through the server. `version` is how requests are signed.
+async fn oss(version: Version) -> Home {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::new(folder.path())).await.unwrap();
+    server.create_bucket("bucket").unwrap();
+    let endpoint = Endpoint::new(&server.endpoint(), "bucket", Options::default()).unwrap();
+    let key = AccessKey::new("test", "test", None);
+    let client = Client::new(endpoint, key, version, oss_client::Settings::default()).unwrap();
+    Home {
+        store: Arc::new(OssStore::new(client)),
+        _server: Some(server),
+        _folder: folder,
+    }
+}
+
+fn v4() -> Version {
+    Version::V4 {
+        region: "cn-hangzhou".into(),
     }
 }
 
@@ -138,6 +169,8 @@ macro_rules! suite {
         suite!(@run local, { local() }, $($case),*);
         suite!(@run local_synced, { local_synced() }, $($case),*);
         suite!(@run two_instances, { two_instances() }, $($case),*);
+        suite!(@run oss, { oss(v4()).await }, $($case),*);
+        suite!(@run oss_v1, { oss(Version::V1).await }, $($case),*);
     };
     (@run $module:ident, $make:block, $($case:ident),*) => {
         mod $module {

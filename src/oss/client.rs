@@ -1,0 +1,815 @@
+//! Sends one request: signed, streamed, watched, tried again.
+//!
+//! [`Call`] describes a request; [`Client::send`] carries it out by the rules of [`retry`](super::retry).
+//! What each operation asks and how its answer reads is in [`operations`](super::operations); bodies that
+//! arrive are in [`download`](super::download).
+//!
+//! What always holds: every wait ends ([`Progress`]); the number of requests in flight is bounded; the
+//! secret, `Authorization` and tokens reach no log, and names and server text in it are escaped.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, Digest};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use log::{debug, info, warn};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::body::Body;
+use super::credentials::AccessKey;
+use super::date;
+use super::endpoint::Endpoint;
+use super::error::{Cause, Error, Refusal};
+use super::progress::Progress;
+use super::retry::{Budget, Class};
+use super::sign::{Signer, Version};
+use super::xml;
+
+/// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
+/// pieces gain nothing measurable.
+const SEND_PIECE: usize = 256 * 1024;
+/// An error document is a few hundred bytes; what is longer is not one.
+const MAX_ERROR: usize = 64 * 1024;
+/// A listing of 1000 keys of 1023 bytes, each byte written `%XX`, with room to spare.
+const MAX_TEXT: usize = 16 * 1024 * 1024;
+/// Longer than a handshake over any working link.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Shorter than the service's idle close, so that a request rarely meets a connection just closed.
+const IDLE: Duration = Duration::from_secs(45);
+/// A request without a body of its own that is not answered for half the timeout is sent again over
+/// another connection; but never before this.
+const SHORTEST_TRY: Duration = Duration::from_secs(10);
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A call ends this long after its last progress.
+    pub timeout: Duration,
+    /// How many requests may be in flight at once, and as many uploads besides.
+    pub parallel: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            timeout: Duration::from_secs(60),
+            parallel: 64,
+        }
+    }
+}
+
+/// Cheap to clone; all clones share connections, limits and the clock's offset.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    http: reqwest::Client,
+    endpoint: Endpoint,
+    signer: Signer,
+    settings: Settings,
+    /// Requests whose bodies, if any, are at hand.
+    requests: Arc<Semaphore>,
+    /// Requests whose bodies are streams. Apart, because such a stream may itself need a request: an
+    /// upload of a file that was changed in the middle reads the old object.
+    uploads: Arc<Semaphore>,
+    /// Of any request: a wait for a permit is no stall as long as others get on.
+    progress: Arc<Progress>,
+    /// Seconds to add to this machine's clock to get the service's.
+    clock_offset: AtomicI64,
+    /// Whether anything ever answered. Until then a failing connection is a wrong name rather than an
+    /// outage, and no reason to wait.
+    answered: AtomicBool,
+}
+
+/// What is sent.
+pub(super) enum Payload {
+    None,
+    Bytes(Bytes),
+    Stream(Body),
+}
+
+/// What is done with an answer's body within the try, so that a broken one fails it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Read {
+    /// Read whole, as text.
+    Text,
+    /// Left to the caller.
+    Stream,
+}
+
+pub(super) type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
+
+/// One request, not yet signed.
+pub(super) struct Call<'a> {
+    pub operation: &'static str,
+    pub method: Method,
+    pub key: Option<&'a str>,
+    pub query: Pairs,
+    /// Names in lower case.
+    pub headers: Pairs,
+    pub payload: Payload,
+    pub read: Read,
+    /// Whether it may be sent again when it is not known what became of it. If not, the call ends with
+    /// [`Error::Unsure`].
+    pub repeatable: bool,
+    /// The service may work on it for long before it answers.
+    pub slow: bool,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Call<'a> {
+        Call {
+            operation,
+            method,
+            key,
+            query: Vec::new(),
+            headers: Vec::new(),
+            payload: Payload::None,
+            read: Read::Text,
+            repeatable: true,
+            slow: false,
+        }
+    }
+
+    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
+        self.query.push((name.into(), Cow::Owned(value.into())));
+        self
+    }
+
+    pub fn header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+    ) -> Call<'a> {
+        self.headers.push((name.into(), Cow::Owned(value.into())));
+        self
+    }
+
+    fn name(&self) -> String {
+        let key = self.key.unwrap_or_default().escape_debug();
+        format!("{} {key}", self.operation)
+    }
+}
+
+/// A success.
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// With [`Read::Text`].
+    pub text: String,
+    /// With [`Read::Stream`].
+    pub response: Option<Response>,
+    /// CRC-64 of the body that was sent, if it was a stream.
+    pub sent_crc: Option<u64>,
+}
+
+impl Client {
+    /// # Errors
+    /// [`Error::Misconfigured`]: the TLS roots cannot be loaded, or V4 has no region.
+    pub fn new(
+        endpoint: Endpoint,
+        key: AccessKey,
+        version: Version,
+        settings: Settings,
+    ) -> Result<Client, Error> {
+        if matches!(&version, Version::V4 { region } if region.is_empty()) {
+            return Err(Error::Misconfigured(
+                "the region is not known: give --region, for example cn-hangzhou".to_owned(),
+            ));
+        }
+        let http = http_client(&endpoint, &settings)?;
+        Ok(Client(Arc::new(Inner {
+            http,
+            signer: Signer::new(key, version),
+            requests: Arc::new(Semaphore::new(settings.parallel.max(1))),
+            uploads: Arc::new(Semaphore::new(settings.parallel.max(1))),
+            progress: Arc::new(Progress::new(Instant::now())),
+            clock_offset: AtomicI64::new(0),
+            answered: AtomicBool::new(false),
+            endpoint,
+            settings,
+        })))
+    }
+
+    pub fn bucket(&self) -> &str {
+        self.0.endpoint.bucket()
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// The service's clock, as far as it is known.
+    pub fn now(&self) -> SystemTime {
+        let now = SystemTime::now();
+        let offset = self.0.clock_offset.load(Ordering::Relaxed);
+        let by = Duration::from_secs(offset.unsigned_abs());
+        let moved = if offset < 0 {
+            now.checked_sub(by)
+        } else {
+            now.checked_add(by)
+        };
+        moved.unwrap_or(now)
+    }
+
+    /// A call's allowance, from now.
+    pub(super) fn budget(&self) -> Budget {
+        Budget::new(Instant::now(), self.0.settings.timeout)
+    }
+
+    /// Sends `call` until it is answered, refused for good, or the budget is used up.
+    pub(super) async fn send(&self, call: &Call<'_>, budget: &mut Budget) -> Result<Answer, Error> {
+        loop {
+            let permit = self.permit(call, budget).await?;
+            let progress = Arc::new(Progress::new(Instant::now()));
+            let error = match self.attempt(call, budget, &progress).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            drop(permit);
+            if !call.repeatable && error.is_ambiguous() {
+                return Err(Error::Unsure(Box::new(error)));
+            }
+            self.pause(&call.name(), error, budget, progress.moved())
+                .await?;
+        }
+    }
+
+    /// After a failed try: waits, or gives the error that ends the call.
+    pub(super) async fn pause(
+        &self,
+        what: &str,
+        error: Error,
+        budget: &mut Budget,
+        moved: Option<Instant>,
+    ) -> Result<(), Error> {
+        let class = match self.is_hopeless(&error) {
+            true => Class::Never,
+            false => error.class(),
+        };
+        let delay = budget.after_failure(
+            class,
+            error.retry_after(),
+            Instant::now(),
+            moved,
+            rand::random(),
+        );
+        let Some(delay) = delay else {
+            return Err(match (class, budget.failures()) {
+                (Class::Never, _) | (_, 1) => error,
+                (_, tries) => Error::GaveUp {
+                    tries,
+                    last: Box::new(error),
+                },
+            });
+        };
+        // One failure is everyday; more are worth being seen.
+        if budget.failures() == 1 {
+            info!("{what}: {error}; trying again");
+        } else {
+            warn!("{what}: {error}; trying again in {delay:.1?}");
+        }
+        if class == Class::Clock {
+            self.correct_clock(&error);
+        }
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    /// Nothing has ever answered under this name: a wrong one, rather than an outage.
+    fn is_hopeless(&self, error: &Error) -> bool {
+        match error {
+            Error::Transport { unsent: true, .. } => !self.0.answered.load(Ordering::Relaxed),
+            _ => false,
+        }
+    }
+
+    fn correct_clock(&self, error: &Error) {
+        let Error::Refused(refusal) = error else {
+            return;
+        };
+        let Some(theirs) = refusal.server_time else {
+            return;
+        };
+        let offset = date::unix(theirs) as i64 - date::unix(SystemTime::now()) as i64;
+        self.0.clock_offset.store(offset, Ordering::Relaxed);
+        warn!("this machine's clock is {offset} s behind the service's; corrected for requests");
+    }
+
+    async fn permit(
+        &self,
+        call: &Call<'_>,
+        budget: &mut Budget,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        let semaphore = match call.payload {
+            Payload::Stream(_) => &self.0.uploads,
+            _ => &self.0.requests,
+        };
+        if let Ok(permit) = semaphore.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let began = Instant::now();
+        let mut acquire = std::pin::pin!(semaphore.clone().acquire_owned());
+        loop {
+            let deadline = self.0.progress.last().max(began) + budget.timeout();
+            match tokio::time::timeout_at(deadline.into(), &mut acquire).await {
+                Ok(permit) => {
+                    budget.extend(began.elapsed());
+                    return Ok(permit.expect("the semaphore is never closed"));
+                }
+                Err(_) if self.0.progress.last() + budget.timeout() > deadline => {}
+                Err(_) => {
+                    return Err(Error::Stalled {
+                        operation: call.operation,
+                        after: budget.timeout(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// How long one try may go without a byte. A call that cannot simply be repeated leaves time to look
+    /// what became of it.
+    fn try_limit(&self, patient: bool, repeatable: bool) -> Duration {
+        let timeout = self.0.settings.timeout;
+        match (patient, repeatable) {
+            (_, false) => timeout / 4 * 3,
+            (true, true) => timeout,
+            (false, true) => (timeout / 2).max(SHORTEST_TRY).min(timeout),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        budget: &Budget,
+        progress: &Arc<Progress>,
+    ) -> Result<Answer, Error> {
+        let began = Instant::now();
+        let give_up_at = budget.give_up_at();
+        let upload = match &call.payload {
+            Payload::Stream(body) => Some(Arc::new(Sending::new(
+                body.len(),
+                [progress.clone(), self.0.progress.clone()],
+            ))),
+            _ => None,
+        };
+        let request = self.request(call, upload.as_ref())?;
+        let limit = self.try_limit(call.slow || upload.is_some(), call.repeatable);
+        let stalled = || Error::Stalled {
+            operation: call.operation,
+            after: limit,
+        };
+        let exchange = self.0.http.execute(request);
+        let result = progress
+            .watch(limit, give_up_at, exchange)
+            .await
+            .ok_or_else(stalled)?;
+        // The source's own error, rather than the connection's that had to be broken off for it.
+        if let Some(cause) = upload.as_ref().and_then(|sending| sending.take_failure()) {
+            return Err(Error::Source(cause));
+        }
+        let response = result.map_err(|error| transport(call.operation, error))?;
+        progress.mark();
+        self.0.progress.mark();
+        self.0.answered.store(true, Ordering::Relaxed);
+
+        let status = response.status().as_u16();
+        debug!("{}: {status} after {:.1?}", call.name(), began.elapsed());
+        if !response.status().is_success() {
+            let headers = response.headers().clone();
+            let body = read(call.operation, response, MAX_ERROR, progress);
+            // A broken error document is no better than none: the status speaks.
+            let text = match progress.watch(limit, give_up_at, body).await {
+                Some(Ok(text)) => text,
+                _ => String::new(),
+            };
+            return Err(Error::Refused(Box::new(refusal(
+                call.operation,
+                status,
+                &headers,
+                &text,
+            ))));
+        }
+        let headers = response.headers().clone();
+        let sent_crc = upload.map(|sending| sending.crc());
+        if call.read == Read::Stream {
+            return Ok(Answer {
+                status,
+                headers,
+                text: String::new(),
+                response: Some(response),
+                sent_crc,
+            });
+        }
+        let body = read(call.operation, response, MAX_TEXT, progress);
+        let text = progress
+            .watch(limit, give_up_at, body)
+            .await
+            .ok_or_else(stalled)??;
+        // Long calls answer 200 at once and put a late error in the body.
+        if text.contains("<Error>")
+            && let Some(document) = xml::error(&text)
+        {
+            let mut refusal = refusal(call.operation, 500, &headers, &text);
+            refusal.code = document.code;
+            return Err(Error::Refused(Box::new(refusal)));
+        }
+        Ok(Answer {
+            status,
+            headers,
+            text,
+            response: None,
+            sent_crc,
+        })
+    }
+
+    /// Builds and signs.
+    fn request(
+        &self,
+        call: &Call<'_>,
+        upload: Option<&Arc<Sending>>,
+    ) -> Result<reqwest::Request, Error> {
+        let url = self.0.endpoint.url(call.key, &call.query)?;
+        let mut headers: Vec<(Cow<'_, str>, Cow<'_, str>)> =
+            Vec::with_capacity(call.headers.len() + 4);
+        headers.extend(
+            call.headers
+                .iter()
+                .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value))),
+        );
+        let authorization = sign(
+            &self.0.signer,
+            self.now(),
+            call,
+            self.bucket(),
+            &mut headers,
+        );
+        let mut map = HeaderMap::with_capacity(headers.len() + 4);
+        for (name, value) in &headers {
+            let unusable = || Error::Protocol {
+                operation: call.operation,
+                what: format!("not a possible header: {name}"),
+            };
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
+            let mut content = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| unusable())?;
+            content.set_sensitive(&**name == "x-oss-security-token");
+            map.insert(header, content);
+        }
+        let mut authorization = HeaderValue::from_str(&authorization).map_err(|_| {
+            Error::Misconfigured("the access key id holds impossible characters".to_owned())
+        })?;
+        authorization.set_sensitive(true);
+        map.insert(reqwest::header::AUTHORIZATION, authorization);
+        // A compressed answer would have another length and no tag.
+        map.insert(
+            reqwest::header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
+
+        let mut request = reqwest::Request::new(call.method.clone(), url);
+        match (&call.payload, upload) {
+            (Payload::Stream(body), Some(sending)) => {
+                map.insert(
+                    reqwest::header::CONTENT_LENGTH,
+                    HeaderValue::from(body.len()),
+                );
+                *request.body_mut() = Some(match body.is_empty() {
+                    true => reqwest::Body::from(Bytes::new()),
+                    false => reqwest::Body::wrap_stream(sending.clone().stream(body.open())),
+                });
+            }
+            (Payload::Bytes(bytes), _) => {
+                map.insert(
+                    reqwest::header::CONTENT_LENGTH,
+                    HeaderValue::from(bytes.len() as u64),
+                );
+                *request.body_mut() = Some(reqwest::Body::from(bytes.clone()));
+            }
+            _ if matches!(call.method, Method::PUT | Method::POST) => {
+                map.insert(reqwest::header::CONTENT_LENGTH, HeaderValue::from(0));
+            }
+            _ => {}
+        }
+        *request.headers_mut() = map;
+        Ok(request)
+    }
+
+    /// The next piece of an answer's body; None at its end.
+    pub(super) async fn next_piece(
+        &self,
+        operation: &'static str,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Error> {
+        let limit = self.try_limit(false, true);
+        match tokio::time::timeout(limit, response.chunk()).await {
+            Ok(result) => {
+                self.0.progress.mark();
+                result.map_err(|error| transport(operation, error))
+            }
+            Err(_) => Err(Error::Stalled {
+                operation,
+                after: limit,
+            }),
+        }
+    }
+}
+
+/// `headers` borrow from the call or from the signer, whichever lives shorter.
+fn sign<'a>(
+    signer: &'a Signer,
+    now: SystemTime,
+    call: &'a Call<'_>,
+    bucket: &str,
+    headers: &mut Vec<(Cow<'a, str>, Cow<'a, str>)>,
+) -> zeroize::Zeroizing<String> {
+    signer.sign(
+        now,
+        call.method.as_str(),
+        bucket,
+        call.key,
+        &call.query,
+        headers,
+    )
+}
+
+fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Client, Error> {
+    let mut builder = reqwest::Client::builder()
+        .http1_only()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .user_agent(concat!("ossvault/", env!("CARGO_PKG_VERSION")))
+        .tcp_nodelay(true)
+        .tcp_keepalive(Duration::from_secs(30))
+        .connect_timeout(CONNECT.min(settings.timeout))
+        .pool_idle_timeout(IDLE);
+    // A proxy is for the outside, and only if the environment names one.
+    let proxied = ["http_proxy", "https_proxy", "all_proxy"]
+        .iter()
+        .any(|name| {
+            std::env::var_os(name).is_some() || std::env::var_os(name.to_uppercase()).is_some()
+        });
+    if endpoint.is_loopback() || !proxied {
+        builder = builder.no_proxy();
+    }
+    // Without https no roots are needed, and loading them fails where none are installed.
+    if !endpoint.is_https() && !proxied {
+        builder = builder.tls_certs_only([]);
+    }
+    builder.build().map_err(|error| {
+        Error::Misconfigured(format!(
+            "TLS cannot be set up: {}; install the system's CA certificates (Debian, Ubuntu: \
+             apt install ca-certificates) or name them in SSL_CERT_FILE",
+            chain(&error)
+        ))
+    })
+}
+
+/// An error and its sources in one line, escaped.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text.escape_debug().to_string()
+}
+
+pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error {
+    // The URL holds the key unescaped, and is in the log line anyway.
+    let error = error.without_url();
+    let message = chain(&error);
+    if message.contains("certificate") {
+        return Error::Misconfigured(format!("{operation}: {message}"));
+    }
+    Error::Transport {
+        operation,
+        message,
+        unsent: error.is_connect() || error.is_builder(),
+        source: Some(Arc::new(error)),
+    }
+}
+
+/// A whole body as text. What is not UTF-8 is replaced: names in XML are percent-encoded.
+async fn read(
+    operation: &'static str,
+    mut response: Response,
+    max: usize,
+    progress: &Progress,
+) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| transport(operation, error))?
+    {
+        progress.mark();
+        if bytes.len() + chunk.len() > max {
+            return Err(Error::Protocol {
+                operation,
+                what: format!("an answer of more than {max} bytes"),
+            });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`.
+fn refusal(operation: &'static str, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+    let document = xml::error(text).or_else(|| {
+        let encoded = header(headers, "x-oss-err")?;
+        let bytes = BASE64.decode(encoded.trim()).ok()?;
+        xml::error(&String::from_utf8_lossy(&bytes))
+    });
+    let own = |name: &str| header(headers, name).unwrap_or_default().to_owned();
+    let mut refusal = Refusal {
+        operation,
+        status,
+        request_id: own("x-oss-request-id"),
+        ec: own("x-oss-ec"),
+        server_time: header(headers, "date").and_then(date::parse_http),
+        retry_after: header(headers, "retry-after").and_then(retry_after),
+        ..Refusal::default()
+    };
+    let Some(document) = document else {
+        return refusal;
+    };
+    if document.code == "SignatureDoesNotMatch" {
+        for text in [&document.string_to_sign, &document.canonical_request] {
+            debug!("the service signed: {}", without_token(text).escape_debug());
+        }
+    }
+    let or = |value: String, other: &mut String| {
+        if !value.is_empty() {
+            *other = value;
+        }
+    };
+    or(document.request_id, &mut refusal.request_id);
+    or(document.ec, &mut refusal.ec);
+    refusal.code = document.code;
+    refusal.message = document.message;
+    refusal.endpoint = (!document.endpoint.is_empty()).then_some(document.endpoint);
+    refusal.server_time = date::parse_extended(&document.server_time).or(refusal.server_time);
+    refusal
+}
+
+/// Seconds, or a time.
+fn retry_after(text: &str) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => date::parse_http(text.trim())?
+            .duration_since(SystemTime::now())
+            .ok(),
+    }
+}
+
+/// A string to sign holds the security token.
+fn without_token(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.contains("security-token"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A body on its way: cut into pieces, counted, its CRC-64 taken.
+struct Sending {
+    len: u64,
+    progress: [Arc<Progress>; 2],
+    /// Touched by the connection's task for each piece, by the waiting task at the end.
+    state: Mutex<SendingState>,
+}
+
+struct SendingState {
+    sent: u64,
+    crc: Digest,
+    failure: Option<Cause>,
+}
+
+impl Sending {
+    fn new(len: u64, progress: [Arc<Progress>; 2]) -> Sending {
+        Sending {
+            len,
+            progress,
+            state: Mutex::new(SendingState {
+                sent: 0,
+                crc: Digest::new(CrcAlgorithm::Crc64Xz),
+                failure: None,
+            }),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, SendingState> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn take_failure(&self) -> Option<Cause> {
+        self.state().failure.take()
+    }
+
+    fn crc(&self) -> u64 {
+        self.state().crc.finalize()
+    }
+
+    fn fail(&self, cause: Cause) -> std::io::Error {
+        self.state().failure = Some(cause);
+        std::io::Error::other("the source of the upload failed")
+    }
+
+    fn stream(
+        self: Arc<Self>,
+        source: BoxStream<'static, Result<Bytes, Cause>>,
+    ) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let pending = Bytes::new();
+        futures_util::stream::try_unfold(
+            (self, source, pending),
+            |(sending, mut source, mut pending)| async move {
+                while pending.is_empty() {
+                    match source.next().await {
+                        Some(Ok(bytes)) => pending = bytes,
+                        Some(Err(cause)) => return Err(sending.fail(cause)),
+                        None if sending.state().sent == sending.len => return Ok(None),
+                        None => {
+                            let short = std::io::Error::other("the body is shorter than announced");
+                            return Err(sending.fail(Arc::new(short)));
+                        }
+                    }
+                }
+                let piece = pending.split_to(pending.len().min(SEND_PIECE));
+                let excess = {
+                    let mut state = sending.state();
+                    state.sent += piece.len() as u64;
+                    state.crc.update(&piece);
+                    state.sent > sending.len
+                };
+                if excess {
+                    let long = std::io::Error::other("the body is longer than announced");
+                    return Err(sending.fail(Arc::new(long)));
+                }
+                sending.progress.iter().for_each(|progress| progress.mark());
+                Ok(Some((piece, (sending, source, pending))))
+            },
+        )
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_taken_out_of_what_is_logged() {
+        assert_eq!(without_token("a\nx-oss-security-token:T\nb"), "a\nb");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_time() {
+        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after("soon"), None);
+        let later = SystemTime::now() + Duration::from_secs(100);
+        let wait = retry_after(&date::http(later)).unwrap();
+        assert!((98..=100).contains(&wait.as_secs()));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_in_pieces_and_must_have_its_length() {
+        let run = |announced: usize, real: usize| async move {
+            let progress = || Arc::new(Progress::new(Instant::now()));
+            let sending = Arc::new(Sending::new(announced as u64, [progress(), progress()]));
+            let body = Body::from_bytes(vec![7; real]);
+            let pieces: Vec<_> = sending.clone().stream(body.open()).collect().await;
+            let ok = pieces.iter().all(|piece| piece.is_ok());
+            assert_eq!(ok, sending.take_failure().is_none());
+            (ok, pieces.len())
+        };
+        assert_eq!(run(SEND_PIECE * 2 + 1, SEND_PIECE * 2 + 1).await, (true, 3));
+        assert_eq!(run(5, 4).await, (false, 2));
+        assert_eq!(run(4, 5).await, (false, 1));
+    }
+}

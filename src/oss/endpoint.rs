@@ -1,0 +1,325 @@
+//! Where a bucket is: scheme, host, and how bucket and key are written in a URL.
+//!
+//! A URL must carry exactly the key that is signed. The `url` crate, through which every request goes,
+//! removes `.` and `..` segments even when they are written `%2E`; it does not touch a `%2F`. So the
+//! slashes of a key with such segments are written `%2F`, which makes the key one segment, and only the
+//! keys `.` and `..` themselves cannot be sent.
+
+use std::borrow::Cow;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use reqwest::Url;
+
+use super::error::Error;
+use super::sign::percent_encode;
+
+/// Where the bucket's name goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// `bucket.endpoint/key`.
+    VirtualHost,
+    /// `endpoint/bucket/key`; the public service refuses it.
+    Path,
+    /// `domain/key`: a domain bound to the bucket.
+    Cname,
+}
+
+/// One bucket at one endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    bucket: String,
+    /// `https://host[:port]` with the bucket where it belongs, and the path up to where the key begins.
+    base: String,
+    https: bool,
+    loopback: bool,
+    region: Option<String>,
+}
+
+/// What the user may say about an endpoint beside its name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// The endpoint is a domain bound to the bucket.
+    pub cname: bool,
+    /// Path style, also where the host's name does not suggest it.
+    pub path_style: bool,
+    /// Plain http to a host that is not this machine.
+    pub allow_http: bool,
+}
+
+impl Endpoint {
+    /// `text` is `[scheme://]host[:port]`; https without a scheme.
+    ///
+    /// # Errors
+    /// [`Error::Misconfigured`]: not an endpoint, not a bucket name, or plain http over a network.
+    pub fn new(text: &str, bucket: &str, options: Options) -> Result<Endpoint, Error> {
+        let misconfigured = |why: &str| {
+            Error::Misconfigured(format!(
+                "endpoint {}: {why}; expected something like oss-cn-hangzhou.aliyuncs.com",
+                text.escape_debug()
+            ))
+        };
+        if !is_bucket_name(bucket) {
+            return Err(Error::Misconfigured(format!(
+                "not a bucket name: {}: expected 3 to 63 of a-z, 0-9 and -, neither first nor last a -",
+                bucket.escape_debug()
+            )));
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("https", text));
+        let https = match scheme {
+            "https" => true,
+            "http" => false,
+            _ => return Err(misconfigured("neither http nor https")),
+        };
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.is_empty() || authority.contains(['/', '?', '#', '@', '\\', ' ']) {
+            return Err(misconfigured("not a host name"));
+        }
+        let url = Url::parse(&format!("{scheme}://{authority}/"))
+            .map_err(|error| misconfigured(&error.to_string()))?;
+        let host = url.host_str().ok_or_else(|| misconfigured("no host"))?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let address_v4 = bare.parse::<Ipv4Addr>().ok();
+        let address_v6 = bare.parse::<Ipv6Addr>().ok();
+        let localhost = host == "localhost";
+        let loopback = localhost
+            || address_v4.is_some_and(|a| a.is_loopback())
+            || address_v6.is_some_and(|a| a.is_loopback());
+        if !https && !loopback && !options.allow_http {
+            return Err(Error::Misconfigured(format!(
+                "endpoint {}: plain http to another machine; use https, or --allow-http",
+                text.escape_debug()
+            )));
+        }
+        let addressing = if address_v4.is_some() || address_v6.is_some() || localhost {
+            Addressing::Path
+        } else if options.cname {
+            Addressing::Cname
+        } else if options.path_style {
+            Addressing::Path
+        } else {
+            Addressing::VirtualHost
+        };
+        let port = url.port().map_or(String::new(), |port| format!(":{port}"));
+        let base = match addressing {
+            Addressing::VirtualHost => format!("{scheme}://{bucket}.{host}{port}/"),
+            Addressing::Path => format!("{scheme}://{host}{port}/{bucket}/"),
+            Addressing::Cname => format!("{scheme}://{host}{port}/"),
+        };
+        Ok(Endpoint {
+            bucket: bucket.to_owned(),
+            base,
+            https,
+            loopback,
+            region: region_of(host).map(str::to_owned),
+        })
+    }
+
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// `cn-hangzhou`, where the endpoint's name tells.
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    /// For messages: `https://bucket.host`.
+    pub fn base(&self) -> &str {
+        self.base.trim_end_matches('/')
+    }
+
+    /// The URL of the bucket, or of an object, with a query.
+    ///
+    /// # Errors
+    /// [`Error::InvalidName`] for the keys `.` and `..`, which no URL can carry.
+    pub fn url(
+        &self,
+        key: Option<&str>,
+        query: &[(Cow<'_, str>, Cow<'_, str>)],
+    ) -> Result<Url, Error> {
+        let mut text = String::with_capacity(256);
+        text.push_str(&self.base);
+        if let Some(key) = key {
+            if key.is_empty() || key == "." || key == ".." {
+                return Err(Error::InvalidName(key.to_owned()));
+            }
+            let dotted = key
+                .split('/')
+                .any(|segment| segment == "." || segment == "..");
+            percent_encode(key, !dotted, &mut text);
+        }
+        for (i, (name, value)) in query.iter().enumerate() {
+            text.push(if i == 0 { '?' } else { '&' });
+            percent_encode(name, false, &mut text);
+            if !value.is_empty() {
+                text.push('=');
+                percent_encode(value, false, &mut text);
+            }
+        }
+        let url = Url::parse(&text).map_err(|error| Error::Misconfigured(error.to_string()))?;
+        // What goes out is what was signed, whatever the parser thinks of it.
+        if url.as_str() != text {
+            return Err(Error::InvalidName(key.unwrap_or_default().to_owned()));
+        }
+        Ok(url)
+    }
+}
+
+fn is_bucket_name(name: &str) -> bool {
+    (3..=63).contains(&name.len())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The region in the name of a standard endpoint: `oss-R`, `oss-R-internal`, `R.oss`, each under
+/// `aliyuncs.com`. The accelerating endpoints belong to none.
+fn region_of(host: &str) -> Option<&str> {
+    let name = host.strip_suffix(".aliyuncs.com")?;
+    let region = match name.strip_prefix("oss-") {
+        Some(region) => region.strip_suffix("-internal").unwrap_or(region),
+        None => name.strip_suffix(".oss")?,
+    };
+    let plain = region
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    (plain && region.contains('-') && !region.starts_with("accelerate")).then_some(region)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_become_addresses() {
+        let cname = Options {
+            cname: true,
+            ..Options::default()
+        };
+        let path = Options {
+            path_style: true,
+            ..Options::default()
+        };
+        let http = Options {
+            allow_http: true,
+            ..Options::default()
+        };
+        let none = Options::default();
+        for (text, options, expected) in [
+            (
+                "oss-cn-hangzhou.aliyuncs.com",
+                none,
+                "https://bkt.oss-cn-hangzhou.aliyuncs.com/a/b",
+            ),
+            ("https://example.com/", none, "https://bkt.example.com/a/b"),
+            ("example.com:8443", none, "https://bkt.example.com:8443/a/b"),
+            ("files.example.com", cname, "https://files.example.com/a/b"),
+            ("example.com", path, "https://example.com/bkt/a/b"),
+            ("http://example.com", http, "http://bkt.example.com/a/b"),
+            ("http://127.0.0.1:80", none, "http://127.0.0.1/bkt/a/b"),
+            (
+                "http://127.0.0.1:8080",
+                cname,
+                "http://127.0.0.1:8080/bkt/a/b",
+            ),
+            ("http://localhost:1", none, "http://localhost:1/bkt/a/b"),
+            ("http://[::1]:1", none, "http://[::1]:1/bkt/a/b"),
+            ("10.0.0.1", none, "https://10.0.0.1/bkt/a/b"),
+        ] {
+            let endpoint = Endpoint::new(text, "bkt", options).unwrap();
+            assert_eq!(endpoint.url(Some("a/b"), &[]).unwrap().as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused() {
+        for (text, bucket) in [
+            ("", "bkt"),
+            ("ftp://example.com", "bkt"),
+            ("http://example.com", "bkt"),
+            ("http://10.0.0.1", "bkt"),
+            ("https://user@example.com", "bkt"),
+            ("https://example.com/path", "bkt"),
+            ("exa mple.com", "bkt"),
+            ("example.com", "b"),
+            ("example.com", "Bucket"),
+            ("example.com", "-bucket"),
+            ("example.com", "evil.com/x"),
+        ] {
+            assert!(
+                matches!(
+                    Endpoint::new(text, bucket, Options::default()),
+                    Err(Error::Misconfigured(_))
+                ),
+                "{text} {bucket}"
+            );
+        }
+    }
+
+    #[test]
+    fn standard_names_tell_the_region() {
+        for (host, region) in [
+            ("oss-cn-hangzhou.aliyuncs.com", Some("cn-hangzhou")),
+            ("oss-cn-hangzhou-internal.aliyuncs.com", Some("cn-hangzhou")),
+            ("cn-hangzhou.oss.aliyuncs.com", Some("cn-hangzhou")),
+            ("oss-us-west-1.aliyuncs.com", Some("us-west-1")),
+            ("oss-accelerate.aliyuncs.com", None),
+            ("oss-accelerate-overseas.aliyuncs.com", None),
+            ("aliyuncs.com", None),
+            ("example.com", None),
+            ("127.0.0.1", None),
+        ] {
+            assert_eq!(region_of(host), region, "{host}");
+        }
+    }
+
+    #[test]
+    fn a_key_survives_the_url_whole() {
+        let endpoint = Endpoint::new("example.com", "bkt", Options::default()).unwrap();
+        for (key, path) in [
+            ("a//b", "/a//b"),
+            ("a/", "/a/"),
+            ("a/../b", "/a%2F..%2Fb"),
+            ("../b", "/..%2Fb"),
+            ("a/.", "/a%2F."),
+            ("./a", "/.%2Fa"),
+            ("a/...", "/a/..."),
+            ("%2e%2e/a", "/%252e%252e/a"),
+            ("a b+c?d#e\\f", "/a%20b%2Bc%3Fd%23e%5Cf"),
+            ("tab\tline\n", "/tab%09line%0A"),
+            (" lead and trail ", "/%20lead%20and%20trail%20"),
+        ] {
+            let url = endpoint.url(Some(key), &[]).unwrap();
+            assert_eq!(url.path(), path, "{key:?}");
+        }
+        for key in [".", ".."] {
+            assert!(matches!(
+                endpoint.url(Some(key), &[]),
+                Err(Error::InvalidName(_))
+            ));
+        }
+    }
+
+    #[test]
+    fn queries_are_encoded_as_they_are_signed() {
+        let endpoint = Endpoint::new("example.com", "bkt", Options::default()).unwrap();
+        let query = [
+            ("uploads".into(), "".into()),
+            ("prefix".into(), "a/'b &=+%".into()),
+        ];
+        assert_eq!(
+            endpoint.url(None, &query).unwrap().as_str(),
+            "https://bkt.example.com/?uploads&prefix=a%2F%27b%20%26%3D%2B%25"
+        );
+    }
+}

@@ -1,0 +1,735 @@
+//! The calls a file system makes, one function each: what is asked, and how the answer reads.
+//!
+//! Two kinds of call must not simply be sent again when it is not known what became of them: completing
+//! a multipart upload, and writes that must not replace anything. Their own success would look like
+//! somebody else's. They look what is there, and recognise their own bytes by CRC-64.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::{Duration, Instant, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use crc_fast::{CrcAlgorithm, checksum_combine};
+use futures_util::TryStreamExt;
+use md5::{Digest, Md5};
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::body::Body;
+use super::client::{Answer, Call, Client, Pairs, Payload, header};
+use super::date;
+use super::download::content_length;
+use super::error::{Error, Kind, Refusal};
+use super::retry::Budget;
+use super::sign::percent_encoded;
+use super::types::{
+    BucketDescription, HeadersRef, ListQuery, META_PREFIX, ObjectInfo, Page, Part,
+    STANDARD_HEADERS, Stored, Upload,
+};
+use super::xml;
+
+/// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
+pub const MAX_BATCH: usize = 1000;
+
+/// What becomes of the headers of a copy.
+pub enum Directive<'a> {
+    Copy,
+    Replace(HeadersRef<'a>),
+}
+
+impl Client {
+    /// # Errors
+    /// Kind [`Kind::NotFound`].
+    pub async fn head_object(&self, key: &str) -> Result<ObjectInfo, Error> {
+        self.head_within(key, &mut self.budget()).await
+    }
+
+    async fn head_within(&self, key: &str, budget: &mut Budget) -> Result<ObjectInfo, Error> {
+        let call = Call::new("HeadObject", Method::HEAD, Some(key));
+        let answer = self.send(&call, budget).await?;
+        let size = content_length(&answer.headers)
+            .ok_or_else(|| fault("HeadObject", "no Content-Length"))?;
+        object_info("HeadObject", &answer.headers, size)
+    }
+
+    /// One PUT of at most 5 GiB. With `forbid_overwrite` the key must be free; buckets that have or had
+    /// versioning ignore that.
+    ///
+    /// # Errors
+    /// Kinds [`Kind::AlreadyExists`], [`Kind::Corrupt`] (what arrived is not what was sent, again and
+    /// again).
+    pub async fn put_object(
+        &self,
+        key: &str,
+        headers: HeadersRef<'_>,
+        body: Body,
+        forbid_overwrite: bool,
+    ) -> Result<Stored, Error> {
+        let operation = "PutObject";
+        let mut call = Call::new(operation, Method::PUT, Some(key));
+        push_headers(&mut call.headers, headers);
+        let len = body.len();
+        call.payload = Payload::Stream(body);
+        set_forbid(&mut call, forbid_overwrite);
+        let mut budget = self.budget();
+        let mut unsure = false;
+        loop {
+            match self.send(&call, &mut budget).await {
+                Ok(answer) => match stored(operation, &answer, None)
+                    .and_then(|stored| verified(operation, stored, answer.sent_crc))
+                {
+                    Ok(stored) => return Ok(stored),
+                    Err(error) => {
+                        // What lies there now is ours, and damaged: it must be replaced.
+                        set_forbid(&mut call, false);
+                        self.pause(operation, error, &mut budget, None).await?;
+                    }
+                },
+                Err(Error::Unsure(error)) => {
+                    unsure = true;
+                    match self.find(key).await? {
+                        None => self.pause(operation, *error, &mut budget, None).await?,
+                        Some(info) => return self.ours(info, &call, len, headers.user).await,
+                    }
+                }
+                Err(error) if unsure && error.kind() == Kind::AlreadyExists => {
+                    match self.find(key).await? {
+                        None => return Err(error),
+                        Some(info) => return self.ours(info, &call, len, headers.user).await,
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Looks what became of a write. It has a budget of its own, because the write may have used its up;
+    /// [`Client::send`] leaves that much time.
+    async fn find(&self, key: &str) -> Result<Option<ObjectInfo>, Error> {
+        let mut budget = Budget::new(Instant::now(), self.settings().timeout / 4);
+        match self.head_within(key, &mut budget).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the object that is there is the one this PUT sent. Its bytes are read again for their
+    /// CRC-64: the try whose answer was lost may be any of several.
+    async fn ours(
+        &self,
+        info: ObjectInfo,
+        call: &Call<'_>,
+        len: u64,
+        user: &BTreeMap<String, String>,
+    ) -> Result<Stored, Error> {
+        let Payload::Stream(body) = &call.payload else {
+            return Err(Error::Exists);
+        };
+        if info.size != len || info.user != *user {
+            return Err(Error::Exists);
+        }
+        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
+        let mut source = body.open();
+        while let Some(bytes) = source.try_next().await.map_err(Error::Source)? {
+            crc.update(&bytes);
+        }
+        match info.crc64 {
+            Some(found) if found == crc.finalize() => Ok(found_stored(info)),
+            _ => Err(Error::Exists),
+        }
+    }
+
+    /// Deleting what does not exist is no error.
+    pub async fn delete_object(&self, key: &str) -> Result<(), Error> {
+        let call = Call::new("DeleteObject", Method::DELETE, Some(key));
+        match self.send(&call, &mut self.budget()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// At most [`MAX_BATCH`] keys. Returns the keys that were not deleted, with the reason.
+    pub async fn delete_objects<'k>(
+        &self,
+        keys: &[&'k str],
+    ) -> Result<Vec<(&'k str, Error)>, Error> {
+        let operation = "DeleteMultipleObjects";
+        let (batch, single): (Vec<&str>, Vec<&str>) =
+            keys.iter().partition(|key| xml::is_writable(key));
+        let mut failed: Vec<(&str, Error)> = Vec::new();
+        // Such names are too rare for more than one at a time.
+        for key in single {
+            if let Err(error) = self.delete_object(key).await {
+                failed.push((key, error));
+            }
+        }
+        if batch.is_empty() {
+            return Ok(failed);
+        }
+        let document = Bytes::from(xml::delete_request(batch.iter().copied()));
+        let mut call = Call::new(operation, Method::POST, None)
+            .query("delete", "")
+            .query("encoding-type", "url")
+            .header("content-type", "application/xml")
+            .header("content-md5", BASE64.encode(Md5::digest(&document)));
+        call.payload = Payload::Bytes(document);
+        let answer = self.send(&call, &mut self.budget()).await?;
+        let result =
+            xml::deleted(&answer.text).map_err(|what| Error::Protocol { operation, what })?;
+        let deleted: BTreeSet<&str> = result.deleted.iter().map(|key| &**key).collect();
+        let mut refused: BTreeMap<String, Refusal> = result
+            .refused
+            .into_iter()
+            .map(|(key, code, message)| {
+                let refusal = Refusal {
+                    operation,
+                    status: answer.status,
+                    code,
+                    message,
+                    request_id: header(&answer.headers, "x-oss-request-id")
+                        .unwrap_or_default()
+                        .to_owned(),
+                    ..Refusal::default()
+                };
+                (key, refusal)
+            })
+            .collect();
+        for key in batch {
+            match refused.remove(key) {
+                Some(refusal) if refusal.meaning().0 == Kind::NotFound => {}
+                Some(refusal) => failed.push((key, Error::Refused(Box::new(refusal)))),
+                None if deleted.contains(key) => {}
+                None => failed.push((key, fault(operation, "the answer does not name the key"))),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Copies within the bucket, in one request, if the source's tag is `source_etag`. Tags go along.
+    /// Onto itself it changes the headers only.
+    ///
+    /// # Errors
+    /// Kinds [`Kind::NotFound`], [`Kind::PreconditionFailed`], [`Kind::AlreadyExists`],
+    /// [`Kind::TooLarge`] (1 GB and more).
+    pub async fn copy_object(
+        &self,
+        source: &str,
+        source_etag: &str,
+        key: &str,
+        directive: Directive<'_>,
+        forbid_overwrite: bool,
+    ) -> Result<Stored, Error> {
+        let operation = "CopyObject";
+        let mut call = Call::new(operation, Method::PUT, Some(key))
+            .header("x-oss-copy-source", self.copy_source(source))
+            .header("x-oss-copy-source-if-match", source_etag)
+            .header("x-oss-tagging-directive", "Copy");
+        match directive {
+            Directive::Copy => {
+                call = call.header("x-oss-metadata-directive", "COPY");
+            }
+            Directive::Replace(headers) => {
+                call = call.header("x-oss-metadata-directive", "REPLACE");
+                push_headers(&mut call.headers, headers);
+            }
+        }
+        call.slow = true;
+        set_forbid(&mut call, forbid_overwrite);
+        let mut budget = self.budget();
+        let mut unsure = false;
+        loop {
+            let (error, exists) = match self.send(&call, &mut budget).await {
+                Ok(answer) => {
+                    let etag = xml::etag(&answer.text, "CopyObjectResult")
+                        .map_err(|what| Error::Protocol { operation, what })?;
+                    return stored(operation, &answer, Some(etag));
+                }
+                Err(Error::Unsure(error)) => (*error, false),
+                Err(error) if unsure && error.kind() == Kind::AlreadyExists => (error, true),
+                Err(error) => return Err(error),
+            };
+            unsure = true;
+            if let Some(there) = self.find(key).await? {
+                return match self.is_copy(&there, source, source_etag).await? {
+                    true => Ok(found_stored(there)),
+                    false => Err(Error::Exists),
+                };
+            }
+            if exists {
+                return Err(error);
+            }
+            self.pause(operation, error, &mut budget, None).await?;
+        }
+    }
+
+    async fn is_copy(
+        &self,
+        there: &ObjectInfo,
+        source: &str,
+        source_etag: &str,
+    ) -> Result<bool, Error> {
+        // The tag of a copy is its source's unless the source was made of parts.
+        if there.etag == source_etag {
+            return Ok(true);
+        }
+        let source = self.find(source).await?;
+        Ok(source.is_some_and(|source| {
+            source.etag == source_etag
+                && source.size == there.size
+                && source.crc64.is_some()
+                && source.crc64 == there.crc64
+        }))
+    }
+
+    fn copy_source(&self, key: &str) -> String {
+        format!("/{}/{}", self.bucket(), percent_encoded(key, true))
+    }
+
+    pub async fn list_objects(&self, query: &ListQuery<'_>) -> Result<Page, Error> {
+        let operation = "ListObjectsV2";
+        let max_keys = match query.max_keys {
+            n @ 1..=1000 => n,
+            _ => 1000,
+        };
+        let mut call = Call::new(operation, Method::GET, None)
+            .query("list-type", "2")
+            .query("encoding-type", "url")
+            .query("max-keys", max_keys.to_string());
+        for (name, value) in [
+            ("prefix", Some(query.prefix).filter(|p| !p.is_empty())),
+            ("delimiter", query.delimiter),
+            ("start-after", query.start_after),
+            ("continuation-token", query.continuation_token),
+        ] {
+            if let Some(value) = value {
+                call = call.query(name, value);
+            }
+        }
+        let mut budget = self.budget();
+        loop {
+            let answer = self.send(&call, &mut budget).await?;
+            match xml::list(&answer.text, self.date_of(&answer.headers)) {
+                Ok(page) => return Ok(page),
+                Err(what) => {
+                    let error = Error::Protocol { operation, what };
+                    self.pause(operation, error, &mut budget, None).await?;
+                }
+            }
+        }
+    }
+
+    /// Begins a multipart upload; `headers` become the object's when it is completed.
+    pub async fn initiate_multipart(
+        &self,
+        key: &str,
+        headers: HeadersRef<'_>,
+    ) -> Result<String, Error> {
+        let operation = "InitiateMultipartUpload";
+        let mut call = Call::new(operation, Method::POST, Some(key)).query("uploads", "");
+        push_headers(&mut call.headers, headers);
+        let answer = self.send(&call, &mut self.budget()).await?;
+        xml::upload_id(&answer.text).map_err(|what| Error::Protocol { operation, what })
+    }
+
+    /// `number` is 1 to 10,000; a number sent again replaces the part.
+    pub async fn upload_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        body: Body,
+    ) -> Result<Part, Error> {
+        let operation = "UploadPart";
+        let mut call = Call::new(operation, Method::PUT, Some(key))
+            .query("partNumber", number.to_string())
+            .query("uploadId", upload_id);
+        let size = body.len();
+        call.payload = Payload::Stream(body);
+        let mut budget = self.budget();
+        loop {
+            let answer = self.send(&call, &mut budget).await?;
+            let result = stored(operation, &answer, None)
+                .and_then(|stored| verified(operation, stored, answer.sent_crc));
+            match result {
+                Ok(stored) => {
+                    return Ok(Part {
+                        number,
+                        etag: stored.etag,
+                        crc64: answer.sent_crc,
+                        size,
+                    });
+                }
+                Err(error) => self.pause(operation, error, &mut budget, None).await?,
+            }
+        }
+    }
+
+    /// Copies `range` of an object of this bucket into a part, if its tag is `source_etag`. The range must
+    /// lie within the source: the service takes the whole object for one that does not.
+    pub async fn copy_part(
+        &self,
+        key: &str,
+        upload_id: &str,
+        number: u16,
+        source: &str,
+        source_etag: &str,
+        range: Range<u64>,
+    ) -> Result<Part, Error> {
+        let operation = "UploadPartCopy";
+        if range.is_empty() {
+            return Err(Error::InvalidRange);
+        }
+        let mut call = Call::new(operation, Method::PUT, Some(key))
+            .query("partNumber", number.to_string())
+            .query("uploadId", upload_id)
+            .header("x-oss-copy-source", self.copy_source(source))
+            .header("x-oss-copy-source-if-match", source_etag)
+            .header(
+                "x-oss-copy-source-range",
+                format!("bytes={}-{}", range.start, range.end - 1),
+            );
+        call.slow = true;
+        let answer = self.send(&call, &mut self.budget()).await?;
+        let etag = xml::etag(&answer.text, "CopyPartResult")
+            .map_err(|what| Error::Protocol { operation, what })?;
+        let stored = stored(operation, &answer, Some(etag))?;
+        Ok(Part {
+            number,
+            etag: stored.etag,
+            crc64: stored.crc64,
+            size: range.end - range.start,
+        })
+    }
+
+    /// Makes the object of its parts, which are in ascending order.
+    ///
+    /// # Errors
+    /// Kinds [`Kind::NoSuchUpload`], [`Kind::AlreadyExists`]; [`Kind::Corrupt`] if the object is not
+    /// what was sent.
+    pub async fn complete_multipart(
+        &self,
+        key: &str,
+        upload_id: &str,
+        parts: &[Part],
+        forbid_overwrite: bool,
+    ) -> Result<Stored, Error> {
+        let operation = "CompleteMultipartUpload";
+        let document = xml::complete_request(parts.iter().map(|p| (p.number, &*p.etag)));
+        let mut call = Call::new(operation, Method::POST, Some(key))
+            .query("uploadId", upload_id)
+            .header("content-type", "application/xml");
+        call.payload = Payload::Bytes(Bytes::from(document));
+        set_forbid(&mut call, forbid_overwrite);
+        call.repeatable = false;
+        call.slow = true;
+        let size: u64 = parts.iter().map(|part| part.size).sum();
+        let crc = combined(parts);
+        let mut budget = self.budget();
+        // The service's clock, in whole seconds.
+        let began = self.now() - Duration::from_secs(2);
+        let mut unsure = false;
+        loop {
+            let error = match self.send(&call, &mut budget).await {
+                Ok(answer) => {
+                    let etag = xml::etag(&answer.text, "CompleteMultipartUploadResult")
+                        .map_err(|what| Error::Protocol { operation, what })?;
+                    let stored = stored(operation, &answer, Some(etag))?;
+                    return verified(operation, stored, crc);
+                }
+                Err(Error::Unsure(error)) => *error,
+                Err(error)
+                    if unsure
+                        && matches!(error.kind(), Kind::NoSuchUpload | Kind::AlreadyExists) =>
+                {
+                    error
+                }
+                Err(error) => return Err(error),
+            };
+            unsure = true;
+            if let Some(there) = self.find(key).await? {
+                let same_bytes = match (crc, there.crc64) {
+                    (Some(sent), Some(found)) => sent == found,
+                    // Copied parts have no checksum: then it is the one that appeared meanwhile.
+                    _ => there.last_modified >= began,
+                };
+                if there.size == size && same_bytes {
+                    return Ok(found_stored(there));
+                }
+            }
+            self.pause(operation, error, &mut budget, None).await?;
+        }
+    }
+
+    /// An upload that is gone is no error.
+    pub async fn abort_multipart(&self, key: &str, upload_id: &str) -> Result<(), Error> {
+        let call = Call::new("AbortMultipartUpload", Method::DELETE, Some(key))
+            .query("uploadId", upload_id);
+        match self.send(&call, &mut self.budget()).await {
+            Ok(_) => Ok(()),
+            Err(error) if matches!(error.kind(), Kind::NoSuchUpload | Kind::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The parts that are there, all of them.
+    pub async fn list_parts(&self, key: &str, upload_id: &str) -> Result<Vec<Part>, Error> {
+        let operation = "ListParts";
+        let mut all = Vec::new();
+        let mut marker: Option<String> = None;
+        loop {
+            let mut call = Call::new(operation, Method::GET, Some(key))
+                .query("uploadId", upload_id)
+                .query("max-parts", "1000");
+            if let Some(marker) = &marker {
+                call = call.query("part-number-marker", marker);
+            }
+            let answer = self.send(&call, &mut self.budget()).await?;
+            let (parts, next) =
+                xml::parts(&answer.text).map_err(|what| Error::Protocol { operation, what })?;
+            all.extend(parts);
+            if next.is_none() || next == marker {
+                return Ok(all);
+            }
+            marker = next;
+        }
+    }
+
+    /// Unfinished multipart uploads of keys that begin with `prefix`, all of them.
+    pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<Upload>, Error> {
+        let operation = "ListMultipartUploads";
+        let mut all = Vec::new();
+        let mut marker: Option<(String, String)> = None;
+        loop {
+            let mut call = Call::new(operation, Method::GET, None)
+                .query("uploads", "")
+                .query("encoding-type", "url")
+                .query("max-uploads", "1000");
+            if !prefix.is_empty() {
+                call = call.query("prefix", prefix);
+            }
+            if let Some((key, upload)) = &marker {
+                call = call
+                    .query("key-marker", key)
+                    .query("upload-id-marker", upload);
+            }
+            let answer = self.send(&call, &mut self.budget()).await?;
+            let (uploads, next) =
+                xml::uploads(&answer.text).map_err(|what| Error::Protocol { operation, what })?;
+            all.extend(uploads);
+            if next.is_none() || next == marker {
+                return Ok(all);
+            }
+            marker = next;
+        }
+    }
+
+    /// For the bucket's owner: others get [`Kind::AccessDenied`].
+    pub async fn bucket_info(&self) -> Result<BucketDescription, Error> {
+        let operation = "GetBucketInfo";
+        let call = Call::new(operation, Method::GET, None).query("bucketInfo", "");
+        let answer = self.send(&call, &mut self.budget()).await?;
+        xml::bucket_info(&answer.text).map_err(|what| Error::Protocol { operation, what })
+    }
+
+    /// The server's clock when it answered.
+    fn date_of(&self, headers: &HeaderMap) -> SystemTime {
+        date_of(headers).unwrap_or_else(|| self.now())
+    }
+}
+
+fn fault(operation: &'static str, what: &str) -> Error {
+    Error::Protocol {
+        operation,
+        what: what.to_owned(),
+    }
+}
+
+/// A write that must not replace anything cannot simply be sent again.
+fn set_forbid(call: &mut Call<'_>, forbid: bool) {
+    const NAME: &str = "x-oss-forbid-overwrite";
+    call.headers.retain(|(name, _)| name != NAME);
+    if forbid {
+        call.headers.push((NAME.into(), "true".into()));
+    }
+    call.repeatable = !forbid;
+}
+
+fn push_headers(out: &mut Pairs, headers: HeadersRef<'_>) {
+    for (name, value) in headers.user {
+        out.push((format!("{META_PREFIX}{name}").into(), value.clone().into()));
+    }
+    if let Some(kind) = headers.content_type {
+        out.push(("content-type".into(), kind.to_owned().into()));
+    }
+    for (name, value) in headers.standard {
+        out.push((name.clone().into(), value.clone().into()));
+    }
+    if let Some(class) = headers.storage_class {
+        out.push(("x-oss-storage-class".into(), class.to_owned().into()));
+    }
+}
+
+fn date_of(headers: &HeaderMap) -> Option<SystemTime> {
+    header(headers, "date").and_then(date::parse_http)
+}
+
+fn crc_of(headers: &HeaderMap) -> Option<u64> {
+    header(headers, "x-oss-hash-crc64ecma")?.trim().parse().ok()
+}
+
+/// What an answer tells of an object of `size` bytes.
+pub(super) fn object_info(
+    operation: &'static str,
+    headers: &HeaderMap,
+    size: u64,
+) -> Result<ObjectInfo, Error> {
+    let needed = |name: &str| {
+        header(headers, name).ok_or_else(|| fault(operation, &format!("no {name} header")))
+    };
+    let last_modified = date::parse_http(needed("last-modified")?)
+        .ok_or_else(|| fault(operation, "Last-Modified is no date"))?;
+    let mut user = BTreeMap::new();
+    let mut standard = BTreeMap::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let is_standard = STANDARD_HEADERS.contains(&name);
+        let Some(name) = (name.strip_prefix(META_PREFIX)).or(is_standard.then_some(name)) else {
+            continue;
+        };
+        // Other clients may have sent UTF-8 as it is.
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let map = if is_standard {
+            &mut standard
+        } else {
+            &mut user
+        };
+        map.insert(name.to_owned(), value);
+    }
+    Ok(ObjectInfo {
+        size,
+        etag: needed("etag")?.to_owned(),
+        last_modified,
+        user,
+        content_type: header(headers, "content-type").map(str::to_owned),
+        standard,
+        storage_class: header(headers, "x-oss-storage-class").map(str::to_owned),
+        crc64: crc_of(headers),
+        // Without a Date the object's own time is the latest that is certain.
+        date: date_of(headers).unwrap_or(last_modified),
+    })
+}
+
+/// `etag` is the one of the answer's document, where it has one.
+fn stored(operation: &'static str, answer: &Answer, etag: Option<String>) -> Result<Stored, Error> {
+    let etag = match etag {
+        Some(etag) => etag,
+        None => header(&answer.headers, "etag")
+            .ok_or_else(|| fault(operation, "no etag header"))?
+            .to_owned(),
+    };
+    Ok(Stored {
+        etag,
+        crc64: crc_of(&answer.headers),
+        date: date_of(&answer.headers).unwrap_or_else(SystemTime::now),
+    })
+}
+
+fn found_stored(info: ObjectInfo) -> Stored {
+    Stored {
+        etag: info.etag,
+        crc64: info.crc64,
+        date: info.date.max(info.last_modified),
+    }
+}
+
+/// Compares what was sent with what the service says it has.
+fn verified(
+    operation: &'static str,
+    mut stored: Stored,
+    sent: Option<u64>,
+) -> Result<Stored, Error> {
+    match (stored.crc64, sent) {
+        (Some(expected), Some(found)) if expected != found => Err(Error::Corrupt {
+            operation,
+            expected,
+            found,
+        }),
+        _ => {
+            stored.crc64 = stored.crc64.or(sent);
+            Ok(stored)
+        }
+    }
+}
+
+/// The CRC-64 of all parts in a row, if each one's is known.
+fn combined(parts: &[Part]) -> Option<u64> {
+    parts.iter().try_fold(0, |crc, part| {
+        Some(checksum_combine(
+            CrcAlgorithm::Crc64Xz,
+            crc,
+            part.crc64?,
+            part.size,
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_of_parts_combine_to_the_whole() {
+        let bytes: Vec<u8> = (0..1000u32).map(|n| (n * 7) as u8).collect();
+        let crc = |bytes: &[u8]| crc_fast::checksum(CrcAlgorithm::Crc64Xz, bytes);
+        let part = |range: Range<usize>| Part {
+            number: 1,
+            etag: String::new(),
+            crc64: Some(crc(&bytes[range.clone()])),
+            size: range.len() as u64,
+        };
+        assert_eq!(crc(b"123456789"), 11_051_210_869_376_104_954);
+        for parts in [
+            vec![part(0..1000)],
+            vec![part(0..1), part(1..1000)],
+            vec![part(0..300), part(300..300), part(300..1000)],
+        ] {
+            assert_eq!(combined(&parts), Some(crc(&bytes)));
+        }
+        assert_eq!(combined(&[]), Some(crc(b"")));
+        let mut unknown = part(0..10);
+        unknown.crc64 = None;
+        assert_eq!(combined(&[part(0..10), unknown]), None);
+    }
+
+    #[test]
+    fn what_an_object_carries_is_read_from_its_headers() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("etag", "\"E\""),
+            ("last-modified", "Sat, 03 Jan 2026 04:05:06 GMT"),
+            ("date", "Sat, 03 Jan 2026 04:05:08 GMT"),
+            ("x-oss-meta-mode", "33188"),
+            ("x-oss-meta-x-oss-key", "k"),
+            ("cache-control", "no-cache"),
+            ("content-type", "text/plain"),
+            ("x-oss-storage-class", "IA"),
+            ("x-oss-hash-crc64ecma", "18446744073709551615"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let info = object_info("HeadObject", &headers, 5).unwrap();
+        assert_eq!(info.user["mode"], "33188");
+        assert_eq!(info.user["x-oss-key"], "k");
+        assert_eq!(info.standard["cache-control"], "no-cache");
+        assert_eq!(info.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(info.storage_class.as_deref(), Some("IA"));
+        assert_eq!(info.crc64, Some(u64::MAX));
+        assert_eq!(date::unix(info.date), date::unix(info.last_modified) + 2);
+        headers.remove("etag");
+        assert!(object_info("HeadObject", &headers, 5).is_err());
+    }
+}

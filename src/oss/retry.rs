@@ -1,0 +1,172 @@
+//! When a failed request is sent again, and when the client gives up. No clock and no randomness of
+//! its own: times and the jitter are arguments.
+//!
+//! A call may go on for as long as bytes move, and for [`Budget::timeout`] without. Failures renew
+//! that allowance once: a connection that carries some bytes and breaks, over and over, ends too.
+
+use std::time::{Duration, Instant};
+
+/// What sending the same request again can achieve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The answer would be the same.
+    Never,
+    /// Likely to pass: transport errors, internal errors.
+    Retry,
+    /// The service asks for less: a longer back-off.
+    Slow,
+    /// The clock is wrong; once, after the offset has been corrected.
+    Clock,
+}
+
+/// First delay after a failure of class [`Class::Retry`]; doubled with each further one.
+const BASE: Duration = Duration::from_millis(100);
+/// The same for [`Class::Slow`].
+const SLOW_BASE: Duration = Duration::from_millis(600);
+/// No delay is longer, unless the service asks for it.
+const CAP: Duration = Duration::from_secs(10);
+
+/// The delay before try number `failures + 1`: exponential, of which a random half is left out, so that
+/// many clients that failed together do not return together. `random` is in [0, 1).
+pub fn delay(class: Class, failures: u32, retry_after: Option<Duration>, random: f64) -> Duration {
+    let base = match class {
+        Class::Never | Class::Clock => return Duration::ZERO,
+        Class::Retry => BASE,
+        Class::Slow => SLOW_BASE,
+    };
+    let full = base
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(CAP);
+    let jittered = full.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
+    jittered.max(retry_after.unwrap_or_default())
+}
+
+/// How long one call may still take.
+#[derive(Debug)]
+pub struct Budget {
+    timeout: Duration,
+    give_up_at: Instant,
+    failures: u32,
+    clock_corrected: bool,
+}
+
+impl Budget {
+    /// `last_progress`: when bytes last moved for this call, or when it began.
+    pub fn new(last_progress: Instant, timeout: Duration) -> Budget {
+        Budget {
+            timeout,
+            give_up_at: last_progress + timeout,
+            failures: 0,
+            clock_corrected: false,
+        }
+    }
+
+    pub fn give_up_at(&self) -> Instant {
+        self.give_up_at
+    }
+
+    /// Time spent waiting for other calls' sake is not held against this one.
+    pub fn extend(&mut self, by: Duration) {
+        self.give_up_at += by;
+    }
+
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// How many tries have failed.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A try failed: how long to wait before the next one, or None to give up. `moved` is when the
+    /// failed try last moved bytes, if it did.
+    pub fn after_failure(
+        &mut self,
+        class: Class,
+        retry_after: Option<Duration>,
+        now: Instant,
+        moved: Option<Instant>,
+        random: f64,
+    ) -> Option<Duration> {
+        self.failures += 1;
+        if let (1, Some(moved)) = (self.failures, moved) {
+            self.give_up_at = self.give_up_at.max(moved + self.timeout);
+        }
+        match class {
+            Class::Never => return None,
+            Class::Clock if self.clock_corrected => return None,
+            Class::Clock => self.clock_corrected = true,
+            Class::Retry | Class::Slow => {}
+        }
+        let delay = delay(class, self.failures, retry_after, random);
+        (now + delay < self.give_up_at).then_some(delay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn delays_double_up_to_a_cap_and_half_of_each_is_random() {
+        for (class, failures, retry_after, random, expected) in [
+            (Class::Retry, 1, None, 0.0, ms(50)),
+            (Class::Retry, 1, None, 1.0, ms(100)),
+            (Class::Retry, 3, None, 1.0, ms(400)),
+            (Class::Retry, 60, None, 1.0, CAP),
+            (Class::Slow, 1, None, 0.0, ms(300)),
+            (Class::Slow, 2, None, 1.0, ms(1200)),
+            (Class::Slow, 1, Some(ms(7000)), 0.0, ms(7000)),
+            (Class::Clock, 1, Some(ms(7000)), 1.0, ms(0)),
+        ] {
+            assert_eq!(
+                delay(class, failures, retry_after, random),
+                expected,
+                "{class:?} {failures}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_budget_ends_one_timeout_after_the_last_progress() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start, ms(1000));
+        let retry = |budget: &mut Budget, now, moved| {
+            budget.after_failure(Class::Retry, None, now, moved, 1.0)
+        };
+        // Nothing moved: the call ends 1 s after it began.
+        assert_eq!(retry(&mut budget, start + ms(100), None), Some(ms(100)));
+        assert_eq!(retry(&mut budget, start + ms(900), None), None);
+        // The first failed try moved bytes until 5 s; later ones renew nothing.
+        let mut budget = Budget::new(start, ms(1000));
+        let at = start + ms(5000);
+        assert_eq!(retry(&mut budget, at, Some(at)), Some(ms(100)));
+        let later = start + ms(5950);
+        assert_eq!(retry(&mut budget, later, Some(later)), None);
+    }
+
+    #[test]
+    fn a_long_retry_after_ends_the_call_at_once() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start, ms(1000));
+        let after = Some(ms(5000));
+        assert_eq!(
+            budget.after_failure(Class::Slow, after, start, None, 0.0),
+            None
+        );
+    }
+
+    #[test]
+    fn the_clock_is_corrected_once_in_a_call() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start, ms(1000));
+        let mut skewed = || budget.after_failure(Class::Clock, None, start, None, 0.0);
+        assert_eq!(skewed(), Some(ms(0)));
+        assert_eq!(skewed(), None);
+    }
+}
