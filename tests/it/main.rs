@@ -2,5 +2,8 @@
 
 mod cli;
 mod formats;
+mod interop;
+mod server;
 mod signing;
+mod store;
 mod wire;
