@@ -70,6 +70,7 @@ impl Filesystem {
 
     async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
         if how.write || how.truncate {
+            self.refuse_plain(file).await?;
             self.take_xattrs_along(file).await?;
         }
         if how.truncate {
