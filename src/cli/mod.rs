@@ -47,7 +47,8 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Keygen(args) => keygen::run(&args),
         Command::Mount(args) => mount::run(*args),
         Command::Umount(args) => umount::run(&args),
-        Command::Serve(args) => serve::run(&args, |name| std::env::var(name).ok()).map_err(|message| Error::new(exit::Code::Failure, message)),
+        Command::Serve(args) => serve::run(&args, |name| std::env::var(name).ok())
+            .map_err(|message| Error::new(exit::Code::Failure, message)),
         Command::Demo(args) => demo::run(&args),
     }
 }

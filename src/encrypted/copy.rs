@@ -258,9 +258,7 @@ struct CopyDiffers;
 
 fn check(copy: Option<u64>, source: Option<u64>) -> Result<()> {
     match (copy, source) {
-        (Some(copy), Some(source)) if copy != source => {
-            Err(Error::Corrupt(Arc::new(CopyDiffers)))
-        }
+        (Some(copy), Some(source)) if copy != source => Err(Error::Corrupt(Arc::new(CopyDiffers))),
         _ => Ok(()),
     }
 }

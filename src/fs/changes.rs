@@ -413,7 +413,11 @@ impl Filesystem {
     pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
         self.writable()?;
         let start = Instant::now();
-        let ino = match self.target(parent, name, start).await?.ok_or(Error::NotFound)? {
+        let ino = match self
+            .target(parent, name, start)
+            .await?
+            .ok_or(Error::NotFound)?
+        {
             Target::Directory(ino) => ino,
             _ => return Err(Error::NotDirectory),
         };
@@ -506,7 +510,8 @@ impl Filesystem {
                 Some(Target::Directory(ino)) => Some(ino),
                 _ => None,
             };
-            self.rename_directory(ino, &from, &to, replaced, start).await?;
+            self.rename_directory(ino, &from, &to, replaced, start)
+                .await?;
         } else {
             self.rename_file(source, &from, &to, target).await?;
         }
@@ -533,7 +538,9 @@ impl Filesystem {
         }
         let (old_key, new_key) = {
             let namespace = self.namespace();
-            let old = namespace.child_key(from.0, &from.1).ok_or(Error::NotFound)?;
+            let old = namespace
+                .child_key(from.0, &from.1)
+                .ok_or(Error::NotFound)?;
             let new = namespace.child_key(to.0, &to.1).ok_or(Error::NotFound)?;
             (old, new)
         };
@@ -631,9 +638,7 @@ impl Filesystem {
         let mut object = object;
         let mut tries = 0;
         let answer = loop {
-            let copied = self
-                .copy_listed(&old_key, &object, &new_key)
-                .await;
+            let copied = self.copy_listed(&old_key, &object, &new_key).await;
             match copied {
                 Err(Error::Stale) if tries < 4 => {
                     // Replaced by another client: it is the newer one that is renamed.
@@ -744,9 +749,7 @@ impl Filesystem {
             copy: self.settings.copy_limit,
             ..CopyLimits::default()
         };
-        let copied = self
-            .bucket
-            .copy(source, meta, destination, headers, limits);
+        let copied = self.bucket.copy(source, meta, destination, headers, limits);
         Ok(copied.await?)
     }
 }

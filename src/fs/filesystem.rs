@@ -27,8 +27,8 @@ use super::open_file::{FileHandle, OpenFile};
 use super::probe::Questions;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
-use crate::envelope::Format;
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::envelope::Format;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Headers kept, of some 2 KB each.
@@ -110,11 +110,8 @@ impl Filesystem {
         runtime: Handle,
     ) -> Result<Arc<Filesystem>> {
         let budget = MemoryBudget::new(settings.memory_limit);
-        let area = staging::Settings::new(
-            &settings.cache_dir,
-            settings.cache_limit,
-            settings.timeout,
-        );
+        let area =
+            staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout);
         let staging = StagingArea::open(area, budget.clone())?;
         let cache = ContentCache::new(budget, runtime.clone(), settings.timeout);
         let ttl = Ttl {

@@ -156,7 +156,10 @@ impl State {
     pub fn needs_base(&self) -> bool {
         match &self.staged {
             Some(staged) => staged.needs_base(),
-            None => self.content.as_ref().is_some_and(|content| content.size() > 0),
+            None => self
+                .content
+                .as_ref()
+                .is_some_and(|content| content.size() > 0),
         }
     }
 

@@ -84,7 +84,10 @@ mod tests {
             assert!(parts.len() as u64 <= MAX_PARTS && part % UNIT == 0 || size == part);
             for (index, (number, range)) in parts.iter().enumerate() {
                 assert_eq!(usize::from(*number), index + 1);
-                assert_eq!(*range, index as u64 * part..size.min((index as u64 + 1) * part));
+                assert_eq!(
+                    *range,
+                    index as u64 * part..size.min((index as u64 + 1) * part)
+                );
             }
         }
     }

@@ -39,7 +39,10 @@ impl Filesystem {
             return self.virtual_xattr(ino, name).await;
         }
         let xattrs = self.xattrs(ino).await?;
-        xattrs.get(name).map(<[u8]>::to_vec).ok_or(Error::NoAttribute)
+        xattrs
+            .get(name)
+            .map(<[u8]>::to_vec)
+            .ok_or(Error::NoAttribute)
     }
 
     /// The names, each followed by a zero byte. The virtual ones are not listed: copying tools would try to
@@ -104,7 +107,12 @@ impl Filesystem {
             .headers(&names::object_key(key)?, &object.etag, Instant::now())
             .await?;
         let value = match (name, &described.object) {
-            (ENCRYPTED, object) => if object.is_ok() && !described.is_plain() { "yes" } else { "no" }.to_owned(),
+            (ENCRYPTED, object) => if object.is_ok() && !described.is_plain() {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
             (FORMAT, Ok(object)) => object.format.to_string(),
             (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),
             _ => return Err(Error::NoAttribute),
