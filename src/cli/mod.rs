@@ -23,6 +23,7 @@ mod umount;
 use clap::{Parser, Subcommand};
 
 use error::Error;
+use exit::Code;
 
 /// Mounts an Alibaba Cloud OSS bucket as an encrypted directory
 #[derive(Debug, Parser)]
@@ -37,7 +38,7 @@ enum Command {
     Keygen(keygen::Args),
     Mount(Box<mount::Args>),
     Umount(umount::Args),
-    Serve(serve::Args),
+    Serve(serve::ServeArgs),
     Demo(demo::Args),
 }
 
@@ -48,7 +49,11 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Keygen(args) => keygen::run(&args),
         Command::Mount(args) => mount::run(*args),
         Command::Umount(args) => umount::run(&args),
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => {
+            logging::start(0).to_terminal();
+            serve::run(&args, |name| std::env::var(name).ok())
+                .map_err(|message| Error::new(Code::Failure, message))
+        }
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -63,6 +63,7 @@ struct Daemon {
     runtime: Runtime,
     filesystem: Arc<Filesystem>,
     mounted: Mounted,
+    asked: Asked,
     /// Lives as long as the mount; none unless the demo asked for it.
     server: Option<parts::EmbeddedServer>,
 }
@@ -80,6 +81,7 @@ fn start(
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
     }
+    raise_descriptor_limit();
     let cannot_run = |error: std::io::Error| {
         Error::new(Code::Failure, format!("cannot start the runtime: {error}"))
     };
@@ -106,6 +108,11 @@ fn start(
     runtime
         .block_on(filesystem.start())
         .map_err(|error| explain(&error))?;
+    // Before the mount is there: a signal that ended the process between would leave it behind, stale.
+    let asked = {
+        let _context = runtime.enter();
+        Asked::listen()?
+    };
     let mounted = session::mount(
         Adapter::new(filesystem.clone(), runtime.handle().clone()),
         &config.mountpoint,
@@ -126,8 +133,20 @@ fn start(
         runtime,
         filesystem,
         mounted,
+        asked,
         server,
     })
+}
+
+/// Each connection, staged file and spilled block takes a descriptor; the usual limit of 1024 is for
+/// programs that use select(2).
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard.min(65_536)
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
+    }
 }
 
 fn settings(config: &MountConfig) -> Settings {
@@ -192,6 +211,8 @@ impl Daemon {
                 logger.to_system();
             }
             report.ready()?;
+        } else if self.config.log_file.is_none() {
+            logger.to_terminal();
         }
         Ok(file)
     }
@@ -201,10 +222,10 @@ impl Daemon {
             runtime,
             filesystem,
             mounted,
+            asked,
             ..
         } = self;
         runtime.block_on(async {
-            let mut asked = Asked::listen()?;
             tokio::select! {
                 () = mounted.ended() => log::info!("unmounted from outside: uploading what is pending"),
                 name = asked.next() => {
