@@ -16,7 +16,7 @@ mod mount;
 mod options;
 mod parts;
 mod secrets;
-mod serve;
+pub mod serve;
 mod source;
 mod umount;
 

@@ -30,6 +30,9 @@ pub struct Args {
 /// How long the runtime may take to end what is no longer waited for.
 const RUNTIME_END: Duration = Duration::from_secs(2);
 
+/// How long the kernel may take to end the session of a mount that is gone.
+const SESSION_END: Duration = Duration::from_secs(5);
+
 /// How many names of unsaved files fit in one line; the log has all of them.
 const NAMES_IN_MESSAGE: usize = 10;
 
@@ -232,11 +235,13 @@ impl Daemon {
                     log::info!("{name}: uploading what is pending");
                     // While the mount still serves: whoever reads or writes is not disturbed yet.
                     let saved = asked.unless_twice(filesystem.shutdown()).await;
-                    let gone = mounted.unmount()?;
-                    if gone {
-                        mounted.ended().await;
+                    let gone = mounted.unmount();
+                    if let Ok(true) = gone {
+                        // At once, unless another mount namespace holds a copy of the mount.
+                        let _ = tokio::time::timeout(SESSION_END, mounted.ended()).await;
                     }
                     saved?;
+                    gone?;
                 }
             }
             // What was written between the first upload and the end of the mount.

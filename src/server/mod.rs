@@ -1,1 +1,17 @@
 //! An OSS endpoint on loopback over local stores: demo, tests, benches.
+//!
+//! [`endpoint`] accepts connections and takes a request through its stations: [`call`] reads it, [`auth`]
+//! checks who sent it, [`instruments`] count, delay or spoil it, and [`objects`], [`multipart`] and [`listing`]
+//! answer it. What the service refuses, and how it says so, is in [`refusal`].
+
+pub mod auth;
+pub mod call;
+pub mod encryption_rules;
+pub mod endpoint;
+pub mod instruments;
+pub mod listing;
+pub mod multipart;
+pub mod objects;
+pub mod refusal;
+pub mod reply;
+pub mod xml;

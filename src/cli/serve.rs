@@ -1,0 +1,121 @@
+//! `ossvault serve`: the OSS protocol in front of folders, for this machine.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::server::auth::Credentials;
+use crate::server::endpoint::{Config, Server};
+
+/// Connections get so long to finish their request at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Folder of the buckets: each folder in it is one
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// Loopback address to listen on; port 0 is any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    pub listen: SocketAddr,
+
+    /// Create these buckets if they do not exist
+    #[arg(long, value_name = "NAME")]
+    pub create: Vec<String>,
+
+    /// Acknowledge writes before they are on the disk
+    #[arg(long)]
+    pub no_sync: bool,
+
+    /// Region that the buckets say they are in
+    #[arg(long, value_name = "REGION", default_value = "cn-hangzhou")]
+    pub region: String,
+
+    /// Wait this long before every answer
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    pub latency_ms: u64,
+
+    /// Answer GET /-/counts, POST /-/reset, POST /-/faults, POST /-/latency
+    #[arg(long, hide = true)]
+    pub instrument: bool,
+}
+
+/// Serves until SIGTERM or SIGINT. Prints one line with the endpoint when it does.
+///
+/// `variable` looks up an environment variable: requests must be signed with `OSS_ACCESS_KEY_ID` and
+/// `OSS_ACCESS_KEY_SECRET` (and carry `OSS_SESSION_TOKEN`, if set), or with the `OSS_TEST_*` pair.
+///
+/// # Errors
+/// One line that says what was tried and what to do.
+pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let credentials = credentials(variable)?;
+    let config = Config {
+        dir: args.dir.clone(),
+        listen: args.listen,
+        credentials,
+        sync: !args.no_sync,
+        region: args.region.clone(),
+        instrument: args.instrument,
+        ..Config::new(&args.dir)
+    };
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        let server = Server::start(config).await.map_err(|error| {
+            format!(
+                "cannot serve {} on {}: {error}; choose another folder, or another address with --listen",
+                args.dir.display(),
+                args.listen
+            )
+        })?;
+        for name in &args.create {
+            server
+                .create_bucket(name)
+                .map_err(|error| format!("cannot create the bucket {}: {error}", name.escape_debug()))?;
+        }
+        server
+            .instruments()
+            .set_latency(Duration::from_millis(args.latency_ms));
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        // Whoever started this waits for the line, and may not read on.
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "serving {} at {}", args.dir.display(), server.endpoint());
+        let _ = out.flush();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        server.shutdown(PATIENCE).await;
+        Ok(())
+    })
+}
+
+fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credentials, String> {
+    let get = |name: &str| variable(name).filter(|value| !value.is_empty());
+    for prefix in ["OSS_", "OSS_TEST_"] {
+        let id = get(&format!("{prefix}ACCESS_KEY_ID"));
+        let secret = get(&format!("{prefix}ACCESS_KEY_SECRET"));
+        if let (Some(id), Some(secret)) = (id, secret) {
+            let token = get("OSS_SESSION_TOKEN").filter(|_| prefix == "OSS_");
+            return Ok(Credentials::new(id, secret, token));
+        }
+    }
+    Err("no credentials to check requests against: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, to any values, and the same ones for the clients".to_string())
+}
+
+/// Connections and open objects each take one; the usual limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
+    }
+}

@@ -1,0 +1,657 @@
+//! The server: accepts connections on loopback and takes each request through its stations.
+
+use std::collections::HashMap;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::auth::{self, Credentials};
+use super::call::{self, Call, Operation};
+use super::instruments::{Action, Fault, Instruments};
+use super::refusal::{Refusal, Result};
+use super::reply::{Body, Reply};
+use super::{listing, multipart, objects};
+use crate::oss::date;
+use crate::store::error::Error;
+use crate::store::local::journal::is_bucket;
+use crate::store::local::{self, LocalStore};
+
+/// The service takes sources of CopyObject below this size.
+const COPY_LIMIT: u64 = 1 << 30;
+
+/// What is read of the body of a refused request, so that its sender gets to the answer.
+const DRAIN_LIMIT: u64 = 64 << 20;
+
+/// A connection that is silent for so long before its request's headers are complete is closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// hyper's buffer for reading and writing: bodies move in pieces of up to this size.
+const CONNECTION_BUFFER: usize = 1 << 20;
+
+pub struct Config {
+    /// A bucket is a folder in it.
+    pub dir: PathBuf,
+    /// Loopback only.
+    pub listen: SocketAddr,
+    pub credentials: Credentials,
+    /// See [`local::Settings`].
+    pub sync: bool,
+    /// What buckets say of where they are; signatures of every region are taken.
+    pub region: String,
+    /// In bytes; larger objects are refused as source of CopyObject.
+    pub copy_limit: u64,
+    /// Serve counts and take faults under `/-/`.
+    pub instrument: bool,
+}
+
+impl Config {
+    /// For tests: any free port, credentials `test` and `test`, nothing synced.
+    pub fn new(dir: impl Into<PathBuf>) -> Config {
+        Config {
+            dir: dir.into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            credentials: Credentials::new("test", "test", None),
+            sync: false,
+            region: "cn-hangzhou".to_string(),
+            copy_limit: COPY_LIMIT,
+            instrument: false,
+        }
+    }
+}
+
+/// A running server; it ends when this is dropped.
+pub struct Server {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Server {
+    /// Listens, and serves on the runtime that calls this.
+    ///
+    /// # Errors
+    /// An address that is not loopback or not free; a folder that cannot be made.
+    pub async fn start(config: Config) -> io::Result<Server> {
+        if !config.listen.ip().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is not a loopback address", config.listen.ip()),
+            ));
+        }
+        fs::create_dir_all(&config.dir)?;
+        let listener = TcpListener::bind(config.listen).await?;
+        let addr = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            config,
+            started: SystemTime::now(),
+            // Different in every run: ids are looked for in logs.
+            next_request: AtomicU64::new(rand::random::<u64>() << 24 >> 8),
+            buckets: Mutex::default(),
+            instruments: Arc::default(),
+        });
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, shared.clone(), stopped));
+        Ok(Server {
+            addr,
+            shared,
+            stop,
+            accepting,
+        })
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// For a client's `--endpoint`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    pub fn instruments(&self) -> &Arc<Instruments> {
+        &self.shared.instruments
+    }
+
+    /// Makes the bucket if it does not exist.
+    ///
+    /// # Errors
+    /// Those of [`LocalStore::open`]; [`Error::NoSuchBucket`] for a name no bucket can have.
+    pub fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
+        self.shared.create_bucket(name)
+    }
+
+    /// Takes no further connection and ends those that are open when their request is answered, or after
+    /// `patience`.
+    pub async fn shutdown(mut self, patience: Duration) {
+        let _ = self.stop.send(true);
+        let _ = tokio::time::timeout(patience, &mut self.accepting).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The connections' tasks are in a set that ends with this one.
+        self.accepting.abort();
+    }
+}
+
+/// What all connections share.
+pub struct Shared {
+    config: Config,
+    started: SystemTime,
+    next_request: AtomicU64,
+    /// Held for memory, and while a bucket is opened.
+    buckets: Mutex<HashMap<String, LocalStore>>,
+    instruments: Arc<Instruments>,
+}
+
+impl Shared {
+    pub fn copy_limit(&self) -> u64 {
+        self.config.copy_limit
+    }
+
+    pub fn region(&self) -> &str {
+        &self.config.region
+    }
+
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// Counts a body's bytes.
+    pub fn received(&self) -> impl Fn(usize) + Send + use<> {
+        let instruments = self.instruments.clone();
+        move |bytes| instruments.received(bytes)
+    }
+
+    pub async fn bucket(&self, name: &str) -> Result<LocalStore> {
+        let folder = self.folder(name).map_err(|_| {
+            Refusal::new(400, "InvalidBucketName", "The specified bucket is not valid.").with("BucketName", name)
+        })?;
+        // One look at the marker: the folder may have been removed by other means.
+        if !folder.is_dir() {
+            self.lock().remove(name);
+            return Err(Refusal::no_such_bucket(name));
+        }
+        if let Some(store) = self.lock().get(name) {
+            return Ok(store.clone());
+        }
+        // Something else than a bucket is not served, and not touched.
+        let foreign = !is_bucket(&folder).unwrap_or(false)
+            && fs::read_dir(&folder).map_or(true, |mut entries| entries.next().is_some());
+        if foreign {
+            return Err(Refusal::no_such_bucket(name));
+        }
+        Ok(self.create_bucket(name)?)
+    }
+
+    fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
+        let folder = self.folder(name)?;
+        let mut buckets = self.lock();
+        if let Some(store) = buckets.get(name)
+            && folder.is_dir()
+        {
+            return Ok(store.clone());
+        }
+        let store = LocalStore::open(&folder, local::Settings { sync: self.config.sync })?;
+        buckets.insert(name.to_string(), store.clone());
+        Ok(store)
+    }
+
+    /// # Errors
+    /// For names no bucket can have: only others are joined to a path.
+    fn folder(&self, name: &str) -> std::result::Result<PathBuf, Error> {
+        let valid = (3..=63).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !name.starts_with('-')
+            && !name.ends_with('-');
+        if valid {
+            Ok(self.config.dir.join(name))
+        } else {
+            Err(Error::NoSuchBucket(name.to_string()))
+        }
+    }
+
+    pub async fn bucket_names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.config.dir).map_err(Error::other)?;
+        let mut names: Vec<String> = entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| self.folder(name).is_ok_and(|folder| is_bucket(&folder).unwrap_or(false)))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    fn delete_bucket(&self, name: &str, store: &LocalStore) -> Result<Reply> {
+        if !store.is_empty()? {
+            return Err(Refusal::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty."));
+        }
+        self.lock().remove(name);
+        remove_bucket(store.folder()).map_err(Error::other)?;
+        Ok(Reply::empty(204))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LocalStore>> {
+        // Whoever panicked left a map of stores that are each whole.
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn remove_bucket(folder: &Path) -> io::Result<()> {
+    fs::remove_dir_all(folder)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            () = until(&mut stopped) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                connections.spawn(connection(stream, shared.clone(), stopped.clone()));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: some will be free again.
+                log::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Returns when the server shall stop.
+async fn until(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { answer(shared, request).await }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(CONNECTION_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = until(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        log::debug!("a connection ended: {error}");
+    }
+}
+
+/// The connection shall end without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is cut")]
+struct Cut;
+
+type Answer = std::result::Result<Response<UnsyncBoxBody<Bytes, Cut>>, Cut>;
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let id = format!("{:024X}", shared.next_request.fetch_add(1, Ordering::Relaxed));
+    if shared.config.instrument && request.uri().path().starts_with("/-/") {
+        return Ok(respond(&shared, control(&shared, request).await, &id, None));
+    }
+    let head = request.method() == Method::HEAD;
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default()
+        .to_string();
+    let mut call = match Call::read(request) {
+        Ok(call) => call,
+        Err(refusal) => {
+            let reply = refused(&refusal, &id, &host, head);
+            return Ok(respond(&shared, reply, &id, None));
+        }
+    };
+    let operation = call.operation;
+    let flight = Flight::begin(shared.instruments.clone(), operation);
+    let latency = shared.instruments.latency();
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let fault = shared
+        .instruments
+        .take_fault(operation, call.key.as_deref().unwrap_or_default());
+    let result = match &fault {
+        Some(Action::Reset) => return Err(Cut),
+        Some(Action::Status { status, code }) => Err(injected(*status, code)),
+        Some(Action::Stall { ms }) => {
+            tokio::time::sleep(Duration::from_millis(*ms)).await;
+            dispatch(&shared, &mut call).await
+        }
+        _ => dispatch(&shared, &mut call).await,
+    };
+    if let Some(Action::LoseAnswer) = fault {
+        return Err(Cut);
+    }
+    log::debug!(
+        "{id} {operation:?} {} {}",
+        call.key.as_deref().unwrap_or_default().escape_debug(),
+        result.as_ref().map_or_else(|refusal| refusal.code, |_| "")
+    );
+    let mut reply = result.unwrap_or_else(|refusal| refused(&refusal, &id, &host, head));
+    if let Some(body) = call.body.take()
+        && !call.headers.contains_key(header::EXPECT)
+    {
+        call::drain(body, DRAIN_LIMIT).await;
+    }
+    if let Some(fault) = fault {
+        spoil(&mut reply, fault);
+    }
+    Ok(respond(&shared, reply, &id, Some(flight)))
+}
+
+async fn dispatch(shared: &Shared, call: &mut Call) -> Result<Reply> {
+    auth::check(call, &shared.config.credentials, SystemTime::now())?;
+    let name = call.bucket.clone().unwrap_or_default();
+    match call.operation {
+        Operation::ListBuckets => return listing::buckets(shared, call).await,
+        Operation::PutBucket => {
+            if shared.folder(&name).is_err() {
+                return Err(Refusal::new(400, "InvalidBucketName", "The specified bucket is not valid."));
+            }
+            shared.create_bucket(&name)?;
+            return Ok(Reply::empty(200));
+        }
+        Operation::Unknown => return Err(Refusal::not_implemented("The operation")),
+        _ => {}
+    }
+    let store = shared.bucket(&name).await?;
+    let store = &store;
+    match call.operation {
+        Operation::ListBuckets | Operation::PutBucket | Operation::Unknown => unreachable!("answered above"),
+        Operation::DeleteBucket => shared.delete_bucket(&name, store),
+        Operation::GetBucketInfo => Ok(listing::bucket_info(shared, call)),
+        Operation::GetBucketLocation => Ok(listing::location(shared)),
+        Operation::ListObjects => listing::objects_v1(store, call),
+        Operation::ListObjectsV2 => listing::objects_v2(store, call),
+        Operation::ListMultipartUploads => multipart::list_uploads(store, call).await,
+        Operation::DeleteMultipleObjects => objects::delete_many(call, store).await,
+        Operation::PutObject => objects::put(shared, store, call).await,
+        Operation::CopyObject => objects::copy(shared, store, call).await,
+        Operation::GetObject => objects::get(store, call),
+        Operation::HeadObject => objects::head(store, call),
+        Operation::GetObjectMeta => objects::object_meta(store, call),
+        Operation::DeleteObject => objects::delete(store, call).await,
+        Operation::InitiateMultipartUpload => multipart::initiate(store, call).await,
+        Operation::UploadPart => multipart::upload_part(shared, store, call).await,
+        Operation::UploadPartCopy => multipart::copy_part(shared, store, call).await,
+        Operation::CompleteMultipartUpload => multipart::complete(store, call).await,
+        Operation::AbortMultipartUpload => multipart::abort(store, call).await,
+        Operation::ListParts => multipart::list_parts(store, call).await,
+    }
+}
+
+fn refused(refusal: &Refusal, id: &str, host: &str, head: bool) -> Reply {
+    let document = refusal.document(id, host);
+    let mut reply = Reply::empty(refusal.status);
+    if !refusal.ec.is_empty() {
+        reply.header("x-oss-ec", refusal.ec);
+    }
+    if head {
+        reply.header("x-oss-err", BASE64.encode(&document));
+    } else {
+        reply.header("content-type", "application/xml");
+        reply.body = Body::Bytes(document.into());
+    }
+    reply
+}
+
+fn injected(status: u16, code: &str) -> Refusal {
+    let mut refusal = Refusal::new(status, "InternalError", "This error was asked for.");
+    // Codes are static everywhere else; a test makes a handful of these.
+    refusal.code = code.to_string().leak();
+    refusal
+}
+
+/// Counts a request as under way until its answer has been sent.
+struct Flight {
+    instruments: Arc<Instruments>,
+    operation: Operation,
+}
+
+impl Flight {
+    fn begin(instruments: Arc<Instruments>, operation: Operation) -> Flight {
+        instruments.begin(operation);
+        Flight {
+            instruments,
+            operation,
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.instruments.end(self.operation);
+    }
+}
+
+fn respond(shared: &Shared, reply: Reply, id: &str, flight: Option<Flight>) -> Response<UnsyncBoxBody<Bytes, Cut>> {
+    let now = SystemTime::now();
+    let mut length = None;
+    let body = match reply.body {
+        Body::Bytes(bytes) => {
+            shared.instruments.sent(bytes.len());
+            if reply.status != 204 && reply.status != 304 {
+                length = Some(bytes.len() as u64);
+            }
+            Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+        }
+        Body::Head(len) => {
+            length = Some(len);
+            Empty::new().map_err(|never| match never {}).boxed_unsync()
+        }
+        Body::Stream(len, chunks) => {
+            length = Some(len);
+            let instruments = shared.instruments.clone();
+            let frames = chunks.map(move |chunk| {
+                let _until_the_end = &flight;
+                match chunk {
+                    Ok(chunk) => {
+                        instruments.sent(chunk.len());
+                        Ok(Frame::data(chunk))
+                    }
+                    Err(error) => {
+                        log::warn!("a body broke off: {error}");
+                        Err(Cut)
+                    }
+                }
+            });
+            StreamBody::new(frames).boxed_unsync()
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.extend(reply.headers.into_iter().map(|(name, value)| (Some(name), value)));
+    let mut own = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    own("server", "AliyunOSS");
+    own("date", &date::http(now));
+    own("x-oss-request-id", id);
+    // The service's own measure of how long it took is in milliseconds; here it is always quick.
+    own("x-oss-server-time", "1");
+    if let Some(length) = length {
+        own("content-length", &length.to_string());
+    }
+    response
+}
+
+/// What a fault does to an answer that is ready.
+fn spoil(reply: &mut Reply, fault: Action) {
+    let (len, chunks) = match std::mem::replace(&mut reply.body, Body::Head(0)) {
+        Body::Stream(len, chunks) => (len, chunks),
+        Body::Bytes(bytes) => {
+            let len = bytes.len() as u64;
+            (len, stream::once(async { Ok(bytes) }).boxed())
+        }
+        head => {
+            reply.body = head;
+            return;
+        }
+    };
+    let chunks = match fault {
+        Action::TruncateBody { after } => cut_after(chunks, after)
+            .chain(stream::once(async {
+                // What was sent so far shall arrive.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(Error::other(Cut))
+            }))
+            .boxed(),
+        Action::StallBody { after, ms } => stall_after(chunks, after, Duration::from_millis(ms)),
+        Action::CorruptBody { at } => flip(chunks, at),
+        Action::Status { .. } | Action::Reset | Action::LoseAnswer | Action::Stall { .. } => chunks,
+    };
+    reply.body = Body::Stream(len, chunks);
+}
+
+type Chunks = BoxStream<'static, std::result::Result<Bytes, Error>>;
+
+fn cut_after(chunks: Chunks, after: u64) -> Chunks {
+    chunks
+        .scan(after, |left, chunk| {
+            let chunk = (*left > 0).then(|| {
+                chunk.map(|chunk| {
+                    let len = (*left).min(chunk.len() as u64);
+                    *left -= len;
+                    chunk.slice(..len as usize)
+                })
+            });
+            async move { chunk }
+        })
+        .boxed()
+}
+
+fn stall_after(chunks: Chunks, after: u64, pause: Duration) -> Chunks {
+    let mut before = after;
+    chunks
+        .flat_map(move |chunk| {
+            let Ok(chunk) = chunk else {
+                return stream::iter(vec![(false, chunk)]);
+            };
+            let len = chunk.len() as u64;
+            if before >= len {
+                before -= len;
+                return stream::iter(vec![(false, Ok(chunk))]);
+            }
+            let at = std::mem::replace(&mut before, u64::MAX) as usize;
+            stream::iter(vec![(false, Ok(chunk.slice(..at))), (true, Ok(chunk.slice(at..)))])
+        })
+        .then(move |(pauses, chunk)| async move {
+            if pauses {
+                tokio::time::sleep(pause).await;
+            }
+            chunk
+        })
+        .boxed()
+}
+
+fn flip(chunks: Chunks, at: u64) -> Chunks {
+    let mut offset = 0;
+    chunks
+        .map(move |chunk| {
+            let chunk = chunk?;
+            let range = offset..offset + chunk.len() as u64;
+            offset = range.end;
+            if !range.contains(&at) {
+                return Ok(chunk);
+            }
+            let mut bytes = chunk.to_vec();
+            bytes[(at - range.start) as usize] ^= 1;
+            Ok(bytes.into())
+        })
+        .boxed()
+}
+
+/// `/-/counts`, `/-/reset`, `/-/faults`, `/-/latency?ms=N`.
+async fn control(shared: &Shared, request: Request<Incoming>) -> Reply {
+    let instruments = &shared.instruments;
+    let path = request.uri().path().to_string();
+    let query = request.uri().query().unwrap_or_default().to_string();
+    match (request.method().as_str(), path.as_str()) {
+        ("GET", "/-/counts") => Reply::json(&instruments.counts()),
+        ("POST", "/-/reset") => {
+            instruments.reset_counts();
+            Reply::empty(200)
+        }
+        ("POST", "/-/latency") => match query.strip_prefix("ms=").and_then(|ms| ms.parse().ok()) {
+            Some(ms) => {
+                instruments.set_latency(Duration::from_millis(ms));
+                Reply::empty(200)
+            }
+            None => Reply::empty(400),
+        },
+        ("DELETE", "/-/faults") => {
+            instruments.clear_faults();
+            Reply::empty(200)
+        }
+        ("POST", "/-/faults") => {
+            let body = match limited(request.into_body().collect()).await {
+                Some(body) => body,
+                None => return Reply::empty(400),
+            };
+            match serde_json::from_slice::<Fault>(&body) {
+                Ok(fault) => {
+                    instruments.add_fault(fault);
+                    Reply::empty(200)
+                }
+                Err(error) => {
+                    let mut reply = Reply::json(&error.to_string());
+                    reply.status = 400;
+                    reply
+                }
+            }
+        }
+        _ => Reply::empty(404),
+    }
+}
+
+async fn limited<E>(
+    body: impl Future<Output = std::result::Result<http_body_util::Collected<Bytes>, E>>,
+) -> Option<Bytes> {
+    let body = tokio::time::timeout(Duration::from_secs(10), body).await.ok()?;
+    Some(body.ok()?.to_bytes())
+}
