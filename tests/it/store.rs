@@ -386,11 +386,8 @@ mod cases {
             "a//",
             "a/b",
             "A",
-            ".",
-            "..",
-            "../a",
-            "./a",
-            "a/../b",
+            "..a",
+            "a...",
             "%2e",
             "a%2Fb",
             "a b",
@@ -409,6 +406,18 @@ mod cases {
         ];
         for name in &all {
             put(&*store, name, name.to_string()).await;
+        }
+        // An HTTP library may take these for ways through folders: they work, or are refused.
+        for name in [".", "..", "../a", "./a", "a/../b", "a/."] {
+            let body = Body::from_bytes(name);
+            match store
+                .put(&key(name), &headers(&[]), body, Overwrite::Forbidden)
+                .await
+            {
+                Ok(_) => all.push(name),
+                Err(Error::InvalidName(_)) => {}
+                Err(error) => panic!("{name}: {error:?}"),
+            }
         }
         for name in &all {
             assert_eq!(read(&*store, name).await, name.as_bytes(), "{name}");
@@ -1043,7 +1052,7 @@ async fn a_damaged_log_loses_no_more_than_what_was_damaged() {
         let store = open(&folder, false);
         let left = names(&store, "").await;
         assert!(
-            !left.is_empty()
+            left.len() >= 1
                 && left
                     .iter()
                     .all(|name| ["a", "b", "c"].contains(&name.as_str())),
