@@ -67,6 +67,8 @@ pub struct State {
     pub aside: Option<ObjectKey>,
     /// Unlinked or replaced: it is never uploaded again.
     pub gone: bool,
+    /// An upload may have brought an object into being that is not known to be there.
+    pub maybe_stored: bool,
 }
 
 /// The upload that goes on while the file is being written.
@@ -91,6 +93,7 @@ pub enum Stream {
 pub struct Handover {
     pub upload: EncryptedUpload,
     pub key: String,
+    pub xattrs: Option<Arc<Xattrs>>,
     /// The attributes' revision that its headers carry.
     pub revision: u64,
     pub sent_to: u64,
@@ -121,6 +124,7 @@ impl OpenFile {
                 xattrs: None,
                 aside: None,
                 gone: false,
+                maybe_stored: false,
             }),
             moved: Notify::new(),
         })
@@ -156,7 +160,10 @@ impl State {
     pub fn needs_base(&self) -> bool {
         match &self.staged {
             Some(staged) => staged.needs_base(),
-            None => self.content.as_ref().is_some_and(|content| content.size() > 0),
+            None => self
+                .content
+                .as_ref()
+                .is_some_and(|content| content.size() > 0),
         }
     }
 
@@ -202,6 +209,13 @@ impl FileHandle {
             writable,
             reader: Mutex::new(None),
         })
+    }
+
+    /// Whether this handle has returned bytes of a version in the bucket.
+    pub fn has_returned(&self) -> bool {
+        let slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref()
+            .is_some_and(|(reader, _)| reader.has_returned())
     }
 
     /// This handle's view of the file's version, which is `state`'s unless that was replaced by somebody

@@ -102,10 +102,21 @@ impl ObjectStore for Alternating {
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
         self.turn().head(key).await
     }
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetAnswer> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&ETag>,
+    ) -> Result<GetAnswer> {
         self.turn().get(key, range, if_match).await
     }
-    async fn put(&self, key: &ObjectKey, headers: &ObjectHeaders, body: Body, overwrite: Overwrite) -> Result<PutAnswer> {
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        body: Body,
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
         self.turn().put(key, headers, body, overwrite).await
     }
     async fn delete(&self, key: &ObjectKey) -> Result<()> {
@@ -122,7 +133,9 @@ impl ObjectStore for Alternating {
         headers: CopyHeaders,
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        self.turn().copy(source, source_etag, destination, headers, overwrite).await
+        self.turn()
+            .copy(source, source_etag, destination, headers, overwrite)
+            .await
     }
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.turn().list(request).await
@@ -130,7 +143,13 @@ impl ObjectStore for Alternating {
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
         self.turn().create_multipart(key, headers).await
     }
-    async fn upload_part(&self, key: &ObjectKey, upload: &UploadId, number: u16, body: Body) -> Result<UploadedPart> {
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u16,
+        body: Body,
+    ) -> Result<UploadedPart> {
         self.turn().upload_part(key, upload, number, body).await
     }
     async fn copy_part(
@@ -142,7 +161,9 @@ impl ObjectStore for Alternating {
         source_etag: &ETag,
         range: ByteRange,
     ) -> Result<UploadedPart> {
-        self.turn().copy_part(key, upload, number, source, source_etag, range).await
+        self.turn()
+            .copy_part(key, upload, number, source, source_etag, range)
+            .await
     }
     async fn complete_multipart(
         &self,
@@ -151,7 +172,9 @@ impl ObjectStore for Alternating {
         parts: &[UploadedPart],
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        self.turn().complete_multipart(key, upload, parts, overwrite).await
+        self.turn()
+            .complete_multipart(key, upload, parts, overwrite)
+            .await
     }
     async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
         self.turn().abort_multipart(key, upload).await
@@ -225,7 +248,10 @@ fn bytes(len: usize, seed: u8) -> Bytes {
 
 fn headers(user: &[(&str, &str)]) -> ObjectHeaders {
     ObjectHeaders {
-        user: user.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect(),
+        user: user
+            .iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()))
+            .collect(),
         content_type: Some("text/x-test".into()),
         standard: BTreeMap::from([("cache-control".to_string(), "no-cache".to_string())]),
         storage_class: None,
@@ -234,7 +260,12 @@ fn headers(user: &[(&str, &str)]) -> ObjectHeaders {
 
 async fn put(store: &dyn ObjectStore, name: &str, content: impl Into<Bytes>) -> PutAnswer {
     store
-        .put(&key(name), &headers(&[]), Body::from_bytes(content.into()), Overwrite::Allowed)
+        .put(
+            &key(name),
+            &headers(&[]),
+            Body::from_bytes(content.into()),
+            Overwrite::Allowed,
+        )
         .await
         .unwrap()
 }
@@ -267,11 +298,19 @@ const KIB: usize = 1024;
 /// Sends every part and completes the upload.
 async fn multipart(store: &dyn ObjectStore, name: &str, contents: &[Bytes]) -> PutAnswer {
     let key = key(name);
-    let upload = store.create_multipart(&key, &headers(&[("a", "b")])).await.unwrap();
+    let upload = store
+        .create_multipart(&key, &headers(&[("a", "b")]))
+        .await
+        .unwrap();
     let mut parts = Vec::new();
     for (index, content) in contents.iter().enumerate() {
         let body = Body::from_bytes(content.clone());
-        parts.push(store.upload_part(&key, &upload, index as u16 + 1, body).await.unwrap());
+        parts.push(
+            store
+                .upload_part(&key, &upload, index as u16 + 1, body)
+                .await
+                .unwrap(),
+        );
     }
     store
         .complete_multipart(&key, &upload, &parts, Overwrite::Allowed)
@@ -290,7 +329,12 @@ mod cases {
             let headers = headers(&[("mode", "33188"), ("note", "a b=c;d\"e")]);
             let before = SystemTime::now() - Duration::from_secs(2);
             let put = store
-                .put(&key("dir/a"), &headers, Body::from_bytes(content.clone()), Overwrite::Allowed)
+                .put(
+                    &key("dir/a"),
+                    &headers,
+                    Body::from_bytes(content.clone()),
+                    Overwrite::Allowed,
+                )
                 .await
                 .unwrap();
             assert_eq!(put.crc64, Some(crc64(&content)));
@@ -314,9 +358,18 @@ mod cases {
     pub async fn what_does_not_exist_is_not_found(store: Store) {
         let nothing = key("nothing");
         assert!(matches!(store.head(&nothing).await, Err(Error::NotFound)));
-        assert!(matches!(store.get(&nothing, None, None).await, Err(Error::NotFound)));
+        assert!(matches!(
+            store.get(&nothing, None, None).await,
+            Err(Error::NotFound)
+        ));
         let copied = store
-            .copy(&nothing, &ETag::new("\"x\""), &key("b"), CopyHeaders::Keep, Overwrite::Allowed)
+            .copy(
+                &nothing,
+                &ETag::new("\"x\""),
+                &key("b"),
+                CopyHeaders::Keep,
+                Overwrite::Allowed,
+            )
             .await;
         assert!(matches!(copied, Err(Error::NotFound)));
         assert!(names(&*store, "").await.is_empty());
@@ -328,8 +381,31 @@ mod cases {
         let long_other = format!("{}y", "x".repeat(1022));
         let wide = "ü".repeat(500);
         let mut all = vec![
-            "a", "a/", "a//", "a/b", "A", ".", "..", "../a", "./a", "a/../b", "%2e", "a%2Fb", "a b", "a+b", "~",
-            "ä", "a\u{308}", "文件/名", "a&b<c>", "quo'te\"", "a?b#c", "x\\y", &long, &long_other, &wide,
+            "a",
+            "a/",
+            "a//",
+            "a/b",
+            "A",
+            ".",
+            "..",
+            "../a",
+            "./a",
+            "a/../b",
+            "%2e",
+            "a%2Fb",
+            "a b",
+            "a+b",
+            "~",
+            "ä",
+            "a\u{308}",
+            "文件/名",
+            "a&b<c>",
+            "quo'te\"",
+            "a?b#c",
+            "x\\y",
+            &long,
+            &long_other,
+            &wide,
         ];
         for name in &all {
             put(&*store, name, name.to_string()).await;
@@ -358,7 +434,10 @@ mod cases {
             let end = to.min(700_000);
             assert_eq!(answer.range, from..end);
             assert_eq!(answer.meta.size, 700_000);
-            assert!(collect(answer).await == content[from as usize..end as usize], "{from}..{to}");
+            assert!(
+                collect(answer).await == content[from as usize..end as usize],
+                "{from}..{to}"
+            );
         }
         for from in [700_000, 700_001, u64::MAX - 1] {
             let answer = store.get(&key("k"), Some(from..u64::MAX), None).await;
@@ -374,13 +453,18 @@ mod cases {
         assert_ne!(first.etag, second.etag);
         let old = store.get(&key("k"), Some(0..1), Some(&first.etag)).await;
         assert!(matches!(old, Err(Error::PreconditionFailed)));
-        let new = store.get(&key("k"), Some(0..1), Some(&second.etag)).await.unwrap();
+        let new = store
+            .get(&key("k"), Some(0..1), Some(&second.etag))
+            .await
+            .unwrap();
         assert_eq!(collect(new).await, b"t");
     }
 
     pub async fn a_replaced_object_is_read_on_as_it_was(store: Store) {
         let content = bytes(8 << 20, 3);
-        let parts: Vec<Bytes> = (0..8).map(|n| content.slice(n << 20..(n + 1) << 20)).collect();
+        let parts: Vec<Bytes> = (0..8)
+            .map(|n| content.slice(n << 20..(n + 1) << 20))
+            .collect();
         put(&*store, "k", content.clone()).await;
         multipart(&*store, "m", &parts).await;
         for name in ["k", "m"] {
@@ -401,18 +485,32 @@ mod cases {
             let store = store.clone();
             async move {
                 let body = Body::from_bytes(text);
-                store.put(&key("k"), &headers(&[]), body, Overwrite::Forbidden).await
+                store
+                    .put(&key("k"), &headers(&[]), body, Overwrite::Forbidden)
+                    .await
             }
         };
         put_new("first").await.unwrap();
         assert!(matches!(put_new("second").await, Err(Error::AlreadyExists)));
         let other = put(&*store, "other", "x").await;
         let copied = store
-            .copy(&key("other"), &other.etag, &key("k"), CopyHeaders::Keep, Overwrite::Forbidden)
+            .copy(
+                &key("other"),
+                &other.etag,
+                &key("k"),
+                CopyHeaders::Keep,
+                Overwrite::Forbidden,
+            )
             .await;
         assert!(matches!(copied, Err(Error::AlreadyExists)));
-        let upload = store.create_multipart(&key("k"), &headers(&[])).await.unwrap();
-        let part = store.upload_part(&key("k"), &upload, 1, Body::from_bytes("y")).await.unwrap();
+        let upload = store
+            .create_multipart(&key("k"), &headers(&[]))
+            .await
+            .unwrap();
+        let part = store
+            .upload_part(&key("k"), &upload, 1, Body::from_bytes("y"))
+            .await
+            .unwrap();
         let completed = store
             .complete_multipart(&key("k"), &upload, &[part], Overwrite::Forbidden)
             .await;
@@ -429,7 +527,10 @@ mod cases {
                 let (store, name) = (store.clone(), name.clone());
                 tokio::spawn(async move {
                     let body = Body::from_bytes(format!("{writer}"));
-                    match store.put(&key(&name), &headers(&[]), body, Overwrite::Forbidden).await {
+                    match store
+                        .put(&key(&name), &headers(&[]), body, Overwrite::Forbidden)
+                        .await
+                    {
                         Ok(_) => Some(writer),
                         Err(Error::AlreadyExists) => None,
                         Err(error) => panic!("{error:?}"),
@@ -439,7 +540,10 @@ mod cases {
             let outcomes = futures_util::future::join_all(writers).await;
             let winners: Vec<i32> = outcomes.into_iter().filter_map(|o| o.unwrap()).collect();
             assert_eq!(winners.len(), 1, "{winners:?}");
-            assert_eq!(read(&*store, &name).await, winners[0].to_string().as_bytes());
+            assert_eq!(
+                read(&*store, &name).await,
+                winners[0].to_string().as_bytes()
+            );
         }
     }
 
@@ -450,7 +554,9 @@ mod cases {
             let bad = stream::iter([Err(Error::Other(Arc::new(std::io::Error::other("broken"))))]);
             good.chain(bad).boxed()
         });
-        let failed = store.put(&key("k"), &headers(&[]), broken, Overwrite::Allowed).await;
+        let failed = store
+            .put(&key("k"), &headers(&[]), broken, Overwrite::Allowed)
+            .await;
         assert!(failed.is_err());
         assert_eq!(read(&*store, "k").await, b"old");
         assert_eq!(names(&*store, "").await, ["k"]);
@@ -475,7 +581,12 @@ mod cases {
         let content = bytes(300_000, 4);
         let old = headers(&[("mode", "1"), ("x", "y")]);
         let source = store
-            .put(&key("a"), &old, Body::from_bytes(content.clone()), Overwrite::Allowed)
+            .put(
+                &key("a"),
+                &old,
+                Body::from_bytes(content.clone()),
+                Overwrite::Allowed,
+            )
             .await
             .unwrap();
         put(&*store, "c", "in the way").await;
@@ -488,7 +599,13 @@ mod cases {
             ("c", CopyHeaders::Replace(new.clone()), &new),
         ] {
             let copied = store
-                .copy(&key("a"), &source.etag, &key(to), directive, Overwrite::Allowed)
+                .copy(
+                    &key("a"),
+                    &source.etag,
+                    &key(to),
+                    directive,
+                    Overwrite::Allowed,
+                )
                 .await
                 .unwrap();
             let answer = store.get(&key(to), None, None).await.unwrap();
@@ -505,11 +622,21 @@ mod cases {
         multipart(&*store, "multi", &parts).await;
         put(&*store, "single", content.clone()).await;
         put(&*store, "empty", "").await;
-        for (name, content) in [("multi", content.clone()), ("single", content), ("empty", Vec::new())] {
+        for (name, content) in [
+            ("multi", content.clone()),
+            ("single", content),
+            ("empty", Vec::new()),
+        ] {
             let before = store.head(&key(name)).await.unwrap();
             let new = CopyHeaders::Replace(headers(&[("mode", "7")]));
             let copied = store
-                .copy(&key(name), &before.etag, &key(name), new, Overwrite::Allowed)
+                .copy(
+                    &key(name),
+                    &before.etag,
+                    &key(name),
+                    new,
+                    Overwrite::Allowed,
+                )
                 .await
                 .unwrap();
             assert_eq!(copied.etag, before.etag);
@@ -529,7 +656,13 @@ mod cases {
             ("a", CopyHeaders::Replace(headers(&[("mode", "9")]))),
         ] {
             let copied = store
-                .copy(&key("a"), &old.etag, &key(to), directive, Overwrite::Allowed)
+                .copy(
+                    &key("a"),
+                    &old.etag,
+                    &key(to),
+                    directive,
+                    Overwrite::Allowed,
+                )
                 .await;
             assert!(matches!(copied, Err(Error::PreconditionFailed)), "{to}");
         }
@@ -541,10 +674,19 @@ mod cases {
         let parts = [bytes(200 * KIB, 7), bytes(200 * KIB, 8)];
         let multi = multipart(&*store, "multi", &parts).await;
         let single = put(&*store, "single", bytes(300_000, 9)).await;
-        for (name, etag, content) in [("multi", multi.etag, parts.concat()), ("single", single.etag, bytes(300_000, 9).to_vec())] {
+        for (name, etag, content) in [
+            ("multi", multi.etag, parts.concat()),
+            ("single", single.etag, bytes(300_000, 9).to_vec()),
+        ] {
             for to in ["copy", "other copy"] {
                 store
-                    .copy(&key(name), &etag, &key(to), CopyHeaders::Keep, Overwrite::Allowed)
+                    .copy(
+                        &key(name),
+                        &etag,
+                        &key(to),
+                        CopyHeaders::Keep,
+                        Overwrite::Allowed,
+                    )
                     .await
                     .unwrap();
             }
@@ -572,7 +714,10 @@ mod cases {
                     Overwrite::Allowed,
                 )
                 .await;
-            assert!(matches!(copy, Ok(_) | Err(Error::PreconditionFailed)), "{copy:?}");
+            assert!(
+                matches!(copy, Ok(_) | Err(Error::PreconditionFailed)),
+                "{copy:?}"
+            );
             writer.await.unwrap();
             let answer = store.get(&key("k"), None, None).await.unwrap();
             assert!(answer.meta.headers.user.is_empty());
@@ -581,41 +726,50 @@ mod cases {
     }
 
     pub async fn listings_are_in_byte_order_and_page(store: Store) {
-        let all = ["a", "a!", "a/", "a/1", "a/2/3", "a/2/4", "a0", "b/1", "c", "ä/1", "文"];
+        let all = [
+            "a", "a!", "a/", "a/1", "a/2/3", "a/2/4", "a0", "b/1", "c", "ä/1", "文",
+        ];
         for name in all {
             put(&*store, name, name.to_string()).await;
         }
-        let list = async |prefix: &str, delimited: bool, start_after: Option<&str>, max_keys: u16| {
-            let mut request = ListRequest {
-                prefix: prefix.to_string(),
-                delimited,
-                start_after: start_after.map(str::to_string),
-                token: None,
-                max_keys,
-            };
-            let (mut objects, mut prefixes) = (Vec::new(), Vec::new());
-            loop {
-                let page = store.list(&request).await.unwrap();
-                let count = page.objects.len() + page.prefixes.len();
-                assert!(max_keys == 0 || count <= usize::from(max_keys));
-                for object in page.objects {
-                    assert_eq!(object.size, object.key.len() as u64);
-                    objects.push(object.key);
-                }
-                prefixes.extend(page.prefixes);
-                match page.next {
-                    Some(token) => {
-                        assert!(count > 0, "a page that leads on has something on it");
-                        request.token = Some(token);
+        let list =
+            async |prefix: &str, delimited: bool, start_after: Option<&str>, max_keys: u16| {
+                let mut request = ListRequest {
+                    prefix: prefix.to_string(),
+                    delimited,
+                    start_after: start_after.map(str::to_string),
+                    token: None,
+                    max_keys,
+                };
+                let (mut objects, mut prefixes) = (Vec::new(), Vec::new());
+                loop {
+                    let page = store.list(&request).await.unwrap();
+                    let count = page.objects.len() + page.prefixes.len();
+                    assert!(max_keys == 0 || count <= usize::from(max_keys));
+                    for object in page.objects {
+                        assert_eq!(object.size, object.key.len() as u64);
+                        objects.push(object.key);
                     }
-                    None => return (objects, prefixes),
+                    prefixes.extend(page.prefixes);
+                    match page.next {
+                        Some(token) => {
+                            assert!(count > 0, "a page that leads on has something on it");
+                            request.token = Some(token);
+                        }
+                        None => return (objects, prefixes),
+                    }
                 }
-            }
-        };
+            };
         type Case<'a> = (&'a str, bool, Option<&'a str>, &'a [&'a str], &'a [&'a str]);
         let cases: &[Case] = &[
             ("", false, None, &all, &[]),
-            ("", true, None, &["a", "a!", "a0", "c", "文"], &["a/", "b/", "ä/"]),
+            (
+                "",
+                true,
+                None,
+                &["a", "a!", "a0", "c", "文"],
+                &["a/", "b/", "ä/"],
+            ),
             ("a/", true, None, &["a/", "a/1"], &["a/2/"]),
             ("a/", false, None, &["a/", "a/1", "a/2/3", "a/2/4"], &[]),
             ("a/", false, Some("a/1"), &["a/2/3", "a/2/4"], &[]),
@@ -650,7 +804,12 @@ mod cases {
         assert_eq!(head.headers.user, headers(&[("a", "b")]).user);
         assert_eq!(head.headers.content_type, headers(&[]).content_type);
         assert!(read(&*store, "k").await == content);
-        for (from, to) in [(0, 1), (307_199, 307_201), (300_000, 1_000_000), (content.len() - 2, content.len())] {
+        for (from, to) in [
+            (0, 1),
+            (307_199, 307_201),
+            (300_000, 1_000_000),
+            (content.len() - 2, content.len()),
+        ] {
             let range = Some(from as u64..to as u64);
             let part = collect(store.get(&key("k"), range, None).await.unwrap()).await;
             assert!(part == content[from..to], "{from}..{to}");
@@ -661,11 +820,17 @@ mod cases {
     pub async fn a_multipart_upload_is_invisible_until_complete(store: Store) {
         let key = key("dir/k");
         let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
-        let part = store.upload_part(&key, &upload, 7, Body::from_bytes("x")).await.unwrap();
+        let part = store
+            .upload_part(&key, &upload, 7, Body::from_bytes("x"))
+            .await
+            .unwrap();
         assert!(names(&*store, "").await.is_empty());
         let pending = store.list_uploads("dir/").await.unwrap();
         assert_eq!(pending.len(), 1);
-        assert_eq!((pending[0].key.as_str(), &pending[0].upload), ("dir/k", &upload));
+        assert_eq!(
+            (pending[0].key.as_str(), &pending[0].upload),
+            ("dir/k", &upload)
+        );
         assert!(store.list_uploads("other").await.unwrap().is_empty());
         store
             .complete_multipart(&key, &upload, &[part], Overwrite::Allowed)
@@ -677,8 +842,14 @@ mod cases {
     pub async fn a_part_sent_again_replaces_the_first(store: Store) {
         let key = key("k");
         let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
-        let first = store.upload_part(&key, &upload, 1, Body::from_bytes("first")).await.unwrap();
-        let second = store.upload_part(&key, &upload, 1, Body::from_bytes("second")).await.unwrap();
+        let first = store
+            .upload_part(&key, &upload, 1, Body::from_bytes("first"))
+            .await
+            .unwrap();
+        let second = store
+            .upload_part(&key, &upload, 1, Body::from_bytes("second"))
+            .await
+            .unwrap();
         let stale = store
             .complete_multipart(&key, &upload, &[first], Overwrite::Allowed)
             .await;
@@ -697,13 +868,24 @@ mod cases {
             .upload_part(&name, &upload, 1, Body::from_bytes(bytes(100 * KIB, 1)))
             .await
             .unwrap();
-        let two = store.upload_part(&name, &upload, 2, Body::from_bytes("2")).await.unwrap();
-        let missing = UploadedPart { number: 3, ..two.clone() };
+        let two = store
+            .upload_part(&name, &upload, 2, Body::from_bytes("2"))
+            .await
+            .unwrap();
+        let missing = UploadedPart {
+            number: 3,
+            ..two.clone()
+        };
         let wrong = UploadedPart {
             etag: ETag::new("\"0123456789ABCDEF0123456789ABCDEF\""),
             ..two.clone()
         };
-        for parts in [vec![], vec![two.clone(), one.clone()], vec![one.clone(), missing], vec![one.clone(), wrong]] {
+        for parts in [
+            vec![],
+            vec![two.clone(), one.clone()],
+            vec![one.clone(), missing],
+            vec![one.clone(), wrong],
+        ] {
             let refused = store
                 .complete_multipart(&name, &upload, &parts, Overwrite::Allowed)
                 .await;
@@ -711,9 +893,13 @@ mod cases {
         }
         assert!(names(&*store, "").await.is_empty());
         let nobody = UploadId("0123456789abcdef0123456789abcdef".into());
-        let sent = store.upload_part(&name, &nobody, 1, Body::from_bytes("x")).await;
+        let sent = store
+            .upload_part(&name, &nobody, 1, Body::from_bytes("x"))
+            .await;
         assert!(matches!(sent, Err(Error::NoSuchUpload)));
-        let other = store.upload_part(&key("other"), &upload, 1, Body::from_bytes("x")).await;
+        let other = store
+            .upload_part(&key("other"), &upload, 1, Body::from_bytes("x"))
+            .await;
         assert!(matches!(other, Err(Error::NoSuchUpload)));
         store
             .complete_multipart(&name, &upload, &[one, two], Overwrite::Allowed)
@@ -724,7 +910,10 @@ mod cases {
     pub async fn aborted_uploads_leave_nothing(store: Store) {
         let key = key("k");
         let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
-        let part = store.upload_part(&key, &upload, 1, Body::from_bytes("x")).await.unwrap();
+        let part = store
+            .upload_part(&key, &upload, 1, Body::from_bytes("x"))
+            .await
+            .unwrap();
         store.abort_multipart(&key, &upload).await.unwrap();
         store.abort_multipart(&key, &upload).await.unwrap();
         assert!(store.list_uploads("").await.unwrap().is_empty());
@@ -745,7 +934,10 @@ mod cases {
             .copy_part(&name, &upload, 1, &from, &source.etag, 50..400 * KIB as u64)
             .await
             .unwrap();
-        let two = store.upload_part(&name, &upload, 2, Body::from_bytes("end")).await.unwrap();
+        let two = store
+            .upload_part(&name, &upload, 2, Body::from_bytes("end"))
+            .await
+            .unwrap();
         let stale = store
             .copy_part(&name, &upload, 3, &from, &two.etag, 0..100)
             .await;
@@ -764,7 +956,12 @@ mod cases {
         let mut parts = Vec::new();
         for number in [1, 2] {
             let body = Body::from_bytes(bytes(100 * KIB - 1, 1));
-            parts.push(store.upload_part(&key, &upload, number, body).await.unwrap());
+            parts.push(
+                store
+                    .upload_part(&key, &upload, number, body)
+                    .await
+                    .unwrap(),
+            );
         }
         let refused = store
             .complete_multipart(&key, &upload, &parts, Overwrite::Allowed)
@@ -784,12 +981,20 @@ fn a_folder_that_is_something_else_is_refused() {
     let file = folder.path().join("letter.txt");
     std::fs::write(&file, "dear").unwrap();
     assert!(matches!(open(), Err(Error::Misconfigured(_))));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was added");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing was added"
+    );
     std::fs::remove_file(&file).unwrap();
     open().unwrap();
     std::fs::write(&file, "beside a bucket it does no harm").unwrap();
     open().unwrap();
-    std::fs::write(folder.path().join("ossvault-bucket"), "ossvault bucket folder, format 9\n").unwrap();
+    std::fs::write(
+        folder.path().join("ossvault-bucket"),
+        "ossvault bucket folder, format 9\n",
+    )
+    .unwrap();
     assert!(matches!(open(), Err(Error::Misconfigured(_))));
 }
 
@@ -824,7 +1029,11 @@ async fn a_damaged_log_loses_no_more_than_what_was_damaged() {
         std::fs::write(&log, &whole[..at]).unwrap();
         let store = open(&folder, false);
         let lines = whole[..at].iter().filter(|byte| **byte == b'\n').count();
-        assert_eq!(names(&store, "").await, &["a", "b", "c"][..lines], "cut at {at}");
+        assert_eq!(
+            names(&store, "").await,
+            &["a", "b", "c"][..lines],
+            "cut at {at}"
+        );
         put(&store, "d", "new").await;
         assert_eq!(names(&open(&folder, false), "").await.last().unwrap(), "d");
 
@@ -833,7 +1042,13 @@ async fn a_damaged_log_loses_no_more_than_what_was_damaged() {
         std::fs::write(&log, &damaged).unwrap();
         let store = open(&folder, false);
         let left = names(&store, "").await;
-        assert!(left.len() >= 1 && left.iter().all(|name| ["a", "b", "c"].contains(&name.as_str())), "{at}: {left:?}");
+        assert!(
+            left.len() >= 1
+                && left
+                    .iter()
+                    .all(|name| ["a", "b", "c"].contains(&name.as_str())),
+            "{at}: {left:?}"
+        );
         for name in left {
             assert_eq!(read(&store, &name).await, name.as_bytes());
         }
@@ -848,7 +1063,10 @@ async fn lost_or_cut_content_is_an_error_of_that_object_alone() {
     for name in ["a", "b", "c"] {
         put(&store, name, bytes(1000, 1)).await;
     }
-    for entry in std::fs::read_dir(folder.path().join("bucket/data")).unwrap().flatten() {
+    for entry in std::fs::read_dir(folder.path().join("bucket/data"))
+        .unwrap()
+        .flatten()
+    {
         for file in std::fs::read_dir(entry.path()).unwrap().flatten() {
             match file.file_name().to_str().unwrap().as_bytes()[0] {
                 b'a' => std::fs::remove_file(file.path()).unwrap(),
@@ -872,21 +1090,33 @@ async fn rewriting_the_log_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let large = headers(&[("filler", &"x".repeat(4000))]);
     let stores = [open(&folder, false), open(&folder, false)];
-    let writers = stores.clone().into_iter().enumerate().map(|(writer, store)| {
-        let large = large.clone();
-        tokio::spawn(async move {
-            for round in 0..1500 {
-                let name = key(&format!("{writer}/{}", round % 10));
-                let body = Body::from_bytes(format!("{round}"));
-                store.put(&name, &large, body, Overwrite::Allowed).await.unwrap();
-                assert_eq!(read(&store, name.as_str()).await, format!("{round}").as_bytes());
-            }
-        })
-    });
+    let writers = stores
+        .clone()
+        .into_iter()
+        .enumerate()
+        .map(|(writer, store)| {
+            let large = large.clone();
+            tokio::spawn(async move {
+                for round in 0..1500 {
+                    let name = key(&format!("{writer}/{}", round % 10));
+                    let body = Body::from_bytes(format!("{round}"));
+                    store
+                        .put(&name, &large, body, Overwrite::Allowed)
+                        .await
+                        .unwrap();
+                    assert_eq!(
+                        read(&store, name.as_str()).await,
+                        format!("{round}").as_bytes()
+                    );
+                }
+            })
+        });
     for writer in futures_util::future::join_all(writers).await {
         writer.unwrap();
     }
-    let size = std::fs::metadata(folder.path().join("bucket/log")).unwrap().len();
+    let size = std::fs::metadata(folder.path().join("bucket/log"))
+        .unwrap()
+        .len();
     assert!(size < 6 << 20, "the log was never rewritten: {size}");
     let fresh = open(&folder, false);
     for store in [&stores[0], &stores[1], &fresh] {
@@ -898,5 +1128,10 @@ async fn rewriting_the_log_disturbs_nobody() {
         .map(|entry| std::fs::read_dir(entry.unwrap().path()).unwrap().count())
         .sum();
     assert_eq!(files, 20, "replaced content was removed");
-    assert_eq!(std::fs::read_dir(folder.path().join("bucket/tmp")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("bucket/tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 }

@@ -201,7 +201,13 @@ impl Contents {
     }
 
     /// Gives `destination` content of its own that shares the bytes of `source`. Blocks.
-    pub fn share(&self, source: &str, content: &Content, parts: &[PartFile], destination: &str) -> Result<Content> {
+    pub fn share(
+        &self,
+        source: &str,
+        content: &Content,
+        parts: &[PartFile],
+        destination: &str,
+    ) -> Result<Content> {
         let Some(from) = self.path(source, content) else {
             return Ok(Content::Empty);
         };
@@ -257,7 +263,11 @@ impl Contents {
             lease: None,
         };
         let Some(path) = self.path(key, content) else {
-            return if size == 0 { Ok(reading) } else { Err(cut(key)) };
+            return if size == 0 {
+                Ok(reading)
+            } else {
+                Err(cut(key))
+            };
         };
         if let Content::File(_) = content {
             let file = open(&path)?;
@@ -546,8 +556,9 @@ impl Reading {
             match finished(ahead?).await {
                 Ok((None, _)) => None,
                 Ok((Some(chunk), mut reading)) => {
-                    let ahead =
-                        tokio::task::spawn_blocking(move || reading.next().map(|chunk| (chunk, reading)));
+                    let ahead = tokio::task::spawn_blocking(move || {
+                        reading.next().map(|chunk| (chunk, reading))
+                    });
                     Some((Ok(chunk), Some(ahead)))
                 }
                 Err(error) => Some((Err(error), None)),
@@ -593,7 +604,9 @@ impl Buffer {
 
     fn filled_mut(&mut self) -> &mut [u8] {
         let len = self.len;
-        self.bytes.as_mut().map_or(&mut [], |bytes| &mut bytes[..len])
+        self.bytes
+            .as_mut()
+            .map_or(&mut [], |bytes| &mut bytes[..len])
     }
 }
 
