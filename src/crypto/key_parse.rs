@@ -217,7 +217,7 @@ mod tests {
     fn refused(bytes: &[u8]) -> (KeyError, KeyError) {
         (
             private_key(bytes, &mut || None).err().expect("refused"),
-            public_key(bytes).err().expect("refused"),
+            public_key(bytes).expect_err("refused"),
         )
     }
 

@@ -507,7 +507,7 @@ enum Source {
 
 impl Reading {
     /// The next bytes, at most [`CHUNK`]; none at the end. Blocks.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         let Some(piece) = self.pieces.front_mut() else {
             return Ok(None);
         };
@@ -544,14 +544,15 @@ impl Reading {
         if self.len <= SMALL {
             return stream::unfold(Some(self), |reading| async {
                 let mut reading = reading?;
-                match reading.next() {
+                match reading.next_chunk() {
                     Ok(chunk) => chunk.map(|chunk| (Ok(chunk), Some(reading))),
                     Err(error) => Some((Err(error), None)),
                 }
             })
             .boxed();
         }
-        let ahead = tokio::task::spawn_blocking(move || self.next().map(|chunk| (chunk, self)));
+        let ahead =
+            tokio::task::spawn_blocking(move || self.next_chunk().map(|chunk| (chunk, self)));
         stream::unfold(Some(ahead), |ahead| async {
             match finished(ahead?).await {
                 Ok((None, _)) => None,
