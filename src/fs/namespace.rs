@@ -180,6 +180,12 @@ impl Namespace {
         }
     }
 
+    /// How many inodes there are.
+    #[allow(clippy::len_without_is_empty)] // the root is always there
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     pub fn ttl(&self) -> Ttl {
         self.ttl
     }

@@ -141,6 +141,11 @@ impl State {
         self.written != self.uploaded
     }
 
+    /// It is dirty, and that matters: it has a name.
+    pub fn is_unsaved(&self) -> bool {
+        !self.gone && (self.is_dirty() || self.upload.is_some())
+    }
+
     /// In bytes.
     pub fn size(&self) -> u64 {
         match (&self.staged, &self.content) {

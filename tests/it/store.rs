@@ -1043,7 +1043,7 @@ async fn a_damaged_log_loses_no_more_than_what_was_damaged() {
         let store = open(&folder, false);
         let left = names(&store, "").await;
         assert!(
-            left.len() >= 1
+            !left.is_empty()
                 && left
                     .iter()
                     .all(|name| ["a", "b", "c"].contains(&name.as_str())),

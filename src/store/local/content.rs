@@ -558,7 +558,7 @@ impl Reading {
                 Ok((None, _)) => None,
                 Ok((Some(chunk), mut reading)) => {
                     let ahead = tokio::task::spawn_blocking(move || {
-                        reading.next().map(|chunk| (chunk, reading))
+                        reading.next_chunk().map(|chunk| (chunk, reading))
                     });
                     Some((Ok(chunk), Some(ahead)))
                 }
