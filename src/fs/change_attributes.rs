@@ -13,7 +13,7 @@ use super::gate::Scope;
 use super::listing::{Entry, Object};
 use super::lookup::Looks;
 use super::names;
-use super::namespace::{Ino, Marker, now};
+use super::namespace::{Ino, Marker, Outcome, now};
 use super::writeback::headers_of;
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::store::error::Error as StoreError;
@@ -58,8 +58,7 @@ impl Filesystem {
             change.ctime = change.ctime.or(Some(time));
             return self.change_attributes(ino, change).await;
         }
-        let file = self.open_file(ino, Instant::now()).await?;
-        file.lock().handles += 1;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let result = async {
             self.take_xattrs_along(&file).await?;
@@ -75,8 +74,7 @@ impl Filesystem {
             Ok(())
         }
         .await;
-        file.lock().handles -= 1;
-        self.let_go(&file);
+        self.end_hold(&file);
         result
     }
 
@@ -87,7 +85,10 @@ impl Filesystem {
     ) -> Result<()> {
         let start = Instant::now();
         self.look_at(ino, start).await?;
-        {
+        if change.is_empty() {
+            return Ok(());
+        }
+        let outcome = {
             let mut namespace = self.namespace();
             if let Some(local) = namespace.local_mut(ino) {
                 // The upload carries it.
@@ -117,51 +118,50 @@ impl Filesystem {
                     return Ok(());
                 }
             }
-            namespace.add_pending(ino, &change);
-        }
-        self.store_pending(ino).await
+            namespace.add_pending(ino, &change)
+        };
+        self.store_pending(ino, &outcome).await
     }
 
-    /// Stores the pending changes of an inode, unless another call does.
-    async fn store_pending(self: &Arc<Self>, ino: Ino) -> Result<()> {
+    /// Stores the pending changes of an inode until `outcome` tells what became of one of them: another
+    /// call's copy may carry it.
+    async fn store_pending(self: &Arc<Self>, ino: Ino, outcome: &Outcome) -> Result<()> {
         loop {
             let key = {
-                let namespace = self.namespace();
-                if namespace.pending(ino).is_none() {
-                    // Another call's copy carried it, successfully: a failure takes the change back and is
-                    // reported by whoever was in it.
-                    return Ok(());
+                let mut namespace = self.namespace();
+                if let Some(result) = outcome.get() {
+                    return result.clone();
                 }
-                self.marker_key_or_key(&namespace, ino)
-                    .ok_or(Error::NotFound)?
+                match self.marker_key_or_key(&namespace, ino) {
+                    Some(key) => key,
+                    None => {
+                        // Its name went while the change waited.
+                        namespace.end_pending(ino, usize::MAX, &Err(Error::Stale));
+                        return Err(Error::Stale);
+                    }
+                }
             };
             let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
-            let change = {
+            let (change, carried) = {
                 let namespace = self.namespace();
                 if self.marker_key_or_key(&namespace, ino).as_ref() != Some(&key) {
                     continue;
                 }
                 match namespace.pending(ino) {
-                    Some(change) => change,
-                    None => return Ok(()),
+                    Some(pending) => pending,
+                    None => continue,
                 }
             };
-            let key = names::object_key(key)?;
-            let result = if self.namespace().is_directory(ino) {
-                self.store_directory(ino, &key, &change).await
-            } else {
-                self.store_object(ino, &key, &change).await
-            };
-            let mut namespace = self.namespace();
-            if result.is_err() {
-                namespace.end_pending(ino);
-                return result;
+            let result = async {
+                let key = names::object_key(key)?;
+                let directory = self.namespace().is_directory(ino);
+                match directory {
+                    true => self.store_directory(ino, &key, &change).await,
+                    false => self.store_object(ino, &key, &change).await,
+                }
             }
-            if namespace.pending(ino).as_ref() == Some(&change) {
-                namespace.end_pending(ino);
-                return Ok(());
-            }
-            // More came while the copy was under way: the next one carries it all.
+            .await;
+            self.namespace().end_pending(ino, carried, &result);
         }
     }
 
@@ -203,7 +203,7 @@ impl Filesystem {
             {
                 Ok(object) => {
                     let (parent, name) = place;
-                    self.took_new_tag(ino, key, &object);
+                    self.took_new_tag(ino, key, &described.meta.etag, &object);
                     self.namespace()
                         .published(parent, &name, object, Instant::now());
                     return Ok(());
@@ -262,21 +262,30 @@ impl Filesystem {
         Ok(object)
     }
 
-    /// Our own copy may have given the content another tag: open files read on under it.
-    pub(super) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, object: &Object) {
+    /// Our own copy of version `copied` may have given the content another tag: open files read on under it.
+    pub(super) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
         let Some(file) = lock(&self.files).get(&ino).cloned() else {
             return;
         };
         let state = file.lock();
-        if let Some(content) = &state.content
-            && let Some(described) = self.known_headers(key, &object.etag)
+        // What is open may be another version than the one that was copied: that one was replaced.
+        let same = state
+            .content
+            .as_ref()
+            .filter(|content| content.etag() == *copied);
+        let Some(content) = same else {
+            return;
+        };
+        if let Some(described) = self.known_headers(key, &object.etag)
             && let Ok(envelope) = &described.object
         {
             content.set_object(key.clone(), envelope.clone());
         }
         let mut namespace = self.namespace();
         namespace.set_open(ino, Some(object.clone()));
-        namespace.pages_show(ino, Some(&object.etag));
+        if !state.is_dirty() {
+            namespace.pages_show(ino, Some(&object.etag));
+        }
     }
 
     // ---- directories ----

@@ -66,6 +66,23 @@ impl std::fmt::Display for Unsaved {
     }
 }
 
+/// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Known to the kernel, open, or above one that is; the root counts.
+    pub inodes: usize,
+    /// Open, or not uploaded yet.
+    pub files: usize,
+    /// Of these, closed or not, whose bytes are not in the bucket.
+    pub unsaved: usize,
+    /// Of files and directories.
+    pub handles: usize,
+    /// Listings under way.
+    pub listings: usize,
+    /// Other questions to the bucket under way.
+    pub questions: usize,
+}
+
 pub struct Filesystem {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Settings,
@@ -167,6 +184,19 @@ impl Filesystem {
     /// What the kernel must be told, as it comes up. To be taken once.
     pub fn take_notices(&self) -> Option<mpsc::UnboundedReceiver<Notice>> {
         lock(&self.notices_out).take()
+    }
+
+    /// What is held in memory now; see [`Census`].
+    pub fn census(&self) -> Census {
+        let files: Vec<_> = lock(&self.files).values().cloned().collect();
+        Census {
+            inodes: self.namespace().len(),
+            files: files.len(),
+            unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
+            handles: super::read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
+            listings: lock(&self.builds).len(),
+            questions: lock(&self.questions).len(),
+        }
     }
 
     pub fn settings(&self) -> &Settings {

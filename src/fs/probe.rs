@@ -19,9 +19,9 @@ use super::attributes::{Attributes, Timestamp, XATTR};
 use super::error::{Error, Result};
 use super::filesystem::{Described, Filesystem};
 use super::lister::Extent;
-use super::listing::{Entry, Known, Object, fresh};
+use super::listing::{Entry, Epoch, Known, Object, fresh};
 use super::names::{self, Name};
-use super::namespace::{Ino, Look, Marker, View};
+use super::namespace::{Ino, Look, Marker, Namespace, View};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
@@ -55,8 +55,29 @@ impl Filesystem {
         name: &str,
         start: Instant,
     ) -> Result<std::result::Result<View, Instant>> {
+        self.look_with(parent, name, start, Namespace::look).await
+    }
+
+    /// As [`Filesystem::look`]; a name that is there counts as known to the kernel once more.
+    pub(super) async fn look_up(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+    ) -> Result<std::result::Result<View, Instant>> {
+        self.look_with(parent, name, start, Namespace::look_up)
+            .await
+    }
+
+    async fn look_with(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+        look: fn(&mut Namespace, Ino, &str, Instant) -> Look,
+    ) -> Result<std::result::Result<View, Instant>> {
         for _ in 0..TRIES {
-            let look = self.namespace().look(parent, name, start);
+            let look = look(&mut self.namespace(), parent, name, start);
             match look {
                 Look::Known(view) => {
                     self.walk_on(parent, name);
@@ -76,16 +97,20 @@ impl Filesystem {
     }
 
     /// What an inode looks like.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when its name is gone or stands for something else: the kernel looks the name up
+    /// anew, and finds what there is.
     pub(super) async fn look_at(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<View> {
         for _ in 0..TRIES {
             let look = self.namespace().look_at(ino, start);
             match look {
                 Look::Known(view) => return Ok(view),
-                Look::Absent(_) => return Err(Error::NotFound),
+                Look::Absent(_) => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
                     let place = self.namespace().place(ino);
-                    let (parent, name) = place.ok_or(Error::NotFound)?;
+                    let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         Look::AskObject(object) => {
                             self.walk_from(parent, &name);
@@ -145,7 +170,7 @@ impl Filesystem {
             Ok(key) => Some(key),
             Err(Error::NameTooLong) => None,
             Err(error) => {
-                self.give_up(parent);
+                self.give_up(parent, epoch);
                 return Err(error);
             }
         };
@@ -173,7 +198,7 @@ impl Filesystem {
                 }
             }
             (Err(error), _) | (_, Err(error)) => {
-                self.give_up(parent);
+                self.give_up(parent, epoch);
                 return Err(error.into());
             }
         };
@@ -212,7 +237,7 @@ impl Filesystem {
         let key = match names::object_key(key) {
             Ok(key) => key,
             Err(error) => {
-                self.give_up(parent);
+                self.give_up(parent, epoch);
                 return Err(error);
             }
         };
@@ -238,7 +263,7 @@ impl Filesystem {
             }
             Err(Error::NotFound) => None,
             Err(error) => {
-                self.give_up(parent);
+                self.give_up(parent, epoch);
                 return Err(error);
             }
         };
@@ -410,11 +435,7 @@ impl Filesystem {
     }
 
     /// The key of the object that holds a directory's attributes.
-    pub(super) fn marker_key(
-        &self,
-        namespace: &super::namespace::Namespace,
-        ino: Ino,
-    ) -> Option<String> {
+    pub(super) fn marker_key(&self, namespace: &Namespace, ino: Ino) -> Option<String> {
         if ino == Ino::ROOT && self.settings.prefix.is_empty() {
             return Some(format!("{}/root", names::RESERVED));
         }
@@ -549,9 +570,9 @@ impl Filesystem {
         answer.await
     }
 
-    fn give_up(&self, parent: Ino) {
+    fn give_up(&self, parent: Ino, epoch: Epoch) {
         if let Some(directory) = self.namespace().directory(parent) {
-            directory.listing.give_up();
+            directory.listing.give_up(epoch);
         }
     }
 }
