@@ -10,15 +10,15 @@ use super::attributes::{Attributes, Change};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
-use super::listing::{Entry, Object};
+use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
 use super::names;
 use super::namespace::{Ino, Marker, now};
-use super::writeback::headers_of;
+use super::writeback::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
+    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
 
 /// How often a change is tried over again when other clients replace the object in between.
@@ -288,7 +288,15 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let meta = match self.bucket.store().head(key).await {
+            let marker = self.namespace().directory_marker(ino);
+            // All markers have the tag of no bytes: only what was just read or written is as good as a HEAD.
+            let described = match marker.and_then(|marker| self.known_headers(key, &marker.etag)) {
+                Some(described) if fresh(described.checked, self.settings.metadata_ttl, sent) => {
+                    Ok(described.meta.clone())
+                }
+                _ => self.bucket.store().head(key).await,
+            };
+            let meta = match described {
                 Ok(meta) => Some(meta),
                 Err(StoreError::NotFound) => None,
                 Err(error) => return Err(error.into()),
@@ -300,9 +308,12 @@ impl Filesystem {
                     let mut headers = meta.headers.clone();
                     attributes.write(&mut headers.user);
                     let copied = self
-                        .copy_object(key, meta, key, CopyHeaders::Replace(headers))
+                        .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
                         .await;
-                    copied.map(|answer| (attributes, marker_of_ours(answer.etag, answer.date)))
+                    copied.map(|answer| {
+                        let marker = self.remember_marker(key, headers, answer, sent);
+                        (attributes, marker)
+                    })
                 }
                 None => {
                     let stored = self.namespace().stored_directory(ino);
@@ -327,7 +338,12 @@ impl Filesystem {
                     }
                     return Ok(());
                 }
-                Err(Error::Stale) => {}
+                // Replaced or removed by another client: asked for anew.
+                Err(Error::Stale | Error::NotFound) => {
+                    if let Some(meta) = &meta {
+                        self.forget_headers(key, &meta.etag);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -341,12 +357,33 @@ impl Filesystem {
         attributes: &Attributes,
     ) -> Result<Marker> {
         let headers = marker_headers(attributes);
+        let sent = Instant::now();
         let answer = self
             .bucket
             .store()
             .put(key, &headers, Body::empty(), Overwrite::Allowed)
             .await?;
-        Ok(marker_of_ours(answer.etag, answer.date))
+        Ok(self.remember_marker(key, headers, answer, sent))
+    }
+
+    /// Keeps what a marker of ours holds now, so that the next change need not ask.
+    fn remember_marker(
+        &self,
+        key: &ObjectKey,
+        headers: ObjectHeaders,
+        answer: PutAnswer,
+        sent: Instant,
+    ) -> Marker {
+        let meta = ObjectMeta {
+            size: 0,
+            etag: answer.etag.clone(),
+            last_modified: answer.date,
+            headers,
+            crc64: answer.crc64,
+            date: answer.date,
+        };
+        self.remember_headers(key, meta, sent);
+        marker_of_ours(answer.etag, answer.date)
     }
 
     /// Writes a directory's marker with extended attributes, and with the envelope that seals them.
@@ -361,8 +398,12 @@ impl Filesystem {
         let put = self
             .bucket
             .put(key, &nothing, headers, Some(xattrs), Overwrite::Allowed);
+        let sent = Instant::now();
         let uploaded = put.await?;
-        Ok(marker_of_ours(uploaded.object.etag.clone(), uploaded.date))
+        let meta = meta_of(&uploaded);
+        let marker = marker_of_ours(meta.etag.clone(), meta.date);
+        self.remember_headers(key, meta, sent);
+        Ok(marker)
     }
 }
 
