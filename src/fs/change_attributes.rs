@@ -4,9 +4,10 @@
 //! tag of the version they were read from. Changes that arrive while one copy is under way share the next.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change};
+use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
@@ -23,6 +24,10 @@ use crate::store::object_store::{
 
 /// How often a change is tried over again when other clients replace the object in between.
 const TRIES: usize = 8;
+
+/// How long the times of a new directory wait to be stored, at first and after failures.
+const LATE: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
 
 impl Filesystem {
     /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
@@ -118,8 +123,70 @@ impl Filesystem {
                 }
             }
             namespace.add_pending(ino, &change);
+            if change.mtime.is_some() {
+                namespace.untouch_directory(ino);
+            }
+            let marker = namespace.directory_marker(ino);
+            if change.is_of_times() && marker.is_some_and(|marker| marker.ours) {
+                drop(namespace);
+                self.store_times_late(ino);
+                return Ok(());
+            }
         }
         self.store_pending(ino).await
+    }
+
+    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times
+    /// of a directory that this mount made wait a moment for what else is stored with them.
+    fn store_times_late(self: &Arc<Self>, ino: Ino) {
+        if !lock(&self.late).insert(ino) {
+            return;
+        }
+        let fs = self.clone();
+        self.runtime.spawn(async move {
+            let mut wait = LATE;
+            loop {
+                tokio::time::sleep(wait).await;
+                let Some(change) = fs.namespace().pending(ino) else {
+                    break;
+                };
+                match fs.store_pending(ino).await {
+                    Ok(()) => break,
+                    Err(Error::NotFound) => {
+                        fs.namespace().end_pending(ino);
+                        break;
+                    }
+                    Err(error) => {
+                        let place = fs.describe_place(ino);
+                        log::warn!("the times of {place}: {}, trying again", chain(&error));
+                        let mut namespace = fs.namespace();
+                        if namespace.pending(ino).is_none() {
+                            namespace.add_pending(ino, &change);
+                        }
+                        wait = (2 * wait).min(LATEST);
+                    }
+                }
+            }
+            lock(&fs.late).remove(&ino);
+            if fs.namespace().pending(ino).is_some() {
+                fs.store_times_late(ino);
+            }
+        });
+    }
+
+    /// Stores what waits, of one directory or of all. Returns what could not be stored.
+    pub(super) async fn store_late_times(self: &Arc<Self>, only: Option<Ino>) -> Vec<(Ino, Error)> {
+        let waiting: Vec<Ino> = lock(&self.late).iter().copied().collect();
+        let mut failed = Vec::new();
+        for ino in waiting {
+            if only.is_none_or(|only| only == ino)
+                && let Err(error) = self.store_pending(ino).await
+                && !matches!(error, Error::NotFound)
+            {
+                failed.push((ino, error));
+            }
+        }
+        failed
     }
 
     /// Stores the pending changes of an inode, unless another call does.
@@ -330,9 +397,6 @@ impl Filesystem {
                 Ok((attributes, marker)) => {
                     let mut namespace = self.namespace();
                     namespace.set_directory(ino, attributes, Some(marker), sent);
-                    if change.mtime.is_some() {
-                        namespace.untouch_directory(ino);
-                    }
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
                     }

@@ -323,7 +323,8 @@ impl Namespace {
                     let mut attributes = known.attributes.clone();
                     if let Some(change) = &node.pending {
                         change.apply(&mut attributes, &self.defaults);
-                    } else if let Some(touched) = directory.touched {
+                    }
+                    if let Some(touched) = directory.touched {
                         attributes.mtime = touched;
                         attributes.ctime = Some(touched);
                     }
