@@ -294,17 +294,12 @@ impl Mount {
         fs::read_to_string(&self.errors).unwrap_or_default()
     }
 
-    /// The most memory the process had resident since it began or [`Mount::forget_peak`], in bytes.
+    /// The most memory the process had resident since it began, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        self.status("VmHWM:")
+        self.status_bytes("VmHWM:")
     }
 
-    /// In bytes.
-    pub fn memory(&self) -> u64 {
-        self.status("VmRSS:")
-    }
-
-    fn status(&self, name: &str) -> u64 {
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kilobytes = line.unwrap().trim().trim_end_matches(" kB");
