@@ -280,7 +280,9 @@ impl Filesystem {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
             let listing = &directory.listing;
-            listing.is_one_page() && !listing.is_fresh(ttl, start)
+            // Of a root without stored attributes nothing has to be asked.
+            let asks = ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
+            asks && listing.is_one_page() && !listing.is_fresh(ttl, start)
         };
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.

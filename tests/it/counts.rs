@@ -164,8 +164,10 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
             assert_eq!(listed.trim(), N.to_string());
         })
     };
+    // On a slow machine the TTL may pass meanwhile, and a few are asked twice.
     let first = ls();
-    assert_eq!(first.of(HeadObject), N);
+    let heads = first.of(HeadObject);
+    assert!((N..=N + besides(N)).contains(&heads), "{:?}", first.requests);
     std::thread::sleep(Duration::from_millis(2100));
     let again = ls();
     println!("ls -l after the TTL: {:?}", again.requests);
