@@ -748,7 +748,10 @@ impl Filesystem {
         for file in waiting {
             self.publish(&file).await?;
         }
-        Ok(())
+        match self.store_late_times(Some(ino)).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Makes room: the file grows to at least that size. What is there stays.

@@ -5,7 +5,7 @@
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -105,6 +105,8 @@ pub struct Filesystem {
     notices: mpsc::UnboundedSender<Notice>,
     notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
     root_stored: AtomicBool,
+    /// Directories whose times are to be stored soon.
+    pub(super) late: Mutex<HashSet<Ino>>,
 }
 
 impl Filesystem {
@@ -153,6 +155,7 @@ impl Filesystem {
             notices,
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
+            late: Mutex::default(),
         });
         let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
         fs.runtime.spawn(giving);
@@ -178,7 +181,17 @@ impl Filesystem {
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
-        self.upload_everything().await
+        let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
+        let times = self.store_late_times(None).await;
+        unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
+            path: self.describe_place(ino),
+            error,
+        }));
+        if unsaved.is_empty() {
+            Ok(())
+        } else {
+            Err(unsaved)
+        }
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.

@@ -57,14 +57,22 @@ pub struct Directory {
 /// How a directory's entries are being looked at, to fetch ahead what will be asked next.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Lookups since the last listing that had to ask for attributes.
-    pub asked: u32,
-    /// Lookups that were followed by an open, less those that were not; at most a few.
+    /// Lookups since the last listing, from the first on that had to ask for attributes.
+    pub steps: u32,
+    /// Twice the opens after lookups, less the lookups; at most a few.
     pub opened: i32,
     /// Probes under way ahead of the walker.
     pub ahead: u32,
     /// How far ahead probing has got.
     pub reached: Option<Name>,
+}
+
+impl Walk {
+    /// How many probes may be under way ahead of the walker: doubled with every step.
+    pub fn distance(&self) -> u32 {
+        const MOST: u32 = 128;
+        MOST.min(1 << self.steps.min(16))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -418,7 +426,8 @@ impl Namespace {
                     let mut attributes = known.attributes.clone();
                     if let Some(pending) = &node.pending {
                         pending.change.apply(&mut attributes, &self.defaults);
-                    } else if let Some(touched) = directory.touched {
+                    }
+                    if let Some(touched) = directory.touched {
                         attributes.mtime = touched;
                         attributes.ctime = Some(touched);
                     }

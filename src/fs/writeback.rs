@@ -802,7 +802,7 @@ pub(super) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
 }
 
 /// What a HEAD would say of an object that was just uploaded.
-fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
+pub(super) fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
     ObjectMeta {
         size: uploaded.object.size,
         etag: uploaded.object.etag.clone(),
