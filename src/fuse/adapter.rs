@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
-use crate::fs::attributes::{Change, Kind, Timestamp};
+use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::files::Opened;
 use crate::fs::filesystem::{Filesystem, Notice};
