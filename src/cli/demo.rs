@@ -29,65 +29,13 @@ const SHOWN: &str = "letters/first.txt";
 const MARKER: &str = "Nobody but the holder of the key reads this line.\n";
 
 /// # Errors
-/// A step failed; what was made so far stays for a look.
+/// A step failed. The folder stays for a look; the mount does not.
 pub fn run(args: &Args) -> Result<()> {
     let demo = Demo::prepare(args.folder.as_deref())?;
-    let mount = demo.root.join("mnt");
-
-    step("A key pair. The private key never leaves this machine.");
-    command(&["keygen", &demo.show("key"), "--no-passphrase"]);
-    let fingerprint = keygen::generate(&demo.root.join("key"), 3072, None)?;
-    println!("    fingerprint {fingerprint}");
-
-    step("A bucket in a folder, a loopback OSS server in front of it, mounted through HTTP.");
-    command(&[
-        "mount",
-        &format!("oss://{BUCKET}"),
-        &demo.show("mnt"),
-        "--private-key",
-        &demo.show("key"),
-    ]);
-    demo.mount()?;
-
-    step("A small tree copied in: text, folders, a link, a program, a megabyte of binary data.");
-    let tree = demo.root.join(TREE);
-    copy_tree(&tree, &mount.join(TREE)).map_err(|error| demo.failed("copy the tree in", &error))?;
-    let (files, bytes) = measure(&tree).map_err(|error| demo.failed("measure the tree", &error))?;
-    println!("    {files} names, {bytes} bytes");
-
-    step("Taken down, and mounted again with nothing but the key.");
-    command(&["umount", &demo.show("mnt")]);
-    demo.umount()?;
-    demo.mount()?;
-
-    step("Every byte, link and mode compared with the original.");
-    let differences = compare(&tree, &mount.join(TREE))
-        .map_err(|error| demo.failed("compare the trees", &error))?;
-    if let Some(first) = differences.first() {
-        return Err(Error::new(
-            Code::DemoFailed,
-            format!("what was read back differs from what was written: {first}"),
-        ));
-    }
-    println!("    all equal");
-
-    step("The same file, seen from both sides.");
-    demo.show_both_sides(&mount)?;
-
-    println!();
-    println!("The mount stays up. Look around in it:");
-    println!("    ls -l {}", demo.show(&format!("mnt/{TREE}")));
-    println!("Take it down, and the server with it:");
-    println!("    {} umount {}", program(), demo.show("mnt"));
-    println!("Mount it again without any server, for the bucket is a folder:");
-    println!(
-        "    {} mount file://{} {} --private-key {}",
-        program(),
-        demo.root.join("buckets").join(BUCKET).display(),
-        demo.show("mnt"),
-        demo.show("key")
-    );
-    Ok(())
+    demo.show_all().inspect_err(|_| {
+        // The first error is the one to tell.
+        let _ = demo.umount(true);
+    })
 }
 
 struct Demo {
@@ -140,6 +88,68 @@ impl Demo {
         Ok(demo)
     }
 
+    fn show_all(&self) -> Result<()> {
+        let mount = self.root.join("mnt");
+        step("A key pair. The private key never leaves this machine.");
+        command(&["keygen", &self.show("key"), "--no-passphrase"]);
+        let fingerprint = keygen::generate(&self.root.join("key"), 3072, None)?;
+        println!("    fingerprint {fingerprint}");
+
+        step("A bucket in a folder, a loopback OSS server in front of it, mounted through HTTP.");
+        command(&[
+            "mount",
+            &format!("oss://{BUCKET}"),
+            &self.show("mnt"),
+            "--private-key",
+            &self.show("key"),
+        ]);
+        self.mount()?;
+
+        step(
+            "A small tree copied in: text, folders, a link, a program, a megabyte of binary data.",
+        );
+        let tree = self.root.join(TREE);
+        copy_tree(&tree, &mount.join(TREE))
+            .map_err(|error| self.failed("copy the tree in", &error))?;
+        let (files, bytes) =
+            measure(&tree).map_err(|error| self.failed("measure the tree", &error))?;
+        println!("    {files} names, {bytes} bytes");
+
+        step("Taken down, and mounted again with nothing but the key.");
+        command(&["umount", &self.show("mnt")]);
+        self.umount(false)?;
+        self.mount()?;
+
+        step("Every byte, link and mode compared with the original.");
+        let differences = compare(&tree, &mount.join(TREE))
+            .map_err(|error| self.failed("compare the trees", &error))?;
+        if let Some(first) = differences.first() {
+            return Err(Error::new(
+                Code::DemoFailed,
+                format!("what was read back differs from what was written: {first}"),
+            ));
+        }
+        println!("    all equal");
+
+        step("The same file, seen from both sides.");
+        self.show_both_sides(&mount)?;
+
+        println!();
+        println!("The mount stays up. Look around in it:");
+        println!("    ls -l {}", self.show(&format!("mnt/{TREE}")));
+        println!("Take it down, and the server with it:");
+        println!("    {} umount {}", program(), self.show("mnt"));
+        println!("Mount it again without any server, for the bucket is a folder:");
+        println!(
+            "    {} mount file://{} {} --private-key {}",
+            program(),
+            self.root.join("buckets").join(BUCKET).display(),
+            self.show("mnt"),
+            self.show("key")
+        );
+        Ok(())
+    }
+
     fn mount(&self) -> Result<()> {
         let mut command = Command::new(background::this_program()?);
         command
@@ -165,10 +175,10 @@ impl Demo {
         background::start_command(command)
     }
 
-    fn umount(&self) -> Result<()> {
+    fn umount(&self, lazy: bool) -> Result<()> {
         umount::run(&umount::Args {
             mountpoint: self.root.join("mnt"),
-            lazy: false,
+            lazy,
         })
     }
 

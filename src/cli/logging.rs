@@ -29,6 +29,9 @@ struct Inner {
 }
 
 enum Sink {
+    /// The terminal while the mount is starting: what fails then is one line, told at the end, and the
+    /// retries before it are no news. Only the upper floors speak.
+    Starting,
     Stderr,
     File(File),
     System(UnixDatagram),
@@ -53,7 +56,11 @@ pub fn start(verbose: u8) -> Logger {
     let logger = Logger {
         inner: Arc::new(Inner {
             filter: builder.build(),
-            sink: Mutex::new(Sink::Stderr),
+            sink: Mutex::new(if verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
+                Sink::Starting
+            } else {
+                Sink::Stderr
+            }),
         }),
     };
     // A second start in one process (tests) keeps the first logger.
@@ -82,6 +89,11 @@ impl Logger {
             })?;
         self.switch(Sink::File(file));
         Ok(())
+    }
+
+    /// To the terminal, for a process that stays in the foreground.
+    pub fn to_terminal(&self) {
+        self.switch(Sink::Stderr);
     }
 
     /// To syslog, for a process in the background without a log file; nowhere if the system has none.
@@ -123,7 +135,14 @@ impl Log for Logger {
             .unwrap_or_else(PoisonError::into_inner);
         // A line that cannot be written has nowhere else to go.
         let _ = match &mut *sink {
-            Sink::Stderr => {
+            Sink::Starting
+                if !["ossvault::cli", "ossvault::fuse"]
+                    .iter()
+                    .any(|floor| record.target().starts_with(floor)) =>
+            {
+                Ok(())
+            }
+            Sink::Starting | Sink::Stderr => {
                 let word = level_word(record.level());
                 writeln!(std::io::stderr(), "ossvault: {word}: {text}")
             }

@@ -15,13 +15,14 @@ mod mount;
 mod options;
 mod parts;
 mod secrets;
-mod serve;
+pub mod serve;
 mod source;
 mod umount;
 
 use clap::{Parser, Subcommand};
 
 use error::Error;
+use exit::Code;
 
 /// Mounts an Alibaba Cloud OSS bucket as an encrypted directory
 #[derive(Debug, Parser)]
@@ -47,7 +48,11 @@ pub fn run(cli: Cli) -> Result<(), Error> {
         Command::Keygen(args) => keygen::run(&args),
         Command::Mount(args) => mount::run(*args),
         Command::Umount(args) => umount::run(&args),
-        Command::Serve(args) => serve::run(&args, |name| std::env::var(name).ok()).map_err(|message| Error::new(exit::Code::Failure, message)),
+        Command::Serve(args) => {
+            logging::start(0).to_terminal();
+            serve::run(&args, |name| std::env::var(name).ok())
+                .map_err(|message| Error::new(Code::Failure, message))
+        }
         Command::Demo(args) => demo::run(&args),
     }
 }

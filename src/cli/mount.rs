@@ -33,6 +33,9 @@ pub struct Args {
 /// How long the runtime may take to end what is no longer waited for.
 const RUNTIME_END: Duration = Duration::from_secs(2);
 
+/// How long the kernel may take to end the session of a mount that is gone.
+const SESSION_END: Duration = Duration::from_secs(5);
+
 /// How many names of unsaved files fit in one line; the log has all of them.
 const NAMES_IN_MESSAGE: usize = 10;
 
@@ -66,6 +69,7 @@ struct Daemon {
     runtime: Runtime,
     filesystem: Arc<Filesystem>,
     mounted: Mounted,
+    asked: Asked,
     /// Lives as long as the mount; none unless the demo asked for it.
     server: Option<parts::EmbeddedServer>,
 }
@@ -83,6 +87,7 @@ fn start(
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
     }
+    raise_descriptor_limit();
     let cannot_run = |error: std::io::Error| {
         Error::new(Code::Failure, format!("cannot start the runtime: {error}"))
     };
@@ -109,6 +114,11 @@ fn start(
     runtime
         .block_on(filesystem.start())
         .map_err(|error| explain(&error))?;
+    // Before the mount is there: a signal that ended the process between would leave it behind, stale.
+    let asked = {
+        let _context = runtime.enter();
+        Asked::listen()?
+    };
     let mounted = session::mount(
         Adapter::new(filesystem.clone(), runtime.handle().clone()),
         &config.mountpoint,
@@ -129,8 +139,20 @@ fn start(
         runtime,
         filesystem,
         mounted,
+        asked,
         server,
     })
+}
+
+/// Each connection, staged file and spilled block takes a descriptor; the usual limit of 1024 is for
+/// programs that use select(2).
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard.min(65_536)
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536), hard);
+    }
 }
 
 fn settings(config: &MountConfig) -> Settings {
@@ -202,6 +224,8 @@ impl Daemon {
                 logger.to_system();
             }
             report.ready()?;
+        } else if self.config.log_file.is_none() {
+            logger.to_terminal();
         }
         Ok(file)
     }
@@ -211,21 +235,23 @@ impl Daemon {
             runtime,
             filesystem,
             mounted,
+            asked,
             ..
         } = self;
         runtime.block_on(async {
-            let mut asked = Asked::listen()?;
             tokio::select! {
                 () = mounted.ended() => log::info!("unmounted from outside: uploading what is pending"),
                 name = asked.next() => {
                     log::info!("{name}: uploading what is pending");
                     // While the mount still serves: whoever reads or writes is not disturbed yet.
                     let saved = asked.unless_twice(filesystem.shutdown()).await;
-                    let gone = mounted.unmount()?;
-                    if gone {
-                        mounted.ended().await;
+                    let gone = mounted.unmount();
+                    if let Ok(true) = gone {
+                        // At once, unless another mount namespace holds a copy of the mount.
+                        let _ = tokio::time::timeout(SESSION_END, mounted.ended()).await;
                     }
                     saved?;
+                    gone?;
                 }
             }
             // What was written between the first upload and the end of the mount.

@@ -1,5 +1,6 @@
 //! The parts of a mount, built from its configuration, and what their errors mean to the user.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use crate::oss::client::Client;
 use crate::oss::credentials::AccessKey;
 use crate::oss::endpoint::{self, Endpoint};
 use crate::oss::sign::Version;
+use crate::server;
+use crate::server::endpoint::Server;
 use crate::store;
 use crate::store::local::{self, LocalStore};
 use crate::store::object_store::{ObjectKey, ObjectStore};
@@ -194,8 +197,10 @@ fn is_clock_skew(error: &store::error::Error) -> bool {
     false
 }
 
-/// The demo's OSS endpoint, on loopback, in this process.
+/// The demo's OSS endpoint, on loopback, in this process. Ends with it.
 pub struct EmbeddedServer {
+    /// Held for its tasks.
+    _server: Server,
     endpoint: String,
     key_id: String,
     secret: zeroize::Zeroizing<String>,
@@ -207,11 +212,34 @@ impl EmbeddedServer {
     }
 }
 
+/// Serves the buckets in `folder` on a free port, for whoever knows a secret drawn just now.
+///
 /// # Errors
 /// The folder cannot be served.
 pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
-    let _ = folder;
-    Err(Error::new(Code::Failure, "not built yet"))
+    let mut random = zeroize::Zeroizing::new([0u8; 16]);
+    crate::crypto::random::fill(random.as_mut_slice());
+    let secret: zeroize::Zeroizing<String> =
+        zeroize::Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+    let key_id = "demo".to_owned();
+    let config = server::endpoint::Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        credentials: server::auth::Credentials::new(key_id.clone(), secret.to_string(), None),
+        sync: true,
+        ..server::endpoint::Config::new(folder)
+    };
+    let server = Server::start(config).await.map_err(|error| {
+        Error::new(
+            Code::Store,
+            format!("cannot serve the buckets in {}: {error}", folder.display()),
+        )
+    })?;
+    Ok(EmbeddedServer {
+        endpoint: server.endpoint(),
+        _server: server,
+        key_id,
+        secret,
+    })
 }
 
 /// # Errors

@@ -202,3 +202,155 @@ fn key_error(path: &Path, source: KeyError) -> KeyFileError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::LazyLock;
+
+    static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(2048).unwrap());
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn writes_a_pair_that_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, passphrase) in [("plain", None), ("protected", Some("correct horse"))] {
+            let path = folder.path().join(name);
+            let public = write_new(&path, &PAIR, passphrase).unwrap();
+            assert_eq!(public, folder.path().join(format!("{name}.pub")));
+            assert_eq!((mode(&path), mode(&public) & 0o700), (0o600, 0o600));
+            let mut asked = 0;
+            let private = read_private(&path, Permissions::Enforced, &mut || {
+                asked += 1;
+                Some(Zeroizing::new("correct horse".into()))
+            })
+            .unwrap();
+            assert_eq!(asked, usize::from(passphrase.is_some()));
+            private.prove().unwrap();
+            let public = read_public(&public, Permissions::Enforced).unwrap();
+            assert_eq!(public.fingerprint(), private.public().fingerprint());
+        }
+        let wrong = read_private(
+            &folder.path().join("protected"),
+            Permissions::Enforced,
+            &mut || Some(Zeroizing::new("wrong".into())),
+        );
+        assert!(
+            wrong
+                .err()
+                .unwrap()
+                .to_string()
+                .ends_with("wrong passphrase")
+        );
+    }
+
+    #[test]
+    fn never_overwrites_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        for existing in ["key", "key.pub"] {
+            let existing = folder.path().join(existing);
+            std::fs::write(&existing, "precious").unwrap();
+            let error = write_new(&path, &PAIR, None).err().unwrap();
+            assert!(
+                matches!(error, KeyFileError::Exists(ref p) if *p == existing),
+                "{error}"
+            );
+            assert_eq!(std::fs::read_to_string(&existing).unwrap(), "precious");
+            std::fs::remove_file(existing).unwrap();
+            assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        }
+        let error = write_new(&path, &PAIR, Some("")).err().unwrap();
+        assert!(error.to_string().contains("may not be empty"), "{error}");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_key_that_others_can_get_at_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let public = write_new(&path, &PAIR, None).unwrap();
+        for (m, private_ok, public_ok) in [
+            (0o600, true, true),
+            (0o400, true, true),
+            (0o640, false, true),
+            (0o604, false, true),
+            (0o620, false, false),
+            (0o602, false, false),
+        ] {
+            set_mode(&path, m);
+            set_mode(&public, m);
+            let read = |permissions| read_private(&path, permissions, &mut || None).is_ok();
+            assert_eq!(read(Permissions::Enforced), private_ok, "{m:o}");
+            assert!(read(Permissions::Ignored), "{m:o}");
+            assert_eq!(
+                read_public(&public, Permissions::Enforced).is_ok(),
+                public_ok,
+                "{m:o}"
+            );
+            assert!(read_public(&public, Permissions::Ignored).is_ok(), "{m:o}");
+        }
+        // Its own mistake is told first.
+        set_mode(&public, 0o644);
+        let error = read_private(&public, Permissions::Enforced, &mut || None)
+            .err()
+            .unwrap();
+        assert!(
+            error.to_string().contains("this is a public key"),
+            "{error}"
+        );
+        set_mode(&path, 0o600);
+        let error = read_public(&path, Permissions::Enforced).err().unwrap();
+        assert!(
+            error.to_string().contains("this is a private key"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_key_file_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("long");
+        std::fs::write(&long, vec![b'x'; 70_000]).unwrap();
+        set_mode(&long, 0o600);
+        for (path, message) in [
+            (folder.path().join("missing"), "No such file"),
+            (folder.path().to_owned(), "not a regular file"),
+            (long, "too long for a key"),
+        ] {
+            let error = read_private(&path, Permissions::Enforced, &mut || None)
+                .err()
+                .unwrap();
+            let error = error.to_string();
+            assert!(error.contains(message), "{error}");
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn openssl_opens_what_we_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_new(&path, &PAIR, Some("correct horse")).unwrap();
+        let output = std::process::Command::new("openssl")
+            .args(["pkey", "-pubout", "-passin", "pass:correct horse", "-in"])
+            .arg(&path)
+            .output();
+        match output {
+            Ok(output) => {
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{error}");
+                assert_eq!(String::from_utf8(output.stdout).unwrap(), PAIR.public_pem());
+            }
+            Err(error) => println!("skipped: no openssl ({error})"),
+        }
+    }
+}

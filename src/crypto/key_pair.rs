@@ -51,7 +51,7 @@ pub enum KeyError {
 }
 
 /// What everybody may know of a key. Wraps data keys.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PublicKey {
     key: RsaPublicKey,
     fingerprint: String,
@@ -298,4 +298,71 @@ impl KeyPair {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // `rsa` as the second opinion on what aws-lc and we agree on.
+mod tests {
+    use super::*;
+    use rsa::pkcs8::DecodePrivateKey;
+    use std::sync::LazyLock;
+
+    static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(2048).unwrap());
+
+    #[test]
+    fn unwraps_what_it_wrapped_and_nothing_else() {
+        let wrapped = PAIR.public().wrap(b"secret");
+        assert_eq!(wrapped.len(), 256);
+        assert_eq!(**PAIR.private().unwrap(&wrapped).unwrap(), *b"secret");
+        let mut flipped = wrapped.clone();
+        flipped[100] ^= 1;
+        for bad in [
+            flipped,
+            vec![],
+            vec![0; 256],
+            vec![0xff; 256],
+            wrapped[..255].to_vec(),
+        ] {
+            assert!(PAIR.private().unwrap(&bad).is_none());
+            assert!(PAIR.private().unwrap_pkcs1(&bad).is_none());
+        }
+        let wrapped = PAIR.public().wrap_pkcs1(b"secret");
+        assert_eq!(**PAIR.private().unwrap_pkcs1(&wrapped).unwrap(), *b"secret");
+        assert!(PAIR.private().unwrap(&wrapped).is_none());
+    }
+
+    #[test]
+    fn an_independent_implementation_unwraps_it_too() {
+        let pem = PAIR.private_pem(None).unwrap();
+        let other = rsa::RsaPrivateKey::from_pkcs8_pem(&pem).unwrap();
+        let opened = other.decrypt(Oaep::<sha1::Sha1>::new(), &PAIR.public().wrap(b"a"));
+        assert_eq!(opened.unwrap(), b"a");
+        let opened = other.decrypt(Pkcs1v15Encrypt, &PAIR.public().wrap_pkcs1(b"b"));
+        assert_eq!(opened.unwrap(), b"b");
+    }
+
+    #[test]
+    fn proves_itself() {
+        PAIR.prove().unwrap();
+        assert_eq!(PAIR.public().bits(), 2048);
+        assert_eq!(PAIR.public().fingerprint().len(), 64);
+        assert!(
+            PAIR.public()
+                .fingerprint()
+                .starts_with(PAIR.public().key_id())
+        );
+        assert_eq!(PAIR.public().key_id().len(), 16);
+    }
+
+    #[test]
+    fn only_three_sizes_are_generated() {
+        for (bits, expected) in [
+            (0, KeyError::TooSmall(0)),
+            (1024, KeyError::TooSmall(1024)),
+            (2047, KeyError::TooSmall(2047)),
+            (8192, KeyError::TooLarge(8192)),
+        ] {
+            assert_eq!(KeyPair::generate(bits).err(), Some(expected));
+        }
+    }
 }

@@ -217,7 +217,7 @@ mod tests {
     fn refused(bytes: &[u8]) -> (KeyError, KeyError) {
         (
             private_key(bytes, &mut || None).err().expect("refused"),
-            public_key(bytes).err().expect("refused"),
+            public_key(bytes).expect_err("refused"),
         )
     }
 
@@ -258,10 +258,16 @@ mod tests {
 
     #[test]
     fn a_small_key_is_refused_with_its_size() {
-        // `openssl genrsa 1024`, its public half only.
-        let small = "-----BEGIN PUBLIC KEY-----\n\
-            MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAMvBcqQJ6f2gXKQyCMHTP4Hv6pI5ZQrv\n\
-            -----END PUBLIC KEY-----\n";
-        assert!(public_key(small.as_bytes()).is_err());
+        // A throw-away key of 1024 bits.
+        let private = include_str!("testdata/rsa1024.pem");
+        let public = include_str!("testdata/rsa1024.pub.pem");
+        assert_eq!(
+            private_key(private.as_bytes(), &mut || None).err(),
+            Some(KeyError::TooSmall(1024))
+        );
+        assert_eq!(
+            public_key(public.as_bytes()).err(),
+            Some(KeyError::TooSmall(1024))
+        );
     }
 }

@@ -263,3 +263,119 @@ impl Pkcs1Guard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::key_pair::KeyPair;
+    use std::sync::LazyLock;
+
+    static PAIRS: LazyLock<[KeyPair; 3]> =
+        LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(2048).unwrap()));
+
+    fn key(index: usize) -> PrivateKey {
+        let pem = PAIRS[index].private_pem(None).unwrap();
+        crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap()
+    }
+
+    fn ring(indices: &[usize]) -> KeyRing {
+        KeyRing::new(
+            indices.iter().map(|&i| key(i)).collect(),
+            PAIRS[indices[0]].public().clone(),
+        )
+    }
+
+    #[test]
+    fn finds_the_key_by_trial_whatever_the_hint_says() {
+        let ring = ring(&[0, 1]);
+        let id = |i: usize| PAIRS[i].public().key_id().to_owned();
+        for wrapped_by in [0, 1, 1, 0] {
+            let wrapped = PAIRS[wrapped_by].public().wrap(b"secret");
+            for hint in [
+                None,
+                Some(id(0)),
+                Some(id(1)),
+                Some(id(2)),
+                Some("{}".into()),
+            ] {
+                let ([opened], by) = ring.unwrap(hint.as_deref(), [&wrapped]).unwrap();
+                assert_eq!(**opened, *b"secret");
+                assert_eq!(by, PAIRS[wrapped_by].public());
+                let first = ring.order(hint.as_deref()).next();
+                match hint.as_deref() {
+                    // What was remembered comes first, but not before a key that is named.
+                    None | Some("{}") => assert_eq!(first, Some(wrapped_by)),
+                    Some(hint) if ring.has(hint) => {}
+                    Some(_) => assert_eq!(first, Some(wrapped_by)),
+                }
+                assert_eq!(ring.order(hint.as_deref()).count(), 2);
+            }
+        }
+        let foreign = PAIRS[2].public().wrap(b"secret");
+        assert!(ring.unwrap(None, [&foreign]).is_none());
+        let one = PAIRS[0].public().wrap(b"key");
+        assert!(ring.unwrap(None, [&one, &foreign]).is_none());
+    }
+
+    #[test]
+    fn v15_opens_with_any_of_the_keys() {
+        let ring = ring(&[0, 1]);
+        for index in [0, 1] {
+            let public = PAIRS[index].public();
+            let (cipher, by) = ring
+                .open_pkcs1(&public.wrap_pkcs1(&[3; 32]), &public.wrap_pkcs1(&[4; 16]))
+                .unwrap();
+            assert!(cipher.is_opened());
+            assert_eq!(cipher.key().expose(), &[3; 32]);
+            assert_eq!(cipher.start().to_be_bytes(), [4; 16]);
+            assert_eq!(by, Some(public));
+        }
+    }
+
+    #[test]
+    fn v15_that_does_not_open_looks_as_if_it_had_until_it_stops() {
+        let ring = ring(&[0]).with_pkcs1_limit(4);
+        let public = PAIRS[0].public();
+        let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
+        let foreign = PAIRS[2].public().wrap_pkcs1(&[3; 32]);
+        for (name, bad_key, bad_start) in [
+            ("foreign", foreign.clone(), start.clone()),
+            ("wrong length", public.wrap_pkcs1(&[3; 31]), start.clone()),
+            ("wrong start", key.clone(), public.wrap_pkcs1(&[4; 17])),
+        ] {
+            let open = || ring.open_pkcs1(&bad_key, &bad_start).unwrap();
+            let (first, by) = open();
+            assert!(!first.is_opened() && by.is_none(), "{name}");
+            // The same each time, and counted once.
+            let (again, _) = open();
+            assert_eq!(first.key().expose(), again.key().expose(), "{name}");
+            assert_eq!(first.start(), again.start(), "{name}");
+        }
+        assert!(ring.open_pkcs1(&key, &start).unwrap().0.is_opened());
+        let (last, _) = ring.open_pkcs1(&start, &key).unwrap();
+        assert!(!last.is_opened());
+        assert_eq!(ring.open_pkcs1(&key, &start).err(), Some(Pkcs1Stopped));
+        // OAEP is untouched by it.
+        assert!(ring.unwrap(None, [&public.wrap(b"a")]).is_some());
+    }
+
+    #[test]
+    fn knows_what_it_can_read() {
+        for (ring, can_read, own) in [
+            (ring(&[0]), true, true),
+            (KeyRing::single(key(1)), true, true),
+            (
+                KeyRing::new(vec![key(0)], PAIRS[1].public().clone()),
+                true,
+                false,
+            ),
+            (KeyRing::write_only(PAIRS[1].public().clone()), false, false),
+        ] {
+            assert_eq!(
+                (ring.can_read(), ring.can_read_own_writing()),
+                (can_read, own)
+            );
+            ring.prove().unwrap();
+        }
+    }
+}

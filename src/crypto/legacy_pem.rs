@@ -49,7 +49,7 @@ fn cbc<C: BlockCipherDecrypt + KeyInit>(
         .map_err(|_| KeyError::Damaged("its DEK-Info header is malformed"))?;
     let mut plain = Zeroizing::new(body.to_vec());
     let block_len = iv.len();
-    if plain.is_empty() || plain.len() % block_len != 0 {
+    if plain.is_empty() || !plain.len().is_multiple_of(block_len) {
         return Err(KeyError::Damaged(
             "its length is no multiple of the cipher's blocks",
         ));
@@ -91,7 +91,7 @@ fn bytes_to_key(passphrase: &[u8], salt: &[u8; 8], len: usize) -> Zeroizing<Vec<
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || text.len() % 2 != 0 {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
     (0..text.len())

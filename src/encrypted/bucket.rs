@@ -161,7 +161,7 @@ impl EncryptedBucket {
     ) -> Result<EncryptedUpload> {
         if sizes.total == 0
             || sizes.part == 0
-            || sizes.part % 16 != 0
+            || !sizes.part.is_multiple_of(16)
             || sizes.total.div_ceil(sizes.part) > 10_000
         {
             return Err(Error::Abandoned("such sizes have no multipart upload"));

@@ -124,12 +124,12 @@ impl Ciphertext {
         self.pending = self.pending.slice(len..);
         self.position += len as u64;
         let whole = self.range.start == 0 && self.range.end == self.meta.size;
-        if whole && self.position == self.range.end {
-            if let Some(expected) = self.meta.crc64 {
-                if expected != self.crc.value() {
-                    return Err(Error::damaged("its CRC-64 is not the one the store gave"));
-                }
-            }
+        if whole
+            && self.position == self.range.end
+            && let Some(expected) = self.meta.crc64
+            && expected != self.crc.value()
+        {
+            return Err(Error::damaged("its CRC-64 is not the one the store gave"));
         }
         Ok(())
     }

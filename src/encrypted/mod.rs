@@ -13,6 +13,8 @@ pub mod error;
 pub mod object;
 pub mod plaintext;
 mod strips;
+#[cfg(test)]
+mod tests;
 pub mod upload;
 
 pub use crate::crypto::xattr::Xattrs;

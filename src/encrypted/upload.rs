@@ -141,7 +141,7 @@ impl EncryptedUpload {
 
     /// Takes the range for the number, or finds that it has it already.
     fn claim(&self, number: u16, range: &ByteRange) -> Result<(Arc<Sent>, bool)> {
-        if !(1..=10_000).contains(&number) || range.is_empty() || range.start % 16 != 0 {
+        if !(1..=10_000).contains(&number) || range.is_empty() || !range.start.is_multiple_of(16) {
             return Err(Error::Abandoned("no such part"));
         }
         if let Some(sizes) = self.sizes {
@@ -164,10 +164,10 @@ impl EncryptedUpload {
         }
         // The last range that begins before this one ends is the only one that can overlap: those
         // before it were disjoint from it.
-        if let Some((_, &end)) = parts.ranges.range(..range.end).next_back() {
-            if end > range.start {
-                return Err(Error::Abandoned("two parts overlap"));
-            }
+        if let Some((_, &end)) = parts.ranges.range(..range.end).next_back()
+            && end > range.start
+        {
+            return Err(Error::Abandoned("two parts overlap"));
         }
         let sent = Arc::new(Sent::default());
         parts.ranges.insert(range.start, range.end);

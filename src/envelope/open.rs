@@ -80,3 +80,134 @@ fn not_opened(envelope: &Envelope, keys: &KeyRing) -> Error {
         _ => Error::NotOpened,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::key_pair::{KeyPair, PublicKey};
+    use crate::envelope::detect;
+    use crate::envelope::write::{fresh_cipher, write};
+    use std::sync::LazyLock;
+
+    static PAIRS: LazyLock<[KeyPair; 2]> =
+        LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(2048).unwrap()));
+
+    fn ring(index: usize) -> KeyRing {
+        let pem = PAIRS[index].private_pem(None).unwrap();
+        let key = crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap();
+        KeyRing::single(key)
+    }
+
+    fn public() -> &'static PublicKey {
+        PAIRS[0].public()
+    }
+
+    #[test]
+    fn opens_what_was_written_in_every_format() {
+        for format in [Format::Seed, Format::Sdk, Format::Dual] {
+            let cipher = fresh_cipher(format);
+            let entries = write(format, public(), &cipher, None).unwrap();
+            let envelope = detect(&entries).unwrap().unwrap();
+            assert_eq!(envelope.format, format);
+            assert_eq!(envelope.key_id(), Some(public().key_id()));
+            assert_eq!(envelope.start == Start::Derived, format != Format::Sdk);
+            let opened = open(&envelope, &ring(0)).unwrap();
+            assert_eq!(opened.cipher.key().expose(), cipher.key().expose());
+            assert_eq!(opened.cipher.start(), cipher.start());
+            assert_eq!(opened.by.as_deref(), Some(public().fingerprint()));
+        }
+    }
+
+    #[test]
+    fn a_start_that_is_not_the_derived_one_is_written_down_and_read() {
+        let cipher = ContentCipher::new(DataKey::generate(), CounterStart::generate());
+        let entries = write(Format::Seed, public(), &cipher, None).unwrap();
+        assert!(!entries.contains_key("ossvault-v"));
+        let envelope = detect(&entries).unwrap().unwrap();
+        let opened = open(&envelope, &ring(0)).unwrap();
+        assert_eq!(opened.cipher.start(), cipher.start());
+    }
+
+    #[test]
+    fn each_failure_is_told_apart() {
+        let wrap = |secret: &[u8]| public().wrap(secret);
+        let hint = |text: &str| Some(text.to_owned());
+        let foreign = || PAIRS[1].public().wrap(&[1; 32]);
+        let id = PAIRS[1].public().key_id();
+        for (name, key, start, hint, expected) in [
+            ("foreign", foreign(), Start::Derived, None, Error::NotOpened),
+            (
+                "named",
+                foreign(),
+                Start::Derived,
+                hint(id),
+                Error::ForeignKey(id.into()),
+            ),
+            (
+                "wrong name",
+                foreign(),
+                Start::Derived,
+                hint(public().key_id()),
+                Error::NotOpened,
+            ),
+            (
+                "short",
+                wrap(&[1; 31]),
+                Start::Derived,
+                None,
+                Error::WrongContent("data key of 32 bytes"),
+            ),
+            (
+                "long",
+                wrap(&[1; 33]),
+                Start::Derived,
+                None,
+                Error::WrongContent("data key of 32 bytes"),
+            ),
+            (
+                "start",
+                wrap(&[1; 32]),
+                Start::Decimal(wrap(b"-1")),
+                None,
+                Error::WrongContent("counter start"),
+            ),
+            (
+                "raw",
+                wrap(&[1; 32]),
+                Start::Raw(wrap(&[0; 15])),
+                None,
+                Error::WrongContent("counter start"),
+            ),
+            (
+                "half",
+                wrap(&[1; 32]),
+                Start::Decimal(foreign()),
+                None,
+                Error::NotOpened,
+            ),
+        ] {
+            let envelope = Envelope {
+                format: Format::Seed,
+                wrapped_key: key,
+                start,
+                hint,
+            };
+            assert_eq!(open(&envelope, &ring(0)).err(), Some(expected), "{name}");
+            let without = KeyRing::write_only(public().clone());
+            assert_eq!(open(&envelope, &without).err(), Some(Error::NoPrivateKey));
+        }
+    }
+
+    #[test]
+    fn a_start_of_0_is_read_and_not_written() {
+        let envelope = Envelope {
+            format: Format::Seed,
+            wrapped_key: public().wrap(&[1; 32]),
+            start: Start::Decimal(public().wrap(b"0")),
+            hint: None,
+        };
+        let opened = open(&envelope, &ring(0)).unwrap();
+        assert!(opened.cipher.start().is_zero());
+        assert!(write(Format::Seed, public(), &opened.cipher, None).is_err());
+    }
+}

@@ -130,7 +130,8 @@ impl Filesystem {
                     // reported by whoever was in it.
                     return Ok(());
                 }
-                self.marker_key_or_key(&namespace, ino).ok_or(Error::NotFound)?
+                self.marker_key_or_key(&namespace, ino)
+                    .ok_or(Error::NotFound)?
             };
             let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
             let change = {
@@ -304,9 +305,8 @@ impl Filesystem {
                 }
                 None => {
                     let stored = self.namespace().stored_directory(ino);
-                    let mut attributes = stored.unwrap_or_else(|| {
-                        Attributes::implicit_directory(now())
-                    });
+                    let mut attributes =
+                        stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
                     self.put_marker(key, &attributes)
                         .await
@@ -378,4 +378,3 @@ pub(super) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker 
         ours: true,
     }
 }
-

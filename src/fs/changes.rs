@@ -421,7 +421,11 @@ impl Filesystem {
     pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
         self.writable()?;
         let start = Instant::now();
-        let ino = match self.target(parent, name, start).await?.ok_or(Error::NotFound)? {
+        let ino = match self
+            .target(parent, name, start)
+            .await?
+            .ok_or(Error::NotFound)?
+        {
             Target::Directory(ino) => ino,
             _ => return Err(Error::NotDirectory),
         };
@@ -514,7 +518,8 @@ impl Filesystem {
                 Some(Target::Directory(ino)) => Some(ino),
                 _ => None,
             };
-            self.rename_directory(ino, &from, &to, replaced, start).await?;
+            self.rename_directory(ino, &from, &to, replaced, start)
+                .await?;
         } else {
             self.rename_file(source, &from, &to, target).await?;
         }
@@ -541,7 +546,9 @@ impl Filesystem {
         }
         let (old_key, new_key) = {
             let namespace = self.namespace();
-            let old = namespace.child_key(from.0, &from.1).ok_or(Error::NotFound)?;
+            let old = namespace
+                .child_key(from.0, &from.1)
+                .ok_or(Error::NotFound)?;
             let new = namespace.child_key(to.0, &to.1).ok_or(Error::NotFound)?;
             (old, new)
         };
@@ -639,9 +646,7 @@ impl Filesystem {
         let mut object = object;
         let mut tries = 0;
         let answer = loop {
-            let copied = self
-                .copy_listed(&old_key, &object, &new_key)
-                .await;
+            let copied = self.copy_listed(&old_key, &object, &new_key).await;
             match copied {
                 Err(Error::Stale) if tries < 4 => {
                     // Replaced by another client: it is the newer one that is renamed.
@@ -750,13 +755,7 @@ impl Filesystem {
     ) -> Result<PutAnswer> {
         let store = self.bucket.store();
         if meta.size < self.settings.copy_limit {
-            let copied = store.copy(
-                source,
-                &meta.etag,
-                destination,
-                headers,
-                Overwrite::Allowed,
-            );
+            let copied = store.copy(source, &meta.etag, destination, headers, Overwrite::Allowed);
             return Ok(copied.await?);
         }
         let headers = match headers {
@@ -764,7 +763,9 @@ impl Filesystem {
             CopyHeaders::Replace(headers) => headers,
         };
         let upload = store.create_multipart(destination, &headers).await?;
-        let part = COPY_PART.min(self.settings.copy_limit).max(self.settings.part_size);
+        let part = COPY_PART
+            .min(self.settings.copy_limit)
+            .max(self.settings.part_size);
         let result = async {
             let mut done: Vec<_> = stream::iter(parts::plan(0, meta.size, 1, part))
                 .map(|(number, range)| {

@@ -77,7 +77,11 @@ impl Filesystem {
             match namespace.directory(ino) {
                 Some(directory) if directory.listing.is_fresh(ttl, start) => {
                     let names = directory.listing.names();
-                    Some(names.map(|(name, entry)| (name.clone(), shape(entry))).collect())
+                    Some(
+                        names
+                            .map(|(name, entry)| (name.clone(), shape(entry)))
+                            .collect(),
+                    )
                 }
                 _ => None,
             }

@@ -464,7 +464,10 @@ impl Filesystem {
                 if state.staged.is_some() || self.stage_over(&mut state, offset, len) {
                     return Ok(());
                 }
-                state.content.clone().expect("stage_over needs one only to read it")
+                state
+                    .content
+                    .clone()
+                    .expect("stage_over needs one only to read it")
             };
             let mut staged = StagedFile::new(&self.staging, None);
             self.fill(&mut staged, &content.reader(), 0..content.size())
@@ -617,7 +620,10 @@ impl Filesystem {
             let files = lock(&self.files);
             let children = self.namespace().unpublished_children(ino);
             let files = children.iter().filter_map(|(_, ino)| files.get(ino));
-            files.filter(|file| file.lock().handles == 0).cloned().collect()
+            files
+                .filter(|file| file.lock().handles == 0)
+                .cloned()
+                .collect()
         };
         for file in waiting {
             self.publish(&file).await?;
@@ -733,11 +739,7 @@ enum Plan {
     Pieces(Vec<Piece>, Option<Arc<Reader>>),
 }
 
-async fn read_pieces(
-    pieces: Vec<Piece>,
-    base: Option<Arc<Reader>>,
-    len: usize,
-) -> Result<Bytes> {
+async fn read_pieces(pieces: Vec<Piece>, base: Option<Arc<Reader>>, len: usize) -> Result<Bytes> {
     let mut out = BytesMut::with_capacity(len);
     for piece in pieces {
         match piece {

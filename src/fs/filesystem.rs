@@ -101,11 +101,8 @@ impl Filesystem {
         runtime: Handle,
     ) -> Result<Arc<Filesystem>> {
         let budget = MemoryBudget::new(settings.memory_limit);
-        let area = staging::Settings::new(
-            &settings.cache_dir,
-            settings.cache_limit,
-            settings.timeout,
-        );
+        let area =
+            staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout);
         let staging = StagingArea::open(area, budget.clone())?;
         let cache = ContentCache::new(budget, runtime.clone(), settings.timeout);
         let ttl = Ttl {

@@ -119,7 +119,9 @@ impl Filesystem {
         let ttl = self.settings.metadata_ttl;
         let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = match builds.entry(ino) {
-            MapEntry::Occupied(slot) if fresh(slot.get().0.sent, ttl, start) && slot.get().1 >= whole => {
+            MapEntry::Occupied(slot)
+                if fresh(slot.get().0.sent, ttl, start) && slot.get().1 >= whole =>
+            {
                 return slot.get().0.clone();
             }
             slot => slot,
@@ -253,7 +255,8 @@ impl Filesystem {
                 prefix.escape_debug()
             );
         }
-        fresh_names.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
+        fresh_names
+            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
         fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
         build.lock().names.append(&mut fresh_names);
         build.grew.notify_waiters();

@@ -58,7 +58,15 @@ mod tests {
 
     #[test]
     fn components_are_what_a_path_can_hold() {
-        for name in ["a", " ", "a\nb", "+%?#&", "dir.", "e\u{301}", &"x".repeat(255)] {
+        for name in [
+            "a",
+            " ",
+            "a\nb",
+            "+%?#&",
+            "dir.",
+            "e\u{301}",
+            &"x".repeat(255),
+        ] {
             assert_eq!(component(OsStr::new(name)).unwrap(), name);
         }
         assert!(matches!(

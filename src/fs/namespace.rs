@@ -619,8 +619,8 @@ impl Namespace {
             return;
         };
         let node = &self.nodes[&ino];
-        let replaced = node.local.is_none()
-            && node.open.as_ref().is_some_and(|open| open.etag != *etag);
+        let replaced =
+            node.local.is_none() && node.open.as_ref().is_some_and(|open| open.etag != *etag);
         if replaced {
             let open = node.open.clone();
             self.detach(ino);
@@ -778,7 +778,12 @@ impl Namespace {
     }
 
     /// A listing of the directory showed this marker: whether what is known of it still counts.
-    pub fn confirm_directory(&mut self, ino: Ino, listed: Option<&Marker>, checked: Instant) -> bool {
+    pub fn confirm_directory(
+        &mut self,
+        ino: Ino,
+        listed: Option<&Marker>,
+        checked: Instant,
+    ) -> bool {
         let Some(known) = self
             .directory(ino)
             .and_then(|directory| directory.known.as_mut())

@@ -159,7 +159,10 @@ impl State {
     pub fn needs_base(&self) -> bool {
         match &self.staged {
             Some(staged) => staged.needs_base(),
-            None => self.content.as_ref().is_some_and(|content| content.size() > 0),
+            None => self
+                .content
+                .as_ref()
+                .is_some_and(|content| content.size() > 0),
         }
     }
 
@@ -225,13 +228,11 @@ impl FileHandle {
     pub fn reader(&self, state: &State) -> Option<Arc<Reader>> {
         let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let content = state.content.as_ref()?;
-        match &*slot {
-            Some((reader, era)) if *era == state.era => {
-                if reader.has_returned() || Arc::ptr_eq(reader.content(), content) {
-                    return Some(reader.clone());
-                }
-            }
-            _ => {}
+        if let Some((reader, era)) = &*slot
+            && *era == state.era
+            && (reader.has_returned() || Arc::ptr_eq(reader.content(), content))
+        {
+            return Some(reader.clone());
         }
         let reader = content.reader();
         *slot = Some((reader.clone(), state.era));

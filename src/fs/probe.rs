@@ -316,7 +316,10 @@ impl Filesystem {
         let answer = if absent {
             Err(StoreError::NotFound)
         } else {
-            self.bucket.store().head(&names::object_key(key.clone())?).await
+            self.bucket
+                .store()
+                .head(&names::object_key(key.clone())?)
+                .await
         };
         let (attributes, marker) = match answer {
             Ok(meta) => {
@@ -331,7 +334,8 @@ impl Filesystem {
             }
             Err(error) => return Err(error.into()),
         };
-        self.namespace().set_directory(ino, attributes, marker, sent);
+        self.namespace()
+            .set_directory(ino, attributes, marker, sent);
         Ok(())
     }
 
@@ -356,7 +360,10 @@ impl Filesystem {
         meta: ObjectMeta,
         checked: Instant,
     ) -> Arc<Described> {
-        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let id = (key.clone(), meta.etag.clone());
         // The data key that was unwrapped stays with the version as long as its envelope does.
         let object = match described.get(&id) {
@@ -395,7 +402,10 @@ impl Filesystem {
         key: &ObjectKey,
         etag: &crate::store::object_store::ETag,
     ) -> Option<Arc<Described>> {
-        let mut described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         described.get(&(key.clone(), etag.clone())).cloned()
     }
 
@@ -505,7 +515,10 @@ impl Filesystem {
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {
         let answer = {
-            let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut questions = self
+                .questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             match questions.get(&question) {
                 Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
                     answer.clone()
@@ -545,7 +558,10 @@ impl Filesystem {
 
 /// What an object's headers say of it.
 pub(super) fn known_of(meta: &ObjectMeta) -> Known {
-    let (date, modified) = (super::seconds(meta.date), super::seconds(meta.last_modified));
+    let (date, modified) = (
+        super::seconds(meta.date),
+        super::seconds(meta.last_modified),
+    );
     Known {
         attributes: Attributes::read(meta, false),
         settled: date >= modified + 2,
@@ -554,7 +570,10 @@ pub(super) fn known_of(meta: &ObjectMeta) -> Known {
 }
 
 pub(super) fn marker_of(meta: &ObjectMeta) -> Marker {
-    let (date, modified) = (super::seconds(meta.date), super::seconds(meta.last_modified));
+    let (date, modified) = (
+        super::seconds(meta.date),
+        super::seconds(meta.last_modified),
+    );
     Marker {
         etag: meta.etag.clone(),
         last_modified: modified,
@@ -562,4 +581,3 @@ pub(super) fn marker_of(meta: &ObjectMeta) -> Marker {
         ours: false,
     }
 }
-

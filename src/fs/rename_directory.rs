@@ -11,6 +11,7 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
@@ -18,7 +19,6 @@ use super::lister::object_of;
 use super::listing::{Entry, Object};
 use super::names::{self, Name};
 use super::namespace::Ino;
-use super::chain;
 use crate::store::object_store::{
     Body, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };
@@ -45,20 +45,32 @@ impl Intent {
     fn new(from: String, to: String) -> Intent {
         let (host, boot) = this_machine();
         let pid = std::process::id();
-        Intent { from, to, host, boot, pid }
+        Intent {
+            from,
+            to,
+            host,
+            boot,
+            pid,
+        }
     }
 
     /// Whether the one who began it is known to be gone.
     fn is_orphaned(&self) -> bool {
         let (host, boot) = this_machine();
-        let alive = boot == self.boot && std::path::Path::new(&format!("/proc/{}", self.pid)).exists();
+        let alive =
+            boot == self.boot && std::path::Path::new(&format!("/proc/{}", self.pid)).exists();
         host == self.host && !(alive && self.pid != std::process::id())
     }
 }
 
 /// Its name, and what tells one start of it from another.
 fn this_machine() -> (String, String) {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     (
         read("/proc/sys/kernel/hostname"),
         read("/proc/sys/kernel/random/boot_id"),
@@ -133,13 +145,7 @@ impl Filesystem {
 
     /// # Errors
     /// [`Error::NameTooLong`] if anything below would get too long a key: before anything is changed.
-    fn check_names(
-        &self,
-        ino: Ino,
-        old: &str,
-        new: &str,
-        sources: &[ListedObject],
-    ) -> Result<()> {
+    fn check_names(&self, ino: Ino, old: &str, new: &str, sources: &[ListedObject]) -> Result<()> {
         let longest = ObjectKey::MAX_LEN + old.len();
         let too_long = |key: &str| key.len() + new.len() > longest;
         if sources.iter().any(|source| too_long(&source.key)) {
@@ -281,7 +287,11 @@ impl Filesystem {
     /// Finishes the renames that an earlier mount began, or reports those it cannot.
     pub(super) async fn resume_renames(self: &Arc<Self>, own: &ListPage) {
         let start = format!("{}{}/rename-", self.settings.prefix, names::RESERVED);
-        for object in own.objects.iter().filter(|object| object.key.starts_with(&start)) {
+        for object in own
+            .objects
+            .iter()
+            .filter(|object| object.key.starts_with(&start))
+        {
             let result = match self.settings.read_only {
                 true => Err(Error::ReadOnly),
                 false => self.resume_rename(&object.key).await,

@@ -26,7 +26,9 @@ use super::parts;
 use super::staging::{BaseReader, Snapshot};
 use crate::encrypted::{EncryptedUpload, Plaintext, Uploaded, Xattrs};
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
+use crate::store::object_store::{
+    ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
+};
 
 /// Parts of one upload in flight. Four of 8 MiB keep a link with 20 ms of latency full.
 const PARALLEL_PARTS: usize = 4;
@@ -152,7 +154,9 @@ impl Filesystem {
         self.runtime.spawn(async move {
             let failures = file.lock().failures;
             if failures > 0 {
-                let longest = FIRST_WAIT.saturating_mul(1 << failures.min(10)).min(LONGEST_WAIT);
+                let longest = FIRST_WAIT
+                    .saturating_mul(1 << failures.min(10))
+                    .min(LONGEST_WAIT);
                 let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
                 tokio::time::sleep(wait).await;
             }
@@ -232,7 +236,11 @@ impl Filesystem {
         };
         drop(state);
         file.moved.notify_waiters();
-        log::debug!("uploading {}, {} bytes", destination.key, freight.snapshot.len());
+        log::debug!(
+            "uploading {}, {} bytes",
+            destination.key,
+            freight.snapshot.len()
+        );
         Some(freight)
     }
 
@@ -277,9 +285,7 @@ impl Filesystem {
         }
         let headers = headers_of(&local.attributes);
         if size <= self.settings.part_size {
-            let put = self
-                .bucket
-                .put(&to.key, &plain, headers, xattrs, overwrite);
+            let put = self.bucket.put(&to.key, &plain, headers, xattrs, overwrite);
             let uploaded = unless_gone(file, put).await?;
             return Ok((uploaded, local.revision));
         }
@@ -474,7 +480,8 @@ impl Filesystem {
         while let Some(ended) = sending.join_next().await {
             ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))?;
         }
-        let upload = Arc::into_inner(upload).ok_or_else(|| Error::io("an upload is still in use"))?;
+        let upload =
+            Arc::into_inner(upload).ok_or_else(|| Error::io("an upload is still in use"))?;
         let unwanted = handover.send(Handover {
             upload,
             key,
@@ -572,7 +579,9 @@ impl State {
     }
 
     fn temporary_or_gone(&self) -> bool {
-        self.gone || self.upload.is_some() || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
+        self.gone
+            || self.upload.is_some()
+            || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
     }
 }
 
@@ -670,7 +679,9 @@ fn base_reader(content: Arc<Content>) -> BaseReader {
                 .await
                 .map_err(|error| StoreError::Other(Arc::new(error)))?;
             if bytes.len() as u64 != step.end - step.start {
-                return Err(StoreError::other(std::io::Error::other("the base ended early")));
+                return Err(StoreError::other(std::io::Error::other(
+                    "the base ended early",
+                )));
             }
             Ok(Some((bytes, (reader, step.end..range.end))))
         })

@@ -39,7 +39,10 @@ impl Filesystem {
             return self.virtual_xattr(ino, name).await;
         }
         let xattrs = self.xattrs(ino).await?;
-        xattrs.get(name).map(<[u8]>::to_vec).ok_or(Error::NoAttribute)
+        xattrs
+            .get(name)
+            .map(<[u8]>::to_vec)
+            .ok_or(Error::NoAttribute)
     }
 
     /// The names, each followed by a zero byte. The virtual ones are not listed: copying tools would try to

@@ -411,7 +411,9 @@ impl fuser::Filesystem for Adapter {
                 let data = Bytes::copy_from_slice(data);
                 let fs = self.fs.clone();
                 let work = async move { fs.write(handle.0, offset, data, clear_set_id).await };
-                self.run("write", reply, work, move |reply, ()| reply.written(written));
+                self.run("write", reply, work, move |reply, ()| {
+                    reply.written(written)
+                });
             }
             Ok(Err(error)) => {
                 log_failure("write", &error);
@@ -549,7 +551,9 @@ impl fuser::Filesystem for Adapter {
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let blocks = self.fs.free_bytes() / u64::from(BLOCK_SIZE);
         let files = 1 << 40;
-        reply.statfs(blocks, blocks, blocks, files, files, BLOCK_SIZE, 255, BLOCK_SIZE);
+        reply.statfs(
+            blocks, blocks, blocks, files, files, BLOCK_SIZE, 255, BLOCK_SIZE,
+        );
     }
 
     fn setxattr(

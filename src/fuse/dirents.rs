@@ -117,7 +117,12 @@ fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
     data.extend_from_slice(&entry.ino.0.to_ne_bytes());
     data.extend_from_slice(&entry.next.to_ne_bytes());
     data.extend_from_slice(&(name.len() as u32).to_ne_bytes());
-    data.extend_from_slice(&entry.kind.map_or(UNKNOWN, |kind| type_bits(kind) >> 12).to_ne_bytes());
+    data.extend_from_slice(
+        &entry
+            .kind
+            .map_or(UNKNOWN, |kind| type_bits(kind) >> 12)
+            .to_ne_bytes(),
+    );
     data.extend_from_slice(name);
     data.resize(end, 0);
     true

@@ -97,11 +97,7 @@ pub struct Mounted {
 ///
 /// # Errors
 /// Nothing is left mounted after an error.
-pub fn mount(
-    filesystem: Adapter,
-    mountpoint: &Path,
-    options: &Options,
-) -> Result<Mounted, Error> {
+pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Result<Mounted, Error> {
     let root = nix::unistd::geteuid().is_root();
     let dirents = filesystem.dirents();
     let notices = filesystem.notices();

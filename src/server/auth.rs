@@ -24,7 +24,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    pub fn new(id: impl Into<String>, secret: impl Into<String>, token: Option<String>) -> Credentials {
+    pub fn new(
+        id: impl Into<String>,
+        secret: impl Into<String>,
+        token: Option<String>,
+    ) -> Credentials {
         Credentials {
             id: id.into(),
             secret: Zeroizing::new(secret.into()),
@@ -41,10 +45,14 @@ pub fn check(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<
     let checked = match authorization {
         Some(text) if text.starts_with(sign::V4_ALGORITHM) => v4(call, credentials, text, now),
         Some(text) if text.starts_with("OSS ") => v1(call, credentials, text, now),
-        Some(_) => Err(Refusal::argument("The Authorization header is of a version that is not supported.")),
+        Some(_) => Err(Refusal::argument(
+            "The Authorization header is of a version that is not supported.",
+        )),
         None if call.parameter("x-oss-signature").is_some() => v4_url(call, credentials, now),
         None if call.parameter("Signature").is_some() => v1_url(call, credentials, now),
-        None => Err(denied("You have no right to access this object because of bucket acl.")),
+        None => Err(denied(
+            "You have no right to access this object because of bucket acl.",
+        )),
     };
     checked?;
     let token = call
@@ -96,14 +104,25 @@ fn v4(call: &Call, credentials: &Credentials, authorization: &str, now: SystemTi
     match call.header("x-oss-content-sha256") {
         Some(sign::UNSIGNED_PAYLOAD) => {}
         _ => {
-            return Err(Refusal::argument("x-oss-content-sha256 must be UNSIGNED-PAYLOAD.").ec("0002-00000214"));
+            return Err(
+                Refusal::argument("x-oss-content-sha256 must be UNSIGNED-PAYLOAD.")
+                    .ec("0002-00000214"),
+            );
         }
     }
     let date_time = call
         .header("x-oss-date")
         .ok_or_else(|| Refusal::new(403, "AccessDenied", "The x-oss-date header is missing."))?;
     check_clock(date::parse_basic(date_time), now)?;
-    check_v4(call, credentials, credential, additional, signature, date_time, &[])
+    check_v4(
+        call,
+        credentials,
+        credential,
+        additional,
+        signature,
+        date_time,
+        &[],
+    )
 }
 
 fn v4_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()> {
@@ -112,9 +131,12 @@ fn v4_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()>
         .parse()
         .ok()
         .filter(|seconds| (1..=MAX_EXPIRES).contains(seconds))
-        .ok_or_else(|| Refusal::argument("x-oss-expires must be between 1 and 604800.").ec("0002-00000232"))?;
+        .ok_or_else(|| {
+            Refusal::argument("x-oss-expires must be between 1 and 604800.").ec("0002-00000232")
+        })?;
     let date_time = parameter("x-oss-date");
-    let made = date::parse_basic(date_time).ok_or_else(|| Refusal::argument("x-oss-date is malformed."))?;
+    let made = date::parse_basic(date_time)
+        .ok_or_else(|| Refusal::argument("x-oss-date is malformed."))?;
     if now > made + Duration::from_secs(expires) {
         return Err(Refusal::new(403, "AccessDenied", "Request has expired."));
     }
@@ -141,12 +163,21 @@ fn check_v4(
     let mut scope = credential.split('/');
     let mut next = || scope.next().unwrap_or_default();
     let (id, day, region, product, end) = (next(), next(), next(), next(), next());
-    if product != "oss" || end != "aliyun_v4_request" || day.len() != 8 || !date_time.starts_with(day) {
+    if product != "oss"
+        || end != "aliyun_v4_request"
+        || day.len() != 8
+        || !date_time.starts_with(day)
+    {
         return Err(Refusal::argument("The credential scope is malformed."));
     }
     check_id(id, credentials)?;
-    let additional: Vec<&str> = additional.split(';').filter(|name| !name.is_empty()).collect();
-    let canonical = signed(call, without, |request| sign::v4_canonical(request, &additional));
+    let additional: Vec<&str> = additional
+        .split(';')
+        .filter(|name| !name.is_empty())
+        .collect();
+    let canonical = signed(call, without, |request| {
+        sign::v4_canonical(request, &additional)
+    });
     let to_sign = sign::v4_string_to_sign(&canonical, date_time, &sign::v4_scope(day, region));
     let wanted = sign::SigningKey::derive(&credentials.secret, day, region).sign(&to_sign);
     compare(signature, &wanted, id, &to_sign, Some(&canonical))
@@ -160,7 +191,11 @@ fn v1(call: &Call, credentials: &Credentials, authorization: &str, now: SystemTi
     let date = call.header("date").unwrap_or_default();
     let when = call.header("x-oss-date").unwrap_or(date);
     if when.is_empty() {
-        return Err(Refusal::new(403, "AccessDenied", "OSS authentication requires a valid Date."));
+        return Err(Refusal::new(
+            403,
+            "AccessDenied",
+            "OSS authentication requires a valid Date.",
+        ));
     }
     check_clock(date::parse_http(when), now)?;
     let to_sign = signed(call, &[], |request| sign::v1_string_to_sign(request, date));
@@ -173,13 +208,17 @@ fn v1_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()>
     let id = parameter("OSSAccessKeyId");
     check_id(id, credentials)?;
     let expires = parameter("Expires");
-    let until: u64 = expires.parse().map_err(|_| Refusal::argument("Expires is no number."))?;
+    let until: u64 = expires
+        .parse()
+        .map_err(|_| Refusal::argument("Expires is no number."))?;
     if date::unix(now) > until {
         return Err(Refusal::new(403, "AccessDenied", "Request has expired."));
     }
-    let to_sign = signed(call, &["OSSAccessKeyId", "Expires", "Signature"], |request| {
-        sign::v1_string_to_sign(request, expires)
-    });
+    let to_sign = signed(
+        call,
+        &["OSSAccessKeyId", "Expires", "Signature"],
+        |request| sign::v1_string_to_sign(request, expires),
+    );
     let wanted = sign::v1_signature(&credentials.secret, &to_sign);
     compare(parameter("Signature"), &wanted, id, &to_sign, None)
 }
@@ -198,8 +237,11 @@ fn check_id(id: &str, credentials: &Credentials) -> Result<()> {
 }
 
 fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<()> {
-    let sent = sent.ok_or_else(|| Refusal::new(403, "AccessDenied", "The request's date is malformed."))?;
-    let skew = now.duration_since(sent).unwrap_or_else(|early| early.duration());
+    let sent =
+        sent.ok_or_else(|| Refusal::new(403, "AccessDenied", "The request's date is malformed."))?;
+    let skew = now
+        .duration_since(sent)
+        .unwrap_or_else(|early| early.duration());
     if skew <= MAX_SKEW {
         return Ok(());
     }
@@ -209,13 +251,24 @@ fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<()> {
         "The difference between the request time and the current time is too large.",
     )
     .ec("0002-00000504")
-    .with("MaxAllowedSkewMilliseconds", MAX_SKEW.as_millis().to_string())
+    .with(
+        "MaxAllowedSkewMilliseconds",
+        MAX_SKEW.as_millis().to_string(),
+    )
     .with("RequestTime", date::extended(sent))
     .with("ServerTime", date::extended(now)))
 }
 
-fn compare(signature: &str, wanted: &str, id: &str, to_sign: &str, canonical: Option<&str>) -> Result<()> {
-    if aws_lc_rs::constant_time::verify_slices_are_equal(signature.as_bytes(), wanted.as_bytes()).is_ok() {
+fn compare(
+    signature: &str,
+    wanted: &str,
+    id: &str,
+    to_sign: &str,
+    canonical: Option<&str>,
+) -> Result<()> {
+    if aws_lc_rs::constant_time::verify_slices_are_equal(signature.as_bytes(), wanted.as_bytes())
+        .is_ok()
+    {
         return Ok(());
     }
     let hex: Vec<String> = to_sign.bytes().map(|byte| format!("{byte:02X}")).collect();

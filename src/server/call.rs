@@ -114,7 +114,12 @@ impl Call {
         let key = match key {
             "" => None,
             key => Some(percent_decoded(key).ok_or_else(|| {
-                Refusal::new(400, "InvalidObjectName", "The specified object is not valid.").ec("0016-00000002")
+                Refusal::new(
+                    400,
+                    "InvalidObjectName",
+                    "The specified object is not valid.",
+                )
+                .ec("0016-00000002")
             })?),
         };
         let query = read_query(parts.uri.query().unwrap_or_default())?;
@@ -167,11 +172,17 @@ impl Call {
 
     /// Empty for a parameter without a value.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.query.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.query
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
     }
 
     /// A number in a parameter, between two bounds.
@@ -182,7 +193,9 @@ impl Call {
                 .parse()
                 .ok()
                 .filter(|number| (least..=most).contains(number))
-                .ok_or_else(|| Refusal::argument(format!("{name} must be between {least} and {most}."))),
+                .ok_or_else(|| {
+                    Refusal::argument(format!("{name} must be between {least} and {most}."))
+                }),
         }
     }
 
@@ -196,7 +209,9 @@ impl Call {
         match self.parameter("encoding-type") {
             None | Some("") => Ok(false),
             Some("url") => Ok(true),
-            Some(_) => Err(Refusal::argument("Invalid Encoding Method specified in Request.")),
+            Some(_) => Err(Refusal::argument(
+                "Invalid Encoding Method specified in Request.",
+            )),
         }
     }
 
@@ -222,9 +237,12 @@ impl Call {
                     .map_err(|_| Refusal::argument(format!("The header {name} is not UTF-8.")))
             };
             if let Some(name) = name.strip_prefix("x-oss-meta-") {
-                let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                let valid = !name.is_empty()
+                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
                 if !valid {
-                    return Err(Refusal::argument(format!("{name} is no name for metadata.")));
+                    return Err(Refusal::argument(format!(
+                        "{name} is no name for metadata."
+                    )));
                 }
                 total += name.len() + value.len();
                 headers.user.insert(name.to_string(), text()?);
@@ -277,7 +295,11 @@ impl Call {
                     .ok()
                     .and_then(|bytes| bytes.try_into().ok())
                     .ok_or_else(|| {
-                        Refusal::new(400, "InvalidDigest", "The Content-MD5 you specified was invalid.")
+                        Refusal::new(
+                            400,
+                            "InvalidDigest",
+                            "The Content-MD5 you specified was invalid.",
+                        )
                     })?;
                 Some((Md5::new(), wanted))
             }
@@ -285,9 +307,9 @@ impl Call {
         let crc64 = match self.header("x-oss-hash-crc64ecma") {
             None => None,
             Some(text) => {
-                let wanted: u64 = text
-                    .parse()
-                    .map_err(|_| Refusal::new(400, "InvalidCRC64", "x-oss-hash-crc64ecma is no number."))?;
+                let wanted: u64 = text.parse().map_err(|_| {
+                    Refusal::new(400, "InvalidCRC64", "x-oss-hash-crc64ecma is no number.")
+                })?;
                 Some((Crc64::new(), wanted))
             }
         };
@@ -311,7 +333,11 @@ impl Call {
         while let Some(chunk) = body.next().await {
             bytes.extend_from_slice(&chunk?);
             if bytes.len() > limit {
-                return Err(Refusal::new(400, "MalformedXML", "The XML you provided is too large."));
+                return Err(Refusal::new(
+                    400,
+                    "MalformedXML",
+                    "The XML you provided is too large.",
+                ));
             }
         }
         Ok(bytes.into())
@@ -321,7 +347,12 @@ impl Call {
     pub fn header_list(&self) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
         self.headers
             .iter()
-            .map(|(name, value)| (Cow::Borrowed(name.as_str()), String::from_utf8_lossy(value.as_bytes())))
+            .map(|(name, value)| {
+                (
+                    Cow::Borrowed(name.as_str()),
+                    String::from_utf8_lossy(value.as_bytes()),
+                )
+            })
             .collect()
     }
 }
@@ -371,7 +402,11 @@ async fn next_chunk(checked: Option<Checked>) -> Option<(Chunk, Option<Checked>)
 /// 400 with the number the service has for the cause.
 pub fn checked_key(key: &str) -> Result<ObjectKey> {
     ObjectKey::new(key).map_err(|error| {
-        let ec = if key.len() > ObjectKey::MAX_LEN { "0016-00000002" } else { "0016-00000005" };
+        let ec = if key.len() > ObjectKey::MAX_LEN {
+            "0016-00000002"
+        } else {
+            "0016-00000005"
+        };
         Refusal::from(error).ec(ec)
     })
 }
@@ -441,10 +476,18 @@ mod tests {
     #[test]
     fn a_query_is_decoded_once() {
         let query = read_query("uploads&prefix=a%2Fb%20c%252B&delimiter=&x=1=2").unwrap();
-        let query: Vec<(&str, &str)> = query.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let query: Vec<(&str, &str)> = query
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
         assert_eq!(
             query,
-            [("uploads", ""), ("prefix", "a/b c%2B"), ("delimiter", ""), ("x", "1=2")]
+            [
+                ("uploads", ""),
+                ("prefix", "a/b c%2B"),
+                ("delimiter", ""),
+                ("x", "1=2")
+            ]
         );
         assert!(read_query("a=%ff").is_err());
     }

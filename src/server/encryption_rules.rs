@@ -37,7 +37,10 @@ pub fn check_new(headers: &ObjectHeaders) -> Result<()> {
     }
     for (name, ec) in required {
         if get(user, name).is_none_or(str::is_empty) {
-            return Err(refused(&format!("The header x-oss-meta-{PREFIX}{name} is missing."), ec));
+            return Err(refused(
+                &format!("The header x-oss-meta-{PREFIX}{name} is missing."),
+                ec,
+            ));
         }
     }
     if get(user, "wrap-alg") == Some("rsa") && get(user, "magic-number-hmac").is_none() {
@@ -67,7 +70,12 @@ impl Plan {
         }
         let number = |name: &str, missing, invalid| {
             get(&headers.user, name)
-                .ok_or_else(|| refused(&format!("The header x-oss-meta-{PREFIX}{name} is missing."), missing))?
+                .ok_or_else(|| {
+                    refused(
+                        &format!("The header x-oss-meta-{PREFIX}{name} is missing."),
+                        missing,
+                    )
+                })?
                 .parse::<u64>()
                 .map_err(|_| refused(&format!("x-oss-meta-{PREFIX}{name} is no number."), invalid))
         };
@@ -76,10 +84,16 @@ impl Plan {
             part_size: number("part-size", "0005-00000408", "0005-00000409")?,
         };
         if plan.part_size == 0 || !plan.part_size.is_multiple_of(16) {
-            return Err(refused("The part size is not a multiple of 16.", "0005-00000409"));
+            return Err(refused(
+                "The part size is not a multiple of 16.",
+                "0005-00000409",
+            ));
         }
         if plan.parts() > 10_000 {
-            return Err(refused("The part size is too small for the data size.", "0005-00000410"));
+            return Err(refused(
+                "The part size is too small for the data size.",
+                "0005-00000410",
+            ));
         }
         Ok(Some(plan))
     }
@@ -91,21 +105,30 @@ impl Plan {
     pub fn check_part(&self, number: u16, size: u64) -> Result<()> {
         let number = u64::from(number);
         if number > self.parts() {
-            return Err(refused("The part number is larger than the count of parts.", "0005-00000411"));
+            return Err(refused(
+                "The part number is larger than the count of parts.",
+                "0005-00000411",
+            ));
         }
         let wanted = match self.parts() - number {
             0 => self.data_size - self.part_size * (number - 1),
             _ => self.part_size,
         };
         if size != wanted {
-            return Err(refused("The part has not the size announced at initiation.", "0005-00000419"));
+            return Err(refused(
+                "The part has not the size announced at initiation.",
+                "0005-00000419",
+            ));
         }
         Ok(())
     }
 
     pub fn check_complete(&self, parts: usize) -> Result<()> {
         if parts as u64 != self.parts() {
-            return Err(refused("The count of parts is not the one announced.", "0005-00000420"));
+            return Err(refused(
+                "The count of parts is not the one announced.",
+                "0005-00000420",
+            ));
         }
         Ok(())
     }
@@ -118,7 +141,10 @@ pub fn check_repeated(part: &ObjectHeaders, initiated: &ObjectHeaders) -> Result
         .iter()
         .any(|(name, value)| name.starts_with(PREFIX) && initiated.user.get(name) != Some(value));
     if differs {
-        return Err(refused("The headers are not those of the initiation.", "0005-00000413"));
+        return Err(refused(
+            "The headers are not those of the initiation.",
+            "0005-00000413",
+        ));
     }
     Ok(())
 }
@@ -161,7 +187,12 @@ mod tests {
         }
     }
 
-    const WHOLE: [(&str, &str); 4] = [("key", "k"), ("start", "s"), ("cek-alg", "c"), ("wrap-alg", "w")];
+    const WHOLE: [(&str, &str); 4] = [
+        ("key", "k"),
+        ("start", "s"),
+        ("cek-alg", "c"),
+        ("wrap-alg", "w"),
+    ];
 
     #[test]
     fn an_envelope_is_whole_or_absent() {
@@ -171,7 +202,10 @@ mod tests {
         for missing in 0..WHOLE.len() {
             let mut some = WHOLE.to_vec();
             some.remove(missing);
-            assert_eq!(check_new(&headers(&some)).unwrap_err().code, "InvalidEncryptionRequest");
+            assert_eq!(
+                check_new(&headers(&some)).unwrap_err().code,
+                "InvalidEncryptionRequest"
+            );
         }
         let mut rsa = WHOLE.to_vec();
         rsa[3].1 = "rsa";
@@ -189,7 +223,13 @@ mod tests {
         };
         assert_eq!(Plan::of(&headers(&[])).unwrap(), None);
         assert_eq!(Plan::of(&headers(&WHOLE)).unwrap_err().ec, "0005-00000406");
-        for (data, part) in [("x", "16"), ("1", "x"), ("1", "0"), ("1", "17"), ("160017", "16")] {
+        for (data, part) in [
+            ("x", "16"),
+            ("1", "x"),
+            ("1", "0"),
+            ("1", "17"),
+            ("160017", "16"),
+        ] {
             assert!(plan(data, part).is_err(), "{data} {part}");
         }
         let plan = plan("250", "112").unwrap().unwrap();
@@ -201,7 +241,11 @@ mod tests {
             (3, 112, false),
             (4, 1, false),
         ] {
-            assert_eq!(plan.check_part(number, size).is_ok(), taken, "{number} {size}");
+            assert_eq!(
+                plan.check_part(number, size).is_ok(),
+                taken,
+                "{number} {size}"
+            );
         }
         assert!(plan.check_complete(3).is_ok());
         assert!(plan.check_complete(2).is_err());

@@ -188,7 +188,12 @@ impl Shared {
 
     pub async fn bucket(&self, name: &str) -> Result<LocalStore> {
         let folder = self.folder(name).map_err(|_| {
-            Refusal::new(400, "InvalidBucketName", "The specified bucket is not valid.").with("BucketName", name)
+            Refusal::new(
+                400,
+                "InvalidBucketName",
+                "The specified bucket is not valid.",
+            )
+            .with("BucketName", name)
         })?;
         // One look at the marker: the folder may have been removed by other means.
         if !folder.is_dir() {
@@ -215,7 +220,12 @@ impl Shared {
         {
             return Ok(store.clone());
         }
-        let store = LocalStore::open(&folder, local::Settings { sync: self.config.sync })?;
+        let store = LocalStore::open(
+            &folder,
+            local::Settings {
+                sync: self.config.sync,
+            },
+        )?;
         buckets.insert(name.to_string(), store.clone());
         Ok(store)
     }
@@ -224,7 +234,9 @@ impl Shared {
     /// For names no bucket can have: only others are joined to a path.
     fn folder(&self, name: &str) -> std::result::Result<PathBuf, Error> {
         let valid = (3..=63).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             && !name.starts_with('-')
             && !name.ends_with('-');
         if valid {
@@ -239,7 +251,10 @@ impl Shared {
         let mut names: Vec<String> = entries
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| self.folder(name).is_ok_and(|folder| is_bucket(&folder).unwrap_or(false)))
+            .filter(|name| {
+                self.folder(name)
+                    .is_ok_and(|folder| is_bucket(&folder).unwrap_or(false))
+            })
             .collect();
         names.sort();
         Ok(names)
@@ -247,7 +262,11 @@ impl Shared {
 
     fn delete_bucket(&self, name: &str, store: &LocalStore) -> Result<Reply> {
         if !store.is_empty()? {
-            return Err(Refusal::new(409, "BucketNotEmpty", "The bucket you tried to delete is not empty."));
+            return Err(Refusal::new(
+                409,
+                "BucketNotEmpty",
+                "The bucket you tried to delete is not empty.",
+            ));
         }
         self.lock().remove(name);
         remove_bucket(store.folder()).map_err(Error::other)?;
@@ -324,7 +343,10 @@ struct Cut;
 type Answer = std::result::Result<Response<UnsyncBoxBody<Bytes, Cut>>, Cut>;
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
-    let id = format!("{:024X}", shared.next_request.fetch_add(1, Ordering::Relaxed));
+    let id = format!(
+        "{:024X}",
+        shared.next_request.fetch_add(1, Ordering::Relaxed)
+    );
     if shared.config.instrument && request.uri().path().starts_with("/-/") {
         return Ok(respond(&shared, control(&shared, request).await, &id, None));
     }
@@ -387,7 +409,11 @@ async fn dispatch(shared: &Shared, call: &mut Call) -> Result<Reply> {
         Operation::ListBuckets => return listing::buckets(shared, call).await,
         Operation::PutBucket => {
             if shared.folder(&name).is_err() {
-                return Err(Refusal::new(400, "InvalidBucketName", "The specified bucket is not valid."));
+                return Err(Refusal::new(
+                    400,
+                    "InvalidBucketName",
+                    "The specified bucket is not valid.",
+                ));
             }
             shared.create_bucket(&name)?;
             return Ok(Reply::empty(200));
@@ -398,7 +424,9 @@ async fn dispatch(shared: &Shared, call: &mut Call) -> Result<Reply> {
     let store = shared.bucket(&name).await?;
     let store = &store;
     match call.operation {
-        Operation::ListBuckets | Operation::PutBucket | Operation::Unknown => unreachable!("answered above"),
+        Operation::ListBuckets | Operation::PutBucket | Operation::Unknown => {
+            unreachable!("answered above")
+        }
         Operation::DeleteBucket => shared.delete_bucket(&name, store),
         Operation::GetBucketInfo => Ok(listing::bucket_info(shared, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
@@ -465,7 +493,12 @@ impl Drop for Flight {
     }
 }
 
-fn respond(shared: &Shared, reply: Reply, id: &str, flight: Option<Flight>) -> Response<UnsyncBoxBody<Bytes, Cut>> {
+fn respond(
+    shared: &Shared,
+    reply: Reply,
+    id: &str,
+    flight: Option<Flight>,
+) -> Response<UnsyncBoxBody<Bytes, Cut>> {
     let now = SystemTime::now();
     let mut length = None;
     let body = match reply.body {
@@ -474,7 +507,9 @@ fn respond(shared: &Shared, reply: Reply, id: &str, flight: Option<Flight>) -> R
             if reply.status != 204 && reply.status != 304 {
                 length = Some(bytes.len() as u64);
             }
-            Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+            Full::new(bytes)
+                .map_err(|never| match never {})
+                .boxed_unsync()
         }
         Body::Head(len) => {
             length = Some(len);
@@ -500,10 +535,15 @@ fn respond(shared: &Shared, reply: Reply, id: &str, flight: Option<Flight>) -> R
         }
     };
     let mut response = Response::new(body);
-    *response.status_mut() =
-        hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = hyper::StatusCode::from_u16(reply.status)
+        .unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.extend(reply.headers.into_iter().map(|(name, value)| (Some(name), value)));
+    headers.extend(
+        reply
+            .headers
+            .into_iter()
+            .map(|(name, value)| (Some(name), value)),
+    );
     let mut own = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
@@ -578,7 +618,10 @@ fn stall_after(chunks: Chunks, after: u64, pause: Duration) -> Chunks {
                 return stream::iter(vec![(false, Ok(chunk))]);
             }
             let at = std::mem::replace(&mut before, u64::MAX) as usize;
-            stream::iter(vec![(false, Ok(chunk.slice(..at))), (true, Ok(chunk.slice(at..)))])
+            stream::iter(vec![
+                (false, Ok(chunk.slice(..at))),
+                (true, Ok(chunk.slice(at..))),
+            ])
         })
         .then(move |(pauses, chunk)| async move {
             if pauses {
@@ -652,6 +695,8 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Reply {
 async fn limited<E>(
     body: impl Future<Output = std::result::Result<http_body_util::Collected<Bytes>, E>>,
 ) -> Option<Bytes> {
-    let body = tokio::time::timeout(Duration::from_secs(10), body).await.ok()?;
+    let body = tokio::time::timeout(Duration::from_secs(10), body)
+        .await
+        .ok()?;
     Some(body.ok()?.to_bytes())
 }

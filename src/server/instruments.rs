@@ -133,7 +133,8 @@ impl Fault {
 impl Instruments {
     /// Every request waits this long before it is looked at.
     pub fn set_latency(&self, latency: Duration) {
-        self.latency_us.store(latency.as_micros() as u64, Ordering::Relaxed);
+        self.latency_us
+            .store(latency.as_micros() as u64, Ordering::Relaxed);
     }
 
     pub fn latency(&self) -> Duration {
@@ -196,7 +197,9 @@ impl Instruments {
     pub(super) fn take_fault(&self, operation: Operation, key: &str) -> Option<Action> {
         let mut state = self.state();
         let matching = state.faults.iter_mut().filter(|fault| {
-            fault.times > 0 && fault.operation.is_none_or(|only| only == operation) && key.contains(&fault.key)
+            fault.times > 0
+                && fault.operation.is_none_or(|only| only == operation)
+                && key.contains(&fault.key)
         });
         for fault in matching {
             if fault.skip > 0 {
@@ -213,7 +216,9 @@ impl Instruments {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Whoever panicked left numbers, and any numbers will do.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -249,8 +254,12 @@ mod tests {
             r#"{"operation": "PutObject", "action": {"status": {"status": 503, "code": "ServiceUnavailable"}}}"#,
         )
         .unwrap();
-        assert_eq!((fault.operation, fault.times), (Some(Operation::PutObject), 1));
-        let fault: Fault = serde_json::from_str(r#"{"action": "lose-answer", "times": 3}"#).unwrap();
+        assert_eq!(
+            (fault.operation, fault.times),
+            (Some(Operation::PutObject), 1)
+        );
+        let fault: Fault =
+            serde_json::from_str(r#"{"action": "lose-answer", "times": 3}"#).unwrap();
         assert_eq!((fault.action, fault.times), (Action::LoseAnswer, 3));
     }
 }

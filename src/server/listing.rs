@@ -69,9 +69,12 @@ pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
     let delimiter = call.parameter("delimiter").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
     // A marker is the last name of the page before; where that was a folded prefix, all behind it is told.
-    let fold = marker
-        .strip_prefix(prefix)
-        .is_some_and(|rest| !delimiter.is_empty() && rest.find(delimiter).is_some_and(|at| at + delimiter.len() == rest.len()));
+    let fold = marker.strip_prefix(prefix).is_some_and(|rest| {
+        !delimiter.is_empty()
+            && rest
+                .find(delimiter)
+                .is_some_and(|at| at + delimiter.len() == rest.len())
+    });
     let from = match marker {
         "" => From::Start,
         marker if fold => From::Behind(marker.to_string()),
@@ -121,7 +124,14 @@ fn write_page(xml: &mut Xml, page: &Page, url: bool, owner: bool) {
 fn write_facts(xml: &mut Xml, facts: &Facts) {
     xml.text("LastModified", &date::extended(facts.last_modified()));
     xml.text("ETag", facts.tag.etag().as_str());
-    xml.text("Type", if facts.multipart { "Multipart" } else { "Normal" });
+    xml.text(
+        "Type",
+        if facts.multipart {
+            "Multipart"
+        } else {
+            "Normal"
+        },
+    );
     xml.number("Size", facts.size);
     xml.text("StorageClass", "Standard");
 }
@@ -184,6 +194,9 @@ pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
 
 pub fn location(shared: &Shared) -> Reply {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    xml.push_str(&format!("<LocationConstraint>oss-{}</LocationConstraint>", shared.region()));
+    xml.push_str(&format!(
+        "<LocationConstraint>oss-{}</LocationConstraint>",
+        shared.region()
+    ));
     Reply::xml(xml)
 }

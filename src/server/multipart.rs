@@ -22,7 +22,9 @@ fn upload_id(call: &Call) -> UploadId {
 fn part_number(call: &Call) -> Result<u16> {
     let number = call.number("partNumber", 0, 1, 10_000)?;
     match number {
-        0 => Err(Refusal::argument("Part number must be an integer between 1 and 10000, inclusive.")),
+        0 => Err(Refusal::argument(
+            "Part number must be an integer between 1 and 10000, inclusive.",
+        )),
         number => Ok(number as u16),
     }
 }
@@ -56,12 +58,18 @@ pub async fn upload_part(shared: &Shared, store: &LocalStore, call: &mut Call) -
     if let Some(plan) = Plan::of(&initiated)? {
         encryption_rules::check_repeated(&call.object_headers()?, &initiated)?;
         let length = length.ok_or_else(|| {
-            Refusal::new(411, "MissingContentLength", "You must provide the Content-Length HTTP header.")
+            Refusal::new(
+                411,
+                "MissingContentLength",
+                "You must provide the Content-Length HTTP header.",
+            )
         })?;
         plan.check_part(number, length)?;
     }
     let body = call.take_body(shared.received())?;
-    let part = store.part_stream(&key, &upload, number, body, length).await?;
+    let part = store
+        .part_stream(&key, &upload, number, body, length)
+        .await?;
     Ok(written(&PutAnswer {
         etag: part.etag,
         crc64: part.crc64,
@@ -85,10 +93,18 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
             .and_then(|range| range.split_once('-'))
             .and_then(|(from, to)| {
                 let from: u64 = from.parse().ok()?;
-                let to: u64 = if to.is_empty() { size.checked_sub(1)? } else { to.parse().ok()? };
+                let to: u64 = if to.is_empty() {
+                    size.checked_sub(1)?
+                } else {
+                    to.parse().ok()?
+                };
                 (from <= to && to < size).then(|| from..to + 1)
             });
-        let object = match source.store.get(&source.key, range, Some(&source.meta.etag)).await {
+        let object = match source
+            .store
+            .get(&source.key, range, Some(&source.meta.etag))
+            .await
+        {
             // Replaced since the conditions were checked: check them again.
             Err(Error::PreconditionFailed) => continue,
             object => object?,
@@ -148,7 +164,10 @@ pub async fn complete(store: &LocalStore, call: &mut Call) -> Result<Reply> {
     if url {
         xml.text("EncodingType", "url");
     }
-    xml.text("Location", &format!("http://{}/{}", call.host, encoded(key.as_str(), true)));
+    xml.text(
+        "Location",
+        &format!("http://{}/{}", call.host, encoded(key.as_str(), true)),
+    );
     xml.text("Bucket", bucket);
     xml.text("Key", &name);
     xml.text("ETag", answer.etag.as_str());
@@ -204,7 +223,10 @@ pub async fn list_parts(store: &LocalStore, call: &Call) -> Result<Reply> {
     let marker = call.number("part-number-marker", 0, 0, 10_000)?;
     let headers = store.upload_headers(&key, &upload)?;
     let parts = store.list_parts(&key, &upload).await?;
-    let mut left = parts.iter().filter(|part| u64::from(part.number) > marker).peekable();
+    let mut left = parts
+        .iter()
+        .filter(|part| u64::from(part.number) > marker)
+        .peekable();
     let page: Vec<_> = left.by_ref().take(max).collect();
     let truncated = left.peek().is_some();
 
@@ -215,9 +237,15 @@ pub async fn list_parts(store: &LocalStore, call: &Call) -> Result<Reply> {
     xml.text("Bucket", call.bucket.as_deref().unwrap_or_default());
     xml.text("Key", &encoded(key.as_str(), url));
     xml.text("UploadId", &upload.0);
-    xml.text("StorageClass", headers.storage_class.as_deref().unwrap_or("Standard"));
+    xml.text(
+        "StorageClass",
+        headers.storage_class.as_deref().unwrap_or("Standard"),
+    );
     xml.number("PartNumberMarker", marker);
-    xml.number("NextPartNumberMarker", page.last().map_or(0, |part| part.number));
+    xml.number(
+        "NextPartNumberMarker",
+        page.last().map_or(0, |part| part.number),
+    );
     xml.number("MaxParts", max);
     xml.number("IsTruncated", truncated);
     for (element, name) in [
@@ -271,7 +299,11 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
     for upload in &uploads {
         let key = upload.key.as_str();
         // Without an id marker, the key marker's own uploads are over.
-        if key < key_marker || (key == key_marker && (id_marker.is_empty() || upload.upload.0.as_str() <= id_marker)) && !key_marker.is_empty() {
+        if key < key_marker
+            || (key == key_marker
+                && (id_marker.is_empty() || upload.upload.0.as_str() <= id_marker))
+                && !key_marker.is_empty()
+        {
             continue;
         }
         let fold = match delimiter {
@@ -280,7 +312,8 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
                 .find(delimiter)
                 .map(|at| key[..prefix.len() + at + delimiter.len()].to_string()),
         };
-        if fold.is_some() && (folds.last() == fold.as_ref() || fold.as_deref() == Some(key_marker)) {
+        if fold.is_some() && (folds.last() == fold.as_ref() || fold.as_deref() == Some(key_marker))
+        {
             continue;
         }
         if shown.len() + folds.len() == max {
@@ -296,7 +329,9 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
     if truncated {
         let last = shown.last();
         let (key, id) = match (last, folds.last()) {
-            (Some(upload), Some(fold)) if fold.as_str() > upload.key.as_str() => (fold.as_str(), ""),
+            (Some(upload), Some(fold)) if fold.as_str() > upload.key.as_str() => {
+                (fold.as_str(), "")
+            }
             (None, Some(fold)) => (fold.as_str(), ""),
             (Some(upload), _) => (upload.key.as_str(), upload.upload.0.as_str()),
             (None, None) => ("", ""),

@@ -34,7 +34,9 @@ pub async fn put(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result
         return Err(Error::AlreadyExists.into());
     }
     let body = call.take_body(shared.received())?;
-    let answer = store.put_stream(&key, &headers, body, length, overwrite).await?;
+    let answer = store
+        .put_stream(&key, &headers, body, length, overwrite)
+        .await?;
     Ok(written(&answer))
 }
 
@@ -104,14 +106,17 @@ impl Conditions<'_> {
                 || Tag::parse(condition).is_some_and(|tag| tag.is(&meta.etag))
         };
         // A date that cannot be read is no condition, as HTTP has it.
-        let changed_since = |condition: &str| date::parse_http(condition).map(|date| meta.last_modified > date);
+        let changed_since =
+            |condition: &str| date::parse_http(condition).map(|date| meta.last_modified > date);
         if self.if_match.is_some_and(|condition| !names(condition)) {
             return Verdict::Failed;
         }
         if self.if_unmodified_since.and_then(changed_since) == Some(true) {
             return Verdict::Failed;
         }
-        if self.if_none_match.is_some_and(names) || self.if_modified_since.and_then(changed_since) == Some(false) {
+        if self.if_none_match.is_some_and(names)
+            || self.if_modified_since.and_then(changed_since) == Some(false)
+        {
             return Verdict::NotModified;
         }
         Verdict::Go
@@ -129,7 +134,11 @@ enum Extent {
 /// The service answers a range it does not like with the whole object, unless it is told to behave as the
 /// standard says. Of several ranges it takes the first.
 fn extent(header: &str, size: u64, standard: bool) -> Extent {
-    let disliked = if standard { Extent::Unsatisfiable } else { Extent::Whole };
+    let disliked = if standard {
+        Extent::Unsatisfiable
+    } else {
+        Extent::Whole
+    };
     let Some((from, to)) = header
         .trim()
         .strip_prefix("bytes=")
@@ -138,7 +147,12 @@ fn extent(header: &str, size: u64, standard: bool) -> Extent {
     else {
         return Extent::Whole;
     };
-    let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let number = |text: &str| {
+        text.bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| text.parse::<u64>().ok())
+            .flatten()
+    };
     match (from, to) {
         ("", suffix) => match number(suffix) {
             None => Extent::Whole,
@@ -208,7 +222,12 @@ pub fn get(store: &LocalStore, call: &Call) -> Result<Reply> {
         return Ok(not_modified(&object.meta));
     }
     let mut reply = Reply::empty(if partial { 206 } else { 200 });
-    describe(&mut reply, &object.meta, object.multipart, object.md5.filter(|_| !partial));
+    describe(
+        &mut reply,
+        &object.meta,
+        object.multipart,
+        object.md5.filter(|_| !partial),
+    );
     for name in STANDARD_HEADERS.into_iter().chain(["content-type"]) {
         if let Some(value) = call.parameter(&format!("response-{name}")) {
             reply.headers.retain(|(header, _)| header != name);
@@ -217,7 +236,10 @@ pub fn get(store: &LocalStore, call: &Call) -> Result<Reply> {
     }
     if partial {
         let range = &object.range;
-        reply.header("content-range", format!("bytes {}-{}/{total}", range.start, range.end - 1));
+        reply.header(
+            "content-range",
+            format!("bytes {}-{}/{total}", range.start, range.end - 1),
+        );
     }
     reply.body = Body::Stream(object.range.end - object.range.start, object.body());
     Ok(reply)
@@ -255,13 +277,22 @@ fn describe(reply: &mut Reply, meta: &ObjectMeta, multipart: bool, md5: Option<[
     let headers = &meta.headers;
     reply.header(
         "content-type",
-        headers.content_type.as_deref().unwrap_or("application/octet-stream"),
+        headers
+            .content_type
+            .as_deref()
+            .unwrap_or("application/octet-stream"),
     );
     reply.header("accept-ranges", "bytes");
     reply.header("etag", meta.etag.as_str());
     reply.http_date("last-modified", meta.last_modified);
-    reply.header("x-oss-object-type", if multipart { "Multipart" } else { "Normal" });
-    reply.header("x-oss-storage-class", headers.storage_class.as_deref().unwrap_or("Standard"));
+    reply.header(
+        "x-oss-object-type",
+        if multipart { "Multipart" } else { "Normal" },
+    );
+    reply.header(
+        "x-oss-storage-class",
+        headers.storage_class.as_deref().unwrap_or("Standard"),
+    );
     if let Some(crc64) = meta.crc64 {
         reply.header("x-oss-hash-crc64ecma", crc64.to_string());
     }
@@ -308,7 +339,10 @@ pub async fn delete_many(call: &mut Call, store: &LocalStore) -> Result<Reply> {
             "The XML you provided was not well-formed or did not validate against our published schema.",
         ));
     }
-    let keys = names.iter().map(|name| checked_key(name)).collect::<Result<Vec<_>>>()?;
+    let keys = names
+        .iter()
+        .map(|name| checked_key(name))
+        .collect::<Result<Vec<_>>>()?;
     store.delete_many(&keys).await?;
     if quiet {
         return Ok(Reply::empty(200));
@@ -336,9 +370,15 @@ pub struct Source {
 
 /// Finds the source and checks the conditions on it.
 pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
-    let malformed = || Refusal::argument("Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.");
+    let malformed = || {
+        Refusal::argument(
+            "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.",
+        )
+    };
     let text = call.header("x-oss-copy-source").unwrap_or_default();
-    let text = text.split_once("?versionId=").map_or(text, |(text, _)| text);
+    let text = text
+        .split_once("?versionId=")
+        .map_or(text, |(text, _)| text);
     let text = percent_decoded(text).ok_or_else(malformed)?;
     let text = text.strip_prefix('/').unwrap_or(&text);
     let (bucket, key) = text.split_once('/').ok_or_else(malformed)?;
@@ -386,7 +426,13 @@ pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Re
         };
         let copied = if source.here {
             store
-                .copy_if(&source.key, Some(&source.meta.etag), &key, headers, call.overwrite())
+                .copy_if(
+                    &source.key,
+                    Some(&source.meta.etag),
+                    &key,
+                    headers,
+                    call.overwrite(),
+                )
                 .await
         } else {
             copy_across(&source, store, &key, headers, call.overwrite()).await
@@ -415,13 +461,22 @@ async fn copy_across(
     headers: CopyHeaders,
     overwrite: Overwrite,
 ) -> std::result::Result<(PutAnswer, SystemTime), Error> {
-    let object = source.store.get(&source.key, None, Some(&source.meta.etag)).await?;
+    let object = source
+        .store
+        .get(&source.key, None, Some(&source.meta.etag))
+        .await?;
     let headers = match headers {
         CopyHeaders::Keep => object.meta.headers,
         CopyHeaders::Replace(headers) => headers,
     };
     let answer = store
-        .put_stream(key, &headers, object.body, Some(object.meta.size), overwrite)
+        .put_stream(
+            key,
+            &headers,
+            object.body,
+            Some(object.meta.size),
+            overwrite,
+        )
         .await?;
     let modified = answer.date;
     Ok((answer, modified))
@@ -454,7 +509,11 @@ mod tests {
             assert_eq!(extent(header, 1000, true), standard, "{header}, standard");
         }
         for header in ["bytes=0-", "bytes=0-0", "bytes=-1"] {
-            assert_eq!(extent(header, 0, true), Unsatisfiable, "{header} of nothing");
+            assert_eq!(
+                extent(header, 0, true),
+                Unsatisfiable,
+                "{header} of nothing"
+            );
             assert_eq!(extent(header, 0, false), Whole, "{header} of nothing");
         }
     }

@@ -45,7 +45,11 @@ impl Refusal {
     }
 
     pub fn not_implemented(what: &str) -> Refusal {
-        Refusal::new(400, "NotImplemented", format!("{what} is not implemented here."))
+        Refusal::new(
+            400,
+            "NotImplemented",
+            format!("{what} is not implemented here."),
+        )
     }
 
     pub fn no_such_bucket(bucket: &str) -> Refusal {
@@ -86,7 +90,9 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
         let new = Refusal::new;
         match &error {
-            Error::NotFound => new(404, "NoSuchKey", "The specified key does not exist.").ec("0026-00000001"),
+            Error::NotFound => {
+                new(404, "NoSuchKey", "The specified key does not exist.").ec("0026-00000001")
+            }
             Error::NoSuchBucket(bucket) => Refusal::no_such_bucket(bucket),
             Error::NoSuchUpload => new(
                 404,
@@ -103,8 +109,16 @@ impl From<Error> for Refusal {
                 "FileAlreadyExists",
                 "The object you specified already exists and can not be overwritten.",
             ),
-            Error::InvalidRange => new(416, "InvalidRange", "The requested range cannot be satisfied"),
-            Error::InvalidName(_) => new(400, "InvalidObjectName", "The specified object is not valid."),
+            Error::InvalidRange => new(
+                416,
+                "InvalidRange",
+                "The requested range cannot be satisfied",
+            ),
+            Error::InvalidName(_) => new(
+                400,
+                "InvalidObjectName",
+                "The specified object is not valid.",
+            ),
             Error::Other(cause) => {
                 if let Some(refusal) = cause.downcast_ref::<uploads::Refusal>() {
                     return part_refusal(*refusal);
@@ -151,5 +165,9 @@ fn internal(error: &Error) -> Refusal {
         source = cause.source();
     }
     log::error!("{text}");
-    Refusal::new(500, "InternalError", "We encountered an internal error. Please try again.")
+    Refusal::new(
+        500,
+        "InternalError",
+        "We encountered an internal error. Please try again.",
+    )
 }

@@ -105,7 +105,13 @@ impl Element {
 
 /// The root element.
 pub fn parse(document: &[u8]) -> Result<Element> {
-    read(document).ok_or_else(|| Refusal::new(400, "MalformedXML", "The XML you provided was not well-formed."))
+    read(document).ok_or_else(|| {
+        Refusal::new(
+            400,
+            "MalformedXML",
+            "The XML you provided was not well-formed.",
+        )
+    })
 }
 
 fn read(document: &[u8]) -> Option<Element> {
@@ -169,7 +175,16 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["", "a", " a b ", "<&>\"'", "ü\u{1f600}", "]]>", "a\r\nb", "&amp;"] {
+        for text in [
+            "",
+            "a",
+            " a b ",
+            "<&>\"'",
+            "ü\u{1f600}",
+            "]]>",
+            "a\r\nb",
+            "&amp;",
+        ] {
             let mut xml = Xml::document("Delete");
             xml.begin("Object");
             xml.text("Key", text);

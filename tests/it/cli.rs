@@ -678,8 +678,6 @@ fn signals_and_an_unmount_from_outside_end_the_daemon() {
         eventually("mounted", || {
             place.is_mounted() && fs::read_dir(place.path("mnt")).is_ok()
         });
-        // The mount serves a moment before the daemon listens for signals.
-        std::thread::sleep(Duration::from_millis(200));
         end(child.id());
         let mut status = None;
         eventually(name, || {
@@ -726,4 +724,166 @@ fn without_fuse_or_its_helper_the_message_names_what_to_install() {
         .unwrap();
     run.fails(13, &["fusermount3", "fuse3"]);
     assert!(!place.is_mounted());
+}
+
+/// `ossvault serve` on a free port, with one bucket. Ends with this.
+struct Service {
+    child: std::process::Child,
+    endpoint: String,
+}
+
+impl Service {
+    fn start(place: &Place) -> Service {
+        use std::io::BufRead;
+        let mut child = place
+            .command(&[
+                "serve",
+                "--dir",
+                "buckets",
+                "--listen",
+                "127.0.0.1:0",
+                "--create",
+                "bucket",
+            ])
+            .env("OSS_ACCESS_KEY_ID", "id")
+            .env("OSS_ACCESS_KEY_SECRET", "secret")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let endpoint = line.trim().rsplit(' ').next().unwrap().to_owned();
+        assert!(endpoint.starts_with("http://127.0.0.1:"), "{line}");
+        Service { child, endpoint }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_the_service_refuses_is_told_in_one_line() {
+    let place = Place::new();
+    place.keygen("key");
+    let service = Service::start(&place);
+    let mount = |source: &str, endpoint: &str, id: &str, secret: &str| {
+        place
+            .command(&[
+                "mount",
+                source,
+                "mnt",
+                "--private-key",
+                "key",
+                "--endpoint",
+                endpoint,
+            ])
+            .args(["--timeout", "2"])
+            .env("OSS_ACCESS_KEY_ID", id)
+            .env("OSS_ACCESS_KEY_SECRET", secret)
+            .output()
+            .map(Run::from)
+            .unwrap()
+    };
+    let endpoint = service.endpoint.as_str();
+    mount("oss://no-such-bucket", endpoint, "id", "secret")
+        .fails(30, &["no-such-bucket", endpoint]);
+    mount("oss://bucket", endpoint, "id", "wrong")
+        .fails(32, &["SignatureDoesNotMatch", "OSS_ACCESS_KEY_SECRET"]);
+    mount("oss://bucket", endpoint, "nobody", "secret").fails(32, &["InvalidAccessKeyId"]);
+    assert!(!place.is_mounted());
+
+    if can_mount() {
+        mount("oss://bucket", endpoint, "id", "secret").succeeds();
+        place.run(&["umount", "mnt"]).succeeds();
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_no_oss_service_is_named() {
+    let place = Place::new();
+    place.keygen("key");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    // Ends with the process.
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nhello\n",
+            );
+        }
+    });
+    let run = place
+        .command(&[
+            "mount",
+            "oss://bucket",
+            "mnt",
+            "--private-key",
+            "key",
+            "--timeout",
+            "2",
+        ])
+        .args(["--endpoint", &endpoint])
+        .env("OSS_ACCESS_KEY_ID", "id")
+        .env("OSS_ACCESS_KEY_SECRET", "secret")
+        .output()
+        .map(Run::from)
+        .unwrap();
+    run.fails(31, &[&endpoint]);
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3() {
+    if !can_mount() {
+        return;
+    }
+    let lacking = ["fusermount3", "unshare", "setpriv"]
+        .into_iter()
+        .find(|program| find(program).is_none());
+    if !nix::unistd::geteuid().is_root() || lacking.is_some() {
+        // As an ordinary user every other test here takes this way.
+        eprintln!("skipped: needs root, fusermount3, unshare(1) and setpriv(1)");
+        return;
+    }
+    let place = Place::new();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_ossvault"), place.path("ossvault")).unwrap();
+    place.keygen("key");
+    fs::create_dir(place.path("home")).unwrap();
+    for name in ["mnt", "key", "key.pub", "home"] {
+        std::os::unix::fs::chown(place.path(name), Some(65534), Some(65534)).unwrap();
+    }
+    // In a mount namespace of its own, with a device that everybody may open, as udev makes it.
+    let script = r#"
+        set -eu
+        if ! su_can_open=$(setpriv --reuid=65534 --regid=65534 --clear-groups sh -c ': <>/dev/fuse' 2>&1); then
+            mknod device c 10 229
+            chmod 666 device
+            mount --bind device /dev/fuse
+        fi
+        as_user() {
+            setpriv --reuid=65534 --regid=65534 --clear-groups env -i PATH="$PATH" HOME="$PWD/home" "$@"
+        }
+        as_user ./ossvault mount "file://$PWD/home/store" mnt --private-key key
+        as_user ls mnt
+        if ls mnt 2>/dev/null; then echo "root got in"; exit 1; fi
+        as_user ./ossvault umount mnt
+        if grep -q " $PWD/mnt " /proc/self/mountinfo; then echo "still mounted"; exit 1; fi
+    "#;
+    let run = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .output()
+        .map(Run::from)
+        .unwrap();
+    run.succeeds();
 }

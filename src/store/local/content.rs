@@ -201,7 +201,13 @@ impl Contents {
     }
 
     /// Gives `destination` content of its own that shares the bytes of `source`. Blocks.
-    pub fn share(&self, source: &str, content: &Content, parts: &[PartFile], destination: &str) -> Result<Content> {
+    pub fn share(
+        &self,
+        source: &str,
+        content: &Content,
+        parts: &[PartFile],
+        destination: &str,
+    ) -> Result<Content> {
         let Some(from) = self.path(source, content) else {
             return Ok(Content::Empty);
         };
@@ -257,7 +263,11 @@ impl Contents {
             lease: None,
         };
         let Some(path) = self.path(key, content) else {
-            return if size == 0 { Ok(reading) } else { Err(cut(key)) };
+            return if size == 0 {
+                Ok(reading)
+            } else {
+                Err(cut(key))
+            };
         };
         if let Content::File(_) = content {
             let file = open(&path)?;
@@ -497,7 +507,7 @@ enum Source {
 
 impl Reading {
     /// The next bytes, at most [`CHUNK`]; none at the end. Blocks.
-    pub fn next(&mut self) -> Result<Option<Bytes>> {
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         let Some(piece) = self.pieces.front_mut() else {
             return Ok(None);
         };
@@ -534,20 +544,22 @@ impl Reading {
         if self.len <= SMALL {
             return stream::unfold(Some(self), |reading| async {
                 let mut reading = reading?;
-                match reading.next() {
+                match reading.next_chunk() {
                     Ok(chunk) => chunk.map(|chunk| (Ok(chunk), Some(reading))),
                     Err(error) => Some((Err(error), None)),
                 }
             })
             .boxed();
         }
-        let ahead = tokio::task::spawn_blocking(move || self.next().map(|chunk| (chunk, self)));
+        let ahead =
+            tokio::task::spawn_blocking(move || self.next_chunk().map(|chunk| (chunk, self)));
         stream::unfold(Some(ahead), |ahead| async {
             match finished(ahead?).await {
                 Ok((None, _)) => None,
                 Ok((Some(chunk), mut reading)) => {
-                    let ahead =
-                        tokio::task::spawn_blocking(move || reading.next().map(|chunk| (chunk, reading)));
+                    let ahead = tokio::task::spawn_blocking(move || {
+                        reading.next_chunk().map(|chunk| (chunk, reading))
+                    });
                     Some((Ok(chunk), Some(ahead)))
                 }
                 Err(error) => Some((Err(error), None)),
@@ -593,7 +605,9 @@ impl Buffer {
 
     fn filled_mut(&mut self) -> &mut [u8] {
         let len = self.len;
-        self.bytes.as_mut().map_or(&mut [], |bytes| &mut bytes[..len])
+        self.bytes
+            .as_mut()
+            .map_or(&mut [], |bytes| &mut bytes[..len])
     }
 }
 

@@ -37,7 +37,9 @@ pub fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
         });
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::NoSpace(cause),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::AccessDenied(cause),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Error::AccessDenied(cause)
+            }
             io::ErrorKind::FileTooLarge => Error::TooLarge(cause),
             _ => Error::Other(cause),
         }

@@ -77,7 +77,11 @@ impl Index {
 
     pub fn apply(&mut self, change: Change, line: Line) {
         let before = match change {
-            Change::Put { key, facts, content } => {
+            Change::Put {
+                key,
+                facts,
+                content,
+            } => {
                 // The name of the content is read again with the line: a bucket of many objects
                 // should not hold every name twice.
                 let _: Content = content;
@@ -100,8 +104,12 @@ impl Index {
         };
         let prefix = query.prefix.as_bytes();
         let mut start = match &query.from {
-            From::After(key) if key.as_bytes() >= prefix => Bound::Excluded(key.clone().into_bytes()),
-            From::Behind(lead) if !lead.is_empty() && behind(lead.as_bytes()).as_slice() > prefix => {
+            From::After(key) if key.as_bytes() >= prefix => {
+                Bound::Excluded(key.clone().into_bytes())
+            }
+            From::Behind(lead)
+                if !lead.is_empty() && behind(lead.as_bytes()).as_slice() > prefix =>
+            {
                 Bound::Included(behind(lead.as_bytes()))
             }
             _ => Bound::Included(prefix.to_vec()),
@@ -127,7 +135,8 @@ impl Index {
                         continue 'folds;
                     }
                     None => {
-                        page.objects.push((name.clone().into_owned(), entry.facts.clone()));
+                        page.objects
+                            .push((name.clone().into_owned(), entry.facts.clone()));
                         last = From::After(name.into_owned());
                     }
                 }
@@ -209,18 +218,35 @@ mod tests {
 
     #[test]
     fn pages_of_any_size_give_the_same_listing() {
-        let index = index(&["a", "b/", "b/1", "b/2", "b0", "c/x/1", "c/x/2", "c/y", "d", "ü/z"]);
+        let index = index(&[
+            "a", "b/", "b/1", "b/2", "b0", "c/x/1", "c/x/2", "c/y", "d", "ü/z",
+        ]);
         type Case<'a> = (&'a str, &'a str, From, &'a [&'a str]);
         let cases: &[Case] = &[
             ("", "/", From::Start, &["a", "b/", "b0", "c/", "d", "ü/"]),
             ("b/", "/", From::Start, &["b/", "b/1", "b/2"]),
             ("c/", "/", From::Start, &["c/x/", "c/y"]),
             ("c/", "", From::Start, &["c/x/1", "c/x/2", "c/y"]),
-            ("", "/", From::After("b/1".into()), &["b/", "b0", "c/", "d", "ü/"]),
+            (
+                "",
+                "/",
+                From::After("b/1".into()),
+                &["b/", "b0", "c/", "d", "ü/"],
+            ),
             ("", "/", From::Behind("b/".into()), &["b0", "c/", "d", "ü/"]),
-            ("c/", "", From::After("a".into()), &["c/x/1", "c/x/2", "c/y"]),
+            (
+                "c/",
+                "",
+                From::After("a".into()),
+                &["c/x/1", "c/x/2", "c/y"],
+            ),
             ("c/", "", From::After("x".into()), &[]),
-            ("", "x/", From::Start, &["a", "b/", "b/1", "b/2", "b0", "c/x/", "c/y", "d", "ü/z"]),
+            (
+                "",
+                "x/",
+                From::Start,
+                &["a", "b/", "b/1", "b/2", "b0", "c/x/", "c/y", "d", "ü/z"],
+            ),
             ("zz", "/", From::Start, &[]),
         ];
         for (prefix, delimiter, from, wanted) in cases {
@@ -238,8 +264,14 @@ mod tests {
     fn live_bytes_follow_replacement_and_deletion() {
         let mut index = index(&["a", "a", "b"]);
         assert_eq!(index.live_bytes(), 20);
-        index.apply(Change::Delete { key: "a".into() }, Line { offset: 0, len: 5 });
-        index.apply(Change::Delete { key: "x".into() }, Line { offset: 0, len: 5 });
+        index.apply(
+            Change::Delete { key: "a".into() },
+            Line { offset: 0, len: 5 },
+        );
+        index.apply(
+            Change::Delete { key: "x".into() },
+            Line { offset: 0, len: 5 },
+        );
         assert_eq!(index.live_bytes(), 10);
     }
 }

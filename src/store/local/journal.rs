@@ -76,8 +76,8 @@ impl State {
         self.log
             .read_exact_at(&mut line, entry.line.offset)
             .map_err(failed("reading the log", Path::new(LOG)))?;
-        let (content, details) =
-            record::details(&line).ok_or_else(|| Error::Corrupt(message("a damaged line in the bucket's log")))?;
+        let (content, details) = record::details(&line)
+            .ok_or_else(|| Error::Corrupt(message("a damaged line in the bucket's log")))?;
         Ok(Some(Found {
             facts: entry.facts.clone(),
             content,
@@ -93,7 +93,10 @@ impl State {
     /// Reads what others appended.
     fn catch_up(&mut self, folder: &Path) -> Result<()> {
         let path = folder.join(LOG);
-        let log = self.log.metadata().map_err(failed("reading the log", &path))?;
+        let log = self
+            .log
+            .metadata()
+            .map_err(failed("reading the log", &path))?;
         if log.nlink() == 0 || log.len() < self.end {
             *self = State::open(&path)?;
         }
@@ -204,7 +207,10 @@ impl Journal {
     /// The state with every change that had been made when this was called.
     pub fn fresh(&self) -> Result<RwLockReadGuard<'_, State>> {
         let state = self.state.read().unwrap_or_else(into_inner);
-        if state.is_current().map_err(failed("reading the log", &self.folder))? {
+        if state
+            .is_current()
+            .map_err(failed("reading the log", &self.folder))?
+        {
             return Ok(state);
         }
         drop(state);
@@ -280,7 +286,9 @@ impl Committed {
     /// Waits for the disk. For the time after the lock is given back: others need not wait for it too.
     pub fn sync(self) -> Result<()> {
         match self.log {
-            Some(log) => log.sync_data().map_err(failed("syncing the log", Path::new(LOG))),
+            Some(log) => log
+                .sync_data()
+                .map_err(failed("syncing the log", Path::new(LOG))),
             None => Ok(()),
         }
     }
@@ -355,7 +363,9 @@ fn check_empty(folder: &Path) -> Result<()> {
     const OWN: [&str; 6] = [LOCK, LOG, "data", "uploads", "tmp", "lost+found"];
     let entries = fs::read_dir(folder).map_err(failed("reading the folder", folder))?;
     for entry in entries {
-        let name = entry.map_err(failed("reading the folder", folder))?.file_name();
+        let name = entry
+            .map_err(failed("reading the folder", folder))?
+            .file_name();
         if !OWN.iter().any(|own| name == *own) {
             return Err(Error::Misconfigured(message(format!(
                 "{} is neither empty nor a bucket folder: it holds {}",
@@ -373,7 +383,10 @@ fn make_bucket(folder: &Path, sync: bool) -> Result<()> {
         for name in ["data", "uploads", "tmp"] {
             fs::create_dir_all(folder.join(name))?;
         }
-        OpenOptions::new().create(true).append(true).open(folder.join(LOG))?;
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(folder.join(LOG))?;
         let temporary = folder.join("tmp").join(MARKER);
         fs::write(&temporary, MARKER_TEXT)?;
         if sync {

@@ -104,7 +104,11 @@ impl fmt::Display for Content {
 
 /// Whether a name can stand for an entry of a folder and for nothing else.
 pub fn safe_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains(['/', '\0', ' ', '\n'])
+    !name.is_empty()
+        && name.len() <= 255
+        && name != "."
+        && name != ".."
+        && !name.contains(['/', '\0', ' ', '\n'])
 }
 
 /// The facts of an object that listings and conditions need.
@@ -364,11 +368,26 @@ mod tests {
     #[test]
     fn a_tag_is_read_with_and_without_quotes() {
         let tag = facts().tag;
-        for text in [format!("\"{tag}\""), tag.to_string(), tag.to_string().to_lowercase()] {
+        for text in [
+            format!("\"{tag}\""),
+            tag.to_string(),
+            tag.to_string().to_lowercase(),
+        ] {
             assert_eq!(Tag::parse(&text), Some(tag), "{text}");
         }
-        for text in ["", "\"", "*", "abc", "+0000000000000000000000000000000", "\"-1\""] {
-            assert_eq!(Tag::parse(text).filter(|_| !text.starts_with('+')), None, "{text}");
+        for text in [
+            "",
+            "\"",
+            "*",
+            "abc",
+            "+0000000000000000000000000000000",
+            "\"-1\"",
+        ] {
+            assert_eq!(
+                Tag::parse(text).filter(|_| !text.starts_with('+')),
+                None,
+                "{text}"
+            );
         }
     }
 }

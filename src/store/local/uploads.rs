@@ -98,7 +98,13 @@ fn path(folder: &Path, upload: &UploadId) -> Result<PathBuf> {
     Ok(folder.join("uploads").join(&upload.0))
 }
 
-pub fn create(folder: &Path, temporary: &str, upload: &UploadId, what: &Upload, sync: bool) -> Result<()> {
+pub fn create(
+    folder: &Path,
+    temporary: &str,
+    upload: &UploadId,
+    what: &Upload,
+    sync: bool,
+) -> Result<()> {
     let path = path(folder, upload)?;
     let temporary = folder.join("tmp").join(temporary);
     let text = serde_json::to_vec(what).map_err(Error::other)?;
@@ -140,7 +146,9 @@ fn parse(text: &[u8]) -> Option<Upload> {
 pub fn remove(folder: &Path, upload: &UploadId) -> Result<()> {
     let path = path(folder, upload)?;
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing the upload", &path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("removing the upload", &path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -158,11 +166,17 @@ pub fn parts(folder: &Path) -> Result<BTreeMap<u16, Part>> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let Some(part) = entry.file_name().to_str().and_then(|name| parse_part(name, modified)) else {
+            let Some(part) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| parse_part(name, modified))
+            else {
                 log::warn!("{}: not a part", entry.path().display());
                 continue;
             };
-            let later = parts.get(&part.number).is_none_or(|other| other.modified <= part.modified);
+            let later = parts
+                .get(&part.number)
+                .is_none_or(|other| other.modified <= part.modified);
             if later {
                 parts.insert(part.number, part);
             }
@@ -189,7 +203,8 @@ pub fn list(folder: &Path, prefix: &str) -> Result<Vec<PendingUpload>> {
             // Completed or aborted meanwhile.
             continue;
         };
-        let (Some(what), Some(id)) = (parse(&text), entry.file_name().to_str().map(str::to_string)) else {
+        let (Some(what), Some(id)) = (parse(&text), entry.file_name().to_str().map(str::to_string))
+        else {
             log::warn!("{}: not an upload", entry.path().display());
             continue;
         };
@@ -217,15 +232,31 @@ mod tests {
         };
         let name = part_name(10_000, 5, 0xdead_beef, &tag);
         let part = parse_part(&name, UNIX_EPOCH).unwrap();
-        assert_eq!((part.number, part.size, part.crc64, part.tag), (10_000, 5, 0xdead_beef, tag));
-        for name in ["", "1", "1~2~3", "x~1~2~3", "00001~5~zz~00", &format!("{name}~")] {
+        assert_eq!(
+            (part.number, part.size, part.crc64, part.tag),
+            (10_000, 5, 0xdead_beef, tag)
+        );
+        for name in [
+            "",
+            "1",
+            "1~2~3",
+            "x~1~2~3",
+            "00001~5~zz~00",
+            &format!("{name}~"),
+        ] {
             assert_eq!(parse_part(name, UNIX_EPOCH), None, "{name}");
         }
     }
 
     #[test]
     fn an_id_is_never_a_path() {
-        for id in ["", "..", "../../etc/passwd", &"/".repeat(32), &"g".repeat(32)] {
+        for id in [
+            "",
+            "..",
+            "../../etc/passwd",
+            &"/".repeat(32),
+            &"g".repeat(32),
+        ] {
             assert!(matches!(
                 load(Path::new("/nonexistent"), "k", &UploadId(id.to_string())),
                 Err(Error::NoSuchUpload)

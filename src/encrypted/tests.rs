@@ -1,0 +1,740 @@
+//! Tests of the encrypted bucket on a store in memory that can be told to misbehave.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+
+use super::*;
+use crate::crypto::ctr::ContentCipher;
+use crate::crypto::key_pair::KeyPair;
+use crate::crypto::key_ring::KeyRing;
+use crate::envelope::Format;
+use crate::envelope::write::MultipartSizes;
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::*;
+
+static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(2048).unwrap());
+
+fn ring() -> KeyRing {
+    let pem = PAIR.private_pem(None).unwrap();
+    KeyRing::single(crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap())
+}
+
+#[derive(Default)]
+struct Memory {
+    objects: Mutex<BTreeMap<String, (Bytes, ObjectHeaders)>>,
+    parts: Mutex<BTreeMap<u16, Bytes>>,
+    headers: Mutex<ObjectHeaders>,
+    /// How often a body is read before the last reading counts.
+    attempts: AtomicUsize,
+    lies_about_crc: AtomicBool,
+    gives_no_crc: AtomicBool,
+    /// Everything that any attempt sent.
+    seen: Mutex<Vec<Bytes>>,
+    puts: AtomicUsize,
+}
+
+impl Memory {
+    async fn receive(&self, body: &Body) -> Result<Bytes> {
+        let mut result = Ok(Bytes::new());
+        for _ in 0..=self.attempts.load(Ordering::Relaxed) {
+            result = self.attempt(body).await;
+        }
+        result
+    }
+
+    async fn attempt(&self, body: &Body) -> Result<Bytes> {
+        let mut stream = body.open();
+        let mut whole = vec![];
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            self.seen
+                .lock()
+                .unwrap()
+                .push(Bytes::copy_from_slice(&chunk));
+            whole.extend_from_slice(&chunk);
+        }
+        assert_eq!(whole.len() as u64, body.len());
+        Ok(whole.into())
+    }
+
+    fn crc(&self, bytes: &[u8]) -> Option<u64> {
+        let lie = u64::from(self.lies_about_crc.load(Ordering::Relaxed));
+        (!self.gives_no_crc.load(Ordering::Relaxed)).then(|| crc::of(bytes) ^ lie)
+    }
+
+    fn answer(&self, bytes: &[u8]) -> PutAnswer {
+        PutAnswer {
+            etag: ETag::new(format!("\"{:x}\"", crc::of(bytes))),
+            crc64: self.crc(bytes),
+            date: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn stored(&self, key: &str) -> Bytes {
+        self.objects.lock().unwrap()[key].0.clone()
+    }
+
+    fn change(&self, key: &str, change: impl FnOnce(&mut (Bytes, ObjectHeaders))) {
+        change(self.objects.lock().unwrap().get_mut(key).unwrap());
+    }
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+#[async_trait]
+impl ObjectStore for Memory {
+    fn name(&self) -> String {
+        "memory".into()
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
+        let objects = self.objects.lock().unwrap();
+        let (bytes, headers) = objects.get(key.as_str()).ok_or(StoreError::NotFound)?;
+        let answer = self.answer(bytes);
+        Ok(ObjectMeta {
+            size: bytes.len() as u64,
+            etag: answer.etag,
+            last_modified: answer.date,
+            headers: headers.clone(),
+            crc64: answer.crc64,
+            date: answer.date,
+        })
+    }
+
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        _: Option<&ETag>,
+    ) -> Result<GetAnswer> {
+        let meta = self.head(key).await?;
+        let range = range.unwrap_or(0..meta.size);
+        let range = range.start..range.end.min(meta.size);
+        let bytes = self
+            .stored(key.as_str())
+            .slice(range.start as usize..range.end as usize);
+        let chunks: Vec<_> = bytes
+            .chunks(1000)
+            .map(|c| Ok(Bytes::copy_from_slice(c)))
+            .collect();
+        Ok(GetAnswer {
+            meta,
+            range,
+            body: stream::iter(chunks).boxed(),
+        })
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        body: Body,
+        _: Overwrite,
+    ) -> Result<PutAnswer> {
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.receive(&body).await?;
+        let answer = self.answer(&bytes);
+        let entry = (bytes, headers.clone());
+        self.objects
+            .lock()
+            .unwrap()
+            .insert(key.as_str().into(), entry);
+        Ok(answer)
+    }
+
+    async fn create_multipart(&self, _: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
+        *self.headers.lock().unwrap() = headers.clone();
+        Ok(UploadId("1".into()))
+    }
+
+    async fn upload_part(
+        &self,
+        _: &ObjectKey,
+        _: &UploadId,
+        number: u16,
+        body: Body,
+    ) -> Result<UploadedPart> {
+        let bytes = self.receive(&body).await?;
+        let answer = self.answer(&bytes);
+        self.parts.lock().unwrap().insert(number, bytes);
+        Ok(UploadedPart {
+            number,
+            etag: answer.etag,
+            crc64: answer.crc64,
+            size: body.len(),
+        })
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        _: &UploadId,
+        parts: &[UploadedPart],
+        _: Overwrite,
+    ) -> Result<PutAnswer> {
+        let stored = self.parts.lock().unwrap();
+        let bytes: Vec<u8> = parts
+            .iter()
+            .flat_map(|p| stored[&p.number].to_vec())
+            .collect();
+        let answer = self.answer(&bytes);
+        let entry = (bytes.into(), self.headers.lock().unwrap().clone());
+        self.objects
+            .lock()
+            .unwrap()
+            .insert(key.as_str().into(), entry);
+        Ok(answer)
+    }
+
+    async fn abort_multipart(&self, _: &ObjectKey, _: &UploadId) -> Result<()> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &ObjectKey) -> Result<()> {
+        unreachable!("not asked for here")
+    }
+    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+        unreachable!("not asked for here")
+    }
+    async fn copy(
+        &self,
+        _: &ObjectKey,
+        _: &ETag,
+        _: &ObjectKey,
+        _: CopyHeaders,
+        _: Overwrite,
+    ) -> Result<PutAnswer> {
+        unreachable!("not asked for here")
+    }
+    async fn list(&self, _: &ListRequest) -> Result<ListPage> {
+        unreachable!("not asked for here")
+    }
+    async fn copy_part(
+        &self,
+        _: &ObjectKey,
+        _: &UploadId,
+        _: u16,
+        _: &ObjectKey,
+        _: &ETag,
+        _: ByteRange,
+    ) -> Result<UploadedPart> {
+        unreachable!("not asked for here")
+    }
+    async fn list_uploads(&self, _: &str) -> Result<Vec<PendingUpload>> {
+        unreachable!("not asked for here")
+    }
+    async fn bucket_info(&self) -> Result<BucketInfo> {
+        unreachable!("not asked for here")
+    }
+}
+
+fn setup(format: Format, keys: KeyRing) -> (Arc<Memory>, Arc<EncryptedBucket>) {
+    let memory = Arc::new(Memory::default());
+    let bucket = EncryptedBucket::new(memory.clone(), keys, Settings { format });
+    (memory, bucket)
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("k").unwrap()
+}
+
+fn content(len: usize) -> Bytes {
+    (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+/// Yields chunks of an odd size, so that they and the strips never agree.
+fn chunked(bytes: Bytes) -> Plaintext {
+    Plaintext::new(bytes.len() as u64, move |range| {
+        let piece = bytes.slice(range.start as usize..range.end as usize);
+        let chunks: Vec<_> = piece
+            .chunks(50_001)
+            .map(|c| Ok(Bytes::copy_from_slice(c)))
+            .collect();
+        stream::iter(chunks).boxed()
+    })
+}
+
+async fn put(bucket: &EncryptedBucket, plain: &Plaintext) -> error::Result<Uploaded> {
+    bucket
+        .put(
+            &key(),
+            plain,
+            ObjectHeaders::default(),
+            None,
+            Overwrite::Allowed,
+        )
+        .await
+}
+
+async fn read_all(body: &mut Ciphertext, cipher: &ContentCipher) -> error::Result<Vec<u8>> {
+    let mut out = vec![];
+    let mut buffer = [0; 777];
+    loop {
+        match body.read(cipher, &mut buffer).await? {
+            0 => return Ok(out),
+            n => out.extend_from_slice(&buffer[..n]),
+        }
+    }
+}
+
+async fn read_back(bucket: &EncryptedBucket, range: Option<ByteRange>) -> error::Result<Vec<u8>> {
+    let mut body = bucket.get(&key(), range, None).await?;
+    let object = bucket.object(&body.meta)?;
+    let cipher = bucket.unlock(&object).await?;
+    read_all(&mut body, &cipher).await
+}
+
+#[tokio::test]
+async fn what_was_put_reads_back_whole_and_by_range() {
+    for format in [Format::Seed, Format::Sdk, Format::Dual] {
+        let (memory, bucket) = setup(format, ring());
+        for len in [0, 1, 15, 16, 17, 131_071, 131_072, 131_073, 400_000] {
+            let bytes = content(len);
+            let uploaded = put(&bucket, &chunked(bytes.clone())).await.unwrap();
+            let stored = memory.stored("k");
+            assert_eq!(stored.len(), len);
+            assert!(len < 16 || stored != bytes);
+            assert_eq!(uploaded.object.size, len as u64);
+            assert_eq!(uploaded.object.crc64, Some(crc::of(&stored)));
+            assert_eq!(uploaded.headers, memory.head(&key()).await.unwrap().headers);
+            // The key is at hand, and it is the right one.
+            let mut plain = vec![0; len];
+            let cipher = uploaded.object.cipher().expect("kept");
+            cipher.apply(0, &stored, &mut plain).unwrap();
+            assert_eq!(plain, bytes);
+
+            assert_eq!(read_back(&bucket, None).await.unwrap(), bytes);
+            for range in [0..1, 5..17, 131_000..131_100, 1..400_000] {
+                if range.start < len as u64 {
+                    let end = range.end.min(len as u64) as usize;
+                    let expected = &bytes[range.start as usize..end];
+                    assert_eq!(read_back(&bucket, Some(range)).await.unwrap(), expected);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_upload_has_its_own_key_and_start() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    let plain = Plaintext::from_bytes(vec![0; 64]);
+    let a = put(&bucket, &plain).await.unwrap();
+    let first = memory.stored("k");
+    let b = put(&bucket, &plain).await.unwrap();
+    assert_ne!(first, memory.stored("k"));
+    assert!(!a.object.same_envelope(&b.object));
+}
+
+#[tokio::test]
+async fn a_retry_sends_the_same_bytes() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    memory.attempts.store(2, Ordering::Relaxed);
+    let bytes = content(300_000);
+    put(&bucket, &chunked(bytes.clone())).await.unwrap();
+    let seen: Vec<u8> = memory.seen.lock().unwrap().concat();
+    let stored = memory.stored("k");
+    assert_eq!(seen, [&stored[..], &stored, &stored].concat());
+    assert_eq!(read_back(&bucket, None).await.unwrap(), bytes);
+}
+
+/// The same length each time, with byte `at` different from the second reading on.
+fn changing(len: usize, at: usize) -> Plaintext {
+    let readings = AtomicUsize::new(0);
+    Plaintext::new(len as u64, move |range| {
+        let mut bytes = content(len).to_vec();
+        if readings.fetch_add(1, Ordering::Relaxed) > 0 {
+            bytes[at] ^= 1;
+        }
+        let piece = Bytes::from(bytes).slice(range.start as usize..range.end as usize);
+        stream::once(async move { Ok(piece) }).boxed()
+    })
+}
+
+#[tokio::test]
+async fn a_retry_with_other_bytes_is_never_sent() {
+    for at in [0, 200_000, 299_999] {
+        let (memory, bucket) = setup(Format::Seed, ring());
+        memory.attempts.store(1, Ordering::Relaxed);
+        let error = put(&bucket, &changing(300_000, at)).await.err().unwrap();
+        assert!(matches!(error, Error::Abandoned(_)), "{error}");
+        // The strip that differs did not leave.
+        let seen = memory.seen.lock().unwrap();
+        let whole = strips::STRIP;
+        let strips_before = at / whole;
+        assert_eq!(
+            seen.len(),
+            300_000usize.div_ceil(whole) + strips_before,
+            "{at}"
+        );
+        assert!(memory.objects.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn content_of_another_length_is_not_sent_as_if_it_were_whole() {
+    for (said, is) in [
+        (100u64, 99usize),
+        (100, 101),
+        (300_000, 131_072),
+        (131_072, 131_073),
+    ] {
+        let (memory, bucket) = setup(Format::Seed, ring());
+        let plain = Plaintext::new(said, move |_| {
+            stream::once(async move { Ok(content(is)) }).boxed()
+        });
+        let error = put(&bucket, &plain).await.err().unwrap();
+        assert!(matches!(error, Error::Abandoned(_)), "{said} {is}: {error}");
+        assert!(memory.objects.lock().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_received_something_else_is_found_out() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    memory.lies_about_crc.store(true, Ordering::Relaxed);
+    let plain = Plaintext::from_bytes(content(100));
+    let error = put(&bucket, &plain).await.err().unwrap();
+    assert!(
+        matches!(error, Error::Store(StoreError::Corrupt(_))),
+        "{error}"
+    );
+    let upload = begin(&bucket).await;
+    let error = upload.part(1, 0..100, &plain).await.err().unwrap();
+    assert!(
+        matches!(error, Error::Store(StoreError::Corrupt(_))),
+        "{error}"
+    );
+
+    // Where the store gives none, ours is known all the same.
+    memory.gives_no_crc.store(true, Ordering::Relaxed);
+    let uploaded = put(&bucket, &plain).await.unwrap();
+    assert_eq!(uploaded.object.crc64, Some(crc::of(&memory.stored("k"))));
+}
+
+#[tokio::test]
+async fn damage_in_the_store_is_found_when_the_whole_was_read() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    put(&bucket, &Plaintext::from_bytes(content(5000)))
+        .await
+        .unwrap();
+    memory.lies_about_crc.store(true, Ordering::Relaxed);
+    let error = read_back(&bucket, None).await.err().unwrap();
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+    // A range says nothing about the whole.
+    assert_eq!(read_back(&bucket, Some(0..4999)).await.unwrap().len(), 4999);
+}
+
+async fn begin(bucket: &EncryptedBucket) -> EncryptedUpload {
+    bucket
+        .begin_upload(&key(), ObjectHeaders::default(), None)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn parts_in_any_order_make_one_object() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    let bytes = content(700_001);
+    let plain = chunked(bytes.clone());
+    let upload = begin(&bucket).await;
+    let (a, b, c) = tokio::join!(
+        upload.part(3, 400_000..700_001, &plain),
+        upload.part(1, 0..200_000, &plain),
+        upload.part(2, 200_000..400_000, &plain),
+    );
+    a.and(b).and(c).unwrap();
+    let uploaded = upload.complete(Overwrite::Allowed).await.unwrap();
+    assert_eq!(uploaded.object.size, 700_001);
+    assert_eq!(uploaded.object.crc64, Some(crc::of(&memory.stored("k"))));
+    assert_eq!(read_back(&bucket, None).await.unwrap(), bytes);
+    // It is spent.
+    let error = upload
+        .part(4, 700_001..700_001, &plain)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, Error::Abandoned(_)), "{error}");
+    assert!(upload.complete(Overwrite::Allowed).await.is_err());
+}
+
+#[tokio::test]
+async fn a_part_sent_again_is_the_same_or_an_error() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    let plain = chunked(content(300_000));
+    let upload = begin(&bucket).await;
+    upload.part(1, 0..160_000, &plain).await.unwrap();
+    let before = memory.seen.lock().unwrap().len();
+    upload.part(1, 0..160_000, &plain).await.unwrap();
+
+    let mut other = content(300_000).to_vec();
+    other[159_999] ^= 1;
+    let other = chunked(other.into());
+    for (number, range, plain) in [
+        (1, 0..160_000, &other),
+        (1, 0..159_984, &plain),
+        (2, 0..160_000, &plain),
+        (2, 159_984..300_000, &plain),
+        (2, 32..64, &plain),
+        (2, 160_001..300_000, &plain),
+        (2, 160_000..300_001, &plain),
+        (2, 160_000..160_000, &plain),
+        (0, 160_000..300_000, &plain),
+        (10_001, 160_000..300_000, &plain),
+    ] {
+        let error = upload.part(number, range.clone(), plain).await.err();
+        assert!(
+            matches!(error, Some(Error::Abandoned(_))),
+            "{number} {range:?}"
+        );
+    }
+    assert_eq!(
+        memory.seen.lock().unwrap().len(),
+        before,
+        "something was sent"
+    );
+    // A gap is no object.
+    upload.part(3, 200_000..300_000, &plain).await.unwrap();
+    assert!(upload.complete(Overwrite::Allowed).await.is_err());
+    upload.part(2, 160_000..200_000, &plain).await.unwrap();
+    upload.complete(Overwrite::Allowed).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_upload_that_was_aborted_encrypts_nothing_more() {
+    let (_, bucket) = setup(Format::Seed, ring());
+    let upload = begin(&bucket).await;
+    upload.abort().await.unwrap();
+    let error = upload
+        .part(1, 0..10, &Plaintext::from_bytes(content(10)))
+        .await;
+    assert!(matches!(error.err(), Some(Error::Abandoned(_))));
+}
+
+#[tokio::test]
+async fn the_sdk_names_want_the_sizes_first() {
+    for format in [Format::Sdk, Format::Dual] {
+        let (memory, bucket) = setup(format, ring());
+        let begun = bucket
+            .begin_upload(&key(), ObjectHeaders::default(), None)
+            .await;
+        assert!(matches!(begun.err(), Some(Error::Unsupported(_))));
+        let sizes = |total, part| MultipartSizes { total, part };
+        for bad in [
+            sizes(0, 16),
+            sizes(10, 0),
+            sizes(100, 24),
+            sizes(160_001, 16),
+        ] {
+            let begun = bucket
+                .begin_sized_upload(&key(), ObjectHeaders::default(), None, bad)
+                .await;
+            assert!(begun.is_err(), "{bad:?}");
+        }
+        let plain = chunked(content(250_000));
+        let upload = bucket
+            .begin_sized_upload(
+                &key(),
+                ObjectHeaders::default(),
+                None,
+                sizes(250_000, 102_400),
+            )
+            .await
+            .unwrap();
+        for (name, value) in [
+            ("client-side-encryption-data-size", "250000"),
+            ("client-side-encryption-part-size", "102400"),
+        ] {
+            assert_eq!(memory.headers.lock().unwrap().user[name], value);
+        }
+        assert!(upload.part(1, 0..200_000, &plain).await.is_err());
+        for (number, range) in [
+            (1, 0..102_400),
+            (2, 102_400..204_800),
+            (3, 204_800..250_000),
+        ] {
+            upload.part(number, range, &plain).await.unwrap();
+        }
+        upload.complete(Overwrite::Allowed).await.unwrap();
+        assert_eq!(read_back(&bucket, None).await.unwrap(), content(250_000));
+    }
+}
+
+#[tokio::test]
+async fn a_write_only_bucket_keeps_no_key() {
+    let (_, bucket) = setup(Format::Seed, KeyRing::write_only(PAIR.public().clone()));
+    assert!(!bucket.can_read());
+    let uploaded = put(&bucket, &Plaintext::from_bytes(content(10)))
+        .await
+        .unwrap();
+    assert!(uploaded.object.cipher().is_none());
+    let error = bucket.unlock(&uploaded.object).await.err().unwrap();
+    assert!(matches!(error, Error::KeyMissing(_)), "{error}");
+}
+
+#[tokio::test]
+async fn extended_attributes_go_with_the_content() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    let mut xattrs = Xattrs::new();
+    xattrs.set("user.comment", b"hello").unwrap();
+    let mut headers = ObjectHeaders::default();
+    headers.user.insert("mode".into(), "33188".into());
+    headers.user.insert("ossvault-rdev".into(), "5".into());
+    let plain = Plaintext::empty();
+    let uploaded = bucket
+        .put(&key(), &plain, headers, Some(&xattrs), Overwrite::Allowed)
+        .await
+        .unwrap();
+    let opened = bucket
+        .open_xattrs(&uploaded.object, &uploaded.headers)
+        .await;
+    assert_eq!(opened.unwrap(), xattrs);
+
+    // Changed under the same key, as a copy would carry it.
+    let mut headers = uploaded.headers.clone();
+    xattrs.set("user.b", b"c").unwrap();
+    bucket
+        .seal_xattrs(&uploaded.object, &xattrs, &mut headers)
+        .await
+        .unwrap();
+    let copy = uploaded.object.with_etag(ETag::new("\"2\""));
+    assert_eq!(bucket.open_xattrs(&copy, &headers).await.unwrap(), xattrs);
+    bucket
+        .seal_xattrs(&uploaded.object, &Xattrs::new(), &mut headers)
+        .await
+        .unwrap();
+    assert!(!headers.user.contains_key("ossvault-xattr"));
+
+    // A new content keeps the attributes that are not encrypted, and nothing of the old envelope.
+    let again = bucket
+        .put(
+            &key(),
+            &plain,
+            uploaded.headers.clone(),
+            None,
+            Overwrite::Allowed,
+        )
+        .await
+        .unwrap();
+    assert_eq!(again.headers.user["mode"], "33188");
+    assert_eq!(again.headers.user["ossvault-rdev"], "5");
+    assert!(!again.headers.user.contains_key("ossvault-xattr"));
+    assert_ne!(
+        again.headers.user["x-oss-key"],
+        uploaded.headers.user["x-oss-key"]
+    );
+
+    memory.change("k", |(_, headers)| {
+        headers
+            .user
+            .insert("ossvault-xattr".into(), "1.AAAA".into());
+    });
+    let meta = memory.head(&key()).await.unwrap();
+    let error = bucket
+        .open_xattrs(&again.object, &meta.headers)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_object_is_unwrapped_once_and_keeps_its_key_through_copies() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    put(&bucket, &Plaintext::from_bytes(content(10)))
+        .await
+        .unwrap();
+    let object = bucket.object(&memory.head(&key()).await.unwrap()).unwrap();
+    assert!(object.cipher().is_none() && object.opened_by().is_none());
+    assert_eq!(object.key_id(), Some(PAIR.public().key_id()));
+    let (a, b) = tokio::join!(bucket.unlock(&object), bucket.unlock(&object));
+    assert!(Arc::ptr_eq(&a.unwrap(), &b.unwrap()));
+    assert_eq!(object.opened_by(), Some(PAIR.public().fingerprint()));
+    let copy = object.with_etag(ETag::new("\"2\""));
+    assert!(copy.cipher().is_some());
+}
+
+#[tokio::test]
+async fn objects_that_cannot_be_opened_say_why() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    put(&bucket, &Plaintext::from_bytes(content(10)))
+        .await
+        .unwrap();
+    let good = memory.head(&key()).await.unwrap();
+    let with = |change: &dyn Fn(&mut BTreeMap<String, String>)| {
+        let mut meta = good.clone();
+        change(&mut meta.headers.user);
+        bucket.object(&meta)
+    };
+    assert!(matches!(
+        with(&|user| user.clear()).err(),
+        Some(Error::NotEncrypted)
+    ));
+    let without_start = with(&|user| drop(user.remove("x-oss-start")));
+    assert!(matches!(without_start.err(), Some(Error::Damaged(_))));
+    let newer = with(&|user| drop(user.insert("ossvault-v".into(), "2".into())));
+    assert!(matches!(newer.err(), Some(Error::Unsupported(_))));
+    let foreign = with(&|user| {
+        user.insert("x-oss-key".into(), BASE64_STANDARD.encode([7; 256]));
+    })
+    .unwrap();
+    assert!(matches!(
+        bucket.unlock(&foreign).await.err(),
+        Some(Error::WrongKey)
+    ));
+    let named = with(&|user| {
+        user.insert("x-oss-key".into(), BASE64_STANDARD.encode([7; 256]));
+        user.insert("ossvault-key".into(), "0123456789abcdef".into());
+    })
+    .unwrap();
+    assert!(matches!(
+        bucket.unlock(&named).await.err(),
+        Some(Error::KeyMissing(_))
+    ));
+}
+
+#[tokio::test]
+async fn an_sdk_object_that_no_key_opens_is_fetched_whole_before_it_fails() {
+    let (memory, bucket) = setup(Format::Sdk, ring());
+    put(&bucket, &Plaintext::from_bytes(content(5000)))
+        .await
+        .unwrap();
+    memory.change("k", |(_, headers)| {
+        let start = headers.user["client-side-encryption-start"].clone();
+        headers
+            .user
+            .insert("client-side-encryption-key".into(), start);
+    });
+    let mut body = bucket.get(&key(), None, None).await.unwrap();
+    let object = bucket.object(&body.meta).unwrap();
+    let cipher = bucket.unlock(&object).await.unwrap();
+    let error = body.read(&cipher, &mut [0; 10]).await.err().unwrap();
+    assert!(matches!(error, Error::WrongKey), "{error}");
+    assert_eq!(body.position(), 5000);
+}
+
+#[tokio::test]
+async fn ciphertext_can_be_taken_ahead_of_its_key() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    put(&bucket, &Plaintext::from_bytes(content(5000)))
+        .await
+        .unwrap();
+    let body = bucket.get(&key(), Some(1500..4000), None).await.unwrap();
+    let raw = body.skip_to_bytes().await.unwrap();
+    assert_eq!(raw, memory.stored("k").slice(1500..4000));
+    let mut body = bucket.get(&key(), None, None).await.unwrap();
+    let mut at = 0;
+    while let Some((offset, chunk)) = body.chunk().await.unwrap() {
+        assert_eq!(offset, at);
+        at += chunk.len() as u64;
+    }
+    assert_eq!(body.crc64(), crc::of(&memory.stored("k")));
+}
