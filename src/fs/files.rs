@@ -523,9 +523,17 @@ impl Filesystem {
     }
 
     /// The content is another one now: counts it, and shows it in the attributes.
-    fn content_changed(&self, file: &Arc<OpenFile>, state: &mut State, clear_set_id: bool) {
+    fn content_changed(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        clear_set_id: bool,
+    ) {
         let was_clean = !state.is_dirty();
         state.written += 1;
+        if was_clean && let Some(age) = self.settings.flush_after {
+            self.upload_after(file, age);
+        }
         let size = state.size();
         if size > 0 {
             state.emptied = false;

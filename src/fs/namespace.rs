@@ -12,9 +12,14 @@ use std::hash::{Hash, Hasher};
 use std::time::Instant;
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
+use super::budget::{MemoryBudget, Reservation};
 use super::listing::{Answer, Entry, Known, Listing, Object, Ttl, fresh};
 use super::names::Name;
 use crate::store::object_store::ETag;
+
+/// What a name in a listing takes: the slot, the name, the tag and the tree's share. Attributes, where they
+/// are known, as much again.
+const BYTES_PER_ENTRY: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
@@ -43,6 +48,8 @@ pub struct Directory {
     /// Changes in the directory since its stored times, ours: shown, not stored.
     touched: Option<Timestamp>,
     pub walk: Walk,
+    /// What the listing takes of the memory budget.
+    memory: Option<Reservation>,
 }
 
 /// How a directory's entries are being looked at, to fetch ahead what will be asked next.
@@ -262,6 +269,44 @@ impl Namespace {
         let mut children = self.children(parent);
         children.retain(|(_, ino)| self.nodes[ino].unpublished);
         children
+    }
+
+    // ---- memory ----
+
+    /// Counts a directory's listing against the budget; what cannot be had, expired listings give.
+    pub fn account(&mut self, ino: Ino, budget: &MemoryBudget, now: Instant) {
+        let Some(directory) = self.directory(ino) else {
+            return;
+        };
+        directory.memory = None;
+        let bytes = directory.listing.len() as u64 * BYTES_PER_ENTRY;
+        let memory = budget.try_reserve(bytes).or_else(|| {
+            self.drop_expired(now);
+            budget.try_reserve(bytes)
+        });
+        if let Some(directory) = self.directory(ino) {
+            directory.memory = memory;
+        }
+    }
+
+    /// Forgets listings that answer nothing any more, but for the names that somebody holds.
+    pub fn drop_expired(&mut self, now: Instant) {
+        let ttl = self.ttl;
+        for node in self.nodes.values_mut() {
+            if let Some(directory) = &mut node.directory {
+                let Directory {
+                    listing,
+                    children,
+                    memory,
+                    ..
+                } = &mut **directory;
+                if memory.is_some()
+                    && listing.drop_expired(ttl, now, |name| children.contains_key(name))
+                {
+                    *memory = None;
+                }
+            }
+        }
     }
 
     // ---- looking ----
