@@ -139,6 +139,8 @@ pub struct View {
     pub size: u64,
     /// When this was last known to be true; now for what only this mount knows.
     pub checked: Instant,
+    /// It has a name. Otherwise it lives on for those who have it open.
+    pub named: bool,
 }
 
 /// What can be said without asking the bucket.
@@ -436,6 +438,7 @@ impl Namespace {
                         attributes,
                         size: 0,
                         checked: known.checked,
+                        named: ino == Ino::ROOT || node.place.is_some(),
                     })
                 }
                 _ => Look::AskDirectory(ino),
@@ -447,6 +450,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             });
         }
         if let Some(object) = &node.nameless {
@@ -482,6 +486,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             };
         }
         let mut attributes = known.attributes.clone();
@@ -493,6 +498,7 @@ impl Namespace {
             attributes,
             size,
             checked,
+            named: node.place.is_some(),
         }
     }
 
