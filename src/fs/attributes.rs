@@ -247,6 +247,12 @@ impl Attributes {
         }
     }
 
+    /// Makes them those of an object that is not encrypted and served as it is.
+    pub fn show_plain(&mut self) {
+        self.kind = Kind::File;
+        self.mode = Some(0o444);
+    }
+
     /// Permission bits as they appear.
     pub fn permissions(&self, defaults: &Defaults) -> u32 {
         self.mode.unwrap_or(match self.kind {

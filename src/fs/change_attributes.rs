@@ -15,12 +15,17 @@ use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
 use super::names;
 use super::namespace::{Ino, Marker, Outcome, now};
+use super::open_file::OpenFile;
 use super::writeback::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
+use crate::envelope::Format;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
+
+/// A change of what `--allow-plaintext` shows. Deleting and renaming it is not one.
+const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
 
 /// How often a change is tried over again when other clients replace the object in between.
 const TRIES: usize = 8;
@@ -66,6 +71,7 @@ impl Filesystem {
         let file = self.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let result = async {
+            self.refuse_plain(&file).await?;
             self.take_xattrs_along(&file).await?;
             self.truncate_open(&file, size, false).await?;
             if let Some(local) = self.namespace().local_mut(ino) {
@@ -321,6 +327,11 @@ impl Filesystem {
         meta: &ObjectMeta,
         headers: ObjectHeaders,
     ) -> Result<Object> {
+        if let Ok(object) = self.bucket.object_at(key, meta)
+            && object.format == Format::Plain
+        {
+            return Err(READ_ONLY_PLAIN);
+        }
         let sent = Instant::now();
         let answer = self
             .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
@@ -360,6 +371,27 @@ impl Filesystem {
         namespace.set_open(ino, Some(object.clone()));
         if !state.is_dirty() {
             namespace.pages_show(ino, Some(&object.etag));
+        }
+    }
+
+    /// # Errors
+    /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
+    pub(super) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let Some(key) = self.namespace().key(file.ino) else {
+            return Ok(());
+        };
+        let etag = {
+            let state = file.lock();
+            let content = state.content.as_ref().filter(|_| !state.is_dirty());
+            content.map(|content| content.etag())
+        };
+        let Some(etag) = etag.filter(|_| self.bucket.serves_plaintext(&key)) else {
+            return Ok(());
+        };
+        let key = names::object_key(key)?;
+        match self.headers(&key, &etag, Instant::now()).await?.is_plain() {
+            true => Err(READ_ONLY_PLAIN),
+            false => Ok(()),
         }
     }
 

@@ -65,6 +65,7 @@ impl Filesystem {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
+            self.refuse_plain(file).await?;
             self.take_xattrs_along(file).await?;
         }
         if how.truncate {

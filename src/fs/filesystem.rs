@@ -28,6 +28,7 @@ use super::probe::Questions;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::envelope::Format;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Headers kept, of some 2 KB each.
@@ -41,6 +42,14 @@ pub(super) struct Described {
     pub meta: ObjectMeta,
     pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
     pub checked: Instant,
+}
+
+impl Described {
+    /// Served although it is not encrypted.
+    pub fn is_plain(&self) -> bool {
+        let object = self.object.as_ref();
+        object.is_ok_and(|object| object.format == Format::Plain)
+    }
 }
 
 /// What the kernel must be told: its caches are wrong.

@@ -372,16 +372,18 @@ impl Filesystem {
 
     /// Reads an object's headers into what is known of it, and keeps them for a while.
     pub(super) fn describe(&self, key: &ObjectKey, meta: ObjectMeta, sent: Instant) -> Object {
-        let known = known_of(&meta);
-        let object = Object {
-            size: meta.size,
-            etag: meta.etag.clone(),
-            last_modified: super::seconds(meta.last_modified),
+        let mut known = known_of(&meta);
+        let described = self.remember_headers(key, meta, sent);
+        if described.is_plain() {
+            known.attributes.show_plain();
+        }
+        Object {
+            size: described.meta.size,
+            etag: described.meta.etag.clone(),
+            last_modified: super::seconds(described.meta.last_modified),
             ours: false,
             known: Some(Arc::new(known)),
-        };
-        self.remember_headers(key, meta, sent);
-        object
+        }
     }
 
     /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back.
@@ -399,7 +401,7 @@ impl Filesystem {
         // The data key that was unwrapped stays with the version as long as its envelope does.
         let object = match described.get(&id) {
             Some(before) if before.meta.headers.user == meta.headers.user => before.object.clone(),
-            _ => self.bucket.object(&meta),
+            _ => self.bucket.object_at(key, &meta),
         };
         let entry = Arc::new(Described {
             meta,

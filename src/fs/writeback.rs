@@ -25,6 +25,7 @@ use super::open_file::{Handover, OpenFile, State, Stream};
 use super::parts;
 use super::staging::{BaseReader, Snapshot, StagedFile};
 use crate::encrypted::{EncryptedUpload, Plaintext, Uploaded, Xattrs};
+use crate::envelope::write::MultipartSizes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
@@ -302,8 +303,22 @@ impl Filesystem {
             let uploaded = unless_gone(file, put).await?;
             return Ok((uploaded, local.revision));
         }
-        let upload = self.bucket.begin_upload(&to.key, headers, xattrs).await?;
-        let mut parts = parts::plan(0, size, 1, self.settings.part_size);
+        // Equal parts in the formats that announce their size.
+        let sized = self.bucket.format().has_sdk_names();
+        let mut parts = match sized {
+            true => parts::equal(size, self.settings.part_size),
+            false => parts::plan(0, size, 1, self.settings.part_size),
+        };
+        let upload = match sized {
+            true => {
+                let part = parts[0].1.end;
+                let sizes = MultipartSizes { total: size, part };
+                self.bucket
+                    .begin_sized_upload(&to.key, headers, xattrs, sizes)
+                    .await?
+            }
+            false => self.bucket.begin_upload(&to.key, headers, xattrs).await?,
+        };
         let (_, first) = parts.remove(0);
         let upload = send_parts(file, upload, parts, first, &plain).await?;
         Ok((complete(upload, overwrite).await?, local.revision))
@@ -471,7 +486,8 @@ impl Filesystem {
             Stream::Active { .. } => file.moved.notify_waiters(),
             Stream::Possible => {
                 let Some(staged) = &state.staged else { return };
-                let begins = staged.len() >= self.settings.stream_after
+                let begins = !self.bucket.format().has_sdk_names()
+                    && staged.len() >= self.settings.stream_after
                     && staged.written_prefix() >= self.settings.stream_after
                     && !state.temporary_or_gone();
                 if begins {
