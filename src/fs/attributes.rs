@@ -292,6 +292,16 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is about times and nothing else.
+    pub fn is_of_times(&self) -> bool {
+        let others = Change {
+            mtime: None,
+            atime: None,
+            ..self.clone()
+        };
+        others.is_empty() && !self.is_empty()
+    }
+
     /// Nothing but perhaps the moment.
     pub fn is_empty(&self) -> bool {
         let Change {
