@@ -160,7 +160,7 @@ impl Filesystem {
         if result.is_err()
             && let Some(directory) = self.namespace().directory(ino)
         {
-            directory.listing.give_up();
+            directory.listing.give_up(epoch);
         }
         result
     }
@@ -288,7 +288,8 @@ impl Filesystem {
         let Some(directory) = namespace.directory(ino) else {
             return;
         };
-        directory.walk = Default::default();
+        // How it is being walked stays true; what was asked ahead may be out of date.
+        directory.walk.reached = None;
         directory
             .listing
             .apply(epoch, sent, pages, marker.is_some(), entries);

@@ -53,6 +53,8 @@ pub struct State {
     pub tended: bool,
     pub handles: u32,
     pub writers: u32,
+    /// Handles through which the kernel runs this as a program.
+    pub runners: u32,
     /// Counts versions that became current through our own uploads: readers move on with them.
     pub era: u64,
     /// Created with O_EXCL: the upload must not replace anything.
@@ -67,6 +69,8 @@ pub struct State {
     pub aside: Option<ObjectKey>,
     /// Unlinked or replaced: it is never uploaded again.
     pub gone: bool,
+    /// An upload may have brought an object into being that is not known to be there.
+    pub maybe_stored: bool,
 }
 
 /// The upload that goes on while the file is being written.
@@ -91,6 +95,7 @@ pub enum Stream {
 pub struct Handover {
     pub upload: EncryptedUpload,
     pub key: String,
+    pub xattrs: Option<Arc<Xattrs>>,
     /// The attributes' revision that its headers carry.
     pub revision: u64,
     pub sent_to: u64,
@@ -114,6 +119,7 @@ impl OpenFile {
                 tended: false,
                 handles: 0,
                 writers: 0,
+                runners: 0,
                 era: 0,
                 exclusive: false,
                 temporary: false,
@@ -121,6 +127,7 @@ impl OpenFile {
                 xattrs: None,
                 aside: None,
                 gone: false,
+                maybe_stored: false,
             }),
             moved: Notify::new(),
         })
@@ -135,6 +142,11 @@ impl State {
     /// The bucket does not have what the file holds.
     pub fn is_dirty(&self) -> bool {
         self.written != self.uploaded
+    }
+
+    /// It is dirty, and that matters: it has a name.
+    pub fn is_unsaved(&self) -> bool {
+        !self.gone && (self.is_dirty() || self.upload.is_some())
     }
 
     /// In bytes.
@@ -188,23 +200,43 @@ impl State {
     }
 }
 
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenHow {
+    pub read: bool,
+    pub write: bool,
+    pub truncate: bool,
+    pub exclusive: bool,
+    /// To be run as a program.
+    pub execute: bool,
+}
+
 /// What `open` returned to a program.
 pub struct FileHandle {
     pub file: Arc<OpenFile>,
     pub readable: bool,
     pub writable: bool,
+    pub runs: bool,
     /// The view of the version this handle reads while the file is clean, and the era it belongs to.
     reader: Mutex<Option<(Arc<Reader>, u64)>>,
 }
 
 impl FileHandle {
-    pub fn new(file: Arc<OpenFile>, readable: bool, writable: bool) -> Arc<FileHandle> {
+    pub fn new(file: Arc<OpenFile>, how: OpenHow) -> Arc<FileHandle> {
         Arc::new(FileHandle {
             file,
-            readable,
-            writable,
+            readable: how.read,
+            writable: how.write,
+            runs: how.execute,
             reader: Mutex::new(None),
         })
+    }
+
+    /// Whether this handle has returned bytes of a version in the bucket.
+    pub fn has_returned(&self) -> bool {
+        let slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref()
+            .is_some_and(|(reader, _)| reader.has_returned())
     }
 
     /// This handle's view of the file's version, which is `state`'s unless that was replaced by somebody

@@ -1,8 +1,12 @@
 //! Integration tests, one binary.
 
 mod cli;
+mod counts;
+mod endurance;
+mod faults;
 mod formats;
 mod interop;
+mod rig;
 mod server;
 mod signing;
 mod store;
