@@ -223,7 +223,7 @@ mod tests {
     fn an_empty_body_has_its_checksum_without_being_polled() {
         let sent = Arc::new(Sent::default());
         let cipher = write::fresh_cipher(Format::Seed);
-        let body = body(cipher, Plaintext::empty(), 0..0, sent.clone());
+        let body = body(Arc::new(cipher), Plaintext::empty(), 0..0, sent.clone());
         assert_eq!(body.len(), 0);
         assert_eq!(sent.crc64(), Some(0));
     }

@@ -855,7 +855,10 @@ impl Filesystem {
         // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
         // what was known when the file was opened is the best there is.
         let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
-        let size = now_there.as_ref().or(opened.as_ref()).map_or(0, |object| object.size);
+        let size = now_there
+            .as_ref()
+            .or(opened.as_ref())
+            .map_or(0, |object| object.size);
         let known = [now_there, opened]
             .into_iter()
             .flatten()

@@ -306,7 +306,8 @@ impl Filesystem {
             let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
             let listing = &directory.listing;
             // Of a root without stored attributes nothing has to be asked.
-            let asks = ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
+            let asks =
+                ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
             asks && listing.is_one_page() && !listing.is_fresh(ttl, start)
         };
         if one_page {
