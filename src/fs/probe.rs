@@ -477,7 +477,7 @@ impl Filesystem {
             }
             walk.steps += 1;
             walk.opened = (walk.opened - 1).max(*BALANCE.start());
-            if walk.steps < 2 || (!asks && walk.ahead >= walk.distance() / 2) {
+            if walk.steps < 2 || (!asks && walk.ahead * 8 >= walk.distance() * 7) {
                 return;
             }
         }

@@ -31,8 +31,9 @@ use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
 };
 
-/// Parts of one upload in flight. Four of 8 MiB keep a link with 20 ms of latency full.
-const PARALLEL_PARTS: usize = 4;
+/// Parts of one upload in flight. Eight of 8 MiB give a gigabyte a second where each is answered 20 ms
+/// after its last byte; four give 0.8.
+const PARALLEL_PARTS: usize = 8;
 
 /// Files uploaded at once when all are.
 const PARALLEL_FILES: usize = 32;
@@ -723,7 +724,7 @@ where
     }
 }
 
-/// Sends parts, several at once, and then the first. An upload that fails is aborted.
+/// Sends parts, several at once, the first one last. An upload that fails is aborted.
 async fn send_parts(
     file: &OpenFile,
     upload: EncryptedUpload,
@@ -732,12 +733,12 @@ async fn send_parts(
     plain: &Plaintext,
 ) -> Result<EncryptedUpload> {
     let sending = async {
-        stream::iter(rest)
+        // The content is final here, so the first part need not wait for the others to end.
+        stream::iter(rest.into_iter().chain([(1, first)]))
             .map(|(number, range)| upload.part(number, range, plain))
             .buffer_unordered(PARALLEL_PARTS)
             .try_collect::<()>()
-            .await?;
-        upload.part(1, first, plain).await
+            .await
     };
     match unless_gone(file, sending).await {
         Ok(()) => Ok(upload),
