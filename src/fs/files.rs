@@ -117,7 +117,7 @@ impl Filesystem {
         if let Some(file) = files.get(&ino) {
             return Ok(file.clone());
         }
-        let object = object.ok_or(Error::NotFound)?;
+        let object = object.ok_or(Error::Stale)?;
         let key = self.namespace().key(ino).ok_or(Error::Stale)?;
         let content = self.content_of(&names::object_key(key)?, &object);
         let file = OpenFile::new(ino, Some(content));

@@ -85,11 +85,12 @@ impl Filesystem {
             let look = self.namespace().look_at(ino, start);
             match look {
                 Look::Known(view) => return Ok(view),
-                Look::Absent(_) => return Err(Error::NotFound),
+                // A caller that came by a path looks again, and finds what stands there now.
+                Look::Absent(_) => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
                     let place = self.namespace().place(ino);
-                    let (parent, name) = place.ok_or(Error::NotFound)?;
+                    let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         Look::AskObject(object) => {
                             self.walk(parent, &name, true);
@@ -281,7 +282,8 @@ impl Filesystem {
             let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
             let listing = &directory.listing;
             // Of a root without stored attributes nothing has to be asked.
-            let asks = ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
+            let asks =
+                ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
             asks && listing.is_one_page() && !listing.is_fresh(ttl, start)
         };
         if one_page {

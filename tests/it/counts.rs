@@ -167,7 +167,11 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     // On a slow machine the TTL may pass meanwhile, and a few are asked twice.
     let first = ls();
     let heads = first.of(HeadObject);
-    assert!((N..=N + besides(N)).contains(&heads), "{:?}", first.requests);
+    assert!(
+        (N..=N + besides(N)).contains(&heads),
+        "{:?}",
+        first.requests
+    );
     std::thread::sleep(Duration::from_millis(2100));
     let again = ls();
     println!("ls -l after the TTL: {:?}", again.requests);
