@@ -63,8 +63,7 @@ impl Filesystem {
             change.ctime = change.ctime.or(Some(time));
             return self.change_attributes(ino, change).await;
         }
-        let file = self.open_file(ino, Instant::now()).await?;
-        file.lock().handles += 1;
+        let file = self.hold(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let result = async {
             self.take_xattrs_along(&file).await?;
@@ -80,8 +79,7 @@ impl Filesystem {
             Ok(())
         }
         .await;
-        file.lock().handles -= 1;
-        self.let_go(&file);
+        self.let_loose(&file);
         result
     }
 

@@ -14,20 +14,11 @@ use super::listing::{Entry, Object};
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, State};
+use super::open_file::{FileHandle, OpenFile, OpenHow, State};
 use super::parts::MAX_OBJECT;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
 use crate::store::object_store::{ETag, ObjectKey};
-
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenHow {
-    pub read: bool,
-    pub write: bool,
-    pub truncate: bool,
-    pub exclusive: bool,
-}
 
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +41,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.open_file(ino, Instant::now()).await?;
+        let file = self.hold(ino, Instant::now()).await?;
         let opened = self.open_handle(&file, how);
         if let Err(error) = self.check_access(&file, how) {
             self.release_now(opened.handle);
@@ -69,6 +60,10 @@ impl Filesystem {
     }
 
     async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
+        // The kernel itself refuses writers, but asks for O_RDONLY | O_TRUNC before it looks.
+        if how.truncate && file.lock().runners > 0 {
+            return Err(Error::Running);
+        }
         if how.write || how.truncate {
             self.take_xattrs_along(file).await?;
         }
@@ -93,16 +88,20 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The file of an inode, as the bucket has it or as it stands here.
-    pub(super) async fn open_file(
+    /// The file of an inode, as the bucket has it or as it stands here, with one more handle: who is given
+    /// it lets it loose. Counted before the table of files is let go, or a last close at this moment would
+    /// take the file out of it, and the next open would make a second one of the same inode.
+    pub(super) async fn hold(
         self: &Arc<Self>,
         ino: Ino,
         start: Instant,
     ) -> Result<Arc<OpenFile>> {
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino)
-            && (file.lock().is_dirty() || self.namespace().place(ino).is_none())
+            && let mut state = file.lock()
+            && (state.is_dirty() || self.namespace().place(ino).is_none())
         {
+            state.handles += 1;
             return Ok(file.clone());
         }
         self.look_at(ino, start).await?;
@@ -115,17 +114,26 @@ impl Filesystem {
         };
         let mut files = lock(&self.files);
         if let Some(file) = files.get(&ino) {
+            file.lock().handles += 1;
             return Ok(file.clone());
         }
         let object = object.ok_or(Error::Stale)?;
         let key = self.namespace().key(ino).ok_or(Error::Stale)?;
         let content = self.content_of(&names::object_key(key)?, &object);
         let file = OpenFile::new(ino, Some(content));
+        file.lock().handles = 1;
         files.insert(ino, file.clone());
         let mut namespace = self.namespace();
         namespace.pin(ino);
         namespace.set_open(ino, Some(object));
         Ok(file)
+    }
+
+    /// Ends a [`Filesystem::hold`]. What is pending is our own duty from here on.
+    pub(super) fn let_loose(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        file.lock().handles -= 1;
+        self.tend(file);
+        self.let_go(file);
     }
 
     /// The readable content of a version, with the body that came with its headers if there was one.
@@ -172,11 +180,12 @@ impl Filesystem {
         lock(&self.small).pop(&(key.clone(), etag.clone()))
     }
 
+    /// A handle for a file that is held, which passes on to the handle.
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let etag = {
             let mut state = file.lock();
-            state.handles += 1;
             state.writers += u32::from(how.write);
+            state.runners += u32::from(how.execute);
             match state.is_dirty() {
                 true => None,
                 false => state.content.as_ref().map(|content| content.etag()),
@@ -188,7 +197,7 @@ impl Filesystem {
             Some(etag) => self.namespace().pages_show(file.ino, Some(etag)),
         };
         let handle = self.new_handle();
-        let opened = FileHandle::new(file.clone(), how.read, how.write);
+        let opened = FileHandle::new(file.clone(), how);
         super::write_lock(&self.handles).insert(handle, opened);
         Opened { handle, keep_pages }
     }
@@ -243,17 +252,18 @@ impl Filesystem {
             namespace.pin(ino);
             namespace.touch_directory(parent, now());
             let file = OpenFile::new(ino, None);
+            {
+                let mut state = file.lock();
+                state.handles = 1;
+                state.staged = Some(StagedFile::new(&self.staging, None));
+                state.written = 1;
+                state.emptied = true;
+                state.exclusive = how.exclusive;
+                state.temporary = how.exclusive && temporary_names::is_temporary(name);
+            }
             files.insert(ino, file.clone());
             (ino, file)
         };
-        {
-            let mut state = file.lock();
-            state.staged = Some(StagedFile::new(&self.staging, None));
-            state.written = 1;
-            state.emptied = true;
-            state.exclusive = how.exclusive;
-            state.temporary = how.exclusive && temporary_names::is_temporary(name);
-        }
         let opened = self.open_handle(&file, how);
         let view = self.look_at(ino, start).await?;
         Ok((self.entered(view, start), opened))
@@ -653,6 +663,7 @@ impl Filesystem {
             let mut state = file.lock();
             state.handles -= 1;
             state.writers -= u32::from(handle.writable);
+            state.runners -= u32::from(handle.runs);
             if state.writers == 0 && !state.is_dirty() {
                 state.staged = None;
             }
@@ -715,17 +726,22 @@ impl Filesystem {
         if namespace.local(ino).is_some() {
             return;
         }
-        let Some(object) = namespace.object(ino) else {
-            return;
-        };
-        let mut attributes = match &object.known {
+        // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
+        // what was known when the file was opened is the best there is.
+        let (now_there, opened) = (namespace.object(ino), namespace.opened(ino));
+        let size = now_there.as_ref().or(opened.as_ref()).map_or(0, |object| object.size);
+        let known = [now_there, opened]
+            .into_iter()
+            .flatten()
+            .find_map(|object| object.known);
+        let mut attributes = match known {
             Some(known) => known.attributes.clone(),
             None => Attributes::new(Kind::File, 0o600, 0, 0, now()),
         };
         if let Some(change) = namespace.pending(ino) {
             Change::apply(&change, &mut attributes, &self.settings.defaults);
         }
-        namespace.make_local(ino, attributes, object.size);
+        namespace.make_local(ino, attributes, size);
     }
 }
 

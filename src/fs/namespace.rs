@@ -123,6 +123,8 @@ pub struct View {
     pub size: u64,
     /// When this was last known to be true; now for what only this mount knows.
     pub checked: Instant,
+    /// It has a name. Otherwise it lives on for those who have it open.
+    pub named: bool,
 }
 
 /// What can be said without asking the bucket.
@@ -378,6 +380,7 @@ impl Namespace {
                         attributes,
                         size: 0,
                         checked: known.checked,
+                        named: ino == Ino::ROOT || node.place.is_some(),
                     })
                 }
                 _ => Look::AskDirectory(ino),
@@ -389,6 +392,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             });
         }
         if let Some(object) = &node.nameless {
@@ -424,6 +428,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             };
         }
         let mut attributes = known.attributes.clone();
@@ -435,6 +440,7 @@ impl Namespace {
             attributes,
             size,
             checked,
+            named: node.place.is_some(),
         }
     }
 
@@ -653,6 +659,11 @@ impl Namespace {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.open = version;
         }
+    }
+
+    /// The version that open files of this inode read, as [`Namespace::set_open`] was told.
+    pub fn opened(&self, ino: Ino) -> Option<Object> {
+        self.nodes.get(&ino)?.open.clone()
     }
 
     /// Detaches the inode of a name whose object was replaced while it was open: the name gets another
