@@ -341,7 +341,9 @@ impl Filesystem {
         }
         let mut namespace = self.namespace();
         namespace.set_open(ino, Some(object.clone()));
-        namespace.pages_show(ino, Some(&object.etag));
+        if !state.is_dirty() {
+            namespace.pages_show(ino, Some(&object.etag));
+        }
     }
 
     // ---- directories ----

@@ -376,6 +376,8 @@ impl Filesystem {
             let replaced = self
                 .replace_attributes(&at.key, &described.meta, &local.attributes)
                 .await?;
+            // A copy in parts has another tag than what it is a copy of.
+            self.took_new_tag(file.ino, &at.key, &replaced);
             let state = file.lock();
             let mut namespace = self.namespace();
             namespace.published(at.parent, &at.name, replaced, Instant::now());
