@@ -91,6 +91,10 @@ fn large_file(case: &LargeFile) {
     }
     close(file).unwrap();
     let (into, resident_in) = (rate(began), mount.peak_memory());
+    // It has its own attributes by now, by a copy in parts when it is large: it is still the same file.
+    let mut first = vec![0; Pattern::BLOCK];
+    File::open(&path).unwrap().read_exact(&mut first).unwrap();
+    assert!(first == pattern.block(0));
     mount.end_well();
     rig.assert_no_unfinished_uploads();
 
