@@ -21,7 +21,11 @@ fn ctr(c: &mut Criterion) {
         let mut destination = vec![0u8; size];
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(format!("{} KiB", size >> 10), |b| {
-            b.iter(|| cipher.apply(black_box(1 << 30), &source, &mut destination).unwrap());
+            b.iter(|| {
+                cipher
+                    .apply(black_box(1 << 30), &source, &mut destination)
+                    .unwrap()
+            });
         });
     }
     // As it comes from the socket: nothing begins at a block of the cipher.
@@ -29,7 +33,11 @@ fn ctr(c: &mut Criterion) {
     let mut destination = vec![0u8; 64 << 10];
     group.throughput(Throughput::Bytes(source.len() as u64));
     group.bench_function("64 KiB at an odd offset", |b| {
-        b.iter(|| cipher.apply(black_box(12_345), &source, &mut destination).unwrap());
+        b.iter(|| {
+            cipher
+                .apply(black_box(12_345), &source, &mut destination)
+                .unwrap()
+        });
     });
     group.finish();
 }
@@ -51,7 +59,9 @@ fn envelope(c: &mut Criterion) {
         b.iter(|| envelope::detect(black_box(&headers)).unwrap().unwrap());
     });
     let found = envelope::detect(&headers).unwrap().unwrap();
-    group.bench_function("open", |b| b.iter(|| open::open(black_box(&found), &keys).unwrap()));
+    group.bench_function("open", |b| {
+        b.iter(|| open::open(black_box(&found), &keys).unwrap())
+    });
     group.finish();
 }
 

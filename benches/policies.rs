@@ -22,11 +22,21 @@ fn signing(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let mut headers: Vec<(Cow<'_, str>, Cow<'_, str>)> = vec![
-                    ("if-match".into(), "\"5B3C1A2E053D763E1B002CC607C5A0FE\"".into()),
+                    (
+                        "if-match".into(),
+                        "\"5B3C1A2E053D763E1B002CC607C5A0FE\"".into(),
+                    ),
                     ("range".into(), "bytes=0-8388607".into()),
                     ("x-oss-range-behavior".into(), "standard".into()),
                 ];
-                signer.sign(now, "GET", "bucket", Some("a/b/file"), &[], black_box(&mut headers))
+                signer.sign(
+                    now,
+                    "GET",
+                    "bucket",
+                    Some("a/b/file"),
+                    &[],
+                    black_box(&mut headers),
+                )
             });
         });
     }
@@ -77,7 +87,9 @@ fn read_ahead(c: &mut Criterion) {
             let mut ahead = ReadAhead::new(limits);
             let mut at = 1u64;
             for _ in 0..SIZE / READ {
-                at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                at = at
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 black_box(ahead.plan((at >> 34) % SIZE, 4096, SIZE));
             }
         });

@@ -37,7 +37,11 @@ const fn multiply(a: u64, mut b: u64) -> u64 {
             product ^= b;
         }
         // Times x.
-        b = if b & 1 == 1 { (b >> 1) ^ POLYNOMIAL } else { b >> 1 };
+        b = if b & 1 == 1 {
+            (b >> 1) ^ POLYNOMIAL
+        } else {
+            b >> 1
+        };
         bit >>= 1;
     }
     product

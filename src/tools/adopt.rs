@@ -13,9 +13,7 @@ use crate::encrypted::{EncryptedBucket, Error, Result};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{
-    CopyHeaders, ListedObject, ObjectKey, ObjectMeta, Overwrite,
-};
+use crate::store::object_store::{CopyHeaders, ListedObject, ObjectKey, ObjectMeta, Overwrite};
 
 /// How often an object is looked at anew that other clients replace in between.
 const TRIES: usize = 4;
@@ -180,8 +178,9 @@ impl Adopt {
                 ))
             }
             _ => Ok(Some(
-                Finding::new(listed, Grade::Bad, "destination-exists")
-                    .detail(format!("{destination} is another object: nothing was changed")),
+                Finding::new(listed, Grade::Bad, "destination-exists").detail(format!(
+                    "{destination} is another object: nothing was changed"
+                )),
             )),
         }
     }
