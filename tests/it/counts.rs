@@ -418,3 +418,33 @@ pub fn rsync_differences(one: &Path, other: &Path) -> String {
 fn slashed(path: &Path) -> PathBuf {
     path.join("")
 }
+
+/// An upload cannot change its headers at its end, and every write moved the time of change: each large
+/// file was copied onto itself once more, to correct it.
+#[test]
+fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
+    if !can_mount() {
+        return;
+    }
+    const PIECE: usize = 1 << 20;
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    let path = mount.path.join("large");
+    let bytes = noise(3, 80 * PIECE);
+    let counts = rig.requests(|| {
+        let mut file = fs::File::create(&path).unwrap();
+        for piece in bytes.chunks(PIECE) {
+            std::io::Write::write_all(&mut file, piece).unwrap();
+        }
+    });
+    assert_eq!(counts.of(InitiateMultipartUpload), 1, "{:?}", counts.requests);
+    assert_eq!(counts.of(CopyObject), 0, "{:?}", counts.requests);
+    assert_eq!(counts.of(UploadPartCopy), 0, "{:?}", counts.requests);
+    let shown = fs::metadata(&path).unwrap().modified().unwrap();
+    mount.end_well();
+    let mount = rig.mount("other", &[]);
+    let path = mount.path.join("large");
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), shown);
+    assert_eq!(read(&path).unwrap(), bytes);
+    mount.end_well();
+}
