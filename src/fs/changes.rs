@@ -753,9 +753,22 @@ impl Filesystem {
         destination: &ObjectKey,
         headers: CopyHeaders,
     ) -> Result<PutAnswer> {
+        self.copy_object_over(source, meta, destination, headers, Overwrite::Allowed)
+            .await
+    }
+
+    /// The same; where nothing may be overwritten, [`Error::Exists`] if something is there.
+    pub(super) async fn copy_object_over(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        headers: CopyHeaders,
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
         let store = self.bucket.store();
         if meta.size < self.settings.copy_limit {
-            let copied = store.copy(source, &meta.etag, destination, headers, Overwrite::Allowed);
+            let copied = store.copy(source, &meta.etag, destination, headers, overwrite);
             return Ok(copied.await?);
         }
         let headers = match headers {
@@ -776,7 +789,7 @@ impl Filesystem {
                 .await?;
             done.sort_unstable_by_key(|part| part.number);
             store
-                .complete_multipart(destination, &upload, &done, Overwrite::Allowed)
+                .complete_multipart(destination, &upload, &done, overwrite)
                 .await
         }
         .await;

@@ -91,11 +91,7 @@ impl Filesystem {
     /// The file of an inode, as the bucket has it or as it stands here, with one more handle: who is given
     /// it lets it loose. Counted before the table of files is let go, or a last close at this moment would
     /// take the file out of it, and the next open would make a second one of the same inode.
-    pub(super) async fn hold(
-        self: &Arc<Self>,
-        ino: Ino,
-        start: Instant,
-    ) -> Result<Arc<OpenFile>> {
+    pub(super) async fn hold(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<Arc<OpenFile>> {
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino)
             && let mut state = file.lock()
@@ -726,7 +722,10 @@ impl Filesystem {
         // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
         // what was known when the file was opened is the best there is.
         let (now_there, opened) = (namespace.object(ino), namespace.opened(ino));
-        let size = now_there.as_ref().or(opened.as_ref()).map_or(0, |object| object.size);
+        let size = now_there
+            .as_ref()
+            .or(opened.as_ref())
+            .map_or(0, |object| object.size);
         let known = [now_there, opened]
             .into_iter()
             .flatten()
