@@ -247,6 +247,12 @@ impl Attributes {
         }
     }
 
+    /// Makes them those of an object that is not encrypted and served as it is.
+    pub fn show_plain(&mut self) {
+        self.kind = Kind::File;
+        self.mode = Some(0o444);
+    }
+
     /// Permission bits as they appear.
     pub fn permissions(&self, defaults: &Defaults) -> u32 {
         self.mode.unwrap_or(match self.kind {
@@ -285,6 +291,16 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is about times and nothing else.
+    pub fn is_of_times(&self) -> bool {
+        let others = Change {
+            mtime: None,
+            atime: None,
+            ..self.clone()
+        };
+        others.is_empty() && !self.is_empty()
+    }
+
     /// Nothing but perhaps the moment.
     pub fn is_empty(&self) -> bool {
         let Change {

@@ -3,30 +3,22 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-
 use super::attributes::{Attributes, Kind};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::{Filesystem, Notice, lock};
 use super::gate::Scope;
 use super::listing::Object;
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
 use super::open_file::OpenFile;
-use super::parts;
 use super::staging::StagedFile;
 use super::writeback::{headers_of, object_of_ours};
 use crate::encrypted::Plaintext;
+use crate::encrypted::copy::CopyLimits;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListRequest, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
-
-/// Parts of one copy in flight.
-const PARALLEL_COPIES: usize = 8;
-
-/// The size of a copied part, in bytes.
-const COPY_PART: u64 = 256 << 20;
 
 /// How long a symbolic link's target may be, in bytes.
 const MAX_TARGET: usize = 4095;
@@ -195,16 +187,11 @@ impl Filesystem {
         match target.ok_or(Error::NotFound)? {
             Target::Directory(_) => return Err(Error::IsDirectory),
             Target::Unpublished(ino) => {
-                if !self.forget_unpublished(ino).await {
-                    // It may be in the bucket after all, or stand over something that is.
-                    self.delete_object(parent, name, Some(ino)).await?;
-                }
-                self.namespace().removed(parent, name, Instant::now());
+                self.delete_object(parent, name, Some(ino)).await?;
                 self.after_removal(ino);
             }
             Target::Object(_, ino) => {
                 self.delete_object(parent, name, ino).await?;
-                self.namespace().removed(parent, name, Instant::now());
                 if let Some(ino) = ino {
                     self.after_removal(ino);
                 }
@@ -214,25 +201,15 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Stops whatever is on its way to the bucket for a file that was never there. Returns whether nothing
-    /// of that name can be in the bucket.
-    async fn forget_unpublished(self: &Arc<Self>, ino: Ino) -> bool {
-        let Some(file) = self.file_of(ino) else {
-            return true;
-        };
-        let uploading = self.abandon(&file);
-        !uploading && !self.covers_object(ino)
-    }
-
-    /// Whether a file that the bucket does not have yet stands over an object that it is to replace.
+    /// Whether there may be an object under the name of a file that the bucket does not have yet: one that
+    /// it is to replace, or what an upload that was broken off has left. An object that another client made
+    /// meanwhile is not ours to delete.
     fn covers_object(&self, ino: Ino) -> bool {
-        let mut namespace = self.namespace();
-        let Some((parent, name)) = namespace.place(ino) else {
-            return false;
-        };
-        namespace
-            .directory(parent)
-            .is_some_and(|directory| directory.listing.last_known(&name).is_some())
+        let stored = self
+            .file_of(ino)
+            .is_some_and(|file| file.lock().maybe_stored);
+        let namespace = self.namespace();
+        stored || namespace.covers(ino) || !namespace.is_unpublished(ino)
     }
 
     /// Deletes what a file that has moved on stood over.
@@ -245,16 +222,40 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The file is not to be uploaded any more. Returns whether an upload was under way.
-    fn abandon(&self, file: &Arc<OpenFile>) -> bool {
-        let uploading = {
+    /// The file is not to be uploaded any more.
+    fn abandon(&self, file: &Arc<OpenFile>) {
+        {
             let mut state = file.lock();
             state.gone = true;
             state.abandon_stream();
-            state.upload.is_some()
-        };
+        }
         file.moved.notify_waiters();
-        uploading
+    }
+
+    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
+    /// not uploaded any more.
+    async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        loop {
+            self.preserve(file).await?;
+            let state = file.lock();
+            // Opened meanwhile, or an upload has just let go of what was staged.
+            let again = state.handles > 0
+                && state.aside.is_none()
+                && state.needs_base()
+                && self.bucket.can_read()
+                && state.content.is_some();
+            drop(state);
+            if !again {
+                self.abandon(file);
+                return Ok(());
+            }
+        }
+    }
+
+    /// It could not be removed after all.
+    fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        file.lock().gone = false;
+        self.tend(file);
     }
 
     pub(super) fn file_of(&self, ino: Ino) -> Option<Arc<OpenFile>> {
@@ -267,7 +268,7 @@ impl Filesystem {
         }
     }
 
-    /// Deletes the object of a name; who has it open goes on reading.
+    /// Removes a name and its object; who has it open goes on reading.
     async fn delete_object(
         self: &Arc<Self>,
         parent: Ino,
@@ -276,24 +277,31 @@ impl Filesystem {
     ) -> Result<()> {
         let file = ino.and_then(|ino| self.file_of(ino));
         if let Some(file) = &file {
-            self.preserve(file).await?;
-            self.abandon(file);
+            self.part_with(file).await?;
         }
         let key = self
             .namespace()
             .child_key(parent, name)
             .ok_or(Error::NotFound)?;
         let result = async {
+            // An upload under way ends first.
             let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+            if ino.is_some_and(|ino| !self.covers_object(ino)) {
+                // The bucket never had it.
+                self.namespace().forgotten(parent, name);
+                return Ok(());
+            }
             self.keep_directory(parent, name).await?;
             let key = names::object_key(key)?;
-            Ok(self.bucket.store().delete(&key).await?)
+            self.bucket.store().delete(&key).await?;
+            self.namespace().removed(parent, name, Instant::now());
+            Ok(())
         }
         .await;
         if result.is_err()
             && let Some(file) = &file
         {
-            file.lock().gone = false;
+            self.take_back(file);
         }
         result
     }
@@ -541,8 +549,14 @@ impl Filesystem {
             Some(Target::Object(_, ino)) => *ino,
             _ => None,
         };
-        if let Some(file) = replaced.and_then(|ino| self.file_of(ino)) {
-            self.preserve(&file).await?;
+        if let Target::Unpublished(ino) = &source
+            && let Some(file) = replaced.and_then(|ino| self.file_of(ino))
+            && file.lock().is_dirty()
+            && let Some(source) = self.file_of(*ino)
+            && source.lock().writers == 0
+        {
+            // What the rename replaces is nowhere but here: it goes when its successor is safe.
+            self.publish(&source).await?;
         }
         let (old_key, new_key) = {
             let namespace = self.namespace();
@@ -554,7 +568,7 @@ impl Filesystem {
         };
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         if let Some(file) = replaced.and_then(|ino| self.file_of(ino)) {
-            self.abandon(&file);
+            self.part_with(&file).await?;
         }
         let scopes = vec![Scope::Key(old_key.clone()), Scope::Key(new_key.clone())];
         let pass = self.gate.enter(scopes).await;
@@ -568,50 +582,72 @@ impl Filesystem {
         };
         let result = match source {
             Target::Unpublished(ino) => {
-                let uncovered = self.covers_object(ino);
-                self.rename_unpublished(ino, to);
-                let removed = match uncovered {
+                let uncovers = self.covers_object(ino);
+                let covers = match &target {
+                    Some(Target::Unpublished(replaced)) => self.covers_object(*replaced),
+                    target => target.is_some(),
+                };
+                self.rename_unpublished(ino, to, covers);
+                let removed = match uncovers {
                     true => self.remove_covered(from, &old_key).await,
                     false => Ok(()),
                 };
                 drop(pass);
-                removed.and(self.publish_renamed(ino).await)
+                let result = match removed {
+                    Ok(()) => self.publish_renamed(ino).await,
+                    error => error,
+                };
+                if result.is_err() {
+                    // Nothing has changed in the bucket: nor has the name.
+                    let mut namespace = self.namespace();
+                    namespace.moved(ino, from.0, &from.1);
+                    namespace.set_covers(ino, false);
+                    namespace.doubt(from.0, &from.1);
+                    namespace.doubt(to.0, &to.1);
+                    drop(namespace);
+                    self.notify(Notice::Name(to.0, to.1.to_string()));
+                }
+                result
             }
             Target::Object(object, ino) => {
                 let result = self
                     .move_object(&old_key, &new_key, object, ino, from, to)
                     .await;
                 drop(pass);
+                if result.is_err() {
+                    // How far it came, the bucket knows.
+                    let mut namespace = self.namespace();
+                    namespace.doubt(from.0, &from.1);
+                    namespace.doubt(to.0, &to.1);
+                }
                 result
             }
             Target::Directory(_) => Err(Error::Invalid),
         };
         if let Some(ino) = replaced {
-            match &result {
-                Ok(()) => self.after_removal(ino),
-                Err(_) => {
-                    if let Some(file) = self.file_of(ino)
-                        && self.namespace().place(ino).is_some()
-                    {
-                        file.lock().gone = false;
-                    }
-                }
+            let named = self.namespace().place(ino).is_some();
+            match self.file_of(ino) {
+                Some(file) if named && result.is_err() => self.take_back(&file),
+                _ => self.after_removal(ino),
             }
         }
         result
     }
 
     /// A file that the bucket does not have yet costs no request: its upload takes the new name.
-    fn rename_unpublished(&self, ino: Ino, to: &(Ino, Name)) {
+    fn rename_unpublished(&self, ino: Ino, to: &(Ino, Name), covers: bool) {
         if let Some(file) = self.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; a rename replaces, whatever the file was created with.
             state.abandon_stream();
             state.exclusive = false;
+            state.maybe_stored = false;
             drop(state);
             file.moved.notify_waiters();
         }
-        self.namespace().moved(ino, to.0, &to.1);
+        let mut namespace = self.namespace();
+        namespace.moved(ino, to.0, &to.1);
+        namespace.set_covers(ino, covers);
     }
 
     /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
@@ -670,6 +706,7 @@ impl Filesystem {
             };
             self.remember_headers(&new_key, meta, sent);
         }
+        let copied = object.etag.clone();
         let moved = Object {
             etag: answer.etag.clone(),
             last_modified: super::seconds(answer.date),
@@ -689,28 +726,34 @@ impl Filesystem {
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
         if let Some(ino) = ino {
-            self.moved_content(ino, &new_key, &answer.etag, &moved);
+            self.moved_content(ino, &new_key, &copied, &moved);
         }
         Ok(())
     }
 
-    /// Open files read on from the new name.
-    pub(super) fn moved_content(&self, ino: Ino, key: &ObjectKey, etag: &ETag, object: &Object) {
-        if let Some(file) = self.file_of(ino) {
-            let state = file.lock();
-            if let Some(content) = &state.content {
-                match content.object() {
-                    Some(envelope) => {
-                        content.set_object(key.clone(), envelope.with_etag(etag.clone()));
-                    }
-                    None => content.set_key(key.clone()),
-                }
+    /// Open files read on from the new name, if version `copied`, which was moved there, is what they read.
+    pub(super) fn moved_content(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
+        let Some(file) = self.file_of(ino) else {
+            return;
+        };
+        let state = file.lock();
+        let same = state
+            .content
+            .as_ref()
+            .filter(|content| content.etag() == *copied);
+        let Some(content) = same else {
+            return;
+        };
+        match content.object() {
+            Some(envelope) => {
+                content.set_object(key.clone(), envelope.with_etag(object.etag.clone()));
             }
-            let mut namespace = self.namespace();
-            namespace.set_open(ino, Some(object.clone()));
-            if !state.is_dirty() {
-                namespace.pages_show(ino, Some(etag));
-            }
+            None => content.set_key(key.clone()),
+        }
+        let mut namespace = self.namespace();
+        namespace.set_open(ino, Some(object.clone()));
+        if !state.is_dirty() {
+            namespace.pages_show(ino, Some(&object.etag));
         }
     }
 
@@ -742,7 +785,7 @@ impl Filesystem {
             .await
     }
 
-    /// Copies an object whole: in one request, or in parts above the service's limit.
+    /// Copies an object whole, by whichever way the service allows.
     ///
     /// # Errors
     /// [`Error::Stale`] if the source is not the version that `meta` describes any more.
@@ -753,51 +796,11 @@ impl Filesystem {
         destination: &ObjectKey,
         headers: CopyHeaders,
     ) -> Result<PutAnswer> {
-        self.copy_object_over(source, meta, destination, headers, Overwrite::Allowed)
-            .await
-    }
-
-    /// The same; where nothing may be overwritten, [`Error::Exists`] if something is there.
-    pub(super) async fn copy_object_over(
-        &self,
-        source: &ObjectKey,
-        meta: &ObjectMeta,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        let store = self.bucket.store();
-        if meta.size < self.settings.copy_limit {
-            let copied = store.copy(source, &meta.etag, destination, headers, overwrite);
-            return Ok(copied.await?);
-        }
-        let headers = match headers {
-            CopyHeaders::Keep => meta.headers.clone(),
-            CopyHeaders::Replace(headers) => headers,
+        let limits = CopyLimits {
+            copy: self.settings.copy_limit,
+            ..CopyLimits::default()
         };
-        let upload = store.create_multipart(destination, &headers).await?;
-        let part = COPY_PART
-            .min(self.settings.copy_limit)
-            .max(self.settings.part_size);
-        let result = async {
-            let mut done: Vec<_> = stream::iter(parts::plan(0, meta.size, 1, part))
-                .map(|(number, range)| {
-                    store.copy_part(destination, &upload, number, source, &meta.etag, range)
-                })
-                .buffer_unordered(PARALLEL_COPIES)
-                .try_collect()
-                .await?;
-            done.sort_unstable_by_key(|part| part.number);
-            store
-                .complete_multipart(destination, &upload, &done, overwrite)
-                .await
-        }
-        .await;
-        if result.is_err()
-            && let Err(error) = store.abort_multipart(destination, &upload).await
-        {
-            log::warn!("an unfinished copy of {source} is left in the bucket: {error}");
-        }
-        Ok(result?)
+        let copied = self.bucket.copy(source, meta, destination, headers, limits);
+        Ok(copied.await?)
     }
 }

@@ -133,15 +133,20 @@ impl Filesystem {
         let mut headers = described.meta.headers.clone();
         headers.user.remove(XATTR);
         attributes.write(&mut headers.user);
-        let overwrite = match file.lock().exclusive {
-            true => Overwrite::Forbidden,
-            false => Overwrite::Allowed,
-        };
         let sent = Instant::now();
         let copy = CopyHeaders::Replace(headers.clone());
-        let answer = self
-            .copy_object_over(&source.key, &described.meta, &at.key, copy, overwrite)
-            .await?;
+        let exclusive = file.lock().exclusive;
+        let answer = if !exclusive {
+            self.copy_object(&source.key, &described.meta, &at.key, copy)
+                .await?
+        } else if source.size < self.settings.copy_limit {
+            let forbidden = Overwrite::Forbidden;
+            let store = self.bucket.store();
+            let copied = store.copy(&source.key, &source.etag, &at.key, copy, forbidden);
+            copied.await?
+        } else {
+            return Err(Error::NotSupported);
+        };
         {
             let mut state = file.lock();
             if state.written != written || state.gone {

@@ -182,7 +182,7 @@ impl Filesystem {
         let mut namespace = self.namespace();
         let unpublished = namespace
             .child(parent, &name)
-            .is_some_and(|ino| namespace.is_unpublished(ino));
+            .is_some_and(|ino| namespace.holds_local(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
         // Shown among the names that only this mount has; or gone since the listing.
@@ -238,7 +238,10 @@ impl Filesystem {
             name,
             ino,
             next,
-            kind: Some(Kind::File),
+            kind: Some(match self.namespace().is_directory(ino) {
+                true => Kind::Directory,
+                false => Kind::File,
+            }),
             looks: None,
         }
     }

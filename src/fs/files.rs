@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::attributes::{Attributes, Change, Kind};
+use super::attributes::{Attributes, Kind};
 use super::content::{self, Content, Reader};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, lock};
@@ -41,7 +41,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.hold(ino, Instant::now()).await?;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let opened = self.open_handle(&file, how);
         if let Err(error) = self.check_access(&file, how) {
             self.release_now(opened.handle);
@@ -65,6 +65,7 @@ impl Filesystem {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
+            self.refuse_plain(file).await?;
             self.take_xattrs_along(file).await?;
         }
         if how.truncate {
@@ -88,34 +89,46 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The file of an inode, as the bucket has it or as it stands here, with one more handle: who is given
-    /// it lets it loose. Counted before the table of files is let go, or a last close at this moment would
-    /// take the file out of it, and the next open would make a second one of the same inode.
-    pub(super) async fn hold(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<Arc<OpenFile>> {
+    /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
+    /// [`Filesystem::end_hold`], or until the handle made of it is released.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when the name of the inode stands for something else by now.
+    pub(super) async fn hold_file(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<Arc<OpenFile>> {
         // A changed file is what it is here; what others made of its object does not matter.
-        if let Some(file) = lock(&self.files).get(&ino)
-            && let mut state = file.lock()
-            && (state.is_dirty() || self.namespace().place(ino).is_none())
-        {
-            state.handles += 1;
-            return Ok(file.clone());
+        if let Some(file) = lock(&self.files).get(&ino) {
+            let mut state = file.lock();
+            if state.is_dirty() || self.namespace().place(ino).is_none() {
+                state.handles += 1;
+                return Ok(file.clone());
+            }
         }
         self.look_at(ino, start).await?;
-        let object = {
+        // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
+        let mut files = lock(&self.files);
+        let (object, key) = {
             let namespace = self.namespace();
             if namespace.is_directory(ino) {
                 return Err(Error::IsDirectory);
             }
-            namespace.object(ino)
+            (namespace.object(ino), namespace.key(ino))
         };
-        let mut files = lock(&self.files);
         if let Some(file) = files.get(&ino) {
-            file.lock().handles += 1;
+            let mut state = file.lock();
+            state.handles += 1;
+            if let Some(object) = object
+                && !state.is_dirty()
+            {
+                self.open_again(file, &mut state, object, key);
+            }
             return Ok(file.clone());
         }
-        let object = object.ok_or(Error::NotFound)?;
-        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
-        let content = self.content_of(&names::object_key(key)?, &object);
+        let object = object.ok_or(Error::Stale)?;
+        let content = self.content_of(&names::object_key(key.ok_or(Error::Stale)?)?, &object);
         let file = OpenFile::new(ino, Some(content));
         file.lock().handles = 1;
         files.insert(ino, file.clone());
@@ -125,11 +138,35 @@ impl Filesystem {
         Ok(file)
     }
 
-    /// Ends a [`Filesystem::hold`]. What is pending is our own duty from here on.
-    pub(super) fn let_loose(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        file.lock().handles -= 1;
-        self.tend(file);
-        self.let_go(file);
+    /// A file that was still there, from its last upload: others may have replaced its object since then.
+    fn open_again(
+        &self,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        object: Object,
+        key: Option<String>,
+    ) {
+        let current = state
+            .content
+            .as_ref()
+            .is_some_and(|content| content.etag() == object.etag);
+        if !current {
+            if state.handles > 1 || state.upload.is_some() {
+                return;
+            }
+            let Some(Ok(key)) = key.map(names::object_key) else {
+                return;
+            };
+            state.content = Some(self.content_of(&key, &object));
+            state.staged = None;
+            state.era += 1;
+        }
+        self.namespace().set_open(file.ino, Some(object));
+    }
+
+    /// Nothing is done with the file any more by who held it.
+    pub(super) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        self.end_handle(file, false, false);
     }
 
     /// The readable content of a version, with the body that came with its headers if there was one.
@@ -176,7 +213,7 @@ impl Filesystem {
         lock(&self.small).pop(&(key.clone(), etag.clone()))
     }
 
-    /// A handle for a file that is held, which passes on to the handle.
+    /// Makes a handle of a file that is held.
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let etag = {
             let mut state = file.lock();
@@ -247,6 +284,7 @@ impl Filesystem {
             let ino = namespace.create(parent, name, attributes);
             namespace.pin(ino);
             namespace.touch_directory(parent, now());
+            drop(namespace);
             let file = OpenFile::new(ino, None);
             {
                 let mut state = file.lock();
@@ -274,54 +312,65 @@ impl Filesystem {
             return Err(Error::BadHandle);
         }
         let range = offset..offset.saturating_add(len as u64);
-        let plan = {
-            let state = handle.file.lock();
-            match &state.staged {
-                Some(staged) => {
-                    if let Some(bytes) = staged.read_now(range.clone()) {
-                        return Ok(bytes);
+        /// Versions that a read meets at most: our own uploads, and others' before it has returned a byte.
+        const VERSIONS: usize = 8;
+        for _ in 0..VERSIONS {
+            let (plan, era) = {
+                let state = handle.file.lock();
+                let plan = match &state.staged {
+                    Some(staged) => {
+                        if let Some(bytes) = staged.read_now(range.clone()) {
+                            return Ok(bytes);
+                        }
+                        Plan::Pieces(staged.pieces(range.clone()), handle.reader(&state))
                     }
-                    Plan::Pieces(staged.pieces(range), handle.reader(&state))
+                    None => match handle.reader(&state) {
+                        Some(reader) => Plan::Clean(reader),
+                        None => return Ok(Bytes::new()),
+                    },
+                };
+                (plan, state.era)
+            };
+            let (result, unread) = match plan {
+                Plan::Clean(reader) => {
+                    if offset >= reader.content().size() {
+                        return Ok(Bytes::new());
+                    }
+                    let result = reader.read(range.clone()).await;
+                    let result = result.map_err(|error| self.read_failed(handle.file.ino, error));
+                    (result, !reader.has_returned())
                 }
-                None => match handle.reader(&state) {
-                    Some(reader) => Plan::Clean(reader),
-                    None => return Ok(Bytes::new()),
-                },
-            }
-        };
-        match plan {
-            Plan::Clean(reader) => self.read_clean(&handle, reader, offset, len).await,
-            Plan::Pieces(pieces, reader) => read_pieces(pieces, reader, len).await,
-        }
-    }
-
-    async fn read_clean(
-        self: &Arc<Self>,
-        handle: &Arc<FileHandle>,
-        mut reader: Arc<Reader>,
-        offset: u64,
-        len: usize,
-    ) -> Result<Bytes> {
-        const MOVES: usize = 4;
-        for _ in 0..MOVES {
-            if offset >= reader.content().size() {
-                return Ok(Bytes::new());
-            }
-            let end = offset.saturating_add(len as u64);
-            match reader.read(offset..end).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(content::Error::Changed) if !reader.has_returned() => {
-                    reader = self.move_on(handle).await?;
-                }
-                Err(error) => return Err(self.read_failed(handle.file.ino, error)),
+                Plan::Pieces(pieces, reader) => (read_pieces(pieces, reader, len).await, false),
+            };
+            match result {
+                Err(Error::Stale) => self.read_on(&handle, era, unread).await?,
+                result => return result,
             }
         }
         Err(Error::Stale)
     }
 
-    /// The object was replaced before this handle returned a byte: it reads the new version.
-    async fn move_on(self: &Arc<Self>, handle: &Arc<FileHandle>) -> Result<Arc<Reader>> {
-        let ino = handle.file.ino;
+    /// The object that a read wanted was replaced. If by our own upload, the read goes on with what that
+    /// brought; if by others, and this handle has returned nothing yet, with their version.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the handle stays with the version that is gone.
+    async fn read_on(self: &Arc<Self>, handle: &FileHandle, era: u64, unread: bool) -> Result<()> {
+        {
+            let state = handle.file.lock();
+            if state.era != era || (unread && state.staged.is_some()) {
+                return Ok(());
+            }
+        }
+        if !unread {
+            return Err(Error::Stale);
+        }
+        self.move_on(&handle.file).await
+    }
+
+    /// The object was replaced before who asks returned a byte of it: the file is the new version.
+    async fn move_on(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let ino = file.ino;
         let key = self.namespace().key(ino).ok_or(Error::Stale)?;
         let key = names::object_key(key)?;
         let sent = Instant::now();
@@ -332,13 +381,17 @@ impl Filesystem {
         };
         let object = self.describe(&key, meta, sent);
         let content = self.content_of(&key, &object);
-        let state = &mut *handle.file.lock();
-        if state.is_dirty() || state.gone {
-            return handle.reader(state).ok_or(Error::Stale);
+        let mut state = file.lock();
+        if state.staged.is_some() || state.is_dirty() || state.gone {
+            // Written to or unlinked meanwhile.
+            return Ok(());
         }
-        state.content = Some(content);
         {
             let mut namespace = self.namespace();
+            if namespace.key(ino).as_deref() != Some(key.as_str()) {
+                return Ok(());
+            }
+            state.content = Some(content);
             namespace.set_open(ino, Some(object.clone()));
             namespace.pages_show(ino, None);
             if let Some((parent, name)) = namespace.place(ino)
@@ -347,8 +400,9 @@ impl Filesystem {
                 directory.listing.put(&name, Entry::Object(object), sent);
             }
         }
+        drop(state);
         self.notify(Notice::Content(ino));
-        handle.reader(state).ok_or(Error::Stale)
+        Ok(())
     }
 
     fn read_failed(&self, ino: Ino, error: content::Error) -> Error {
@@ -380,6 +434,7 @@ impl Filesystem {
         check_end(offset, data.len())?;
         let file = &handle.file;
         let mut state = file.lock();
+        self.check_place(file, &state)?;
         if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len()) {
             return Ok(Err(MustWait));
         }
@@ -402,7 +457,8 @@ impl Filesystem {
         let opened = self.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &opened.file;
-        self.stage_base(file, Some((offset, data.len()))).await?;
+        self.stage_base(file, Some((offset, data.len())), Some(&opened))
+            .await?;
         loop {
             let room = {
                 let mut state = file.lock();
@@ -414,11 +470,13 @@ impl Filesystem {
                 }
             };
             let Some(room) = room else {
-                self.stage_base(file, Some((offset, data.len()))).await?;
+                self.stage_base(file, Some((offset, data.len())), Some(&opened))
+                    .await?;
                 continue;
             };
             let room = room.await?;
             let mut state = file.lock();
+            self.check_place(file, &state)?;
             let Some(staged) = state.staged.as_mut() else {
                 continue;
             };
@@ -427,6 +485,18 @@ impl Filesystem {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether what is written would reach the bucket.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
+    /// have nowhere to go. (Who unlinked it here knows that.)
+    fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
+        if state.gone || state.is_dirty() || self.namespace().key(file.ino).is_some() {
+            return Ok(());
+        }
+        Err(Error::Stale)
     }
 
     /// Begins to stage, unless the base has to be read first.
@@ -447,12 +517,15 @@ impl Filesystem {
         true
     }
 
-    /// Stages the whole of a small base, so that nothing depends on its object any more.
+    /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
+    /// was replaced, and `handle` has returned nothing of it, that is the new one's.
     async fn stage_base(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         write: Option<(u64, usize)>,
+        handle: Option<&FileHandle>,
     ) -> Result<()> {
+        let mut moves = 0;
         loop {
             let content = {
                 let mut state = file.lock();
@@ -466,8 +539,33 @@ impl Filesystem {
                     .expect("stage_over needs one only to read it")
             };
             let mut staged = StagedFile::new(&self.staging, None);
-            self.fill(&mut staged, &content.reader(), 0..content.size())
-                .await?;
+            let filled = self
+                .fill(&mut staged, &content.reader(), 0..content.size())
+                .await;
+            match filled {
+                Ok(()) => {}
+                Err(Error::Stale) if moves < 4 => {
+                    moves += 1;
+                    let unread = {
+                        let state = file.lock();
+                        let same = state
+                            .content
+                            .as_ref()
+                            .is_some_and(|current| Arc::ptr_eq(current, &content));
+                        if !same || state.staged.is_some() {
+                            continue;
+                        }
+                        let alone = state.handles <= 1;
+                        handle.map_or(alone, |handle| !handle.has_returned())
+                    };
+                    if !unread {
+                        return Err(Error::Stale);
+                    }
+                    self.move_on(file).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
             let mut state = file.lock();
             let same = state
                 .content
@@ -559,10 +657,25 @@ impl Filesystem {
         size: u64,
         by_open: bool,
     ) -> Result<()> {
+        self.resize_open(file, size, by_open, false).await
+    }
+
+    /// `only_grow`: what has come to be larger meanwhile stays so.
+    async fn resize_open(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        size: u64,
+        by_open: bool,
+        only_grow: bool,
+    ) -> Result<()> {
         check_end(size, 0)?;
         loop {
             let ready = {
                 let mut state = file.lock();
+                self.check_place(file, &state)?;
+                if only_grow && size <= state.size() {
+                    return Ok(());
+                }
                 if state.staged.is_none() {
                     if size == 0 {
                         state.staged = Some(StagedFile::new(&self.staging, None));
@@ -589,7 +702,7 @@ impl Filesystem {
             if ready {
                 return Ok(());
             }
-            self.stage_base(file, None).await?;
+            self.stage_base(file, None, None).await?;
         }
     }
 
@@ -632,7 +745,10 @@ impl Filesystem {
         for file in waiting {
             self.publish(&file).await?;
         }
-        Ok(())
+        match self.store_late_times(Some(ino)).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Makes room: the file grows to at least that size. What is there stays.
@@ -640,10 +756,7 @@ impl Filesystem {
         let handle = self.handle(handle)?;
         let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
         check_end(end, 0)?;
-        if end > handle.file.lock().size() {
-            self.truncate_open(&handle.file, end, false).await?;
-        }
-        Ok(())
+        self.resize_open(&handle.file, end, false, true).await
     }
 
     /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
@@ -652,23 +765,31 @@ impl Filesystem {
             return;
         };
         let file = handle.file.clone();
+        let (writable, runs) = (handle.writable, handle.runs);
+        drop(handle);
+        self.end_handle(&file, writable, runs);
+    }
+
+    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool, runs: bool) {
         let waits = {
             let mut state = file.lock();
             state.handles -= 1;
-            state.writers -= u32::from(handle.writable);
-            state.runners -= u32::from(handle.runs);
-            if state.writers == 0 && !state.is_dirty() {
-                state.staged = None;
+            state.writers -= u32::from(writer);
+            state.runners -= u32::from(runs);
+            if state.writers == 0 && !state.is_dirty() && !state.gone {
+                // Where the object is gone, what is staged is all there is.
+                if self.namespace().key(file.ino).is_some() {
+                    state.staged = None;
+                }
             }
             state.handles == 0 && state.temporary && state.is_dirty() && !state.gone
         };
-        drop(handle);
         if waits {
-            self.wait_for_rename(&file);
+            self.wait_for_rename(file);
         } else {
-            self.tend(&file);
+            self.tend(file);
         }
-        self.let_go(&file);
+        self.let_go(file);
     }
 
     /// Uploads a file under its temporary name, if nobody renames it in time.
@@ -721,7 +842,7 @@ impl Filesystem {
         }
         // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
         // what was known when the file was opened is the best there is.
-        let (now_there, opened) = (namespace.object(ino), namespace.opened(ino));
+        let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
         let size = now_there
             .as_ref()
             .or(opened.as_ref())
@@ -734,8 +855,8 @@ impl Filesystem {
             Some(known) => known.attributes.clone(),
             None => Attributes::new(Kind::File, 0o600, 0, 0, now()),
         };
-        if let Some(change) = namespace.pending(ino) {
-            Change::apply(&change, &mut attributes, &self.settings.defaults);
+        if let Some((change, _)) = namespace.pending(ino) {
+            change.apply(&mut attributes, &self.settings.defaults);
         }
         namespace.make_local(ino, attributes, size);
     }

@@ -5,7 +5,7 @@
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -28,6 +28,7 @@ use super::probe::Questions;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::envelope::Format;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Headers kept, of some 2 KB each.
@@ -41,6 +42,14 @@ pub(super) struct Described {
     pub meta: ObjectMeta,
     pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
     pub checked: Instant,
+}
+
+impl Described {
+    /// Served although it is not encrypted.
+    pub fn is_plain(&self) -> bool {
+        let object = self.object.as_ref();
+        object.is_ok_and(|object| object.format == Format::Plain)
+    }
 }
 
 /// What the kernel must be told: its caches are wrong.
@@ -66,6 +75,23 @@ impl std::fmt::Display for Unsaved {
     }
 }
 
+/// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Known to the kernel, open, or above one that is; the root counts.
+    pub inodes: usize,
+    /// Open, or not uploaded yet.
+    pub files: usize,
+    /// Of these, closed or not, whose bytes are not in the bucket.
+    pub unsaved: usize,
+    /// Of files and directories.
+    pub handles: usize,
+    /// Listings under way.
+    pub listings: usize,
+    /// Other questions to the bucket under way.
+    pub questions: usize,
+}
+
 pub struct Filesystem {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Settings,
@@ -88,6 +114,8 @@ pub struct Filesystem {
     notices: mpsc::UnboundedSender<Notice>,
     notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
     root_stored: AtomicBool,
+    /// Directories whose times are to be stored soon.
+    pub(super) late: Mutex<HashSet<Ino>>,
 }
 
 impl Filesystem {
@@ -136,6 +164,7 @@ impl Filesystem {
             notices,
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
+            late: Mutex::default(),
         });
         let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
         fs.runtime.spawn(giving);
@@ -161,12 +190,35 @@ impl Filesystem {
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
-        self.upload_everything().await
+        let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
+        let times = self.store_late_times(None).await;
+        unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
+            path: self.describe_place(ino),
+            error,
+        }));
+        if unsaved.is_empty() {
+            Ok(())
+        } else {
+            Err(unsaved)
+        }
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.
     pub fn take_notices(&self) -> Option<mpsc::UnboundedReceiver<Notice>> {
         lock(&self.notices_out).take()
+    }
+
+    /// What is held in memory now; see [`Census`].
+    pub fn census(&self) -> Census {
+        let files: Vec<_> = lock(&self.files).values().cloned().collect();
+        Census {
+            inodes: self.namespace().len(),
+            files: files.len(),
+            unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
+            handles: super::read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
+            listings: lock(&self.builds).len(),
+            questions: lock(&self.questions).len(),
+        }
     }
 
     pub fn settings(&self) -> &Settings {

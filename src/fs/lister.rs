@@ -160,7 +160,7 @@ impl Filesystem {
         if result.is_err()
             && let Some(directory) = self.namespace().directory(ino)
         {
-            directory.listing.give_up();
+            directory.listing.give_up(epoch);
         }
         result
     }

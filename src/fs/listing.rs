@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::attributes::Attributes;
@@ -103,6 +104,7 @@ pub enum Answer<'a> {
 
 #[derive(Debug, Default)]
 pub struct Listing {
+    id: ListingId,
     slots: BTreeMap<Name, Slot>,
     /// Names asked for alone that were not there.
     absent: HashMap<Name, Instant>,
@@ -120,9 +122,25 @@ pub struct Listing {
     marker: Option<bool>,
 }
 
-/// The number of our last change before a request was sent. Given back with the answer.
+/// Of which listing, and the number of our last change before a request was sent. Given back with the
+/// answer. A directory may be forgotten, or removed and made anew, while a request is on its way: the answer
+/// says nothing about the listing that stands there then.
 #[derive(Clone, Copy, Debug)]
-pub struct Epoch(u64);
+pub struct Epoch {
+    listing: ListingId,
+    change: u64,
+}
+
+/// No two listings have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ListingId(u64);
+
+impl Default for ListingId {
+    fn default() -> ListingId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        ListingId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// Absent names kept at most.
 const MAX_ABSENT: usize = 4096;
@@ -275,12 +293,17 @@ impl Listing {
     /// [`Listing::apply_name`] and [`Listing::give_up`].
     pub fn begin(&mut self) -> Epoch {
         self.under_way += 1;
-        Epoch(self.epoch)
+        Epoch {
+            listing: self.id,
+            change: self.epoch,
+        }
     }
 
     /// The request failed.
-    pub fn give_up(&mut self) {
-        self.end();
+    pub fn give_up(&mut self, epoch: Epoch) {
+        if epoch.listing == self.id {
+            self.end();
+        }
     }
 
     /// A whole listing, asked for at `sent`.
@@ -292,6 +315,9 @@ impl Listing {
         marker: bool,
         listed: BTreeMap<Name, Entry>,
     ) {
+        if epoch.listing != self.id {
+            return;
+        }
         let mut slots = BTreeMap::new();
         for (name, entry) in listed {
             if !self.changed_since(&name, epoch) {
@@ -313,6 +339,9 @@ impl Listing {
 
     /// Some names of a directory that is too large to be listed for one of them.
     pub fn apply_some(&mut self, epoch: Epoch, sent: Instant, listed: BTreeMap<Name, Entry>) {
+        if epoch.listing != self.id {
+            return;
+        }
         for (name, entry) in listed {
             self.under_way += 1;
             let entry = self.with_what_is_known(&name, entry);
@@ -354,6 +383,9 @@ impl Listing {
         name: &Name,
         entry: Option<Entry>,
     ) -> bool {
+        if epoch.listing != self.id {
+            return false;
+        }
         let current = !self.changed_since(name, epoch);
         if current {
             match entry {
@@ -380,6 +412,9 @@ impl Listing {
     /// What the headers of an object said: kept if the listing shows that object, and no change of ours came
     /// between. Returns whether it was.
     pub fn learn(&mut self, epoch: Epoch, name: &str, etag: &ETag, known: Arc<Known>) -> bool {
+        if epoch.listing != self.id {
+            return false;
+        }
         let current = !self.changed_since(name, epoch);
         let mut learnt = false;
         if current
@@ -397,7 +432,7 @@ impl Listing {
     }
 
     fn changed_since(&self, name: &str, epoch: Epoch) -> bool {
-        self.changes.get(name).is_some_and(|&at| at > epoch.0)
+        self.changes.get(name).is_some_and(|&at| at > epoch.change)
     }
 
     fn note_change(&mut self, name: &Name) {
@@ -500,6 +535,25 @@ mod tests {
         let epoch = listing.begin();
         listing.put(&name("made"), object("newer", 3), start);
         assert!(!listing.apply_name(epoch, start, &name("made"), None));
+        let epoch = listing.begin();
+        assert!(listing.apply_name(epoch, start, &name("made"), None));
+    }
+
+    #[test]
+    fn an_answer_for_a_listing_that_was_forgotten_is_not_taken_for_its_successor() {
+        // A directory was forgotten while it was listed, and looked up again: the counter of requests under
+        // way fell below zero, and numbers of changes were compared across listings.
+        let start = Instant::now();
+        let mut before = Listing::default();
+        let epochs: Vec<_> = (0..5).map(|_| before.begin()).collect();
+        let mut listing = Listing::of_new_directory(start);
+        listing.put(&name("made"), object("new", 2), start);
+        listing.apply(epochs[0], start, 1, false, listed(&["ghost"]));
+        listing.apply_some(epochs[1], start, listed(&["ghost"]));
+        assert!(!listing.apply_name(epochs[2], start, &name("made"), None));
+        listing.give_up(epochs[3]);
+        let names: Vec<_> = listing.names().map(|(name, _)| name.to_string()).collect();
+        assert_eq!(names, ["made"]);
         let epoch = listing.begin();
         assert!(listing.apply_name(epoch, start, &name("made"), None));
     }

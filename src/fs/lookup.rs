@@ -53,8 +53,8 @@ impl Filesystem {
         if self.is_reserved(parent, name) {
             return Ok(Found::Absent(self.settings.metadata_ttl));
         }
-        match self.look(parent, name, start).await? {
-            Ok(view) => Ok(Found::Present(self.entered(view, start))),
+        match self.look_up(parent, name, start).await? {
+            Ok(view) => Ok(Found::Present(self.looks(view))),
             Err(checked) => Ok(Found::Absent(self.valid(checked))),
         }
     }
@@ -77,7 +77,7 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.hold(ino, Instant::now()).await?;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => {
@@ -86,7 +86,7 @@ impl Filesystem {
             }
             None => Ok(Bytes::new()),
         };
-        self.let_loose(&file);
+        self.end_hold(&file);
         let target = result?;
         if target.is_empty() || target.len() > libc::PATH_MAX as usize || target.contains(&0) {
             return Err(Error::io("the object is no symbolic link"));

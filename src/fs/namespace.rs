@@ -9,10 +9,12 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
 use super::budget::{MemoryBudget, Reservation};
+use super::error::{Error, Result};
 use super::listing::{Answer, Entry, Known, Listing, Object, Ttl, fresh};
 use super::names::Name;
 use crate::store::object_store::ETag;
@@ -55,14 +57,22 @@ pub struct Directory {
 /// How a directory's entries are being looked at, to fetch ahead what will be asked next.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Lookups since the last listing that had to ask for attributes.
-    pub asked: u32,
-    /// Lookups that were followed by an open, less those that were not; at most a few.
+    /// Lookups since the last listing, from the first on that had to ask for attributes.
+    pub steps: u32,
+    /// Twice the opens after lookups, less the lookups; at most a few.
     pub opened: i32,
     /// Probes under way ahead of the walker.
     pub ahead: u32,
     /// How far ahead probing has got.
     pub reached: Option<Name>,
+}
+
+impl Walk {
+    /// How many probes may be under way ahead of the walker: doubled with every step.
+    pub fn distance(&self) -> u32 {
+        const MOST: u32 = 128;
+        MOST.min(1 << self.steps.min(16))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -95,8 +105,10 @@ struct Node {
     local: Option<Local>,
     /// There is no object of this name yet, or another one that this file replaces.
     unpublished: bool,
+    /// It is to replace an object: when it goes before it was uploaded, that object must go as well.
+    covers: bool,
     /// Attribute changes on their way to the bucket.
-    pending: Option<Change>,
+    pending: Option<Pending>,
     /// What was known when it lost its name.
     nameless: Option<Object>,
     /// The version that open files read; a name that shows another one gets another inode.
@@ -105,6 +117,18 @@ struct Node {
     pages: Option<ETag>,
     directory: Option<Box<Directory>>,
 }
+
+/// Attribute changes that were asked for and are not in the bucket yet.
+#[derive(Debug, Default)]
+struct Pending {
+    change: Change,
+    /// Of the calls that asked, in their order.
+    waiting: Vec<Outcome>,
+}
+
+/// What became of one call's change; empty while it is on its way. Changes that come while a copy is under
+/// way go with the next: a copy's failure is the failure of those that it carried, and of no others.
+pub type Outcome = Arc<OnceLock<Result<()>>>;
 
 /// What a name or an inode looks like.
 #[derive(Clone, Debug)]
@@ -158,6 +182,7 @@ impl Namespace {
             pins: 1,
             local: None,
             unpublished: false,
+            covers: false,
             pending: None,
             nameless: None,
             open: None,
@@ -170,6 +195,12 @@ impl Namespace {
             ttl,
             defaults,
         }
+    }
+
+    /// How many inodes there are.
+    #[allow(clippy::len_without_is_empty)] // the root is always there
+    pub fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     pub fn ttl(&self) -> Ttl {
@@ -264,10 +295,13 @@ impl Namespace {
         })
     }
 
-    /// Names in a directory that the bucket does not have yet.
+    /// Names in a directory that the bucket does not have yet, or not any more.
     pub fn unpublished_children(&self, parent: Ino) -> Vec<(Name, Ino)> {
         let mut children = self.children(parent);
-        children.retain(|(_, ino)| self.nodes[ino].unpublished);
+        children.retain(|(name, ino)| {
+            self.nodes[ino].unpublished
+                || (self.listed(parent, name).is_none() && self.holds_local(*ino))
+        });
         children
     }
 
@@ -309,12 +343,33 @@ impl Namespace {
         }
     }
 
+    fn listed(&self, parent: Ino, name: &str) -> Option<&Entry> {
+        let directory = self.nodes.get(&parent)?.directory.as_deref()?;
+        directory.listing.last_known(name)
+    }
+
+    /// Whether the inode, or anything below it, has content that is not in the bucket: then it is there,
+    /// whatever others did to its name.
+    pub fn holds_local(&self, ino: Ino) -> bool {
+        let Some(node) = self.nodes.get(&ino) else {
+            return false;
+        };
+        match &node.directory {
+            Some(directory) => directory
+                .children
+                .values()
+                .any(|&child| self.holds_local(child)),
+            None => node.local.is_some(),
+        }
+    }
+
     // ---- looking ----
 
     /// What a name looks like to a call that began at `start`. Known names get an inode.
     pub fn look(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
+        // A file that was changed here looks as it stands here, whatever others made of its object.
         if let Some(ino) = self.child(parent, name)
-            && self.nodes[&ino].unpublished
+            && self.nodes[&ino].local.is_some()
         {
             return self.look_at(ino, start);
         }
@@ -325,6 +380,11 @@ impl Namespace {
         match directory.listing.look(name, ttl, start) {
             Answer::Unknown => Look::AskName,
             Answer::Absent(checked) => {
+                if let Some(ino) = self.child(parent, name)
+                    && self.holds_local(ino)
+                {
+                    return self.look_at(ino, start);
+                }
                 self.forget_name(parent, name);
                 Look::Absent(checked)
             }
@@ -340,14 +400,20 @@ impl Namespace {
                         let ino = self.node_for(parent, name, false);
                         Look::Known(self.view_of(ino, known, object.size, checked, start))
                     }
-                    // A file that was changed here looks as it stands here.
-                    None => match self.child(parent, name) {
-                        Some(ino) if self.nodes[&ino].local.is_some() => self.look_at(ino, start),
-                        _ => Look::AskObject(object),
-                    },
+                    None => Look::AskObject(object),
                 }
             }
         }
+    }
+
+    /// As [`Namespace::look`], for an answer to the kernel: what is known counts as looked up once more, at
+    /// once, lest a forget that comes now takes the inode away.
+    pub fn look_up(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
+        let look = self.look(parent, name, start);
+        if let Look::Known(view) = &look {
+            self.remember(view.ino);
+        }
+        look
     }
 
     /// What an inode looks like to a call that began at `start`. Absent: it is gone.
@@ -360,9 +426,10 @@ impl Namespace {
             return match &directory.known {
                 Some(known) if fresh(known.checked, ttl, start) => {
                     let mut attributes = known.attributes.clone();
-                    if let Some(change) = &node.pending {
-                        change.apply(&mut attributes, &self.defaults);
-                    } else if let Some(touched) = directory.touched {
+                    if let Some(pending) = &node.pending {
+                        pending.change.apply(&mut attributes, &self.defaults);
+                    }
+                    if let Some(touched) = directory.touched {
                         attributes.mtime = touched;
                         attributes.ctime = Some(touched);
                     }
@@ -423,8 +490,8 @@ impl Namespace {
             };
         }
         let mut attributes = known.attributes.clone();
-        if let Some(change) = &node.pending {
-            change.apply(&mut attributes, &self.defaults);
+        if let Some(pending) = &node.pending {
+            pending.change.apply(&mut attributes, &self.defaults);
         }
         View {
             ino,
@@ -443,12 +510,19 @@ impl Namespace {
             return Some(Some(Target::Unpublished(ino)));
         }
         let ttl = self.ttl;
+        let child = self.child(parent, name);
+        let local = child.filter(|&ino| self.holds_local(ino));
         let answer = match self.directory(parent)?.listing.look(name, ttl, start) {
             Answer::Unknown => return None,
-            Answer::Absent(_) => None,
-            Answer::Present(Entry::Directory, _) => {
-                Some(Target::Directory(self.node_for(parent, name, true)))
-            }
+            Answer::Absent(_) => match local {
+                Some(ino) if self.is_directory(ino) => Some(Target::Directory(ino)),
+                Some(ino) => Some(self.only_here(ino)),
+                None => None,
+            },
+            Answer::Present(Entry::Directory, _) => match local {
+                Some(ino) if !self.is_directory(ino) => Some(self.only_here(ino)),
+                _ => Some(Target::Directory(self.node_for(parent, name, true))),
+            },
             Answer::Present(Entry::Object(object), _) => {
                 let object = object.clone();
                 Some(Target::Object(object, self.child(parent, name)))
@@ -457,7 +531,20 @@ impl Namespace {
         Some(answer)
     }
 
-    /// What the bucket has for an inode, as last known.
+    /// A changed file whose object others have removed: it is like one that was never uploaded.
+    fn only_here(&mut self, ino: Ino) -> Target {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.unpublished = true;
+        }
+        Target::Unpublished(ino)
+    }
+
+    /// The version that open files of this inode read.
+    pub fn open_version(&self, ino: Ino) -> Option<Object> {
+        self.nodes.get(&ino)?.open.clone()
+    }
+
+    /// What the bucket has for an inode, as last known; what is open, if others have removed it since.
     pub fn object(&self, ino: Ino) -> Option<Object> {
         let node = self.nodes.get(&ino)?;
         if let Some(object) = &node.nameless {
@@ -467,10 +554,9 @@ impl Namespace {
             return None;
         }
         let (parent, name) = node.place.as_ref()?;
-        let directory = self.nodes.get(parent)?.directory.as_deref()?;
-        match directory.listing.last_known(name)? {
-            Entry::Object(object) => Some(object.clone()),
-            Entry::Directory => None,
+        match self.listed(*parent, name) {
+            Some(Entry::Object(object)) => Some(object.clone()),
+            _ => node.open.clone(),
         }
     }
 
@@ -574,6 +660,7 @@ impl Namespace {
                 pins: 0,
                 local: None,
                 unpublished: false,
+                covers: false,
                 pending: None,
                 nameless: None,
                 open: None,
@@ -613,6 +700,18 @@ impl Namespace {
         }
     }
 
+    /// The inode of the name is gone; what the bucket has under it is what it was.
+    pub fn forgotten(&mut self, parent: Ino, name: &Name) {
+        self.forget_name(parent, name);
+    }
+
+    /// What is known of a name may be wrong: it is asked for anew.
+    pub fn doubt(&mut self, parent: Ino, name: &Name) {
+        if let Some(directory) = self.directory(parent) {
+            directory.listing.doubt(name);
+        }
+    }
+
     /// The name is gone, and whatever inode had it has another name already.
     pub fn removed_name(&mut self, parent: Ino, name: &Name, now: Instant) {
         if let Some(directory) = self.directory(parent) {
@@ -627,13 +726,20 @@ impl Namespace {
         }
     }
 
-    /// Takes an inode's name away. What was known of it stays with it.
+    /// Takes an inode's name away. What was known of it stays with it: of the version that is open, if one
+    /// is, since the name may stand for another one by now.
     fn detach(&mut self, ino: Ino) {
         let object = self.object(ino);
         let Some(node) = self.nodes.get_mut(&ino) else {
             return;
         };
-        node.nameless = object;
+        node.nameless = match (&node.open, object) {
+            (Some(open), Some(object)) if object.etag == open.etag && object.known.is_some() => {
+                Some(object)
+            }
+            (Some(open), _) => Some(open.clone()),
+            (None, object) => object,
+        };
         let Some((parent, name)) = node.place.take() else {
             return;
         };
@@ -652,11 +758,6 @@ impl Namespace {
         }
     }
 
-    /// The version that open files of this inode read, as [`Namespace::set_open`] was told.
-    pub fn opened(&self, ino: Ino) -> Option<Object> {
-        self.nodes.get(&ino)?.open.clone()
-    }
-
     /// Detaches the inode of a name whose object was replaced while it was open: the name gets another
     /// inode, so that no page cache ever holds pages of two versions.
     fn part_from_replaced(&mut self, parent: Ino, name: &str, etag: &ETag) {
@@ -667,11 +768,7 @@ impl Namespace {
         let replaced =
             node.local.is_none() && node.open.as_ref().is_some_and(|open| open.etag != *etag);
         if replaced {
-            let open = node.open.clone();
             self.detach(ino);
-            if let Some(node) = self.nodes.get_mut(&ino) {
-                node.nameless = open;
-            }
         }
     }
 
@@ -729,9 +826,21 @@ impl Namespace {
             && let Some(node) = self.nodes.get_mut(&ino)
         {
             node.unpublished = false;
+            node.covers = false;
         }
         if let Some(directory) = self.directory(parent) {
             directory.listing.put(name, Entry::Object(object), now);
+        }
+    }
+
+    /// Whether the inode is to replace an object that it is not the next version of.
+    pub fn covers(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_some_and(|node| node.covers)
+    }
+
+    pub fn set_covers(&mut self, ino: Ino, covers: bool) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.covers = covers;
         }
     }
 
@@ -785,20 +894,41 @@ impl Namespace {
         }
     }
 
-    /// An attribute change that is on its way: shown at once.
-    pub fn add_pending(&mut self, ino: Ino, change: &Change) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.pending.get_or_insert_default().merge(change);
+    /// An attribute change that is on its way: shown at once. Every call is followed by an
+    /// [`Namespace::end_pending`] that carries it.
+    pub fn add_pending(&mut self, ino: Ino, change: &Change) -> Outcome {
+        let outcome = Outcome::default();
+        match self.nodes.get_mut(&ino) {
+            Some(node) => {
+                let pending = node.pending.get_or_insert_default();
+                pending.change.merge(change);
+                pending.waiting.push(outcome.clone());
+            }
+            None => drop(outcome.set(Err(Error::Stale))),
         }
+        outcome
     }
 
-    pub fn pending(&self, ino: Ino) -> Option<Change> {
-        self.nodes.get(&ino)?.pending.clone()
+    /// All that is on its way for an inode, and how many calls asked for it.
+    pub fn pending(&self, ino: Ino) -> Option<(Change, usize)> {
+        let pending = self.nodes.get(&ino)?.pending.as_ref()?;
+        Some((pending.change.clone(), pending.waiting.len()))
     }
 
-    /// The change is in the bucket, or could not be made.
-    pub fn end_pending(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
+    /// What the first `carried` calls asked for is in the bucket, or could not be brought there.
+    pub fn end_pending(&mut self, ino: Ino, carried: usize, result: &Result<()>) {
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return;
+        };
+        let Some(pending) = &mut node.pending else {
+            return;
+        };
+        let carried = carried.min(pending.waiting.len());
+        for outcome in pending.waiting.drain(..carried) {
+            // Only set here, and once.
+            let _ = outcome.set(result.clone());
+        }
+        if pending.waiting.is_empty() {
             node.pending = None;
             self.drop_if_unused(ino);
         }

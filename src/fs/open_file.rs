@@ -69,6 +69,8 @@ pub struct State {
     pub aside: Option<ObjectKey>,
     /// Unlinked or replaced: it is never uploaded again.
     pub gone: bool,
+    /// An upload may have brought an object into being that is not known to be there.
+    pub maybe_stored: bool,
 }
 
 /// The upload that goes on while the file is being written.
@@ -93,6 +95,7 @@ pub enum Stream {
 pub struct Handover {
     pub upload: EncryptedUpload,
     pub key: String,
+    pub xattrs: Option<Arc<Xattrs>>,
     /// The attributes' revision that its headers carry.
     pub revision: u64,
     pub sent_to: u64,
@@ -124,6 +127,7 @@ impl OpenFile {
                 xattrs: None,
                 aside: None,
                 gone: false,
+                maybe_stored: false,
             }),
             moved: Notify::new(),
         })
@@ -138,6 +142,11 @@ impl State {
     /// The bucket does not have what the file holds.
     pub fn is_dirty(&self) -> bool {
         self.written != self.uploaded
+    }
+
+    /// It is dirty, and that matters: it has a name.
+    pub fn is_unsaved(&self) -> bool {
+        !self.gone && (self.is_dirty() || self.upload.is_some())
     }
 
     /// In bytes.
@@ -221,6 +230,13 @@ impl FileHandle {
             runs: how.execute,
             reader: Mutex::new(None),
         })
+    }
+
+    /// Whether this handle has returned bytes of a version in the bucket.
+    pub fn has_returned(&self) -> bool {
+        let slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref()
+            .is_some_and(|(reader, _)| reader.has_returned())
     }
 
     /// This handle's view of the file's version, which is `state`'s unless that was replaced by somebody

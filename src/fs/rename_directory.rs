@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -20,7 +21,7 @@ use super::listing::{Entry, Object};
 use super::names::{self, Name};
 use super::namespace::Ino;
 use crate::store::object_store::{
-    Body, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
+    Body, ETag, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };
 
 /// Copies in flight.
@@ -106,12 +107,43 @@ impl Filesystem {
             0 | 1 => None,
             _ => Some(self.write_intent(&old, &new).await?),
         };
-        let copied = self.copy_all(&old, &new, &sources).await?;
-        self.keep_directory(from.0, &from.1).await?;
-        self.delete_all(sources.iter().map(|source| source.key.as_str()))
-            .await?;
-        if let Some(intent) = intent {
-            self.bucket.store().delete(&intent).await?;
+        let copied = self.copy_or_undo(&old, &new, &sources).await;
+        let copied = match copied {
+            Ok(copied) => copied,
+            Err(error) => {
+                // An intent that is left would have the next mount finish what was refused here.
+                if let Some(intent) = intent
+                    && let Err(error) = self.bucket.store().delete(&intent).await
+                {
+                    log::error!("{intent} is left of a rename that failed: {error}");
+                }
+                return Err(error);
+            }
+        };
+        let deleted = async {
+            self.keep_directory(from.0, &from.1).await?;
+            self.delete_all(sources.iter().map(|source| source.key.as_str()))
+                .await?;
+            if let Some(intent) = intent {
+                self.bucket.store().delete(&intent).await?;
+            }
+            Ok(())
+        }
+        .await;
+        if let Err(error) = deleted {
+            // Both names are there, whole or in part, until the next mount finishes it.
+            let mut namespace = self.namespace();
+            namespace.doubt(from.0, &from.1);
+            namespace.doubt(to.0, &to.1);
+            namespace.doubt_below(ino);
+            return Err(error);
+        }
+        let unmarked = replaced.is_some()
+            && !sources.is_empty()
+            && sources.iter().all(|source| source.key != old);
+        if unmarked {
+            // The directory that gave way had a marker, this one has none: its attributes go with it.
+            self.delete_all(std::iter::once(new.as_str())).await?;
         }
         let now = Instant::now();
         {
@@ -168,7 +200,7 @@ impl Filesystem {
         old: &str,
         new: &str,
         sources: &[ListedObject],
-    ) -> Result<Vec<PutAnswer>> {
+    ) -> Result<Vec<(ETag, PutAnswer)>> {
         stream::iter(0..sources.len())
             .map(|index| self.copy_below(old, new, &sources[index]))
             .buffered(PARALLEL)
@@ -176,7 +208,55 @@ impl Filesystem {
             .await
     }
 
-    async fn copy_below(&self, old: &str, new: &str, source: &ListedObject) -> Result<PutAnswer> {
+    /// As [`Filesystem::copy_all`]; when it fails, what was copied is deleted again: nothing has changed.
+    async fn copy_or_undo(
+        self: &Arc<Self>,
+        old: &str,
+        new: &str,
+        sources: &[ListedObject],
+    ) -> Result<Vec<(ETag, PutAnswer)>> {
+        let failed = AtomicBool::new(false);
+        // No copy is broken off: it might come to be after it was undone.
+        let failed = &failed;
+        let copied: Vec<_> = stream::iter(0..sources.len())
+            .map(|index| async move {
+                if failed.load(Ordering::Relaxed) {
+                    return None;
+                }
+                let result = self.copy_below(old, new, &sources[index]).await;
+                failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                Some(result)
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        if !failed.load(Ordering::Relaxed) {
+            return copied.into_iter().flatten().collect();
+        }
+        let copies: Vec<String> = sources
+            .iter()
+            .zip(&copied)
+            .filter(|(_, copied)| matches!(copied, Some(Ok(_))))
+            .map(|(source, _)| format!("{new}{}", &source.key[old.len()..]))
+            .collect();
+        if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {
+            log::error!(
+                "copies below \"{}\" are left of a rename that failed: {}",
+                new.escape_debug(),
+                chain(&error)
+            );
+        }
+        let error = copied.into_iter().flatten().find_map(|copied| copied.err());
+        Err(error.unwrap_or(Error::Busy))
+    }
+
+    /// Returns the tag of what was copied, and that of the copy.
+    async fn copy_below(
+        &self,
+        old: &str,
+        new: &str,
+        source: &ListedObject,
+    ) -> Result<(ETag, PutAnswer)> {
         let from = names::object_key(source.key.clone())?;
         let to = names::object_key(format!("{new}{}", &source.key[old.len()..]))?;
         let mut object = object_of(source);
@@ -188,7 +268,7 @@ impl Filesystem {
                     let meta = self.bucket.store().head(&from).await?;
                     object = self.describe(&from, meta, sent);
                 }
-                result => return result,
+                result => return Ok((object.etag, result?)),
             }
         }
     }
@@ -214,7 +294,7 @@ impl Filesystem {
         old: &str,
         new: &str,
         sources: &[ListedObject],
-        copied: &[PutAnswer],
+        copied: &[(ETag, PutAnswer)],
     ) {
         let index: HashMap<&str, usize> = sources
             .iter()
@@ -240,7 +320,7 @@ impl Filesystem {
             let Some(&index) = key.strip_prefix(new).and_then(|rest| index.get(rest)) else {
                 continue;
             };
-            let answer = &copied[index];
+            let (version, answer) = &copied[index];
             let Ok(key) = names::object_key(key) else {
                 continue;
             };
@@ -251,7 +331,7 @@ impl Filesystem {
                 ours: true,
                 known: before.and_then(|object| object.known),
             };
-            self.moved_content(file, &key, &answer.etag, &object);
+            self.moved_content(file, &key, version, &object);
             if let Some(directory) = self.namespace().directory(parent) {
                 let now = Instant::now();
                 directory.listing.put(&name, Entry::Object(object), now);

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use rand::RngExt;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::attributes::Attributes;
 use super::chain;
-use super::content::Content;
+use super::content::{self, Content};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Unsaved, lock};
 use super::gate::{Pass, Scope};
@@ -23,8 +23,9 @@ use super::names::{self, Name};
 use super::namespace::{Ino, Local};
 use super::open_file::{Handover, OpenFile, State, Stream};
 use super::parts;
-use super::staging::{BaseReader, Snapshot};
+use super::staging::{BaseReader, Snapshot, StagedFile};
 use crate::encrypted::{EncryptedUpload, Plaintext, Uploaded, Xattrs};
+use crate::envelope::write::MultipartSizes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
@@ -102,6 +103,8 @@ impl Filesystem {
     fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
         let written = state.written;
         state.upload = Some(written);
+        // What waits for this upload must not take the last one's failure for its own.
+        state.failure = None;
         let (fs, file) = (self.clone(), file.clone());
         self.runtime.spawn(async move {
             let ended = UploadEnds(&file);
@@ -169,7 +172,13 @@ impl Filesystem {
     /// One attempt.
     async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         let Some(destination) = self.enter_for(file.ino).await? else {
-            return Ok(());
+            let mut state = file.lock();
+            if state.gone {
+                return Ok(());
+            }
+            // Changed files keep their names, whatever others do; without one there is nowhere to go.
+            state.gone = true;
+            return Err(Error::Stale);
         };
         let Some(mut freight) = self.take_freight(file, &destination) else {
             return Ok(());
@@ -182,8 +191,13 @@ impl Filesystem {
         let result = self
             .send(file, &freight, handover, &destination, &local)
             .await;
-        if file.lock().gone {
-            return Ok(());
+        {
+            let mut state = file.lock();
+            // Refused by the precondition, the object there is another client's.
+            state.maybe_stored |= !(freight.exclusive && matches!(result, Err(Error::Exists)));
+            if state.gone {
+                return Ok(());
+            }
         }
         let (uploaded, revision) = result?;
         self.landed(
@@ -271,14 +285,14 @@ impl Filesystem {
             Some(receiver) => receiver.await.ok(),
             None => None,
         };
+        let xattrs = freight.xattrs.as_deref();
         if let Some(stream) = &handover
-            && stream.key != to.key.as_str()
+            && (stream.key != to.key.as_str() || stream.xattrs.as_deref() != xattrs)
         {
-            // It was renamed since: an upload cannot change its name.
+            // Renamed since, or given extended attributes: an upload can change neither.
             let stream = handover.take().expect("matched above");
             abort(&stream.upload).await;
         }
-        let xattrs = freight.xattrs.as_deref();
         if let Some(stream) = handover {
             let rest = parts::plan(
                 stream.sent_to,
@@ -288,7 +302,7 @@ impl Filesystem {
             );
             let first = 0..self.settings.part_size;
             let upload = send_parts(file, stream.upload, rest, first, &plain).await?;
-            return Ok((upload.complete(overwrite).await?, stream.revision));
+            return Ok((complete(upload, overwrite).await?, stream.revision));
         }
         let headers = headers_of(&local.attributes);
         if size <= self.settings.part_size {
@@ -296,11 +310,25 @@ impl Filesystem {
             let uploaded = unless_gone(file, put).await?;
             return Ok((uploaded, local.revision));
         }
-        let upload = self.bucket.begin_upload(&to.key, headers, xattrs).await?;
-        let mut parts = parts::plan(0, size, 1, self.settings.part_size);
+        // Equal parts in the formats that announce their size.
+        let sized = self.bucket.format().has_sdk_names();
+        let mut parts = match sized {
+            true => parts::equal(size, self.settings.part_size),
+            false => parts::plan(0, size, 1, self.settings.part_size),
+        };
+        let upload = match sized {
+            true => {
+                let part = parts[0].1.end;
+                let sizes = MultipartSizes { total: size, part };
+                self.bucket
+                    .begin_sized_upload(&to.key, headers, xattrs, sizes)
+                    .await?
+            }
+            false => self.bucket.begin_upload(&to.key, headers, xattrs).await?,
+        };
         let (_, first) = parts.remove(0);
         let upload = send_parts(file, upload, parts, first, &plain).await?;
-        Ok((upload.complete(overwrite).await?, local.revision))
+        Ok((complete(upload, overwrite).await?, local.revision))
     }
 
     /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
@@ -338,11 +366,8 @@ impl Filesystem {
                 Stream::Active { .. } | Stream::Over => Stream::Over,
                 Stream::Possible => Stream::Possible,
             };
+            state.maybe_stored = false;
             let clean = !state.is_dirty();
-            // A writer may write on: what is here saves fetching it back.
-            if clean && (state.writers == 0 || !self.bucket.can_read()) {
-                state.staged = None;
-            }
             let mut namespace = self.namespace();
             namespace.published(at.parent, &at.name, object.clone(), sent);
             namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
@@ -355,12 +380,43 @@ impl Filesystem {
                     namespace.end_local(file.ino);
                 }
             }
+            drop(namespace);
+            if clean && !changed {
+                self.drop_staged(&mut state);
+            }
             clean && changed
         };
-        if correct {
-            self.correct_attributes(file, at).await?;
+        if !correct {
+            return Ok(());
         }
-        Ok(())
+        let corrected = self.correct_attributes(file, at).await;
+        let mut state = file.lock();
+        match &corrected {
+            Ok(()) => {
+                if !state.is_dirty() && !state.gone {
+                    self.drop_staged(&mut state);
+                }
+            }
+            Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
+                self.namespace().end_local(file.ino);
+            }
+            Err(_) => {
+                // The next attempt brings content and attributes together.
+                if state.staged.is_none() {
+                    let size = state.size();
+                    state.staged = Some(StagedFile::new(&self.staging, Some(size)));
+                }
+                state.written += 1;
+            }
+        }
+        corrected
+    }
+
+    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back.
+    fn drop_staged(&self, state: &mut State) {
+        if state.writers == 0 || !self.bucket.can_read() {
+            state.staged = None;
+        }
     }
 
     /// Attributes were set after the upload had begun: the object gets them before anybody is told that
@@ -381,9 +437,24 @@ impl Filesystem {
                 return Ok(());
             };
             let described = self.headers(&at.key, &object.etag, Instant::now()).await?;
-            let replaced = self
-                .replace_attributes(&at.key, &described.meta, &local.attributes)
-                .await?;
+            let replaced = match described.meta.etag == object.etag {
+                true => {
+                    self.replace_attributes(&at.key, &described.meta, &local.attributes)
+                        .await
+                }
+                false => Err(Error::Stale),
+            };
+            if let Err(Error::Stale) = replaced {
+                // Another client has replaced it already: those are not the attributes of what it wrote.
+                let state = file.lock();
+                let mut namespace = self.namespace();
+                if !state.is_dirty() {
+                    namespace.end_local(file.ino);
+                }
+                return Ok(());
+            }
+            let replaced = replaced?;
+            self.took_new_tag(file.ino, &at.key, &described.meta.etag, &replaced);
             let state = file.lock();
             let mut namespace = self.namespace();
             namespace.published(at.parent, &at.name, replaced, Instant::now());
@@ -423,7 +494,8 @@ impl Filesystem {
             Stream::Active { .. } => file.moved.notify_waiters(),
             Stream::Possible => {
                 let Some(staged) = &state.staged else { return };
-                let begins = staged.len() >= self.settings.stream_after
+                let begins = !self.bucket.format().has_sdk_names()
+                    && staged.len() >= self.settings.stream_after
                     && staged.written_prefix() >= self.settings.stream_after
                     && !state.temporary_or_gone();
                 if begins {
@@ -461,6 +533,7 @@ impl Filesystem {
     }
 
     async fn run_pump(self: &Arc<Self>, file: &Arc<OpenFile>, id: u64) -> Result<()> {
+        let xattrs = file.lock().xattrs.clone();
         let (key, local) = {
             let namespace = self.namespace();
             let local = namespace.local(file.ino).cloned();
@@ -468,10 +541,12 @@ impl Filesystem {
         };
         let name = names::object_key(key.clone())?;
         let headers = headers_of(&local.attributes);
-        let upload = Arc::new(self.bucket.begin_upload(&name, headers, None).await?);
+        let begun = self.bucket.begin_upload(&name, headers, xattrs.as_deref());
+        let upload = Arc::new(begun.await?);
         let mut sent_to = self.settings.part_size;
         let mut number: u16 = 2;
         let mut sending: JoinSet<Result<()>> = JoinSet::new();
+        let mut failed = None;
         let handover = loop {
             let moved = file.moved.notified();
             tokio::pin!(moved);
@@ -493,23 +568,31 @@ impl Filesystem {
             tokio::select! {
                 () = moved => {}
                 Some(ended) = sending.join_next() => {
-                    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))?;
+                    if let Err(error) = part_ended(ended) {
+                        failed = Some(error);
+                        break None;
+                    }
                 }
             }
         };
         let Some(handover) = handover else {
             sending.shutdown().await;
             abort(&upload).await;
-            return Ok(());
+            return failed.map_or(Ok(()), Err);
         };
         while let Some(ended) = sending.join_next().await {
-            ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))?;
+            if let Err(error) = part_ended(ended) {
+                sending.shutdown().await;
+                abort(&upload).await;
+                return Err(error);
+            }
         }
         let upload =
             Arc::into_inner(upload).ok_or_else(|| Error::io("an upload is still in use"))?;
         let unwanted = handover.send(Handover {
             upload,
             key,
+            xattrs,
             revision: local.revision,
             sent_to,
             next_part: number,
@@ -673,6 +756,21 @@ async fn send_parts(
     }
 }
 
+fn part_ended(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))
+}
+
+/// An upload that cannot be completed is aborted.
+async fn complete(upload: EncryptedUpload, overwrite: Overwrite) -> Result<Uploaded> {
+    match upload.complete(overwrite).await {
+        Ok(uploaded) => Ok(uploaded),
+        Err(error) => {
+            abort(&upload).await;
+            Err(error.into())
+        }
+    }
+}
+
 async fn abort(upload: &EncryptedUpload) {
     if let Err(error) = upload.abort().await {
         let key = upload.key();
@@ -702,7 +800,10 @@ fn base_reader(content: Arc<Content>) -> BaseReader {
             let bytes = reader
                 .read(step.clone())
                 .await
-                .map_err(|error| StoreError::Other(Arc::new(error)))?;
+                .map_err(|error| match error {
+                    content::Error::Changed => StoreError::PreconditionFailed,
+                    error => StoreError::Other(Arc::new(error)),
+                })?;
             if bytes.len() as u64 != step.end - step.start {
                 return Err(StoreError::other(std::io::Error::other(
                     "the base ended early",
@@ -725,7 +826,7 @@ pub(super) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
 }
 
 /// What a HEAD would say of an object that was just uploaded.
-fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
+pub(super) fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
     ObjectMeta {
         size: uploaded.object.size,
         etag: uploaded.object.etag.clone(),

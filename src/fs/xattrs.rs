@@ -107,7 +107,12 @@ impl Filesystem {
             .headers(&names::object_key(key)?, &object.etag, Instant::now())
             .await?;
         let value = match (name, &described.object) {
-            (ENCRYPTED, object) => if object.is_ok() { "yes" } else { "no" }.to_owned(),
+            (ENCRYPTED, object) => if object.is_ok() && !described.is_plain() {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
             (FORMAT, Ok(object)) => object.format.to_string(),
             (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),
             _ => return Err(Error::NoAttribute),
@@ -208,6 +213,9 @@ impl Filesystem {
             let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
             let key = names::object_key(key)?;
             let described = self.headers(&key, &object.etag, Instant::now()).await?;
+            if described.is_plain() {
+                return Err(Error::Denied("unencrypted objects are served read-only"));
+            }
             let mut xattrs = (*self.stored_xattrs(&key, &described).await?).clone();
             change(&mut xattrs)?;
             if !self.bucket.can_read() {
@@ -220,7 +228,8 @@ impl Filesystem {
                 .await?;
             match self.replace_headers(&key, &described.meta, headers).await {
                 Ok(object) => {
-                    self.took_new_tag(ino, &key, &object);
+                    self.took_new_tag(ino, &key, &described.meta.etag, &object);
+                    self.keep_xattrs(ino, xattrs);
                     let (parent, name) = place;
                     self.namespace()
                         .published(parent, &name, object, Instant::now());
@@ -235,6 +244,19 @@ impl Filesystem {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// What is written to an open file later takes these along, not those of when it was opened.
+    fn keep_xattrs(&self, ino: Ino, xattrs: Xattrs) {
+        let Some(file) = self.file_of(ino) else {
+            return;
+        };
+        let mut state = file.lock();
+        state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
+        if state.is_dirty() {
+            // An upload under way carries the old ones.
+            state.written += 1;
         }
     }
 
@@ -284,10 +306,10 @@ impl Filesystem {
         if !self.bucket.can_read() || file.lock().is_dirty() {
             return Ok(());
         }
-        let Some((key, described)) = self.stored_headers(file.ino).await? else {
-            return Ok(());
+        let xattrs = match self.stored_headers(file.ino).await? {
+            Some((key, described)) => self.stored_xattrs(&key, &described).await?,
+            None => Arc::default(),
         };
-        let xattrs = self.stored_xattrs(&key, &described).await?;
         let mut state = file.lock();
         if !state.is_dirty() {
             state.xattrs = (!xattrs.is_empty()).then_some(xattrs);

@@ -2,9 +2,13 @@
 
 mod applications;
 mod cli;
+mod counts;
+mod endurance;
+mod faults;
 mod formats;
 mod interop;
 mod mount;
+mod rig;
 mod semantics;
 mod server;
 mod signing;
