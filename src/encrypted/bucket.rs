@@ -69,6 +69,18 @@ impl EncryptedBucket {
         self.settings.format
     }
 
+    /// The same bucket with the same keys, writing another format.
+    pub fn in_format(&self, format: Format) -> Arc<EncryptedBucket> {
+        Arc::new(EncryptedBucket {
+            store: self.store.clone(),
+            keys: self.keys.clone(),
+            settings: Settings {
+                format,
+                ..self.settings.clone()
+            },
+        })
+    }
+
     /// False in a mount with only the public key.
     pub fn can_read(&self) -> bool {
         self.keys.can_read()

@@ -132,7 +132,8 @@ impl Timestamp {
         })
     }
 
-    fn format(self) -> String {
+    /// As it is stored.
+    pub fn to_text(self) -> String {
         let (sign, seconds, nanos) = match (self.seconds < 0, self.nanos) {
             (false, nanos) => ("", self.seconds as u64, nanos),
             (true, 0) => ("-", self.seconds.unsigned_abs(), 0),
@@ -235,9 +236,9 @@ impl Attributes {
             (MODE, mode),
             (UID, self.uid.map(|uid| uid.to_string())),
             (GID, self.gid.map(|gid| gid.to_string())),
-            (MTIME, Some(self.mtime.format())),
-            (CTIME, self.ctime.map(Timestamp::format)),
-            (ATIME, self.atime.map(Timestamp::format)),
+            (MTIME, Some(self.mtime.to_text())),
+            (CTIME, self.ctime.map(Timestamp::to_text)),
+            (ATIME, self.atime.map(Timestamp::to_text)),
             (RDEV, rdev),
         ] {
             match value {
@@ -372,7 +373,7 @@ mod tests {
         ] {
             let time = Timestamp::parse(text).expect(text);
             assert_eq!((time.seconds, time.nanos), (seconds, nanos), "{text}");
-            assert_eq!(time.format(), written);
+            assert_eq!(time.to_text(), written);
             assert_eq!(Timestamp::from_system(time.to_system()), time);
         }
         for text in ["", "-", ".5", "1e9", "1.x", " 1", "99999999999999999999"] {
