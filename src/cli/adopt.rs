@@ -91,13 +91,17 @@ pub fn run(args: &Args) -> Result<()> {
         remove: args.remove,
         dry_run: args.dry_run,
     });
-    let summary = run.pass(&run.scope(&store), "adopt", async move |scope, progress, sink| {
-        let work = move |listed| {
-            let adopt = adopt.clone();
-            async move { adopt.object(listed).await }
-        };
-        scope.for_each(progress, sink, work).await
-    })?;
+    let summary = run.pass(
+        &run.scope(&store),
+        "adopt",
+        async move |scope, progress, sink| {
+            let work = move |listed| {
+                let adopt = adopt.clone();
+                async move { adopt.object(listed).await }
+            };
+            scope.for_each(progress, sink, work).await
+        },
+    )?;
     bulk::conclude(&summary, "were not encrypted")
 }
 

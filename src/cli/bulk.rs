@@ -311,8 +311,15 @@ mod tests {
         let progress = Progress::default();
         progress.done.store(1000, Ordering::Relaxed);
         let took = Duration::from_secs(10);
-        assert_eq!(line("rewrap", &progress, took), "rewrap: 1000 objects, 100/s");
-        for (total, left) in [(2000, "10 s"), (100_000, "17 min"), (1_000_000, "2 h 46 min")] {
+        assert_eq!(
+            line("rewrap", &progress, took),
+            "rewrap: 1000 objects, 100/s"
+        );
+        for (total, left) in [
+            (2000, "10 s"),
+            (100_000, "17 min"),
+            (1_000_000, "2 h 46 min"),
+        ] {
             progress.total.store(total, Ordering::Relaxed);
             assert_eq!(
                 line("rewrap", &progress, took),

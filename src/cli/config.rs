@@ -146,7 +146,13 @@ impl MountConfig {
         };
         encrypted::Settings {
             format: self.options.keys.format,
-            plaintext: self.options.keys.allow_plaintext.iter().map(below).collect(),
+            plaintext: self
+                .options
+                .keys
+                .allow_plaintext
+                .iter()
+                .map(below)
+                .collect(),
         }
     }
 

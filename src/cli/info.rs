@@ -42,7 +42,11 @@ pub fn run(args: &Args) -> Result<()> {
         bulk::print_line(&text);
     } else {
         for (name, value) in lines(&report) {
-            bulk::print_line(&format!("{:<13} {}", format!("{name}:"), error::one_line(&value)));
+            bulk::print_line(&format!(
+                "{:<13} {}",
+                format!("{name}:"),
+                error::one_line(&value)
+            ));
         }
     }
     Ok(())
@@ -66,9 +70,7 @@ fn split(object: &str) -> Result<Option<(String, String)>> {
     }
     if object.starts_with("file://") {
         return match object.split_once('#') {
-            Some((folder, key)) if !key.is_empty() => {
-                Ok(Some((folder.to_owned(), key.to_owned())))
-            }
+            Some((folder, key)) if !key.is_empty() => Ok(Some((folder.to_owned(), key.to_owned()))),
             _ => usage("file:///folder#key"),
         };
     }
@@ -111,9 +113,8 @@ fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
 
 /// By the attributes that a mount shows of its files, and by opening the file.
 fn in_mount(path: &Path) -> Result<Report> {
-    let failed = |error: &std::io::Error| {
-        Error::new(Code::Failure, format!("{}: {error}", path.display()))
-    };
+    let failed =
+        |error: &std::io::Error| Error::new(Code::Failure, format!("{}: {error}", path.display()));
     let found = path.symlink_metadata().map_err(|error| failed(&error))?;
     let encrypted = attribute(path, "user.ossvault.encrypted").map_err(|_| {
         Error::new(
@@ -176,7 +177,9 @@ fn lines(report: &Report) -> Vec<(String, String)> {
     add("format", report.format.clone());
     add("key", report.fingerprint.clone());
     add("key hint", report.key_hint.clone());
-    let unknown = report.encrypted.then(|| "unknown: no private key was given".to_owned());
+    let unknown = report
+        .encrypted
+        .then(|| "unknown: no private key was given".to_owned());
     add("can be opened", report.can_open.map(yes).or(unknown));
     add("problem", report.problem.clone());
     add("tag", report.etag.clone());

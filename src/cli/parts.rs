@@ -78,11 +78,7 @@ pub fn open_store(
     }
 }
 
-fn open_client(
-    place: Place<'_>,
-    bucket: &str,
-    server: Option<&EmbeddedServer>,
-) -> Result<Client> {
+fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) -> Result<Client> {
     let options = place.service;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (text, key) = match server {

@@ -85,9 +85,11 @@ pub fn run(args: &Args) -> Result<()> {
         against,
         saving: saving.clone(),
     });
-    let summary = run.pass(&run.scope(&store), "verify", async move |scope, progress, sink| {
-        verify.run(scope, progress, sink).await
-    })?;
+    let summary = run.pass(
+        &run.scope(&store),
+        "verify",
+        async move |scope, progress, sink| verify.run(scope, progress, sink).await,
+    )?;
     if let (Some(saving), Some(path)) = (saving, &args.save_envelopes) {
         saving.finish().map_err(|error| local(path, &error))?;
     }
@@ -119,10 +121,7 @@ fn against(args: &Args) -> Result<Against> {
     let manifest = Manifest::parse(&text).map_err(|line| {
         Error::new(
             Code::Usage,
-            format!(
-                "{}: line {line} is none of sha256sum's",
-                path.display()
-            ),
+            format!("{}: line {line} is none of sha256sum's", path.display()),
         )
     })?;
     Ok(Against::Manifest(manifest))
@@ -168,39 +167,43 @@ pub fn restore(args: &RestoreArgs) -> Result<()> {
         limits: CopyLimits::default(),
     };
     let file = args.file.clone();
-    let summary = run.pass(&run.scope(&store), "restore", async move |scope, progress, sink| {
-        use futures_util::StreamExt;
-        let mut summary = Summary::default();
-        let failed = std::cell::Cell::new(None);
-        let saved = std::iter::from_fn(|| match lines.next() {
-            Ok(line) => line,
-            Err(error) => {
-                failed.set(Some(error));
-                None
+    let summary = run.pass(
+        &run.scope(&store),
+        "restore",
+        async move |scope, progress, sink| {
+            use futures_util::StreamExt;
+            let mut summary = Summary::default();
+            let failed = std::cell::Cell::new(None);
+            let saved = std::iter::from_fn(|| match lines.next() {
+                Ok(line) => line,
+                Err(error) => {
+                    failed.set(Some(error));
+                    None
+                }
+            });
+            let saved = saved.filter(|saved| saved.key.starts_with(&scope.prefix));
+            let findings = futures_util::stream::iter(saved)
+                .map(|saved| {
+                    let restore = &restore;
+                    async move { restore.object(&saved).await }
+                })
+                .buffer_unordered(scope.parallel);
+            let mut findings = std::pin::pin!(findings);
+            while let Some(finding) = findings.next().await {
+                let finding = finding?;
+                summary.count(&finding);
+                progress
+                    .done
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                sink(&finding);
             }
-        });
-        let saved = saved.filter(|saved| saved.key.starts_with(&scope.prefix));
-        let findings = futures_util::stream::iter(saved)
-            .map(|saved| {
-                let restore = &restore;
-                async move { restore.object(&saved).await }
-            })
-            .buffer_unordered(scope.parallel);
-        let mut findings = std::pin::pin!(findings);
-        while let Some(finding) = findings.next().await {
-            let finding = finding?;
-            summary.count(&finding);
-            progress
-                .done
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            sink(&finding);
-        }
-        match failed.take() {
-            Some(error) => Err(crate::store::error::Error::other(std::io::Error::other(
-                format!("{}: {error}", file.display()),
-            ))),
-            None => Ok(summary),
-        }
-    })?;
+            match failed.take() {
+                Some(error) => Err(crate::store::error::Error::other(std::io::Error::other(
+                    format!("{}: {error}", file.display()),
+                ))),
+                None => Ok(summary),
+            }
+        },
+    )?;
     bulk::conclude(&summary, "could not be restored")
 }

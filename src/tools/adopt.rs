@@ -13,9 +13,7 @@ use crate::encrypted::{EncryptedBucket, Error, Result};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{
-    CopyHeaders, ListedObject, ObjectKey, ObjectMeta, Overwrite,
-};
+use crate::store::object_store::{CopyHeaders, ListedObject, ObjectKey, ObjectMeta, Overwrite};
 
 /// How often an object is looked at anew that other clients replace in between.
 const TRIES: usize = 4;
@@ -81,11 +79,7 @@ impl Adopt {
         }
         let mut headers = meta.headers.clone();
         // The upload is younger than the file: a time that was only the object's becomes the file's.
-        let mut attributes = Attributes::read(&meta, false);
-        if attributes.kind != crate::fs::attributes::Kind::Symlink {
-            attributes.kind = crate::fs::attributes::Kind::File;
-        }
-        let mtime = attributes.mtime;
+        let mtime = Attributes::read(&meta, false).mtime;
         headers
             .user
             .entry("mtime".to_owned())
@@ -180,8 +174,9 @@ impl Adopt {
                 ))
             }
             _ => Ok(Some(
-                Finding::new(listed, Grade::Bad, "destination-exists")
-                    .detail(format!("{destination} is another object: nothing was changed")),
+                Finding::new(listed, Grade::Bad, "destination-exists").detail(format!(
+                    "{destination} is another object: nothing was changed"
+                )),
             )),
         }
     }

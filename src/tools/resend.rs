@@ -15,9 +15,7 @@ use crate::encrypted::crc::{self, Crc64};
 use crate::encrypted::{EncryptedBucket, Error, Plaintext, Result, Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{
-    ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
-};
+use crate::store::object_store::{ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
 
 /// Up to this many bytes a content is held in memory, while 64 objects are in work.
 const SMALL: u64 = 1 << 20;

@@ -113,9 +113,7 @@ impl Verify {
         sink: Sink<'_>,
     ) -> Result<Summary, StoreError> {
         let tree = match &self.against {
-            Against::Folder(folder) => {
-                Some(LocalTree::new(folder).map_err(StoreError::other)?)
-            }
+            Against::Folder(folder) => Some(LocalTree::new(folder).map_err(StoreError::other)?),
             _ => None,
         };
         let tree = Arc::new(Mutex::new(tree));
@@ -134,7 +132,8 @@ impl Verify {
                 })
                 .await?
         };
-        let mut missing = std::mem::take(&mut *alone.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut missing =
+            std::mem::take(&mut *alone.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(tree) = &mut *tree.lock().unwrap_or_else(PoisonError::into_inner) {
             while let Some(file) = tree.take().map_err(StoreError::other)? {
                 missing.push(file.path);
@@ -237,7 +236,11 @@ impl Verify {
         let object = self.bucket.object_at(&key, meta)?;
         if meta.etag == listed.etag && meta.size != listed.size {
             return Err(Error::Damaged(
-                format!("it has {} bytes, the listing says {}", meta.size, listed.size).into(),
+                format!(
+                    "it has {} bytes, the listing says {}",
+                    meta.size, listed.size
+                )
+                .into(),
             ));
         }
         if self.open {
@@ -397,7 +400,11 @@ fn differ(what: &str) -> String {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Local {
-    Local::Differs(format!("{} cannot be read: {}", path.display(), chain(error)))
+    Local::Differs(format!(
+        "{} cannot be read: {}",
+        path.display(),
+        chain(error)
+    ))
 }
 
 #[cfg(test)]

@@ -10,4 +10,5 @@ mod rig;
 mod server;
 mod signing;
 mod store;
+mod tools;
 mod wire;
