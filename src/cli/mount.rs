@@ -12,7 +12,6 @@ use super::daemon_file::DaemonFile;
 use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
-use super::source::Source;
 use super::{keys, logging, parts, secrets};
 use crate::fs::attributes::Defaults;
 use crate::fs::filesystem::{Filesystem, Unsaved};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::crc::{self, Crc64};
+use super::crc::Crc64;
 use super::plaintext::Plaintext;
 use crate::crypto::ctr::ContentCipher;
 use crate::store::error::Error as StoreError;
@@ -41,7 +41,7 @@ pub(super) struct Sent {
 /// Held for a look-up only.
 #[derive(Default)]
 struct SentState {
-    /// CRC-64 of each strip of the longest attempt.
+    /// CRC-64 of everything up to the end of each strip of the longest attempt.
     strips: Vec<u64>,
     /// Of the whole range, once an attempt came to its end.
     whole: Option<u64>,
@@ -162,11 +162,12 @@ impl Attempt {
         }
         let strip = strip.freeze();
         let out = strip.slice(..len);
-        if let Err(error) = self.sent.check(self.index, crc::of(&out)) {
+        // Of all up to here: if it is the same, so is this strip, and the bytes are gone over once only.
+        self.crc.update(&out);
+        if let Err(error) = self.sent.check(self.index, self.crc.value()) {
             return Err(self.sent.fail(error));
         }
         self.index += 1;
-        self.crc.update(&out);
         if self.position == self.end {
             self.sent.finish(self.crc.value());
         }

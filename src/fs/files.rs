@@ -14,7 +14,7 @@ use super::listing::{Entry, Object};
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, OpenHow, State};
+use super::open_file::{FileHandle, OpenFile, OpenHow, State, Stream};
 use super::parts::MAX_OBJECT;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
@@ -30,6 +30,10 @@ pub struct Opened {
 
 /// What a base of at most this many bytes is read in, when it is staged whole.
 const STAGE_STEP: u64 = 1 << 20;
+
+/// A file that is uploaded while it is written keeps the time of change that the upload began with for
+/// this many seconds.
+const STREAM_DRIFT: i64 = 60;
 
 /// A write that memory could not take at once; nothing was changed.
 pub struct MustWait;
@@ -639,6 +643,14 @@ impl Filesystem {
         if let Some(local) = namespace.local_mut(file.ino) {
             let time = now();
             local.size = size;
+            // The object has its time of change since its upload began. Correcting it costs a copy of
+            // the whole object, so it is not moved for less than [`STREAM_DRIFT`].
+            let began = local.attributes.mtime;
+            let uploading = matches!(state.stream, Stream::Active { .. });
+            let steady = time >= began && time.seconds - began.seconds < STREAM_DRIFT;
+            if uploading && steady && !clear_set_id {
+                return;
+            }
             local.attributes.mtime = time;
             local.attributes.ctime = Some(time);
             if clear_set_id {

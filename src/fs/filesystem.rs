@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
 use super::content::{Content, ContentCache};
@@ -116,6 +117,8 @@ pub struct Filesystem {
     root_stored: AtomicBool,
     /// Directories whose times are to be stored soon.
     pub(super) late: Mutex<HashSet<Ino>>,
+    /// Uploads that are being given up.
+    pub(super) aborts: Mutex<JoinSet<()>>,
 }
 
 impl Filesystem {
@@ -165,6 +168,7 @@ impl Filesystem {
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
             late: Mutex::default(),
+            aborts: Mutex::default(),
         });
         let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
         fs.runtime.spawn(giving);
@@ -192,6 +196,7 @@ impl Filesystem {
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
         let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
         let times = self.store_late_times(None).await;
+        self.aborts_ended().await;
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.describe_place(ino),
             error,

@@ -110,6 +110,7 @@ impl Filesystem {
             let look = self.namespace().look_at(ino, start);
             match look {
                 Look::Known(view) => return Ok(view),
+                // A caller that came by a path looks again, and finds what stands there now.
                 Look::Absent(_) => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
@@ -477,7 +478,7 @@ impl Filesystem {
             }
             walk.steps += 1;
             walk.opened = (walk.opened - 1).max(*BALANCE.start());
-            if walk.steps < 2 || (!asks && walk.ahead >= walk.distance() / 2) {
+            if walk.steps < 2 || (!asks && walk.ahead * 8 >= walk.distance() * 7) {
                 return;
             }
         }

@@ -257,11 +257,11 @@ impl Rig {
     /// Nothing unfinished is in the bucket. Aborts run after the call they belong to: they get a while.
     #[track_caller]
     pub fn assert_no_unfinished_uploads(&self) {
-        eventually("no unfinished uploads", || {
-            self.block_on(self.store.list_uploads(""))
-                .unwrap()
-                .is_empty()
-        });
+        eventually("no unfinished uploads", || self.unfinished_uploads() == 0);
+    }
+
+    pub fn unfinished_uploads(&self) -> usize {
+        self.block_on(self.store.list_uploads("")).unwrap().len()
     }
 }
 
