@@ -658,8 +658,8 @@ fn adopt_encrypts_in_place_and_keeps_names_and_times() {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let mtime = &head(&rig, "old/large").headers.user["mtime"];
-    assert_eq!(*mtime, seconds.to_string());
+    let mtime = head(&rig, "old/large").headers.user["mtime"].clone();
+    assert_eq!(mtime, seconds.to_string());
     assert_eq!(rig.ciphertext("beside"), b"plain");
     rig.assert_no_unfinished_uploads();
 }
@@ -943,4 +943,58 @@ fn recovery_program() -> String {
     let (program, _) = rest.split_once("```").unwrap();
     assert!(program.lines().count() < 80, "it is to stay short");
     program.to_owned()
+}
+
+/// A mount in the SDKs' formats and both official SDKs, on one bucket with one key pair.
+#[test]
+fn the_official_sdks_open_what_a_mount_wrote_for_them_and_a_mount_what_they_wrote() {
+    if !can_mount() {
+        return;
+    }
+    let python = match interop::python() {
+        Ok(python) => python,
+        Err(why) => return interop::skip(&why),
+    };
+    let rig = Rig::new();
+    let sdk = |action: &str, sdk: &str, key: &str, input: &[u8]| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/encrypted.py");
+        let mut child = Command::new(&python)
+            .arg(script)
+            .args([action, sdk, key])
+            .args([rig.key(), rig.path("key.pub")])
+            .env("OSS_TEST_ENDPOINT", rig.endpoint())
+            .env("OSS_TEST_BUCKET", BUCKET)
+            .env("OSS_TEST_ACCESS_KEY_ID", "test")
+            .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{action} {sdk} {key}");
+        output.stdout
+    };
+    for format in ["sdk", "dual"] {
+        let mount = rig.mount(format, &["--format", format, "--metadata-ttl", "0"]);
+        for size in [17, 70_000, (8 << 20) + 5] {
+            let wanted: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
+            let ours = format!("{format}-ours-{size}");
+            let path = mount.path.join(&ours);
+            fs::write(&path, &wanted).unwrap();
+            // Uploaded again with other attributes.
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+            for name in ["oss2", "v2"] {
+                assert!(sdk("read", name, &ours, b"") == wanted, "{name} {ours}");
+                let theirs = format!("{format}-{name}-{size}");
+                sdk("write", name, &theirs, &wanted);
+                let path = mount.path.join(&theirs);
+                assert!(fs::read(&path).unwrap() == wanted, "{theirs}");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+                assert!(sdk("read", name, &theirs, b"") == wanted, "{theirs}");
+            }
+        }
+        mount.end_well();
+    }
 }
