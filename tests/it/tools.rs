@@ -606,6 +606,28 @@ fn a_lost_envelope_is_put_back() {
 }
 
 #[test]
+fn all_keys_of_a_folder_are_tried() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    fill(&rig, 2, Format::Seed);
+    let other = bucket(&rig, "new", Format::Seed);
+    let plain = Plaintext::from_bytes(&b"by the other key"[..]);
+    let key = object_key("tree/other");
+    let put = other.put(&key, &plain, attributes(1), None, Overwrite::Allowed);
+    rig.block_on(put).unwrap();
+    let folder = rig.path("keys");
+    fs::create_dir(&folder).unwrap();
+    let verify = ["verify", "oss://bucket", "--private-key", "keys"];
+    run(&rig, &verify).fails(20, &["no private key in the folder"]);
+    fs::copy(rig.path("key"), folder.join("1")).unwrap();
+    run(&rig, &verify).fails(43, &["key-missing: tree/other"]);
+    for (file, name) in [("new", "2"), ("new.pub", "2.pub")] {
+        fs::copy(rig.path(file), folder.join(name)).unwrap();
+    }
+    run(&rig, &verify).succeeds();
+}
+
+#[test]
 fn info_says_how_an_object_is_stored_and_who_opens_it() {
     let rig = Rig::new();
     make_new_key(&rig);
