@@ -14,4 +14,5 @@ mod server;
 mod signing;
 mod store;
 mod support;
+mod tools;
 mod wire;
