@@ -3,7 +3,11 @@
 mod cli;
 mod formats;
 mod interop;
+mod model;
+mod open_file_states;
+mod other_writers;
 mod server;
 mod signing;
 mod store;
 mod wire;
+mod world;
