@@ -184,8 +184,11 @@ fn settings(config: &MountConfig) -> Settings {
         timeout: options.service.timeout,
         allow_plaintext: options.keys.allow_plaintext.clone(),
         copy_limit: Settings::COPY_LIMIT,
-        part_size: Settings::PART_SIZE,
-        stream_after: Settings::stream_after(options.tuning.memory_limit),
+        part_size: options.hidden.part_size,
+        stream_after: options
+            .hidden
+            .stream_after
+            .unwrap_or_else(|| Settings::stream_after(options.tuning.memory_limit)),
     }
 }
 

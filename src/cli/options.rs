@@ -141,9 +141,16 @@ pub struct AccessOptions {
     pub dir_mode: u32,
 }
 
-/// Between our own processes.
+/// Between our own processes, and for tests.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HiddenOptions {
+    /// The size of an upload's first parts, a multiple of 128K. Small ones bring small files to what only
+    /// large files meet.
+    #[arg(long, hide = true, default_value = "8M", value_name = "SIZE", value_parser = values::part_size)]
+    pub part_size: u64,
+    /// A file written in order begins to be uploaded at this size.
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = values::size)]
+    pub stream_after: Option<u64>,
     /// Report to the parent process (see `background`).
     #[arg(long, hide = true)]
     pub report: bool,

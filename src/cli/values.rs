@@ -23,6 +23,19 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).ok_or_else(expected)
 }
 
+/// A [`size`] that parts of uploads may have: a multiple of 128 KiB, at most 1 GiB.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn part_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        size if size > 0 && size <= 1 << 30 && size.is_multiple_of(128 << 10) => Ok(size),
+        _ => Err(format!(
+            "{text:?} is no size of a part: expected a multiple of 128K, at most 1G"
+        )),
+    }
+}
+
 /// Seconds, with an optional fraction, or with a unit: `250ms`, `5s`, `2m`, `1h`. At most a year.
 ///
 /// # Errors
@@ -90,6 +103,19 @@ mod tests {
             ("99999999999999T", None),
         ] {
             assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_are_multiples_of_128_kib() {
+        for (text, bytes) in [
+            ("8M", Some(8 << 20)),
+            ("128K", Some(128 << 10)),
+            ("0", None),
+            ("100K", None),
+            ("2G", None),
+        ] {
+            assert_eq!(part_size(text).ok(), bytes, "{text}");
         }
     }
 

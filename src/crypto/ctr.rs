@@ -2,8 +2,8 @@
 //! destination in one pass.
 //!
 //! Two kernels compute the same bytes: the plain `ctr` crate, which is the reference, and
-//! [`ctr_vector`], used where the processor has AVX2 unless the environment says
-//! `OSSVAULT_CTR=portable`. A wrong counter would decrypt what it encrypted itself and repeat keystream
+//! `ctr_vector`, used where the processor has VAES and AVX-512 unless the environment
+//! says `OSSVAULT_CTR=portable`. A wrong counter would decrypt what it encrypted itself and repeat keystream
 //! in silence, so [`self_test`] holds the chosen kernel against known answers at every start.
 
 use std::sync::OnceLock;
@@ -15,6 +15,7 @@ use aes::cipher::{
 };
 use zeroize::Zeroizing;
 
+#[cfg(target_arch = "x86_64")]
 use super::ctr_vector;
 use super::data_key::{self, CounterStart, DataKey, Purpose};
 
@@ -26,7 +27,7 @@ const STRIP: usize = 32 * 1024;
 pub enum Kernel {
     /// The `ctr` crate as it is.
     Portable,
-    /// [`ctr_vector`].
+    /// `ctr_vector`.
     Vector,
 }
 
@@ -36,7 +37,7 @@ impl Kernel {
         static CHOSEN: OnceLock<Kernel> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
             let portable = std::env::var_os("OSSVAULT_CTR").is_some_and(|v| v == "portable");
-            if !portable && ctr_vector::available() {
+            if !portable && Schedule::new(&[0; 32]).vector.is_some() {
                 Kernel::Vector
             } else {
                 Kernel::Portable
@@ -59,14 +60,45 @@ pub struct ContentCipher {
 
 struct Secrets {
     key: DataKey,
-    schedule: Aes256Enc,
+    schedule: Schedule,
+}
+
+/// The round keys, for either kernel. Wiped on drop.
+struct Schedule {
+    portable: Aes256Enc,
+    /// None where that kernel cannot run.
+    #[cfg(target_arch = "x86_64")]
+    vector: Option<ctr_vector::Schedule>,
+    #[cfg(not(target_arch = "x86_64"))]
+    vector: Option<std::convert::Infallible>,
+}
+
+impl Schedule {
+    fn new(key: &[u8; DataKey::LEN]) -> Schedule {
+        Schedule {
+            portable: Aes256Enc::new(key.into()),
+            #[cfg(target_arch = "x86_64")]
+            vector: ctr_vector::Schedule::new(key),
+            #[cfg(not(target_arch = "x86_64"))]
+            vector: None,
+        }
+    }
+
+    /// Of whole blocks from `counter` on, the last one possibly cut.
+    fn apply(&self, kernel: Kernel, counter: u128, source: &[u8], destination: &mut [u8]) {
+        match (kernel, &self.vector) {
+            #[cfg(target_arch = "x86_64")]
+            (Kernel::Vector, Some(vector)) => vector.apply(counter, source, destination),
+            _ => portable(&self.portable, counter, 0, source, destination),
+        }
+    }
 }
 
 impl ContentCipher {
     pub fn new(key: DataKey, start: CounterStart) -> ContentCipher {
         ContentCipher {
             secrets: Box::new(Secrets {
-                schedule: Aes256Enc::new(key.expose().into()),
+                schedule: Schedule::new(key.expose()),
                 key,
             }),
             start,
@@ -148,7 +180,7 @@ impl ContentCipher {
 /// Splits off what stands before the first whole block, and hands the kernels strips.
 fn apply(
     kernel: Kernel,
-    schedule: &Aes256Enc,
+    schedule: &Schedule,
     start: CounterStart,
     offset: u64,
     source: &[u8],
@@ -166,7 +198,7 @@ fn apply(
     };
     if head > 0 {
         portable(
-            schedule,
+            &schedule.portable,
             start.at(offset),
             into_block,
             &source[..head],
@@ -178,10 +210,7 @@ fn apply(
         .chunks(STRIP)
         .zip(destination[head..].chunks_mut(STRIP))
     {
-        match kernel {
-            Kernel::Vector => ctr_vector::apply(schedule, start.at(at), source, destination),
-            Kernel::Portable => portable(schedule, start.at(at), 0, source, destination),
-        }
+        schedule.apply(kernel, start.at(at), source, destination);
         at += source.len() as u64;
     }
 }
@@ -261,7 +290,7 @@ const KNOWN: [(&str, u128, [u128; 3]); 4] = [
 
 fn self_test_of(kernel: Kernel) -> Result<(), SelfTestFailed> {
     let key: [u8; 32] = std::array::from_fn(|i| i as u8);
-    let schedule = Aes256Enc::new(&key.into());
+    let schedule = Schedule::new(&key);
     for (case, counter, expected) in KNOWN {
         let expected: Vec<u8> = expected
             .iter()
@@ -285,7 +314,7 @@ fn self_test_of(kernel: Kernel) -> Result<(), SelfTestFailed> {
     let mut expected = Vec::with_capacity(BLOCKS * 16);
     for _ in 0..BLOCKS {
         let mut block = counter.into();
-        schedule.encrypt_block(&mut block);
+        schedule.portable.encrypt_block(&mut block);
         expected.extend_from_slice(&block);
         for byte in counter.iter_mut().rev() {
             *byte = byte.wrapping_add(1);
@@ -314,10 +343,10 @@ mod tests {
     #[test]
     fn both_kernels_pass_the_self_test() {
         self_test_of(Kernel::Portable).unwrap();
-        if ctr_vector::available() {
+        if Schedule::new(&[0; 32]).vector.is_some() {
             self_test_of(Kernel::Vector).unwrap();
         } else {
-            println!("skipped: no AVX2");
+            println!("skipped: no VAES");
         }
         self_test().unwrap();
     }
@@ -405,7 +434,7 @@ mod tests {
                 (0usize..70_000).prop_map(|n| (0..n).map(|i| (i * 31) as u8).collect()),
             ],
         ) {
-            let schedule = Aes256Enc::new(&key.into());
+            let schedule = Schedule::new(&key);
             let start = CounterStart::from_be_bytes(counter.to_be_bytes());
             let mut portable = vec![0; data.len()];
             let mut vector = vec![0; data.len()];
@@ -428,7 +457,7 @@ mod tests {
     #[test]
     #[ignore = "a measurement"]
     fn ctr_speed() {
-        let schedule = Aes256Enc::new(&[7; 32].into());
+        let schedule = Schedule::new(&[7; 32]);
         let start = CounterStart::from_be_bytes([9; 16]);
         for (len, rounds) in [(4096, 100_000), (65_536, 20_000), (1 << 20, 1000)] {
             let source = vec![1; len];

@@ -216,8 +216,8 @@ mod tests {
 
     fn refused(bytes: &[u8]) -> (KeyError, KeyError) {
         (
-            private_key(bytes, &mut || None).err().expect("refused"),
-            public_key(bytes).expect_err("refused"),
+            private_key(bytes, &mut || None).err().unwrap(),
+            public_key(bytes).err().unwrap(),
         )
     }
 

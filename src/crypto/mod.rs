@@ -1,7 +1,7 @@
 //! Keys, the cipher, and everything that is secret.
 //!
 //! - [`data_key`]: one random key and one counter start per upload, and what is derived from them;
-//! - [`ctr`]: AES-256-CTR at any byte offset, with [`ctr_vector`] as its fast kernel;
+//! - [`ctr`]: AES-256-CTR at any byte offset, with `ctr_vector` as its fast kernel;
 //! - [`key_pair`], [`key_parse`], [`key_file`]: RSA keys, the files they come in, the files we write;
 //! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: staged and cached bytes on this machine;
@@ -11,7 +11,8 @@
 //! from the operating system's generator and nowhere else.
 
 pub mod ctr;
-pub mod ctr_vector;
+#[cfg(target_arch = "x86_64")]
+mod ctr_vector;
 pub mod data_key;
 pub mod key_file;
 pub mod key_pair;

@@ -126,8 +126,10 @@ impl Ciphertext {
         let whole = self.range.start == 0 && self.range.end == self.meta.size;
         if whole
             && self.position == self.range.end
-            && let Some(expected) = self.meta.crc64
-            && expected != self.crc.value()
+            && self
+                .meta
+                .crc64
+                .is_some_and(|theirs| theirs != self.crc.value())
         {
             return Err(Error::damaged("its CRC-64 is not the one the store gave"));
         }

@@ -164,9 +164,8 @@ impl EncryptedUpload {
         }
         // The last range that begins before this one ends is the only one that can overlap: those
         // before it were disjoint from it.
-        if let Some((_, &end)) = parts.ranges.range(..range.end).next_back()
-            && end > range.start
-        {
+        let before = parts.ranges.range(..range.end).next_back();
+        if before.is_some_and(|(_, &end)| end > range.start) {
             return Err(Error::Abandoned("two parts overlap"));
         }
         let sent = Arc::new(Sent::default());

@@ -58,7 +58,7 @@ impl Filesystem {
             change.ctime = change.ctime.or(Some(time));
             return self.change_attributes(ino, change).await;
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
+        let file = self.hold(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let result = async {
             self.take_xattrs_along(&file).await?;
@@ -74,7 +74,7 @@ impl Filesystem {
             Ok(())
         }
         .await;
-        self.end_hold(&file);
+        self.let_loose(&file);
         result
     }
 

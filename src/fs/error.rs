@@ -51,6 +51,9 @@ pub enum Error {
     BadHandle,
     #[error("busy")]
     Busy,
+    /// A program that is being run is not changed under it.
+    #[error("the program is running")]
+    Running,
     #[error("timed out")]
     TimedOut(#[source] Cause),
     /// The object's envelope names a key we do not have, or the mount has no private key.

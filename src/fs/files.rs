@@ -14,20 +14,11 @@ use super::listing::{Entry, Object};
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, State};
+use super::open_file::{FileHandle, OpenFile, OpenHow, State};
 use super::parts::MAX_OBJECT;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
 use crate::store::object_store::{ETag, ObjectKey};
-
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OpenHow {
-    pub read: bool,
-    pub write: bool,
-    pub truncate: bool,
-    pub exclusive: bool,
-}
 
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +41,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
+        let file = self.hold(ino, Instant::now()).await?;
         let opened = self.open_handle(&file, how);
         if let Err(error) = self.check_access(&file, how) {
             self.release_now(opened.handle);
@@ -69,6 +60,10 @@ impl Filesystem {
     }
 
     async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
+        // The kernel itself refuses writers, but asks for O_RDONLY | O_TRUNC before it looks.
+        if how.truncate && file.lock().runners > 0 {
+            return Err(Error::Running);
+        }
         if how.write || how.truncate {
             self.take_xattrs_along(file).await?;
         }
@@ -93,16 +88,13 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
-    /// [`Filesystem::end_hold`], or until the handle made of it is released.
+    /// The file of an inode, as the bucket has it or as it stands here, with one more handle: who is given
+    /// it lets it loose. Counted before the table of files is let go, or a last close at this moment would
+    /// take the file out of it, and the next open would make a second one of the same inode.
     ///
     /// # Errors
     /// [`Error::Stale`] when the name of the inode stands for something else by now.
-    pub(super) async fn hold_file(
-        self: &Arc<Self>,
-        ino: Ino,
-        start: Instant,
-    ) -> Result<Arc<OpenFile>> {
+    pub(super) async fn hold(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<Arc<OpenFile>> {
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
@@ -168,9 +160,9 @@ impl Filesystem {
         self.namespace().set_open(file.ino, Some(object));
     }
 
-    /// Nothing is done with the file any more by who held it.
-    pub(super) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        self.end_handle(file, false);
+    /// Ends a [`Filesystem::hold`]. What is pending is our own duty from here on.
+    pub(super) fn let_loose(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        self.end_handle(file, false, false);
     }
 
     /// The readable content of a version, with the body that came with its headers if there was one.
@@ -217,11 +209,12 @@ impl Filesystem {
         lock(&self.small).pop(&(key.clone(), etag.clone()))
     }
 
-    /// Makes a handle of a file that is held.
+    /// A handle for a file that is held, which passes on to the handle.
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let etag = {
             let mut state = file.lock();
             state.writers += u32::from(how.write);
+            state.runners += u32::from(how.execute);
             match state.is_dirty() {
                 true => None,
                 false => state.content.as_ref().map(|content| content.etag()),
@@ -233,7 +226,7 @@ impl Filesystem {
             Some(etag) => self.namespace().pages_show(file.ino, Some(etag)),
         };
         let handle = self.new_handle();
-        let opened = FileHandle::new(file.clone(), how.read, how.write);
+        let opened = FileHandle::new(file.clone(), how);
         super::write_lock(&self.handles).insert(handle, opened);
         Opened { handle, keep_pages }
     }
@@ -620,9 +613,17 @@ impl Filesystem {
     }
 
     /// The content is another one now: counts it, and shows it in the attributes.
-    fn content_changed(&self, file: &Arc<OpenFile>, state: &mut State, clear_set_id: bool) {
+    fn content_changed(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        clear_set_id: bool,
+    ) {
         let was_clean = !state.is_dirty();
         state.written += 1;
+        if was_clean && let Some(age) = self.settings.flush_after {
+            self.upload_after(file, age);
+        }
         let size = state.size();
         if size > 0 {
             state.emptied = false;
@@ -757,16 +758,17 @@ impl Filesystem {
             return;
         };
         let file = handle.file.clone();
-        let writable = handle.writable;
+        let (writable, runs) = (handle.writable, handle.runs);
         drop(handle);
-        self.end_handle(&file, writable);
+        self.end_handle(&file, writable, runs);
     }
 
-    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool) {
+    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool, runner: bool) {
         let waits = {
             let mut state = file.lock();
             state.handles -= 1;
             state.writers -= u32::from(writer);
+            state.runners -= u32::from(runner);
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.
                 if self.namespace().key(file.ino).is_some() {
@@ -831,20 +833,25 @@ impl Filesystem {
         if namespace.local(ino).is_some() {
             return;
         }
-        let Some(object) = namespace.object(ino) else {
-            return;
-        };
-        // A listing may have shown the object without its attributes since it was opened.
-        let open = namespace.open_version(ino);
-        let known = object.known.or(open.and_then(|open| open.known));
-        let mut attributes = match &known {
+        // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
+        // what was known when the file was opened is the best there is.
+        let (now_there, opened) = (namespace.object(ino), namespace.opened(ino));
+        let size = now_there
+            .as_ref()
+            .or(opened.as_ref())
+            .map_or(0, |object| object.size);
+        let known = [now_there, opened]
+            .into_iter()
+            .flatten()
+            .find_map(|object| object.known);
+        let mut attributes = match known {
             Some(known) => known.attributes.clone(),
             None => Attributes::new(Kind::File, 0o600, 0, 0, now()),
         };
         if let Some((change, _)) = namespace.pending(ino) {
             change.apply(&mut attributes, &self.settings.defaults);
         }
-        namespace.make_local(ino, attributes, object.size);
+        namespace.make_local(ino, attributes, size);
     }
 }
 

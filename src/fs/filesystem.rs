@@ -129,8 +129,7 @@ impl Filesystem {
         let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
         let (notices, notices_out) = mpsc::unbounded_channel();
         runtime.spawn(staging::run_spiller(staging.clone()));
-        runtime.spawn(give_way(Arc::downgrade(&cache), staging.budget().clone()));
-        Ok(Arc::new(Filesystem {
+        let fs = Arc::new(Filesystem {
             bucket,
             settings,
             runtime,
@@ -154,7 +153,10 @@ impl Filesystem {
             notices,
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
-        }))
+        });
+        let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
+        fs.runtime.spawn(giving);
+        Ok(fs)
     }
 
     /// Proves that the bucket is there, and finishes what an earlier mount left undone.
@@ -237,13 +239,15 @@ impl Filesystem {
     }
 }
 
-/// Drops cached content when somebody waits for memory.
-async fn give_way(cache: Weak<ContentCache>, budget: MemoryBudget) {
+/// Drops cached content, and listings that have expired, when somebody waits for memory.
+async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
     let mut pressure = budget.pressure();
     loop {
         pressure.wait().await;
-        let Some(cache) = cache.upgrade() else { return };
-        cache.evict(budget.wanted());
+        let Some(fs) = fs.upgrade() else { return };
+        if fs.cache.evict(budget.wanted()) < budget.wanted() {
+            fs.namespace().drop_expired(Instant::now());
+        }
     }
 }
 

@@ -292,6 +292,7 @@ impl Filesystem {
         directory
             .listing
             .apply(epoch, sent, pages, marker.is_some(), entries);
+        namespace.account(ino, self.staging.budget(), Instant::now());
         if vanished && namespace.unpublished_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
             if let Some((parent, name)) = namespace.place(ino)

@@ -277,6 +277,18 @@ impl Listing {
         }
     }
 
+    /// Gives up what answers nothing any more; names that are held keep what was last known of them. False
+    /// if it is still good, or being asked for.
+    pub fn drop_expired(&mut self, ttl: Ttl, now: Instant, held: impl Fn(&str) -> bool) -> bool {
+        if self.under_way > 0 || self.is_fresh(ttl, now) {
+            return false;
+        }
+        self.complete = None;
+        self.absent.clear();
+        self.slots.retain(|name, _| held(name));
+        true
+    }
+
     /// Before a request is sent. Every call is followed by one of [`Listing::apply`],
     /// [`Listing::apply_name`] and [`Listing::give_up`].
     pub fn begin(&mut self) -> Epoch {

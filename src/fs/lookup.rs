@@ -32,6 +32,8 @@ pub struct Looks {
     pub mtime: Timestamp,
     pub ctime: Timestamp,
     pub rdev: u32,
+    /// An object has one name; what is open has none once that is gone.
+    pub links: u32,
     /// How long the kernel may count on it.
     pub valid: Duration,
 }
@@ -75,7 +77,7 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
+        let file = self.hold(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => {
@@ -84,7 +86,7 @@ impl Filesystem {
             }
             None => Ok(Bytes::new()),
         };
-        self.end_hold(&file);
+        self.let_loose(&file);
         let target = result?;
         if target.is_empty() || target.len() > libc::PATH_MAX as usize || target.contains(&0) {
             return Err(Error::io("the object is no symbolic link"));
@@ -109,6 +111,7 @@ impl Filesystem {
             attributes,
             size,
             checked,
+            named,
         } = view;
         let defaults = &self.settings.defaults;
         let (uid, gid) = if self.settings.show_owner {
@@ -138,6 +141,12 @@ impl Filesystem {
             mtime: attributes.mtime,
             ctime: attributes.ctime.unwrap_or(attributes.mtime),
             rdev: attributes.rdev,
+            links: match (named, attributes.kind) {
+                (false, _) => 0,
+                // Subdirectories are not counted: that would take a listing.
+                (true, Kind::Directory) => 2,
+                (true, _) => 1,
+            },
             valid: self.valid(checked),
         }
     }

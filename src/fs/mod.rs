@@ -23,7 +23,7 @@ mod listing;
 pub mod lookup;
 pub mod names;
 pub mod namespace;
-mod open_file;
+pub mod open_file;
 mod parts;
 mod probe;
 pub mod read_ahead;

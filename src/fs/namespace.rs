@@ -13,10 +13,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
+use super::budget::{MemoryBudget, Reservation};
 use super::error::{Error, Result};
 use super::listing::{Answer, Entry, Known, Listing, Object, Ttl, fresh};
 use super::names::Name;
 use crate::store::object_store::ETag;
+
+/// What a name in a listing takes: the slot, the name, the tag and the tree's share. Attributes, where they
+/// are known, as much again.
+const BYTES_PER_ENTRY: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
@@ -45,6 +50,8 @@ pub struct Directory {
     /// Changes in the directory since its stored times, ours: shown, not stored.
     touched: Option<Timestamp>,
     pub walk: Walk,
+    /// What the listing takes of the memory budget.
+    memory: Option<Reservation>,
 }
 
 /// How a directory's entries are being looked at, to fetch ahead what will be asked next.
@@ -124,6 +131,8 @@ pub struct View {
     pub size: u64,
     /// When this was last known to be true; now for what only this mount knows.
     pub checked: Instant,
+    /// It has a name. Otherwise it lives on for those who have it open.
+    pub named: bool,
 }
 
 /// What can be said without asking the bucket.
@@ -308,6 +317,44 @@ impl Namespace {
         }
     }
 
+    // ---- memory ----
+
+    /// Counts a directory's listing against the budget; what cannot be had, expired listings give.
+    pub fn account(&mut self, ino: Ino, budget: &MemoryBudget, now: Instant) {
+        let Some(directory) = self.directory(ino) else {
+            return;
+        };
+        directory.memory = None;
+        let bytes = directory.listing.len() as u64 * BYTES_PER_ENTRY;
+        let memory = budget.try_reserve(bytes).or_else(|| {
+            self.drop_expired(now);
+            budget.try_reserve(bytes)
+        });
+        if let Some(directory) = self.directory(ino) {
+            directory.memory = memory;
+        }
+    }
+
+    /// Forgets listings that answer nothing any more, but for the names that somebody holds.
+    pub fn drop_expired(&mut self, now: Instant) {
+        let ttl = self.ttl;
+        for node in self.nodes.values_mut() {
+            if let Some(directory) = &mut node.directory {
+                let Directory {
+                    listing,
+                    children,
+                    memory,
+                    ..
+                } = &mut **directory;
+                if memory.is_some()
+                    && listing.drop_expired(ttl, now, |name| children.contains_key(name))
+                {
+                    *memory = None;
+                }
+            }
+        }
+    }
+
     // ---- looking ----
 
     /// What a name looks like to a call that began at `start`. Known names get an inode.
@@ -382,6 +429,7 @@ impl Namespace {
                         attributes,
                         size: 0,
                         checked: known.checked,
+                        named: ino == Ino::ROOT || node.place.is_some(),
                     })
                 }
                 _ => Look::AskDirectory(ino),
@@ -393,6 +441,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             });
         }
         if let Some(object) = &node.nameless {
@@ -428,6 +477,7 @@ impl Namespace {
                 attributes: local.attributes.clone(),
                 size: local.size,
                 checked: start,
+                named: node.place.is_some(),
             };
         }
         let mut attributes = known.attributes.clone();
@@ -439,6 +489,7 @@ impl Namespace {
             attributes,
             size,
             checked,
+            named: node.place.is_some(),
         }
     }
 
@@ -477,11 +528,6 @@ impl Namespace {
             node.unpublished = true;
         }
         Target::Unpublished(ino)
-    }
-
-    /// The version that open files of this inode read.
-    pub fn open_version(&self, ino: Ino) -> Option<Object> {
-        self.nodes.get(&ino)?.open.clone()
     }
 
     /// What the bucket has for an inode, as last known; what is open, if others have removed it since.
@@ -696,6 +742,11 @@ impl Namespace {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.open = version;
         }
+    }
+
+    /// The version that open files of this inode read, as [`Namespace::set_open`] was told.
+    pub fn opened(&self, ino: Ino) -> Option<Object> {
+        self.nodes.get(&ino)?.open.clone()
     }
 
     /// Detaches the inode of a name whose object was replaced while it was open: the name gets another

@@ -53,6 +53,8 @@ pub struct State {
     pub tended: bool,
     pub handles: u32,
     pub writers: u32,
+    /// Handles through which the kernel runs this as a program.
+    pub runners: u32,
     /// Counts versions that became current through our own uploads: readers move on with them.
     pub era: u64,
     /// Created with O_EXCL: the upload must not replace anything.
@@ -117,6 +119,7 @@ impl OpenFile {
                 tended: false,
                 handles: 0,
                 writers: 0,
+                runners: 0,
                 era: 0,
                 exclusive: false,
                 temporary: false,
@@ -197,21 +200,34 @@ impl State {
     }
 }
 
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenHow {
+    pub read: bool,
+    pub write: bool,
+    pub truncate: bool,
+    pub exclusive: bool,
+    /// To be run as a program.
+    pub execute: bool,
+}
+
 /// What `open` returned to a program.
 pub struct FileHandle {
     pub file: Arc<OpenFile>,
     pub readable: bool,
     pub writable: bool,
+    pub runs: bool,
     /// The view of the version this handle reads while the file is clean, and the era it belongs to.
     reader: Mutex<Option<(Arc<Reader>, u64)>>,
 }
 
 impl FileHandle {
-    pub fn new(file: Arc<OpenFile>, readable: bool, writable: bool) -> Arc<FileHandle> {
+    pub fn new(file: Arc<OpenFile>, how: OpenHow) -> Arc<FileHandle> {
         Arc::new(FileHandle {
             file,
-            readable,
-            writable,
+            readable: how.read,
+            writable: how.write,
+            runs: how.execute,
             reader: Mutex::new(None),
         })
     }

@@ -446,6 +446,23 @@ impl Filesystem {
         }
     }
 
+    /// Uploads a snapshot of a file that is still changed and not uploaded when it has been so for `age`.
+    pub(super) fn upload_after(self: &Arc<Self>, file: &Arc<OpenFile>, age: Duration) {
+        let (fs, file) = (self.clone(), Arc::downgrade(file));
+        self.runtime.spawn(async move {
+            tokio::time::sleep(age).await;
+            if let Some(file) = file.upgrade()
+                && file.lock().is_dirty()
+            {
+                // Logged where it fails, and tried again there. Changes since count anew.
+                let _ = fs.publish(&file).await;
+                if file.lock().is_dirty() {
+                    fs.upload_after(&file, age);
+                }
+            }
+        });
+    }
+
     // ---- streaming ----
 
     /// After a write: begins to upload a file that is being written in order, or lets its stream look.

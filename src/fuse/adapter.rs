@@ -26,13 +26,14 @@ use tokio::sync::mpsc;
 
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
-use crate::fs::attributes::{Change, Kind, Timestamp};
+use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::files::{OpenHow, Opened};
+use crate::fs::files::Opened;
 use crate::fs::filesystem::{Filesystem, Notice};
 use crate::fs::lookup::{Caller, Found, Looks};
 use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
+use crate::fs::open_file::OpenHow;
 use crate::fs::xattrs::SetXattr;
 
 /// The largest request, in bytes: what the kernel allows by default.
@@ -46,6 +47,9 @@ const BLOCK_SIZE: u32 = 128 << 10;
 
 /// Entries looked up for one readdir reply; a reply of 32 KiB holds fewer.
 const ENTRIES: usize = 1024;
+
+/// The kernel opens to run a program (its own flag, which it does not hide).
+const FMODE_EXEC: i32 = 0x20;
 
 /// An inode number never means anything else while the kernel knows it.
 const GENERATION: Generation = Generation(0);
@@ -655,6 +659,7 @@ fn how(flags: i32) -> OpenHow {
         write: mode != OpenAccMode::O_RDONLY,
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
+        execute: flags & FMODE_EXEC != 0,
     }
 }
 
@@ -712,7 +717,7 @@ pub(super) fn attr(looks: &Looks) -> FileAttr {
         crtime: SystemTime::UNIX_EPOCH,
         kind: dirents::file_type(looks.kind),
         perm: looks.mode as u16,
-        nlink: if looks.kind == Kind::Directory { 2 } else { 1 },
+        nlink: looks.links,
         uid: looks.uid,
         gid: looks.gid,
         rdev: looks.rdev,

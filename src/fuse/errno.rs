@@ -31,6 +31,7 @@ pub fn errno(error: &Error) -> Errno {
         Error::BufferTooSmall => Errno::ERANGE,
         Error::BadHandle => Errno::EBADF,
         Error::Busy => Errno::EBUSY,
+        Error::Running => Errno::ETXTBSY,
         Error::TimedOut(_) => Errno::ETIMEDOUT,
         Error::Io(_) => Errno::EIO,
     }

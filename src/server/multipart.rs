@@ -1,5 +1,7 @@
 //! Multipart uploads.
 
+use std::cmp::Ordering;
+
 use super::call::Call;
 use super::encryption_rules::{self, Plan};
 use super::endpoint::Shared;
@@ -117,6 +119,8 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
         xml.text("LastModified", &date::extended(local::now()));
         xml.text("ETag", part.etag.as_str());
         let mut reply = Reply::xml(xml.finish());
+        // oss2 reads the header, others the document.
+        reply.header("etag", part.etag.as_str());
         if let Some(crc64) = part.crc64 {
             reply.header("x-oss-hash-crc64ecma", crc64.to_string());
         }
@@ -299,11 +303,12 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
     for upload in &uploads {
         let key = upload.key.as_str();
         // Without an id marker, the key marker's own uploads are over.
-        if key < key_marker
-            || (key == key_marker
-                && (id_marker.is_empty() || upload.upload.0.as_str() <= id_marker))
-                && !key_marker.is_empty()
-        {
+        let told = match key.cmp(key_marker) {
+            Ordering::Less => true,
+            Ordering::Equal => id_marker.is_empty() || upload.upload.0.as_str() <= id_marker,
+            Ordering::Greater => false,
+        };
+        if told {
             continue;
         }
         let fold = match delimiter {
@@ -326,19 +331,15 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
         }
     }
     xml.number("IsTruncated", truncated);
-    if truncated {
-        let last = shown.last();
-        let (key, id) = match (last, folds.last()) {
-            (Some(upload), Some(fold)) if fold.as_str() > upload.key.as_str() => {
-                (fold.as_str(), "")
-            }
-            (None, Some(fold)) => (fold.as_str(), ""),
-            (Some(upload), _) => (upload.key.as_str(), upload.upload.0.as_str()),
-            (None, None) => ("", ""),
-        };
-        xml.text("NextKeyMarker", &encoded(key, url));
-        xml.text("NextUploadIdMarker", id);
-    }
+    // There even where nothing follows: the SDKs read them first.
+    let (next_key, next_id) = match (shown.last(), folds.last()) {
+        (Some(upload), Some(fold)) if fold.as_str() > upload.key.as_str() => (fold.as_str(), ""),
+        (Some(upload), _) => (upload.key.as_str(), upload.upload.0.as_str()),
+        (None, Some(fold)) => (fold.as_str(), ""),
+        (None, None) => ("", ""),
+    };
+    xml.text("NextKeyMarker", &encoded(next_key, url));
+    xml.text("NextUploadIdMarker", next_id);
     for upload in shown {
         xml.begin("Upload");
         xml.text("Key", &encoded(&upload.key, url));

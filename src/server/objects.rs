@@ -446,6 +446,8 @@ pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Re
         xml.text("LastModified", &date::extended(modified));
         xml.text("ETag", answer.etag.as_str());
         let mut reply = Reply::xml(xml.finish());
+        // oss2 reads the header, others the document.
+        reply.header("etag", answer.etag.as_str());
         if let Some(crc64) = answer.crc64 {
             reply.header("x-oss-hash-crc64ecma", crc64.to_string());
         }

@@ -320,3 +320,42 @@ fn crc64_is_the_one_of_the_service_whole_and_combined() {
         assert_eq!(whole.to_string(), text(case, "/whole_crc64"));
     }
 }
+
+/// The values in `docs/format.md` are computed, not remembered.
+#[test]
+fn the_worked_examples_of_the_format_document_hold() {
+    use ossvault::crypto::ctr::ContentCipher;
+    use ossvault::crypto::data_key::{CounterStart, DataKey};
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md");
+    let document = std::fs::read_to_string(path).expect("docs/format.md");
+    let says = |what: &str| assert!(document.contains(what), "the document lacks {what}");
+    let blocks = |bytes: &[u8]| {
+        let blocks: Vec<_> = bytes.chunks(16).map(hex).collect();
+        blocks.join(" ")
+    };
+
+    let key = DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)));
+    let start = CounterStart::derive(&key).expect("not 0");
+    says(&format!("S             {}", hex(&start.to_be_bytes())));
+    says(&start.to_decimal());
+    says(&hex(start.to_decimal().as_bytes()));
+    says(&hex(&start.at(8 << 20).to_be_bytes()));
+    let plain = b"The quick brown fox jumps over it\n";
+    let mut ciphertext = vec![0; plain.len()];
+    let cipher = ContentCipher::new(key, start);
+    cipher.apply(0, plain, &mut ciphertext).expect("opened");
+    says(&format!("            {}", blocks(plain)));
+    says(&format!("ciphertext  {}", blocks(&ciphertext)));
+    says(&format!("CRC-64      {}", crc::of(&ciphertext)));
+
+    for name in ["seed", "go-v2", "oss2-localrsa", "oss2-legacy", "dual"] {
+        let vector = json(&format!("{name}.rsa2048.put.17.json"));
+        says(text(&vector, "/expect/data_key_hex"));
+        says(text(&vector, "/expect/counter0_hex"));
+        says(&blocks(&plaintext(text(&vector, "/plaintext/label"), 17)));
+        says(&blocks(&self::ciphertext(&vector)));
+    }
+    let dual = text(&json("dual.rsa2048.put.17.json"), "/expect/counter0_hex").to_owned();
+    says(&u128::from_str_radix(&dual, 16).expect("hex").to_string());
+}

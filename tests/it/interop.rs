@@ -1,1 +1,118 @@
+//! The official SDKs against the server.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use ossvault::server::endpoint::{Config, Server};
+
+/// The interpreter that has the SDKs, or why there is none. `scripts/venv` makes it, and needs the network
+/// once.
+fn python() -> Result<PathBuf, String> {
+    // Tests run side by side, and one of them makes it.
+    static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    PYTHON.get_or_init(find_python).clone()
+}
+
+fn find_python() -> Result<PathBuf, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let made = Command::new(root.join("scripts/venv"))
+        .output()
+        .map_err(|error| format!("scripts/venv: {error}"))?;
+    if !made.status.success() {
+        return Err(format!(
+            "scripts/venv: {}",
+            String::from_utf8_lossy(&made.stderr).trim()
+        ));
+    }
+    Ok(root.join("target/venv/bin/python3"))
+}
+
+/// Prints why, and fails if `REQUIRE_INTEROP` is set.
+fn skip(why: &str) {
+    println!("skipped: {why}");
+    let required = std::env::var_os("REQUIRE_INTEROP").is_some_and(|value| value == "1");
+    assert!(!required, "REQUIRE_INTEROP=1, but {why}");
+}
+
+/// A server with one bucket, and what a script needs to find it.
+struct Bucket {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Bucket {
+    async fn new() -> Bucket {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(Config::new(folder.path().join("buckets")))
+            .await
+            .unwrap();
+        server.create_bucket("bucket").unwrap();
+        Bucket { server, folder }
+    }
+
+    fn command(&self, python: &Path) -> Command {
+        let mut command = Command::new(python);
+        command
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop"))
+            .env("TEMPDIR", self.folder.path())
+            .env("OSS_TEST_ENDPOINT", self.server.endpoint())
+            .env("OSS_TEST_BUCKET", "bucket")
+            .env("OSS_TEST_ACCESS_KEY_ID", "test")
+            .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_sdks_work_with_the_server() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(&why),
+    };
+    let bucket = Bucket::new().await;
+    let ran = bucket
+        .command(&python)
+        .args([
+            "sdk.py",
+            &bucket.server.endpoint(),
+            "bucket",
+            "test",
+            "test",
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&ran.stdout),
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_seeds_example_reads_what_it_wrote() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(&why),
+    };
+    let bucket = Bucket::new().await;
+    let program = "import seed\n\
+        from Crypto.PublicKey import RSA\n\
+        key = RSA.generate(2048)\n\
+        bucket = seed.bucket()\n\
+        seed.write_object(bucket, 'dir/文件.txt', b'test content', key.public_key().export_key())\n\
+        assert bucket.get_object('dir/文件.txt').read() != b'test content'\n\
+        assert seed.read_object(bucket, 'dir/文件.txt', key.export_key()) == b'test content'\n";
+    let ran = bucket
+        .command(&python)
+        .args(["-c", program])
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}

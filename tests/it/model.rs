@@ -15,9 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ossvault::fs::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
-use ossvault::fs::files::OpenHow;
 use ossvault::fs::names::Name;
 use ossvault::fs::namespace::Ino;
+use ossvault::fs::open_file::OpenHow;
 use ossvault::fs::xattrs::SetXattr;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
@@ -369,7 +369,8 @@ impl Tree {
         let parent = Tree::parent_of(path).to_owned();
         let below = format!("{path}/");
         let others = self.below(&parent).into_iter().any(|other| {
-            let unpublished = matches!(self.node(&other), Some(Node::File(file)) if !file.published);
+            let unpublished =
+                matches!(self.node(&other), Some(Node::File(file)) if !file.published);
             other != path && !other.starts_with(&below) && !unpublished
         });
         if others {
@@ -781,7 +782,7 @@ impl Bench {
             read: true,
             write: true,
             exclusive,
-            truncate: false,
+            ..OpenHow::default()
         };
         let name = Name::from(name);
         let (looks, opened) = self
@@ -818,6 +819,7 @@ impl Bench {
                 write,
                 truncate,
                 exclusive: false,
+                ..OpenHow::default()
             };
             // As the kernel does when an inode turns out to stand for its name no more.
             match self.kernel.fs.open(ino, how).await {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use ossvault::fs::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
-use ossvault::fs::files::OpenHow;
 use ossvault::fs::filesystem::Notice;
 use ossvault::fs::lookup::Looks;
 use ossvault::fs::names::Name;
 use ossvault::fs::namespace::Ino;
+use ossvault::fs::open_file::OpenHow;
 use ossvault::fs::xattrs::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
@@ -19,6 +19,7 @@ pub const READ: OpenHow = OpenHow {
     write: false,
     truncate: false,
     exclusive: false,
+    execute: false,
 };
 
 pub const WRITE: OpenHow = OpenHow {
@@ -26,6 +27,7 @@ pub const WRITE: OpenHow = OpenHow {
     write: true,
     truncate: false,
     exclusive: false,
+    execute: false,
 };
 
 pub fn block<T>(work: impl Future<Output = T>) -> T {
