@@ -1016,6 +1016,7 @@ impl Bench {
             });
         let result = async {
             let (parent, name) = self.kernel.parent(path).await?;
+            self.kernel.lookup(parent, name).await?;
             let name = Name::from(name);
             let looks = self.kernel.fs.mkdir(parent, &name, 0o750, CALLER).await?;
             self.kernel.entered(&looks);
@@ -1048,6 +1049,7 @@ impl Bench {
             });
         let result = async {
             let (parent, name) = self.kernel.parent(path).await?;
+            self.kernel.lookup(parent, name).await?;
             self.kernel.fs.rmdir(parent, &Name::from(name)).await
         }
         .await;
@@ -1117,6 +1119,7 @@ impl Bench {
         let target = format!("../target-{target}");
         let result = async {
             let (parent, name) = self.kernel.parent(path).await?;
+            self.kernel.lookup(parent, name).await?;
             let name = Name::from(name);
             let looks = self
                 .kernel

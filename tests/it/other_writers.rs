@@ -117,8 +117,9 @@ impl Kernel {
 
     pub async fn mkdir(&self, path: &str) {
         let (parent, name) = self.parent(path).await.unwrap();
-        let made = self.fs.mkdir(parent, &Name::from(name), 0o755, CALLER);
-        self.entered(&made.await.unwrap());
+        let name = Name::from(name);
+        let made = self.fs.mkdir(parent, &name, 0o755, CALLER).await;
+        self.entered(&made.unwrap());
     }
 }
 
