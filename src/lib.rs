@@ -9,3 +9,4 @@ pub mod fuse;
 pub mod oss;
 pub mod server;
 pub mod store;
+pub mod tools;

@@ -7,6 +7,7 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
 use super::source::Source;
+use crate::encrypted;
 use crate::fuse::session;
 
 /// Below this the fixed reserves alone would not fit.
@@ -42,9 +43,9 @@ impl MountConfig {
             ));
         }
         for prefix in &options.keys.allow_plaintext {
-            if prefix.starts_with('/') || prefix.is_empty() {
+            if prefix.is_empty() || (prefix.starts_with('/') && prefix != "/") {
                 return Err(usage(format!(
-                    "--allow-plaintext {prefix:?}: expected a prefix inside the mount, like public/"
+                    "--allow-plaintext {prefix:?}: expected a directory of the mount, like public/, or / for all of it"
                 )));
             }
         }
@@ -134,6 +135,25 @@ impl MountConfig {
             ));
         }
         Ok(())
+    }
+
+    /// How objects are written, and which may be read although they are not encrypted.
+    pub fn bucket_settings(&self) -> encrypted::Settings {
+        let prefix = self.source.prefix();
+        let below = |folder: &String| match folder.trim_end_matches('/') {
+            "" => prefix.to_owned(),
+            folder => format!("{prefix}{folder}/"),
+        };
+        encrypted::Settings {
+            format: self.options.keys.format,
+            plaintext: self
+                .options
+                .keys
+                .allow_plaintext
+                .iter()
+                .map(below)
+                .collect(),
+        }
     }
 
     /// Creates the cache directory, for this user's eyes only.

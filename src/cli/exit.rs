@@ -56,12 +56,15 @@ pub enum Code {
     /// The cache directory or the log file cannot be used.
     Local = 42,
 
+    /// A command over many objects: some need attention, and the report names them.
+    Incomplete = 43,
+
     /// `demo`: what was read back is not what was written.
     DemoFailed = 50,
 }
 
 impl Code {
-    const ALL: [Code; 27] = [
+    const ALL: [Code; 28] = [
         Code::Success,
         Code::Failure,
         Code::Usage,
@@ -88,6 +91,7 @@ impl Code {
         Code::Unsaved,
         Code::DaemonDied,
         Code::Local,
+        Code::Incomplete,
         Code::DemoFailed,
     ];
 

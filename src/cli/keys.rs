@@ -1,10 +1,13 @@
 //! The keys a mount is given, read and proved.
 
+use std::path::{Path, PathBuf};
+
 use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::secrets::PassphraseArgs;
 use crate::crypto::key_file::{self, KeyFileError, Permissions};
-use crate::crypto::key_pair::{KeyError, PrivateKey};
+use crate::crypto::key_pair::{KeyError, PrivateKey, PublicKey};
 use crate::crypto::key_ring::KeyRing;
 
 /// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and
@@ -19,39 +22,20 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
             format!("this machine's AES-CTR computes wrongly: {error}; nothing was mounted"),
         )
     })?;
-    let permissions = if config.options.keys.insecure_key_permissions {
-        Permissions::Ignored
-    } else {
-        Permissions::Enforced
-    };
-    let mut private = Vec::new();
-    for path in &config.private_keys {
-        let mut asking = Ok(());
-        let key = key_file::read_private(path, permissions, &mut || match config
-            .options
-            .keys
-            .passphrase
-            .read(path)
-        {
-            Ok(passphrase) => passphrase,
-            Err(error) => {
-                asking = Err(error);
-                None
-            }
-        });
-        // Why there was no passphrase says more than that there was none.
-        asking?;
-        private.push(key?);
-    }
+    let files = Files::new(
+        config.options.keys.insecure_key_permissions,
+        &config.options.keys.passphrase,
+    );
+    let private = files.private(&config.private_keys)?;
     let public = config
         .public_key
         .as_deref()
-        .map(|path| key_file::read_public(path, permissions))
+        .map(|path| files.public(path))
         .transpose()?;
     let writing = config
         .writing_key
         .as_deref()
-        .map(|path| key_file::read_public(path, permissions))
+        .map(|path| files.public(path))
         .transpose()?;
 
     if let (Some(public), Some(path)) = (&public, &config.public_key)
@@ -73,6 +57,17 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
         .or(public)
         .or_else(|| private.first().map(|key: &PrivateKey| key.public().clone()))
         .ok_or_else(|| Error::new(Code::KeyMissing, "no key: name one with --private-key FILE"))?;
+    if let Some(pinned) = &config.options.keys.key_fingerprint
+        && pinned != writing.fingerprint()
+    {
+        return Err(Error::new(
+            Code::KeyMismatch,
+            format!(
+                "the writing key has the fingerprint {}, and --key-fingerprint says {pinned}: somebody changed the key file, or the option is for another key",
+                writing.fingerprint()
+            ),
+        ));
+    }
     let ring = KeyRing::new(private, writing);
     ring.prove().map_err(|error| {
         Error::new(
@@ -87,6 +82,53 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
         log::warn!("none of the private keys opens what this mount writes");
     }
     Ok(ring)
+}
+
+/// How key files are read.
+pub struct Files<'a> {
+    permissions: Permissions,
+    passphrase: &'a PassphraseArgs,
+}
+
+impl Files<'_> {
+    /// `insecure`: whoever else may read or change them.
+    pub fn new(insecure: bool, passphrase: &PassphraseArgs) -> Files<'_> {
+        let permissions = match insecure {
+            true => Permissions::Ignored,
+            false => Permissions::Enforced,
+        };
+        Files {
+            permissions,
+            passphrase,
+        }
+    }
+
+    /// Private keys. Asks for passphrases where they are needed.
+    ///
+    /// # Errors
+    /// A file that cannot be read or may not be used, no passphrase or a wrong one.
+    pub fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
+        let mut keys = Vec::new();
+        for path in paths {
+            let mut asking = Ok(());
+            let key = key_file::read_private(path, self.permissions, &mut || {
+                self.passphrase.read(path).unwrap_or_else(|error| {
+                    asking = Err(error);
+                    None
+                })
+            });
+            // Why there was no passphrase says more than that there was none.
+            asking?;
+            keys.push(key?);
+        }
+        Ok(keys)
+    }
+
+    /// # Errors
+    /// As [`private`](Self::private).
+    pub fn public(&self, path: &Path) -> Result<PublicKey> {
+        Ok(key_file::read_public(path, self.permissions)?)
+    }
 }
 
 impl From<KeyFileError> for Error {

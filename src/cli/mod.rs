@@ -4,20 +4,25 @@ pub mod error;
 pub mod exit;
 pub mod values;
 
+mod adopt;
 mod background;
+mod bulk;
 mod config;
 mod daemon_file;
 mod demo;
+mod info;
 mod keygen;
 mod keys;
 mod logging;
 mod mount;
 mod options;
 mod parts;
+mod rewrap;
 mod secrets;
 pub mod serve;
 mod source;
 mod umount;
+mod verify;
 
 use clap::{Parser, Subcommand};
 
@@ -39,6 +44,11 @@ enum Command {
     Umount(umount::Args),
     Serve(serve::ServeArgs),
     Demo(demo::Args),
+    Info(Box<info::Args>),
+    Verify(Box<verify::Args>),
+    RestoreEnvelopes(Box<verify::RestoreArgs>),
+    Rewrap(Box<rewrap::Args>),
+    Adopt(Box<adopt::Args>),
 }
 
 /// # Errors
@@ -54,5 +64,10 @@ pub fn run(cli: Cli) -> Result<(), Error> {
                 .map_err(|message| Error::new(Code::Failure, message))
         }
         Command::Demo(args) => demo::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::RestoreEnvelopes(args) => verify::restore(&args),
+        Command::Rewrap(args) => rewrap::run(&args),
+        Command::Adopt(args) => adopt::run(&args),
     }
 }

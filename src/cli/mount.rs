@@ -12,7 +12,6 @@ use super::daemon_file::DaemonFile;
 use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
-use super::source::Source;
 use super::{keys, logging, parts, secrets};
 use crate::fs::attributes::Defaults;
 use crate::fs::filesystem::{Filesystem, Unsaved};
@@ -106,9 +105,9 @@ fn start(
         Some(folder) => Some(runtime.block_on(parts::start_server(folder))?),
         None => None,
     };
-    let store = parts::open_store(&config, server.as_ref())?;
-    let bucket = parts::encrypted_bucket(store, key_ring);
-    let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, &config);
+    let store = parts::open_store(config.place(), server.as_ref())?;
+    let bucket = parts::encrypted_bucket(store, key_ring, config.bucket_settings());
+    let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, config.place());
     let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
         .map_err(|error| explain(&error))?;
     runtime
@@ -182,7 +181,7 @@ fn settings(config: &MountConfig) -> Settings {
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
         timeout: options.service.timeout,
-        allow_plaintext: options.keys.allow_plaintext.clone(),
+        allow_plaintext: Vec::new(),
         copy_limit: Settings::COPY_LIMIT,
         part_size: options.hidden.part_size,
         stream_after: options
@@ -320,19 +319,4 @@ fn not_saved(unsaved: &[Unsaved]) -> Error {
         Code::Unsaved,
         format!("not uploaded, and lost: {}", names.join(", ")),
     )
-}
-
-/// For messages about where the bucket is.
-impl MountConfig {
-    pub fn endpoint_for_messages(&self) -> String {
-        match &self.source {
-            Source::Oss { .. } => self
-                .options
-                .service
-                .endpoint
-                .clone()
-                .unwrap_or_else(|| "the default endpoint".to_owned()),
-            Source::File { folder, .. } => folder.display().to_string(),
-        }
-    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::secrets::PassphraseArgs;
 use super::values;
+use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct MountOptions {
@@ -58,7 +59,13 @@ pub struct KeyOptions {
     /// Use a private key that other users can read
     #[arg(long)]
     pub insecure_key_permissions: bool,
-    /// Serve unencrypted objects under this prefix, read-only (repeatable)
+    /// The fingerprint that the public key must have (SHA-256, as keygen prints it)
+    #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
+    pub key_fingerprint: Option<String>,
+    /// How keys are written in objects: seed, or sdk or dual for the official SDKs to read
+    #[arg(long, default_value = "seed")]
+    pub format: Format,
+    /// Serve unencrypted objects under this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
 }

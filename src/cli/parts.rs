@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::config::MountConfig;
 use super::error::{self, Error, Result};
 use super::exit::Code;
+use super::options::ServiceOptions;
 use super::source::Source;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{self, EncryptedBucket};
@@ -25,34 +26,60 @@ use crate::store::oss::OssStore;
 /// Any region does for servers that check none; one has to be named to sign with version 4.
 const LOOPBACK_REGION: &str = "cn-hangzhou";
 
+/// Where a bucket is and how it is spoken to.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub source: &'a Source,
+    pub service: &'a ServiceOptions,
+}
+
+impl MountConfig {
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            source: &self.source,
+            service: &self.options.service,
+        }
+    }
+}
+
+impl Place<'_> {
+    /// For messages.
+    fn endpoint(&self) -> String {
+        match self.source {
+            Source::Oss { .. } => self
+                .service
+                .endpoint
+                .clone()
+                .unwrap_or_else(|| "the default endpoint".to_owned()),
+            Source::File { folder, .. } => folder.display().to_string(),
+        }
+    }
+}
+
 /// The bucket as it is stored. Nothing is asked of the service yet.
 ///
 /// # Errors
 /// No credentials, no endpoint, no region; a folder that is no bucket.
 pub fn open_store(
-    config: &MountConfig,
+    place: Place<'_>,
     server: Option<&EmbeddedServer>,
 ) -> Result<Arc<dyn ObjectStore>> {
-    match &config.source {
+    match place.source {
         Source::Oss { bucket, .. } => {
-            let client = open_client(config, bucket, server)?;
+            let client = open_client(place, bucket, server)?;
             Ok(Arc::new(OssStore::new(client)))
         }
         Source::File { folder, .. } => {
-            let sync = !config.options.service.no_sync;
+            let sync = !place.service.no_sync;
             let store = LocalStore::open(folder, local::Settings { sync })
-                .map_err(|error| explain(&error, config))?;
+                .map_err(|error| explain(&error, place))?;
             Ok(Arc::new(store))
         }
     }
 }
 
-fn open_client(
-    config: &MountConfig,
-    bucket: &str,
-    server: Option<&EmbeddedServer>,
-) -> Result<Client> {
-    let options = &config.options.service;
+fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) -> Result<Client> {
+    let options = place.service;
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (text, key) = match server {
         Some(server) => (server.endpoint.clone(), server.access_key()),
@@ -113,30 +140,34 @@ fn open_client(
 }
 
 /// The bucket as its files are read and written.
-pub fn encrypted_bucket(store: Arc<dyn ObjectStore>, keys: KeyRing) -> Arc<EncryptedBucket> {
-    EncryptedBucket::new(store, keys, encrypted::Settings::default())
+pub fn encrypted_bucket(
+    store: Arc<dyn ObjectStore>,
+    keys: KeyRing,
+    settings: encrypted::Settings,
+) -> Arc<EncryptedBucket> {
+    EncryptedBucket::new(store, keys, settings)
 }
 
 /// What a failure below means to the user: the first of its causes that says so, in one sentence, with
 /// what to do.
-pub fn explain(error: &(dyn std::error::Error + 'static), config: &MountConfig) -> Error {
+pub fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> Error {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<store::error::Error>() {
-            return explain_store(error, config);
+            return explain_store(error, place);
         }
         cause = error.source();
     }
     Error::new(
         Code::Failure,
-        format!("cannot mount {}: {}", config.source, error::chain(error)),
+        format!("cannot use {}: {}", place.source, error::chain(error)),
     )
 }
 
-fn explain_store(error: &store::error::Error, config: &MountConfig) -> Error {
+fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
     use store::error::Error as Store;
-    let source = &config.source;
-    let endpoint = config.endpoint_for_messages();
+    let source = place.source;
+    let endpoint = place.endpoint();
     let detail = error::chain(error);
     let is_folder = matches!(source, Source::File { .. });
     let (code, message) = match error {
@@ -181,7 +212,7 @@ fn explain_store(error: &store::error::Error, config: &MountConfig) -> Error {
             Code::Endpoint,
             format!("no OSS service answers at {endpoint}: {detail}; check --endpoint"),
         ),
-        _ => (Code::Failure, format!("cannot mount {source}: {detail}")),
+        _ => (Code::Failure, format!("cannot use {source}: {detail}")),
     };
     Error::new(code, message)
 }

@@ -82,6 +82,21 @@ pub fn mode(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("{text:?} is no mode: expected octal digits like 0644"))
 }
 
+/// SHA-256 of a public key: 64 hex digits, colons between them allowed. Returned in lower case without.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn fingerprint(text: &str) -> Result<String, String> {
+    let digits = text.replace(':', "").to_ascii_lowercase();
+    let valid = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    match valid {
+        true => Ok(digits),
+        false => Err(format!(
+            "{text:?} is no fingerprint: expected the 64 hex digits that `ossvault keygen` prints"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

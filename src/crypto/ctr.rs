@@ -55,7 +55,15 @@ pub struct Unopened;
 pub struct ContentCipher {
     secrets: Box<Secrets>,
     start: CounterStart,
-    opened: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Cipher,
+    Unopened,
+    /// Of an object that is not encrypted.
+    Identity,
 }
 
 struct Secrets {
@@ -102,7 +110,16 @@ impl ContentCipher {
                 key,
             }),
             start,
-            opened: true,
+            kind: Kind::Cipher,
+        }
+    }
+
+    /// Leaves bytes as they are: for reading an object that is not encrypted, and for nothing else. It has
+    /// no key that could be wrapped, so nothing can be written with it.
+    pub fn identity() -> ContentCipher {
+        ContentCipher {
+            kind: Kind::Identity,
+            ..ContentCipher::new(DataKey::generate(), CounterStart::generate())
         }
     }
 
@@ -111,14 +128,19 @@ impl ContentCipher {
     /// sees of us is the same, and says [`Unopened`] when bytes are asked of it.
     pub fn unopened(key: DataKey, start: CounterStart) -> ContentCipher {
         ContentCipher {
-            opened: false,
+            kind: Kind::Unopened,
             ..ContentCipher::new(key, start)
         }
     }
 
     /// False for [`ContentCipher::unopened`].
     pub fn is_opened(&self) -> bool {
-        self.opened
+        self.kind != Kind::Unopened
+    }
+
+    /// True for [`ContentCipher::identity`].
+    pub fn is_identity(&self) -> bool {
+        self.kind == Kind::Identity
     }
 
     pub fn start(&self) -> CounterStart {
@@ -147,8 +169,13 @@ impl ContentCipher {
         source: &[u8],
         destination: &mut [u8],
     ) -> Result<(), Unopened> {
-        if !self.opened {
-            return Err(Unopened);
+        match self.kind {
+            Kind::Unopened => return Err(Unopened),
+            Kind::Identity => {
+                destination.copy_from_slice(source);
+                return Ok(());
+            }
+            Kind::Cipher => {}
         }
         apply(
             Kernel::chosen(),

@@ -1,13 +1,17 @@
 //! RSA keys: public ones wrap data keys, private ones unwrap them.
 //!
-//! `rsa` knows the public half: numbers, fingerprint, wrapping. Whatever needs the private half runs in
-//! aws-lc-rs, which is constant-time. Unwrapping takes 0.2 ms (2048 bits) to 1.4 ms (4096): callers in
-//! async code use `spawn_blocking`. Wrapping is twenty times cheaper and may run anywhere.
+//! `rsa` knows the public half: numbers, fingerprint. Whatever needs the private half runs in aws-lc-rs,
+//! which is constant-time, and so does OAEP wrapping, which is faster there. Unwrapping takes 0.2 ms (2048
+//! bits) to 1.4 ms (4096): callers in async code use `spawn_blocking`. Wrapping is twenty times cheaper and
+//! may run anywhere.
+
+use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, Pkcs1PrivateDecryptingKey,
-    PrivateDecryptingKey,
+    KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, OaepPublicEncryptingKey,
+    Pkcs1PrivateDecryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncodePublicKey, EncryptedPrivateKeyInfoOwned, LineEnding, SecretDocument};
@@ -54,7 +58,17 @@ pub enum KeyError {
 #[derive(Clone, Debug)]
 pub struct PublicKey {
     key: RsaPublicKey,
+    /// The same key where it wraps three times as fast: every file that is written waits for it.
+    fast: Option<Arc<FastWrap>>,
     fingerprint: String,
+}
+
+struct FastWrap(OaepPublicEncryptingKey);
+
+impl fmt::Debug for FastWrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FastWrap")
+    }
 }
 
 impl PublicKey {
@@ -80,8 +94,13 @@ impl PublicKey {
         let spki = key
             .to_public_key_der()
             .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
+        // It may refuse an unusual exponent; then the other one does.
+        let fast = PublicEncryptingKey::from_der(spki.as_bytes())
+            .ok()
+            .and_then(|key| OaepPublicEncryptingKey::new(key).ok());
         Ok(PublicKey {
             fingerprint: hex(&Sha256::digest(spki.as_bytes())),
+            fast: fast.map(|key| Arc::new(FastWrap(key))),
             key,
         })
     }
@@ -107,6 +126,16 @@ impl PublicKey {
 
     /// RSA-OAEP with SHA-1, MGF1 with SHA-1, empty label. `secret` has at most 64 bytes here.
     pub fn wrap(&self, secret: &[u8]) -> Vec<u8> {
+        if let Some(FastWrap(key)) = self.fast.as_deref() {
+            let mut wrapped = vec![0; key.ciphertext_size()];
+            let len = key
+                .encrypt(&OAEP_SHA1_MGF1SHA1, secret, &mut wrapped, None)
+                .map(|wrapped| wrapped.len());
+            if let Ok(len) = len {
+                wrapped.truncate(len);
+                return wrapped;
+            }
+        }
         self.key
             .encrypt(&mut UnwrapErr(SysRng), Oaep::<sha1::Sha1>::new(), secret)
             .expect("a key of 2048 bits or more wraps 64 bytes")

@@ -18,16 +18,20 @@ use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// What is written: seed, sdk or dual. All are read.
     pub format: Format,
+    /// Objects below these key prefixes that are not encrypted can be read as they are. Anywhere else such
+    /// an object is an error.
+    pub plaintext: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             format: Format::Seed,
+            plaintext: Vec::new(),
         }
     }
 }
@@ -65,6 +69,18 @@ impl EncryptedBucket {
         self.settings.format
     }
 
+    /// The same bucket with the same keys, writing another format.
+    pub fn in_format(&self, format: Format) -> Arc<EncryptedBucket> {
+        Arc::new(EncryptedBucket {
+            store: self.store.clone(),
+            keys: self.keys.clone(),
+            settings: Settings {
+                format,
+                ..self.settings.clone()
+            },
+        })
+    }
+
     /// False in a mount with only the public key.
     pub fn can_read(&self) -> bool {
         self.keys.can_read()
@@ -76,6 +92,26 @@ impl EncryptedBucket {
     /// [`Error::NotEncrypted`], [`Error::Damaged`], [`Error::Unsupported`].
     pub fn object(&self, meta: &ObjectMeta) -> Result<Arc<EncryptedObject>> {
         EncryptedObject::new(meta).map(Arc::new)
+    }
+
+    /// As [`object`](Self::object), for what is to be read: below the prefixes of
+    /// [`Settings::plaintext`] an object without an envelope is one of [`Format::Plain`].
+    ///
+    /// # Errors
+    /// As [`object`](Self::object).
+    pub fn object_at(&self, key: &ObjectKey, meta: &ObjectMeta) -> Result<Arc<EncryptedObject>> {
+        match self.object(meta) {
+            Err(Error::NotEncrypted) if self.serves_plaintext(key.as_str()) => {
+                Ok(Arc::new(EncryptedObject::plain(meta)))
+            }
+            object => object,
+        }
+    }
+
+    /// Whether an object of this name may be read although it is not encrypted.
+    pub fn serves_plaintext(&self, key: &str) -> bool {
+        let mut prefixes = self.settings.plaintext.iter();
+        prefixes.any(|prefix| key.starts_with(prefix.as_str()))
     }
 
     /// One GET, of the whole object or of a range of it.

@@ -8,6 +8,7 @@
 
 pub mod bucket;
 pub mod ciphertext;
+pub mod copy;
 pub mod crc;
 pub mod error;
 pub mod object;

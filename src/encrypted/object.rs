@@ -53,6 +53,21 @@ impl EncryptedObject {
         })
     }
 
+    /// An object that is not encrypted, for where those are served.
+    pub(super) fn plain(meta: &ObjectMeta) -> EncryptedObject {
+        EncryptedObject {
+            etag: meta.etag.clone(),
+            size: meta.size,
+            last_modified: meta.last_modified,
+            crc64: meta.crc64,
+            format: Format::Plain,
+            locked: Arc::new(Locked {
+                envelope: Envelope::plain(),
+                unlocked: OnceCell::new(),
+            }),
+        }
+    }
+
     /// For what was just uploaded: the key is at hand and need not be unwrapped.
     pub(super) fn with_cipher(self, cipher: Arc<ContentCipher>, by: &str) -> EncryptedObject {
         EncryptedObject {

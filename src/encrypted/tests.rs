@@ -238,7 +238,14 @@ impl ObjectStore for Memory {
 
 fn setup(format: Format, keys: KeyRing) -> (Arc<Memory>, Arc<EncryptedBucket>) {
     let memory = Arc::new(Memory::default());
-    let bucket = EncryptedBucket::new(memory.clone(), keys, Settings { format });
+    let bucket = EncryptedBucket::new(
+        memory.clone(),
+        keys,
+        Settings {
+            format,
+            ..Settings::default()
+        },
+    );
     (memory, bucket)
 }
 

@@ -32,6 +32,16 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// Stands for an object that has none.
+    pub fn plain() -> Envelope {
+        Envelope {
+            format: Format::Plain,
+            wrapped_key: Vec::new(),
+            start: Start::Derived,
+            hint: None,
+        }
+    }
+
     /// The key id that our writers leave, if the hint is one: 16 lower-case hex digits.
     pub fn key_id(&self) -> Option<&str> {
         self.hint.as_deref().filter(|hint| is_key_id(hint))

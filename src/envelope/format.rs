@@ -1,5 +1,6 @@
 //! The formats by name, and the metadata names they use.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -29,6 +30,23 @@ pub(super) mod names {
 
 /// The metadata entry of sealed extended attributes, without the `x-oss-meta-` prefix.
 pub const XATTR_NAME: &str = names::XATTR;
+
+/// Whether an object's user metadata (names without `x-oss-meta-`, in lower case) make the service apply its
+/// rules on client-side encryption: its metadata cannot be changed by a copy, nor can it be copied in parts.
+pub fn is_bound_by_sdk_rules(user: &BTreeMap<String, String>) -> bool {
+    user.contains_key(names::SDK_KEY)
+}
+
+/// The part size that an object's metadata announce, in bytes.
+pub fn announced_part_size(user: &BTreeMap<String, String>) -> Option<u64> {
+    user.get(names::SDK_PART_SIZE)?.parse().ok()
+}
+
+/// Announces the sizes of a multipart upload in an object's metadata.
+pub fn announce_sizes(user: &mut BTreeMap<String, String>, total: u64, part: u64) {
+    user.insert(names::SDK_DATA_SIZE.to_owned(), total.to_string());
+    user.insert(names::SDK_PART_SIZE.to_owned(), part.to_string());
+}
 
 /// Whether a metadata name (without `x-oss-meta-`, in lower case) belongs to an envelope, or to what is
 /// encrypted under its key: such entries go when the content is replaced, and no user may set them.
@@ -61,6 +79,8 @@ pub enum Format {
     Legacy,
     /// Seed and SDK headers on one object.
     Dual,
+    /// No envelope: an object that is not encrypted, where those are served.
+    Plain,
 }
 
 impl Format {
@@ -72,6 +92,7 @@ impl Format {
             Format::SdkOaep => "sdk-oaep",
             Format::Legacy => "legacy",
             Format::Dual => "dual",
+            Format::Plain => "plain",
         }
     }
 

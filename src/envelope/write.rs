@@ -28,6 +28,11 @@ pub enum NotWritten {
     ZeroStart,
     #[error("no private key opened the envelope")]
     Unopened,
+    #[error("the object is not encrypted")]
+    Plain,
+    /// The service changes no metadata of such an object: it has to be uploaded anew.
+    #[error("the service forbids to change the metadata of objects of the format {0}")]
+    Forbidden(Format),
 }
 
 /// A fresh cipher for one upload in `format`.
@@ -58,6 +63,9 @@ pub fn write(
     if !cipher.is_opened() {
         return Err(NotWritten::Unopened);
     }
+    if cipher.is_identity() {
+        return Err(NotWritten::Plain);
+    }
     if cipher.start().is_zero() {
         return Err(NotWritten::ZeroStart);
     }
@@ -67,7 +75,7 @@ pub fn write(
     let mut put = |name: &str, value: String| {
         entries.insert(name.to_owned(), value);
     };
-    if matches!(format, Format::SdkOaep | Format::Legacy) {
+    if matches!(format, Format::SdkOaep | Format::Legacy | Format::Plain) {
         return Err(NotWritten::Format(format));
     }
     if matches!(format, Format::Seed | Format::Dual) {
@@ -93,6 +101,36 @@ pub fn write(
     }
     put(names::KEY_ID, public.key_id().to_owned());
     Ok(entries)
+}
+
+/// The user metadata of an object whose key, `cipher`'s, is wrapped with `public` instead; everything that
+/// is no envelope stays, and so do sealed attributes, whose key is derived from the data key. An object of
+/// the legacy format becomes one of the seed format, which is its successor.
+///
+/// # Errors
+/// [`NotWritten`]: [`NotWritten::Forbidden`] for what carries the SDK's names.
+pub fn rewrap(
+    user: &BTreeMap<String, String>,
+    format: Format,
+    public: &PublicKey,
+    cipher: &ContentCipher,
+) -> Result<BTreeMap<String, String>, NotWritten> {
+    if format.has_sdk_names() {
+        return Err(NotWritten::Forbidden(format));
+    }
+    let envelope = write(Format::Seed, public, cipher, None)?;
+    let mut user = user.clone();
+    for name in [
+        names::VERSION,
+        names::LEGACY_KEY,
+        names::LEGACY_START,
+        names::LEGACY_CEK_ALG,
+        names::LEGACY_WRAP_ALG,
+    ] {
+        user.remove(name);
+    }
+    user.extend(envelope);
+    Ok(user)
 }
 
 #[cfg(test)]

@@ -132,7 +132,8 @@ impl Timestamp {
         })
     }
 
-    fn format(self) -> String {
+    /// As it is stored.
+    pub fn to_text(self) -> String {
         let (sign, seconds, nanos) = match (self.seconds < 0, self.nanos) {
             (false, nanos) => ("", self.seconds as u64, nanos),
             (true, 0) => ("-", self.seconds.unsigned_abs(), 0),
@@ -235,9 +236,9 @@ impl Attributes {
             (MODE, mode),
             (UID, self.uid.map(|uid| uid.to_string())),
             (GID, self.gid.map(|gid| gid.to_string())),
-            (MTIME, Some(self.mtime.format())),
-            (CTIME, self.ctime.map(Timestamp::format)),
-            (ATIME, self.atime.map(Timestamp::format)),
+            (MTIME, Some(self.mtime.to_text())),
+            (CTIME, self.ctime.map(Timestamp::to_text)),
+            (ATIME, self.atime.map(Timestamp::to_text)),
             (RDEV, rdev),
         ] {
             match value {
@@ -245,6 +246,12 @@ impl Attributes {
                 None => user.remove(name),
             };
         }
+    }
+
+    /// Makes them those of an object that is not encrypted and served as it is.
+    pub fn show_plain(&mut self) {
+        self.kind = Kind::File;
+        self.mode = Some(0o444);
     }
 
     /// Permission bits as they appear.
@@ -285,6 +292,16 @@ pub struct Change {
 }
 
 impl Change {
+    /// Whether it is about times and nothing else.
+    pub fn is_of_times(&self) -> bool {
+        let others = Change {
+            mtime: None,
+            atime: None,
+            ..self.clone()
+        };
+        others.is_empty() && !self.is_empty()
+    }
+
     /// Nothing but perhaps the moment.
     pub fn is_empty(&self) -> bool {
         let Change {
@@ -356,7 +373,7 @@ mod tests {
         ] {
             let time = Timestamp::parse(text).expect(text);
             assert_eq!((time.seconds, time.nanos), (seconds, nanos), "{text}");
-            assert_eq!(time.format(), written);
+            assert_eq!(time.to_text(), written);
             assert_eq!(Timestamp::from_system(time.to_system()), time);
         }
         for text in ["", "-", ".5", "1e9", "1.x", " 1", "99999999999999999999"] {

@@ -4,25 +4,35 @@
 //! tag of the version they were read from. Changes that arrive while one copy is under way share the next.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change};
+use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
-use super::listing::{Entry, Object};
+use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
 use super::names;
 use super::namespace::{Ino, Marker, Outcome, now};
-use super::writeback::headers_of;
+use super::open_file::OpenFile;
+use super::writeback::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
+use crate::envelope::Format;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
+    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
+
+/// A change of what `--allow-plaintext` shows. Deleting and renaming it is not one.
+const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
 
 /// How often a change is tried over again when other clients replace the object in between.
 const TRIES: usize = 8;
+
+/// How long the times of a new directory wait to be stored, at first and after failures.
+const LATE: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(60);
 
 impl Filesystem {
     /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
@@ -58,9 +68,10 @@ impl Filesystem {
             change.ctime = change.ctime.or(Some(time));
             return self.change_attributes(ino, change).await;
         }
-        let file = self.hold(ino, Instant::now()).await?;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let result = async {
+            self.refuse_plain(&file).await?;
             self.take_xattrs_along(&file).await?;
             self.truncate_open(&file, size, false).await?;
             if let Some(local) = self.namespace().local_mut(ino) {
@@ -74,7 +85,7 @@ impl Filesystem {
             Ok(())
         }
         .await;
-        self.let_loose(&file);
+        self.end_hold(&file);
         result
     }
 
@@ -118,7 +129,77 @@ impl Filesystem {
                     return Ok(());
                 }
             }
-            namespace.add_pending(ino, &change)
+            let outcome = namespace.add_pending(ino, &change);
+            if change.mtime.is_some() {
+                namespace.untouch_directory(ino);
+            }
+            let marker = namespace.directory_marker(ino);
+            if change.is_of_times() && marker.is_some_and(|marker| marker.ours) {
+                drop(namespace);
+                self.store_times_late(ino);
+                return Ok(());
+            }
+            outcome
+        };
+        self.store_pending(ino, &outcome).await
+    }
+
+    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times
+    /// of a directory that this mount made wait a moment for what else is stored with them.
+    fn store_times_late(self: &Arc<Self>, ino: Ino) {
+        if !lock(&self.late).insert(ino) {
+            return;
+        }
+        let fs = self.clone();
+        self.runtime.spawn(async move {
+            let mut wait = LATE;
+            loop {
+                tokio::time::sleep(wait).await;
+                let Some((change, _)) = fs.namespace().pending(ino) else {
+                    break;
+                };
+                match fs.store_what_is_pending(ino).await {
+                    Ok(()) | Err(Error::NotFound | Error::Stale) => break,
+                    Err(error) => {
+                        let place = fs.describe_place(ino);
+                        log::warn!("the times of {place}: {}, trying again", chain(&error));
+                        let mut namespace = fs.namespace();
+                        if namespace.pending(ino).is_none() {
+                            namespace.add_pending(ino, &change);
+                        }
+                        wait = (2 * wait).min(LATEST);
+                    }
+                }
+            }
+            lock(&fs.late).remove(&ino);
+            if fs.namespace().pending(ino).is_some() {
+                fs.store_times_late(ino);
+            }
+        });
+    }
+
+    /// Stores what waits, of one directory or of all. Returns what could not be stored.
+    pub(super) async fn store_late_times(self: &Arc<Self>, only: Option<Ino>) -> Vec<(Ino, Error)> {
+        let waiting: Vec<Ino> = lock(&self.late).iter().copied().collect();
+        let mut failed = Vec::new();
+        for ino in waiting {
+            if only.is_none_or(|only| only == ino)
+                && let Err(error) = self.store_what_is_pending(ino).await
+                && !matches!(error, Error::NotFound | Error::Stale)
+            {
+                failed.push((ino, error));
+            }
+        }
+        failed
+    }
+
+    async fn store_what_is_pending(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let outcome = {
+            let mut namespace = self.namespace();
+            if namespace.pending(ino).is_none() {
+                return Ok(());
+            }
+            namespace.add_pending(ino, &Change::default())
         };
         self.store_pending(ino, &outcome).await
     }
@@ -246,6 +327,11 @@ impl Filesystem {
         meta: &ObjectMeta,
         headers: ObjectHeaders,
     ) -> Result<Object> {
+        if let Ok(object) = self.bucket.object_at(key, meta)
+            && object.format == Format::Plain
+        {
+            return Err(READ_ONLY_PLAIN);
+        }
         let sent = Instant::now();
         let answer = self
             .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
@@ -288,6 +374,27 @@ impl Filesystem {
         }
     }
 
+    /// # Errors
+    /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
+    pub(super) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let Some(key) = self.namespace().key(file.ino) else {
+            return Ok(());
+        };
+        let etag = {
+            let state = file.lock();
+            let content = state.content.as_ref().filter(|_| !state.is_dirty());
+            content.map(|content| content.etag())
+        };
+        let Some(etag) = etag.filter(|_| self.bucket.serves_plaintext(&key)) else {
+            return Ok(());
+        };
+        let key = names::object_key(key)?;
+        match self.headers(&key, &etag, Instant::now()).await?.is_plain() {
+            true => Err(READ_ONLY_PLAIN),
+            false => Ok(()),
+        }
+    }
+
     // ---- directories ----
 
     async fn store_directory(
@@ -298,7 +405,15 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let meta = match self.bucket.store().head(key).await {
+            let marker = self.namespace().directory_marker(ino);
+            // All markers have the tag of no bytes: only what was just read or written is as good as a HEAD.
+            let described = match marker.and_then(|marker| self.known_headers(key, &marker.etag)) {
+                Some(described) if fresh(described.checked, self.settings.metadata_ttl, sent) => {
+                    Ok(described.meta.clone())
+                }
+                _ => self.bucket.store().head(key).await,
+            };
+            let meta = match described {
                 Ok(meta) => Some(meta),
                 Err(StoreError::NotFound) => None,
                 Err(error) => return Err(error.into()),
@@ -310,9 +425,12 @@ impl Filesystem {
                     let mut headers = meta.headers.clone();
                     attributes.write(&mut headers.user);
                     let copied = self
-                        .copy_object(key, meta, key, CopyHeaders::Replace(headers))
+                        .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
                         .await;
-                    copied.map(|answer| (attributes, marker_of_ours(answer.etag, answer.date)))
+                    copied.map(|answer| {
+                        let marker = self.remember_marker(key, headers, answer, sent);
+                        (attributes, marker)
+                    })
                 }
                 None => {
                     let stored = self.namespace().stored_directory(ino);
@@ -328,15 +446,17 @@ impl Filesystem {
                 Ok((attributes, marker)) => {
                     let mut namespace = self.namespace();
                     namespace.set_directory(ino, attributes, Some(marker), sent);
-                    if change.mtime.is_some() {
-                        namespace.untouch_directory(ino);
-                    }
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
                     }
                     return Ok(());
                 }
-                Err(Error::Stale) => {}
+                // Replaced or removed by another client: asked for anew.
+                Err(Error::Stale | Error::NotFound) => {
+                    if let Some(meta) = &meta {
+                        self.forget_headers(key, &meta.etag);
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -350,12 +470,33 @@ impl Filesystem {
         attributes: &Attributes,
     ) -> Result<Marker> {
         let headers = marker_headers(attributes);
+        let sent = Instant::now();
         let answer = self
             .bucket
             .store()
             .put(key, &headers, Body::empty(), Overwrite::Allowed)
             .await?;
-        Ok(marker_of_ours(answer.etag, answer.date))
+        Ok(self.remember_marker(key, headers, answer, sent))
+    }
+
+    /// Keeps what a marker of ours holds now, so that the next change need not ask.
+    fn remember_marker(
+        &self,
+        key: &ObjectKey,
+        headers: ObjectHeaders,
+        answer: PutAnswer,
+        sent: Instant,
+    ) -> Marker {
+        let meta = ObjectMeta {
+            size: 0,
+            etag: answer.etag.clone(),
+            last_modified: answer.date,
+            headers,
+            crc64: answer.crc64,
+            date: answer.date,
+        };
+        self.remember_headers(key, meta, sent);
+        marker_of_ours(answer.etag, answer.date)
     }
 
     /// Writes a directory's marker with extended attributes, and with the envelope that seals them.
@@ -370,8 +511,12 @@ impl Filesystem {
         let put = self
             .bucket
             .put(key, &nothing, headers, Some(xattrs), Overwrite::Allowed);
+        let sent = Instant::now();
         let uploaded = put.await?;
-        Ok(marker_of_ours(uploaded.object.etag.clone(), uploaded.date))
+        let meta = meta_of(&uploaded);
+        let marker = marker_of_ours(meta.etag.clone(), meta.date);
+        self.remember_headers(key, meta, sent);
+        Ok(marker)
     }
 }
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-
 use super::attributes::{Attributes, Kind};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, lock};
@@ -14,19 +12,13 @@ use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
 use super::open_file::OpenFile;
-use super::parts;
 use super::staging::StagedFile;
 use super::writeback::{headers_of, object_of_ours};
 use crate::encrypted::Plaintext;
+use crate::encrypted::copy::CopyLimits;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListRequest, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
-
-/// Parts of one copy in flight.
-const PARALLEL_COPIES: usize = 8;
-
-/// The size of a copied part, in bytes.
-const COPY_PART: u64 = 256 << 20;
 
 /// How long a symbolic link's target may be, in bytes.
 const MAX_TARGET: usize = 4095;
@@ -794,7 +786,7 @@ impl Filesystem {
             .await
     }
 
-    /// Copies an object whole: in one request, or in parts above the service's limit.
+    /// Copies an object whole, by whichever way the service allows.
     ///
     /// # Errors
     /// [`Error::Stale`] if the source is not the version that `meta` describes any more.
@@ -805,38 +797,11 @@ impl Filesystem {
         destination: &ObjectKey,
         headers: CopyHeaders,
     ) -> Result<PutAnswer> {
-        let store = self.bucket.store();
-        if meta.size < self.settings.copy_limit {
-            let copied = store.copy(source, &meta.etag, destination, headers, Overwrite::Allowed);
-            return Ok(copied.await?);
-        }
-        let headers = match headers {
-            CopyHeaders::Keep => meta.headers.clone(),
-            CopyHeaders::Replace(headers) => headers,
+        let limits = CopyLimits {
+            copy: self.settings.copy_limit,
+            ..CopyLimits::default()
         };
-        let upload = store.create_multipart(destination, &headers).await?;
-        let part = COPY_PART
-            .min(self.settings.copy_limit)
-            .max(self.settings.part_size);
-        let result = async {
-            let mut done: Vec<_> = stream::iter(parts::plan(0, meta.size, 1, part))
-                .map(|(number, range)| {
-                    store.copy_part(destination, &upload, number, source, &meta.etag, range)
-                })
-                .buffer_unordered(PARALLEL_COPIES)
-                .try_collect()
-                .await?;
-            done.sort_unstable_by_key(|part| part.number);
-            store
-                .complete_multipart(destination, &upload, &done, Overwrite::Allowed)
-                .await
-        }
-        .await;
-        if result.is_err()
-            && let Err(error) = store.abort_multipart(destination, &upload).await
-        {
-            log::warn!("an unfinished copy of {source} is left in the bucket: {error}");
-        }
-        Ok(result?)
+        let copied = self.bucket.copy(source, meta, destination, headers, limits);
+        Ok(copied.await?)
     }
 }

@@ -545,7 +545,8 @@ impl Fetch {
             }
             None => {
                 let ciphertext = self.get().await?;
-                let object = content.bucket.object(&ciphertext.meta)?;
+                let key = content.lock().key.clone();
+                let object = content.bucket.object_at(&key, &ciphertext.meta)?;
                 let object = content.lock().object_or(object);
                 let cipher = content.bucket.unlock(&object).await?;
                 (ciphertext, cipher)
@@ -579,7 +580,8 @@ impl Fetch {
         cipher: &ContentCipher,
     ) -> Result<(), Error> {
         let bucket = &self.content.bucket;
-        let Ok(now) = bucket.object(meta) else {
+        let key = self.content.lock().key.clone();
+        let Ok(now) = bucket.object_at(&key, meta) else {
             return Err(Error::Changed);
         };
         if now.same_envelope(object) {

@@ -14,7 +14,7 @@ use super::listing::{Entry, Object};
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, OpenHow, State};
+use super::open_file::{FileHandle, OpenFile, OpenHow, State, Stream};
 use super::parts::MAX_OBJECT;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
@@ -31,6 +31,10 @@ pub struct Opened {
 /// What a base of at most this many bytes is read in, when it is staged whole.
 const STAGE_STEP: u64 = 1 << 20;
 
+/// A file that is uploaded while it is written keeps the time of change that the upload began with for
+/// this many seconds.
+const STREAM_DRIFT: i64 = 60;
+
 /// A write that memory could not take at once; nothing was changed.
 pub struct MustWait;
 
@@ -41,7 +45,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.hold(ino, Instant::now()).await?;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let opened = self.open_handle(&file, how);
         if let Err(error) = self.check_access(&file, how) {
             self.release_now(opened.handle);
@@ -65,6 +69,7 @@ impl Filesystem {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
+            self.refuse_plain(file).await?;
             self.take_xattrs_along(file).await?;
         }
         if how.truncate {
@@ -88,13 +93,16 @@ impl Filesystem {
         Ok(())
     }
 
-    /// The file of an inode, as the bucket has it or as it stands here, with one more handle: who is given
-    /// it lets it loose. Counted before the table of files is let go, or a last close at this moment would
-    /// take the file out of it, and the next open would make a second one of the same inode.
+    /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
+    /// [`Filesystem::end_hold`], or until the handle made of it is released.
     ///
     /// # Errors
     /// [`Error::Stale`] when the name of the inode stands for something else by now.
-    pub(super) async fn hold(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<Arc<OpenFile>> {
+    pub(super) async fn hold_file(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<Arc<OpenFile>> {
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
@@ -160,8 +168,8 @@ impl Filesystem {
         self.namespace().set_open(file.ino, Some(object));
     }
 
-    /// Ends a [`Filesystem::hold`]. What is pending is our own duty from here on.
-    pub(super) fn let_loose(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    /// Nothing is done with the file any more by who held it.
+    pub(super) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, false, false);
     }
 
@@ -209,7 +217,7 @@ impl Filesystem {
         lock(&self.small).pop(&(key.clone(), etag.clone()))
     }
 
-    /// A handle for a file that is held, which passes on to the handle.
+    /// Makes a handle of a file that is held.
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let etag = {
             let mut state = file.lock();
@@ -635,6 +643,14 @@ impl Filesystem {
         if let Some(local) = namespace.local_mut(file.ino) {
             let time = now();
             local.size = size;
+            // The object has its time of change since its upload began. Correcting it costs a copy of
+            // the whole object, so it is not moved for less than [`STREAM_DRIFT`].
+            let began = local.attributes.mtime;
+            let uploading = matches!(state.stream, Stream::Active { .. });
+            let steady = time >= began && time.seconds - began.seconds < STREAM_DRIFT;
+            if uploading && steady && !clear_set_id {
+                return;
+            }
             local.attributes.mtime = time;
             local.attributes.ctime = Some(time);
             if clear_set_id {
@@ -741,7 +757,10 @@ impl Filesystem {
         for file in waiting {
             self.publish(&file).await?;
         }
-        Ok(())
+        match self.store_late_times(Some(ino)).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Makes room: the file grows to at least that size. What is there stays.
@@ -763,12 +782,12 @@ impl Filesystem {
         self.end_handle(&file, writable, runs);
     }
 
-    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool, runner: bool) {
+    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool, runs: bool) {
         let waits = {
             let mut state = file.lock();
             state.handles -= 1;
             state.writers -= u32::from(writer);
-            state.runners -= u32::from(runner);
+            state.runners -= u32::from(runs);
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.
                 if self.namespace().key(file.ino).is_some() {
@@ -835,7 +854,7 @@ impl Filesystem {
         }
         // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
         // what was known when the file was opened is the best there is.
-        let (now_there, opened) = (namespace.object(ino), namespace.opened(ino));
+        let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
         let size = now_there
             .as_ref()
             .or(opened.as_ref())

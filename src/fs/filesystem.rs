@@ -5,7 +5,7 @@
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
 use super::content::{Content, ContentCache};
@@ -28,6 +29,7 @@ use super::probe::Questions;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::envelope::Format;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Headers kept, of some 2 KB each.
@@ -41,6 +43,14 @@ pub(super) struct Described {
     pub meta: ObjectMeta,
     pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
     pub checked: Instant,
+}
+
+impl Described {
+    /// Served although it is not encrypted.
+    pub fn is_plain(&self) -> bool {
+        let object = self.object.as_ref();
+        object.is_ok_and(|object| object.format == Format::Plain)
+    }
 }
 
 /// What the kernel must be told: its caches are wrong.
@@ -105,6 +115,10 @@ pub struct Filesystem {
     notices: mpsc::UnboundedSender<Notice>,
     notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
     root_stored: AtomicBool,
+    /// Directories whose times are to be stored soon.
+    pub(super) late: Mutex<HashSet<Ino>>,
+    /// Uploads that are being given up.
+    pub(super) aborts: Mutex<JoinSet<()>>,
 }
 
 impl Filesystem {
@@ -153,6 +167,8 @@ impl Filesystem {
             notices,
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
+            late: Mutex::default(),
+            aborts: Mutex::default(),
         });
         let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
         fs.runtime.spawn(giving);
@@ -178,7 +194,18 @@ impl Filesystem {
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
-        self.upload_everything().await
+        let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
+        let times = self.store_late_times(None).await;
+        self.aborts_ended().await;
+        unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
+            path: self.describe_place(ino),
+            error,
+        }));
+        if unsaved.is_empty() {
+            Ok(())
+        } else {
+            Err(unsaved)
+        }
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.

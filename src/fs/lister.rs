@@ -288,7 +288,8 @@ impl Filesystem {
         let Some(directory) = namespace.directory(ino) else {
             return;
         };
-        directory.walk = Default::default();
+        // How it is being walked stays true; what was asked ahead may be out of date.
+        directory.walk.reached = None;
         directory
             .listing
             .apply(epoch, sent, pages, marker.is_some(), entries);

@@ -77,7 +77,7 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.hold(ino, Instant::now()).await?;
+        let file = self.hold_file(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => {
@@ -86,7 +86,7 @@ impl Filesystem {
             }
             None => Ok(Bytes::new()),
         };
-        self.let_loose(&file);
+        self.end_hold(&file);
         let target = result?;
         if target.is_empty() || target.len() > libc::PATH_MAX as usize || target.contains(&0) {
             return Err(Error::io("the object is no symbolic link"));

@@ -57,14 +57,22 @@ pub struct Directory {
 /// How a directory's entries are being looked at, to fetch ahead what will be asked next.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Lookups since the last listing that had to ask for attributes.
-    pub asked: u32,
-    /// Lookups that were followed by an open, less those that were not; at most a few.
+    /// Lookups since the last listing, from the first on that had to ask for attributes.
+    pub steps: u32,
+    /// Twice the opens after lookups, less the lookups; at most a few.
     pub opened: i32,
     /// Probes under way ahead of the walker.
     pub ahead: u32,
     /// How far ahead probing has got.
     pub reached: Option<Name>,
+}
+
+impl Walk {
+    /// How many probes may be under way ahead of the walker: doubled with every step.
+    pub fn distance(&self) -> u32 {
+        const MOST: u32 = 128;
+        MOST.min(1 << self.steps.min(16))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -297,26 +305,6 @@ impl Namespace {
         children
     }
 
-    fn listed(&self, parent: Ino, name: &str) -> Option<&Entry> {
-        let directory = self.nodes.get(&parent)?.directory.as_deref()?;
-        directory.listing.last_known(name)
-    }
-
-    /// Whether the inode, or anything below it, has content that is not in the bucket: then it is there,
-    /// whatever others did to its name.
-    pub fn holds_local(&self, ino: Ino) -> bool {
-        let Some(node) = self.nodes.get(&ino) else {
-            return false;
-        };
-        match &node.directory {
-            Some(directory) => directory
-                .children
-                .values()
-                .any(|&child| self.holds_local(child)),
-            None => node.local.is_some(),
-        }
-    }
-
     // ---- memory ----
 
     /// Counts a directory's listing against the budget; what cannot be had, expired listings give.
@@ -352,6 +340,26 @@ impl Namespace {
                     *memory = None;
                 }
             }
+        }
+    }
+
+    fn listed(&self, parent: Ino, name: &str) -> Option<&Entry> {
+        let directory = self.nodes.get(&parent)?.directory.as_deref()?;
+        directory.listing.last_known(name)
+    }
+
+    /// Whether the inode, or anything below it, has content that is not in the bucket: then it is there,
+    /// whatever others did to its name.
+    pub fn holds_local(&self, ino: Ino) -> bool {
+        let Some(node) = self.nodes.get(&ino) else {
+            return false;
+        };
+        match &node.directory {
+            Some(directory) => directory
+                .children
+                .values()
+                .any(|&child| self.holds_local(child)),
+            None => node.local.is_some(),
         }
     }
 
@@ -420,7 +428,8 @@ impl Namespace {
                     let mut attributes = known.attributes.clone();
                     if let Some(pending) = &node.pending {
                         pending.change.apply(&mut attributes, &self.defaults);
-                    } else if let Some(touched) = directory.touched {
+                    }
+                    if let Some(touched) = directory.touched {
                         attributes.mtime = touched;
                         attributes.ctime = Some(touched);
                     }
@@ -528,6 +537,11 @@ impl Namespace {
             node.unpublished = true;
         }
         Target::Unpublished(ino)
+    }
+
+    /// The version that open files of this inode read.
+    pub fn open_version(&self, ino: Ino) -> Option<Object> {
+        self.nodes.get(&ino)?.open.clone()
     }
 
     /// What the bucket has for an inode, as last known; what is open, if others have removed it since.
@@ -742,11 +756,6 @@ impl Namespace {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.open = version;
         }
-    }
-
-    /// The version that open files of this inode read, as [`Namespace::set_open`] was told.
-    pub fn opened(&self, ino: Ino) -> Option<Object> {
-        self.nodes.get(&ino)?.open.clone()
     }
 
     /// Detaches the inode of a name whose object was replaced while it was open: the name gets another

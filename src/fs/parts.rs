@@ -41,6 +41,16 @@ pub fn plan(from: u64, size: u64, number: u16, first: u64) -> Vec<(u16, ByteRang
     parts
 }
 
+/// The parts of an object whose size is announced before its upload: all of them equal but the last.
+pub fn equal(size: u64, least: u64) -> Vec<(u16, ByteRange)> {
+    let part = size.div_ceil(MAX_PARTS).next_multiple_of(UNIT).max(least);
+    let starts = (0..size.div_ceil(part)).map(|index| index * part);
+    starts
+        .zip(1..)
+        .map(|(start, number)| (number, start..size.min(start + part)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +72,22 @@ mod tests {
                 }
                 assert_eq!(at, size);
                 assert!(parts.len() as u64 <= MAX_PARTS);
+            }
+        }
+    }
+
+    #[test]
+    fn equal_parts_are_equal() {
+        for size in [1, FIRST, FIRST + 1, 100 << 30, 48 << 40] {
+            let parts = equal(size, FIRST);
+            let part = parts[0].1.end;
+            assert!(parts.len() as u64 <= MAX_PARTS && part % UNIT == 0 || size == part);
+            for (index, (number, range)) in parts.iter().enumerate() {
+                assert_eq!(usize::from(*number), index + 1);
+                assert_eq!(
+                    *range,
+                    index as u64 * part..size.min((index as u64 + 1) * part)
+                );
             }
         }
     }

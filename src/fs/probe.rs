@@ -38,14 +38,13 @@ pub(super) enum Question {
 /// Objects up to this many bytes are fetched whole where they are looked up to be read.
 const SMALL: u64 = 64 << 10;
 
-/// Probes ahead of the walker at most.
-const AHEAD: u32 = 128;
-
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;
 
-/// Lookups that were followed by opens, until the next ones are expected to be.
-const READING: i32 = 1;
+/// From this balance of opens and lookups on, the next lookups are expected to be followed by opens.
+const READING: i32 = 0;
+/// A few of either kind turn the expectation.
+const BALANCE: std::ops::RangeInclusive<i32> = -4..=4;
 
 impl Filesystem {
     /// What a name looks like; None if it is not there, and since when that is known.
@@ -76,17 +75,22 @@ impl Filesystem {
         start: Instant,
         look: fn(&mut Namespace, Ino, &str, Instant) -> Look,
     ) -> Result<std::result::Result<View, Instant>> {
+        let mut walked = false;
         for _ in 0..TRIES {
             let look = look(&mut self.namespace(), parent, name, start);
             match look {
                 Look::Known(view) => {
-                    self.walk_on(parent, name);
+                    if !walked {
+                        self.walk(parent, name, false);
+                    }
                     return Ok(Ok(view));
                 }
                 Look::Absent(checked) => return Ok(Err(checked)),
                 Look::AskName => self.ask_name(parent, name, start).await?,
                 Look::AskObject(object) => {
-                    self.walk_from(parent, name);
+                    if !std::mem::replace(&mut walked, true) {
+                        self.walk(parent, name, true);
+                    }
                     self.ask_object(parent, &Name::from(name), object, start)
                         .await?;
                 }
@@ -106,6 +110,7 @@ impl Filesystem {
             let look = self.namespace().look_at(ino, start);
             match look {
                 Look::Known(view) => return Ok(view),
+                // A caller that came by a path looks again, and finds what stands there now.
                 Look::Absent(_) => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
@@ -113,7 +118,7 @@ impl Filesystem {
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         Look::AskObject(object) => {
-                            self.walk_from(parent, &name);
+                            self.walk(parent, &name, true);
                             self.ask_object(parent, &name, object, start).await?;
                         }
                         _ => self.ask_name(parent, &name, start).await?,
@@ -301,7 +306,10 @@ impl Filesystem {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
             let listing = &directory.listing;
-            listing.is_one_page() && !listing.is_fresh(ttl, start)
+            // Of a root without stored attributes nothing has to be asked.
+            let asks =
+                ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
+            asks && listing.is_one_page() && !listing.is_fresh(ttl, start)
         };
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
@@ -366,16 +374,18 @@ impl Filesystem {
 
     /// Reads an object's headers into what is known of it, and keeps them for a while.
     pub(super) fn describe(&self, key: &ObjectKey, meta: ObjectMeta, sent: Instant) -> Object {
-        let known = known_of(&meta);
-        let object = Object {
-            size: meta.size,
-            etag: meta.etag.clone(),
-            last_modified: super::seconds(meta.last_modified),
+        let mut known = known_of(&meta);
+        let described = self.remember_headers(key, meta, sent);
+        if described.is_plain() {
+            known.attributes.show_plain();
+        }
+        Object {
+            size: described.meta.size,
+            etag: described.meta.etag.clone(),
+            last_modified: super::seconds(described.meta.last_modified),
             ours: false,
             known: Some(Arc::new(known)),
-        };
-        self.remember_headers(key, meta, sent);
-        object
+        }
     }
 
     /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back.
@@ -393,7 +403,7 @@ impl Filesystem {
         // The data key that was unwrapped stays with the version as long as its envelope does.
         let object = match described.get(&id) {
             Some(before) if before.meta.headers.user == meta.headers.user => before.object.clone(),
-            _ => self.bucket.object(&meta),
+            _ => self.bucket.object_at(key, &meta),
         };
         let entry = Arc::new(Described {
             meta,
@@ -421,6 +431,15 @@ impl Filesystem {
         Ok(self.remember_headers(key, meta, sent))
     }
 
+    /// What was known of that content turned out to be wrong.
+    pub(super) fn forget_headers(&self, key: &ObjectKey, etag: &crate::store::object_store::ETag) {
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        described.pop(&(key.clone(), etag.clone()));
+    }
+
     /// The headers of that very content, however old.
     pub(super) fn known_headers(
         &self,
@@ -444,39 +463,32 @@ impl Filesystem {
 
     // ---- ahead of the walker ----
 
-    /// A lookup in a listed directory had to ask: from the second on, the names that follow are asked for
-    /// ahead.
-    fn walk_from(self: &Arc<Self>, parent: Ino, name: &str) {
+    /// A lookup in a listed directory, which had to ask (`asks`) or was answered from memory. From the
+    /// second on, the names that follow are asked for ahead: the longer the walk, the more of them, for
+    /// the first few do not show yet whether the walker opens what it looks up.
+    fn walk(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
         {
             let mut namespace = self.namespace();
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
-            directory.walk.asked += 1;
-            // Looked up and, so far, not opened.
-            directory.walk.opened = (directory.walk.opened - 1).max(-8);
-            if directory.walk.asked < 2 {
+            let walk = &mut directory.walk;
+            if walk.steps == 0 && !asks {
+                return;
+            }
+            walk.steps += 1;
+            walk.opened = (walk.opened - 1).max(*BALANCE.start());
+            if walk.steps < 2 || (!asks && walk.ahead * 8 >= walk.distance() * 7) {
                 return;
             }
         }
         self.probe_ahead(parent, name);
     }
 
-    /// A lookup was answered from memory: keeps the distance.
-    fn walk_on(self: &Arc<Self>, parent: Ino, name: &str) {
-        let walking = self
-            .namespace()
-            .directory(parent)
-            .is_some_and(|directory| directory.walk.asked >= 2 && directory.walk.ahead < AHEAD / 2);
-        if walking {
-            self.probe_ahead(parent, name);
-        }
-    }
-
     /// A file was opened after its lookup: where that happens, bodies are fetched along with attributes.
     pub(super) fn opened_after_lookup(&self, parent: Ino) {
         if let Some(directory) = self.namespace().directory(parent) {
-            directory.walk.opened = (directory.walk.opened + 2).min(8);
+            directory.walk.opened = (directory.walk.opened + 2).min(*BALANCE.end());
         }
     }
 
@@ -496,7 +508,7 @@ impl Filesystem {
                 Some(reached) if **reached > *name => reached.clone(),
                 _ => Name::from(name),
             };
-            let room = AHEAD.saturating_sub(walk.ahead) as usize;
+            let room = walk.distance().saturating_sub(walk.ahead) as usize;
             let next: Vec<_> = directory
                 .listing
                 .after(&from)

@@ -107,7 +107,12 @@ impl Filesystem {
             .headers(&names::object_key(key)?, &object.etag, Instant::now())
             .await?;
         let value = match (name, &described.object) {
-            (ENCRYPTED, object) => if object.is_ok() { "yes" } else { "no" }.to_owned(),
+            (ENCRYPTED, object) => if object.is_ok() && !described.is_plain() {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
             (FORMAT, Ok(object)) => object.format.to_string(),
             (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),
             _ => return Err(Error::NoAttribute),
@@ -208,6 +213,9 @@ impl Filesystem {
             let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
             let key = names::object_key(key)?;
             let described = self.headers(&key, &object.etag, Instant::now()).await?;
+            if described.is_plain() {
+                return Err(Error::Denied("unencrypted objects are served read-only"));
+            }
             let mut xattrs = (*self.stored_xattrs(&key, &described).await?).clone();
             change(&mut xattrs)?;
             if !self.bucket.can_read() {

@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import io
 import os
+import socket
 import sys
 import time
 
@@ -14,6 +15,11 @@ import alibabacloud_oss_v2 as oss
 import oss2
 
 KIB = 1024
+
+# BUCKET.localhost is this machine (RFC 6761), but not every C library knows it.
+_resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *rest, **named: _resolve(
+    "127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **named)
 ODD_KEYS = ["dir/a b+c%20&=?#.txt", "dir/文件/名", "dir/x~(y)!*'", "dir/a\u0001b", "dir/äö"]
 
 
@@ -458,7 +464,6 @@ def main():
         ("oss2 v4", First(endpoint, bucket, key_id, secret, "v4")),
         ("alibabacloud-oss-v2 v4", Second(endpoint, bucket, key_id, secret, "v4")),
         ("alibabacloud-oss-v2 v1", Second(endpoint, bucket, key_id, secret, "v1")),
-        # BUCKET.localhost is this machine for every resolver that follows RFC 6761.
         ("alibabacloud-oss-v2 v4 virtual-hosted",
          Second(f"http://localhost:{port}", bucket, key_id, secret, "v4", path_style=False)),
     ]

@@ -1,10 +1,13 @@
 //! The official SDKs against the server.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use ossvault::server::endpoint::{Config, Server};
+
+use crate::rig::{self, Rig, can_mount};
 
 /// The interpreter that has the SDKs, or why there is none. `scripts/venv` makes it, and needs the network
 /// once.
@@ -115,4 +118,53 @@ async fn the_seeds_example_reads_what_it_wrote() {
         "{}",
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+/// A mount and the seed's example, on one bucket with one key pair.
+#[test]
+fn the_seeds_example_opens_what_a_mount_wrote_and_a_mount_what_the_example_wrote() {
+    if !can_mount() {
+        return;
+    }
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return skip(&why),
+    };
+    let rig = Rig::new();
+    let seed = |action: &str, name: &str, key: &Path, input: &[u8]| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/seed.py");
+        let mut child = Command::new(&python)
+            .arg(script)
+            .args([action, name])
+            .arg(key)
+            .env("OSS_TEST_ENDPOINT", rig.endpoint())
+            .env("OSS_TEST_BUCKET", rig::BUCKET)
+            .env("OSS_TEST_ACCESS_KEY_ID", "test")
+            .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{action} {name}");
+        output.stdout
+    };
+    let public = rig.path("key.pub");
+    let mount = rig.mount("mnt", &["--metadata-ttl", "0"]);
+    // Sizes around blocks and parts; the largest goes up in parts.
+    for size in [1, 15, 16, 17, 4096, 70_000, (8 << 20) + 5] {
+        let content = rig::noise(size as u64, size);
+        let ours = format!("ours-{size}");
+        rig::write_and_close(&mount.path.join(&ours), &content).unwrap();
+        assert!(seed("read", &ours, &rig.key(), b"") == content, "{ours}");
+        let theirs = format!("theirs-{size}");
+        seed("write", &theirs, &public, &content);
+        assert!(
+            rig::read(&mount.path.join(&theirs)).unwrap() == content,
+            "{theirs}"
+        );
+    }
+    mount.end_well();
 }

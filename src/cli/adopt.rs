@@ -1,0 +1,114 @@
+//! `ossvault adopt`: encrypts what is in a bucket unencrypted.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::error::{Error, Result};
+use super::exit::Code;
+use super::source::Source;
+use crate::crypto::key_ring::KeyRing;
+use crate::encrypted::{EncryptedBucket, Settings};
+use crate::envelope::Format;
+use crate::tools::adopt::Adopt;
+
+/// Encrypt the unencrypted objects of a prefix, in place or into another one
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Interrupted, it is run again. The provider has seen the plaintext: old versions, backups and logs keep it. In the \
+time between, `mount --allow-plaintext PREFIX` shows what is not encrypted yet.")]
+pub struct Args {
+    #[command(flatten)]
+    options: BulkOptions,
+    #[command(flatten)]
+    keys: ReadingKeys,
+    /// The key to encrypt for [default: the first private key's public half]
+    #[arg(long, value_name = "FILE", env = "OSSVAULT_PUBLIC_KEY")]
+    public_key: Option<PathBuf>,
+    /// How keys are written: seed, sdk or dual
+    #[arg(long, default_value = "seed")]
+    format: Format,
+    /// Write the encrypted objects below this prefix of the same bucket, and leave the others
+    #[arg(long, value_name = "PREFIX")]
+    into: Option<String>,
+    /// With --into: delete each plaintext object once the encrypted one is confirmed
+    #[arg(long, requires = "into")]
+    remove: bool,
+    /// Say what would be encrypted and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// # Errors
+/// [`Code::Incomplete`] if something could not be encrypted.
+pub fn run(args: &Args) -> Result<()> {
+    let run = Run::new(&args.options)?;
+    let from = run.prefix().to_owned();
+    let to = match &args.into {
+        None => from.clone(),
+        Some(into) => {
+            let to = destination(into)?;
+            if to.starts_with(&from) || from.starts_with(&to) {
+                return Err(Error::new(
+                    Code::Usage,
+                    format!("--into {into}: one of the two prefixes lies in the other"),
+                ));
+            }
+            to
+        }
+    };
+    let files = args.keys.files();
+    let private = files.private(&args.keys.private_key)?;
+    let public = match &args.public_key {
+        Some(path) => files.public(path)?,
+        None => private
+            .first()
+            .map(|key| key.public().clone())
+            .ok_or_else(|| {
+                Error::new(
+                    Code::KeyMissing,
+                    "no key: name one with --private-key FILE or --public-key FILE",
+                )
+            })?,
+    };
+    let ring = KeyRing::new(private, public);
+    ring.prove().map_err(|error| {
+        Error::new(
+            Code::KeyMismatch,
+            format!("a private key fails its proof: {error}"),
+        )
+    })?;
+    let store = run.store()?;
+    run.warn_if_versioned(&store, "those stay unencrypted until they are deleted");
+    let settings = Settings {
+        format: args.format,
+        ..Settings::default()
+    };
+    let adopt = Arc::new(Adopt {
+        bucket: EncryptedBucket::new(store.clone(), ring, settings),
+        from,
+        to,
+        remove: args.remove,
+        dry_run: args.dry_run,
+    });
+    let summary = run.pass(
+        &run.scope(&store),
+        "adopt",
+        async move |scope, progress, sink| {
+            let work = move |listed| {
+                let adopt = adopt.clone();
+                async move { adopt.object(listed).await }
+            };
+            scope.for_each(progress, sink, work).await
+        },
+    )?;
+    bulk::conclude(&summary, "were not encrypted")
+}
+
+/// A prefix as a source's is.
+fn destination(into: &str) -> Result<String> {
+    let source = Source::parse("oss://bucket", Some(into));
+    source
+        .map(|source| source.prefix().to_owned())
+        .map_err(|message| Error::new(Code::Usage, message))
+}

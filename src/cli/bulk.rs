@@ -1,0 +1,330 @@
+//! What the commands over a whole prefix have in common: their options, the report and the progress line.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::error::{self, Error, Result};
+use super::exit::Code;
+use super::keys::Files;
+use super::logging;
+use super::options::ServiceOptions;
+use super::parts::{self, Place};
+use super::secrets::{self, PassphraseArgs};
+use super::source::Source;
+use crate::store;
+use crate::store::object_store::ObjectStore;
+use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
+
+/// How often the progress line is drawn anew.
+const REDRAW: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct BulkOptions {
+    /// oss://bucket[/prefix], or file:///folder
+    pub source: String,
+    /// Only what lies under this prefix
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// A line of JSON for each object, and one for the whole, on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Name every object, not only those that need attention
+    #[arg(long, short = 'v')]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub service: ServiceOptions,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Keys")]
+pub struct ReadingKeys {
+    /// A private key (PEM) that opens the objects (repeatable)
+    #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
+    pub private_key: Vec<PathBuf>,
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// Use key files that other users can read or change
+    #[arg(long)]
+    pub insecure_key_permissions: bool,
+}
+
+impl ReadingKeys {
+    pub fn files(&self) -> Files<'_> {
+        Files::new(self.insecure_key_permissions, &self.passphrase)
+    }
+}
+
+/// A command at work: its runtime, its bucket and its report.
+pub struct Run<'a> {
+    options: &'a BulkOptions,
+    source: Source,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl<'a> Run<'a> {
+    /// Before any secret is read.
+    ///
+    /// # Errors
+    /// The source is none.
+    pub fn new(options: &'a BulkOptions) -> Result<Run<'a>> {
+        secrets::close_process();
+        logging::start(0).to_terminal();
+        let source = Source::parse(&options.source, options.prefix.as_deref())
+            .map_err(|message| Error::new(Code::Usage, message))?;
+        crate::crypto::ctr::self_test().map_err(|error| {
+            Error::new(
+                Code::Failure,
+                format!("this machine's AES-CTR computes wrongly: {error}; nothing was done"),
+            )
+        })?;
+        Ok(Run {
+            options,
+            source,
+            runtime: runtime()?,
+        })
+    }
+
+    pub fn prefix(&self) -> &str {
+        self.source.prefix()
+    }
+
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// # Errors
+    /// As [`parts::open_store`].
+    pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
+        let _inside = self.runtime.enter();
+        parts::open_store(self.place(), None)
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place {
+            source: &self.source,
+            service: &self.options.service,
+        }
+    }
+
+    pub fn explain(&self, error: &store::error::Error) -> Error {
+        parts::explain(error, self.place())
+    }
+
+    pub fn scope(&self, store: &Arc<dyn ObjectStore>) -> Scope {
+        Scope {
+            store: store.clone(),
+            prefix: self.prefix().to_owned(),
+            parallel: self.options.service.parallel.into(),
+        }
+    }
+
+    /// Runs one pass with its findings shown as they come up and its summary at the end. `pass` names it.
+    ///
+    /// # Errors
+    /// Those of the pass.
+    pub fn pass<W>(&self, scope: &Scope, pass: &'static str, work: W) -> Result<Summary>
+    where
+        W: AsyncFnOnce(
+            &Scope,
+            &Progress,
+            &mut (dyn FnMut(&Finding) + Send),
+        ) -> std::result::Result<Summary, store::error::Error>,
+    {
+        let progress = Progress::default();
+        let began = Instant::now();
+        let on_terminal = std::io::stderr().is_terminal() && !self.options.json;
+        let report = Report {
+            json: self.options.json,
+            verbose: self.options.verbose,
+            on_terminal,
+            pass,
+        };
+        let result = self.block_on(async {
+            let mut sink = |finding: &Finding| report.finding(finding);
+            let working = work(scope, &progress, &mut sink);
+            if !on_terminal {
+                return working.await;
+            }
+            let mut working = std::pin::pin!(working);
+            let mut counting = std::pin::pin!(scope.count(&progress));
+            let mut counted = false;
+            let mut tick = tokio::time::interval(REDRAW);
+            loop {
+                tokio::select! {
+                    result = &mut working => break result,
+                    () = &mut counting, if !counted => counted = true,
+                    _ = tick.tick() => draw(&line(pass, &progress, began.elapsed())),
+                }
+            }
+        });
+        if on_terminal {
+            draw("");
+        }
+        let summary = result.map_err(|error| self.explain(&error))?;
+        report.summary(&summary, began.elapsed());
+        Ok(summary)
+    }
+
+    /// A warning where old versions are kept: they stay as they are.
+    pub fn warn_if_versioned(&self, store: &Arc<dyn ObjectStore>, what_stays: &str) {
+        match self.block_on(store.bucket_info()) {
+            Ok(info) if info.versioned => eprintln!(
+                "ossvault: warning: {} keeps old versions: {what_stays}",
+                self.source
+            ),
+            Ok(_) => {}
+            Err(_) => eprintln!(
+                "ossvault: warning: whether {} keeps old versions could not be found out; if it does, {what_stays}",
+                self.source
+            ),
+        }
+    }
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Code::Failure, format!("cannot start the runtime: {error}")))
+}
+
+/// # Errors
+/// [`Code::Incomplete`] where objects need attention.
+pub fn conclude(summary: &Summary, what: &str) -> Result<()> {
+    match summary.bad {
+        0 => Ok(()),
+        bad => Err(Error::new(
+            Code::Incomplete,
+            format!("{bad} of {} objects {what}", summary.objects),
+        )),
+    }
+}
+
+struct Report {
+    json: bool,
+    verbose: bool,
+    on_terminal: bool,
+    pass: &'static str,
+}
+
+impl Report {
+    fn finding(&self, finding: &Finding) {
+        if self.json {
+            #[derive(serde::Serialize)]
+            struct Line<'a> {
+                pass: &'static str,
+                #[serde(flatten)]
+                finding: &'a Finding,
+            }
+            let pass = self.pass;
+            print_json(&Line { pass, finding });
+        } else if self.verbose || finding.grade == Grade::Bad {
+            if self.on_terminal {
+                draw("");
+            }
+            let mut text = format!("{}: {}", finding.outcome, error::one_line(&finding.key));
+            if let Some(detail) = &finding.detail {
+                text.push_str(": ");
+                text.push_str(&error::one_line(detail));
+            }
+            print_line(&text);
+        }
+    }
+
+    fn summary(&self, summary: &Summary, took: Duration) {
+        if self.json {
+            print_json(&serde_json::json!({
+                "pass": self.pass,
+                "summary": summary,
+                "seconds": (took.as_secs_f64() * 1000.0).round() / 1000.0,
+            }));
+            return;
+        }
+        let mut text = format!("{}: {} objects", self.pass, summary.objects);
+        for (outcome, count) in &summary.outcomes {
+            text.push_str(&format!(", {count} {outcome}"));
+        }
+        text.push_str(&format!(" ({:.1} s)", took.as_secs_f64()));
+        print_line(&text);
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    if let Ok(text) = serde_json::to_string(value) {
+        print_line(&text);
+    }
+}
+
+/// A reader that went away is no reason to stop half-way.
+pub fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn draw(text: &str) {
+    let mut out = std::io::stderr();
+    let _ = write!(out, "\r\x1b[K{text}");
+    let _ = out.flush();
+}
+
+/// `rewrap: 1200 of 10000 objects, 640/s, 14 s left`
+fn line(pass: &str, progress: &Progress, took: Duration) -> String {
+    let done = progress.done.load(Ordering::Relaxed);
+    let total = progress.total.load(Ordering::Relaxed);
+    let bad = progress.bad.load(Ordering::Relaxed);
+    let rate = done as f64 / took.as_secs_f64().max(0.001);
+    let mut text = match total {
+        0 => format!("{pass}: {done} objects, {rate:.0}/s"),
+        _ => format!("{pass}: {done} of {total} objects, {rate:.0}/s"),
+    };
+    if total > done && done > 0 {
+        let left = (total - done) as f64 / rate;
+        text.push_str(&format!(", {} left", duration(left)));
+    }
+    if bad > 0 {
+        text.push_str(&format!(", {bad} need attention"));
+    }
+    text
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_line_says_how_much_is_left_once_it_is_counted() {
+        let progress = Progress::default();
+        progress.done.store(1000, Ordering::Relaxed);
+        let took = Duration::from_secs(10);
+        assert_eq!(
+            line("rewrap", &progress, took),
+            "rewrap: 1000 objects, 100/s"
+        );
+        for (total, left) in [
+            (2000, "10 s"),
+            (100_000, "17 min"),
+            (1_000_000, "2 h 46 min"),
+        ] {
+            progress.total.store(total, Ordering::Relaxed);
+            assert_eq!(
+                line("rewrap", &progress, took),
+                format!("rewrap: 1000 of {total} objects, 100/s, {left} left")
+            );
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `ossvault info`: what there is to say of one object, by its name in a bucket or in a mount.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::error::{self, Error, Result};
+use super::exit::Code;
+use crate::crypto::key_pair::KeyPair;
+use crate::crypto::key_ring::KeyRing;
+use crate::encrypted::{EncryptedBucket, Settings};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::ObjectKey;
+use crate::tools::inspect::{self, Report};
+
+/// Say how an object is stored, and whether it can be opened
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// oss://bucket/key, file:///folder#key, or a file in a mount
+    object: String,
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    keys: ReadingKeys,
+    #[command(flatten)]
+    service: super::options::ServiceOptions,
+}
+
+/// # Errors
+/// There is no such object.
+pub fn run(args: &Args) -> Result<()> {
+    let report = match split(&args.object)? {
+        Some((source, key)) => in_bucket(args, source, &key)?,
+        None => in_mount(Path::new(&args.object))?,
+    };
+    if args.json {
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
+        bulk::print_line(&text);
+    } else {
+        for (name, value) in lines(&report) {
+            bulk::print_line(&format!(
+                "{:<13} {}",
+                format!("{name}:"),
+                error::one_line(&value)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The source and the key of an object's name; none for a path.
+fn split(object: &str) -> Result<Option<(String, String)>> {
+    let usage = |expected: &str| {
+        Err(Error::new(
+            Code::Usage,
+            format!("{object:?} names no object: expected {expected}"),
+        ))
+    };
+    if let Some(rest) = object.strip_prefix("oss://") {
+        return match rest.split_once('/') {
+            Some((bucket, key)) if !key.is_empty() => {
+                Ok(Some((format!("oss://{bucket}"), key.to_owned())))
+            }
+            _ => usage("oss://bucket/key"),
+        };
+    }
+    if object.starts_with("file://") {
+        return match object.split_once('#') {
+            Some((folder, key)) if !key.is_empty() => Ok(Some((folder.to_owned(), key.to_owned()))),
+            _ => usage("file:///folder#key"),
+        };
+    }
+    Ok(None)
+}
+
+fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
+    let options = BulkOptions {
+        source,
+        prefix: None,
+        json: args.json,
+        verbose: false,
+        service: args.service.clone(),
+    };
+    let run = Run::new(&options)?;
+    let key = ObjectKey::new(key).map_err(|error| Error::new(Code::Usage, error.to_string()))?;
+    let private = args.keys.files().private(&args.keys.private_key)?;
+    let ring = match private.first() {
+        Some(first) => {
+            let public = first.public().clone();
+            KeyRing::new(private, public)
+        }
+        None => {
+            // Nothing is written; a ring has a writing key all the same.
+            let pair = KeyPair::generate(2048)
+                .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
+            KeyRing::write_only(pair.public().clone())
+        }
+    };
+    let bucket = EncryptedBucket::new(run.store()?, ring, Settings::default());
+    let report = run.block_on(inspect::inspect(&bucket, args.object.clone(), &key));
+    report.map_err(|error| match error {
+        StoreError::NotFound => Error::new(
+            Code::Failure,
+            format!("there is no object {key} in {}", run.source()),
+        ),
+        error => run.explain(&error),
+    })
+}
+
+/// By the attributes that a mount shows of its files, and by opening the file.
+fn in_mount(path: &Path) -> Result<Report> {
+    let failed =
+        |error: &std::io::Error| Error::new(Code::Failure, format!("{}: {error}", path.display()));
+    let found = path.symlink_metadata().map_err(|error| failed(&error))?;
+    let encrypted = attribute(path, "user.ossvault.encrypted").map_err(|_| {
+        Error::new(
+            Code::Usage,
+            format!(
+                "{} is no file in a mount of ours: name a file there, or oss://bucket/key",
+                path.display()
+            ),
+        )
+    })?;
+    let etag = attribute(path, "user.ossvault.etag").ok();
+    let opened = match found.is_symlink() {
+        true => path.read_link().map(drop),
+        false => std::fs::File::open(path).map(drop),
+    };
+    Ok(Report {
+        name: path.display().to_string(),
+        size: found.len(),
+        encrypted: encrypted == "yes",
+        format: attribute(path, "user.ossvault.format").ok(),
+        key_hint: attribute(path, "user.ossvault.key-id").ok(),
+        can_open: Some(opened.is_ok()),
+        problem: opened.err().map(|error| error.to_string()),
+        etag,
+        attributes: BTreeMap::new(),
+        ..Report::default()
+    })
+}
+
+/// Of the file itself, also where it is a symbolic link.
+fn attribute(path: &Path, name: &str) -> std::io::Result<String> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let name = CString::new(name)?;
+    let mut value = vec![0u8; 256];
+    // SAFETY: both strings end with a zero byte, and the buffer has the length that is given.
+    let len = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
+    let len = usize::try_from(len).map_err(|_| std::io::Error::last_os_error())?;
+    value.truncate(len);
+    String::from_utf8(value).map_err(std::io::Error::other)
+}
+
+fn lines(report: &Report) -> Vec<(String, String)> {
+    let mut lines = vec![
+        ("object".to_owned(), report.name.clone()),
+        ("size".to_owned(), format!("{} bytes", report.size)),
+        ("encrypted".to_owned(), yes(report.encrypted)),
+    ];
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            lines.push((name.to_owned(), value));
+        }
+    };
+    add("format", report.format.clone());
+    add("key", report.fingerprint.clone());
+    add("key hint", report.key_hint.clone());
+    let unknown = report
+        .encrypted
+        .then(|| "unknown: no private key was given".to_owned());
+    add("can be opened", report.can_open.map(yes).or(unknown));
+    add("problem", report.problem.clone());
+    add("tag", report.etag.clone());
+    add("crc64", report.crc64.clone());
+    add("content type", report.content_type.clone());
+    for (name, value) in &report.attributes {
+        add(name, Some(value.clone()));
+    }
+    for (name, len) in report.xattrs.iter().flatten() {
+        add(name, Some(format!("{len} bytes, encrypted")));
+    }
+    lines
+}
+
+fn yes(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}

@@ -1,0 +1,161 @@
+//! `ossvault rewrap`: the objects of a prefix, wrapped for another key.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::error::{Error, Result};
+use super::exit::Code;
+use super::values;
+use crate::crypto::key_pair::{PrivateKey, PublicKey};
+use crate::crypto::key_ring::KeyRing;
+use crate::encrypted::copy::CopyLimits;
+use crate::encrypted::{EncryptedBucket, Settings};
+use crate::tools::rewrap::{ReEncrypt, Rewrap};
+
+/// Wrap the objects' keys with another key pair; contents stay where they are
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Interrupted, it is run again: what the new key opens already is left alone. Mounts must know the new private key \
+first. Whoever had the old key and a copy of the bucket keeps the data keys: the answer to a leaked key is \
+--re-encrypt.")]
+pub struct Args {
+    #[command(flatten)]
+    options: BulkOptions,
+    #[command(flatten)]
+    keys: ReadingKeys,
+    /// The key to wrap with from now on
+    #[arg(long, value_name = "FILE", required = true)]
+    public_key: PathBuf,
+    /// Its private half, to prove that somebody can open what will be written
+    #[arg(long, value_name = "FILE")]
+    new_private_key: Option<PathBuf>,
+    /// Or its fingerprint, typed: a public key that nobody holds the private half of loses everything
+    #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
+    new_fingerprint: Option<String>,
+    /// Upload contents anew, under fresh data keys: `needed` for what cannot be re-wrapped, else everything
+    #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    re_encrypt: Option<Which>,
+    /// Open everything and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Which {
+    Needed,
+    All,
+}
+
+/// # Errors
+/// [`Code::Incomplete`] if an object is not proved to be opened by the new key alone.
+pub fn run(args: &Args) -> Result<()> {
+    let run = Run::new(&args.options)?;
+    let (old, new, public) = keys(args)?;
+    let store = run.store()?;
+    run.warn_if_versioned(&store, "those stay wrapped to the old key");
+    // The first pass needs what opens, the last one what opens with one key alone.
+    let bucket = |private: Vec<PrivateKey>| {
+        let ring = KeyRing::new(private, public.clone());
+        EncryptedBucket::new(store.clone(), ring, Settings::default())
+    };
+    let rewrap = Arc::new(Rewrap {
+        old: bucket(old),
+        new: new.map(|key| bucket(vec![key])),
+        re_encrypt: match args.re_encrypt {
+            None => ReEncrypt::Nothing,
+            Some(Which::Needed) => ReEncrypt::Needed,
+            Some(Which::All) => ReEncrypt::All,
+        },
+        dry_run: args.dry_run,
+        limits: CopyLimits::default(),
+    });
+    let scope = run.scope(&store);
+    let work = rewrap.clone();
+    let summary = run.pass(&scope, "rewrap", async move |scope, progress, sink| {
+        let work = move |listed| {
+            let rewrap = work.clone();
+            async move { rewrap.object(listed).await }
+        };
+        scope.for_each(progress, sink, work).await
+    })?;
+    if args.dry_run {
+        return bulk::conclude(&summary, "could not be re-wrapped; nothing was changed");
+    }
+    let proved = run.pass(&scope, "proof", async move |scope, progress, sink| {
+        let work = move |listed| {
+            let rewrap = rewrap.clone();
+            async move { rewrap.check(listed).await }
+        };
+        scope.for_each(progress, sink, work).await
+    })?;
+    bulk::conclude(
+        &proved,
+        "are not proved to be opened by the new key alone: keep the old key, and run this again",
+    )
+}
+
+/// The old private keys, the new one if it is here, and the new public one.
+fn keys(args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)> {
+    let files = args.keys.files();
+    if args.keys.private_key.is_empty() {
+        return Err(Error::new(
+            Code::KeyMissing,
+            "which key opens the objects now? name it with --private-key",
+        ));
+    }
+    let public = files.public(&args.public_key)?;
+    let mismatch = |message: String| Err(Error::new(Code::KeyMismatch, message));
+    if let Some(typed) = &args.new_fingerprint
+        && typed != public.fingerprint()
+    {
+        return mismatch(format!(
+            "the public key {} has the fingerprint {}, not the one that was typed",
+            args.public_key.display(),
+            public.fingerprint()
+        ));
+    }
+    let (mut new, old): (Vec<_>, Vec<_>) = files
+        .private(&args.keys.private_key)?
+        .into_iter()
+        .partition(|key| *key.public() == public);
+    if let Some(path) = &args.new_private_key {
+        let key = files.private(std::slice::from_ref(path))?.remove(0);
+        if *key.public() != public {
+            return mismatch(format!(
+                "{} is not the private half of {}",
+                path.display(),
+                args.public_key.display()
+            ));
+        }
+        new.push(key);
+    }
+    if old.is_empty() {
+        return mismatch(format!(
+            "the old key and the new one are the same ({})",
+            public.fingerprint()
+        ));
+    }
+    if new.is_empty() && args.new_fingerprint.is_none() {
+        return Err(Error::new(
+            Code::KeyMissing,
+            format!(
+                "does anybody hold the private half of {}? prove it with --new-private-key, or type its fingerprint with --new-fingerprint {}",
+                args.public_key.display(),
+                public.fingerprint()
+            ),
+        ));
+    }
+    for key in new.iter().chain(&old) {
+        key.prove().map_err(|error| {
+            Error::new(
+                Code::KeyMismatch,
+                format!(
+                    "the private key {} fails its proof: {error}",
+                    key.public().fingerprint()
+                ),
+            )
+        })?;
+    }
+    Ok((old, new.pop(), public))
+}

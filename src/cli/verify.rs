@@ -1,0 +1,209 @@
+//! `ossvault verify`: looks for damage, and changes nothing. `ossvault restore-envelopes`: undoes one kind
+//! of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::error::{Error, Result};
+use super::exit::Code;
+use crate::crypto::key_ring::KeyRing;
+use crate::encrypted::copy::CopyLimits;
+use crate::encrypted::{EncryptedBucket, Settings};
+use crate::envelope::Format;
+use crate::tools::bulk::Summary;
+use crate::tools::envelopes::{Lines, Restore, Saving};
+use crate::tools::verify::{Against, Manifest, Verify};
+
+/// Open every envelope and read every object, looking for damage; nothing is changed
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    options: BulkOptions,
+    #[command(flatten)]
+    keys: ReadingKeys,
+    /// Envelopes and sizes only: one request without a body for each object
+    #[arg(long)]
+    quick: bool,
+    /// Compare contents with the files of this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["manifest", "quick"])]
+    compare: Option<PathBuf>,
+    /// Compare contents with these digests, as sha256sum writes them
+    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
+    manifest: Option<PathBuf>,
+    /// Keep a copy of all envelopes in this new file, for restore-envelopes
+    #[arg(long, value_name = "FILE")]
+    save_envelopes: Option<PathBuf>,
+    /// Take unencrypted objects under this directory for what they should be (repeatable)
+    #[arg(long, value_name = "PREFIX")]
+    allow_plaintext: Vec<String>,
+}
+
+/// # Errors
+/// [`Code::Incomplete`] if something is damaged, differs or cannot be opened.
+pub fn run(args: &Args) -> Result<()> {
+    let run = Run::new(&args.options)?;
+    let against = against(args)?;
+    let private = args.keys.files().private(&args.keys.private_key)?;
+    let open = !private.is_empty();
+    if !open && (args.save_envelopes.is_none() || !matches!(against, Against::Nothing)) {
+        return Err(Error::new(
+            Code::KeyMissing,
+            "objects are verified by opening them: name a key with --private-key",
+        ));
+    }
+    // Nothing is written, but a ring has a writing key.
+    let ring = match private.first() {
+        Some(key) => {
+            let public = key.public().clone();
+            KeyRing::new(private, public)
+        }
+        None => placeholder()?,
+    };
+    let saving = args.save_envelopes.as_ref().map(|path| {
+        let saving = Saving::create(path);
+        saving.map(Arc::new).map_err(|error| local(path, &error))
+    });
+    let saving = saving.transpose()?;
+    let store = run.store()?;
+    let prefix = run.prefix();
+    let settings = Settings {
+        format: Format::Seed,
+        plaintext: args
+            .allow_plaintext
+            .iter()
+            .map(|folder| match folder.trim_matches('/') {
+                "" => prefix.to_owned(),
+                folder => format!("{prefix}{folder}/"),
+            })
+            .collect(),
+    };
+    let verify = Arc::new(Verify {
+        bucket: EncryptedBucket::new(store.clone(), ring, settings),
+        quick: args.quick,
+        open,
+        against,
+        saving: saving.clone(),
+    });
+    let summary = run.pass(
+        &run.scope(&store),
+        "verify",
+        async move |scope, progress, sink| verify.run(scope, progress, sink).await,
+    )?;
+    if let (Some(saving), Some(path)) = (saving, &args.save_envelopes) {
+        saving.finish().map_err(|error| local(path, &error))?;
+    }
+    bulk::conclude(&summary, "are damaged, differ or could not be opened")?;
+    if !args.options.json {
+        bulk::print_line(match (open, args.quick) {
+            (false, _) => "envelopes saved; nothing was opened",
+            (true, true) => "no damage found in the envelopes; contents were not read",
+            (true, false) => "no damage found",
+        });
+    }
+    Ok(())
+}
+
+fn against(args: &Args) -> Result<Against> {
+    if let Some(folder) = &args.compare {
+        if !folder.is_dir() {
+            return Err(Error::new(
+                Code::Usage,
+                format!("--compare {}: not a folder", folder.display()),
+            ));
+        }
+        return Ok(Against::Folder(folder.clone()));
+    }
+    let Some(path) = &args.manifest else {
+        return Ok(Against::Nothing);
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| local(path, &error))?;
+    let manifest = Manifest::parse(&text).map_err(|line| {
+        Error::new(
+            Code::Usage,
+            format!("{}: line {line} is none of sha256sum's", path.display()),
+        )
+    })?;
+    Ok(Against::Manifest(manifest))
+}
+
+/// A key that wraps for nobody: for a bucket that is only looked at.
+fn placeholder() -> Result<KeyRing> {
+    let pair = crate::crypto::key_pair::KeyPair::generate(2048)
+        .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
+    Ok(KeyRing::write_only(pair.public().clone()))
+}
+
+fn local(path: &std::path::Path, error: &std::io::Error) -> Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Code::Exists,
+        _ => Code::Local,
+    };
+    Error::new(code, format!("{}: {error}", path.display()))
+}
+
+/// Put envelopes back that another tool's metadata edit has lost
+#[derive(Debug, clap::Args)]
+pub struct RestoreArgs {
+    /// What `verify --save-envelopes` wrote
+    file: PathBuf,
+    #[command(flatten)]
+    options: BulkOptions,
+    /// Say what would be restored and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// # Errors
+/// [`Code::Incomplete`] if an object is gone.
+pub fn restore(args: &RestoreArgs) -> Result<()> {
+    let run = Run::new(&args.options)?;
+    let mut lines = Lines::open(&args.file).map_err(|error| local(&args.file, &error))?;
+    let store = run.store()?;
+    let bucket = EncryptedBucket::new(store.clone(), placeholder()?, Settings::default());
+    let restore = Restore {
+        bucket,
+        dry_run: args.dry_run,
+        limits: CopyLimits::default(),
+    };
+    let file = args.file.clone();
+    let summary = run.pass(
+        &run.scope(&store),
+        "restore",
+        async move |scope, progress, sink| {
+            use futures_util::StreamExt;
+            let mut summary = Summary::default();
+            let failed = std::cell::Cell::new(None);
+            let saved = std::iter::from_fn(|| match lines.next() {
+                Ok(line) => line,
+                Err(error) => {
+                    failed.set(Some(error));
+                    None
+                }
+            });
+            let saved = saved.filter(|saved| saved.key.starts_with(&scope.prefix));
+            let findings = futures_util::stream::iter(saved)
+                .map(|saved| {
+                    let restore = &restore;
+                    async move { restore.object(&saved).await }
+                })
+                .buffer_unordered(scope.parallel);
+            let mut findings = std::pin::pin!(findings);
+            while let Some(finding) = findings.next().await {
+                let finding = finding?;
+                summary.count(&finding);
+                progress
+                    .done
+                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                sink(&finding);
+            }
+            match failed.take() {
+                Some(error) => Err(crate::store::error::Error::other(std::io::Error::other(
+                    format!("{}: {error}", file.display()),
+                ))),
+                None => Ok(summary),
+            }
+        },
+    )?;
+    bulk::conclude(&summary, "could not be restored")
+}

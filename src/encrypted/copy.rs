@@ -1,0 +1,264 @@
+//! Copying an object whole, by whichever way the service allows for its size and format.
+//!
+//! One request, for most. An object above the service's limit is copied in parts. The service changes no
+//! metadata of an object that carries the SDK's names, and copies none in parts: such an object is sent
+//! again, ciphertext and envelope as they are, so that it takes no key, and key and counter still stand for
+//! one content.
+
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::bucket::EncryptedBucket;
+use crate::envelope::format::{announce_sizes, announced_part_size, is_bound_by_sdk_rules};
+use crate::store::error::Error;
+use crate::store::object_store::{
+    Body, ByteRange, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
+    Result, UploadId, UploadedPart,
+};
+
+/// Parts of one copy in flight: the service does the work.
+const PARALLEL_COPIES: usize = 8;
+
+/// Parts in flight of an object that is sent again.
+const PARALLEL_PARTS: usize = 4;
+
+/// The size of a copied part, in bytes.
+const COPY_PART: u64 = 256 << 20;
+
+/// Parts of an object that is sent again, in bytes; larger for the largest objects.
+const SENT_PART: u64 = 64 << 20;
+
+/// The most parts an upload may have.
+const MAX_PARTS: u64 = 10_000;
+
+/// The sizes up to which one request does, in bytes. The service's own, but in tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyLimits {
+    /// Of a copy.
+    pub copy: u64,
+    /// Of an upload.
+    pub put: u64,
+}
+
+impl Default for CopyLimits {
+    /// Just below the documented 1 GB and 5 GB.
+    fn default() -> CopyLimits {
+        CopyLimits {
+            copy: 1_000_000_000,
+            put: 5_000_000_000,
+        }
+    }
+}
+
+impl EncryptedBucket {
+    /// Copies the version that `meta` describes. Onto itself with [`CopyHeaders::Replace`]: changes its
+    /// headers.
+    ///
+    /// # Errors
+    /// [`Error::PreconditionFailed`] if `source` is not that version any more; the store's.
+    pub async fn copy(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        headers: CopyHeaders,
+        limits: CopyLimits,
+    ) -> Result<PutAnswer> {
+        let bound = is_bound_by_sdk_rules(&meta.headers.user)
+            || matches!(&headers, CopyHeaders::Replace(new) if is_bound_by_sdk_rules(&new.user));
+        let keeps = matches!(headers, CopyHeaders::Keep);
+        if meta.size < limits.copy && (keeps || !bound) {
+            let tag = &meta.etag;
+            let copied = self
+                .store()
+                .copy(source, tag, destination, headers, Overwrite::Allowed);
+            return copied.await;
+        }
+        let headers = match headers {
+            CopyHeaders::Keep => meta.headers.clone(),
+            CopyHeaders::Replace(headers) => headers,
+        };
+        if bound {
+            self.send_again(source, meta, destination, headers, limits)
+                .await
+        } else {
+            let part = part_size(meta.size, COPY_PART.min(limits.copy));
+            self.in_parts(source, meta, destination, &headers, part, Way::Copied)
+                .await
+        }
+    }
+
+    async fn send_again(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        mut headers: ObjectHeaders,
+        limits: CopyLimits,
+    ) -> Result<PutAnswer> {
+        if meta.size > limits.put {
+            let part = announced_part_size(&headers.user).filter(|part| *part > 0);
+            let part = part.unwrap_or_else(|| part_size(meta.size, SENT_PART.min(limits.put)));
+            announce_sizes(&mut headers.user, meta.size, part);
+            return self
+                .in_parts(source, meta, destination, &headers, part, Way::Sent)
+                .await;
+        }
+        // A body that begins to flow proves the version; an empty one has to be asked for.
+        if meta.size == 0 && self.store().head(source).await?.etag != meta.etag {
+            return Err(Error::PreconditionFailed);
+        }
+        let body = self.body(source, meta, 0..meta.size);
+        let put = self
+            .store()
+            .put(destination, &headers, body.body.clone(), Overwrite::Allowed);
+        let answer = body.explain(put.await)?;
+        check(answer.crc64, meta.crc64)?;
+        Ok(answer)
+    }
+
+    async fn in_parts(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        headers: &ObjectHeaders,
+        part: u64,
+        way: Way,
+    ) -> Result<PutAnswer> {
+        let store = self.store();
+        let upload = store.create_multipart(destination, headers).await?;
+        let parallel = match way {
+            Way::Copied => PARALLEL_COPIES,
+            Way::Sent => PARALLEL_PARTS,
+        };
+        let result = async {
+            let mut done: Vec<UploadedPart> = stream::iter(parts(meta.size, part))
+                .map(|(number, range)| {
+                    self.one_part(source, meta, destination, &upload, number, range, way)
+                })
+                .buffer_unordered(parallel)
+                .try_collect()
+                .await?;
+            done.sort_unstable_by_key(|part| part.number);
+            // Completing has no precondition of its own: this keeps the moment short in which another
+            // client's newer version could be replaced.
+            if source == destination && store.head(source).await?.etag != meta.etag {
+                return Err(Error::PreconditionFailed);
+            }
+            let answer = store
+                .complete_multipart(destination, &upload, &done, Overwrite::Allowed)
+                .await?;
+            check(answer.crc64, meta.crc64)?;
+            Ok(answer)
+        }
+        .await;
+        if result.is_err()
+            && let Err(error) = store.abort_multipart(destination, &upload).await
+        {
+            log::warn!("an unfinished copy of {source} is left in the bucket: {error}");
+        }
+        result
+    }
+
+    #[allow(clippy::too_many_arguments)] // two names, a version and a place in it
+    async fn one_part(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        upload: &UploadId,
+        number: u16,
+        range: ByteRange,
+        way: Way,
+    ) -> Result<UploadedPart> {
+        let store = self.store();
+        match way {
+            Way::Copied => {
+                store
+                    .copy_part(destination, upload, number, source, &meta.etag, range)
+                    .await
+            }
+            Way::Sent => {
+                let body = self.body(source, meta, range);
+                let sent = store.upload_part(destination, upload, number, body.body.clone());
+                body.explain(sent.await)
+            }
+        }
+    }
+
+    /// A body that is read from the bucket while it is sent to it.
+    fn body(&self, source: &ObjectKey, meta: &ObjectMeta, range: ByteRange) -> Relayed {
+        let replaced = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (store, source, tag) = (self.store().clone(), source.clone(), meta.etag.clone());
+        let flag = replaced.clone();
+        let body = Body::new(range.end - range.start, move || {
+            let (store, source, tag) = (store.clone(), source.clone(), tag.clone());
+            let (range, flag) = (range.clone(), flag.clone());
+            if range.is_empty() {
+                return stream::empty().boxed();
+            }
+            stream::once(async move {
+                let answer = store.get(&source, Some(range), Some(&tag)).await;
+                if let Err(Error::PreconditionFailed | Error::NotFound) = &answer {
+                    flag.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                Ok::<_, Error>(answer?.body)
+            })
+            .try_flatten()
+            .boxed()
+        });
+        Relayed { body, replaced }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Copied,
+    Sent,
+}
+
+struct Relayed {
+    body: Body,
+    /// The source was another version when it was to be read.
+    replaced: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Relayed {
+    /// A body that broke off reaches us as an error of the request that carried it.
+    fn explain<T>(&self, answer: Result<T>) -> Result<T> {
+        match answer {
+            Err(_) if self.replaced.load(std::sync::atomic::Ordering::Relaxed) => {
+                Err(Error::PreconditionFailed)
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// At least `least`, a multiple of 128 KiB where that is one, and so large that 10,000 are enough.
+fn part_size(size: u64, least: u64) -> u64 {
+    size.div_ceil(MAX_PARTS)
+        .next_multiple_of(128 << 10)
+        .max(least)
+}
+
+fn parts(size: u64, part: u64) -> Vec<(u16, ByteRange)> {
+    let starts = (0..size.div_ceil(part)).map(|index| index * part);
+    starts
+        .zip(1..)
+        .map(|(start, number)| (number, start..size.min(start + part)))
+        .collect()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the copy's CRC-64 is not the source's")]
+struct CopyDiffers;
+
+fn check(copy: Option<u64>, source: Option<u64>) -> Result<()> {
+    match (copy, source) {
+        (Some(copy), Some(source)) if copy != source => Err(Error::Corrupt(Arc::new(CopyDiffers))),
+        _ => Ok(()),
+    }
+}

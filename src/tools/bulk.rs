@@ -1,0 +1,295 @@
+//! Every object below a prefix, many at once.
+//!
+//! The listing runs one page ahead of the work. What was found about each object is handed on at once and
+//! not kept. Requests that the service refuses for being too many are the client's to repeat; when so many
+//! objects in a row cannot be reached that nothing seems to be there, the run ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::stream::{self, Stream, StreamExt};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::encrypted;
+use crate::envelope::Format;
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{ListRequest, ListedObject, ObjectStore};
+
+/// Listed and not yet taken up, at most: one page beside the one that is being worked on.
+const LISTED_AHEAD: usize = 1000;
+
+/// How an object fared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// As it should be, now or before.
+    Fine,
+    /// Not this command's business, or gone meanwhile.
+    Left,
+    /// It needs somebody's attention.
+    Bad,
+}
+
+/// What is said of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    /// One word, the same for all objects that fared alike: reports count by it.
+    pub outcome: &'static str,
+    pub grade: Grade,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Finding {
+    pub fn new(object: &ListedObject, grade: Grade, outcome: &'static str) -> Finding {
+        Finding {
+            key: object.key.clone(),
+            size: object.size,
+            outcome,
+            grade,
+            format: None,
+            detail: None,
+        }
+    }
+
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Finding {
+        self.format = Some(format.name());
+        self
+    }
+
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Finding {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// For an error that concerns this object.
+    ///
+    /// # Errors
+    /// One that concerns the bucket, handed back: see [`Scope::for_each`].
+    pub fn failed(object: &ListedObject, error: encrypted::Error) -> Result<Finding, StoreError> {
+        use encrypted::Error as E;
+        let outcome = match &error {
+            E::Store(StoreError::NotFound) => {
+                return Ok(Finding::new(object, Grade::Left, "gone"));
+            }
+            E::Store(store) if is_general(store) => return Err(store.clone()),
+            E::Store(StoreError::Archived(_)) => "archived",
+            E::Store(StoreError::PreconditionFailed) => "replaced-meanwhile",
+            E::KeyMissing(_) => "key-missing",
+            E::WrongKey => "wrong-key",
+            E::Damaged(_) => "damaged",
+            E::NotEncrypted => "not-encrypted",
+            E::Unsupported(_) => "unsupported",
+            E::Store(_) | E::XattrsTooLarge(_) | E::Abandoned(_) => "failed",
+        };
+        Ok(Finding::new(object, Grade::Bad, outcome).detail(chain(&error)))
+    }
+}
+
+/// Whether the next object would meet the same error.
+fn is_general(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::TimedOut(_)
+            | StoreError::Unavailable(_)
+            | StoreError::AccessDenied(_)
+            | StoreError::Misconfigured(_)
+            | StoreError::NoSuchBucket(_)
+            | StoreError::NoSpace(_)
+    )
+}
+
+/// An error and its causes on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// How far a run has come; read by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Objects below the prefix; 0 until they are counted.
+    pub total: AtomicU64,
+    pub done: AtomicU64,
+    /// Of the objects that are done.
+    pub bytes: AtomicU64,
+    pub bad: AtomicU64,
+}
+
+/// All findings of a run, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub objects: u64,
+    pub bytes: u64,
+    /// How many of them are [`Grade::Bad`].
+    pub bad: u64,
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    pub fn count(&mut self, finding: &Finding) {
+        self.objects += 1;
+        self.bytes += finding.size;
+        self.bad += u64::from(finding.grade == Grade::Bad);
+        *self.outcomes.entry(finding.outcome).or_default() += 1;
+    }
+
+    pub fn of(&self, outcome: &str) -> u64 {
+        self.outcomes.get(outcome).copied().unwrap_or(0)
+    }
+}
+
+/// Where findings go as they come up.
+pub type Sink<'a> = &'a mut (dyn FnMut(&Finding) + Send);
+
+/// The objects of a run, and how many are in work at once.
+#[derive(Clone)]
+pub struct Scope {
+    pub store: Arc<dyn ObjectStore>,
+    /// Empty, or ends with `/`.
+    pub prefix: String,
+    pub parallel: usize,
+}
+
+impl Scope {
+    /// Works on every object. `work` returns what it found, or an error that is not the object's own.
+    ///
+    /// # Errors
+    /// The listing's; the last of more than `parallel` errors in a row that were not the objects' own.
+    pub async fn for_each<F, W>(
+        &self,
+        progress: &Progress,
+        sink: Sink<'_>,
+        work: F,
+    ) -> Result<Summary, StoreError>
+    where
+        F: Fn(ListedObject) -> W + Send,
+        W: Future<Output = Result<Finding, StoreError>> + Send + 'static,
+    {
+        let mut summary = Summary::default();
+        let mut in_a_row = 0;
+        // Each in a task of its own: what they compute, they compute on all cores.
+        let mut findings = std::pin::pin!(
+            self.objects()
+                .map(|listed| {
+                    let task = listed.map(|object| (object.clone(), tokio::spawn(work(object))));
+                    async move {
+                        let (object, task) = task?;
+                        let answer = match task.await {
+                            Ok(answer) => answer,
+                            Err(_) => Ok(Finding::new(&object, Grade::Bad, "failed")
+                                .detail("this program failed: see its log")),
+                        };
+                        Ok::<_, StoreError>((object, answer))
+                    }
+                })
+                .buffer_unordered(self.parallel.max(1))
+        );
+        while let Some(result) = findings.next().await {
+            let (object, answer) = result?;
+            let finding = match answer {
+                Ok(finding) => {
+                    in_a_row = 0;
+                    finding
+                }
+                Err(error) => {
+                    in_a_row += 1;
+                    if in_a_row > self.parallel {
+                        return Err(error);
+                    }
+                    Finding::new(&object, Grade::Bad, "failed").detail(chain(&error))
+                }
+            };
+            summary.count(&finding);
+            progress.done.fetch_add(1, Ordering::Relaxed);
+            progress.bytes.fetch_add(finding.size, Ordering::Relaxed);
+            if finding.grade == Grade::Bad {
+                progress.bad.fetch_add(1, Ordering::Relaxed);
+            }
+            sink(&finding);
+        }
+        Ok(summary)
+    }
+
+    /// In the order of their keys.
+    pub fn objects(&self) -> impl Stream<Item = Result<ListedObject, StoreError>> + Send + use<> {
+        let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
+        tokio::spawn(list(self.store.clone(), self.prefix.clone(), sender));
+        stream::unfold(receiver, |mut receiver| async move {
+            let object = receiver.recv().await?;
+            Some((object, receiver))
+        })
+    }
+
+    /// Counts the objects, so that a run can say how much is left: a listing of its own.
+    pub async fn count(&self, progress: &Progress) {
+        let mut objects = std::pin::pin!(self.objects());
+        let mut total = 0;
+        while let Some(object) = objects.next().await {
+            if object.is_err() {
+                return;
+            }
+            total += 1;
+        }
+        progress.total.store(total, Ordering::Relaxed);
+    }
+}
+
+/// Ends when nobody takes the objects any more.
+async fn list(
+    store: Arc<dyn ObjectStore>,
+    prefix: String,
+    sender: mpsc::Sender<Result<ListedObject, StoreError>>,
+) {
+    let mut request = ListRequest {
+        prefix,
+        ..ListRequest::default()
+    };
+    loop {
+        match store.list(&request).await {
+            Ok(page) => {
+                for object in page.objects {
+                    if sender.send(Ok(object)).await.is_err() {
+                        return;
+                    }
+                }
+                match page.next {
+                    None => return,
+                    token => request.token = token,
+                }
+            }
+            Err(error) => {
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Whether a key is one of the mount's own, like the intent of a rename: not encrypted, and no file's.
+pub(super) fn is_internal(key: &str) -> bool {
+    key.split('/').any(|part| part == ".ossvault")
+}
+
+/// Whether an object stands for a directory and has no content that could be encrypted.
+pub(super) fn is_marker(object: &ListedObject) -> bool {
+    object.size == 0 && object.key.ends_with('/')
+}

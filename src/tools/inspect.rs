@@ -1,0 +1,111 @@
+//! What there is to say of one object.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::bulk::chain;
+use crate::encrypted::{EncryptedBucket, Error};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::ObjectKey;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub name: String,
+    /// In bytes, of the content and of the object.
+    pub size: u64,
+    pub encrypted: bool,
+    /// How its key is written down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Of the key that opened it: SHA-256 of its SubjectPublicKeyInfo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// What the object says of its key, which is a hint and no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_hint: Option<String>,
+    /// None where no private key was given to try.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub can_open: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crc64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The metadata that are no envelope: mode, owner, times, and whatever others left.
+    pub attributes: BTreeMap<String, String>,
+    /// Names and lengths of the extended attributes, if they could be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xattrs: Option<BTreeMap<String, usize>>,
+}
+
+/// One HEAD, and an unwrap if there is a private key.
+///
+/// # Errors
+/// The store's. What is wrong with the object is in the report.
+pub async fn inspect(
+    bucket: &Arc<EncryptedBucket>,
+    name: String,
+    key: &ObjectKey,
+) -> Result<Report, StoreError> {
+    let meta = bucket.store().head(key).await?;
+    let mut report = Report {
+        name,
+        size: meta.size,
+        etag: Some(meta.etag.as_str().to_owned()),
+        crc64: meta.crc64.map(|crc| crc.to_string()),
+        content_type: meta.headers.content_type.clone(),
+        attributes: meta
+            .headers
+            .user
+            .iter()
+            .filter(|(name, _)| !crate::envelope::format::is_envelope_name(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+        ..Report::default()
+    };
+    let object = match bucket.object(&meta) {
+        Ok(object) => object,
+        Err(Error::NotEncrypted) => return Ok(report),
+        Err(error) => {
+            report.encrypted = true;
+            report.can_open = Some(false);
+            report.problem = Some(chain(&error));
+            return Ok(report);
+        }
+    };
+    report.encrypted = true;
+    report.format = Some(object.format.name().to_owned());
+    report.key_hint = object.envelope().hint.clone();
+    if !bucket.can_read() {
+        return Ok(report);
+    }
+    let opened = match bucket.unlock(&object).await {
+        Ok(cipher) if cipher.is_opened() => Ok(()),
+        Ok(_) => Err(Error::WrongKey),
+        Err(error) => Err(error),
+    };
+    report.can_open = Some(opened.is_ok());
+    match opened {
+        Ok(()) => {
+            report.fingerprint = object.opened_by().map(str::to_owned);
+            match bucket.open_xattrs(&object, &meta.headers).await {
+                Ok(xattrs) => {
+                    let lengths = xattrs.iter();
+                    report.xattrs = Some(
+                        lengths
+                            .map(|(name, value)| (name.to_owned(), value.len()))
+                            .collect(),
+                    );
+                }
+                Err(error) => report.problem = Some(chain(&error)),
+            }
+        }
+        Err(error) => report.problem = Some(chain(&error)),
+    }
+    Ok(report)
+}

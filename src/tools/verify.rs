@@ -1,0 +1,437 @@
+//! Looking for damage: every envelope opened, every body read and its CRC-64 compared, and, if wanted,
+//! every content compared with a local file or a digest.
+//!
+//! What is found is damage or none. Counter mode detects no tampering, so nothing here can say that an
+//! object is what somebody once wrote, unless a local copy or a digest says so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+
+use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, chain, is_internal, is_marker};
+use super::envelopes::Saving;
+use super::local_tree::{LocalFile, LocalTree};
+use crate::crypto::ctr::ContentCipher;
+use crate::encrypted::{EncryptedBucket, Error};
+use crate::envelope::Format;
+use crate::fs::attributes::{Attributes, Kind};
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
+
+/// What is read of a body at a time, in bytes; twice that for each object in work.
+const STEP: usize = 128 << 10;
+
+pub struct Verify {
+    pub bucket: Arc<EncryptedBucket>,
+    /// Headers only: envelopes and sizes, no content.
+    pub quick: bool,
+    /// Envelopes are opened. Without any private key they are only looked at.
+    pub open: bool,
+    pub against: Against,
+    /// Where headers are written for the day on which somebody spoils them.
+    pub saving: Option<Arc<Saving>>,
+}
+
+/// What contents are compared with.
+pub enum Against {
+    Nothing,
+    /// A folder that should hold the same files.
+    Folder(PathBuf),
+    /// SHA-256 by path below the prefix.
+    Manifest(Manifest),
+}
+
+/// Digests by path; what was found in the bucket is taken out.
+pub struct Manifest(Mutex<BTreeMap<String, [u8; 32]>>);
+
+impl Manifest {
+    /// As `sha256sum` writes it: 64 hex digits, a blank, a blank or `*`, the path. A leading `./` is dropped.
+    ///
+    /// # Errors
+    /// The number of the line that is none, from 1.
+    pub fn parse(text: &str) -> Result<Manifest, usize> {
+        let mut digests = BTreeMap::new();
+        for (index, line) in text.lines().enumerate() {
+            if line.is_empty() {
+                continue;
+            }
+            let (path, digest) = parse_line(line).ok_or(index + 1)?;
+            digests.insert(path, digest);
+        }
+        Ok(Manifest(Mutex::new(digests)))
+    }
+
+    fn take(&self, path: &str) -> Option<[u8; 32]> {
+        let mut digests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.remove(path)
+    }
+
+    fn rest(&self) -> Vec<String> {
+        let digests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.keys().cloned().collect()
+    }
+}
+
+fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
+    // A leading backslash says that the path is escaped.
+    let (line, escaped) = match line.strip_prefix('\\') {
+        Some(line) => (line, true),
+        None => (line, false),
+    };
+    let (digits, path) = line.split_at_checked(64)?;
+    let path = path
+        .strip_prefix("  ")
+        .or_else(|| path.strip_prefix(" *"))?;
+    let mut digest = [0; 32];
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    let path = path.strip_prefix("./").unwrap_or(path);
+    let path = match escaped {
+        true => path
+            .replace("\\n", "\n")
+            .replace("\\r", "\r")
+            .replace("\\\\", "\\"),
+        false => path.to_owned(),
+    };
+    (!path.is_empty()).then_some((path, digest))
+}
+
+impl Verify {
+    /// Verifies everything below the prefix, and reports what is on one side only.
+    ///
+    /// # Errors
+    /// Those of the bucket, and of the local folder.
+    pub async fn run(
+        self: &Arc<Self>,
+        scope: &Scope,
+        progress: &Progress,
+        sink: Sink<'_>,
+    ) -> Result<Summary, StoreError> {
+        let tree = match &self.against {
+            Against::Folder(folder) => Some(LocalTree::new(folder).map_err(StoreError::other)?),
+            _ => None,
+        };
+        let tree = Arc::new(Mutex::new(tree));
+        let prefix = scope.prefix.clone();
+        let alone: Arc<Mutex<Vec<String>>> = Arc::default();
+        let mut summary = {
+            let (tree, alone) = (tree.clone(), alone.clone());
+            let verify = self.clone();
+            // Called in the order of the listing: the tree is walked beside it.
+            scope
+                .for_each(progress, &mut *sink, move |listed| {
+                    let path = listed.key[prefix.len()..].to_owned();
+                    let local = local_file(&tree, &alone, &path);
+                    let verify = verify.clone();
+                    async move { verify.object(&listed, &path, local?).await }
+                })
+                .await?
+        };
+        let mut missing =
+            std::mem::take(&mut *alone.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(tree) = &mut *tree.lock().unwrap_or_else(PoisonError::into_inner) {
+            while let Some(file) = tree.take().map_err(StoreError::other)? {
+                missing.push(file.path);
+            }
+        }
+        if let Against::Manifest(manifest) = &self.against {
+            missing.extend(manifest.rest());
+        }
+        for path in missing {
+            let finding = Finding {
+                key: format!("{}{path}", scope.prefix),
+                size: 0,
+                outcome: "missing",
+                grade: Grade::Bad,
+                format: None,
+                detail: Some("it is not in the bucket".to_owned()),
+            };
+            summary.count(&finding);
+            sink(&finding);
+        }
+        Ok(summary)
+    }
+
+    async fn object(
+        &self,
+        listed: &ListedObject,
+        path: &str,
+        local: Option<LocalFile>,
+    ) -> Result<Finding, StoreError> {
+        match self.try_object(listed, path, local.as_ref()).await {
+            Ok(finding) => Ok(finding),
+            Err(Error::NotEncrypted) if is_marker(listed) || is_internal(&listed.key) => {
+                Ok(Finding::new(listed, Grade::Left, "directory"))
+            }
+            Err(error) => Finding::failed(listed, error),
+        }
+    }
+
+    async fn try_object(
+        &self,
+        listed: &ListedObject,
+        path: &str,
+        local: Option<&LocalFile>,
+    ) -> Result<Finding, Error> {
+        let key = ObjectKey::new(listed.key.as_str())?;
+        if self.quick || !self.open || listed.size == 0 {
+            let meta = self.bucket.store().head(&key).await?;
+            let object = self.check_headers(listed, &meta).await?;
+            let nothing = Sha256::digest(b"").into();
+            let compared = !self.quick && self.open;
+            let differs = match compared {
+                true => self.compare_digest(path, nothing, local, &meta).await,
+                false => None,
+            };
+            return Ok(self.conclude(listed, object, differs));
+        }
+        let mut body = self.bucket.get(&key, None, None).await?;
+        let meta = body.meta.clone();
+        let format = self.check_headers(listed, &meta).await?;
+        let object = self.bucket.object_at(&key, &meta)?;
+        let cipher = self.open(&object).await?;
+        let mut theirs = match local {
+            Some(local) => Local::open(local, &meta).await,
+            None => Local::None,
+        };
+        let mut digest = Sha256::new();
+        let mut buffer = vec![0; STEP];
+        loop {
+            let count = body.read(&cipher, &mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            match self.against {
+                Against::Nothing => {}
+                Against::Manifest(_) => digest.update(&buffer[..count]),
+                Against::Folder(_) => theirs.compare(&buffer[..count]).await,
+            }
+        }
+        let differs = match &self.against {
+            Against::Nothing => None,
+            Against::Manifest(_) => {
+                let digest = digest.finalize().into();
+                self.compare_digest(path, digest, None, &meta).await
+            }
+            Against::Folder(_) => theirs.end().await,
+        };
+        Ok(self.conclude(listed, format, differs))
+    }
+
+    /// Opens what the headers hold; content is not looked at.
+    async fn check_headers(
+        &self,
+        listed: &ListedObject,
+        meta: &ObjectMeta,
+    ) -> Result<Format, Error> {
+        let key = ObjectKey::new(listed.key.as_str())?;
+        if let Some(saving) = &self.saving {
+            saving.object(&listed.key, meta)?;
+        }
+        let object = self.bucket.object_at(&key, meta)?;
+        if meta.etag == listed.etag && meta.size != listed.size {
+            return Err(Error::Damaged(
+                format!(
+                    "it has {} bytes, the listing says {}",
+                    meta.size, listed.size
+                )
+                .into(),
+            ));
+        }
+        if self.open {
+            self.open(&object).await?;
+            self.bucket.open_xattrs(&object, &meta.headers).await?;
+        }
+        Ok(object.format)
+    }
+
+    async fn open(
+        &self,
+        object: &crate::encrypted::EncryptedObject,
+    ) -> Result<Arc<ContentCipher>, Error> {
+        let cipher = self.bucket.unlock(object).await?;
+        match cipher.is_opened() {
+            true => Ok(cipher),
+            false => Err(Error::WrongKey),
+        }
+    }
+
+    /// For an object without content, and for digests. What is wrong, if something is.
+    async fn compare_digest(
+        &self,
+        path: &str,
+        digest: [u8; 32],
+        local: Option<&LocalFile>,
+        meta: &ObjectMeta,
+    ) -> Option<String> {
+        match &self.against {
+            Against::Nothing => None,
+            _ if meta.size == 0 && path.ends_with('/') => None,
+            Against::Manifest(manifest) => match manifest.take(path) {
+                None => Some("it is not in the manifest".to_owned()),
+                Some(wanted) if wanted != digest => {
+                    Some("its SHA-256 is not the one in the manifest".to_owned())
+                }
+                Some(_) => None,
+            },
+            Against::Folder(_) => match local {
+                Some(local) => Local::open(local, meta).await.end().await,
+                None => Some("there is no such local file".to_owned()),
+            },
+        }
+    }
+
+    fn conclude(&self, listed: &ListedObject, format: Format, differs: Option<String>) -> Finding {
+        match differs {
+            Some(why) => Finding::new(listed, Grade::Bad, "differs").detail(why),
+            None if format == Format::Plain => Finding::new(listed, Grade::Left, "plain"),
+            None if !self.open => Finding::new(listed, Grade::Fine, "not-opened"),
+            None if self.quick => Finding::new(listed, Grade::Fine, "envelope-opens"),
+            None => Finding::new(listed, Grade::Fine, "no-damage"),
+        }
+        .format(format)
+    }
+}
+
+/// The local file of a key; those that the listing has passed are alone.
+fn local_file(
+    tree: &Mutex<Option<LocalTree>>,
+    alone: &Mutex<Vec<String>>,
+    path: &str,
+) -> Result<Option<LocalFile>, StoreError> {
+    let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(tree) = &mut *tree else {
+        return Ok(None);
+    };
+    while tree.peek().is_some_and(|file| file.path.as_str() < path) {
+        if let Some(file) = tree.take().map_err(StoreError::other)? {
+            let mut alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+            alone.push(file.path);
+        }
+    }
+    match tree.peek().is_some_and(|file| file.path == path) {
+        true => tree.take().map_err(StoreError::other),
+        false => Ok(None),
+    }
+}
+
+/// The local side of a comparison.
+enum Local {
+    /// There is no such file.
+    None,
+    File(tokio::fs::File, Vec<u8>),
+    /// A symbolic link's target, and how much of it was compared.
+    Link(Vec<u8>, usize),
+    Differs(String),
+}
+
+impl Local {
+    async fn open(local: &LocalFile, meta: &ObjectMeta) -> Local {
+        let is_link = Attributes::read(meta, false).kind == Kind::Symlink;
+        let found = tokio::fs::symlink_metadata(&local.full).await;
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return unreadable(&local.full, &error),
+        };
+        if found.is_symlink() != is_link {
+            return Local::Differs("one is a symbolic link, the other is none".to_owned());
+        }
+        if is_link {
+            use std::os::unix::ffi::OsStringExt;
+            return match tokio::fs::read_link(&local.full).await {
+                Ok(target) => Local::Link(target.into_os_string().into_vec(), 0),
+                Err(error) => unreadable(&local.full, &error),
+            };
+        }
+        if found.len() != meta.size {
+            return Local::Differs(format!(
+                "the local file has {} bytes, not {}",
+                found.len(),
+                meta.size
+            ));
+        }
+        match tokio::fs::File::open(&local.full).await {
+            Ok(file) => Local::File(file, vec![0; STEP]),
+            Err(error) => unreadable(&local.full, &error),
+        }
+    }
+
+    async fn compare(&mut self, bytes: &[u8]) {
+        let verdict = match self {
+            Local::None | Local::Differs(_) => return,
+            Local::Link(target, at) => {
+                let end = *at + bytes.len();
+                let same = target.get(*at..end) == Some(bytes);
+                *at = end;
+                same.then_some(()).ok_or_else(|| differ("targets"))
+            }
+            Local::File(file, buffer) => match file.read_exact(&mut buffer[..bytes.len()]).await {
+                Ok(_) if buffer[..bytes.len()] == *bytes => Ok(()),
+                Ok(_) => Err(differ("contents")),
+                Err(error) => Err(format!("the local file cannot be read: {error}")),
+            },
+        };
+        if let Err(why) = verdict {
+            *self = Local::Differs(why);
+        }
+    }
+
+    async fn end(self) -> Option<String> {
+        match self {
+            Local::None => Some("there is no such local file".to_owned()),
+            Local::Differs(why) => Some(why),
+            Local::Link(target, at) => (target.len() != at).then(|| differ("targets")),
+            Local::File(mut file, mut buffer) => match file.read(&mut buffer).await {
+                Ok(0) => None,
+                Ok(_) => Some(differ("contents")),
+                Err(error) => Some(format!("the local file cannot be read: {error}")),
+            },
+        }
+    }
+}
+
+fn differ(what: &str) -> String {
+    format!("their {what} differ")
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Local {
+    Local::Differs(format!(
+        "{} cannot be read: {}",
+        path.display(),
+        chain(error)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_what_sha256sum_writes() {
+        let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let empty: [u8; 32] = Sha256::digest(b"").into();
+        for (line, path) in [
+            (format!("{digits}  a/b c"), Some("a/b c")),
+            (format!("{digits} *a"), Some("a")),
+            (format!("{digits}  ./a"), Some("a")),
+            (format!("\\{digits}  a\\nb"), Some("a\nb")),
+            (format!("{digits} a"), None),
+            (format!("{digits}  "), None),
+            (digits[1..].to_owned() + "  a", None),
+            ("x".repeat(64) + "  a", None),
+            ("é".repeat(40), None),
+        ] {
+            let parsed = parse_line(&line);
+            assert_eq!(parsed, path.map(|path| (path.to_owned(), empty)), "{line}");
+        }
+        assert_eq!(
+            Manifest::parse(&format!("{digits}  a\n\nnonsense\n")).err(),
+            Some(3)
+        );
+    }
+}

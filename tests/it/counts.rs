@@ -1,0 +1,420 @@
+//! What things cost: requests, counted at the server. The counts are exact, and what a user waits and pays
+//! for; a change that makes one of them larger has to say why.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use ossvault::server::call::Operation::{self, *};
+use ossvault::server::instruments::Counts;
+use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
+
+use crate::rig::{Rig, can_mount, has_program, noise, read, shell, write_and_close};
+
+/// Long enough that nothing expires while a test runs.
+const LASTING: &[&str] = &["--metadata-ttl", "60"];
+
+/// What n files may cost besides the one request each.
+fn besides(n: u64) -> u64 {
+    n / 50 + 5
+}
+
+fn name(i: u64) -> String {
+    format!("file-{i:05}")
+}
+
+fn content(i: u64) -> Vec<u8> {
+    format!("this is the content of file {i}\n").into_bytes()
+}
+
+#[track_caller]
+fn assert_costs(what: &str, counts: &Counts, expected: &[(Operation, u64)]) {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|&(operation, n)| (operation, n))
+        .collect();
+    let mut found: Vec<_> = counts.requests.iter().map(|(&o, &n)| (o, n)).collect();
+    found.retain(|(_, n)| *n > 0);
+    found.sort();
+    let mut expected = expected;
+    expected.sort();
+    assert_eq!(found, expected, "{what}");
+}
+
+// ---- many small files ----
+
+#[test]
+fn new_small_files_cost_one_put_each_and_reading_them_one_get_each() {
+    small_files(1000);
+}
+
+#[test]
+#[ignore = "takes long: scripts/exercise small-files"]
+fn five_thousand_new_small_files_cost_one_put_each_and_reading_them_one_get_each() {
+    small_files(5000);
+}
+
+fn small_files(n: u64) {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    let written = rig.requests(|| {
+        for i in 0..n {
+            write_and_close(&mount.path.join(name(i)), &content(i)).unwrap();
+        }
+    });
+    println!("{n} new small files: {:?}", written.requests);
+    assert_eq!(written.of(PutObject), n);
+    assert!(
+        written.others(&[PutObject]) <= besides(n),
+        "{:?}",
+        written.requests
+    );
+    mount.end_well();
+
+    let mount = rig.mount("mnt", LASTING);
+    let got = rig.requests(|| {
+        let mut names: Vec<_> = fs::read_dir(&mount.path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names.len() as u64, n);
+        for (i, found) in names.iter().enumerate() {
+            assert_eq!(*found, *name(i as u64));
+            assert_eq!(read(&mount.path.join(found)).unwrap(), content(i as u64));
+        }
+    });
+    println!("{n} small files read after a listing: {:?}", got.requests);
+    assert_eq!(got.of(GetObject), n, "{:?}", got.requests);
+    assert!(got.others(&[GetObject]) <= besides(n), "{:?}", got.requests);
+    mount.end_well();
+}
+
+// ---- listings ----
+
+/// Objects with a name and nothing else, straight into the bucket.
+fn put_bare_objects(rig: &Rig, n: u64) {
+    rig.block_on(async {
+        for i in 0..n {
+            let key = ObjectKey::new(name(i)).unwrap();
+            let body = Body::from_bytes(vec![0; 10]);
+            let headers = ObjectHeaders::default();
+            let put = rig.store.put(&key, &headers, body, Overwrite::Allowed);
+            put.await.unwrap();
+        }
+    });
+    // Modes and times are remembered for good only when they are two seconds old: the bucket has whole seconds.
+    std::thread::sleep(Duration::from_millis(2100));
+}
+
+#[test]
+fn ls_costs_a_list_per_thousand_names_and_ls_l_a_head_per_file_many_at_once() {
+    if !can_mount() {
+        return;
+    }
+    const N: u64 = 2500;
+    let rig = Rig::new();
+    put_bare_objects(&rig, N);
+    let mount = rig.mount("mnt", LASTING);
+    let ls = |options: &str| {
+        rig.requests(|| {
+            let listed = shell(
+                &mount.path,
+                &format!("ls {options} \"$MNT\" | grep -c file-"),
+            );
+            assert_eq!(listed.trim(), N.to_string());
+        })
+    };
+    assert_costs(
+        "ls of a directory that was never listed",
+        &ls(""),
+        &[(ListObjectsV2, 3)],
+    );
+    assert_costs("ls again", &ls(""), &[]);
+    rig.instruments().set_latency(Duration::from_millis(10));
+    let first = ls("-l");
+    assert_costs("ls -l", &first, &[(HeadObject, N)]);
+    assert!(
+        first.most_in_flight(HeadObject) >= 32,
+        "{:?}",
+        first.most_in_flight
+    );
+    rig.instruments().set_latency(Duration::ZERO);
+    assert_costs("ls -l again", &ls("-l"), &[]);
+    mount.end_well();
+}
+
+#[test]
+fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
+    if !can_mount() {
+        return;
+    }
+    const N: u64 = 1000;
+    let rig = Rig::new();
+    put_bare_objects(&rig, N);
+    let mount = rig.mount("mnt", &["--metadata-ttl", "2"]);
+    let ls = || {
+        rig.requests(|| {
+            let listed = shell(&mount.path, "ls -l \"$MNT\" | grep -c file-");
+            assert_eq!(listed.trim(), N.to_string());
+        })
+    };
+    // On a slow machine the TTL may pass meanwhile, and a few are asked twice.
+    let first = ls();
+    let heads = first.of(HeadObject);
+    assert!(
+        (N..=N + besides(N)).contains(&heads),
+        "{:?}",
+        first.requests
+    );
+    std::thread::sleep(Duration::from_millis(2100));
+    let again = ls();
+    println!("ls -l after the TTL: {:?}", again.requests);
+    assert_eq!(again.others(&[ListObjectsV2]), 0, "{:?}", again.requests);
+    // One page, and another for each two seconds it took.
+    assert!(
+        (1..=3).contains(&again.of(ListObjectsV2)),
+        "{:?}",
+        again.requests
+    );
+    mount.end_well();
+}
+
+#[test]
+fn mounting_and_the_first_ls_cost_at_most_four_requests() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    write_and_close(&mount.path.join("a"), b"a").unwrap();
+    mount.end_well();
+    let mut mounted = None;
+    let counts = rig.requests(|| {
+        let mount = rig.mount("mnt", LASTING);
+        assert_eq!(shell(&mount.path, "ls \"$MNT\""), "a\n");
+        mounted = Some(mount);
+    });
+    println!("mount and ls: {:?}", counts.requests);
+    assert!(counts.total() <= 4, "{:?}", counts.requests);
+    mounted.unwrap().end_well();
+}
+
+// ---- one command each ----
+
+#[test]
+fn commands_cost_what_they_have_to() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    shell(&mount.path, "ls \"$MNT\"; mkdir \"$MNT/full\"");
+    for (script, expected) in [
+        ("echo x > f", &[(PutObject, 1)][..]),
+        ("echo y > f", &[(PutObject, 1)]),
+        ("cat f", &[(GetObject, 1)]),
+        ("cat f", &[]),
+        ("cp f g", &[(PutObject, 1)]),
+        ("mv g h", &[(CopyObject, 1), (DeleteObject, 1)]),
+        ("chmod 600 h", &[(CopyObject, 1)]),
+        ("chmod 600 h", &[(CopyObject, 1)]),
+        ("touch -d 2020-01-01 h", &[(CopyObject, 1)]),
+        ("stat h", &[]),
+        ("rm h", &[(DeleteObject, 1)]),
+        ("touch empty", &[(PutObject, 1)]),
+        ("cat empty", &[]),
+        ("ln -s f link", &[(PutObject, 1)]),
+        ("mkdir d", &[(PutObject, 1)]),
+        ("ls d", &[]),
+        ("chmod 700 d", &[(CopyObject, 1)]),
+        ("echo x > d/f", &[(PutObject, 1)]),
+        ("rm d/f", &[(DeleteObject, 1)]),
+        ("rmdir d", &[(DeleteObject, 1)]),
+        ("test ! -e nothing", &[]),
+        // What editors do.
+        (
+            "echo new > .f.swp; mv .f.swp f",
+            &[(PutObject, 1), (CopyObject, 1), (DeleteObject, 1)],
+        ),
+        ("sed -i s/new/newer/ f", &[(PutObject, 1)]),
+        (
+            "head -c 20M /dev/zero > large",
+            &[
+                (InitiateMultipartUpload, 1),
+                (UploadPart, 3),
+                (CompleteMultipartUpload, 1),
+            ],
+        ),
+    ] {
+        let counts = rig.requests(|| {
+            shell(&mount.path, &format!("cd \"$MNT\"; {script}"));
+        });
+        let mut expected = expected.to_vec();
+        // What cat and cp read of `f` may have been cached by the write before it.
+        if script.starts_with("cat f") || script.starts_with("sed") || script.starts_with("cp") {
+            assert!(counts.of(GetObject) <= 1, "{script}: {:?}", counts.requests);
+            expected.retain(|(operation, _)| *operation != GetObject);
+            expected.extend((counts.of(GetObject) > 0).then_some((GetObject, 1)));
+        }
+        assert_costs(script, &counts, &expected);
+    }
+    mount.end_well();
+    rig.assert_no_unfinished_uploads();
+}
+
+#[test]
+fn renaming_a_directory_of_a_hundred_files_costs_a_copy_each_and_five_more() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    fs::create_dir(mount.path.join("old")).unwrap();
+    for i in 0..100 {
+        write_and_close(&mount.path.join("old").join(name(i)), &content(i)).unwrap();
+    }
+    let counts = rig.requests(|| {
+        fs::rename(mount.path.join("old"), mount.path.join("new")).unwrap();
+    });
+    println!("renaming a directory of 100 files: {:?}", counts.requests);
+    assert!(counts.total() <= 105, "{:?}", counts.requests);
+    for i in 0..100 {
+        assert_eq!(
+            read(&mount.path.join("new").join(name(i))).unwrap(),
+            content(i)
+        );
+    }
+    mount.end_well();
+    assert!(
+        rig.keys().iter().all(|key| key.starts_with("new/")),
+        "{:?}",
+        rig.keys()
+    );
+}
+
+#[test]
+fn reading_one_byte_of_a_large_file_fetches_at_most_a_mebibyte() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    let bytes = noise(1, 40 << 20);
+    write_and_close(&mount.path.join("large"), &bytes).unwrap();
+    mount.end_well();
+    for offset in [0, 1, 12_345_678, (40 << 20) - 1] {
+        let mount = rig.mount("mnt", LASTING);
+        let counts = rig.requests(|| {
+            let file = fs::File::open(mount.path.join("large")).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, offset).unwrap();
+            assert_eq!(byte[0], bytes[offset as usize]);
+        });
+        println!(
+            "one byte at {offset}: {} bytes fetched, {:?}",
+            counts.bytes_out, counts.requests
+        );
+        // Listings are counted too: some hundred bytes.
+        assert!(
+            counts.bytes_out <= (1 << 20) + 4096,
+            "at {offset}: {}",
+            counts.bytes_out
+        );
+        mount.end_well();
+    }
+}
+
+// ---- rsync ----
+
+#[test]
+fn rsync_of_new_files_costs_at_most_a_third_more_than_a_put_each_and_nothing_the_second_time() {
+    if !can_mount() || !has_program("rsync") {
+        return;
+    }
+    let rig = Rig::new();
+    let flat = rig.path("flat");
+    fs::create_dir(&flat).unwrap();
+    for i in 0..500 {
+        fs::write(flat.join(name(i)), content(i)).unwrap();
+    }
+    let deep = rig.path("deep");
+    for folder in 0..20 {
+        let folder = deep.join(format!("folder-{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..10 {
+            fs::write(folder.join(name(i)), content(i)).unwrap();
+        }
+    }
+    // Another time than now: it has to be set, on directories too.
+    shell(
+        &rig.path(""),
+        "find \"$MNT/flat\" \"$MNT/deep\" -exec touch -d 2021-02-03T04:05:06.789 {} +",
+    );
+    let mount = rig.mount("mnt", LASTING);
+    for (source, files) in [(&flat, 500), (&deep, 200)] {
+        let target = mount.path.join(source.file_name().unwrap());
+        let first = rig.requests(|| rsync(source, &target, &[]));
+        let each = first.total() as f64 / f64::from(files);
+        println!(
+            "rsync -a of {files} new files: {:?}, {each:.3} a file",
+            first.requests
+        );
+        assert!(each <= 1.3, "{each} a file: {:?}", first.requests);
+        let second = rig.requests(|| rsync(source, &target, &[]));
+        println!("the same again: {:?}", second.requests);
+        assert_eq!(second.others(&[ListObjectsV2]), 0, "{:?}", second.requests);
+    }
+    mount.end_well();
+    // What was written is what a new mount, with nothing but the key, finds.
+    let mount = rig.mount("other", &["--metadata-ttl", "0"]);
+    for source in [&flat, &deep] {
+        let target = mount.path.join(source.file_name().unwrap());
+        assert_eq!(rsync_differences(source, &target), "");
+    }
+    mount.end_well();
+}
+
+pub fn rsync(source: &Path, target: &Path, options: &[&str]) {
+    let output = Command::new("rsync")
+        .arg("-a")
+        .args(options)
+        .arg(slashed(source))
+        .arg(slashed(target))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// What `rsync -anc --delete` would do, in either direction.
+pub fn rsync_differences(one: &Path, other: &Path) -> String {
+    let mut differences = String::new();
+    for (source, target) in [(one, other), (other, one)] {
+        let output = Command::new("rsync")
+            .args(["-anci", "--delete"])
+            .arg(slashed(source))
+            .arg(slashed(target))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        differences += &String::from_utf8(output.stdout).unwrap();
+    }
+    differences
+}
+
+fn slashed(path: &Path) -> PathBuf {
+    path.join("")
+}
