@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ossvault::fs::open_file::OpenHow;
 
-use super::other_writers::{READ, WRITE, block, long, mounted};
+use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
 use super::world::{Call, Failure, Kernel, PART, World};
 
 const ONCE: Failure = Failure {
@@ -289,7 +289,8 @@ fn a_failed_upload_is_tried_again_after_the_last_close() {
 #[test]
 fn a_file_under_a_temporary_name_costs_one_put_at_its_rename() {
     block(async {
-        let (world, kernel) = mounted().await;
+        let patient = |world: &mut World| world.settings.rename_grace = Duration::from_secs(30);
+        let (world, kernel) = mounted_with(patient).await;
         let how = OpenHow {
             exclusive: true,
             ..WRITE

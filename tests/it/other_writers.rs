@@ -43,7 +43,7 @@ pub async fn mounted() -> (World, Kernel) {
     mounted_with(|_| ()).await
 }
 
-async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
+pub async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
     let mut world = World::new();
     change(&mut world);
     let kernel = Kernel::new(world.mount().await);

@@ -513,8 +513,16 @@ impl Others {
         }
     }
 
+    /// Those that are not aborted within two seconds, either.
     pub async fn unfinished_uploads(&self) -> usize {
-        self.weather.inner.list_uploads("").await.unwrap().len()
+        let start = std::time::Instant::now();
+        loop {
+            let uploads = self.weather.inner.list_uploads("").await.unwrap().len();
+            if uploads == 0 || start.elapsed() > Duration::from_secs(2) {
+                return uploads;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
