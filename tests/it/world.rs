@@ -605,13 +605,6 @@ impl Kernel {
         }
     }
 
-    /// Forgets what has been looked up so far of one inode.
-    pub fn forget(&self, ino: Ino) {
-        if let Some(lookups) = self.looked_up.lock().unwrap().remove(&ino) {
-            self.fs.forget(ino, lookups);
-        }
-    }
-
     pub async fn read_all(&self, handle: u64) -> FsResult<Vec<u8>> {
         const STEP: usize = 100_003;
         let mut content = Vec::new();
