@@ -81,7 +81,7 @@ mod tests {
         for size in [1, FIRST, FIRST + 1, 100 << 30, 48 << 40] {
             let parts = equal(size, FIRST);
             let part = parts[0].1.end;
-            assert!(parts.len() as u64 <= MAX_PARTS && part % UNIT == 0 || size == part);
+            assert!(parts.len() as u64 <= MAX_PARTS && part.is_multiple_of(UNIT) || size == part);
             for (index, (number, range)) in parts.iter().enumerate() {
                 assert_eq!(usize::from(*number), index + 1);
                 assert_eq!(

@@ -246,9 +246,7 @@ impl Fetch {
         self.position += piece.len() as u64;
         self.fruitless = 0;
         if self.expected.is_some() {
-            if self.expected.is_some() {
-                self.crc.update(&piece);
-            }
+            self.crc.update(&piece);
         }
         if self.position == self.end {
             self.compare()?;

@@ -437,7 +437,12 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
             std::io::Write::write_all(&mut file, piece).unwrap();
         }
     });
-    assert_eq!(counts.of(InitiateMultipartUpload), 1, "{:?}", counts.requests);
+    assert_eq!(
+        counts.of(InitiateMultipartUpload),
+        1,
+        "{:?}",
+        counts.requests
+    );
     assert_eq!(counts.of(CopyObject), 0, "{:?}", counts.requests);
     assert_eq!(counts.of(UploadPartCopy), 0, "{:?}", counts.requests);
     let shown = fs::metadata(&path).unwrap().modified().unwrap();
