@@ -100,7 +100,7 @@ pub struct ServiceOptions {
     #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::positive_duration)]
     pub timeout: Duration,
     /// Requests in flight at most
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub parallel: u16,
     /// file://: do not wait for the disk. Faster, and a power cut loses what was written last
     #[arg(long)]
