@@ -200,6 +200,11 @@ impl Filesystem {
         let looks = match plus && known.is_some() {
             true => match namespace.look(parent, &name, Instant::now()) {
                 Look::Known(view) => Some(view),
+                Look::AskDirectory(ino) => {
+                    // Nobody is told of the inode that it got.
+                    namespace.forget(ino, 0);
+                    None
+                }
                 _ => None,
             },
             false => None,

@@ -515,7 +515,8 @@ impl Filesystem {
                     self.runtime.spawn(async move { fs.pump(file, id).await });
                 }
             }
-            Stream::Over => {}
+            // The pump of one that was just abandoned is to end it.
+            Stream::Over => file.moved.notify_waiters(),
         }
     }
 

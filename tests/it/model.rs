@@ -698,6 +698,7 @@ impl Bench {
             Op::Forget => self.forget(),
             Op::Remount => self.remount().await,
             Op::OthersPut { at, len, seed } => {
+                self.world.weather.fail(None);
                 if self.setting.ttl.is_some() {
                     self.others_put(&at.path(), pattern(seed, len)).await;
                 }
@@ -708,12 +709,14 @@ impl Bench {
                 }
             }
             Op::OthersChmod { at, mode } => {
+                self.world.weather.fail(None);
                 if self.setting.ttl.is_some() {
                     let mode = 0o600 | u32::from(mode & 0o77);
                     self.others_chmod(&at.path(), mode).await;
                 }
             }
             Op::OthersReplaceDirectory { directory } => {
+                self.world.weather.fail(None);
                 if self.setting.ttl.is_some() {
                     let path = DIRECTORIES[usize::from(directory)];
                     self.others_replace_directory(path).await;
