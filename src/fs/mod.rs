@@ -13,6 +13,7 @@ pub mod budget;
 mod change_attributes;
 mod changes;
 pub mod content;
+pub mod copy_range;
 pub mod directories;
 pub mod error;
 pub mod files;

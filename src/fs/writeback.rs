@@ -16,7 +16,7 @@ use super::attributes::Attributes;
 use super::chain;
 use super::content::{self, Content};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Unsaved, lock};
+use super::filesystem::{Filesystem, Notice, Unsaved, lock};
 use super::gate::{Pass, Scope};
 use super::listing::{Known, Object};
 use super::names::{self, Name};
@@ -54,8 +54,8 @@ struct Freight {
 }
 
 /// Where an upload goes.
-struct Destination {
-    key: ObjectKey,
+pub(super) struct Destination {
+    pub key: ObjectKey,
     parent: Ino,
     name: Name,
     _pass: Pass,
@@ -201,12 +201,19 @@ impl Filesystem {
             }
         }
         let (uploaded, revision) = result?;
-        self.landed(file, &freight, &destination, uploaded, revision, sent)
-            .await
+        self.landed(
+            file,
+            freight.written,
+            &destination,
+            uploaded,
+            revision,
+            sent,
+        )
+        .await
     }
 
     /// The key a file has when its upload starts, and the right to change it. None: it has no name.
-    async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
+    pub(super) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
         loop {
             let Some(key) = self.namespace().key(ino) else {
                 return Ok(None);
@@ -326,10 +333,11 @@ impl Filesystem {
     }
 
     /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
-    async fn landed(
+    /// `written` is what it is a copy of.
+    pub(super) async fn landed(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        freight: &Freight,
+        written: u64,
         at: &Destination,
         uploaded: Uploaded,
         revision: u64,
@@ -351,7 +359,7 @@ impl Filesystem {
             let mut state = file.lock();
             state.content = Some(content);
             state.era += 1;
-            state.uploaded = freight.written;
+            state.uploaded = written;
             state.exclusive = false;
             state.emptied = false;
             state.temporary = false;
@@ -379,6 +387,10 @@ impl Filesystem {
             }
             clean && changed
         };
+        if !self.bucket.can_read() {
+            // Nor does the kernel keep what can be opened here no more.
+            self.notify(Notice::Content(file.ino));
+        }
         if !correct {
             return Ok(());
         }

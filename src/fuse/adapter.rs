@@ -15,10 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
 use crate::fs::attributes::{Change, Timestamp};
+use crate::fs::copy_range::Place;
 use crate::fs::error::{Error, Result};
 use crate::fs::files::Opened;
 use crate::fs::filesystem::{Filesystem, Notice};
@@ -497,6 +498,34 @@ impl fuser::Filesystem for Adapter {
         self.run("fallocate", reply, work, ok);
     }
 
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        _ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let from = Place {
+            handle: fh_in.0,
+            offset: offset_in,
+        };
+        let to = Place {
+            handle: fh_out.0,
+            offset: offset_out,
+        };
+        let fs = self.fs.clone();
+        let work = async move { fs.copy_range(from, to, len).await };
+        self.run("copy_file_range", reply, work, |reply, copied| {
+            reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
+        });
+    }
+
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.fs.clone();
         let work = async move { fs.opendir(Ino(ino.0)).await };
@@ -535,6 +564,7 @@ impl fuser::Filesystem for Adapter {
         let fs = self.fs.clone();
         self.run("readdirplus", reply, work, move |reply, entries| {
             dirents.reply_plus(unique, reply, &entries, |entry| fs.entry_was_taken(entry));
+            fs.entries_were_offered(&entries);
         });
     }
 

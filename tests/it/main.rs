@@ -1,13 +1,22 @@
 //! Integration tests, one binary.
 
+mod applications;
 mod cli;
 mod counts;
 mod endurance;
 mod faults;
 mod formats;
 mod interop;
+mod model;
+mod mount;
+mod open_file_states;
+mod other_writers;
 mod rig;
+mod semantics;
 mod server;
 mod signing;
 mod store;
+mod support;
+mod tools;
 mod wire;
+mod world;
