@@ -138,9 +138,13 @@ impl Filesystem {
     ) -> Result<()> {
         let (one_page, again) = {
             let mut namespace = self.namespace();
+            let remembers = !namespace.ttl().objects.is_zero();
             let directory = namespace.directory(parent).ok_or(Error::NotDirectory)?;
-            let one_page = directory.listing.is_one_page();
-            (one_page, !one_page && directory.listing.should_list_again())
+            let listing = &mut directory.listing;
+            // Where nothing is remembered, a page would answer this one name and no other.
+            let one_page = listing.is_one_page() && (remembers || listing.complete().is_none());
+            let again = remembers && !one_page && listing.should_list_again();
+            (one_page, again)
         };
         if one_page || again {
             let build = self.list(parent, again, start);
