@@ -41,7 +41,7 @@ pub struct BulkOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
 pub struct ReadingKeys {
-    /// A private key (PEM) that opens the objects (repeatable)
+    /// A private key (PEM) that opens the objects, or a folder of them (repeatable)
     #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
     pub private_key: Vec<PathBuf>,
     #[command(flatten)]

@@ -68,7 +68,7 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
             ),
         ));
     }
-    let ring = KeyRing::new(private, writing);
+    let ring = KeyRing::new(private, writing).with_pkcs1_limit(config.options.keys.pkcs1_limit);
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,
@@ -103,25 +103,50 @@ impl Files<'_> {
         }
     }
 
-    /// Private keys. Asks for passphrases where they are needed.
+    /// Private keys: files, or folders that hold some, in the order of their names. Asks for passphrases
+    /// where they are needed.
     ///
     /// # Errors
-    /// A file that cannot be read or may not be used, no passphrase or a wrong one.
+    /// A file that cannot be read or may not be used, no passphrase or a wrong one, a folder without any.
     pub fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
         let mut keys = Vec::new();
         for path in paths {
-            let mut asking = Ok(());
-            let key = key_file::read_private(path, self.permissions, &mut || {
-                self.passphrase.read(path).unwrap_or_else(|error| {
-                    asking = Err(error);
-                    None
-                })
-            });
-            // Why there was no passphrase says more than that there was none.
-            asking?;
-            keys.push(key?);
+            if !path.is_dir() {
+                keys.push(self.one_private(path)??);
+                continue;
+            }
+            let before = keys.len();
+            for file in files_in(path)? {
+                match self.one_private(&file)? {
+                    // Public keys lie beside private ones, and so do notes.
+                    Err(KeyFileError::Key {
+                        source: KeyError::PublicOnly | KeyError::NotAKey,
+                        ..
+                    }) => {}
+                    key => keys.push(key?),
+                }
+            }
+            if keys.len() == before {
+                return Err(Error::new(
+                    Code::KeyMissing,
+                    format!("there is no private key in the folder {}", path.display()),
+                ));
+            }
         }
         Ok(keys)
+    }
+
+    fn one_private(&self, path: &Path) -> Result<std::result::Result<PrivateKey, KeyFileError>> {
+        let mut asking = Ok(());
+        let key = key_file::read_private(path, self.permissions, &mut || {
+            self.passphrase.read(path).unwrap_or_else(|error| {
+                asking = Err(error);
+                None
+            })
+        });
+        // Why there was no passphrase says more than that there was none.
+        asking?;
+        Ok(key)
     }
 
     /// # Errors
@@ -129,6 +154,26 @@ impl Files<'_> {
     pub fn public(&self, path: &Path) -> Result<PublicKey> {
         Ok(key_file::read_public(path, self.permissions)?)
     }
+}
+
+/// The files of a folder, hidden ones left out, in the order of their names.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error: std::io::Error| {
+        Error::new(
+            Code::KeyMissing,
+            format!("cannot read the folder {}: {error}", folder.display()),
+        )
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && entry.path().is_file() {
+            files.push(entry.path());
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
 }
 
 impl From<KeyFileError> for Error {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::secrets::PassphraseArgs;
 use super::values;
+use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -45,7 +46,8 @@ pub struct MountOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyOptions {
-    /// A private key (PEM). The first one's public half encrypts what is written; all of them decrypt
+    /// A private key (PEM), or a folder of them. The first one's public half encrypts what is written; all of
+    /// them decrypt
     #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
     pub private_key: Vec<PathBuf>,
     /// The public key to write with, of one of the private keys. Without any, the mount is write-only
@@ -62,6 +64,9 @@ pub struct KeyOptions {
     /// The fingerprint that the public key must have (SHA-256, as keygen prints it)
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     pub key_fingerprint: Option<String>,
+    /// Stop trying PKCS#1 v1.5 envelopes after so many that no key opened
+    #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT)]
+    pub pkcs1_limit: usize,
     /// How keys are written in objects: seed, or sdk or dual for the official SDKs to read
     #[arg(long, default_value = "seed")]
     pub format: Format,
@@ -95,7 +100,7 @@ pub struct ServiceOptions {
     #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::positive_duration)]
     pub timeout: Duration,
     /// Requests in flight at most
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub parallel: u16,
     /// file://: do not wait for the disk. Faster, and a power cut loses what was written last
     #[arg(long)]

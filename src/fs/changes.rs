@@ -288,6 +288,7 @@ impl Filesystem {
             let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
             if ino.is_some_and(|ino| !self.covers_object(ino)) {
                 // The bucket never had it.
+                self.keep_directory(parent, name).await?;
                 self.namespace().forgotten(parent, name);
                 return Ok(());
             }

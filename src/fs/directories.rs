@@ -253,6 +253,14 @@ impl Filesystem {
         }
     }
 
+    /// The reply is written: what of its entries was looked at for the kernel and not taken is forgotten.
+    pub fn entries_were_offered(&self, entries: &[DirectoryEntry]) {
+        let mut namespace = self.namespace();
+        for looks in entries.iter().filter_map(|entry| entry.looks.as_ref()) {
+            namespace.forget(looks.ino, 0);
+        }
+    }
+
     /// How long the kernel may keep an answer that it has asked for now.
     pub fn lifetime(&self) -> Duration {
         self.settings.metadata_ttl

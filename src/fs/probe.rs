@@ -236,6 +236,13 @@ impl Filesystem {
             let mut namespace = self.namespace();
             let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
             let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
+            if let Some(Entry::Object(now)) = directory.listing.last_known(name)
+                && now.etag == object.etag
+                && now.known.is_some()
+            {
+                // Learnt while this question was on its way here.
+                return Ok(());
+            }
             let reading = directory.walk.opened >= READING;
             (key, directory.listing.begin(), reading)
         };
@@ -503,16 +510,19 @@ impl Filesystem {
                 return;
             }
             let walk = &mut directory.walk;
-            // From where probing has got, unless the walker jumped away.
-            let from = match &walk.reached {
-                Some(reached) if **reached > *name => reached.clone(),
-                _ => Name::from(name),
-            };
-            let room = walk.distance().saturating_sub(walk.ahead) as usize;
+            let distance = walk.distance() as usize;
+            let room = distance.saturating_sub(walk.ahead as usize);
+            // Never further from the walker than that, or bodies that came along would be dropped before
+            // they are read; from where probing has got, unless the walker jumped away.
             let next: Vec<_> = directory
                 .listing
-                .after(&from)
-                .take(4 * room)
+                .after(name)
+                .take(distance)
+                .skip_while(|(name, _)| {
+                    walk.reached
+                        .as_ref()
+                        .is_some_and(|reached| *name <= reached)
+                })
                 .filter_map(|(name, entry)| match entry {
                     Entry::Object(object) if object.known.is_none() => {
                         Some((name.clone(), object.clone()))

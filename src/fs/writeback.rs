@@ -16,7 +16,7 @@ use super::attributes::Attributes;
 use super::chain;
 use super::content::{self, Content};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Unsaved, lock};
+use super::filesystem::{Filesystem, Notice, Unsaved, lock};
 use super::gate::{Pass, Scope};
 use super::listing::{Known, Object};
 use super::names::{self, Name};
@@ -387,6 +387,10 @@ impl Filesystem {
             }
             clean && changed
         };
+        if !self.bucket.can_read() {
+            // Nor does the kernel keep what can be opened here no more.
+            self.notify(Notice::Content(file.ino));
+        }
         if !correct {
             return Ok(());
         }

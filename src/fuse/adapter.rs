@@ -564,6 +564,7 @@ impl fuser::Filesystem for Adapter {
         let fs = self.fs.clone();
         self.run("readdirplus", reply, work, move |reply, entries| {
             dirents.reply_plus(unique, reply, &entries, |entry| fs.entry_was_taken(entry));
+            fs.entries_were_offered(&entries);
         });
     }
 

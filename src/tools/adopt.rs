@@ -79,11 +79,7 @@ impl Adopt {
         }
         let mut headers = meta.headers.clone();
         // The upload is younger than the file: a time that was only the object's becomes the file's.
-        let mut attributes = Attributes::read(&meta, false);
-        if attributes.kind != crate::fs::attributes::Kind::Symlink {
-            attributes.kind = crate::fs::attributes::Kind::File;
-        }
-        let mtime = attributes.mtime;
+        let mtime = Attributes::read(&meta, false).mtime;
         headers
             .user
             .entry("mtime".to_owned())

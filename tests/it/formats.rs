@@ -16,16 +16,16 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-fn vectors() -> PathBuf {
+pub fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
 }
 
-fn json(name: &str) -> Value {
+pub fn json(name: &str) -> Value {
     let text = std::fs::read_to_string(vectors().join(name)).expect(name);
     serde_json::from_str(&text).expect(name)
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
         .and_then(Value::as_str)
@@ -43,7 +43,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
@@ -74,7 +74,7 @@ fn user_metadata(vector: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn ciphertext(vector: &Value) -> Vec<u8> {
+pub fn ciphertext(vector: &Value) -> Vec<u8> {
     let bytes = match vector.pointer("/ciphertext/file").and_then(Value::as_str) {
         Some(file) => std::fs::read(vectors().join(file)).expect(file),
         None => BASE64_STANDARD

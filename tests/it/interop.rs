@@ -11,7 +11,7 @@ use crate::rig::{self, Rig, can_mount};
 
 /// The interpreter that has the SDKs, or why there is none. `scripts/venv` makes it, and needs the network
 /// once.
-fn python() -> Result<PathBuf, String> {
+pub fn python() -> Result<PathBuf, String> {
     // Tests run side by side, and one of them makes it.
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(find_python).clone()
@@ -32,7 +32,7 @@ fn find_python() -> Result<PathBuf, String> {
 }
 
 /// Prints why, and fails if `REQUIRE_INTEROP` is set.
-fn skip(why: &str) {
+pub fn skip(why: &str) {
     println!("skipped: {why}");
     let required = std::env::var_os("REQUIRE_INTEROP").is_some_and(|value| value == "1");
     assert!(!required, "REQUIRE_INTEROP=1, but {why}");

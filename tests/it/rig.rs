@@ -127,6 +127,19 @@ impl Rig {
     }
 
     pub fn mount_source(&self, name: &str, source: &str, options: &[&str]) -> Mount {
+        let key = self.key();
+        let key = ["--private-key", key.to_str().unwrap()];
+        self.mount_with_keys(name, source, &key, options)
+    }
+
+    /// With these options for the keys and no others.
+    pub fn mount_with_keys(
+        &self,
+        name: &str,
+        source: &str,
+        keys: &[&str],
+        options: &[&str],
+    ) -> Mount {
         let path = self.path(name);
         fs::create_dir_all(&path).unwrap();
         let cache = self.path(&format!("cache-{name}"));
@@ -147,8 +160,7 @@ impl Rig {
             .args(["mount", source])
             .arg(&path)
             .args(["--foreground", "--endpoint", &self.endpoint()])
-            .arg("--private-key")
-            .arg(self.key())
+            .args(keys)
             .arg("--cache-dir")
             .arg(&cache)
             .arg("--log-file")

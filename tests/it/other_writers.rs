@@ -1,0 +1,600 @@
+//! What a mount sees of other writers of the bucket, and what it does when they and its own files meet:
+//! rules 3 and 4 of docs/semantics.md, and inode numbers.
+
+use std::time::Duration;
+
+use ossvault::fs::attributes::{Change, Kind};
+use ossvault::fs::error::Error;
+use ossvault::fs::filesystem::Notice;
+use ossvault::fs::lookup::Looks;
+use ossvault::fs::names::Name;
+use ossvault::fs::namespace::Ino;
+use ossvault::fs::open_file::OpenHow;
+use ossvault::fs::xattrs::SetXattr;
+
+use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
+
+pub const READ: OpenHow = OpenHow {
+    read: true,
+    write: false,
+    truncate: false,
+    exclusive: false,
+    execute: false,
+};
+
+pub const WRITE: OpenHow = OpenHow {
+    read: true,
+    write: true,
+    truncate: false,
+    exclusive: false,
+    execute: false,
+};
+
+pub fn block<T>(work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build().unwrap();
+    let limit = Duration::from_secs(60);
+    let result = runtime.block_on(async { tokio::time::timeout(limit, work).await });
+    runtime.shutdown_background();
+    result.expect("it hangs")
+}
+
+pub async fn mounted() -> (World, Kernel) {
+    mounted_with(|_| ()).await
+}
+
+pub async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
+    let mut world = World::new();
+    change(&mut world);
+    let kernel = Kernel::new(world.mount().await);
+    (world, kernel)
+}
+
+impl Kernel {
+    pub async fn find(&self, path: &str) -> Option<Looks> {
+        let (parent, name) = self.parent(path).await.unwrap();
+        self.lookup(parent, name).await.unwrap()
+    }
+
+    pub async fn look(&self, path: &str) -> Looks {
+        let found = self.find(path).await;
+        found.unwrap_or_else(|| panic!("{path} is not there"))
+    }
+
+    pub async fn open(&self, path: &str, how: OpenHow) -> u64 {
+        let ino = self.walk(path).await.unwrap();
+        self.fs.open(ino, how).await.unwrap().handle
+    }
+
+    pub async fn make(&self, path: &str, how: OpenHow) -> (Ino, u64) {
+        let (parent, name) = self.parent(path).await.unwrap();
+        let name = Name::from(name);
+        let made = self.fs.create(parent, &name, 0o644, CALLER, how).await;
+        let (looks, opened) = made.unwrap();
+        self.entered(&looks);
+        (looks.ino, opened.handle)
+    }
+
+    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
+        let data = bytes::Bytes::copy_from_slice(data);
+        self.fs.write(handle, offset, data, false).await
+    }
+
+    pub async fn close(&self, handle: u64) -> FsResult<()> {
+        let flushed = self.fs.flush(handle).await;
+        self.fs.release_now(handle);
+        flushed
+    }
+
+    pub async fn save(&self, path: &str, content: &[u8]) {
+        let (_, handle) = self.make(path, WRITE).await;
+        self.write(handle, 0, content).await.unwrap();
+        self.close(handle).await.unwrap();
+    }
+
+    pub async fn load(&self, path: &str) -> Vec<u8> {
+        let handle = self.open(path, READ).await;
+        let content = self.read_all(handle).await.unwrap();
+        self.close(handle).await.unwrap();
+        content
+    }
+
+    pub async fn rename(&self, from: &str, to: &str) -> FsResult<()> {
+        let (old, old_name) = self.parent(from).await?;
+        let (new, new_name) = self.parent(to).await?;
+        self.lookup(old, old_name).await?;
+        self.lookup(new, new_name).await?;
+        let from = (old, Name::from(old_name));
+        let to = (new, Name::from(new_name));
+        self.fs.rename(from, to, true).await
+    }
+
+    pub async fn unlink(&self, path: &str) -> FsResult<()> {
+        let (parent, name) = self.parent(path).await?;
+        self.lookup(parent, name).await?;
+        self.fs.unlink(parent, &Name::from(name)).await
+    }
+
+    pub async fn mkdir(&self, path: &str) {
+        let (parent, name) = self.parent(path).await.unwrap();
+        let name = Name::from(name);
+        let made = self.fs.mkdir(parent, &name, 0o755, CALLER).await;
+        self.entered(&made.unwrap());
+    }
+}
+
+fn mode(mode: u32) -> Change {
+    Change {
+        mode: Some(mode),
+        ..Change::default()
+    }
+}
+
+pub fn long(len: u64, seed: u8) -> Vec<u8> {
+    (0..len).map(|at| (at / 97) as u8 ^ seed).collect()
+}
+
+// ---- rule 4: what others wrote is seen ----
+
+#[test]
+fn what_others_create_replace_change_and_delete_is_seen() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        assert!(kernel.find("a").await.is_none());
+        world.others.put("a", b"one").await;
+        assert_eq!(kernel.load("a").await, b"one");
+        let first = kernel.look("a").await;
+        assert_eq!((first.size, first.mode), (3, 0o640));
+
+        world.others.put("a", b"second").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let opened = kernel.fs.open(ino, READ).await.unwrap();
+        assert!(!opened.keep_pages, "the kernel's pages show what was there");
+        assert_eq!(kernel.read_all(opened.handle).await.unwrap(), b"second");
+        kernel.close(opened.handle).await.unwrap();
+        let opened = kernel.fs.open(ino, READ).await.unwrap();
+        assert!(opened.keep_pages);
+        kernel.close(opened.handle).await.unwrap();
+
+        world.others.chmod("a", 0o100_600).await;
+        let changed = kernel.look("a").await;
+        assert_eq!((changed.mode, changed.ino), (0o600, ino));
+        let opened = kernel.fs.open(ino, READ).await.unwrap();
+        assert!(opened.keep_pages, "only the mode has changed");
+        kernel.close(opened.handle).await.unwrap();
+
+        world.others.delete("a").await;
+        assert!(kernel.find("a").await.is_none());
+        let error = kernel.fs.open(ino, READ).await.unwrap_err();
+        assert!(matches!(error, Error::Stale), "the kernel looks it up anew");
+    });
+}
+
+#[test]
+fn what_others_wrote_is_seen_when_the_time_is_over_and_not_asked_for_before() {
+    block(async {
+        let ttl = Duration::from_millis(300);
+        let (world, kernel) = mounted_with(|world| world.settings.metadata_ttl = ttl).await;
+        world.others.put("a", b"one").await;
+        assert_eq!(kernel.load("a").await, b"one");
+        assert!(kernel.find("b").await.is_none());
+        world.others.put("a", b"second").await;
+        world.others.put("b", b"").await;
+        world.weather.take_calls();
+        assert_eq!(kernel.look("a").await.size, 3);
+        assert!(kernel.find("b").await.is_none());
+        assert_eq!(world.weather.take_calls().values().sum::<u32>(), 0);
+        tokio::time::sleep(ttl).await;
+        assert_eq!(kernel.load("a").await, b"second");
+        assert!(kernel.find("b").await.is_some());
+    });
+}
+
+#[test]
+fn a_prefix_that_appears_is_a_directory_and_one_that_vanishes_is_gone() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        assert!(kernel.find("d").await.is_none());
+        world.others.put("d/e/a", b"x").await;
+        assert_eq!(kernel.look("d").await.kind, Kind::Directory);
+        assert_eq!(kernel.load("d/e/a").await, b"x");
+        world.others.delete("d/e/a").await;
+        assert!(kernel.find("d").await.is_none());
+    });
+}
+
+#[test]
+fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"x").await;
+        let directory = kernel.look("d").await;
+        world.others.delete("d/a").await;
+        world.others.delete("d/").await;
+        world.others.put("d", b"a file").await;
+        let file = kernel.look("d").await;
+        assert_eq!(file.kind, Kind::File);
+        assert_ne!(file.ino, directory.ino);
+        assert_eq!(kernel.load("d").await, b"a file");
+        world.others.delete("d").await;
+        world.others.put("d/a", b"again").await;
+        let again = kernel.look("d").await;
+        assert_eq!(again.kind, Kind::Directory);
+        assert_ne!(again.ino, file.ino);
+        assert_eq!(kernel.load("d/a").await, b"again");
+    });
+}
+
+// ---- rule 3: one version per open file ----
+
+#[test]
+fn a_handle_that_has_returned_bytes_stays_with_its_version_or_gets_estale() {
+    block(async {
+        let (world, kernel) = mounted_with(|world| world.settings.memory_limit = 6 << 20).await;
+        let (old, new) = (long(5 << 20, 1), long(5 << 20, 2));
+        world.others.put("a", &old).await;
+        let handle = kernel.open("a", READ).await;
+        let first = kernel.fs.read(handle, 0, 4096).await.unwrap();
+        assert!(first == old[..4096]);
+        world.others.put("a", &new).await;
+        match kernel.fs.read(handle, 4_500_000, 4096).await {
+            Err(Error::Stale) => {}
+            other => panic!("{other:?}"),
+        }
+        let again = kernel.fs.read(handle, 0, 4096).await;
+        assert!(matches!(again, Err(Error::Stale)) || again.unwrap() == old[..4096]);
+        kernel.close(handle).await.unwrap();
+        assert!(kernel.load("a").await == new);
+    });
+}
+
+#[test]
+fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        let mut notices = kernel.fs.take_notices().unwrap();
+        world.others.put("a", b"the old one").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let handle = kernel.fs.open(ino, READ).await.unwrap().handle;
+        world.others.put("a", b"a newer version").await;
+        assert_eq!(kernel.read_all(handle).await.unwrap(), b"a newer version");
+        assert_eq!(notices.try_recv(), Ok(Notice::Content(ino)));
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.look("a").await.ino, ino);
+    });
+}
+
+#[test]
+fn a_write_by_a_handle_that_has_returned_nothing_goes_onto_the_new_version() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put("a", b"the old one").await;
+        let handle = kernel.open("a", WRITE).await;
+        world.others.put("a", b"THE NEW VERSION").await;
+        kernel.write(handle, 0, b"xx").await.unwrap();
+        kernel.close(handle).await.unwrap();
+        assert_eq!(world.others.get("a").await.unwrap(), b"xxE NEW VERSION");
+    });
+}
+
+#[test]
+fn a_name_that_shows_another_version_than_the_open_one_gets_another_inode() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put("a", b"old").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let handle = kernel.fs.open(ino, READ).await.unwrap().handle;
+        assert_eq!(kernel.read_all(handle).await.unwrap(), b"old");
+        world.others.put("a", b"a new one").await;
+        let new = kernel.look("a").await;
+        assert_ne!(new.ino, ino);
+        let old = kernel.fs.getattr(ino).await.unwrap();
+        assert_eq!((old.size, new.size), (3, 9));
+        assert_eq!(kernel.read_all(handle).await.unwrap(), b"old");
+        assert_eq!(kernel.load("a").await, b"a new one");
+        kernel.close(handle).await.unwrap();
+        kernel.forget_all();
+        assert_eq!(kernel.fs.census().inodes, 1);
+    });
+}
+
+/// Its changes had nowhere to go: the upload of a file without a name was begun again and again, for ever.
+#[test]
+fn what_is_written_to_a_file_that_others_have_taken_away_is_refused() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        for delete in [false, true] {
+            world.others.put("a", b"old").await;
+            let handle = kernel.open("a", WRITE).await;
+            assert_eq!(kernel.read_all(handle).await.unwrap(), b"old");
+            match delete {
+                true => world.others.delete("a").await,
+                false => world.others.put("a", b"new").await,
+            }
+            assert_eq!(kernel.find("a").await.is_some(), !delete);
+            let error = kernel.write(handle, 0, b"x").await.unwrap_err();
+            assert!(matches!(error, Error::Stale));
+            kernel.close(handle).await.unwrap();
+            let stored = world.others.get("a").await;
+            assert_eq!(stored.is_some(), !delete);
+        }
+    });
+}
+
+/// The listing's word was taken for it: the inode lost its name, and with it the changes.
+#[test]
+fn a_changed_file_whose_object_or_directory_others_delete_is_there_and_goes_up() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put("d/a", b"old").await;
+        let handle = kernel.open("d/a", WRITE).await;
+        kernel.write(handle, 3, b" and new").await.unwrap();
+        world.others.delete("d/a").await;
+        assert_eq!(kernel.look("d/a").await.size, 11);
+        let root = kernel.fs.opendir(Ino::ROOT).await.unwrap();
+        let entries = kernel.fs.readdir(root, 0, 10, false).await.unwrap();
+        assert!(entries.iter().any(|entry| *entry.name == *"d"));
+        kernel.fs.releasedir(root);
+        kernel.close(handle).await.unwrap();
+        assert_eq!(world.others.get("d/a").await.unwrap(), b"old and new");
+    });
+}
+
+/// A file that lost the race for its name was taken to cover the winner's object.
+#[test]
+fn the_loser_of_an_exclusive_creation_hears_of_it_and_cannot_delete_the_winners_file() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        let how = OpenHow {
+            exclusive: true,
+            ..WRITE
+        };
+        let (_, handle) = kernel.make("a", how).await;
+        world.others.put("a", b"the winner's").await;
+        kernel.write(handle, 0, b"the loser's").await.unwrap();
+        let error = kernel.fs.flush(handle).await.unwrap_err();
+        assert!(matches!(error, Error::Exists), "{error:?}");
+        kernel.unlink("a").await.unwrap();
+        kernel.fs.release_now(handle);
+        assert_eq!(world.others.get("a").await.unwrap(), b"the winner's");
+        assert_eq!(kernel.load("a").await, b"the winner's");
+    });
+}
+
+/// A listing dropped attributes that were read too soon after the change to be sure of, and the first write
+/// then took mode 0600 and root for what was stored.
+#[test]
+fn a_write_keeps_the_mode_of_a_file_that_another_client_has_just_made() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put_now("a", b"x", 0o100_664).await;
+        let handle = kernel.open("a", WRITE).await;
+        let root = kernel.fs.opendir(Ino::ROOT).await.unwrap();
+        kernel.fs.readdir(root, 0, 10, false).await.unwrap();
+        kernel.fs.releasedir(root);
+        kernel.write(handle, 1, b"y").await.unwrap();
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.look("a").await.mode, 0o664);
+    });
+}
+
+// ---- inode numbers ----
+
+#[test]
+fn a_rename_and_a_creation_never_join_two_files() {
+    block(async {
+        let (_world, kernel) = mounted().await;
+        kernel.save("a", b"first").await;
+        let first = kernel.look("a").await.ino;
+        kernel.rename("a", "b").await.unwrap();
+        assert_eq!(kernel.look("b").await.ino, first);
+        kernel.save("a", b"second").await;
+        let second = kernel.look("a").await.ino;
+        assert_ne!(first, second);
+        // As vim saves: the new file comes under the old name, and the backup goes.
+        kernel.unlink("b").await.unwrap();
+        kernel.rename("a", "b").await.unwrap();
+        assert_eq!(kernel.look("b").await.ino, second);
+        assert_eq!(kernel.load("b").await, b"second");
+    });
+}
+
+#[test]
+fn inode_numbers_are_the_same_after_a_remount() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"x").await;
+        let before = (kernel.look("d").await.ino, kernel.look("d/a").await.ino);
+        kernel.fs.shutdown().await.unwrap();
+        let kernel = Kernel::new(world.mount().await);
+        let after = (kernel.look("d").await.ino, kernel.look("d/a").await.ino);
+        assert_eq!(before, after);
+    });
+}
+
+// ---- regressions found by reading ----
+
+/// Every close of a last writer dropped what was staged, also where that was all that was left of the file.
+#[test]
+fn a_reader_of_an_unlinked_file_goes_on_when_its_writer_closes() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put("a", b"content").await;
+        let reader = kernel.open("a", READ).await;
+        let writer = kernel.open("a", WRITE).await;
+        kernel.unlink("a").await.unwrap();
+        kernel.close(writer).await.unwrap();
+        assert_eq!(kernel.read_all(reader).await.unwrap(), b"content");
+        kernel.close(reader).await.unwrap();
+        assert_eq!(kernel.fs.census().files, 0);
+    });
+}
+
+/// What was written later took the extended attributes along that the file had when it was opened.
+#[test]
+fn an_attribute_that_is_set_while_a_file_is_open_for_writing_survives_the_write() {
+    block(async {
+        let (_world, kernel) = mounted().await;
+        kernel.save("a", b"x").await;
+        let ino = kernel.look("a").await.ino;
+        let handle = kernel.open("a", WRITE).await;
+        let set = kernel.fs.setxattr(ino, "user.k", b"v", SetXattr::Either);
+        set.await.unwrap();
+        kernel.write(handle, 1, b"y").await.unwrap();
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.fs.getxattr(ino, "user.k").await.unwrap(), b"v");
+    });
+}
+
+/// A streamed upload began without them.
+#[test]
+fn a_file_that_is_rewritten_as_a_stream_keeps_its_extended_attributes() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"x").await;
+        let ino = kernel.look("a").await.ino;
+        let set = kernel.fs.setxattr(ino, "user.k", b"v", SetXattr::Either);
+        set.await.unwrap();
+        let how = OpenHow {
+            truncate: true,
+            ..WRITE
+        };
+        let handle = kernel.open("a", how).await;
+        let content = long(5 * PART, 3);
+        for (index, chunk) in content.chunks(PART as usize).enumerate() {
+            kernel
+                .write(handle, index as u64 * PART, chunk)
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.fs.getxattr(ino, "user.k").await.unwrap(), b"v");
+        assert!(world.others.get("a").await.unwrap() == content);
+    });
+}
+
+/// Who waited behind a failed copy was told that its own change was stored.
+#[test]
+fn a_failed_attribute_copy_is_not_the_success_of_who_waited_behind_it() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"x").await;
+        let ino = kernel.look("a").await.ino;
+        world.weather.fail(Some(Failure {
+            after: 0,
+            lost: false,
+            changes_only: true,
+            times: 1,
+        }));
+        let second = Change {
+            uid: Some(7),
+            ..Change::default()
+        };
+        let (first, second) = tokio::join!(
+            kernel.fs.setattr(ino, None, mode(0o600)),
+            kernel.fs.setattr(ino, None, second)
+        );
+        assert_eq!(world.weather.failed(), 1);
+        let stored = Kernel::new(world.mount().await).look("a").await;
+        assert!(first.is_err() || stored.mode == 0o600);
+        assert!(second.is_err() || stored.uid == 7);
+        let here = kernel.fs.getattr(ino).await.unwrap();
+        assert_eq!((here.mode, here.uid), (stored.mode, stored.uid));
+    });
+}
+
+/// Copies stayed, and so did the intent: the next mount would have finished what had been refused.
+#[test]
+fn a_directory_rename_that_fails_changes_nothing() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        for name in ["d/a", "d/b", "d/c"] {
+            kernel.save(name, name.as_bytes()).await;
+        }
+        let before = world.others.keys().await;
+        // The intent is the first request that changes something, then come the copies.
+        for after in 1..5 {
+            world.weather.fail(Some(Failure {
+                after,
+                lost: false,
+                changes_only: true,
+                times: 1,
+            }));
+            kernel.rename("d", "e").await.unwrap_err();
+            assert_eq!(
+                world.others.keys().await,
+                before,
+                "{after} requests succeeded"
+            );
+            assert!(kernel.find("e").await.is_none());
+            assert_eq!(kernel.load("d/b").await, b"d/b");
+        }
+        kernel.rename("d", "e").await.unwrap();
+        assert_eq!(kernel.load("e/b").await, b"d/b");
+        assert_eq!(world.others.keys().await.len(), before.len());
+    });
+}
+
+/// The name had moved although the rename had failed.
+#[test]
+fn a_rename_that_was_to_upload_and_failed_leaves_the_name_where_it_was() {
+    block(async {
+        let (world, kernel) = mounted_with(|world| {
+            world.settings.rename_grace = Duration::from_secs(30);
+        })
+        .await;
+        kernel.save("a", b"the old one").await;
+        let how = OpenHow {
+            exclusive: true,
+            ..WRITE
+        };
+        let (_, handle) = kernel.make(".a.Q1W2E3", how).await;
+        kernel.write(handle, 0, b"the new one").await.unwrap();
+        kernel.close(handle).await.unwrap();
+        world.weather.fail(Some(Failure {
+            after: 0,
+            lost: false,
+            changes_only: true,
+            times: 1,
+        }));
+        kernel.rename(".a.Q1W2E3", "a").await.unwrap_err();
+        assert_eq!(kernel.load("a").await, b"the old one");
+        assert_eq!(kernel.load(".a.Q1W2E3").await, b"the new one");
+        kernel.rename(".a.Q1W2E3", "a").await.unwrap();
+        assert_eq!(kernel.load("a").await, b"the new one");
+        assert!(kernel.find(".a.Q1W2E3").await.is_none());
+        assert_eq!(world.others.keys().await, ["a"]);
+    });
+}
+
+/// A part that failed left the upload it belonged to in the bucket.
+#[test]
+fn a_stream_that_fails_is_aborted_and_the_file_goes_up_whole() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        let (_, handle) = kernel.make("a", WRITE).await;
+        // The beginning of the upload succeeds, a part does not.
+        world.weather.fail(Some(Failure {
+            after: 1,
+            lost: false,
+            changes_only: true,
+            times: 1,
+        }));
+        let content = long(6 * PART, 3);
+        for (index, chunk) in content.chunks(PART as usize).enumerate() {
+            kernel
+                .write(handle, index as u64 * PART, chunk)
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.weather.failed(), 1);
+        kernel.close(handle).await.unwrap();
+        assert!(world.others.get("a").await.unwrap() == content);
+        assert_eq!(world.others.unfinished_uploads().await, 0);
+    });
+}

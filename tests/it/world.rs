@@ -1,0 +1,634 @@
+//! What the tests of the file system share: a bucket with a clock and failures of its own, file systems on
+//! it as a kernel would use them, and a second client.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ossvault::crypto::key_pair::KeyPair;
+use ossvault::crypto::key_ring::KeyRing;
+use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
+use ossvault::fs::attributes::Defaults;
+use ossvault::fs::filesystem::Filesystem;
+use ossvault::fs::lookup::{Caller, Found, Looks};
+use ossvault::fs::namespace::Ino;
+use ossvault::fs::settings::Settings;
+use ossvault::store::error::Error;
+use ossvault::store::local::{self, LocalStore};
+use ossvault::store::object_store::*;
+use tempfile::TempDir;
+
+/// Parts as small as the store takes them: multiples of 128 KiB.
+pub const PART: u64 = 128 << 10;
+
+pub const CALLER: Caller = Caller {
+    uid: 1000,
+    gid: 1000,
+};
+
+/// What one request did, for tests that count them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    Head,
+    Get,
+    Put,
+    Delete,
+    Copy,
+    List,
+    CreateMultipart,
+    UploadPart,
+    CopyPart,
+    Complete,
+    Abort,
+}
+
+impl Call {
+    pub fn changes(self) -> bool {
+        !matches!(self, Call::Head | Call::Get | Call::List)
+    }
+}
+
+/// A failure to come.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure {
+    /// So many calls still succeed.
+    pub after: u32,
+    /// The call is carried out, and its answer is lost.
+    pub lost: bool,
+    /// Only calls that change something count.
+    pub changes_only: bool,
+    /// So many calls fail.
+    pub times: u32,
+}
+
+/// A bucket whose clock is moved by the test, so that whole seconds pass without waiting, and whose requests
+/// fail when they are told to.
+pub struct Weather {
+    inner: LocalStore,
+    modified: Mutex<HashMap<String, u64>>,
+    seconds: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+    failed: AtomicU64,
+    calls: Mutex<HashMap<Call, u32>>,
+    /// What uploads of a whole object need to go on.
+    puts: tokio::sync::Semaphore,
+}
+
+impl Weather {
+    pub fn new(folder: &Path) -> Arc<Weather> {
+        let inner = LocalStore::open(folder, local::Settings { sync: false }).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Arc::new(Weather {
+            inner,
+            modified: Mutex::default(),
+            seconds: AtomicU64::new(now.as_secs()),
+            failure: Mutex::default(),
+            failed: AtomicU64::new(0),
+            calls: Mutex::default(),
+            puts: tokio::sync::Semaphore::new(1000),
+        })
+    }
+
+    pub fn advance(&self, seconds: u64) {
+        self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub fn fail(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+
+    /// How many calls have failed on purpose.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// From now on, uploads of whole objects stand still, until they are let go on.
+    pub fn hold_puts(&self) {
+        self.puts.forget_permits(usize::MAX >> 4);
+    }
+
+    pub fn let_puts_go(&self) {
+        self.puts.add_permits(1000);
+    }
+
+    pub fn count(&self, call: Call) -> u32 {
+        let calls = self.calls.lock().unwrap();
+        calls.get(&call).copied().unwrap_or_default()
+    }
+
+    /// The calls since the last time that this was asked.
+    pub fn take_calls(&self) -> HashMap<Call, u32> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.seconds.load(Ordering::Relaxed))
+    }
+
+    /// Counts the call; Some if it is to fail: whether it is to be carried out first.
+    fn begin(&self, call: Call) -> Option<bool> {
+        *self.calls.lock().unwrap().entry(call).or_default() += 1;
+        let mut plan = self.failure.lock().unwrap();
+        let failure = plan.as_mut()?;
+        if failure.changes_only && !call.changes() {
+            return None;
+        }
+        if failure.after > 0 {
+            failure.after -= 1;
+            return None;
+        }
+        let lost = failure.lost;
+        failure.times -= 1;
+        if failure.times == 0 {
+            *plan = None;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        Some(lost)
+    }
+
+    async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.begin(call) {
+            None => work.await,
+            Some(lost) => {
+                if lost {
+                    let _ = work.await;
+                }
+                Err(Error::Unavailable(Arc::new(std::io::Error::other(
+                    "failed by the test",
+                ))))
+            }
+        }
+    }
+
+    /// A call that cannot be told from its own repetition when its answer is lost, which stores have to find
+    /// out: here it fails before it is carried out.
+    async fn call_once<T>(
+        &self,
+        call: Call,
+        overwrite: Overwrite,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        if overwrite == Overwrite::Forbidden
+            && let Some(failure) = self.failure.lock().unwrap().as_mut()
+        {
+            failure.lost = false;
+        }
+        self.call(call, work).await
+    }
+
+    fn changed(&self, key: &str, answer: &mut PutAnswer) {
+        answer.date = self.now();
+        let seconds = self.seconds.load(Ordering::Relaxed);
+        self.modified
+            .lock()
+            .unwrap()
+            .insert(key.to_owned(), seconds);
+    }
+
+    fn seen(&self, key: &str, last_modified: &mut SystemTime) {
+        if let Some(seconds) = self.modified.lock().unwrap().get(key) {
+            *last_modified = UNIX_EPOCH + Duration::from_secs(*seconds);
+        }
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Weather {
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
+        self.call(Call::Head, async {
+            let mut meta = self.inner.head(key).await?;
+            self.seen(key.as_str(), &mut meta.last_modified);
+            meta.date = self.now();
+            Ok(meta)
+        })
+        .await
+    }
+
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&ETag>,
+    ) -> Result<GetAnswer> {
+        self.call(Call::Get, async {
+            let mut answer = self.inner.get(key, range, if_match).await?;
+            self.seen(key.as_str(), &mut answer.meta.last_modified);
+            answer.meta.date = self.now();
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        headers: &ObjectHeaders,
+        body: Body,
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
+        self.call_once(Call::Put, overwrite, async {
+            let _going = self.puts.acquire().await.unwrap();
+            let mut answer = self.inner.put(key, headers, body, overwrite).await?;
+            self.changed(key.as_str(), &mut answer);
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<()> {
+        self.call(Call::Delete, self.inner.delete(key)).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
+        self.call(Call::Delete, self.inner.delete_many(keys)).await
+    }
+
+    async fn copy(
+        &self,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        destination: &ObjectKey,
+        headers: CopyHeaders,
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
+        self.call(Call::Copy, async {
+            let mut answer = self
+                .inner
+                .copy(source, source_etag, destination, headers, overwrite)
+                .await?;
+            self.changed(destination.as_str(), &mut answer);
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.call(Call::List, async {
+            let mut page = self.inner.list(request).await?;
+            for object in &mut page.objects {
+                self.seen(&object.key, &mut object.last_modified);
+            }
+            page.date = self.now();
+            Ok(page)
+        })
+        .await
+    }
+
+    async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
+        self.call(
+            Call::CreateMultipart,
+            self.inner.create_multipart(key, headers),
+        )
+        .await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u16,
+        body: Body,
+    ) -> Result<UploadedPart> {
+        let work = self.inner.upload_part(key, upload, number, body);
+        self.call(Call::UploadPart, work).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: u16,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        let work = self
+            .inner
+            .copy_part(key, upload, number, source, source_etag, range);
+        self.call(Call::CopyPart, work).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
+        self.call_once(Call::Complete, overwrite, async {
+            let mut answer = self
+                .inner
+                .complete_multipart(key, upload, parts, overwrite)
+                .await?;
+            self.changed(key.as_str(), &mut answer);
+            Ok(answer)
+        })
+        .await
+    }
+
+    async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        self.call(Call::Abort, self.inner.abort_multipart(key, upload))
+            .await
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
+        self.inner.list_uploads(prefix).await
+    }
+
+    async fn bucket_info(&self) -> Result<BucketInfo> {
+        self.inner.bucket_info().await
+    }
+}
+
+fn keys() -> KeyRing {
+    static PEM: OnceLock<Vec<u8>> = OnceLock::new();
+    let der = PEM.get_or_init(|| {
+        let pair = KeyPair::generate(2048).unwrap();
+        let pem = pair.private_pem(None).unwrap();
+        pem.as_bytes().to_vec()
+    });
+    let parsed = ossvault::crypto::key_parse::private_key(der, &mut || None);
+    KeyRing::single(parsed.unwrap())
+}
+
+pub struct World {
+    pub weather: Arc<Weather>,
+    /// The second client.
+    pub others: Others,
+    pub settings: Settings,
+    /// Removed last.
+    _folder: TempDir,
+}
+
+impl World {
+    pub fn new() -> World {
+        let memory = Path::new("/dev/shm");
+        let folder = match memory.is_dir() {
+            true => TempDir::new_in(memory).unwrap(),
+            false => TempDir::new().unwrap(),
+        };
+        let weather = Weather::new(&folder.path().join("bucket"));
+        let settings = Settings {
+            prefix: String::new(),
+            metadata_ttl: Duration::ZERO,
+            dir_ttl: Duration::ZERO,
+            memory_limit: 64 << 20,
+            cache_dir: folder.path().join("cache"),
+            cache_limit: 1 << 30,
+            read_only: false,
+            defaults: Defaults {
+                uid: 1000,
+                gid: 1000,
+                file_mode: 0o644,
+                dir_mode: 0o755,
+            },
+            show_owner: true,
+            rename_grace: Duration::from_millis(20),
+            flush_after: None,
+            timeout: Duration::from_secs(20),
+            allow_plaintext: Vec::new(),
+            copy_limit: Settings::COPY_LIMIT,
+            part_size: PART,
+            stream_after: 2 * PART,
+        };
+        World {
+            others: Others {
+                bucket: bucket(&weather),
+                weather: weather.clone(),
+            },
+            weather,
+            settings,
+            _folder: folder,
+        }
+    }
+
+    /// Mounts; to be called in a runtime.
+    pub async fn mount(&self) -> Arc<Filesystem> {
+        let runtime = tokio::runtime::Handle::current();
+        let fs = Filesystem::new(bucket(&self.weather), self.settings.clone(), runtime).unwrap();
+        fs.start().await.unwrap();
+        fs
+    }
+}
+
+fn bucket(weather: &Arc<Weather>) -> Arc<EncryptedBucket> {
+    EncryptedBucket::new(weather.clone(), keys(), encrypted::Settings::default())
+}
+
+/// Another client of the same bucket: it shares nothing with the mount but the key.
+pub struct Others {
+    bucket: Arc<EncryptedBucket>,
+    weather: Arc<Weather>,
+}
+
+impl Others {
+    /// Time passes before and after, so that whole seconds tell the versions apart.
+    pub async fn put(&self, key: &str, content: &[u8]) {
+        self.put_with(key, content, 0o100_640).await;
+    }
+
+    pub async fn put_with(&self, key: &str, content: &[u8], mode: u32) {
+        self.weather.advance(3);
+        self.put_now(key, content, mode).await;
+        self.weather.advance(3);
+    }
+
+    /// In the very second in which it is.
+    pub async fn put_now(&self, key: &str, content: &[u8], mode: u32) {
+        let mut headers = ObjectHeaders::default();
+        headers.user.insert("mode".into(), mode.to_string());
+        headers.user.insert("mtime".into(), "1700000000".into());
+        let plain = Plaintext::from_bytes(content.to_vec());
+        self.bucket
+            .put(&object_key(key), &plain, headers, None, Overwrite::Allowed)
+            .await
+            .unwrap();
+    }
+
+    pub async fn delete(&self, key: &str) {
+        self.weather.inner.delete(&object_key(key)).await.unwrap();
+        self.weather.advance(3);
+    }
+
+    pub async fn chmod(&self, key: &str, mode: u32) {
+        self.weather.advance(3);
+        let key = object_key(key);
+        let meta = self.bucket.store().head(&key).await.unwrap();
+        let mut headers = meta.headers.clone();
+        headers.user.insert("mode".into(), mode.to_string());
+        let headers = CopyHeaders::Replace(headers);
+        self.bucket
+            .store()
+            .copy(&key, &meta.etag, &key, headers, Overwrite::Allowed)
+            .await
+            .unwrap();
+        self.weather.advance(3);
+    }
+
+    /// None: there is no such object.
+    pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let key = object_key(key);
+        let meta = match self.weather.inner.head(&key).await {
+            Ok(meta) => meta,
+            Err(Error::NotFound) => return None,
+            Err(error) => panic!("{error}"),
+        };
+        let mut content = vec![0; meta.size as usize];
+        if content.is_empty() {
+            return Some(content);
+        }
+        let store = self.weather.inner.clone();
+        let direct = EncryptedBucket::new(Arc::new(store), keys(), encrypted::Settings::default());
+        let mut body = direct.get(&key, None, Some(&meta.etag)).await.unwrap();
+        let object = direct.object(&body.meta).unwrap();
+        let cipher = direct.unlock(&object).await.unwrap();
+        let mut at = 0;
+        while at < content.len() {
+            let count = body.read(&cipher, &mut content[at..]).await.unwrap();
+            assert!(count > 0, "{key} ended early");
+            at += count;
+        }
+        Some(content)
+    }
+
+    /// Every key there is.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut request = ListRequest::default();
+        let mut keys = Vec::new();
+        loop {
+            let page = self.weather.inner.list(&request).await.unwrap();
+            keys.extend(page.objects.into_iter().map(|object| object.key));
+            match page.next {
+                None => return keys,
+                token => request.token = token,
+            }
+        }
+    }
+
+    /// Those that are not aborted within two seconds, either.
+    pub async fn unfinished_uploads(&self) -> usize {
+        let start = std::time::Instant::now();
+        loop {
+            let uploads = self.weather.inner.list_uploads("").await.unwrap().len();
+            if uploads == 0 || start.elapsed() > Duration::from_secs(2) {
+                return uploads;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn object_key(key: &str) -> ObjectKey {
+    ObjectKey::new(key).unwrap()
+}
+
+/// A file system as the kernel uses it: names are looked up, and what was looked up is forgotten in the end.
+pub struct Kernel {
+    pub fs: Arc<Filesystem>,
+    looked_up: Mutex<HashMap<Ino, u64>>,
+}
+
+pub type FsResult<T> = std::result::Result<T, ossvault::fs::error::Error>;
+
+impl Kernel {
+    pub fn new(fs: Arc<Filesystem>) -> Kernel {
+        Kernel {
+            fs,
+            looked_up: Mutex::default(),
+        }
+    }
+
+    /// The kernel was given an entry.
+    pub fn entered(&self, looks: &Looks) {
+        *self.looked_up.lock().unwrap().entry(looks.ino).or_default() += 1;
+    }
+
+    pub async fn lookup(&self, parent: Ino, name: &str) -> FsResult<Option<Looks>> {
+        Ok(match self.fs.lookup(parent, name).await? {
+            Found::Present(looks) => {
+                self.entered(&looks);
+                Some(looks)
+            }
+            Found::Absent(_) => None,
+        })
+    }
+
+    /// Path resolution: components after each other; the empty path is the root.
+    pub async fn walk(&self, path: &str) -> FsResult<Ino> {
+        use ossvault::fs::attributes::Kind;
+        use ossvault::fs::error::Error;
+        let mut at = Ino::ROOT;
+        let mut kind = Kind::Directory;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if kind != Kind::Directory {
+                return Err(Error::NotDirectory);
+            }
+            let looks = self.lookup(at, name).await?.ok_or(Error::NotFound)?;
+            (at, kind) = (looks.ino, looks.kind);
+        }
+        Ok(at)
+    }
+
+    /// The directory of a path, which must be one, and the last component.
+    pub async fn parent<'a>(&self, path: &'a str) -> FsResult<(Ino, &'a str)> {
+        use ossvault::fs::attributes::Kind;
+        use ossvault::fs::error::Error;
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let ino = self.walk(parent).await?;
+        if self.fs.getattr(ino).await?.kind != Kind::Directory {
+            return Err(Error::NotDirectory);
+        }
+        Ok((ino, name))
+    }
+
+    /// What was looked up is forgotten, but for these.
+    pub fn forget_except(&self, kept: &std::collections::BTreeSet<Ino>) {
+        self.looked_up.lock().unwrap().retain(|ino, lookups| {
+            if !kept.contains(ino) {
+                self.fs.forget(*ino, *lookups);
+            }
+            kept.contains(ino)
+        });
+    }
+
+    pub fn forget_all(&self) {
+        for (ino, lookups) in self.looked_up.lock().unwrap().drain() {
+            self.fs.forget(ino, lookups);
+        }
+    }
+
+    pub async fn read_all(&self, handle: u64) -> FsResult<Vec<u8>> {
+        const STEP: usize = 100_003;
+        let mut content = Vec::new();
+        loop {
+            let bytes: Bytes = self.fs.read(handle, content.len() as u64, STEP).await?;
+            if bytes.is_empty() {
+                return Ok(content);
+            }
+            content.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
+    pub async fn settle(&self, open: usize, limit: Duration) -> bool {
+        let start = std::time::Instant::now();
+        loop {
+            let census = self.fs.census();
+            if census.files <= open && census.questions == 0 && census.listings == 0 {
+                return true;
+            }
+            if start.elapsed() > limit {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
