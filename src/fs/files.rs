@@ -74,6 +74,12 @@ impl Filesystem {
         }
         if how.truncate {
             self.truncate_open(file, 0, true).await?;
+            if how.clear_set_id
+                && let Some(local) = self.namespace().local_mut(file.ino)
+            {
+                local.attributes.clear_set_id(&self.settings.defaults);
+                local.revision += 1;
+            }
         }
         Ok(())
     }

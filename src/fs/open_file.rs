@@ -209,6 +209,8 @@ pub struct OpenHow {
     pub exclusive: bool,
     /// To be run as a program.
     pub execute: bool,
+    /// By somebody whose truncation takes the set-id bits away.
+    pub clear_set_id: bool,
 }
 
 /// What `open` returned to a program.

@@ -334,8 +334,8 @@ impl fuser::Filesystem for Adapter {
         reply.error(Errno::EPERM);
     }
 
-    fn open(&self, _request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let how = how(flags.0);
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let how = how(request, flags.0);
         let fs = self.fs.clone();
         let work = async move { fs.open(Ino(ino.0), how).await };
         self.run("open", reply, work, move |reply, opened| {
@@ -356,7 +356,7 @@ impl fuser::Filesystem for Adapter {
         let Some((name, reply)) = self.name(name, reply) else {
             return;
         };
-        let how = how(flags);
+        let how = how(request, flags);
         let (fs, caller) = (self.fs.clone(), caller(request));
         let work = async move { fs.create(Ino(parent.0), &name, mode, caller, how).await };
         self.run("create", reply, work, move |reply, (looks, opened)| {
@@ -697,7 +697,7 @@ fn caller(request: &Request) -> Caller {
     }
 }
 
-fn how(flags: i32) -> OpenHow {
+fn how(request: &Request, flags: i32) -> OpenHow {
     let mode = OpenFlags(flags).acc_mode();
     OpenHow {
         read: mode != OpenAccMode::O_WRONLY,
@@ -705,14 +705,25 @@ fn how(flags: i32) -> OpenHow {
         truncate: flags & libc::O_TRUNC != 0,
         exclusive: flags & libc::O_EXCL != 0,
         execute: flags & FMODE_EXEC != 0,
+        // As in setattr.
+        clear_set_id: request.uid() != 0,
     }
 }
 
 fn timestamp(time: TimeOrNow) -> Timestamp {
-    Timestamp::from_system(match time {
+    let time = match time {
         TimeOrNow::SpecificTime(time) => time,
         TimeOrNow::Now => SystemTime::now(),
-    })
+    };
+    match SystemTime::UNIX_EPOCH.duration_since(time) {
+        // The kernel sends whole seconds before the epoch and nanoseconds onward from there; fuser counts
+        // both backward.
+        Ok(before) if before.as_secs() > 0 => Timestamp {
+            seconds: -(before.as_secs() as i64),
+            nanos: before.subsec_nanos(),
+        },
+        _ => Timestamp::from_system(time),
+    }
 }
 
 // ---- replies ----
