@@ -1144,3 +1144,58 @@ async fn rewriting_the_log_disturbs_nobody() {
         0
     );
 }
+
+/// How long listing a large bucket takes; run by hand: `cargo test --test it -- --ignored --nocapture large`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, not a test"]
+async fn a_large_bucket() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, false);
+    let begin = std::time::Instant::now();
+    let filler = headers(&[
+        ("x-oss-key", &"k".repeat(512)),
+        ("x-oss-start", &"s".repeat(512)),
+    ]);
+    const COUNT: usize = 200_000;
+    for n in 0..COUNT {
+        let name = key(&format!("dir{:03}/file{n:06}", n % 1000));
+        store
+            .put(&name, &filler, Body::empty(), Overwrite::Allowed)
+            .await
+            .unwrap();
+    }
+    println!("put {COUNT}: {:?}", begin.elapsed());
+    drop(store);
+    let begin = std::time::Instant::now();
+    let store = open(&folder, false);
+    println!("open: {:?}", begin.elapsed());
+    for delimited in [false, true] {
+        let begin = std::time::Instant::now();
+        let mut request = ListRequest {
+            delimited,
+            ..Default::default()
+        };
+        let (mut pages, mut names) = (0, 0);
+        loop {
+            let page = store.list(&request).await.unwrap();
+            pages += 1;
+            names += page.objects.len() + page.prefixes.len();
+            request.token = page.next;
+            if request.token.is_none() {
+                break;
+            }
+        }
+        println!(
+            "list, delimited {delimited}: {names} names in {pages} pages: {:?}",
+            begin.elapsed()
+        );
+    }
+    let begin = std::time::Instant::now();
+    for n in 0..10_000 {
+        store
+            .head(&key(&format!("dir{:03}/file{n:06}", n % 1000)))
+            .await
+            .unwrap();
+    }
+    println!("10000 heads: {:?}", begin.elapsed());
+}

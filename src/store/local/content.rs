@@ -491,6 +491,7 @@ pub struct Reading {
     pieces: VecDeque<Piece>,
     len: u64,
     buffers: Arc<Buffers>,
+    /// Keeps this process from removing parts that are yet to be opened.
     lease: Option<Lease>,
 }
 
@@ -566,10 +567,6 @@ impl Reading {
             }
         })
         .boxed()
-    }
-
-    pub fn holds_lease(&self) -> bool {
-        self.lease.is_some()
     }
 }
 
