@@ -15,6 +15,7 @@ use ossvault::fs::xattrs::SetXattr;
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
 
 pub const READ: OpenHow = OpenHow {
+    clear_set_id: false,
     read: true,
     write: false,
     truncate: false,
@@ -23,6 +24,7 @@ pub const READ: OpenHow = OpenHow {
 };
 
 pub const WRITE: OpenHow = OpenHow {
+    clear_set_id: false,
     read: true,
     write: true,
     truncate: false,
