@@ -499,9 +499,10 @@ impl Filesystem {
             Stream::Active { .. } => file.moved.notify_waiters(),
             Stream::Possible => {
                 let Some(staged) = &state.staged else { return };
+                // Below a whole first part there is nothing that could be sent before the end.
+                let least = self.settings.stream_after.max(self.settings.part_size);
                 let begins = !self.bucket.format().has_sdk_names()
-                    && staged.len() >= self.settings.stream_after
-                    && staged.written_prefix() >= self.settings.stream_after
+                    && staged.written_prefix() >= least
                     && !state.temporary_or_gone();
                 if begins {
                     let id = self.new_handle();
@@ -772,6 +773,8 @@ impl Drop for UploadEnds<'_> {
             let mut state = self.0.lock();
             state.upload = None;
             state.failure = Some(Error::io("the upload panicked"));
+            // Whoever was to hand over may be gone: the next attempt must not wait for it.
+            state.abandon_stream();
             drop(state);
             self.0.moved.notify_waiters();
         }

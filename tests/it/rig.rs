@@ -42,7 +42,7 @@ pub fn can_mount() -> bool {
     } else {
         None
     };
-    lacking.is_none_or(|reason| skip(reason))
+    lacking.is_none_or(skip)
 }
 
 /// False, with the reason printed, where a program is missing.
