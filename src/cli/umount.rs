@@ -1,6 +1,7 @@
 //! `ossvault umount`: takes a mount down and says whether everything reached the bucket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::daemon_file::Waiter;
 use super::error::{Error, Result};
@@ -11,10 +12,17 @@ use crate::fuse::{mount_table, session};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     pub mountpoint: PathBuf,
-    /// Detach the mount even when programs have files open in it: they lose it
+    /// Detach the mount even when programs have files open in it, and do not wait for them
     #[arg(long, short = 'z')]
     pub lazy: bool,
 }
+
+/// How long a mount may be in use before that is an error: a program that has just ended, or an indexer that
+/// has just looked, is not what the user must be asked to close.
+const STILL_IN_USE: Duration = Duration::from_secs(1);
+
+/// How often it is tried meanwhile.
+const POLL: Duration = Duration::from_millis(20);
 
 /// # Errors
 /// Not mounted, in use, or the daemon's own report.
@@ -48,7 +56,19 @@ pub fn run(args: &Args) -> Result<()> {
     // Before the mount goes: a daemon that ends well removes the file.
     let waiter = Waiter::open(&mountpoint, entry.owner.unwrap_or(me));
     let stale = waiter.as_ref().is_none_or(|waiter| !waiter.is_running());
-    session::unmount(&mountpoint, args.lazy || stale)?;
+    match unmount_unless_used(&mountpoint) {
+        Err(session::Error::Busy(_)) if stale => session::unmount(&mountpoint, true)?,
+        Err(session::Error::Busy(_)) if args.lazy => {
+            session::unmount(&mountpoint, true)?;
+            eprintln!(
+                "ossvault: {} is detached; programs that have files open in it keep them, and what they \
+                 write is uploaded until they close them",
+                mountpoint.display()
+            );
+            return Ok(());
+        }
+        result => result?,
+    }
     match waiter {
         Some(waiter) => wait(waiter),
         None => Err(Error::new(
@@ -58,6 +78,18 @@ pub fn run(args: &Args) -> Result<()> {
                 mountpoint.display()
             ),
         )),
+    }
+}
+
+fn unmount_unless_used(mountpoint: &Path) -> std::result::Result<(), session::Error> {
+    let began = Instant::now();
+    loop {
+        match session::unmount(mountpoint, false) {
+            Err(session::Error::Busy(_)) if began.elapsed() < STILL_IN_USE => {
+                std::thread::sleep(POLL);
+            }
+            result => return result,
+        }
     }
 }
 

@@ -227,13 +227,14 @@ impl Filesystem {
         {
             let mut state = file.lock();
             state.gone = true;
+            state.leaving = true;
             state.abandon_stream();
         }
         file.moved.notify_waiters();
     }
 
     /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
-    /// not uploaded any more.
+    /// not uploaded any more. Followed by [`Filesystem::after_removal`] or [`Filesystem::take_back`].
     async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         loop {
             self.preserve(file).await?;
@@ -254,8 +255,12 @@ impl Filesystem {
 
     /// It could not be removed after all.
     fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        file.lock().gone = false;
+        {
+            let mut state = file.lock();
+            (state.gone, state.leaving) = (false, false);
+        }
         self.tend(file);
+        self.let_go(file);
     }
 
     pub(super) fn file_of(&self, ino: Ino) -> Option<Arc<OpenFile>> {
@@ -264,6 +269,7 @@ impl Filesystem {
 
     fn after_removal(self: &Arc<Self>, ino: Ino) {
         if let Some(file) = self.file_of(ino) {
+            file.lock().leaving = false;
             self.let_go(&file);
         }
     }
@@ -568,10 +574,35 @@ impl Filesystem {
             (old, new)
         };
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
-        if let Some(file) = replaced.and_then(|ino| self.file_of(ino)) {
-            self.part_with(&file).await?;
+        let replaced_file = replaced.and_then(|ino| self.file_of(ino));
+        if let Some(file) = &replaced_file {
+            self.part_with(file).await?;
         }
-        let scopes = vec![Scope::Key(old_key.clone()), Scope::Key(new_key.clone())];
+        let result = self
+            .rename_onto(source, (from, &old_key), (to, &new_key), &target)
+            .await;
+        if let Some(ino) = replaced {
+            let named = self.namespace().place(ino).is_some();
+            match &replaced_file {
+                Some(file) if named && result.is_err() => self.take_back(file),
+                _ => self.after_removal(ino),
+            }
+        }
+        result
+    }
+
+    /// Gives a file the name `to`; who had that has been parted with.
+    async fn rename_onto(
+        self: &Arc<Self>,
+        source: Target,
+        (from, old_key): (&(Ino, Name), &str),
+        (to, new_key): (&(Ino, Name), &str),
+        target: &Option<Target>,
+    ) -> Result<()> {
+        let scopes = vec![
+            Scope::Key(old_key.to_owned()),
+            Scope::Key(new_key.to_owned()),
+        ];
         let pass = self.gate.enter(scopes).await;
         // The upload that was waited for may have put it into the bucket.
         let source = match source {
@@ -581,16 +612,16 @@ impl Filesystem {
             }
             source => source,
         };
-        let result = match source {
+        match source {
             Target::Unpublished(ino) => {
                 let uncovers = self.covers_object(ino);
-                let covers = match &target {
+                let covers = match target {
                     Some(Target::Unpublished(replaced)) => self.covers_object(*replaced),
                     target => target.is_some(),
                 };
                 self.rename_unpublished(ino, to, covers);
                 let removed = match uncovers {
-                    true => self.remove_covered(from, &old_key).await,
+                    true => self.remove_covered(from, old_key).await,
                     false => Ok(()),
                 };
                 drop(pass);
@@ -612,7 +643,7 @@ impl Filesystem {
             }
             Target::Object(object, ino) => {
                 let result = self
-                    .move_object(&old_key, &new_key, object, ino, from, to)
+                    .move_object(old_key, new_key, object, ino, from, to)
                     .await;
                 drop(pass);
                 if result.is_err() {
@@ -624,15 +655,7 @@ impl Filesystem {
                 result
             }
             Target::Directory(_) => Err(Error::Invalid),
-        };
-        if let Some(ino) = replaced {
-            let named = self.namespace().place(ino).is_some();
-            match self.file_of(ino) {
-                Some(file) if named && result.is_err() => self.take_back(&file),
-                _ => self.after_removal(ino),
-            }
         }
-        result
     }
 
     /// A file that the bucket does not have yet costs no request: its upload takes the new name.

@@ -25,7 +25,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -55,8 +55,40 @@ pub struct Content {
     cache: Arc<ContentCache>,
     /// In bytes.
     size: u64,
+    shown: Shown,
     /// Memory only while it is held; parts and the cache's queues may be locked under it.
     inner: Mutex<Inner>,
+}
+
+/// Whether programs may have bytes of a version, from a reader of it or from the kernel's pages. Those who
+/// have the file open stay with a version that was shown, and move on from one that was not: then nothing of
+/// it is shown any more.
+#[derive(Default)]
+struct Shown(AtomicU8);
+
+impl Shown {
+    const UNSEEN: u8 = 0;
+    const SEEN: u8 = 1;
+    const RETIRED: u8 = 2;
+
+    /// False if it was retired.
+    fn see(&self) -> bool {
+        self.settle(Shown::SEEN) != Shown::RETIRED
+    }
+
+    /// False if it was seen.
+    fn retire(&self) -> bool {
+        self.settle(Shown::RETIRED) != Shown::SEEN
+    }
+
+    /// What it is from now on: the first who settles it decides.
+    fn settle(&self, wanted: u8) -> u8 {
+        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
+        match self.0.compare_exchange(Shown::UNSEEN, wanted, set, get) {
+            Ok(_) => wanted,
+            Err(before) => before,
+        }
+    }
 }
 
 struct Inner {
@@ -89,6 +121,7 @@ impl Content {
             bucket,
             cache,
             size,
+            shown: Shown::default(),
             inner: Mutex::new(Inner {
                 key,
                 etag,
@@ -110,6 +143,16 @@ impl Content {
 
     pub fn etag(&self) -> ETag {
         self.lock().etag.clone()
+    }
+
+    /// The kernel has pages of it.
+    pub fn seen(&self) {
+        self.shown.see();
+    }
+
+    /// Ends it, unless a program may have bytes of it: true if it ended. Nothing is read of it from then on.
+    pub fn retire(&self) -> bool {
+        self.shown.retire()
     }
 
     /// The envelope, if it is known by now.
@@ -174,7 +217,6 @@ impl Content {
         drop(inner);
         Arc::new(Reader {
             ahead: Mutex::new(ReadAhead::new(self.cache.limits())),
-            returned: AtomicBool::new(false),
             content: self.clone(),
         })
     }
@@ -649,17 +691,11 @@ pub struct Reader {
     content: Arc<Content>,
     /// Locked before the content, and only while a read is planned.
     ahead: Mutex<ReadAhead>,
-    returned: AtomicBool,
 }
 
 impl Reader {
     pub fn content(&self) -> &Arc<Content> {
         &self.content
-    }
-
-    /// Whether a read has returned bytes: then this handle stays with this version.
-    pub fn has_returned(&self) -> bool {
-        self.returned.load(Ordering::Relaxed)
     }
 
     /// Plans the read, starts what must be fetched for it and ahead of it, and answers from memory if
@@ -677,8 +713,8 @@ impl Reader {
         }
         if !self.content.is_corrupt()
             && let Some(bytes) = self.content.read_now(range.clone())
+            && self.content.shown.see()
         {
-            self.returned.store(true, Ordering::Relaxed);
             return Ok(bytes);
         }
         Err(Pending {
@@ -715,8 +751,12 @@ impl Pending {
     /// # Errors
     /// As [`Reader::read`].
     pub async fn wait(self) -> Result<Bytes, Error> {
-        let bytes = self.reader.content.read(self.range).await?;
-        self.reader.returned.store(true, Ordering::Relaxed);
-        Ok(bytes)
+        let content = &self.reader.content;
+        let bytes = content.read(self.range).await?;
+        if content.shown.see() {
+            Ok(bytes)
+        } else {
+            Err(Error::Changed)
+        }
     }
 }

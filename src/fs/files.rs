@@ -169,7 +169,6 @@ impl Filesystem {
             };
             state.content = Some(self.content_of(&key, &object));
             state.staged = None;
-            state.era += 1;
         }
         self.namespace().set_open(file.ino, Some(object));
     }
@@ -225,19 +224,22 @@ impl Filesystem {
 
     /// Makes a handle of a file that is held.
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
-        let etag = {
+        let keep_pages = {
             let mut state = file.lock();
             state.writers += u32::from(how.write);
             state.runners += u32::from(how.execute);
-            match state.is_dirty() {
-                true => None,
-                false => state.content.as_ref().map(|content| content.etag()),
+            let shows_version = |etag| self.namespace().pages_show(file.ino, Some(&etag));
+            // Pages of a changed file are what was written into them; they stay until the version changes.
+            match &state.content {
+                Some(content) => {
+                    let keep = state.is_dirty() || shows_version(content.etag());
+                    if keep {
+                        content.seen();
+                    }
+                    keep
+                }
+                None => true,
             }
-        };
-        // Pages of a changed file are what was written into them; they stay until the version changes.
-        let keep_pages = match &etag {
-            None => true,
-            Some(etag) => self.namespace().pages_show(file.ino, Some(etag)),
         };
         let handle = self.new_handle();
         let opened = FileHandle::new(file.clone(), how);
@@ -308,6 +310,9 @@ impl Filesystem {
             files.insert(ino, file.clone());
             (ino, file)
         };
+        if let Some(age) = self.settings.flush_after {
+            self.upload_after(&file, age);
+        }
         let opened = self.open_handle(&file, how);
         let view = self.look_at(ino, start).await?;
         Ok((self.entered(view, start), opened))
@@ -325,61 +330,71 @@ impl Filesystem {
         /// Versions that a read meets at most: our own uploads, and others' before it has returned a byte.
         const VERSIONS: usize = 8;
         for _ in 0..VERSIONS {
-            let (plan, era) = {
+            let (content, pieces) = {
                 let state = handle.file.lock();
-                let plan = match &state.staged {
+                let pieces = match &state.staged {
                     Some(staged) => {
                         if let Some(bytes) = staged.read_now(range.clone()) {
                             return Ok(bytes);
                         }
-                        Plan::Pieces(staged.pieces(range.clone()), handle.reader(&state))
+                        Some(staged.pieces(range.clone()))
                     }
-                    None => match handle.reader(&state) {
-                        Some(reader) => Plan::Clean(reader),
-                        None => return Ok(Bytes::new()),
-                    },
+                    None => None,
                 };
-                (plan, state.era)
+                (handle.reader(&state), pieces)
             };
-            let (result, unread) = match plan {
-                Plan::Clean(reader) => {
-                    if offset >= reader.content().size() {
-                        return Ok(Bytes::new());
-                    }
+            let over_changes = pieces.is_some();
+            let result = match (&content, pieces) {
+                (_, Some(pieces)) => read_pieces(pieces, content.clone(), len).await,
+                (Some(reader), None) if offset < reader.content().size() => {
                     let result = reader.read(range.clone()).await;
-                    let result = result.map_err(|error| self.read_failed(handle.file.ino, error));
-                    (result, !reader.has_returned())
+                    result.map_err(|error| self.read_failed(handle.file.ino, error))
                 }
-                Plan::Pieces(pieces, reader) => (read_pieces(pieces, reader, len).await, false),
+                _ => return Ok(Bytes::new()),
             };
-            match result {
-                Err(Error::Stale) => self.read_on(&handle, era, unread).await?,
-                result => return result,
+            match (result, content) {
+                (Err(Error::Stale), Some(reader)) => {
+                    let content = reader.content();
+                    self.read_on(&handle.file, content, over_changes).await?;
+                }
+                (result, _) => return result,
             }
         }
         Err(Error::Stale)
     }
 
-    /// The object that a read wanted was replaced. If by our own upload, the read goes on with what that
-    /// brought; if by others, and this handle has returned nothing yet, with their version.
+    /// The object that a read of `content` wanted was replaced. If by our own upload, the read goes on with
+    /// what that brought; if by others, and nothing of the version was shown yet, with their version.
     ///
     /// # Errors
-    /// [`Error::Stale`] if the handle stays with the version that is gone.
-    async fn read_on(self: &Arc<Self>, handle: &FileHandle, era: u64, unread: bool) -> Result<()> {
+    /// [`Error::Stale`] if the file stays with the version that is gone.
+    async fn read_on(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        content: &Arc<Content>,
+        over_changes: bool,
+    ) -> Result<()> {
         {
-            let state = handle.file.lock();
-            if state.era != era || (unread && state.staged.is_some()) {
+            let state = file.lock();
+            if !state.rests_on(content) || (!over_changes && state.staged.is_some()) {
                 return Ok(());
             }
         }
-        if !unread {
+        if over_changes {
             return Err(Error::Stale);
         }
-        self.move_on(&handle.file).await
+        self.move_on(file, content).await
     }
 
-    /// The object was replaced before who asks returned a byte of it: the file is the new version.
-    async fn move_on(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+    /// The object was replaced by others: the file is the new version, unless a program may have bytes of
+    /// `content`.
+    ///
+    /// # Errors
+    /// [`Error::Stale`]: it stays with `content`, or there is no new version.
+    async fn move_on(self: &Arc<Self>, file: &Arc<OpenFile>, content: &Arc<Content>) -> Result<()> {
+        if !content.retire() {
+            return Err(Error::Stale);
+        }
         let ino = file.ino;
         let key = self.namespace().key(ino).ok_or(Error::Stale)?;
         let key = names::object_key(key)?;
@@ -390,10 +405,10 @@ impl Filesystem {
             Err(error) => return Err(error.into()),
         };
         let object = self.describe(&key, meta, sent);
-        let content = self.content_of(&key, &object);
+        let successor = self.content_of(&key, &object);
         let mut state = file.lock();
-        if state.staged.is_some() || state.is_dirty() || state.gone {
-            // Written to or unlinked meanwhile.
+        if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone {
+            // Moved on, written to or unlinked meanwhile.
             return Ok(());
         }
         {
@@ -401,7 +416,7 @@ impl Filesystem {
             if namespace.key(ino).as_deref() != Some(key.as_str()) {
                 return Ok(());
             }
-            state.content = Some(content);
+            state.content = Some(successor);
             namespace.set_open(ino, Some(object.clone()));
             namespace.pages_show(ino, None);
             if let Some((parent, name)) = namespace.place(ino)
@@ -467,8 +482,7 @@ impl Filesystem {
         let opened = self.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &opened.file;
-        self.stage_base(file, Some((offset, data.len())), Some(&opened))
-            .await?;
+        self.stage_base(file, Some((offset, data.len()))).await?;
         loop {
             let room = {
                 let mut state = file.lock();
@@ -480,8 +494,7 @@ impl Filesystem {
                 }
             };
             let Some(room) = room else {
-                self.stage_base(file, Some((offset, data.len())), Some(&opened))
-                    .await?;
+                self.stage_base(file, Some((offset, data.len()))).await?;
                 continue;
             };
             let room = room.await?;
@@ -528,12 +541,11 @@ impl Filesystem {
     }
 
     /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
-    /// was replaced, and `handle` has returned nothing of it, that is the new one's.
+    /// was replaced, and nothing of it was shown, that is the new one's.
     async fn stage_base(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         write: Option<(u64, usize)>,
-        handle: Option<&FileHandle>,
     ) -> Result<()> {
         let mut moves = 0;
         loop {
@@ -556,32 +568,19 @@ impl Filesystem {
                 Ok(()) => {}
                 Err(Error::Stale) if moves < 4 => {
                     moves += 1;
-                    let unread = {
+                    let current = {
                         let state = file.lock();
-                        let same = state
-                            .content
-                            .as_ref()
-                            .is_some_and(|current| Arc::ptr_eq(current, &content));
-                        if !same || state.staged.is_some() {
-                            continue;
-                        }
-                        let alone = state.handles <= 1;
-                        handle.map_or(alone, |handle| !handle.has_returned())
+                        state.rests_on(&content) && state.staged.is_none()
                     };
-                    if !unread {
-                        return Err(Error::Stale);
+                    if current {
+                        self.move_on(file, &content).await?;
                     }
-                    self.move_on(file).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             let mut state = file.lock();
-            let same = state
-                .content
-                .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current, &content));
-            if state.staged.is_none() && same {
+            if state.staged.is_none() && state.rests_on(&content) {
                 state.staged = Some(staged);
                 return Ok(());
             }
@@ -720,7 +719,7 @@ impl Filesystem {
             if ready {
                 return Ok(());
             }
-            self.stage_base(file, None, None).await?;
+            self.stage_base(file, None).await?;
         }
     }
 
@@ -878,11 +877,6 @@ impl Filesystem {
         }
         namespace.make_local(ino, attributes, size);
     }
-}
-
-enum Plan {
-    Clean(Arc<Reader>),
-    Pieces(Vec<Piece>, Option<Arc<Reader>>),
 }
 
 async fn read_pieces(pieces: Vec<Piece>, base: Option<Arc<Reader>>, len: usize) -> Result<Bytes> {

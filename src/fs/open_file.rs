@@ -55,8 +55,6 @@ pub struct State {
     pub writers: u32,
     /// Handles through which the kernel runs this as a program.
     pub runners: u32,
-    /// Counts versions that became current through our own uploads: readers move on with them.
-    pub era: u64,
     /// Created with O_EXCL: the upload must not replace anything.
     pub exclusive: bool,
     /// Under a tool's temporary name, waiting for its rename.
@@ -69,6 +67,8 @@ pub struct State {
     pub aside: Option<ObjectKey>,
     /// Unlinked or replaced: it is never uploaded again.
     pub gone: bool,
+    /// Its name is being taken away, which may fail yet: it is kept until that is known.
+    pub leaving: bool,
     /// An upload may have brought an object into being that is not known to be there.
     pub maybe_stored: bool,
 }
@@ -120,13 +120,13 @@ impl OpenFile {
                 handles: 0,
                 writers: 0,
                 runners: 0,
-                era: 0,
                 exclusive: false,
                 temporary: false,
                 emptied: false,
                 xattrs: None,
                 aside: None,
                 gone: false,
+                leaving: false,
                 maybe_stored: false,
             }),
             moved: Notify::new(),
@@ -175,9 +175,16 @@ impl State {
         }
     }
 
+    /// Whether `content` is the version in the bucket that the file rests on.
+    pub fn rests_on(&self, content: &Arc<Content>) -> bool {
+        let current = self.content.as_ref();
+        current.is_some_and(|current| Arc::ptr_eq(current, content))
+    }
+
     /// Nobody needs it any more.
     pub fn is_finished(&self) -> bool {
-        self.handles == 0 && self.upload.is_none() && (self.gone || !self.is_dirty())
+        let saved = self.gone || !self.is_dirty();
+        self.handles == 0 && self.upload.is_none() && !self.leaving && saved
     }
 
     /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.
@@ -219,8 +226,8 @@ pub struct FileHandle {
     pub readable: bool,
     pub writable: bool,
     pub runs: bool,
-    /// The view of the version this handle reads while the file is clean, and the era it belongs to.
-    reader: Mutex<Option<(Arc<Reader>, u64)>>,
+    /// The view of the version this handle reads, as far as it is in the bucket.
+    reader: Mutex<Option<Arc<Reader>>>,
 }
 
 impl FileHandle {
@@ -234,26 +241,17 @@ impl FileHandle {
         })
     }
 
-    /// Whether this handle has returned bytes of a version in the bucket.
-    pub fn has_returned(&self) -> bool {
-        let slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        slot.as_ref()
-            .is_some_and(|(reader, _)| reader.has_returned())
-    }
-
-    /// This handle's view of the file's version, which is `state`'s unless that was replaced by somebody
-    /// else after this handle began to read.
+    /// This handle's view of `state`'s version.
     pub fn reader(&self, state: &State) -> Option<Arc<Reader>> {
         let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let content = state.content.as_ref()?;
-        if let Some((reader, era)) = &*slot
-            && *era == state.era
-            && (reader.has_returned() || Arc::ptr_eq(reader.content(), content))
+        if let Some(reader) = &*slot
+            && Arc::ptr_eq(reader.content(), content)
         {
             return Some(reader.clone());
         }
         let reader = content.reader();
-        *slot = Some((reader.clone(), state.era));
+        *slot = Some(reader.clone());
         Some(reader)
     }
 }

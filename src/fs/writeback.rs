@@ -307,9 +307,10 @@ impl Filesystem {
         }
         let headers = headers_of(&local.attributes);
         if size <= self.settings.part_size {
+            // Never broken off: a PUT that the service has in hand may take effect after the DELETE that
+            // removes its object, and then the file is back.
             let put = self.bucket.put(&to.key, &plain, headers, xattrs, overwrite);
-            let uploaded = unless_gone(file, put).await?;
-            return Ok((uploaded, local.revision));
+            return Ok((put.await?, local.revision));
         }
         // Equal parts in the formats that announce their size.
         let sized = self.bucket.format().has_sdk_names();
@@ -358,7 +359,6 @@ impl Filesystem {
         let correct = {
             let mut state = file.lock();
             state.content = Some(content);
-            state.era += 1;
             state.uploaded = written;
             state.exclusive = false;
             state.emptied = false;
@@ -479,14 +479,21 @@ impl Filesystem {
         let (fs, file) = (self.clone(), Arc::downgrade(file));
         self.runtime.spawn(async move {
             tokio::time::sleep(age).await;
-            if let Some(file) = file.upgrade()
-                && file.lock().is_dirty()
-            {
-                // Logged where it fails, and tried again there. Changes since count anew.
-                let _ = fs.publish(&file).await;
-                if file.lock().is_dirty() {
-                    fs.upload_after(&file, age);
+            let Some(file) = file.upgrade() else { return };
+            let due = {
+                let state = file.lock();
+                if !state.is_dirty() || state.gone {
+                    return;
                 }
+                !state.may_wait(fs.settings.part_size)
+            };
+            if due {
+                // Logged where it fails, and tried again there.
+                let _ = fs.publish(&file).await;
+            }
+            // Changes since count anew.
+            if file.lock().is_dirty() {
+                fs.upload_after(&file, age);
             }
         });
     }
@@ -781,14 +788,11 @@ impl Drop for UploadEnds<'_> {
     }
 }
 
-/// Breaks work off when the file is unlinked: the object would be deleted next.
-async fn unless_gone<T, E>(
+/// Breaks off what has no effect by itself when the file is unlinked: the object would be deleted next.
+async fn unless_gone(
     file: &OpenFile,
-    work: impl Future<Output = std::result::Result<T, E>>,
-) -> Result<T>
-where
-    Error: From<E>,
-{
+    work: impl Future<Output = encrypted::Result<()>>,
+) -> Result<()> {
     tokio::pin!(work);
     loop {
         let moved = file.moved.notified();

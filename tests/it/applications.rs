@@ -178,7 +178,6 @@ fn sqlite_keeps_a_database() {
 }
 
 #[test]
-#[ignore = "fails: vim in batch mode exits with an error; not looked into yet"]
 fn vim_saves_in_each_of_its_ways() {
     let Some(mut mount) = with_tree(&["vim"]) else {
         return;

@@ -1768,7 +1768,6 @@ fn run(setting: Setting, ops: &[Op]) {
 }
 
 #[test]
-#[ignore = "fails now and then: not understood yet"]
 fn random_operations_agree_with_the_model() {
     let cases = std::env::var("OSSVAULT_MODEL_CASES")
         .ok()

@@ -196,12 +196,21 @@ impl Mount {
     /// # Panics
     /// If the daemon did not end well.
     pub fn unmount(&mut self) {
-        let output = Command::new(PROGRAM)
-            .arg("umount")
-            .arg(&self.mountpoint)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+        const IN_USE: Option<i32> = Some(15);
+        let mut tries = 0;
+        let output = loop {
+            let output = Command::new(PROGRAM)
+                .arg("umount")
+                .arg(&self.mountpoint)
+                .stdin(Stdio::null())
+                .output()
+                .unwrap();
+            // Another test's thread may be between fork and exec, with our descriptors as its own.
+            tries += 1;
+            if output.status.code() != IN_USE || tries == 5 {
+                break output;
+            }
+        };
         assert!(
             output.status.success(),
             "{}{}",
