@@ -58,6 +58,17 @@ impl Filesystem {
         }
     }
 
+    /// Passes on how a change of a name ended. Where the bucket may have it or not, what is known of the name
+    /// counts no more.
+    fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && !error.is_refusal()
+        {
+            self.namespace().doubt(parent, name);
+        }
+        result
+    }
+
     // ---- make ----
 
     pub async fn mkdir(
@@ -76,7 +87,8 @@ impl Filesystem {
         };
         let object_key = names::object_key(key.clone())?;
         let _pass = self.gate.enter(vec![Scope::Key(key)]).await;
-        let marker = self.put_marker(&object_key, &attributes).await?;
+        let marker = self.put_marker(&object_key, &attributes).await;
+        let marker = self.settled(parent, name, marker)?;
         let ino = {
             let mut namespace = self.namespace();
             namespace.touch_directory(parent, now());
@@ -155,7 +167,8 @@ impl Filesystem {
                 None,
                 Overwrite::Forbidden,
             )
-            .await?;
+            .await;
+        let uploaded = self.settled(parent, name, uploaded.map_err(Error::from))?;
         let etag = uploaded.object.etag.clone();
         let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
         {
@@ -310,7 +323,7 @@ impl Filesystem {
         {
             self.take_back(file);
         }
-        result
+        self.settled(parent, name, result)
     }
 
     /// A directory whose last name is about to go gets a marker, or it would go along.
@@ -448,7 +461,8 @@ impl Filesystem {
         let _pass = self.gate.enter(vec![Scope::Subtree(key.clone())]).await;
         self.check_empty(ino, start).await?;
         self.keep_directory(parent, name).await?;
-        self.bucket.store().delete(&names::object_key(key)?).await?;
+        let deleted = self.bucket.store().delete(&names::object_key(key)?).await;
+        self.settled(parent, name, deleted.map_err(Error::from))?;
         let mut namespace = self.namespace();
         namespace.removed(parent, name, Instant::now());
         namespace.touch_directory(parent, now());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::attributes::Kind;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
-use super::lister::{Build, Shape};
+use super::lister::{Build, Come, Shape};
 use super::listing::Entry;
 use super::lookup::Looks;
 use super::names::Name;
@@ -87,7 +87,7 @@ impl Filesystem {
             }
         };
         let build = match known {
-            Some(names) => Build::of_names(names),
+            Some(names) => Build::of_names(names, start),
             None => self.list(ino, true, start),
         };
         Reading {
@@ -129,16 +129,17 @@ impl Filesystem {
             let build = lock(&directory.state).build.clone();
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
-                Some(entry) => entry,
-                None if entries.is_empty() => build.entry(index).await?,
-                None if build.has_ended() => None,
-                None => break,
+                Come::Entry(name, shape) => Some((name, shape)),
+                Come::End => None,
+                Come::NotYet if entries.is_empty() => build.entry(index).await?,
+                Come::NotYet => break,
             };
             let next = at + 1;
             match entry {
                 Some((name, shape)) => {
                     at = next;
-                    if let Some(entry) = self.entry_of(ino, name, shape, next, plus) {
+                    let since = build.sent;
+                    if let Some(entry) = self.entry_of(ino, name, shape, since, next, plus) {
                         entries.push(entry);
                     }
                 }
@@ -176,6 +177,7 @@ impl Filesystem {
         parent: Ino,
         name: Name,
         shape: Shape,
+        listed: Instant,
         next: u64,
         plus: bool,
     ) -> Option<DirectoryEntry> {
@@ -186,7 +188,7 @@ impl Filesystem {
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
         // Shown among the names that only this mount has; or gone since the listing.
-        if known.is_none() && (unpublished || listing.knows_absent(&name)) {
+        if known.is_none() && (unpublished || listing.went_since(&name, listed)) {
             return None;
         }
         let kind = match (&known, shape) {

@@ -70,6 +70,11 @@ impl Error {
     pub fn io(message: impl Into<String>) -> Error {
         Error::Io(Arc::new(std::io::Error::other(message.into())))
     }
+
+    /// Whether nothing was done. After anything else a request may have had its effect all the same.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Error::Io(_) | Error::TimedOut(_))
+    }
 }
 
 impl From<StoreError> for Error {

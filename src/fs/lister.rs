@@ -18,7 +18,7 @@ use crate::store::object_store::{ListPage, ListRequest, ListedObject};
 /// A listing that is under way or has just ended.
 pub struct Build {
     /// When its first request was sent.
-    sent: Instant,
+    pub sent: Instant,
     state: Mutex<State>,
     grew: Notify,
 }
@@ -38,6 +38,15 @@ pub enum Shape {
     Object(u64),
 }
 
+/// What has come of a listing that may still be under way.
+pub enum Come {
+    Entry(Name, Shape),
+    /// There is no such entry.
+    End,
+    /// Its page is on its way, or failed.
+    NotYet,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     Whole,
@@ -54,9 +63,9 @@ impl Build {
         })
     }
 
-    /// Names that are there already, as a listing that has ended.
-    pub fn of_names(names: Vec<(Name, Shape)>) -> Arc<Build> {
-        let build = Build::new(Instant::now());
+    /// Names that were there already at `start`, as a listing that has ended.
+    pub fn of_names(names: Vec<(Name, Shape)>, start: Instant) -> Arc<Build> {
+        let build = Build::new(start);
         *build.lock() = State {
             names,
             end: Some(Ok(Extent::Whole)),
@@ -89,14 +98,14 @@ impl Build {
         }
     }
 
-    /// The entry at `index` if it has come; `Some(None)` never: ask [`Build::has_ended`].
-    pub fn entry_now(&self, index: usize) -> Option<Option<(Name, Shape)>> {
-        self.lock().names.get(index).cloned().map(Some)
-    }
-
-    /// Whether no further entry will come.
-    pub fn has_ended(&self) -> bool {
-        matches!(self.lock().end, Some(Ok(_)))
+    /// The entry at `index`, as far as is known now.
+    pub fn entry_now(&self, index: usize) -> Come {
+        let state = self.lock();
+        match (state.names.get(index), &state.end) {
+            (Some((name, shape)), _) => Come::Entry(name.clone(), *shape),
+            (None, Some(Ok(_))) => Come::End,
+            (None, _) => Come::NotYet,
+        }
     }
 
     pub async fn ended(&self) -> Result<Extent> {

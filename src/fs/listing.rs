@@ -213,9 +213,9 @@ impl Listing {
         self.slots.get(name).map(|slot| &slot.entry)
     }
 
-    /// Whether the name was asked for, or removed by us, and is not there.
-    pub fn knows_absent(&self, name: &str) -> bool {
-        self.absent.contains_key(name)
+    /// Whether the name was asked for, or removed by us, since then, and is not there.
+    pub fn went_since(&self, name: &str, since: Instant) -> bool {
+        self.absent.get(name).is_some_and(|&at| at >= since)
     }
 
     /// Whether nothing is in the directory, as far as is known.

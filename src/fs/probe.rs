@@ -94,7 +94,14 @@ impl Filesystem {
                     self.ask_object(parent, &Name::from(name), object, start)
                         .await?;
                 }
-                Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
+                Look::AskDirectory(ino) => {
+                    let asked = self.ask_directory(ino, start).await;
+                    if asked.is_err() {
+                        // Nobody is told of the inode that it got.
+                        self.namespace().forget(ino, 0);
+                    }
+                    asked?;
+                }
             }
         }
         Err(Error::Busy)

@@ -117,6 +117,7 @@ impl Filesystem {
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
+                self.namespace().doubt(to.0, &to.1);
                 return Err(error);
             }
         };
@@ -236,7 +237,11 @@ impl Filesystem {
         let copies: Vec<String> = sources
             .iter()
             .zip(&copied)
-            .filter(|(_, copied)| matches!(copied, Some(Ok(_))))
+            .filter(|(_, copied)| match copied {
+                // One whose answer was lost may be there all the same.
+                Some(result) => !matches!(result, Err(error) if error.is_refusal()),
+                None => false,
+            })
             .map(|(source, _)| format!("{new}{}", &source.key[old.len()..]))
             .collect();
         if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {

@@ -1789,3 +1789,59 @@ fn random_operations_agree_with_the_model() {
         panic!("{error}");
     }
 }
+
+/// What was found by chance once must not depend on chance again.
+#[test]
+fn cases_that_failed_once_agree_with_the_model() {
+    let alone = |ttl, failures| Setting {
+        ttl,
+        small_memory: false,
+        failures,
+        threads: false,
+    };
+    let create = |at| Op::Create {
+        at,
+        exclusive: false,
+        slot: 0,
+    };
+    let fail = |after, lost| Op::Fail {
+        after,
+        lost,
+        changes_only: false,
+    };
+    for (cause, setting, ops) in [
+        (
+            "a directory whose marker could not be asked for kept an inode that nobody knew",
+            alone(Some(30), true),
+            vec![
+                create(Place(0, 0)),
+                create(Place(0, 0)),
+                Op::Mkdir { at: Place(0, 1) },
+                Op::Forget,
+                fail(0, false),
+                Op::Check,
+            ],
+        ),
+        (
+            "the copy of a directory whose answer was lost was neither deleted nor shown",
+            alone(None, true),
+            vec![
+                Op::Mkdir { at: Place(0, 4) },
+                fail(1, true),
+                Op::Rename {
+                    from: Place(0, 4),
+                    to: Place(0, 0),
+                    replace: false,
+                },
+            ],
+        ),
+        (
+            "a directory was made and the answer lost: it was taken to be absent",
+            alone(None, true),
+            vec![fail(0, true), Op::Mkdir { at: Place(0, 0) }],
+        ),
+    ] {
+        println!("{cause}");
+        run(setting, &ops);
+    }
+}
