@@ -247,13 +247,20 @@ impl Content {
         let mut attempts = 0;
         while pieces.at < range.end {
             // One part at a time: nothing is held on to while another part waits for memory.
-            let Some(part) = self.part_at(pieces.at) else {
-                attempts += 1;
-                if attempts > ATTEMPTS {
-                    return Err(Error::Cancelled);
+            let part = match self.part_at(pieces.at) {
+                Some(part) => part,
+                None => {
+                    attempts += 1;
+                    if attempts > ATTEMPTS {
+                        return Err(Error::Cancelled);
+                    }
+                    self.start(&Plan::only(pieces.at..range.end, self.size));
+                    // Even if it is over by now: then it says why.
+                    match self.lock().part_at(pieces.at) {
+                        Some(part) => part,
+                        None => continue,
+                    }
                 }
-                self.start(&Plan::only(pieces.at..range.end, self.size));
-                continue;
             };
             let piece = pieces.at..range.end.min(part.range.end);
             match part.wait(&piece).await {
@@ -275,9 +282,7 @@ impl Content {
 
     /// The part that has this byte, or will have it.
     fn part_at(&self, offset: u64) -> Option<Arc<Part>> {
-        let inner = self.lock();
-        let (_, part) = inner.parts.range(..=offset).next_back()?;
-        (offset < part.range.end && !part.is_over()).then(|| part.clone())
+        self.lock().part_at(offset).filter(|part| !part.is_over())
     }
 
     /// Fetches what is planned and neither here nor on its way. Returns from where on nothing was
@@ -418,6 +423,12 @@ impl Inner {
     fn learn(&mut self, object: Arc<EncryptedObject>) {
         self.crc64 = object.crc64.or(self.crc64);
         self.object = Some(object);
+    }
+
+    /// The part that stands over this byte, over or not.
+    fn part_at(&self, offset: u64) -> Option<Arc<Part>> {
+        let (_, part) = self.parts.range(..=offset).next_back()?;
+        (offset < part.range.end).then(|| part.clone())
     }
 
     /// The first stretch inside `range` that no part has or will have; empty if there is none.

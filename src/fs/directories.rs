@@ -30,8 +30,9 @@ pub struct DirectoryHandle {
 
 struct Reading {
     build: Arc<Build>,
-    /// Names that only this mount has, after those of the bucket.
-    local: Option<Vec<(Name, Ino)>>,
+    /// Names that only this mount had when the reading began. They come after those of the bucket, unless
+    /// they are among these by then.
+    local: Vec<(Name, Ino)>,
     /// How many names the bucket had, once that is known.
     listed: Option<u64>,
 }
@@ -71,20 +72,20 @@ impl Filesystem {
     /// The listing that is known, if it is recent enough, else a new one.
     fn begin_reading(self: &Arc<Self>, ino: Ino) -> Reading {
         let start = Instant::now();
-        let known = {
+        let (known, local) = {
             let mut namespace = self.namespace();
+            let mut local = namespace.unpublished_children(ino);
+            local.sort_unstable();
             let ttl = namespace.ttl();
-            match namespace.directory(ino) {
+            let known = match namespace.directory(ino) {
                 Some(directory) if directory.listing.is_fresh(ttl, start) => {
                     let names = directory.listing.names();
-                    Some(
-                        names
-                            .map(|(name, entry)| (name.clone(), shape(entry)))
-                            .collect(),
-                    )
+                    let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
+                    Some(names.collect())
                 }
                 _ => None,
-            }
+            };
+            (known, local)
         };
         let build = match known {
             Some(names) => Build::of_names(names, start),
@@ -92,7 +93,7 @@ impl Filesystem {
         };
         Reading {
             build,
-            local: None,
+            local,
             listed: None,
         }
     }
@@ -148,7 +149,7 @@ impl Filesystem {
                         break;
                     };
                     at = next;
-                    entries.push(self.local_entry(name, child, next));
+                    entries.extend(self.local_entry(ino, name, child, next));
                 }
             }
         }
@@ -187,8 +188,7 @@ impl Filesystem {
             .is_some_and(|ino| namespace.holds_local(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
-        // Shown among the names that only this mount has; or gone since the listing.
-        if known.is_none() && (unpublished || listing.went_since(&name, listed)) {
+        if known.is_none() && !unpublished && listing.went_since(&name, listed) {
             return None;
         }
         let kind = match (&known, shape) {
@@ -222,35 +222,38 @@ impl Filesystem {
         })
     }
 
-    /// The names that the bucket does not have yet, as they were when the end of its names was reached.
+    /// The names that only this mount has, after as many as the bucket has.
     fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<(Name, Ino)> {
         let mut state = lock(&directory.state);
-        let listed = *state.listed.get_or_insert(index);
-        let ino = directory.ino;
-        let local = state.local.get_or_insert_with(|| {
-            let mut namespace = self.namespace();
-            let mut children = namespace.unpublished_children(ino);
-            // Those that stand over an object have been shown in its place.
-            if let Some(directory) = namespace.directory(ino) {
-                children.retain(|(name, _)| directory.listing.last_known(name).is_none());
+        let listed = match state.listed {
+            Some(listed) => listed,
+            None => {
+                let Reading { build, local, .. } = &mut *state;
+                build.without(local);
+                *state.listed.insert(index)
             }
-            children.sort_unstable();
-            children
-        });
-        local.get(index.checked_sub(listed)? as usize).cloned()
+        };
+        let at = index.checked_sub(listed)?;
+        state.local.get(at as usize).cloned()
     }
 
-    fn local_entry(&self, name: Name, ino: Ino, next: u64) -> DirectoryEntry {
-        DirectoryEntry {
+    /// None if it is gone meanwhile.
+    fn local_entry(&self, parent: Ino, name: Name, ino: Ino, next: u64) -> Option<DirectoryEntry> {
+        let namespace = self.namespace();
+        if namespace.child(parent, &name) != Some(ino) {
+            return None;
+        }
+        let kind = match namespace.is_directory(ino) {
+            true => Kind::Directory,
+            false => Kind::File,
+        };
+        Some(DirectoryEntry {
             name,
             ino,
             next,
-            kind: Some(match self.namespace().is_directory(ino) {
-                true => Kind::Directory,
-                false => Kind::File,
-            }),
+            kind: Some(kind),
             looks: None,
-        }
+        })
     }
 
     /// An entry that readdirplus gave to the kernel counts as looked up.
@@ -271,13 +274,6 @@ impl Filesystem {
     /// How long the kernel may keep an answer that it has asked for now.
     pub fn lifetime(&self) -> Duration {
         self.settings.metadata_ttl
-    }
-}
-
-fn shape(entry: &Entry) -> Shape {
-    match entry {
-        Entry::Directory => Shape::Directory,
-        Entry::Object(object) => Shape::Object(object.size),
     }
 }
 

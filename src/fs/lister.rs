@@ -1,8 +1,8 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -108,6 +108,19 @@ impl Build {
         }
     }
 
+    /// Leaves out those names that have come.
+    pub fn without<T>(&self, names: &mut Vec<(Name, T)>) {
+        if names.is_empty() {
+            return;
+        }
+        let wanted: HashSet<&Name> = names.iter().map(|(name, _)| name).collect();
+        let state = self.lock();
+        let come = state.names.iter().map(|(name, _)| name);
+        let come: HashSet<Name> = come.filter(|name| wanted.contains(name)).cloned().collect();
+        drop(state);
+        names.retain(|(name, _)| !come.contains(name));
+    }
+
     pub async fn ended(&self) -> Result<Extent> {
         loop {
             let grew = self.grew.notified();
@@ -205,7 +218,7 @@ impl Filesystem {
                 token => request.token = token,
             }
         }
-        self.apply_whole(ino, epoch, build.sent, pages, marker, entries);
+        self.apply_whole(build, ino, epoch, pages, marker, entries);
         Ok(Extent::Whole)
     }
 
@@ -285,9 +298,9 @@ impl Filesystem {
 
     fn apply_whole(
         &self,
+        build: &Build,
         ino: Ino,
         epoch: Epoch,
-        sent: Instant,
         pages: u32,
         marker: Option<Marker>,
         entries: BTreeMap<Name, Entry>,
@@ -299,24 +312,35 @@ impl Filesystem {
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
         directory.walk.reached = None;
-        directory
-            .listing
-            .apply(epoch, sent, pages, marker.is_some(), entries);
+        let listing = &mut directory.listing;
+        let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
+        let made = made.into_iter().filter_map(|name| {
+            let shape = Shape::of(listing.last_known(&name)?);
+            Some((name, shape))
+        });
+        build.lock().names.extend(made);
         namespace.account(ino, self.staging.budget(), Instant::now());
         if vanished && namespace.unpublished_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
             if let Some((parent, name)) = namespace.place(ino)
                 && let Some(parent) = namespace.directory(parent)
             {
-                parent.listing.doubt_directory(&name, sent);
+                parent.listing.doubt_directory(&name, build.sent);
             }
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
-            namespace.confirm_directory(ino, marker.as_ref(), sent);
+            namespace.confirm_directory(ino, marker.as_ref(), build.sent);
         }
     }
 }
 
 impl Shape {
+    pub fn of(entry: &Entry) -> Shape {
+        match entry {
+            Entry::Directory => Shape::Directory,
+            Entry::Object(object) => Shape::Object(object.size),
+        }
+    }
+
     fn is_object(self) -> bool {
         matches!(self, Shape::Object(_))
     }

@@ -11,7 +11,7 @@
 //!
 //! Pure: the clock is an argument. Instants are those at which a request was sent, never later.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -306,7 +306,7 @@ impl Listing {
         }
     }
 
-    /// A whole listing, asked for at `sent`.
+    /// A whole listing, asked for at `sent`. Returns the names that it lacks: those that we made since.
     pub fn apply(
         &mut self,
         epoch: Epoch,
@@ -314,13 +314,16 @@ impl Listing {
         pages: u32,
         marker: bool,
         listed: BTreeMap<Name, Entry>,
-    ) {
+    ) -> Vec<Name> {
         if epoch.listing != self.id {
-            return;
+            return Vec::new();
         }
         let mut slots = BTreeMap::new();
+        let mut overtaken = HashSet::new();
         for (name, entry) in listed {
-            if !self.changed_since(&name, epoch) {
+            if self.changed_since(&name, epoch) {
+                overtaken.insert(name);
+            } else {
                 let entry = self.with_what_is_known(&name, entry);
                 let checked = None;
                 slots.insert(name, Slot { entry, checked });
@@ -328,6 +331,8 @@ impl Listing {
         }
         let mut before = std::mem::replace(&mut self.slots, slots);
         before.retain(|name, _| self.changed_since(name, epoch));
+        let made = before.keys().filter(|name| !overtaken.contains(*name));
+        let made = made.cloned().collect();
         self.slots.append(&mut before);
         self.absent.clear();
         self.complete = Some(sent);
@@ -335,6 +340,7 @@ impl Listing {
         self.asked = 0;
         self.marker = Some(marker);
         self.end();
+        made
     }
 
     /// Some names of a directory that is too large to be listed for one of them.
@@ -528,7 +534,8 @@ mod tests {
         let epoch = listing.begin();
         listing.put(&name("made"), object("new", 2), start);
         listing.remove(&name("gone"), start);
-        listing.apply(epoch, start, 1, false, listed(&["gone", "other"]));
+        let made = listing.apply(epoch, start, 1, false, listed(&["gone", "other"]));
+        assert_eq!(made, [name("made")]);
         let names: Vec<_> = listing.names().map(|(name, _)| name.to_string()).collect();
         assert_eq!(names, ["made", "other"]);
 

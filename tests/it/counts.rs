@@ -431,11 +431,17 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
     let mount = rig.mount("mnt", LASTING);
     let path = mount.path.join("large");
     let bytes = noise(3, 80 * PIECE);
+    let source = rig.path("source");
+    fs::write(&source, &bytes).unwrap();
+    // By a process of its own: one that another test forks from this one would close a duplicate of the
+    // descriptor in the midst of it.
     let counts = rig.requests(|| {
-        let mut file = fs::File::create(&path).unwrap();
-        for piece in bytes.chunks(PIECE) {
-            std::io::Write::write_all(&mut file, piece).unwrap();
-        }
+        let line = format!(
+            "dd bs={PIECE} status=none if={} of={}",
+            source.display(),
+            path.display()
+        );
+        shell(&mount.path, &line);
     });
     assert_eq!(
         counts.of(InitiateMultipartUpload),
