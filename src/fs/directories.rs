@@ -30,8 +30,8 @@ pub struct DirectoryHandle {
 
 struct Reading {
     build: Arc<Build>,
-    /// Names that only this mount had when the reading began. They come after those of the bucket, unless
-    /// they are among these by then.
+    /// Names that stood here when the reading began, whatever the bucket has. They come after the bucket's,
+    /// unless they are among these by then.
     local: Vec<(Name, Ino)>,
     /// How many names the bucket had, once that is known.
     listed: Option<u64>,
@@ -74,8 +74,7 @@ impl Filesystem {
         let start = Instant::now();
         let (known, local) = {
             let mut namespace = self.namespace();
-            let mut local = namespace.unpublished_children(ino);
-            local.sort_unstable();
+            let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
             let known = match namespace.directory(ino) {
                 Some(directory) if directory.listing.is_fresh(ttl, start) => {
@@ -229,6 +228,9 @@ impl Filesystem {
             Some(listed) => listed,
             None => {
                 let Reading { build, local, .. } = &mut *state;
+                local.extend(self.namespace().unpublished_children(directory.ino));
+                local.sort_unstable();
+                local.dedup();
                 build.without(local);
                 *state.listed.insert(index)
             }

@@ -295,6 +295,13 @@ impl Namespace {
         })
     }
 
+    /// Files in a directory that stand here whatever the bucket has: not uploaded yet, or changed.
+    pub fn changed_files(&self, parent: Ino) -> Vec<(Name, Ino)> {
+        let mut children = self.children(parent);
+        children.retain(|(_, ino)| self.nodes[ino].local.is_some());
+        children
+    }
+
     /// Names in a directory that the bucket does not have yet, or not any more.
     pub fn unpublished_children(&self, parent: Ino) -> Vec<(Name, Ino)> {
         let mut children = self.children(parent);

@@ -1840,6 +1840,22 @@ fn cases_that_failed_once_agree_with_the_model() {
             alone(None, true),
             vec![fail(0, true), Op::Mkdir { at: Place(0, 0) }],
         ),
+        (
+            "a changed file whose object others had removed was not listed",
+            alone(Some(0), false),
+            vec![
+                create(Place(0, 4)),
+                Op::Fsync { slot: 0 },
+                Op::Write {
+                    slot: 0,
+                    at: At::End,
+                    len: 1,
+                    seed: 0,
+                },
+                Op::OthersDelete { at: Place(0, 4) },
+                Op::Check,
+            ],
+        ),
     ] {
         println!("{cause}");
         run(setting, &ops);
