@@ -263,6 +263,19 @@ impl EncryptedBucket {
         Ok(())
     }
 
+    /// The headers of an object without content that is to have these extended attributes: with an envelope of
+    /// its own, under a fresh key, where there are any.
+    ///
+    /// # Errors
+    /// [`Error::XattrsTooLarge`].
+    pub fn headers_with(&self, headers: ObjectHeaders, xattrs: &Xattrs) -> Result<ObjectHeaders> {
+        if xattrs.is_empty() {
+            return Ok(headers);
+        }
+        let (_, headers) = self.fresh_envelope(headers, Some(xattrs), None)?;
+        Ok(headers)
+    }
+
     /// A cipher nobody used, and the headers that carry it.
     fn fresh_envelope(
         &self,

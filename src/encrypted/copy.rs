@@ -63,29 +63,32 @@ impl EncryptedBucket {
         meta: &ObjectMeta,
         destination: &ObjectKey,
         headers: CopyHeaders,
+        overwrite: Overwrite,
         limits: CopyLimits,
     ) -> Result<PutAnswer> {
         let bound = is_bound_by_sdk_rules(&meta.headers.user)
             || matches!(&headers, CopyHeaders::Replace(new) if is_bound_by_sdk_rules(&new.user));
         let keeps = matches!(headers, CopyHeaders::Keep);
         if meta.size < limits.copy && (keeps || !bound) {
-            let tag = &meta.etag;
-            let copied = self
-                .store()
-                .copy(source, tag, destination, headers, Overwrite::Allowed);
-            return copied.await;
+            let (store, tag) = (self.store(), &meta.etag);
+            return store
+                .copy(source, tag, destination, headers, overwrite)
+                .await;
         }
         let headers = match headers {
             CopyHeaders::Keep => meta.headers.clone(),
             CopyHeaders::Replace(headers) => headers,
         };
+        let to = Destination {
+            key: destination,
+            headers,
+            overwrite,
+        };
         if bound {
-            self.send_again(source, meta, destination, headers, limits)
-                .await
+            self.send_again(source, meta, to, limits).await
         } else {
             let part = part_size(meta.size, COPY_PART.min(limits.copy));
-            self.in_parts(source, meta, destination, &headers, part, Way::Copied)
-                .await
+            self.in_parts(source, meta, to, part, Way::Copied).await
         }
     }
 
@@ -93,17 +96,14 @@ impl EncryptedBucket {
         &self,
         source: &ObjectKey,
         meta: &ObjectMeta,
-        destination: &ObjectKey,
-        mut headers: ObjectHeaders,
+        mut to: Destination<'_>,
         limits: CopyLimits,
     ) -> Result<PutAnswer> {
         if meta.size > limits.put {
-            let part = announced_part_size(&headers.user).filter(|part| *part > 0);
+            let part = announced_part_size(&to.headers.user).filter(|part| *part > 0);
             let part = part.unwrap_or_else(|| part_size(meta.size, SENT_PART.min(limits.put)));
-            announce_sizes(&mut headers.user, meta.size, part);
-            return self
-                .in_parts(source, meta, destination, &headers, part, Way::Sent)
-                .await;
+            announce_sizes(&mut to.headers.user, meta.size, part);
+            return self.in_parts(source, meta, to, part, Way::Sent).await;
         }
         // A body that begins to flow proves the version; an empty one has to be asked for.
         if meta.size == 0 && self.store().head(source).await?.etag != meta.etag {
@@ -112,7 +112,7 @@ impl EncryptedBucket {
         let body = self.body(source, meta, 0..meta.size);
         let put = self
             .store()
-            .put(destination, &headers, body.body.clone(), Overwrite::Allowed);
+            .put(to.key, &to.headers, body.body.clone(), to.overwrite);
         let answer = body.explain(put.await)?;
         check(answer.crc64, meta.crc64)?;
         Ok(answer)
@@ -122,13 +122,12 @@ impl EncryptedBucket {
         &self,
         source: &ObjectKey,
         meta: &ObjectMeta,
-        destination: &ObjectKey,
-        headers: &ObjectHeaders,
+        to: Destination<'_>,
         part: u64,
         way: Way,
     ) -> Result<PutAnswer> {
-        let store = self.store();
-        let upload = store.create_multipart(destination, headers).await?;
+        let (store, destination) = (self.store(), to.key);
+        let upload = store.create_multipart(destination, &to.headers).await?;
         let parallel = match way {
             Way::Copied => PARALLEL_COPIES,
             Way::Sent => PARALLEL_PARTS,
@@ -148,7 +147,7 @@ impl EncryptedBucket {
                 return Err(Error::PreconditionFailed);
             }
             let answer = store
-                .complete_multipart(destination, &upload, &done, Overwrite::Allowed)
+                .complete_multipart(destination, &upload, &done, to.overwrite)
                 .await?;
             check(answer.crc64, meta.crc64)?;
             Ok(answer)
@@ -211,6 +210,13 @@ impl EncryptedBucket {
         });
         Relayed { body, replaced }
     }
+}
+
+/// What becomes of a copy.
+struct Destination<'a> {
+    key: &'a ObjectKey,
+    headers: ObjectHeaders,
+    overwrite: Overwrite,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

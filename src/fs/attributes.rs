@@ -21,7 +21,6 @@ pub const XATTR: &str = "ossvault-xattr";
 
 const TYPE_BITS: u32 = libc::S_IFMT;
 const PERMISSION_BITS: u32 = 0o7777;
-const SET_ID_BITS: u32 = libc::S_ISUID | libc::S_ISGID;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -342,10 +341,7 @@ impl Change {
         let owner_changes = self.uid.is_some() || self.gid.is_some();
         if owner_changes && self.mode.is_none() && attributes.kind == Kind::File {
             // chown takes the set-id bits away, also from root's files, as on Linux.
-            let mode = attributes.permissions(defaults);
-            if mode & SET_ID_BITS != 0 && mode & 0o111 != 0 {
-                attributes.clear_set_id(defaults);
-            }
+            attributes.clear_set_id(defaults);
         }
         attributes.uid = self.uid.or(attributes.uid);
         attributes.gid = self.gid.or(attributes.gid);

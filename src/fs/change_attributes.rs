@@ -70,6 +70,10 @@ impl Filesystem {
         }
         let file = self.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
+        let alone = {
+            let state = file.lock();
+            !state.is_dirty() && state.handles == 1
+        };
         let result = async {
             self.refuse_plain(&file).await?;
             self.take_xattrs_along(&file).await?;
@@ -85,8 +89,28 @@ impl Filesystem {
             Ok(())
         }
         .await;
+        if alone && result.is_err() {
+            self.undo_truncation(&file);
+        }
         self.end_hold(&file);
         result
+    }
+
+    /// A file that was clean and that nobody has open is again what the bucket has.
+    fn undo_truncation(&self, file: &Arc<OpenFile>) {
+        let mut state = file.lock();
+        if state.handles > 1 || state.upload.is_some() || state.gone {
+            return;
+        }
+        state.staged = None;
+        state.uploaded = state.written;
+        state.failure = None;
+        let mut namespace = self.namespace();
+        namespace.end_local(file.ino);
+        if let Some((parent, name)) = namespace.place(file.ino) {
+            // The answer may have been lost.
+            namespace.doubt(parent, &name);
+        }
     }
 
     pub(super) async fn change_attributes(
@@ -115,7 +139,8 @@ impl Filesystem {
                 }
                 return Ok(());
             }
-            if namespace.is_directory(ino)
+            if change.mtime.is_some()
+                && namespace.is_directory(ino)
                 && let Some(stored) = namespace.stored_directory(ino)
                 && namespace.directory_marker(ino).is_some()
                 && namespace.pending(ino).is_none()
@@ -208,30 +233,26 @@ impl Filesystem {
     /// call's copy may carry it.
     async fn store_pending(self: &Arc<Self>, ino: Ino, outcome: &Outcome) -> Result<()> {
         loop {
-            let key = {
+            if let Some(result) = outcome.get() {
+                return result.clone();
+            }
+            let entered = self
+                .enter(|namespace| Some(vec![Scope::Key(self.marker_key_or_key(namespace, ino)?)]))
+                .await;
+            let (key, pending) = {
                 let mut namespace = self.namespace();
-                if let Some(result) = outcome.get() {
-                    return result.clone();
+                let key = self.marker_key_or_key(&namespace, ino);
+                if entered.is_err() || key.is_none() {
+                    // Its name went while the change waited.
+                    namespace.end_pending(ino, usize::MAX, &Err(Error::Stale));
                 }
-                match self.marker_key_or_key(&namespace, ino) {
-                    Some(key) => key,
-                    None => {
-                        // Its name went while the change waited.
-                        namespace.end_pending(ino, usize::MAX, &Err(Error::Stale));
-                        return Err(Error::Stale);
-                    }
-                }
+                (key, namespace.pending(ino))
             };
-            let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
-            let (change, carried) = {
-                let namespace = self.namespace();
-                if self.marker_key_or_key(&namespace, ino).as_ref() != Some(&key) {
-                    continue;
-                }
-                match namespace.pending(ino) {
-                    Some(pending) => pending,
-                    None => continue,
-                }
+            let (Ok(_pass), Some(key)) = (entered, key) else {
+                return outcome.get().cloned().unwrap_or(Err(Error::Stale));
+            };
+            let Some((change, carried)) = pending else {
+                continue;
             };
             let result = async {
                 let key = names::object_key(key)?;
@@ -275,6 +296,8 @@ impl Filesystem {
                 let object = namespace.object(ino).ok_or(Error::NotFound)?;
                 (object, namespace.place(ino).ok_or(Error::NotFound)?)
             };
+            let (parent, name) = place;
+            let _changing = self.begin_change([(parent, &name)]);
             let described = self.headers(key, &object.etag, Instant::now()).await?;
             let mut attributes = Attributes::read(&described.meta, false);
             change.apply(&mut attributes, &self.settings.defaults);
@@ -283,7 +306,6 @@ impl Filesystem {
                 .await
             {
                 Ok(object) => {
-                    let (parent, name) = place;
                     self.took_new_tag(ino, key, &described.meta.etag, &object);
                     self.namespace()
                         .published(parent, &name, object, Instant::now());
@@ -294,7 +316,6 @@ impl Filesystem {
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(key).await?;
                     let object = self.describe(key, meta, sent);
-                    let (parent, name) = place;
                     if let Some(directory) = self.namespace().directory(parent) {
                         directory.listing.put(&name, Entry::Object(object), sent);
                     }
@@ -333,8 +354,9 @@ impl Filesystem {
             return Err(READ_ONLY_PLAIN);
         }
         let sent = Instant::now();
+        let replace = CopyHeaders::Replace(headers.clone());
         let answer = self
-            .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
+            .copy_object(key, meta, key, replace, Overwrite::Allowed)
             .await?;
         let meta = ObjectMeta {
             etag: answer.etag,
@@ -424,8 +446,9 @@ impl Filesystem {
                     change.apply(&mut attributes, &self.settings.defaults);
                     let mut headers = meta.headers.clone();
                     attributes.write(&mut headers.user);
+                    let replace = CopyHeaders::Replace(headers.clone());
                     let copied = self
-                        .copy_object(key, meta, key, CopyHeaders::Replace(headers.clone()))
+                        .copy_object(key, meta, key, replace, Overwrite::Allowed)
                         .await;
                     copied.map(|answer| {
                         let marker = self.remember_marker(key, headers, answer, sent);
@@ -480,7 +503,7 @@ impl Filesystem {
     }
 
     /// Keeps what a marker of ours holds now, so that the next change need not ask.
-    fn remember_marker(
+    pub(super) fn remember_marker(
         &self,
         key: &ObjectKey,
         headers: ObjectHeaders,

@@ -135,18 +135,13 @@ impl Filesystem {
         attributes.write(&mut headers.user);
         let sent = Instant::now();
         let copy = CopyHeaders::Replace(headers.clone());
-        let exclusive = file.lock().exclusive;
-        let answer = if !exclusive {
-            self.copy_object(&source.key, &described.meta, &at.key, copy)
-                .await?
-        } else if source.size < self.settings.copy_limit {
-            let forbidden = Overwrite::Forbidden;
-            let store = self.bucket.store();
-            let copied = store.copy(&source.key, &source.etag, &at.key, copy, forbidden);
-            copied.await?
-        } else {
-            return Err(Error::NotSupported);
+        let overwrite = match file.lock().exclusive {
+            true => Overwrite::Forbidden,
+            false => Overwrite::Allowed,
         };
+        let answer = self
+            .copy_object(&source.key, &described.meta, &at.key, copy, overwrite)
+            .await?;
         {
             let mut state = file.lock();
             if state.written != written || state.gone {

@@ -35,6 +35,8 @@ struct Reading {
     local: Vec<(Name, Ino)>,
     /// How many names the bucket had, once that is known.
     listed: Option<u64>,
+    /// Something of it was returned.
+    begun: bool,
 }
 
 /// An entry as readdir returns it.
@@ -94,6 +96,7 @@ impl Filesystem {
             build,
             local,
             listed: None,
+            begun: false,
         }
     }
 
@@ -111,10 +114,14 @@ impl Filesystem {
             .ok_or(Error::BadHandle)?;
         let ino = directory.ino;
         if offset == 0 {
-            let consumed = lock(&directory.state).listed.is_some();
-            if consumed {
+            let begun = std::mem::replace(&mut lock(&directory.state).begun, true);
+            if begun {
                 // rewinddir: what the directory holds now.
-                *lock(&directory.state) = self.begin_reading(ino);
+                let anew = self.begin_reading(ino);
+                *lock(&directory.state) = Reading {
+                    begun: true,
+                    ..anew
+                };
             }
         }
         let mut entries = Vec::new();
@@ -144,11 +151,11 @@ impl Filesystem {
                     }
                 }
                 None => {
-                    let Some((name, child)) = self.local_name(&directory, index as u64) else {
+                    let Some(name) = self.local_name(&directory, index as u64) else {
                         break;
                     };
                     at = next;
-                    entries.extend(self.local_entry(ino, name, child, next));
+                    entries.extend(self.local_entry(ino, name, next));
                 }
             }
         }
@@ -222,7 +229,7 @@ impl Filesystem {
     }
 
     /// The names that only this mount has, after as many as the bucket has.
-    fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<(Name, Ino)> {
+    fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<Name> {
         let mut state = lock(&directory.state);
         let listed = match state.listed {
             Some(listed) => listed,
@@ -230,21 +237,19 @@ impl Filesystem {
                 let Reading { build, local, .. } = &mut *state;
                 local.extend(self.namespace().unpublished_children(directory.ino));
                 local.sort_unstable();
-                local.dedup();
+                local.dedup_by(|later, earlier| later.0 == earlier.0);
                 build.without(local);
                 *state.listed.insert(index)
             }
         };
         let at = index.checked_sub(listed)?;
-        state.local.get(at as usize).cloned()
+        state.local.get(at as usize).map(|(name, _)| name.clone())
     }
 
     /// None if it is gone meanwhile.
-    fn local_entry(&self, parent: Ino, name: Name, ino: Ino, next: u64) -> Option<DirectoryEntry> {
+    fn local_entry(&self, parent: Ino, name: Name, next: u64) -> Option<DirectoryEntry> {
         let namespace = self.namespace();
-        if namespace.child(parent, &name) != Some(ino) {
-            return None;
-        }
+        let ino = namespace.child(parent, &name)?;
         let kind = match namespace.is_directory(ino) {
             true => Kind::Directory,
             false => Kind::File,

@@ -14,8 +14,9 @@ use super::listing::{Entry, Object};
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, OpenHow, State, Stream};
+use super::open_file::{FileHandle, OpenFile, OpenHow, State, Stream, Writer};
 use super::parts::MAX_OBJECT;
+use super::processes::process_of;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
 use crate::store::object_store::{ETag, ObjectKey};
@@ -109,6 +110,8 @@ impl Filesystem {
         ino: Ino,
         start: Instant,
     ) -> Result<Arc<OpenFile>> {
+        // What is being removed is opened before that, or not at all.
+        self.not_leaving(ino).await;
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
@@ -267,13 +270,9 @@ impl Filesystem {
         self.writable()?;
         self.check_new_name(parent, name)?;
         let start = Instant::now();
-        let target = loop {
-            let target = self.namespace().target(parent, name, start);
-            match target {
-                Some(target) => break target,
-                None => self.ask_name(parent, name, start).await?,
-            }
-        };
+        let target = self.target(parent, name, start).await?;
+        // What is made in a directory may get its group from it.
+        self.look_at(parent, start).await?;
         match target {
             Some(_) if how.exclusive => return Err(Error::Exists),
             Some(Target::Directory(_)) => return Err(Error::IsDirectory),
@@ -307,12 +306,12 @@ impl Filesystem {
                 state.exclusive = how.exclusive;
                 state.temporary = how.exclusive && temporary_names::is_temporary(name);
             }
+            if let Some(age) = self.settings.flush_after {
+                self.upload_after(&file, &mut file.lock(), age);
+            }
             files.insert(ino, file.clone());
             (ino, file)
         };
-        if let Some(age) = self.settings.flush_after {
-            self.upload_after(&file, age);
-        }
         let opened = self.open_handle(&file, how);
         let view = self.look_at(ino, start).await?;
         Ok((self.entered(view, start), opened))
@@ -323,8 +322,14 @@ impl Filesystem {
     /// Bytes from `offset` on, fewer only at the end of the file.
     pub async fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize) -> Result<Bytes> {
         let handle = self.handle(handle)?;
-        if !handle.readable && !self.bucket.can_read() {
-            return Err(Error::BadHandle);
+        if !self.bucket.can_read() {
+            if !handle.readable {
+                return Err(Error::BadHandle);
+            }
+            // What is kept for its writer is not for readers.
+            if !handle.file.lock().is_dirty() {
+                return Err(Error::Denied("this mount has no private key"));
+            }
         }
         let range = offset..offset.saturating_add(len as u64);
         /// Versions that a read meets at most: our own uploads, and others' before it has returned a byte.
@@ -453,21 +458,21 @@ impl Filesystem {
         handle: u64,
         offset: u64,
         data: &[u8],
-        clear_set_id: bool,
+        by: Writer,
     ) -> Result<std::result::Result<(), MustWait>> {
         let handle = self.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &handle.file;
         let mut state = file.lock();
         self.check_place(file, &state)?;
-        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len()) {
+        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
             return Ok(Err(MustWait));
         }
         let staged = state.staged.as_mut().expect("staged above");
         if staged.try_write(offset, data).is_err() {
             return Ok(Err(MustWait));
         }
-        self.wrote(file, &mut state, offset, data.len(), clear_set_id);
+        self.wrote(file, &mut state, offset, data.len(), by);
         Ok(Ok(()))
     }
 
@@ -477,7 +482,7 @@ impl Filesystem {
         handle: u64,
         offset: u64,
         data: Bytes,
-        clear_set_id: bool,
+        by: Writer,
     ) -> Result<()> {
         let opened = self.handle(handle)?;
         check_end(offset, data.len())?;
@@ -486,7 +491,7 @@ impl Filesystem {
         loop {
             let room = {
                 let mut state = file.lock();
-                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len()) {
+                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
                     None
                 } else {
                     let staged = state.staged.as_ref().expect("staged above");
@@ -504,7 +509,7 @@ impl Filesystem {
                 continue;
             };
             if staged.write_with(offset, &data, room).is_ok() {
-                self.wrote(file, &mut state, offset, data.len(), clear_set_id);
+                self.wrote(file, &mut state, offset, data.len(), by);
                 return Ok(());
             }
         }
@@ -523,21 +528,22 @@ impl Filesystem {
     }
 
     /// Begins to stage, unless the base has to be read first.
-    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> bool {
-        let Some(content) = &state.content else {
-            state.staged = Some(StagedFile::new(&self.staging, None));
-            return true;
-        };
-        let size = content.size();
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where the base would have to be read and cannot be.
+    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
+        let size = state.content.as_ref().map_or(0, |content| content.size());
         let covers = offset == 0 && len as u64 >= size;
         if covers || size == 0 {
             state.staged = Some(StagedFile::new(&self.staging, None));
+        } else if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
         } else if size > self.settings.part_size {
             state.staged = Some(StagedFile::new(&self.staging, Some(size)));
         } else {
-            return false;
+            return Ok(false);
         }
-        true
+        Ok(true)
     }
 
     /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
@@ -552,7 +558,7 @@ impl Filesystem {
             let content = {
                 let mut state = file.lock();
                 let (offset, len) = write.unwrap_or((1, 0));
-                if state.staged.is_some() || self.stage_over(&mut state, offset, len) {
+                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
                     return Ok(());
                 }
                 state
@@ -618,10 +624,11 @@ impl Filesystem {
         state: &mut State,
         offset: u64,
         len: usize,
-        clear_set_id: bool,
+        by: Writer,
     ) {
+        state.changers.add(by.thread);
         state.abandon_stream_over(offset..offset + len as u64);
-        self.content_changed(file, state, clear_set_id);
+        self.content_changed(file, state, by.clear_set_id);
         self.keep_streaming(file, state);
     }
 
@@ -635,7 +642,7 @@ impl Filesystem {
         let was_clean = !state.is_dirty();
         state.written += 1;
         if was_clean && let Some(age) = self.settings.flush_after {
-            self.upload_after(file, age);
+            self.upload_after(file, state, age);
         }
         let size = state.size();
         if size > 0 {
@@ -693,14 +700,10 @@ impl Filesystem {
                 if only_grow && size <= state.size() {
                     return Ok(());
                 }
-                if state.staged.is_none() {
-                    if size == 0 {
-                        state.staged = Some(StagedFile::new(&self.staging, None));
-                    } else if !self.bucket.can_read() && state.size() > 0 {
-                        return Err(Error::Denied("this mount has no private key"));
-                    }
+                if state.staged.is_none() && size == 0 {
+                    state.staged = Some(StagedFile::new(&self.staging, None));
                 }
-                if state.staged.is_some() || self.stage_over(&mut state, 1, 0) {
+                if state.staged.is_some() || self.stage_over(&mut state, 1, 0)? {
                     let before = state.size();
                     let staged = state.staged.as_mut().expect("staged above");
                     staged.truncate(size);
@@ -725,15 +728,19 @@ impl Filesystem {
 
     // ---- flush, fsync, release ----
 
-    /// Every close of every descriptor.
-    pub async fn flush(self: &Arc<Self>, handle: u64) -> Result<()> {
+    /// Every close of every descriptor, by this thread. (0: the kernel does not say.)
+    pub async fn flush(self: &Arc<Self>, handle: u64, thread: u32) -> Result<()> {
         let handle = self.handle(handle)?;
-        if !handle.writable {
+        if !handle.changes {
             return Ok(());
         }
         {
             let state = handle.file.lock();
             if !state.is_dirty() || state.gone || state.may_wait(self.settings.part_size) {
+                return Ok(());
+            }
+            // It has inherited the descriptor; those who write go on, or the last close sees to it.
+            if state.changers.are_others_than(thread, process_of) {
                 return Ok(());
             }
         }
@@ -799,7 +806,7 @@ impl Filesystem {
                     state.staged = None;
                 }
             }
-            state.handles == 0 && state.temporary && state.is_dirty() && !state.gone
+            state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
         };
         if waits {
             self.wait_for_rename(file);
@@ -817,7 +824,7 @@ impl Filesystem {
             tokio::time::sleep(grace).await;
             let still = {
                 let mut state = file.lock();
-                let still = state.temporary && state.is_dirty() && state.handles == 0;
+                let still = state.temporary && state.is_dirty() && state.writers == 0;
                 state.temporary &= !still;
                 still
             };

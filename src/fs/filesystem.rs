@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
@@ -101,6 +101,8 @@ pub struct Filesystem {
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
     pub(super) gate: Gate,
+    /// A change of names has ended.
+    pub(super) changed: Notify,
     pub(super) builds: Mutex<HashMap<Ino, (Arc<Build>, bool)>>,
     pub(super) questions: Mutex<Questions>,
     pub(super) described: Mutex<LruCache<(ObjectKey, ETag), Arc<Described>>>,
@@ -117,8 +119,8 @@ pub struct Filesystem {
     root_stored: AtomicBool,
     /// Directories whose times are to be stored soon.
     pub(super) late: Mutex<HashSet<Ino>>,
-    /// Uploads that are being given up.
-    pub(super) aborts: Mutex<JoinSet<()>>,
+    /// Uploads that go on while their files are written, and those that are being given up.
+    pub(super) uploads: Mutex<JoinSet<()>>,
 }
 
 impl Filesystem {
@@ -150,6 +152,7 @@ impl Filesystem {
             began: SystemTime::now(),
             namespace: Mutex::new(namespace),
             gate: Gate::default(),
+            changed: Notify::new(),
             builds: Mutex::default(),
             questions: Mutex::default(),
             described: Mutex::new(LruCache::new(
@@ -168,7 +171,7 @@ impl Filesystem {
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
             late: Mutex::default(),
-            aborts: Mutex::default(),
+            uploads: Mutex::default(),
         });
         let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
         fs.runtime.spawn(giving);
@@ -196,7 +199,7 @@ impl Filesystem {
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
         let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
         let times = self.store_late_times(None).await;
-        self.aborts_ended().await;
+        self.uploads_ended().await;
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.describe_place(ino),
             error,

@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 
 use super::error::{Error, Result};
 use super::filesystem::Filesystem;
+use super::gate::Scope;
 use super::listing::{Entry, Epoch, Object, fresh};
 use super::names::{self, Name};
-use super::namespace::{Ino, Marker};
+use super::namespace::{Ino, Marker, Namespace};
 use crate::store::object_store::{ListPage, ListRequest, ListedObject};
 
 /// A listing that is under way or has just ended.
@@ -157,21 +158,18 @@ impl Filesystem {
         let fs = self.clone();
         let task = build.clone();
         self.runtime.spawn(async move {
+            let ends = BuildEnds(fs.clone(), task.clone(), ino);
             let end = fs.run_build(&task, ino, whole).await;
-            let mut builds = fs.builds.lock().unwrap_or_else(PoisonError::into_inner);
-            if let MapEntry::Occupied(slot) = builds.entry(ino)
-                && Arc::ptr_eq(&slot.get().0, &task)
-            {
-                slot.remove();
-            }
-            drop(builds);
             task.lock().end = Some(end);
-            task.grew.notify_waiters();
+            drop(ends);
         });
         build
     }
 
     async fn run_build(&self, build: &Build, ino: Ino, whole: bool) -> Result<Extent> {
+        // The keys of what is listed stay while it is.
+        let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
+        let _pass = self.enter(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.namespace();
             let prefix = namespace.key(ino).ok_or(Error::NotFound)?;
@@ -330,6 +328,27 @@ impl Filesystem {
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
             namespace.confirm_directory(ino, marker.as_ref(), build.sent);
         }
+    }
+}
+
+/// However a listing ends, a panic included, those who wait for it hear of it.
+struct BuildEnds(Arc<Filesystem>, Arc<Build>, Ino);
+
+impl Drop for BuildEnds {
+    fn drop(&mut self) {
+        let BuildEnds(fs, build, ino) = self;
+        let mut builds = fs.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let MapEntry::Occupied(slot) = builds.entry(*ino)
+            && Arc::ptr_eq(&slot.get().0, build)
+        {
+            slot.remove();
+        }
+        drop(builds);
+        let mut state = build.lock();
+        let broken = || Err(Error::io("a listing was broken off"));
+        state.end.get_or_insert_with(broken);
+        drop(state);
+        build.grew.notify_waiters();
     }
 }
 

@@ -5,7 +5,8 @@
 //!   is also asked for alone. `complete` is when the whole was true, a slot's `checked` when that name was.
 //! - What was asked before one of our own changes ended says nothing about the changed name. Every change
 //!   of ours gets a number ([`Listing::put`], [`Listing::remove`]); an answer carries the number of the last
-//!   change before its request ([`Listing::epoch`]), and names changed since keep what we know of them.
+//!   change before its request ([`Epoch`]), and names changed since keep what we know of them. So do names
+//!   whose change is under way ([`Listing::begin_change`]): the bucket may show it before we hear of it.
 //! - A listing shows neither modes nor times. [`Known`] attributes are carried over to the next listing when
 //!   the object's tag and time are the same and nothing can have hidden in the same second.
 //!
@@ -117,6 +118,8 @@ pub struct Listing {
     epoch: u64,
     /// Our own changes while requests were under way.
     changes: HashMap<Name, u64>,
+    /// How many of our own changes are under way for a name.
+    changing: HashMap<Name, u32>,
     under_way: u32,
     /// Whether the directory has a marker, as the last listing showed.
     marker: Option<bool>,
@@ -196,7 +199,7 @@ impl Listing {
                 Entry::Directory => ttl.directories.max(ttl.objects),
                 Entry::Object(_) => ttl.objects,
             };
-            return if fresh(checked, lifetime, start) {
+            return if fresh(checked, lifetime, start) || self.is_changing(name) {
                 Answer::Present(&slot.entry, checked)
             } else {
                 Answer::Unknown
@@ -206,6 +209,26 @@ impl Listing {
             Some(checked) if fresh(checked, ttl.objects, start) => Answer::Absent(checked),
             _ => Answer::Unknown,
         }
+    }
+
+    /// From here to [`Listing::end_change`] the name keeps what is known of it, whatever the bucket answers.
+    pub fn begin_change(&mut self, name: &Name) {
+        *self.changing.entry(name.clone()).or_default() += 1;
+    }
+
+    pub fn end_change(&mut self, name: &Name) {
+        // An answer that is on its way tells of the time before.
+        self.note_change(name);
+        if let Some(count) = self.changing.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                self.changing.remove(name);
+            }
+        }
+    }
+
+    pub fn is_changing(&self, name: &str) -> bool {
+        self.changing.contains_key(name)
     }
 
     /// The last that was known of a name, however long ago.
@@ -285,7 +308,9 @@ impl Listing {
         }
         self.complete = None;
         self.absent.clear();
-        self.slots.retain(|name, _| held(name));
+        let changing = &self.changing;
+        self.slots
+            .retain(|name, _| held(name) || changing.contains_key(name));
         true
     }
 
@@ -438,7 +463,7 @@ impl Listing {
     }
 
     fn changed_since(&self, name: &str, epoch: Epoch) -> bool {
-        self.changes.get(name).is_some_and(|&at| at > epoch.change)
+        self.is_changing(name) || self.changes.get(name).is_some_and(|&at| at > epoch.change)
     }
 
     fn note_change(&mut self, name: &Name) {
@@ -544,6 +569,34 @@ mod tests {
         assert!(!listing.apply_name(epoch, start, &name("made"), None));
         let epoch = listing.begin();
         assert!(listing.apply_name(epoch, start, &name("made"), None));
+    }
+
+    #[test]
+    fn a_name_keeps_what_is_known_of_it_while_it_is_changed() {
+        // The DELETE of a rename had taken effect, and its answer was still on the way: a HEAD found nothing,
+        // and the inode that was being renamed lost its name.
+        let start = Instant::now();
+        let later = start + Duration::from_secs(2);
+        let mut listing = Listing::default();
+        let epoch = listing.begin();
+        listing.apply(epoch, start, 1, false, listed(&["a", "b"]));
+        listing.begin_change(&name("a"));
+        let (before, whole) = (listing.begin(), listing.begin());
+        assert!(!listing.apply_name(before, later, &name("a"), None));
+        listing.apply(whole, later, 1, false, listed(&["b"]));
+        let much_later = later + Duration::from_secs(5);
+        assert!(matches!(
+            listing.look("a", TTL, much_later),
+            Answer::Present(Entry::Object(_), _)
+        ));
+        let during = listing.begin();
+        listing.remove(&name("a"), later);
+        listing.end_change(&name("a"));
+        let stale = listing.apply_name(during, later, &name("a"), Some(object("a", 1)));
+        assert!(!stale, "it was asked for before the end");
+        assert!(matches!(listing.look("a", TTL, later), Answer::Absent(_)));
+        let epoch = listing.begin();
+        assert!(listing.apply_name(epoch, later, &name("a"), Some(object("a", 2))));
     }
 
     #[test]

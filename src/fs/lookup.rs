@@ -81,6 +81,7 @@ impl Filesystem {
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => {
+                self.namespace().shows_link(ino, content.etag());
                 let size = content.size();
                 content.reader().read(0..size).await
             }

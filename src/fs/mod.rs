@@ -1,7 +1,7 @@
 //! The file system: names, inodes, listings, open files, staging, read-ahead, writeback, rename.
 //!
 //! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`,
-//! `changes`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
+//! `changes`, `rename_file`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
 //! [`namespace`] and its `listing`s, filled by `probe` and `lister`. Bytes are in `open_file`, over
 //! [`staging`] on their way out (`writeback`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
@@ -12,6 +12,7 @@ pub mod attributes;
 pub mod budget;
 mod change_attributes;
 mod changes;
+mod changing;
 pub mod content;
 pub mod copy_range;
 pub mod directories;
@@ -26,9 +27,12 @@ pub mod names;
 pub mod namespace;
 pub mod open_file;
 mod parts;
+mod preserve;
 mod probe;
+mod processes;
 pub mod read_ahead;
 mod rename_directory;
+mod rename_file;
 pub mod settings;
 pub mod staging;
 mod temporary_names;

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
 use super::budget::{MemoryBudget, Reservation};
@@ -115,6 +115,8 @@ struct Node {
     open: Option<Object>,
     /// The content that the kernel's pages show.
     pages: Option<ETag>,
+    /// The version of a symbolic link whose target the kernel keeps: it asks for that once an inode.
+    link_shown: Option<ETag>,
     directory: Option<Box<Directory>>,
 }
 
@@ -168,6 +170,10 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Namespace {
     nodes: HashMap<Ino, Node>,
+    /// Directories that are being renamed: the keys of all that is below them change.
+    moving: Vec<Ino>,
+    /// Inodes whose names are being taken away.
+    leaving: Vec<Ino>,
     prefix: String,
     ttl: Ttl,
     defaults: Defaults,
@@ -187,10 +193,13 @@ impl Namespace {
             nameless: None,
             open: None,
             pages: None,
+            link_shown: None,
             directory: Some(Box::default()),
         };
         Namespace {
             nodes: HashMap::from([(Ino::ROOT, root)]),
+            moving: Vec::new(),
+            leaving: Vec::new(),
             prefix,
             ttl,
             defaults,
@@ -205,6 +214,18 @@ impl Namespace {
 
     pub fn ttl(&self) -> Ttl {
         self.ttl
+    }
+
+    /// What is known below a directory that is being renamed counts until that is done.
+    fn ttl_of(&self, moving: bool) -> Ttl {
+        const LONG: Duration = Duration::from_secs(3600 * 24);
+        match moving {
+            true => Ttl {
+                objects: LONG,
+                directories: LONG,
+            },
+            false => self.ttl,
+        }
     }
 
     // ---- keys ----
@@ -312,6 +333,52 @@ impl Namespace {
         children
     }
 
+    // ---- changes under way ----
+
+    /// Below a directory that is being renamed, all there is to know is what was known before. Followed by
+    /// [`Namespace::end_move`].
+    pub fn begin_move(&mut self, ino: Ino) {
+        self.moving.push(ino);
+    }
+
+    pub fn end_move(&mut self, ino: Ino) {
+        if let Some(at) = self.moving.iter().position(|&moving| moving == ino) {
+            self.moving.swap_remove(at);
+        }
+    }
+
+    /// Whether it is a directory that is being renamed, or below one.
+    pub fn is_moving(&self, ino: Ino) -> bool {
+        self.moving
+            .iter()
+            .any(|&moving| self.is_within(ino, moving))
+    }
+
+    /// Its name is being taken away. Followed by [`Namespace::end_leaving`].
+    pub fn begin_leaving(&mut self, ino: Ino) {
+        self.leaving.push(ino);
+    }
+
+    pub fn end_leaving(&mut self, ino: Ino) {
+        if let Some(at) = self.leaving.iter().position(|&leaving| leaving == ino) {
+            self.leaving.swap_remove(at);
+        }
+    }
+
+    pub fn is_leaving(&self, ino: Ino) -> bool {
+        self.leaving.contains(&ino)
+    }
+
+    /// Whether the bucket cannot be asked what this name stands for, because we are changing that.
+    pub fn is_changing(&self, parent: Ino, name: &str) -> bool {
+        let directory = self
+            .nodes
+            .get(&parent)
+            .and_then(|node| node.directory.as_deref());
+        directory.is_some_and(|directory| directory.listing.is_changing(name))
+            || self.is_moving(parent)
+    }
+
     // ---- memory ----
 
     /// Counts a directory's listing against the budget; what cannot be had, expired listings give.
@@ -341,9 +408,7 @@ impl Namespace {
                     memory,
                     ..
                 } = &mut **directory;
-                if memory.is_some()
-                    && listing.drop_expired(ttl, now, |name| children.contains_key(name))
-                {
+                if listing.drop_expired(ttl, now, |name| children.contains_key(name)) {
                     *memory = None;
                 }
             }
@@ -380,7 +445,8 @@ impl Namespace {
         {
             return self.look_at(ino, start);
         }
-        let ttl = self.ttl;
+        let moving = self.is_moving(parent);
+        let ttl = self.ttl_of(moving);
         let Some(directory) = self.directory(parent) else {
             return Look::Absent(start);
         };
@@ -429,7 +495,7 @@ impl Namespace {
             return Look::Absent(start);
         };
         if let Some(directory) = &node.directory {
-            let ttl = self.ttl.objects;
+            let ttl = self.ttl_of(self.is_moving(ino)).objects;
             return match &directory.known {
                 Some(known) if fresh(known.checked, ttl, start) => {
                     let mut attributes = known.attributes.clone();
@@ -438,7 +504,7 @@ impl Namespace {
                     }
                     if let Some(touched) = directory.touched {
                         attributes.mtime = touched;
-                        attributes.ctime = Some(touched);
+                        attributes.ctime = attributes.ctime.max(Some(touched));
                     }
                     Look::Known(View {
                         ino,
@@ -639,6 +705,13 @@ impl Namespace {
         same
     }
 
+    /// The kernel keeps the target of this version of a symbolic link.
+    pub fn shows_link(&mut self, ino: Ino, version: ETag) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.link_shown = Some(version);
+        }
+    }
+
     // ---- making and changing names ----
 
     /// The inode of a name, made if there is none. A name that changed between file and directory gets
@@ -672,6 +745,7 @@ impl Namespace {
                 nameless: None,
                 open: None,
                 pages: None,
+                link_shown: None,
                 directory: directory.then(Box::default),
             },
         );
@@ -765,16 +839,18 @@ impl Namespace {
         }
     }
 
-    /// Detaches the inode of a name whose object was replaced while it was open: the name gets another
-    /// inode, so that no page cache ever holds pages of two versions.
+    /// Detaches the inode of a name whose object was replaced while it was open, or a link that the kernel
+    /// knows: the name gets another inode, so that no page cache ever holds pages of two versions.
     fn part_from_replaced(&mut self, parent: Ino, name: &str, etag: &ETag) {
         let Some(ino) = self.child(parent, name) else {
             return;
         };
         let node = &self.nodes[&ino];
-        let replaced =
-            node.local.is_none() && node.open.as_ref().is_some_and(|open| open.etag != *etag);
-        if replaced {
+        let open = node.open.as_ref().map(|open| &open.etag);
+        let shown = open.or(node.link_shown.as_ref());
+        let replaced = node.local.is_none() && shown.is_some_and(|shown| shown != etag);
+        // Our own copies may change the tag.
+        if replaced && !self.is_changing(parent, name) {
             self.detach(ino);
         }
     }
@@ -816,6 +892,8 @@ impl Namespace {
         let Some(node) = self.nodes.get_mut(&ino) else {
             return;
         };
+        // It has a name again, should it have lost it meanwhile.
+        node.nameless = None;
         let before = node.place.replace((parent, name.clone()));
         if let Some((old_parent, old_name)) = before
             && let Some(directory) = self.directory(old_parent)

@@ -19,9 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use super::attributes::Timestamp;
 use super::content::{Content, Reader};
 use super::error::Error;
 use super::namespace::Ino;
+use super::processes::Changers;
 use super::staging::StagedFile;
 use crate::encrypted::{EncryptedUpload, Xattrs};
 use crate::store::object_store::ObjectKey;
@@ -43,6 +45,8 @@ pub struct State {
     pub written: u64,
     /// The `written` that the bucket has.
     pub uploaded: u64,
+    /// Who changed it since it was last uploaded.
+    pub changers: Changers,
     /// The `written` that is being uploaded.
     pub upload: Option<u64>,
     pub stream: Stream,
@@ -51,12 +55,17 @@ pub struct State {
     pub failures: u32,
     /// A background task is seeing to the upload.
     pub tended: bool,
+    /// Its age since the last upload is being watched.
+    pub aging: bool,
     pub handles: u32,
     pub writers: u32,
     /// Handles through which the kernel runs this as a program.
     pub runners: u32,
     /// Created with O_EXCL: the upload must not replace anything.
     pub exclusive: bool,
+    /// Of an exclusive file: the uploads of which it is not known whether they took effect. What stands there
+    /// may be one of them.
+    pub unsure: Vec<Attempt>,
     /// Under a tool's temporary name, waiting for its rename.
     pub temporary: bool,
     /// Empty since it was created or truncated by its open: not uploaded before its last close.
@@ -91,13 +100,23 @@ pub enum Stream {
     Over,
 }
 
+/// What tells an upload of ours from another client's: nobody else's has this size and, to the nanosecond,
+/// this time of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// In bytes.
+    pub size: u64,
+    pub ctime: Option<Timestamp>,
+}
+
 /// A streaming upload whose parts under way have ended.
 pub struct Handover {
     pub upload: EncryptedUpload,
     pub key: String,
     pub xattrs: Option<Arc<Xattrs>>,
-    /// The attributes' revision that its headers carry.
+    /// The attributes' revision that its headers carry, and the time of change among them.
     pub revision: u64,
+    pub ctime: Option<Timestamp>,
     pub sent_to: u64,
     pub next_part: u16,
 }
@@ -112,15 +131,18 @@ impl OpenFile {
                 staged: None,
                 written: 0,
                 uploaded: 0,
+                changers: Changers::default(),
                 upload: None,
                 stream: Stream::Possible,
                 failure: None,
                 failures: 0,
                 tended: false,
+                aging: false,
                 handles: 0,
                 writers: 0,
                 runners: 0,
                 exclusive: false,
+                unsure: Vec::new(),
                 temporary: false,
                 emptied: false,
                 xattrs: None,
@@ -187,6 +209,16 @@ impl State {
         self.handles == 0 && self.upload.is_none() && !self.leaving && saved
     }
 
+    /// Notes an upload that must not replace anything, before it is sent.
+    pub fn try_anew(&mut self, attempt: Attempt) {
+        /// Each is of a content of its own, or the time of change would be the same.
+        const MOST: usize = 64;
+        if !self.unsure.contains(&attempt) {
+            self.unsure.truncate(MOST - 1);
+            self.unsure.insert(0, attempt);
+        }
+    }
+
     /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.
     pub fn abandon_stream_over(&mut self, changed: std::ops::Range<u64>) {
         if let Stream::Active {
@@ -207,6 +239,15 @@ impl State {
     }
 }
 
+/// Who writes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Writer {
+    /// The thread's id; 0 where the kernel does not say.
+    pub thread: u32,
+    /// Somebody whose write takes the set-id bits away.
+    pub clear_set_id: bool,
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenHow {
@@ -225,6 +266,8 @@ pub struct FileHandle {
     pub file: Arc<OpenFile>,
     pub readable: bool,
     pub writable: bool,
+    /// Opened for writing, or truncating: its close waits for the upload.
+    pub changes: bool,
     pub runs: bool,
     /// The view of the version this handle reads, as far as it is in the bucket.
     reader: Mutex<Option<Arc<Reader>>>,
@@ -236,6 +279,7 @@ impl FileHandle {
             file,
             readable: how.read,
             writable: how.write,
+            changes: how.write || how.truncate,
             runs: how.execute,
             reader: Mutex::new(None),
         })

@@ -143,6 +143,7 @@ impl Filesystem {
         name: &str,
         start: Instant,
     ) -> Result<()> {
+        self.unchanging(parent, name).await;
         let (one_page, again) = {
             let mut namespace = self.namespace();
             let remembers = !namespace.ttl().objects.is_zero();
@@ -218,8 +219,14 @@ impl Filesystem {
                 return Err(error.into());
             }
         };
-        if let Some(directory) = self.namespace().directory(parent) {
-            directory.listing.apply_name(epoch, sent, name, entry);
+        let mut namespace = self.namespace();
+        // Its keys are changing: the answer tells of neither time.
+        let moving = namespace.is_moving(parent);
+        if let Some(directory) = namespace.directory(parent) {
+            match moving {
+                true => directory.listing.give_up(epoch),
+                false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
+            }
         }
         Ok(())
     }
@@ -232,6 +239,7 @@ impl Filesystem {
         object: Object,
         start: Instant,
     ) -> Result<()> {
+        self.unchanging(parent, name).await;
         let question = Question::Object(parent, name.clone());
         let fs = self.clone();
         let name = name.clone();
@@ -291,9 +299,12 @@ impl Filesystem {
             }
         };
         let mut namespace = self.namespace();
+        let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
             let listing = &mut directory.listing;
             match (entry, &object) {
+                // As for a name.
+                _ if moving => listing.give_up(epoch),
                 // The listing's freshness is not the HEAD's to change: a directory may stand here as well.
                 (Some(new), old) if new.etag == old.etag => {
                     let known = new.known.expect("described objects are known");
@@ -319,6 +330,7 @@ impl Filesystem {
 
     /// Makes sure that a directory's own attributes are known.
     async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+        self.unmoving(ino).await;
         let one_page = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
@@ -385,8 +397,10 @@ impl Filesystem {
             }
             Err(error) => return Err(error.into()),
         };
-        self.namespace()
-            .set_directory(ino, attributes, marker, sent);
+        let mut namespace = self.namespace();
+        if !namespace.is_moving(ino) {
+            namespace.set_directory(ino, attributes, marker, sent);
+        }
         Ok(())
     }
 

@@ -2,12 +2,13 @@
 //!
 //! The subtree is gated: nothing in it changes meanwhile, and what is not uploaded yet moves without a
 //! request, because an upload takes its name when it starts. Before the first copy an intent is written; an
-//! interrupted rename is finished at the next mount. Exactly what was copied is deleted.
+//! interrupted rename is finished at the next mount, but for what others have changed since: that is left as
+//! it is, and reported. Exactly what was copied is deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -15,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
-use super::gate::Scope;
+use super::gate::{Pass, Scope};
 use super::lister::object_of;
 use super::listing::{Entry, Object};
 use super::names::{self, Name};
-use super::namespace::Ino;
+use super::namespace::{Ino, Namespace};
 use crate::store::object_store::{
     Body, ETag, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };
@@ -29,6 +30,10 @@ const PARALLEL: usize = 64;
 
 /// Keys in one batch delete.
 const BATCH: usize = 1000;
+
+/// The wait after what was copied could not be deleted; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What an intent object holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +45,9 @@ struct Intent {
     host: String,
     boot: String,
     pid: u32,
+    /// When that process started, in the kernel's ticks: a later one may have its number.
+    #[serde(default)]
+    started: u64,
 }
 
 impl Intent {
@@ -52,15 +60,26 @@ impl Intent {
             host,
             boot,
             pid,
+            started: start_of(pid).unwrap_or_default(),
         }
     }
 
     /// Whether the one who began it is known to be gone.
     fn is_orphaned(&self) -> bool {
         let (host, boot) = this_machine();
-        let alive =
-            boot == self.boot && std::path::Path::new(&format!("/proc/{}", self.pid)).exists();
+        let alive = boot == self.boot && start_of(self.pid) == Some(self.started);
         host == self.host && !(alive && self.pid != std::process::id())
+    }
+}
+
+/// When a process started, in ticks since the machine did; None if it is gone, or dead and not yet waited for.
+fn start_of(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _ => fields.nth(18)?.parse().ok(),
     }
 }
 
@@ -78,37 +97,65 @@ fn this_machine() -> (String, String) {
     )
 }
 
+/// A directory on its way from one name to another.
+struct Move {
+    ino: Ino,
+    /// The prefixes of its keys before and after, with a trailing `/`.
+    old: String,
+    new: String,
+    from: (Ino, Name),
+    to: (Ino, Name),
+}
+
 impl Filesystem {
+    /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
+    /// name does not.
     pub(super) async fn rename_directory(
         self: &Arc<Self>,
         ino: Ino,
         from: &(Ino, Name),
         to: &(Ino, Name),
         replaced: Option<Ino>,
-        start: Instant,
+        replace: bool,
     ) -> Result<()> {
-        let (old, new) = {
-            let namespace = self.namespace();
-            if namespace.is_within(to.0, ino) {
-                return Err(Error::Invalid);
-            }
-            let old = namespace.key(ino).ok_or(Error::NotFound)?;
-            let new = namespace.child_key(to.0, &to.1).ok_or(Error::NotFound)?;
-            (old, format!("{new}/"))
-        };
-        let scopes = vec![Scope::Subtree(old.clone()), Scope::Subtree(new.clone())];
-        let _pass = self.gate.enter(scopes).await;
-        if let Some(replaced) = replaced {
-            self.check_empty(replaced, start).await?;
+        let start = Instant::now();
+        if self.namespace().is_within(to.0, ino) {
+            return Err(Error::Invalid);
         }
-        let sources = self.list_below(&old).await?;
-        self.check_names(ino, &old, &new, &sources)?;
+        let prefixes = |namespace: &Namespace| {
+            let old = namespace.key(ino)?;
+            let new = namespace.child_key(to.0, &to.1)?;
+            Some((old, format!("{new}/")))
+        };
+        let names = [from, to].map(|(parent, name)| (*parent, name));
+        let changing = self.begin_change(names).and_below(ino);
+        let changing = changing.and_leaving(replaced);
+        let pass = self
+            .enter(|namespace| {
+                let (old, new) = prefixes(namespace)?;
+                Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
+            })
+            .await?;
+        let (old, new) = prefixes(&self.namespace()).ok_or(Error::NotFound)?;
+        match replaced {
+            Some(replaced) => self.check_empty(replaced, start).await?,
+            None if !replace && !self.is_bare(&new).await? => return Err(Error::Exists),
+            None => {}
+        }
+        let path = Move {
+            ino,
+            old,
+            new,
+            from: from.clone(),
+            to: to.clone(),
+        };
+        let sources = self.list_below(&path.old).await?;
+        self.check_names(&path, &sources)?;
         let intent = match sources.len() {
             0 | 1 => None,
-            _ => Some(self.write_intent(&old, &new).await?),
+            _ => Some(self.write_intent(&path.old, &path.new).await?),
         };
-        let copied = self.copy_or_undo(&old, &new, &sources).await;
-        let copied = match copied {
+        let copied = match self.copy_or_undo(&path, &sources, replaced).await {
             Ok(copied) => copied,
             Err(error) => {
                 // An intent that is left would have the next mount finish what was refused here.
@@ -121,42 +168,103 @@ impl Filesystem {
                 return Err(error);
             }
         };
-        let deleted = async {
-            self.keep_directory(from.0, &from.1).await?;
-            self.delete_all(sources.iter().map(|source| source.key.as_str()))
-                .await?;
-            if let Some(intent) = intent {
-                self.bucket.store().delete(&intent).await?;
-            }
-            Ok(())
-        }
-        .await;
-        if let Err(error) = deleted {
-            // Both names are there, whole or in part, until the next mount finishes it.
-            let mut namespace = self.namespace();
-            namespace.doubt(from.0, &from.1);
-            namespace.doubt(to.0, &to.1);
-            namespace.doubt_below(ino);
-            return Err(error);
-        }
+        // From here on the directory is where it was to go, whatever becomes of what it leaves behind.
         let unmarked = replaced.is_some()
             && !sources.is_empty()
-            && sources.iter().all(|source| source.key != old);
+            && sources.iter().all(|source| source.key != path.old);
+        self.show_moved(&path, &sources, &copied);
+        drop(changing);
+        let mut leftover: Vec<String> = sources.into_iter().map(|source| source.key).collect();
         if unmarked {
             // The directory that gave way had a marker, this one has none: its attributes go with it.
-            self.delete_all(std::iter::once(new.as_str())).await?;
+            leftover.push(path.new.clone());
         }
+        let result = self.clear(&path, &leftover, intent.as_ref()).await;
+        match result {
+            Ok(()) => Ok(()),
+            // Both names are there until somebody may delete in the bucket.
+            Err(error) if error.is_refusal() => {
+                log::error!(
+                    "\"{}\" is copied to \"{}\" and cannot be deleted: {}",
+                    path.old.escape_debug(),
+                    path.new.escape_debug(),
+                    chain(&error)
+                );
+                let mut namespace = self.namespace();
+                namespace.doubt(from.0, &from.1);
+                namespace.doubt(to.0, &to.1);
+                Err(error)
+            }
+            Err(error) => {
+                self.clear_later(path, leftover, intent, pass, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes what was copied.
+    async fn clear(
+        self: &Arc<Self>,
+        path: &Move,
+        keys: &[String],
+        intent: Option<&ObjectKey>,
+    ) -> Result<()> {
+        self.keep_directory(path.from.0, &path.from.1).await?;
+        self.delete_all(keys.iter().map(String::as_str)).await?;
+        if let Some(intent) = intent {
+            self.bucket.store().delete(intent).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, as often as it takes. Nobody makes anything under the old name meanwhile.
+    fn clear_later(
+        self: &Arc<Self>,
+        path: Move,
+        keys: Vec<String>,
+        intent: Option<ObjectKey>,
+        mut pass: Pass,
+        error: Error,
+    ) {
+        pass.narrow(vec![Scope::Subtree(path.old.clone())]);
+        let (fs, mut error) = (self.clone(), error);
+        self.runtime.spawn(async move {
+            let _pass = pass;
+            let mut wait = FIRST_WAIT;
+            loop {
+                log::warn!(
+                    "\"{}\" is renamed and not yet deleted, trying again: {}",
+                    path.old.escape_debug(),
+                    chain(&error)
+                );
+                tokio::time::sleep(wait).await;
+                wait = (2 * wait).min(LONGEST_WAIT);
+                match fs.clear(&path, &keys, intent.as_ref()).await {
+                    Ok(()) => return,
+                    Err(again) => error = again,
+                }
+            }
+        });
+    }
+
+    /// The directory has its new name, and what is known below it its new keys. Before the old ones go: who
+    /// has files open reads on.
+    fn show_moved(
+        self: &Arc<Self>,
+        path: &Move,
+        sources: &[ListedObject],
+        copied: &[(ETag, PutAnswer)],
+    ) {
         let now = Instant::now();
         {
             let mut namespace = self.namespace();
-            namespace.moved(ino, to.0, &to.1);
-            namespace.removed_name(from.0, &from.1, now);
-            if let Some(parent) = namespace.directory(to.0) {
-                parent.listing.put(&to.1, Entry::Directory, now);
+            namespace.moved(path.ino, path.to.0, &path.to.1);
+            namespace.removed_name(path.from.0, &path.from.1, now);
+            if let Some(parent) = namespace.directory(path.to.0) {
+                parent.listing.put(&path.to.1, Entry::Directory, now);
             }
         }
-        self.retag(ino, &old, &new, &sources, &copied);
-        Ok(())
+        self.retag(path, sources, copied);
     }
 
     /// Every object below a prefix, its marker included.
@@ -178,9 +286,9 @@ impl Filesystem {
 
     /// # Errors
     /// [`Error::NameTooLong`] if anything below would get too long a key: before anything is changed.
-    fn check_names(&self, ino: Ino, old: &str, new: &str, sources: &[ListedObject]) -> Result<()> {
-        let longest = ObjectKey::MAX_LEN + old.len();
-        let too_long = |key: &str| key.len() + new.len() > longest;
+    fn check_names(&self, path: &Move, sources: &[ListedObject]) -> Result<()> {
+        let longest = ObjectKey::MAX_LEN + path.old.len();
+        let too_long = |key: &str| key.len() + path.new.len() > longest;
         if sources.iter().any(|source| too_long(&source.key)) {
             return Err(Error::NameTooLong);
         }
@@ -188,7 +296,7 @@ impl Filesystem {
         let namespace = self.namespace();
         let mut pending = waiting
             .into_iter()
-            .filter(|file| namespace.is_within(*file, ino))
+            .filter(|file| namespace.is_within(*file, path.ino))
             .filter_map(|file| namespace.key(file));
         match pending.any(|key| too_long(&key)) {
             true => Err(Error::NameTooLong),
@@ -196,77 +304,78 @@ impl Filesystem {
         }
     }
 
-    async fn copy_all(
-        self: &Arc<Self>,
-        old: &str,
-        new: &str,
-        sources: &[ListedObject],
-    ) -> Result<Vec<(ETag, PutAnswer)>> {
-        stream::iter(0..sources.len())
-            .map(|index| self.copy_below(old, new, &sources[index]))
-            .buffered(PARALLEL)
-            .try_collect()
-            .await
-    }
-
-    /// As [`Filesystem::copy_all`]; when it fails, what was copied is deleted again: nothing has changed.
+    /// Copies everything, the marker last: until then a directory that gives way is what it was. When
+    /// something fails, what was copied is deleted again: nothing has changed. Returns, in the order of
+    /// `sources`, the tag of what was copied and the answer.
     async fn copy_or_undo(
         self: &Arc<Self>,
-        old: &str,
-        new: &str,
+        path: &Move,
         sources: &[ListedObject],
+        replaced: Option<Ino>,
     ) -> Result<Vec<(ETag, PutAnswer)>> {
+        let is_marker = |index: &usize| sources[*index].key == path.old;
+        let (marker, files): (Vec<usize>, Vec<usize>) = (0..sources.len()).partition(is_marker);
         let failed = AtomicBool::new(false);
         // No copy is broken off: it might come to be after it was undone.
         let failed = &failed;
-        let copied: Vec<_> = stream::iter(0..sources.len())
-            .map(|index| async move {
-                if failed.load(Ordering::Relaxed) {
-                    return None;
-                }
-                let result = self.copy_below(old, new, &sources[index]).await;
-                failed.fetch_or(result.is_err(), Ordering::Relaxed);
-                Some(result)
-            })
-            .buffered(PARALLEL)
-            .collect()
-            .await;
-        if !failed.load(Ordering::Relaxed) {
-            return copied.into_iter().flatten().collect();
+        let mut copied: HashMap<usize, Result<(ETag, PutAnswer)>> = HashMap::new();
+        for (group, overwrite) in [
+            (files, Overwrite::Forbidden),
+            // It takes the place of that of the directory that gives way.
+            (marker, Overwrite::Allowed),
+        ] {
+            let results: Vec<_> = stream::iter(group)
+                .map(|index| async move {
+                    if failed.load(Ordering::Relaxed) {
+                        return None;
+                    }
+                    let result = self.copy_below(path, &sources[index], overwrite).await;
+                    failed.fetch_or(result.is_err(), Ordering::Relaxed);
+                    Some((index, result))
+                })
+                .buffer_unordered(PARALLEL)
+                .collect()
+                .await;
+            copied.extend(results.into_iter().flatten());
         }
-        let copies: Vec<String> = sources
+        if !failed.load(Ordering::Relaxed) {
+            let in_order = (0..sources.len()).filter_map(|index| copied.remove(&index));
+            return in_order.collect();
+        }
+        let copies: Vec<String> = copied
             .iter()
-            .zip(&copied)
-            .filter(|(_, copied)| match copied {
-                // One whose answer was lost may be there all the same.
-                Some(result) => !matches!(result, Err(error) if error.is_refusal()),
-                None => false,
-            })
-            .map(|(source, _)| format!("{new}{}", &source.key[old.len()..]))
+            // One whose answer was lost may be there all the same.
+            .filter(|(_, result)| !matches!(result, Err(error) if error.is_refusal()))
+            .filter(|(index, _)| replaced.is_none() || sources[**index].key != path.old)
+            .map(|(index, _)| format!("{}{}", path.new, &sources[*index].key[path.old.len()..]))
             .collect();
         if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {
             log::error!(
                 "copies below \"{}\" are left of a rename that failed: {}",
-                new.escape_debug(),
+                path.new.escape_debug(),
                 chain(&error)
             );
         }
-        let error = copied.into_iter().flatten().find_map(|copied| copied.err());
-        Err(error.unwrap_or(Error::Busy))
+        let error = copied.into_values().find_map(|copied| copied.err());
+        Err(match error {
+            // Others have made something there.
+            Some(Error::Exists) => Error::NotEmpty,
+            error => error.unwrap_or(Error::Busy),
+        })
     }
 
     /// Returns the tag of what was copied, and that of the copy.
     async fn copy_below(
         &self,
-        old: &str,
-        new: &str,
+        path: &Move,
         source: &ListedObject,
+        overwrite: Overwrite,
     ) -> Result<(ETag, PutAnswer)> {
         let from = names::object_key(source.key.clone())?;
-        let to = names::object_key(format!("{new}{}", &source.key[old.len()..]))?;
+        let to = names::object_key(format!("{}{}", path.new, &source.key[path.old.len()..]))?;
         let mut object = object_of(source);
         loop {
-            match self.copy_listed(&from, &object, &to).await {
+            match self.copy_listed(&from, &object, &to, overwrite).await {
                 Err(Error::Stale) => {
                     // Replaced by another client since it was listed.
                     let sent = Instant::now();
@@ -295,22 +404,20 @@ impl Filesystem {
     /// What is known of the objects stays known under their new keys.
     fn retag(
         self: &Arc<Self>,
-        ino: Ino,
-        old: &str,
-        new: &str,
+        path: &Move,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
     ) {
         let index: HashMap<&str, usize> = sources
             .iter()
             .enumerate()
-            .map(|(index, source)| (&source.key[old.len()..], index))
+            .map(|(index, source)| (&source.key[path.old.len()..], index))
             .collect();
         let open: Vec<Ino> = lock(&self.files).keys().copied().collect();
         for file in open {
             let (key, place, before) = {
                 let namespace = self.namespace();
-                if !namespace.is_within(file, ino) {
+                if !namespace.is_within(file, path.ino) {
                     continue;
                 }
                 (
@@ -322,7 +429,8 @@ impl Filesystem {
             let (Some(key), Some((parent, name))) = (key, place) else {
                 continue;
             };
-            let Some(&index) = key.strip_prefix(new).and_then(|rest| index.get(rest)) else {
+            let rest = key.strip_prefix(path.new.as_str());
+            let Some(&index) = rest.and_then(|rest| index.get(rest)) else {
                 continue;
             };
             let (version, answer) = &copied[index];
@@ -343,7 +451,7 @@ impl Filesystem {
             }
         }
         // Copies of multipart objects have other tags: listings below are asked for anew.
-        self.namespace().doubt_below(ino);
+        self.namespace().doubt_below(path.ino);
     }
 
     // ---- intents ----
@@ -396,6 +504,29 @@ impl Filesystem {
         }
     }
 
+    /// Copies an object where nothing stands. Whether what stands there otherwise is the same: its copy, which
+    /// nobody has changed since.
+    async fn copy_or_compare(&self, path: &Move, source: &ListedObject) -> Result<bool> {
+        match self.copy_below(path, source, Overwrite::Forbidden).await {
+            Ok(_) => Ok(true),
+            // Gone since it was listed.
+            Err(Error::NotFound) => Ok(true),
+            Err(Error::Exists) => {
+                let to = format!("{}{}", path.new, &source.key[path.old.len()..]);
+                let (from, to) = (
+                    names::object_key(source.key.clone())?,
+                    names::object_key(to)?,
+                );
+                let store = self.bucket.store();
+                let (from, to) = tokio::try_join!(store.head(&from), store.head(&to))?;
+                let same_bytes = from.crc64.is_some() && from.crc64 == to.crc64;
+                let same = from.etag == to.etag || same_bytes;
+                Ok(same && from.size == to.size && from.headers.user == to.headers.user)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn resume_rename(self: &Arc<Self>, key: &str) -> Result<Intent> {
         let key = names::object_key(key.to_owned())?;
         let answer = self.bucket.store().get(&key, None, None).await?;
@@ -425,9 +556,27 @@ impl Filesystem {
             format!("{prefix}{}", intent.to),
         );
         let sources = self.list_below(&old).await?;
-        self.copy_all(&old, &new, &sources).await?;
-        self.delete_all(sources.iter().map(|source| source.key.as_str()))
+        let path = Move {
+            ino: Ino::ROOT,
+            old,
+            new,
+            from: (Ino::ROOT, Name::from("")),
+            to: (Ino::ROOT, Name::from("")),
+        };
+        let copied: Vec<bool> = stream::iter(&sources)
+            .map(|source| self.copy_or_compare(&path, source))
+            .buffered(PARALLEL)
+            .try_collect()
             .await?;
+        let done = sources.iter().zip(&copied).filter(|(_, copied)| **copied);
+        self.delete_all(done.map(|(source, _)| source.key.as_str()))
+            .await?;
+        if let Some(left) = copied.iter().position(|copied| !copied) {
+            return Err(Error::io(format!(
+                "\"{}\" stands under the new name with another content: both are left as they are",
+                sources[left].key.escape_debug()
+            )));
+        }
         self.bucket.store().delete(&key).await?;
         Ok(intent)
     }

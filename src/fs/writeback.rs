@@ -21,7 +21,7 @@ use super::gate::{Pass, Scope};
 use super::listing::{Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Local};
-use super::open_file::{Handover, OpenFile, State, Stream};
+use super::open_file::{Attempt, Handover, OpenFile, State, Stream};
 use super::parts;
 use super::staging::{BaseReader, Snapshot, StagedFile};
 use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded, Xattrs};
@@ -56,8 +56,8 @@ struct Freight {
 /// Where an upload goes.
 pub(super) struct Destination {
     pub key: ObjectKey,
-    parent: Ino,
-    name: Name,
+    pub parent: Ino,
+    pub name: Name,
     _pass: Pass,
 }
 
@@ -148,7 +148,8 @@ impl Filesystem {
         {
             let mut state = file.lock();
             let wanting = state.is_dirty() && !state.gone;
-            let due = state.failure.is_some() || (state.handles == 0 && !state.temporary);
+            // Who only reads does not hold up what others have written and closed.
+            let due = state.failure.is_some() || (state.writers == 0 && !state.temporary);
             if !wanting || !due || state.tended || state.upload.is_some() {
                 return;
             }
@@ -189,9 +190,17 @@ impl Filesystem {
             return Err(Error::io("a changed file has no attributes of its own"));
         };
         let sent = Instant::now();
-        let result = self
+        let mut result = self
             .send(file, &freight, handover, &destination, &local)
             .await;
+        if freight.exclusive
+            && matches!(result, Err(Error::Exists))
+            && self.stands_ours(file, &destination.key).await
+        {
+            freight.exclusive = false;
+            file.lock().exclusive = false;
+            result = self.send(file, &freight, None, &destination, &local).await;
+        }
         {
             let mut state = file.lock();
             // Refused by the precondition, the object there is another client's.
@@ -212,25 +221,37 @@ impl Filesystem {
         .await
     }
 
+    /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
+    /// was lost.
+    async fn stands_ours(&self, file: &OpenFile, key: &ObjectKey) -> bool {
+        if file.lock().unsure.is_empty() {
+            return false;
+        }
+        let Ok(meta) = self.bucket.store().head(key).await else {
+            return false;
+        };
+        let there = Attempt {
+            size: meta.size,
+            ctime: Attributes::read(&meta, false).ctime,
+        };
+        there.ctime.is_some() && file.lock().unsure.contains(&there)
+    }
+
     /// The key a file has when its upload starts, and the right to change it. None: it has no name.
     pub(super) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
-        loop {
-            let Some(key) = self.namespace().key(ino) else {
-                return Ok(None);
-            };
-            let pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
-            let namespace = self.namespace();
-            if namespace.key(ino).as_ref() != Some(&key) {
-                continue;
-            }
-            let (parent, name) = namespace.place(ino).ok_or(Error::NotFound)?;
-            return Ok(Some(Destination {
-                key: names::object_key(key)?,
-                parent,
-                name,
-                _pass: pass,
-            }));
-        }
+        let entered = self
+            .enter(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
+            .await;
+        let Ok(pass) = entered else { return Ok(None) };
+        let namespace = self.namespace();
+        let key = namespace.key(ino).ok_or(Error::NotFound)?;
+        let (parent, name) = namespace.place(ino).ok_or(Error::NotFound)?;
+        Ok(Some(Destination {
+            key: names::object_key(key)?,
+            parent,
+            name,
+            _pass: pass,
+        }))
     }
 
     fn take_freight(&self, file: &Arc<OpenFile>, destination: &Destination) -> Option<Freight> {
@@ -293,6 +314,13 @@ impl Filesystem {
             // Renamed since, or given extended attributes: an upload can change neither.
             let stream = handover.take().expect("matched above");
             self.abort(stream.upload);
+        }
+        if freight.exclusive {
+            let carried = handover.as_ref().map(|stream| stream.ctime);
+            file.lock().try_anew(Attempt {
+                size,
+                ctime: carried.unwrap_or(local.attributes.ctime),
+            });
         }
         if let Some(stream) = handover {
             let rest = parts::plan(
@@ -361,6 +389,7 @@ impl Filesystem {
             state.content = Some(content);
             state.uploaded = written;
             state.exclusive = false;
+            state.unsure.clear();
             state.emptied = false;
             state.temporary = false;
             state.stream = match state.stream {
@@ -369,6 +398,9 @@ impl Filesystem {
             };
             state.maybe_stored = false;
             let clean = !state.is_dirty();
+            if clean {
+                state.changers.clear();
+            }
             let mut namespace = self.namespace();
             namespace.published(at.parent, &at.name, object.clone(), sent);
             namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
@@ -417,9 +449,10 @@ impl Filesystem {
         corrected
     }
 
-    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back.
+    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back, and
+    /// without the private key there is no fetching it.
     fn drop_staged(&self, state: &mut State) {
-        if state.writers == 0 || !self.bucket.can_read() {
+        if state.writers == 0 {
             state.staged = None;
         }
     }
@@ -431,6 +464,7 @@ impl Filesystem {
         file: &Arc<OpenFile>,
         at: &Destination,
     ) -> Result<()> {
+        let _changing = self.begin_change([(at.parent, &at.name)]);
         loop {
             let Some((local, object)) = ({
                 let namespace = self.namespace();
@@ -475,25 +509,33 @@ impl Filesystem {
     }
 
     /// Uploads a snapshot of a file that is still changed and not uploaded when it has been so for `age`.
-    pub(super) fn upload_after(self: &Arc<Self>, file: &Arc<OpenFile>, age: Duration) {
+    /// Once a file, until it is uploaded.
+    pub(super) fn upload_after(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        age: Duration,
+    ) {
+        if std::mem::replace(&mut state.aging, true) {
+            return;
+        }
         let (fs, file) = (self.clone(), Arc::downgrade(file));
         self.runtime.spawn(async move {
-            tokio::time::sleep(age).await;
-            let Some(file) = file.upgrade() else { return };
-            let due = {
-                let state = file.lock();
-                if !state.is_dirty() || state.gone {
-                    return;
+            loop {
+                tokio::time::sleep(age).await;
+                let Some(file) = file.upgrade() else { return };
+                let due = {
+                    let mut state = file.lock();
+                    state.aging = state.is_dirty() && !state.gone;
+                    if !state.aging {
+                        return;
+                    }
+                    !state.may_wait(fs.settings.part_size)
+                };
+                if due {
+                    // Logged where it fails, and tried again there.
+                    let _ = fs.publish(&file).await;
                 }
-                !state.may_wait(fs.settings.part_size)
-            };
-            if due {
-                // Logged where it fails, and tried again there.
-                let _ = fs.publish(&file).await;
-            }
-            // Changes since count anew.
-            if file.lock().is_dirty() {
-                fs.upload_after(&file, age);
             }
         });
     }
@@ -520,7 +562,7 @@ impl Filesystem {
                         id,
                     };
                     let (fs, file) = (self.clone(), file.clone());
-                    self.runtime.spawn(async move { fs.pump(file, id).await });
+                    self.spawn_upload(async move { fs.pump(file, id).await });
                 }
             }
             // The pump of one that was just abandoned is to end it.
@@ -569,6 +611,7 @@ impl Filesystem {
                     key,
                     xattrs,
                     revision: local.revision,
+                    ctime: local.attributes.ctime,
                     sent_to,
                     next_part,
                 });
@@ -660,8 +703,6 @@ impl Filesystem {
 
     /// Gives an upload up. Whoever waits for the error that led to it does not wait for this as well.
     fn abort(&self, upload: EncryptedUpload) {
-        let mut aborts = lock(&self.aborts);
-        while aborts.try_join_next().is_some() {}
         let abort = async move {
             match upload.abort().await {
                 // The call that failed had its effect after all.
@@ -672,13 +713,26 @@ impl Filesystem {
                 ),
             }
         };
-        aborts.spawn_on(abort, &self.runtime);
+        self.spawn_upload(abort);
     }
 
-    /// Waits until nothing is being given up any more.
-    pub(super) async fn aborts_ended(&self) {
-        let mut aborts = std::mem::take(&mut *lock(&self.aborts));
-        while aborts.join_next().await.is_some() {}
+    fn spawn_upload(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut uploads = lock(&self.uploads);
+        while uploads.try_join_next().is_some() {}
+        uploads.spawn_on(work, &self.runtime);
+    }
+
+    /// Waits until no stream goes on any more, and nothing is being given up. When every file is published,
+    /// or was given up on, they all come to an end.
+    pub(super) async fn uploads_ended(&self) {
+        loop {
+            // Streams give up uploads at their end.
+            let mut uploads = std::mem::take(&mut *lock(&self.uploads));
+            if uploads.is_empty() {
+                return;
+            }
+            while uploads.join_next().await.is_some() {}
+        }
     }
 
     fn next_part(

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attributes::XATTR;
+use super::attributes::{Attributes, XATTR};
 use super::error::{Error, Result};
 use super::filesystem::{Described, Filesystem};
 use super::gate::Scope;
 use super::names;
-use super::namespace::Ino;
+use super::namespace::{Ino, Marker, now};
 use super::open_file::OpenFile;
-use crate::encrypted::Xattrs;
-use crate::store::object_store::ObjectKey;
+use super::writeback::Destination;
+use crate::encrypted::{self, Xattrs};
+use crate::envelope::Format;
+use crate::store::error::Error as StoreError;
+use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
 const USER: &str = "user.";
 
@@ -201,22 +204,26 @@ impl Filesystem {
                     change(&mut xattrs)?;
                     state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
                     state.written += 1;
+                    if let Some(local) = self.namespace().local_mut(ino) {
+                        local.attributes.ctime = Some(now());
+                        local.revision += 1;
+                    }
                     return Ok(());
                 }
             }
-            let (key, place) = {
-                let namespace = self.namespace();
-                let key = namespace.key(ino).ok_or(Error::NotPermitted)?;
-                (key, namespace.place(ino).ok_or(Error::NotPermitted)?)
+            let Some(at) = self.enter_for(ino).await? else {
+                return Err(Error::NotPermitted);
             };
-            let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
+            let Destination {
+                key, parent, name, ..
+            } = &at;
+            let _changing = self.begin_change([(*parent, name)]);
             let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
-            let key = names::object_key(key)?;
-            let described = self.headers(&key, &object.etag, Instant::now()).await?;
+            let described = self.headers(key, &object.etag, Instant::now()).await?;
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
             }
-            let mut xattrs = (*self.stored_xattrs(&key, &described).await?).clone();
+            let mut xattrs = (*self.stored_xattrs(key, &described).await?).clone();
             change(&mut xattrs)?;
             if !self.bucket.can_read() {
                 return Err(Error::Denied("this mount has no private key"));
@@ -226,21 +233,20 @@ impl Filesystem {
             self.bucket
                 .seal_xattrs(envelope, &xattrs, &mut headers)
                 .await?;
-            match self.replace_headers(&key, &described.meta, headers).await {
+            changed_now(&described.meta, false).write(&mut headers.user);
+            match self.replace_headers(key, &described.meta, headers).await {
                 Ok(object) => {
-                    self.took_new_tag(ino, &key, &described.meta.etag, &object);
+                    self.took_new_tag(ino, key, &described.meta.etag, &object);
                     self.keep_xattrs(ino, xattrs);
-                    let (parent, name) = place;
                     self.namespace()
-                        .published(parent, &name, object, Instant::now());
+                        .published(*parent, name, object, Instant::now());
                     return Ok(());
                 }
                 Err(Error::Stale) => {
                     let sent = Instant::now();
-                    let meta = self.bucket.store().head(&key).await?;
-                    let object = self.describe(&key, meta, sent);
-                    let (parent, name) = place;
-                    self.namespace().published(parent, &name, object, sent);
+                    let meta = self.bucket.store().head(key).await?;
+                    let object = self.describe(key, meta, sent);
+                    self.namespace().published(*parent, name, object, sent);
                 }
                 Err(error) => return Err(error),
             }
@@ -260,8 +266,8 @@ impl Filesystem {
         }
     }
 
-    /// A directory's marker carries an envelope of its own when it has extended attributes: it is written
-    /// anew, under a fresh key.
+    /// A directory's marker carries an envelope of its own when it has extended attributes. What else its
+    /// headers say, others' entries included, stays.
     async fn change_directory_xattrs(
         self: &Arc<Self>,
         ino: Ino,
@@ -270,34 +276,82 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let key = {
-            let namespace = self.namespace();
-            self.marker_key(&namespace, ino).ok_or(Error::NotFound)?
-        };
-        let _pass = self.gate.enter(vec![Scope::Key(key.clone())]).await;
-        let object_key = names::object_key(key)?;
-        let mut xattrs = match self.stored_headers(ino).await? {
-            Some((key, described)) => (*self.stored_xattrs(&key, &described).await?).clone(),
-            None => Xattrs::new(),
-        };
-        change(&mut xattrs)?;
-        let attributes = self
-            .namespace()
-            .stored_directory(ino)
-            .ok_or(Error::NotFound)?;
-        let sent = Instant::now();
-        let marker = if xattrs.is_empty() {
-            self.put_marker(&object_key, &attributes).await?
-        } else {
-            self.put_marker_with(&object_key, &attributes, &xattrs)
-                .await?
-        };
-        if ino == Ino::ROOT {
-            self.set_root_stored(true);
+        let _pass = self
+            .enter(|namespace| Some(vec![Scope::Key(self.marker_key(namespace, ino)?)]))
+            .await?;
+        let key = self.marker_key(&self.namespace(), ino);
+        let key = names::object_key(key.ok_or(Error::NotFound)?)?;
+        loop {
+            let sent = Instant::now();
+            let changed = match self.bucket.store().head(&key).await {
+                Ok(meta) => self.change_marker(&key, &meta, &change).await,
+                Err(StoreError::NotFound) => self.make_marker(ino, &key, &change).await,
+                Err(error) => return Err(error.into()),
+            };
+            match changed {
+                // Replaced or removed by another client.
+                Err(Error::Stale | Error::NotFound) => continue,
+                changed => {
+                    let (attributes, marker) = changed?;
+                    if ino == Ino::ROOT {
+                        self.set_root_stored(true);
+                    }
+                    self.namespace()
+                        .set_directory(ino, attributes, Some(marker), sent);
+                    return Ok(());
+                }
+            }
         }
-        self.namespace()
-            .set_directory(ino, attributes, Some(marker), sent);
-        Ok(())
+    }
+
+    async fn change_marker(
+        &self,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        change: impl Fn(&mut Xattrs) -> Result<()>,
+    ) -> Result<(Attributes, Marker)> {
+        let sent = Instant::now();
+        let mut headers = meta.headers.clone();
+        match self.bucket.object_at(key, meta) {
+            Ok(envelope) if envelope.format != Format::Plain => {
+                let mut xattrs = self.bucket.open_xattrs(&envelope, &headers).await?;
+                change(&mut xattrs)?;
+                self.bucket
+                    .seal_xattrs(&envelope, &xattrs, &mut headers)
+                    .await?;
+            }
+            Ok(_) | Err(encrypted::Error::NotEncrypted) if meta.size == 0 => {
+                let mut xattrs = Xattrs::new();
+                change(&mut xattrs)?;
+                headers = self.bucket.headers_with(headers, &xattrs)?;
+            }
+            // Another tool's, with content that no envelope of ours would belong to.
+            Ok(_) | Err(encrypted::Error::NotEncrypted) => return Err(Error::NotSupported),
+            Err(error) => return Err(error.into()),
+        }
+        let attributes = changed_now(meta, true);
+        attributes.write(&mut headers.user);
+        let replace = CopyHeaders::Replace(headers.clone());
+        let answer = self
+            .copy_object(key, meta, key, replace, Overwrite::Allowed)
+            .await?;
+        let marker = self.remember_marker(key, headers, answer, sent);
+        Ok((attributes, marker))
+    }
+
+    async fn make_marker(
+        &self,
+        ino: Ino,
+        key: &ObjectKey,
+        change: impl Fn(&mut Xattrs) -> Result<()>,
+    ) -> Result<(Attributes, Marker)> {
+        let mut xattrs = Xattrs::new();
+        change(&mut xattrs)?;
+        let stored = self.namespace().stored_directory(ino);
+        let mut attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
+        attributes.ctime = Some(now());
+        let marker = self.put_marker_with(key, &attributes, &xattrs).await?;
+        Ok((attributes, marker))
     }
 
     /// Before a file's content is changed: what goes up next takes the extended attributes along. Without
@@ -315,6 +369,14 @@ impl Filesystem {
             state.xattrs = (!xattrs.is_empty()).then_some(xattrs);
         }
         Ok(())
+    }
+}
+
+/// The attributes of an object whose metadata change now.
+fn changed_now(meta: &ObjectMeta, directory: bool) -> Attributes {
+    Attributes {
+        ctime: Some(now()),
+        ..Attributes::read(meta, directory)
     }
 }
 

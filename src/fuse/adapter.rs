@@ -34,7 +34,7 @@ use crate::fs::filesystem::{Filesystem, Notice};
 use crate::fs::lookup::{Caller, Found, Looks};
 use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
-use crate::fs::open_file::OpenHow;
+use crate::fs::open_file::{OpenHow, Writer};
 use crate::fs::xattrs::SetXattr;
 
 /// The largest request, in bytes: what the kernel allows by default.
@@ -390,7 +390,7 @@ impl fuser::Filesystem for Adapter {
 
     fn write(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         offset: u64,
@@ -400,18 +400,25 @@ impl fuser::Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let clear_set_id = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let by = Writer {
+            // What the kernel writes back from a mapping, nobody in particular writes.
+            thread: match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                true => 0,
+                false => request.pid(),
+            },
+            clear_set_id: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
+        };
         let written = data.len() as u32;
         let _entered = self.runtime.enter();
         let now = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            self.fs.write_now(handle.0, offset, data, clear_set_id)
+            self.fs.write_now(handle.0, offset, data, by)
         }));
         match now {
             Ok(Ok(Ok(()))) => reply.written(written),
             Ok(Ok(Err(_))) => {
                 let data = Bytes::copy_from_slice(data);
                 let fs = self.fs.clone();
-                let work = async move { fs.write(handle.0, offset, data, clear_set_id).await };
+                let work = async move { fs.write(handle.0, offset, data, by).await };
                 self.run("write", reply, work, move |reply, ()| {
                     reply.written(written)
                 });
@@ -426,14 +433,14 @@ impl fuser::Filesystem for Adapter {
 
     fn flush(
         &self,
-        _request: &Request,
+        request: &Request,
         _ino: INodeNo,
         handle: FileHandle,
         _owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let fs = self.fs.clone();
-        let work = async move { fs.flush(handle.0).await };
+        let (fs, thread) = (self.fs.clone(), request.pid());
+        let work = async move { fs.flush(handle.0, thread).await };
         self.run("flush", reply, work, ok);
     }
 
@@ -755,7 +762,7 @@ fn open_flags(opened: &Opened, how: OpenHow) -> FopenFlags {
     if opened.keep_pages {
         flags |= FopenFlags::FOPEN_KEEP_CACHE;
     }
-    if !how.write {
+    if !how.write && !how.truncate {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags

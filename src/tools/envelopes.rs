@@ -20,7 +20,7 @@ use crate::envelope::format::is_envelope_name;
 use crate::envelope::{self};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    CopyHeaders, ETag, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta,
+    CopyHeaders, ETag, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
 };
 
 /// Longer than a line can be: 8 KB of metadata, and a key, all escaped.
@@ -246,7 +246,7 @@ impl Restore {
             let headers = merge(&meta.headers, saved);
             let replace = CopyHeaders::Replace(headers);
             self.bucket
-                .copy(&key, &meta, &key, replace, self.limits)
+                .copy(&key, &meta, &key, replace, Overwrite::Allowed, self.limits)
                 .await?;
         }
         Ok(finding)

@@ -109,7 +109,9 @@ impl Rewrap {
                     ..meta.headers.clone()
                 };
                 let replace = CopyHeaders::Replace(headers);
-                self.old.copy(key, meta, key, replace, self.limits).await?;
+                self.old
+                    .copy(key, meta, key, replace, Overwrite::Allowed, self.limits)
+                    .await?;
             }
             _ => self.send_anew(key, meta, &object, cipher).await?,
         }

@@ -18,5 +18,6 @@ mod signing;
 mod store;
 mod support;
 mod tools;
+mod under_way;
 mod wire;
 mod world;

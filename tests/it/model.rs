@@ -17,7 +17,7 @@ use ossvault::fs::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
 use ossvault::fs::names::Name;
 use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::OpenHow;
+use ossvault::fs::open_file::{OpenHow, Writer};
 use ossvault::fs::xattrs::SetXattr;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
@@ -593,7 +593,7 @@ impl Bench {
         if open.torn.is_some() {
             self.check_torn(&open).await;
         }
-        let flushed = self.kernel.fs.flush(open.handle).await;
+        let flushed = self.kernel.fs.flush(open.handle, 0).await;
         self.kernel.fs.release_now(open.handle);
         if let Err(error) = flushed {
             assert!(
@@ -905,11 +905,11 @@ impl Bench {
         };
         // As the adapter does.
         let fs = &self.kernel.fs;
-        let result = match fs.write_now(open.handle, offset, &data, false) {
+        let result = match fs.write_now(open.handle, offset, &data, Writer::default()) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => {
                 let data = Bytes::from(data.clone());
-                fs.write(open.handle, offset, data, false).await
+                fs.write(open.handle, offset, data, Writer::default()).await
             }
             Err(error) => Err(error),
         };
@@ -999,7 +999,7 @@ impl Bench {
         };
         let result = match sync {
             true => self.kernel.fs.fsync(open.handle).await,
-            false => self.kernel.fs.flush(open.handle).await,
+            false => self.kernel.fs.flush(open.handle, 0).await,
         };
         if let Went::Well(_) = self.compare("flush", result, Ok(())) {
             let temporary = self
@@ -1399,7 +1399,7 @@ impl Bench {
         let slots: Vec<u8> = self.slots.keys().copied().collect();
         for slot in slots {
             let open = self.slots.remove(&slot).unwrap();
-            let _ = self.kernel.fs.flush(open.handle).await;
+            let _ = self.kernel.fs.flush(open.handle, 0).await;
             self.kernel.fs.release_now(open.handle);
         }
         let settled = self.kernel.settle(0, Duration::from_secs(30)).await;

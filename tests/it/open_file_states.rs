@@ -56,16 +56,16 @@ fn clean_to_dirty_to_clean_is_one_put_and_what_is_clean_costs_nothing() {
         kernel.save("a", b"x").await;
         assert_eq!(changes(&world), "Put 1");
         let handle = kernel.open("a", WRITE).await;
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         kernel.fs.fsync(handle).await.unwrap();
         assert_eq!(changes(&world), "");
         for at in 0..5 {
             kernel.write(handle, at, b"y").await.unwrap();
         }
         assert_eq!(changes(&world), "");
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         assert_eq!(changes(&world), "Put 1");
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         kernel.fs.fsync(handle).await.unwrap();
         kernel.close(handle).await.unwrap();
         assert_eq!(changes(&world), "");
@@ -94,7 +94,7 @@ fn a_new_file_that_is_empty_is_published_at_its_last_close() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         assert_eq!(changes(&world), "");
         kernel.fs.release_now(handle);
         assert!(kernel.settle(0, Duration::from_secs(5)).await);
@@ -212,7 +212,7 @@ fn what_is_written_while_uploading_goes_with_the_next_upload() {
         kernel.write(handle, 0, b"first").await.unwrap();
         world.weather.hold_puts();
         let fs = kernel.fs.clone();
-        let flush = tokio::spawn(async move { fs.flush(handle).await });
+        let flush = tokio::spawn(async move { fs.flush(handle, 0).await });
         until("the upload is under way", || {
             world.weather.count(Call::Put) == 1
         })
@@ -241,7 +241,7 @@ fn an_unlink_while_uploading_leaves_nothing() {
         kernel.write(handle, 0, b"first").await.unwrap();
         world.weather.hold_puts();
         let fs = kernel.fs.clone();
-        let flush = tokio::spawn(async move { fs.flush(handle).await });
+        let flush = tokio::spawn(async move { fs.flush(handle, 0).await });
         until("the upload is under way", || {
             world.weather.count(Call::Put) == 1
         })
@@ -267,11 +267,11 @@ fn a_failed_upload_keeps_the_bytes_and_the_next_flush_tries_again() {
         let (_, handle) = kernel.make("a", WRITE).await;
         kernel.write(handle, 0, b"one").await.unwrap();
         world.weather.fail(Some(ONCE));
-        kernel.fs.flush(handle).await.unwrap_err();
+        kernel.fs.flush(handle, 0).await.unwrap_err();
         assert_eq!(kernel.read_all(handle).await.unwrap(), b"one");
         assert_eq!(kernel.load("a").await, b"one");
         kernel.write(handle, 3, b" two").await.unwrap();
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         assert_eq!(world.others.get("a").await.unwrap(), b"one two");
         kernel.close(handle).await.unwrap();
     });
@@ -327,7 +327,7 @@ fn a_change_of_some_bytes_of_a_long_file_reads_the_rest_from_its_base() {
         let at = 3 * PART as usize;
         content[at..at + 7].copy_from_slice(b"changed");
         assert!(kernel.read_all(handle).await.unwrap() == content);
-        kernel.fs.flush(handle).await.unwrap();
+        kernel.fs.flush(handle, 0).await.unwrap();
         assert!(world.others.get("a").await.unwrap() == content);
         // On top of the version that is there now.
         kernel.write(handle, 0, b"again").await.unwrap();

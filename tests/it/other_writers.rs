@@ -9,7 +9,7 @@ use ossvault::fs::filesystem::Notice;
 use ossvault::fs::lookup::Looks;
 use ossvault::fs::names::Name;
 use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::OpenHow;
+use ossvault::fs::open_file::{OpenHow, Writer};
 use ossvault::fs::xattrs::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
@@ -79,11 +79,11 @@ impl Kernel {
 
     pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
         let data = bytes::Bytes::copy_from_slice(data);
-        self.fs.write(handle, offset, data, false).await
+        self.fs.write(handle, offset, data, Writer::default()).await
     }
 
     pub async fn close(&self, handle: u64) -> FsResult<()> {
-        let flushed = self.fs.flush(handle).await;
+        let flushed = self.fs.flush(handle, 0).await;
         self.fs.release_now(handle);
         flushed
     }
@@ -363,7 +363,7 @@ fn the_loser_of_an_exclusive_creation_hears_of_it_and_cannot_delete_the_winners_
         let (_, handle) = kernel.make("a", how).await;
         world.others.put("a", b"the winner's").await;
         kernel.write(handle, 0, b"the loser's").await.unwrap();
-        let error = kernel.fs.flush(handle).await.unwrap_err();
+        let error = kernel.fs.flush(handle, 0).await.unwrap_err();
         assert!(matches!(error, Error::Exists), "{error:?}");
         kernel.unlink("a").await.unwrap();
         kernel.fs.release_now(handle);

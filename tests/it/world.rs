@@ -21,6 +21,7 @@ use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 /// Parts as small as the store takes them: multiples of 128 KiB.
 pub const PART: u64 = 128 << 10;
@@ -75,7 +76,11 @@ pub struct Weather {
     failed: AtomicU64,
     calls: Mutex<HashMap<Call, u32>>,
     /// What uploads of a whole object need to go on.
-    puts: tokio::sync::Semaphore,
+    puts: Semaphore,
+    /// Calls that are carried out, and whose answers are on their way until they are let go.
+    held: Mutex<Option<(Call, Arc<Semaphore>)>>,
+    /// How many wait so.
+    holding: AtomicU64,
 }
 
 impl Weather {
@@ -89,7 +94,9 @@ impl Weather {
             failure: Mutex::default(),
             failed: AtomicU64::new(0),
             calls: Mutex::default(),
-            puts: tokio::sync::Semaphore::new(1000),
+            puts: Semaphore::new(1000),
+            held: Mutex::default(),
+            holding: AtomicU64::new(0),
         })
     }
 
@@ -113,6 +120,23 @@ impl Weather {
 
     pub fn let_puts_go(&self) {
         self.puts.add_permits(1000);
+    }
+
+    /// From now on, these calls take effect and are not answered. What is returned lets the answers go.
+    pub fn hold_answers(&self, call: Call) -> Held<'_> {
+        *self.held.lock().unwrap() = Some((call, Arc::new(Semaphore::new(0))));
+        Held(self)
+    }
+
+    /// Waits until that many answers are held back.
+    pub async fn until_held(&self, answers: u64) {
+        for _ in 0..5000 {
+            if self.holding.load(Ordering::Relaxed) >= answers {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("no such call came");
     }
 
     pub fn count(&self, call: Call) -> u32 {
@@ -152,7 +176,16 @@ impl Weather {
 
     async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.begin(call) {
-            None => work.await,
+            None => {
+                let answer = work.await;
+                let held = self.held.lock().unwrap().clone();
+                if let Some((_, held)) = held.filter(|(held, _)| *held == call) {
+                    self.holding.fetch_add(1, Ordering::Relaxed);
+                    let _gone = held.acquire().await.unwrap();
+                    self.holding.fetch_sub(1, Ordering::Relaxed);
+                }
+                answer
+            }
             Some(lost) => {
                 if lost {
                     let _ = work.await;
@@ -162,22 +195,6 @@ impl Weather {
                 ))))
             }
         }
-    }
-
-    /// A call that cannot be told from its own repetition when its answer is lost, which stores have to find
-    /// out: here it fails before it is carried out.
-    async fn call_once<T>(
-        &self,
-        call: Call,
-        overwrite: Overwrite,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        if overwrite == Overwrite::Forbidden
-            && let Some(failure) = self.failure.lock().unwrap().as_mut()
-        {
-            failure.lost = false;
-        }
-        self.call(call, work).await
     }
 
     fn changed(&self, key: &str, answer: &mut PutAnswer) {
@@ -192,6 +209,17 @@ impl Weather {
     fn seen(&self, key: &str, last_modified: &mut SystemTime) {
         if let Some(seconds) = self.modified.lock().unwrap().get(key) {
             *last_modified = UNIX_EPOCH + Duration::from_secs(*seconds);
+        }
+    }
+}
+
+/// Answers that are held back, until this is dropped.
+pub struct Held<'a>(&'a Weather);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some((_, held)) = self.0.held.lock().unwrap().take() {
+            held.add_permits(1000);
         }
     }
 }
@@ -234,7 +262,7 @@ impl ObjectStore for Weather {
         body: Body,
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        self.call_once(Call::Put, overwrite, async {
+        self.call(Call::Put, async {
             let _going = self.puts.acquire().await.unwrap();
             let mut answer = self.inner.put(key, headers, body, overwrite).await?;
             self.changed(key.as_str(), &mut answer);
@@ -323,7 +351,7 @@ impl ObjectStore for Weather {
         parts: &[UploadedPart],
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        self.call_once(Call::Complete, overwrite, async {
+        self.call(Call::Complete, async {
             let mut answer = self
                 .inner
                 .complete_multipart(key, upload, parts, overwrite)
@@ -453,6 +481,29 @@ impl Others {
             .unwrap();
     }
 
+    /// Without an envelope.
+    pub async fn put_plain(&self, key: &str, text: &str) {
+        let body = Body::from_bytes(Bytes::copy_from_slice(text.as_bytes()));
+        let headers = ObjectHeaders::default();
+        let (store, key) = (&self.weather.inner, object_key(key));
+        let put = store.put(&key, &headers, body, Overwrite::Allowed);
+        put.await.unwrap();
+    }
+
+    pub async fn copy(&self, from: &str, to: &str) {
+        let (from, to) = (object_key(from), object_key(to));
+        let store = &self.weather.inner;
+        let meta = store.head(&from).await.unwrap();
+        let copied = store.copy(
+            &from,
+            &meta.etag,
+            &to,
+            CopyHeaders::Keep,
+            Overwrite::Allowed,
+        );
+        copied.await.unwrap();
+    }
+
     pub async fn delete(&self, key: &str) {
         self.weather.inner.delete(&object_key(key)).await.unwrap();
         self.weather.advance(3);
@@ -475,28 +526,38 @@ impl Others {
 
     /// None: there is no such object.
     pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        loop {
+            match self.get_version(key).await {
+                // Replaced since it was asked for.
+                Err(encrypted::Error::Store(Error::PreconditionFailed)) => {}
+                content => return content.unwrap(),
+            }
+        }
+    }
+
+    async fn get_version(&self, key: &str) -> encrypted::Result<Option<Vec<u8>>> {
         let key = object_key(key);
         let meta = match self.weather.inner.head(&key).await {
             Ok(meta) => meta,
-            Err(Error::NotFound) => return None,
+            Err(Error::NotFound) => return Ok(None),
             Err(error) => panic!("{error}"),
         };
         let mut content = vec![0; meta.size as usize];
         if content.is_empty() {
-            return Some(content);
+            return Ok(Some(content));
         }
         let store = self.weather.inner.clone();
         let direct = EncryptedBucket::new(Arc::new(store), keys(), encrypted::Settings::default());
-        let mut body = direct.get(&key, None, Some(&meta.etag)).await.unwrap();
-        let object = direct.object(&body.meta).unwrap();
-        let cipher = direct.unlock(&object).await.unwrap();
+        let mut body = direct.get(&key, None, Some(&meta.etag)).await?;
+        let object = direct.object(&body.meta)?;
+        let cipher = direct.unlock(&object).await?;
         let mut at = 0;
         while at < content.len() {
-            let count = body.read(&cipher, &mut content[at..]).await.unwrap();
+            let count = body.read(&cipher, &mut content[at..]).await?;
             assert!(count > 0, "{key} ended early");
             at += count;
         }
-        Some(content)
+        Ok(Some(content))
     }
 
     /// Every key there is.

@@ -1,0 +1,537 @@
+//! What happens to a name while it is being changed: the bucket has carried a change out, and its answer is
+//! still on the way.
+
+use std::time::Duration;
+
+use ossvault::fs::error::Error;
+use ossvault::fs::names::Name;
+use ossvault::fs::open_file::OpenHow;
+use ossvault::fs::xattrs::SetXattr;
+
+use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
+use super::world::{CALLER, Call, Failure, FsResult, Kernel, PART, World};
+
+const TRUNCATE: OpenHow = OpenHow {
+    truncate: true,
+    ..WRITE
+};
+
+const EXCLUSIVE: OpenHow = OpenHow {
+    exclusive: true,
+    ..WRITE
+};
+
+impl Kernel {
+    /// renameat2 with RENAME_NOREPLACE.
+    async fn rename_anew(&self, from: &str, to: &str) -> FsResult<()> {
+        let (old, old_name) = self.parent(from).await?;
+        let (new, new_name) = self.parent(to).await?;
+        self.lookup(old, old_name).await?;
+        let from = (old, Name::from(old_name));
+        let to = (new, Name::from(new_name));
+        self.fs.rename(from, to, false).await
+    }
+
+    async fn rmdir(&self, path: &str) -> FsResult<()> {
+        let (parent, name) = self.parent(path).await?;
+        self.fs.rmdir(parent, &Name::from(name)).await
+    }
+
+    async fn symlink(&self, path: &str) -> FsResult<()> {
+        let (parent, name) = self.parent(path).await?;
+        let name = Name::from(name);
+        let made = self.fs.symlink(parent, &name, b"target", CALLER).await?;
+        self.entered(&made);
+        Ok(())
+    }
+}
+
+/// The DELETE of a rename had taken effect when a stat asked for the old name: the inode lost its name, and
+/// kept the size it had then, so that later appends overwrote what was in the file.
+#[test]
+fn a_stat_during_a_rename_does_not_freeze_the_file() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"0123456789").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let deletes = world.weather.hold_answers(Call::Delete);
+        let (renamed, looks) = tokio::join!(kernel.rename("a", "b"), async {
+            world.weather.until_held(1).await;
+            let looks = kernel.fs.getattr(ino).await;
+            drop(deletes);
+            looks
+        });
+        renamed.unwrap();
+        assert_eq!(looks.unwrap().size, 10);
+        assert_eq!(kernel.look("b").await.ino, ino);
+        let handle = kernel.open("b", TRUNCATE).await;
+        kernel.write(handle, 0, &long(1000, 1)).await.unwrap();
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.fs.getattr(ino).await.unwrap().size, 1000);
+        assert!(kernel.load("b").await == long(1000, 1));
+        assert_eq!(world.others.get("b").await.unwrap(), long(1000, 1));
+    });
+}
+
+#[test]
+fn a_listing_during_a_rename_shows_one_of_the_names() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"x").await;
+        kernel.save("c", b"x").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let copies = world.weather.hold_answers(Call::Copy);
+        let (renamed, ()) = tokio::join!(kernel.rename("a", "b"), async {
+            world.weather.until_held(1).await;
+            // The kernel does not read the directory meanwhile; what was begun before may end now.
+            assert!(kernel.fs.getattr(ino).await.is_ok());
+            drop(copies);
+        });
+        renamed.unwrap();
+        assert!(kernel.find("a").await.is_none());
+        assert_eq!(kernel.look("b").await.ino, ino);
+    });
+}
+
+/// An upload that must not replace anything found its own predecessor, whose answer was lost, and failed for
+/// ever.
+#[test]
+fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
+    for len in [10, 3 * PART] {
+        block(async {
+            let (world, kernel) = mounted().await;
+            let (_, handle) = kernel.make("a", EXCLUSIVE).await;
+            world.weather.fail(Some(Failure {
+                after: if len > PART { 4 } else { 0 },
+                lost: true,
+                changes_only: true,
+                times: 1,
+            }));
+            kernel.write(handle, 0, &long(len, 1)).await.unwrap();
+            kernel.fs.flush(handle, 0).await.unwrap_err();
+            assert!(world.others.get("a").await.is_some());
+            kernel.write(handle, 5, b"more").await.unwrap();
+            kernel.close(handle).await.unwrap();
+            assert!(kernel.settle(0, Duration::from_secs(20)).await);
+            let mut expected = long(len, 1);
+            expected[5..9].copy_from_slice(b"more");
+            assert!(world.others.get("a").await.unwrap() == expected);
+            assert!(kernel.fs.shutdown().await.is_ok());
+        });
+    }
+}
+
+#[test]
+fn another_clients_file_stays_although_an_answer_was_lost() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        let (_, handle) = kernel.make("a", EXCLUSIVE).await;
+        kernel.write(handle, 0, b"ours").await.unwrap();
+        world.weather.fail(Some(Failure {
+            after: 0,
+            lost: false,
+            changes_only: true,
+            times: 1,
+        }));
+        kernel.fs.flush(handle, 0).await.unwrap_err();
+        world.others.put("a", b"theirs").await;
+        let error = kernel.fs.flush(handle, 0).await.unwrap_err();
+        assert!(matches!(error, Error::Exists), "{error:?}");
+        kernel.fs.release_now(handle);
+        assert_eq!(world.others.get("a").await.unwrap(), b"theirs");
+    });
+}
+
+/// Each of these looked its key up before the directory was renamed, and acted on it afterwards.
+#[test]
+fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name() {
+    block(async {
+        let (world, kernel) = mounted_with(|world| {
+            world.settings.metadata_ttl = Duration::from_secs(3600);
+            world.settings.dir_ttl = Duration::from_secs(3600);
+        })
+        .await;
+        for directory in ["d", "d/empty", "d/sub"] {
+            kernel.mkdir(directory).await;
+        }
+        for file in ["d/gone", "d/old", "d/marked", "d/sub/a", "d/open"] {
+            kernel.save(file, file.as_bytes()).await;
+        }
+        let d = kernel.walk("d").await.unwrap();
+        let marked = kernel.walk("d/marked").await.unwrap();
+        let open = kernel.open("d/open", READ).await;
+        for name in [
+            "gone", "old", "empty", "sub", "new-dir", "new", "link", "moved", "sub2",
+        ] {
+            kernel.lookup(d, name).await.unwrap();
+        }
+        let name = |text: &str| Name::from(text);
+        let copies = world.weather.hold_answers(Call::Copy);
+        let fs = &kernel.fs;
+        let (renamed, ..) = tokio::join!(
+            kernel.rename("d", "e"),
+            async {
+                world.weather.until_held(1).await;
+                fs.unlink(d, &name("gone")).await.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                fs.rmdir(d, &name("empty")).await.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                let made = fs.mkdir(d, &name("new-dir"), 0o755, CALLER).await.unwrap();
+                kernel.entered(&made);
+            },
+            async {
+                world.weather.until_held(1).await;
+                let made = fs.symlink(d, &name("link"), b"target", CALLER).await;
+                kernel.entered(&made.unwrap());
+            },
+            async {
+                world.weather.until_held(1).await;
+                let moved = fs.rename((d, name("old")), (d, name("moved")), true).await;
+                moved.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                let moved = fs.rename((d, name("sub")), (d, name("sub2")), true).await;
+                moved.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                let set = fs.setxattr(marked, "user.a", b"x", SetXattr::Either).await;
+                set.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                let how = OpenHow { ..WRITE };
+                let made = fs
+                    .create(d, &name("new"), 0o644, CALLER, how)
+                    .await
+                    .unwrap();
+                kernel.entered(&made.0);
+                kernel.write(made.1.handle, 0, b"new").await.unwrap();
+                kernel.close(made.1.handle).await.unwrap();
+            },
+            async {
+                world.weather.until_held(1).await;
+                // What is known is answered, and what is open is read, all the time.
+                assert_eq!(fs.getattr(marked).await.unwrap().size, 8);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                drop(copies);
+            },
+        );
+        renamed.unwrap();
+        let mut keys = world.others.keys().await;
+        keys.sort();
+        assert_eq!(
+            keys,
+            [
+                "e/",
+                "e/link",
+                "e/marked",
+                "e/moved",
+                "e/new",
+                "e/new-dir/",
+                "e/open",
+                "e/sub2/",
+                "e/sub2/a",
+            ]
+        );
+        assert_eq!(fs.getxattr(marked, "user.a").await.unwrap(), b"x");
+        assert_eq!(kernel.load("e/moved").await, b"d/old");
+        assert_eq!(kernel.load("e/sub2/a").await, b"d/sub/a");
+        assert_eq!(kernel.read_all(open).await.unwrap(), b"d/open");
+    });
+}
+
+/// The old keys were deleted before those who had files open were told of the new ones.
+#[test]
+fn open_files_are_read_and_written_while_they_move() {
+    for directory in [false, true] {
+        block(async {
+            let (world, kernel) = mounted().await;
+            let content = long(20 * PART, 3);
+            kernel.mkdir("d").await;
+            kernel.save("d/a", &content).await;
+            kernel.save("d/b", b"b").await;
+            let (reader, writer) = (
+                kernel.open("d/a", READ).await,
+                kernel.open("d/a", WRITE).await,
+            );
+            let deletes = world.weather.hold_answers(Call::Delete);
+            let rename = async {
+                match directory {
+                    true => kernel.rename("d", "e").await,
+                    false => kernel.rename("d/a", "d/c").await,
+                }
+            };
+            let (renamed, ()) = tokio::join!(rename, async {
+                world.weather.until_held(1).await;
+                for at in [0, 7 * PART, 19 * PART] {
+                    let bytes = kernel.fs.read(reader, at, 1000).await.unwrap();
+                    assert!(bytes == content[at as usize..at as usize + 1000]);
+                }
+                kernel.write(writer, 100, b"written").await.unwrap();
+                drop(deletes);
+            });
+            renamed.unwrap();
+            kernel.close(writer).await.unwrap();
+            kernel.close(reader).await.unwrap();
+            let mut expected = content;
+            expected[100..107].copy_from_slice(b"written");
+            let key = if directory { "e/a" } else { "d/c" };
+            assert!(world.others.get(key).await.unwrap() == expected);
+        });
+    }
+}
+
+#[test]
+fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
+    block(async {
+        let hour = Duration::from_secs(3600);
+        let (world, kernel) = mounted_with(|world| {
+            (world.settings.metadata_ttl, world.settings.dir_ttl) = (hour, hour);
+            world.settings.rename_grace = hour;
+        })
+        .await;
+        kernel.save("stored", b"ours").await;
+        let (_, pending) = kernel.make(".pending.Ab3dE6", EXCLUSIVE).await;
+        kernel.write(pending, 0, b"ours").await.unwrap();
+        kernel.close(pending).await.unwrap();
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"ours").await;
+        for name in ["x", "y", "z"] {
+            assert!(kernel.find(name).await.is_none());
+        }
+        world.others.put("x", b"theirs").await;
+        world.others.put("y", b"theirs").await;
+        world.others.put("z/a", b"theirs").await;
+        for (from, to) in [("stored", "x"), (".pending.Ab3dE6", "y"), ("d", "z")] {
+            let error = kernel.rename_anew(from, to).await.unwrap_err();
+            assert!(matches!(error, Error::Exists), "{from}: {error:?}");
+        }
+        for key in ["x", "y", "z/a"] {
+            assert_eq!(world.others.get(key).await.unwrap(), b"theirs", "{key}");
+        }
+        assert_eq!(kernel.load("stored").await, b"ours");
+        assert_eq!(kernel.load(".pending.Ab3dE6").await, b"ours");
+        assert_eq!(kernel.load("d/a").await, b"ours");
+    });
+}
+
+/// Who had the file open for reading held up what its writer had closed.
+#[test]
+fn what_a_writer_closed_goes_up_although_a_reader_stays() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"before").await;
+        let reader = kernel.open("a", READ).await;
+        let writer = kernel.open("a", TRUNCATE).await;
+        kernel.close(writer).await.unwrap();
+        for _ in 0..2000 {
+            if world.others.get("a").await.unwrap().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.others.get("a").await.unwrap(), b"");
+        kernel.close(reader).await.unwrap();
+    });
+}
+
+#[test]
+fn a_changed_file_whose_base_others_have_replaced_can_be_unlinked() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", &long(5 * PART, 1)).await;
+        let handle = kernel.open("a", WRITE).await;
+        kernel.write(handle, 10, b"over the base").await.unwrap();
+        world.others.put("a", b"another").await;
+        let error = kernel.fs.fsync(handle).await.unwrap_err();
+        assert!(matches!(error, Error::Stale), "{error:?}");
+        kernel.unlink("a").await.unwrap();
+        kernel.close(handle).await.unwrap();
+        assert!(kernel.settle(0, Duration::from_secs(5)).await);
+        assert!(world.others.get("a").await.is_none());
+    });
+}
+
+/// The object was gone when what had been opened was read.
+#[test]
+fn what_is_being_unlinked_is_not_opened_any_more() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"content").await;
+        let ino = kernel.walk("a").await.unwrap();
+        let deletes = world.weather.hold_answers(Call::Delete);
+        let (unlinked, opened) = tokio::join!(kernel.unlink("a"), async {
+            world.weather.until_held(1).await;
+            let opening = kernel.fs.open(ino, READ);
+            let late = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                drop(deletes);
+            };
+            tokio::join!(opening, late).0
+        });
+        unlinked.unwrap();
+        assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
+    });
+}
+
+#[test]
+fn a_directory_rename_that_fails_leaves_the_directory_that_was_to_give_way() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"a").await;
+        kernel.save("d/b", b"b").await;
+        kernel.mkdir("e").await;
+        let before = world.others.keys().await;
+        for after in 1..4 {
+            world.weather.fail(Some(Failure {
+                after,
+                lost: false,
+                changes_only: true,
+                times: 1,
+            }));
+            kernel.rename("d", "e").await.unwrap_err();
+            assert_eq!(world.others.keys().await, before, "{after} succeeded");
+        }
+        kernel.rename("d", "e").await.unwrap();
+        assert_eq!(world.others.keys().await, ["e/", "e/a", "e/b"]);
+    });
+}
+
+/// It was an error, and both directories were there: whoever removed one of them lost files.
+#[test]
+fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"a").await;
+        kernel.save("d/b", b"b").await;
+        world.weather.fail(Some(Failure {
+            after: 4,
+            lost: false,
+            changes_only: true,
+            times: 1,
+        }));
+        kernel.rename("d", "e").await.unwrap();
+        assert_eq!(kernel.load("e/a").await, b"a");
+        for _ in 0..5000 {
+            if world.others.keys().await == ["e/", "e/a", "e/b"] {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("in the bucket: {:?}", world.others.keys().await);
+    });
+}
+
+#[test]
+fn a_directory_is_not_renamed_onto_what_others_have_made() {
+    block(async {
+        let hour = Duration::from_secs(3600);
+        let (world, kernel) = mounted_with(|world| {
+            (world.settings.metadata_ttl, world.settings.dir_ttl) = (hour, hour);
+        })
+        .await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"ours").await;
+        kernel.save("d/b", b"ours").await;
+        assert!(kernel.find("e").await.is_none());
+        world.others.put("e/a", b"theirs").await;
+        let error = kernel.rename("d", "e").await.unwrap_err();
+        assert!(matches!(error, Error::NotEmpty), "{error:?}");
+        assert_eq!(world.others.keys().await, ["d/", "d/a", "d/b", "e/a"]);
+        assert_eq!(world.others.get("e/a").await.unwrap(), b"theirs");
+    });
+}
+
+// ---- renames that were interrupted ----
+
+/// What a daemon leaves that was killed in the midst of renaming d to e.
+async fn interrupted(world: &World, kernel: Kernel) {
+    kernel.mkdir("d").await;
+    for name in ["d/1", "d/2", "d/3", "d/4"] {
+        kernel.save(name, name.as_bytes()).await;
+    }
+    drop(kernel);
+    let intent = r#"{"from":"d/","to":"e/","host":"HOST","boot":"another","pid":1}"#;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let intent = intent.replace("HOST", host.trim());
+    world.others.put_plain(".ossvault/rename-1", &intent).await;
+    for name in ["1", "2"] {
+        world
+            .others
+            .copy(&format!("d/{name}"), &format!("e/{name}"))
+            .await;
+    }
+}
+
+#[test]
+fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        interrupted(&world, kernel).await;
+        let kernel = Kernel::new(world.mount().await);
+        let keys = world.others.keys().await;
+        assert_eq!(keys, ["e/", "e/1", "e/2", "e/3", "e/4"]);
+        assert_eq!(kernel.load("e/4").await, b"d/4");
+    });
+}
+
+/// The copies were made over what others had written since.
+#[test]
+fn what_others_have_changed_since_a_rename_was_interrupted_stays() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        interrupted(&world, kernel).await;
+        world.others.put("e/1", b"edited").await;
+        world.others.put("d/2", b"edited too").await;
+        let kernel = Kernel::new(world.mount().await);
+        let mut keys = world.others.keys().await;
+        keys.retain(|key| !key.starts_with(".ossvault/"));
+        assert_eq!(keys, ["d/1", "d/2", "e/", "e/1", "e/2", "e/3", "e/4"]);
+        for (name, content) in [
+            ("d/1", &b"d/1"[..]),
+            ("d/2", b"edited too"),
+            ("e/1", b"edited"),
+            ("e/2", b"d/2"),
+            ("e/3", b"d/3"),
+        ] {
+            assert_eq!(kernel.load(name).await, content, "{name}");
+        }
+        let keys = world.others.keys().await;
+        assert!(
+            keys[0].starts_with(".ossvault/rename-"),
+            "it is reported again"
+        );
+    });
+}
+
+#[test]
+fn a_name_that_is_gone_is_gone_for_those_who_make_others() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"x").await;
+        let deletes = world.weather.hold_answers(Call::Delete);
+        let (removed, made) = tokio::join!(
+            async {
+                kernel.unlink("d/a").await?;
+                kernel.rmdir("d").await
+            },
+            async {
+                world.weather.until_held(1).await;
+                drop(deletes);
+                kernel.symlink("link").await
+            }
+        );
+        removed.unwrap();
+        made.unwrap();
+        assert_eq!(world.others.keys().await, ["link"]);
+    });
+}
