@@ -13,6 +13,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ossvault::server::call::Operation;
+
 use super::support::*;
 
 /// Small parts and a little memory: files of some MiB are streamed, spilled and laid over their base.
@@ -735,6 +737,53 @@ fn changes_move_the_times() {
     pause();
     fs::read(mount.path("d/g")).unwrap();
     assert_eq!(times("d/g"), written, "read");
+
+    // Something has changed in the directory: that stays so when the directory itself is changed.
+    for mode in [0o700, 0o700] {
+        let before = times("d");
+        pause();
+        set_mode(&mount.path("d"), mode);
+        let after = times("d");
+        assert!(after.0 == before.0 && after.1 > before.1, "chmod {mode:o}");
+    }
+    for name in ["d", "d/g"] {
+        let (path, before) = (mount.path(name), times(name));
+        pause();
+        Attributes(&path).set("user.a", b"1", 0).unwrap();
+        let set = times(name);
+        assert!(set.0 == before.0 && set.1 > before.1, "setxattr {name}");
+        pause();
+        Attributes(&path).remove("user.a").unwrap();
+        let removed = times(name);
+        assert!(
+            removed.0 == before.0 && removed.1 > set.1,
+            "removexattr {name}"
+        );
+    }
+}
+
+/// Whether a file that is written in order goes up once, or is published in between, was decided by any
+/// process that happened to be started meanwhile.
+#[test]
+fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
+    let Some(mount) = Mount::served(&[]) else {
+        return;
+    };
+    let puts = || mount.instruments().counts().of(Operation::PutObject);
+    let mut file = File::create(mount.path("f")).unwrap();
+    file.write_all(b"half").unwrap();
+    for _ in 0..3 {
+        shell(Path::new("/"), "true");
+    }
+    assert_eq!(puts(), 0, "nobody who wrote has closed it");
+    file.write_all(b" and half").unwrap();
+    drop(file);
+    assert_eq!(puts(), 1);
+    // Those who write what they have inherited wait for it like everybody else.
+    shell(mount.root(), "{ /bin/echo one; /bin/echo two; } > g");
+    assert_eq!(fs::read(mount.path("g")).unwrap(), b"one\ntwo\n");
+    assert_eq!(puts(), 3);
+    assert_eq!(mount.bucket().head("g").size, 8);
 }
 
 #[test]
@@ -761,9 +810,11 @@ fn writing_takes_the_set_id_bits_away() {
         mount.remount(&[]);
         assert_eq!(mode(&path), 0o777, "{what}, stored");
     }
-    set_mode(&path, 0o6777);
-    chown(&path, Some(65534), None).unwrap();
-    assert_eq!(mode(&path), 0o777, "chown");
+    for (before, after) in [(0o6777, 0o777), (0o4644, 0o644), (0o2644, 0o2644)] {
+        set_mode(&path, before);
+        chown(&path, Some(65534), None).unwrap();
+        assert_eq!(mode(&path), after, "chown of {before:o}");
+    }
 }
 
 #[test]
@@ -788,6 +839,18 @@ fn the_kernel_checks_permissions() {
     assert!(!nobody("chmod 777 secret"));
     assert!(!nobody("rm -f sticky/roots"));
     assert!(!nobody("mv sticky/roots sticky/mine"));
+    // What is made in a directory may get its group, also when that has just been renamed.
+    fs::create_dir(mount.path("group")).unwrap();
+    chown(mount.path("group"), None, Some(4242)).unwrap();
+    set_mode(&mount.path("group"), 0o2777);
+    fs::rename(mount.path("group"), mount.path("grouped")).unwrap();
+    fs::write(mount.path("grouped/f"), "x").unwrap();
+    fs::create_dir(mount.path("grouped/d")).unwrap();
+    symlink("x", mount.path("grouped/link")).unwrap();
+    for name in ["f", "d", "link"] {
+        let made = fs::symlink_metadata(mount.path("grouped").join(name)).unwrap();
+        assert_eq!(made.gid(), 4242, "{name}");
+    }
     assert!(nobody(
         "echo x > sticky/own && mv sticky/own sticky/own2 && rm sticky/own2"
     ));

@@ -172,9 +172,10 @@ fn a_failed_upload_is_reported_and_tried_again() {
     }
 }
 
-/// "A new file that is still empty is published when its last descriptor closes."
+/// "A new file, or one that was emptied by opening it, is published when its last writer closes it if it is
+/// still empty then."
 #[test]
-fn a_new_empty_file_waits_for_its_last_close() {
+fn an_empty_file_waits_for_its_last_writer() {
     let Some(mount) = Mount::served(&[]) else {
         return;
     };
@@ -187,6 +188,11 @@ fn a_new_empty_file_waits_for_its_last_close() {
     mount.instruments().reset_counts();
     shell(mount.root(), "echo x > g");
     assert_eq!(mount.instruments().counts().of(Operation::PutObject), 1);
+    // A reader does not hold it up.
+    let reader = File::open(mount.path("g")).unwrap();
+    shell(mount.root(), ": > g");
+    eventually("it is emptied", || bucket.head("g").size == 0);
+    drop(reader);
 }
 
 /// "A new file under a temporary name that a known tool will rename (rsync's `.NAME.XXXXXX`, git's
@@ -379,6 +385,16 @@ fn what_others_did_is_seen_in_time() {
     ttl();
     ttl();
     assert_eq!(see("d").unwrap(), "a file");
+
+    // The kernel keeps the target of a link that it has followed.
+    let link = |mount: &Mount| fs::read_link(mount.path("link")).unwrap();
+    symlink("one", other.path("link")).unwrap();
+    ttl();
+    assert_eq!(link(&mount).to_str(), Some("one"));
+    fs::remove_file(other.path("link")).unwrap();
+    symlink("another", other.path("link")).unwrap();
+    ttl();
+    assert_eq!(link(&mount).to_str(), Some("another"));
 }
 
 /// "A call ends within `--timeout` (60 s) of the last progress, with EIO or ETIMEDOUT, when the network is
@@ -556,7 +572,9 @@ fn a_read_only_mount_changes_nothing() {
 }
 
 /// "Without a private key, opening for reading, `readlink()`, and opening an existing file for writing
-/// without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work."
+/// without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work. After an upload,
+/// nothing on this machine can open what was written. While a writer still has the file open, its bytes stay
+/// in memory so that it can write on; nobody can read them, and its close drops them."
 #[test]
 fn a_mount_without_the_private_key_only_writes() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -581,9 +599,33 @@ fn a_mount_without_the_private_key_only_writes() {
         libc::EACCES,
         "not even its own"
     );
+    // Each of the two closes what it has inherited, and so uploads what is there by then.
+    shell(
+        mount.root(),
+        "{ /bin/echo one; /bin/echo two; } > lines; head -c 9M /dev/zero > large",
+    );
+    let large = OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .read(true)
+        .open(mount.path("large"))
+        .unwrap();
+    large.write_all_at(&vec![1; 9 << 20], 0).unwrap();
+    large.sync_all().unwrap();
+    eventually("the kernel drops its pages", || {
+        let read = large.read_at(&mut [0; 9], 0);
+        read.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
+    });
+    large.write_all_at(b"x", 5 << 20).unwrap();
+    large.sync_all().unwrap();
+    drop(large);
     mount.remount(&[]);
     assert_eq!(fs::read(mount.path("f")).unwrap(), b"replaced");
     assert_eq!(fs::read(mount.path("new2")).unwrap(), b"new");
+    assert_eq!(fs::read(mount.path("lines")).unwrap(), b"one\ntwo\n");
+    let mut expected = vec![1; 9 << 20];
+    expected[5 << 20] = b'x';
+    assert!(fs::read(mount.path("large")).unwrap() == expected);
 }
 
 // ---- The end of a mount ----
