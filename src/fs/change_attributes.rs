@@ -320,7 +320,7 @@ impl Filesystem {
                         directory.listing.put(&name, Entry::Object(object), sent);
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return self.settled(parent, &name, Err(error)),
             }
         }
         Err(Error::Busy)
@@ -480,7 +480,16 @@ impl Filesystem {
                         self.forget_headers(key, &meta.etag);
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if !error.is_refusal() {
+                        // The answer may have been lost.
+                        if let Some(meta) = &meta {
+                            self.forget_headers(key, &meta.etag);
+                        }
+                        self.namespace().doubt_attributes(ino);
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(Error::Busy)

@@ -55,7 +55,7 @@ impl Filesystem {
 
     /// Passes on how a change of a name ended. Where the bucket may have it or not, what is known of the name
     /// counts no more.
-    fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
+    pub(super) fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && !error.is_refusal()
         {

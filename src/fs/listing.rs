@@ -287,6 +287,9 @@ impl Listing {
         self.absent.remove(name);
         if let Some(slot) = self.slots.get_mut(name) {
             slot.checked = None;
+            if let Entry::Object(object) = &mut slot.entry {
+                (object.known, object.ours) = (None, false);
+            }
         }
         self.complete = None;
     }

@@ -248,7 +248,7 @@ impl Filesystem {
                     let object = self.describe(key, meta, sent);
                     self.namespace().published(*parent, name, object, sent);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return self.settled(*parent, name, Err(error)),
             }
         }
     }
@@ -291,8 +291,13 @@ impl Filesystem {
             match changed {
                 // Replaced or removed by another client.
                 Err(Error::Stale | Error::NotFound) => continue,
-                changed => {
-                    let (attributes, marker) = changed?;
+                Err(error) => {
+                    if !error.is_refusal() {
+                        self.namespace().doubt_attributes(ino);
+                    }
+                    return Err(error);
+                }
+                Ok((attributes, marker)) => {
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
                     }
