@@ -28,6 +28,19 @@ fn ctr(c: &mut Criterion) {
             });
         });
     }
+    // As it is sent: from memory that no cache holds, strip by strip.
+    let source = vec![7u8; 256 << 20];
+    let mut strip = vec![0u8; 128 << 10];
+    let mut strips = source.chunks_exact(strip.len()).cycle();
+    group.throughput(Throughput::Bytes(strip.len() as u64));
+    group.bench_function("128 KiB out of cold memory", |b| {
+        b.iter(|| {
+            let source = strips.next().expect("a cycle has no end");
+            cipher
+                .apply(black_box(1 << 30), source, &mut strip)
+                .unwrap()
+        });
+    });
     // As it comes from the socket: nothing begins at a block of the cipher.
     let source = vec![7u8; 64 << 10];
     let mut destination = vec![0u8; 64 << 10];

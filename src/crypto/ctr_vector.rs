@@ -29,6 +29,14 @@ impl Schedule {
     }
 }
 
+/// Blocks of one turn: eight registers of four, which leaves room for the rest of the work.
+const BLOCKS: usize = 32;
+const TURN: usize = BLOCKS * 16;
+
+/// How far ahead the source is called for, in bytes. What is sent comes from memory that no cache holds, and
+/// the processor by itself looks no further than a page.
+const AHEAD: usize = 4096;
+
 #[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
 fn apply(keys: &[[u8; 16]; 15], mut counter: u128, source: &[u8], destination: &mut [u8]) {
     let mut wide = [_mm512_setzero_si512(); 15];
@@ -36,51 +44,73 @@ fn apply(keys: &[[u8; 16]; 15], mut counter: u128, source: &[u8], destination: &
         // Safety: a round key has 16 bytes.
         *wide = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(key.as_ptr().cast()) });
     }
-    for (s, d) in source.chunks(1024).zip(destination.chunks_mut(1024)) {
-        let stream = keystream(&wide, counter);
-        counter = counter.wrapping_add(64);
-        let ((s, s_rest), (d, d_rest)) = (s.as_chunks::<64>(), d.as_chunks_mut::<64>());
-        for ((s, d), k) in s.iter().zip(d).zip(&stream) {
-            // Safety: source and destination have 64 bytes.
-            let text = unsafe { _mm512_loadu_si512(s.as_ptr().cast()) };
-            unsafe { _mm512_storeu_si512(d.as_mut_ptr().cast(), _mm512_xor_si512(text, *k)) };
+    // Turns the bytes of each 128-bit number round.
+    let turn = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f));
+    let mut last = Zeroizing::new([0u8; TURN]);
+    for (s, d) in source.chunks(TURN).zip(destination.chunks_mut(TURN)) {
+        // The end of a piece is worked on in a copy, so that there is one loop.
+        let whole = s.len() == TURN;
+        let (from, to) = if whole {
+            (s.as_ptr(), d.as_mut_ptr())
+        } else {
+            last[..s.len()].copy_from_slice(s);
+            (last.as_ptr(), last.as_mut_ptr())
+        };
+        let mut blocks = counters(counter);
+        counter = counter.wrapping_add(BLOCKS as u128);
+        for block in &mut blocks {
+            *block = _mm512_xor_si512(_mm512_shuffle_epi8(*block, turn), wide[0]);
         }
-        if !s_rest.is_empty() {
-            let mut last = [0u8; 64];
-            // Safety: `last` has 64 bytes.
-            unsafe { _mm512_storeu_si512(last.as_mut_ptr().cast(), stream[s.len()]) };
-            (0..s_rest.len()).for_each(|i| d_rest[i] = s_rest[i] ^ last[i]);
+        for key in &wide[1..14] {
+            for block in &mut blocks {
+                *block = _mm512_aesenc_epi128(*block, *key);
+            }
+        }
+        for (i, block) in blocks.into_iter().enumerate() {
+            let stream = _mm512_aesenclast_epi128(block, wide[14]);
+            // Safety: eight times 64 bytes are a turn, which both have; a prefetch may name any address.
+            unsafe {
+                let from = from.add(64 * i);
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
+                let text = _mm512_xor_si512(_mm512_loadu_si512(from.cast()), stream);
+                _mm512_storeu_si512(to.add(64 * i).cast(), text);
+            }
+        }
+        if !whole {
+            d.copy_from_slice(&last[..d.len()]);
         }
     }
 }
 
-/// 64 blocks, four in each register.
+/// The numbers of the blocks of a turn, four in each register, as the processor counts.
 #[inline]
-#[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
-fn keystream(keys: &[__m512i; 15], counter: u128) -> [__m512i; 16] {
-    let mut blocks = [_mm512_setzero_si512(); 16];
-    let pair = |n: u128| ((n >> 64) as i64, n as i64);
-    // Turns the bytes of each 128-bit number round.
-    let turn = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f));
-    let mut next = _mm512_setzero_si512();
-    for (block, n) in blocks.iter_mut().zip((0u128..).step_by(4)) {
-        // Lanes are added without a carry between their halves: numbered anew where the low half wraps.
-        if n == 0 || counter as u64 > u64::MAX - 64 {
-            let (a, b) = (counter.wrapping_add(n), counter.wrapping_add(n + 1));
-            let (c, d) = (counter.wrapping_add(n + 2), counter.wrapping_add(n + 3));
-            let (a, b, c, d) = (pair(a), pair(b), pair(c), pair(d));
-            next = _mm512_set_epi64(d.0, d.1, c.0, c.1, b.0, b.1, a.0, a.1);
-        }
-        *block = _mm512_xor_si512(_mm512_shuffle_epi8(next, turn), keys[0]);
-        next = _mm512_add_epi64(next, _mm512_set_epi64(0, 4, 0, 4, 0, 4, 0, 4));
+#[target_feature(enable = "avx512f")]
+fn counters(counter: u128) -> [__m512i; 8] {
+    if counter as u64 > u64::MAX - BLOCKS as u64 {
+        return counters_with_carry(counter);
     }
-    for key in &keys[1..14] {
-        for block in &mut blocks {
-            *block = _mm512_aesenc_epi128(*block, *key);
-        }
+    let (high, low) = ((counter >> 64) as i64, counter as i64);
+    let pair = _mm512_broadcast_i32x4(_mm_set_epi64x(high, low));
+    let first = _mm512_add_epi64(pair, _mm512_set_epi64(0, 3, 0, 2, 0, 1, 0, 0));
+    let mut blocks = [first; 8];
+    for (i, block) in (0..).step_by(4).zip(&mut blocks) {
+        *block = _mm512_add_epi64(first, _mm512_set_epi64(0, i, 0, i, 0, i, 0, i));
     }
-    for block in &mut blocks {
-        *block = _mm512_aesenclast_epi128(*block, keys[14]);
+    blocks
+}
+
+/// The halves of a register's numbers are added apart; where the low one wraps, each is counted by itself.
+#[cold]
+#[target_feature(enable = "avx512f")]
+fn counters_with_carry(counter: u128) -> [__m512i; 8] {
+    let half = |n: u128| {
+        let n = counter.wrapping_add(n);
+        ((n >> 64) as i64, n as i64)
+    };
+    let mut blocks = [_mm512_setzero_si512(); 8];
+    for (n, block) in (0..).step_by(4).zip(&mut blocks) {
+        let (a, b, c, d) = (half(n), half(n + 1), half(n + 2), half(n + 3));
+        *block = _mm512_set_epi64(d.0, d.1, c.0, c.1, b.0, b.1, a.0, a.1);
     }
     blocks
 }
