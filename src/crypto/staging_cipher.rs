@@ -3,21 +3,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use super::random;
 
 /// What [`StagingCipher::seal`] returns and [`StagingCipher::open`] wants back. No secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Nonce(u64);
+pub struct Seal {
+    nonce: u64,
+    tag: [u8; TAG_LEN],
+}
 
-impl Nonce {
-    fn bytes(self) -> [u8; 12] {
-        let mut bytes = [0; 12];
-        bytes[4..].copy_from_slice(&self.0.to_be_bytes());
-        bytes
-    }
+const TAG_LEN: usize = 16;
+
+fn nonce(number: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&number.to_be_bytes());
+    Nonce::assume_unique_for_key(bytes)
 }
 
 /// What was staged has been changed, or belongs elsewhere.
@@ -33,8 +36,8 @@ pub struct StagingCipher {
 }
 
 impl StagingCipher {
-    /// What [`seal`](Self::seal) adds to a buffer, in bytes.
-    pub const TAG_LEN: usize = 16;
+    /// How much longer than the bytes the room for sealing them is.
+    pub const SPARE: usize = TAG_LEN;
 
     /// A fresh random key. Made after the last fork: parent and child must not share one.
     pub fn generate() -> StagingCipher {
@@ -48,40 +51,32 @@ impl StagingCipher {
         }
     }
 
-    /// Encrypts `buffer` and appends the tag. `aad` says what the bytes are (file, block, generation):
-    /// sealed bytes moved elsewhere do not open.
-    pub fn seal(&self, aad: &[u8], buffer: &mut Vec<u8>) -> Nonce {
-        let nonce = Nonce(self.next.fetch_add(1, Ordering::Relaxed));
+    /// Encrypts `plain` into the beginning of `out`, which is longer by [`SPARE`](Self::SPARE); what comes
+    /// after it there is of no use. `aad` says what the bytes are (file, block, generation): sealed bytes
+    /// moved elsewhere do not open.
+    pub fn seal(&self, aad: &[u8], plain: &[u8], out: &mut [u8]) -> Seal {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.key
-            .seal_in_place_append_tag(
-                aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce.bytes()),
-                Aad::from(aad),
-                buffer,
-            )
-            .expect("AES-GCM seals up to 64 GiB");
-        nonce
+            .seal_in_place_scatter(nonce(number), Aad::from(aad), &mut [], plain, out)
+            .expect("AES-GCM seals up to 64 GiB, into room for the tag");
+        let tag = out[plain.len()..].try_into().expect("as long as a tag");
+        Seal { nonce: number, tag }
     }
 
-    /// Decrypts `buffer` and cuts the tag off.
+    /// Decrypts `sealed` into `plain` of the same length.
     ///
     /// # Errors
-    /// [`Tampered`]; the buffer is then empty.
-    pub fn open(&self, nonce: Nonce, aad: &[u8], buffer: &mut Vec<u8>) -> Result<(), Tampered> {
-        let nonce = aws_lc_rs::aead::Nonce::assume_unique_for_key(nonce.bytes());
-        let opened = self
-            .key
-            .open_in_place(nonce, Aad::from(aad), buffer)
-            .map(|plain| plain.len());
-        match opened {
-            Ok(len) => {
-                buffer.truncate(len);
-                Ok(())
-            }
-            Err(_) => {
-                buffer.clear();
-                Err(Tampered)
-            }
-        }
+    /// [`Tampered`]; what `plain` holds is then of no use.
+    pub fn open(
+        &self,
+        seal: &Seal,
+        aad: &[u8],
+        sealed: &[u8],
+        plain: &mut [u8],
+    ) -> Result<(), Tampered> {
+        self.key
+            .open_separate_gather(nonce(seal.nonce), Aad::from(aad), sealed, &seal.tag, plain)
+            .map_err(|_| Tampered)
     }
 }
 
@@ -89,62 +84,47 @@ impl StagingCipher {
 mod tests {
     use super::*;
 
+    fn sealed(cipher: &StagingCipher, aad: &[u8], plain: &[u8]) -> (Seal, Vec<u8>) {
+        let mut out = vec![0; plain.len() + StagingCipher::SPARE];
+        let seal = cipher.seal(aad, plain, &mut out);
+        out.truncate(plain.len());
+        (seal, out)
+    }
+
     #[test]
     fn opens_what_it_sealed_and_nothing_else() {
-        let cipher = StagingCipher::generate();
-        let mut sealed = b"staged".to_vec();
-        let nonce = cipher.seal(b"file 1", &mut sealed);
-        assert_eq!(sealed.len(), 6 + StagingCipher::TAG_LEN);
-        assert!(!sealed.windows(6).any(|w| w == b"staged"));
-
-        let mut flipped = sealed.clone();
-        flipped[2] ^= 1;
-        let other = StagingCipher::generate();
-        for (name, cipher, nonce, aad, bytes, expected) in [
-            ("itself", &cipher, nonce, "file 1", sealed.clone(), Ok(())),
-            ("flipped", &cipher, nonce, "file 1", flipped, Err(Tampered)),
-            (
-                "moved",
-                &cipher,
-                nonce,
-                "file 2",
-                sealed.clone(),
-                Err(Tampered),
-            ),
-            (
-                "nonce",
-                &cipher,
-                Nonce(99),
-                "file 1",
-                sealed.clone(),
-                Err(Tampered),
-            ),
-            ("short", &cipher, nonce, "file 1", vec![1; 5], Err(Tampered)),
-            (
-                "process",
-                &other,
-                nonce,
-                "file 1",
-                sealed.clone(),
-                Err(Tampered),
-            ),
-        ] {
-            let mut buffer = bytes;
-            assert_eq!(
-                cipher.open(nonce, aad.as_bytes(), &mut buffer),
-                expected,
-                "{name}"
-            );
-            let left: &[u8] = if expected.is_ok() { b"staged" } else { b"" };
-            assert_eq!(buffer, left, "{name}");
+        let (cipher, other) = (StagingCipher::generate(), StagingCipher::generate());
+        for len in [0, 1, 16, 1000, 128 << 10] {
+            let plain: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let (seal, bytes) = sealed(&cipher, b"file 1", &plain);
+            let mut opened = vec![0; len];
+            assert_eq!(cipher.open(&seal, b"file 1", &bytes, &mut opened), Ok(()));
+            assert_eq!(opened, plain);
+            if len < 16 {
+                continue;
+            }
+            assert_ne!(bytes, plain);
+            let mut flipped = bytes.clone();
+            flipped[2] ^= 1;
+            let another = Seal { nonce: 99, ..seal };
+            for (what, cipher, seal, aad, bytes) in [
+                ("flipped", &cipher, seal, b"file 1", &flipped),
+                ("moved", &cipher, seal, b"file 2", &bytes),
+                ("nonce", &cipher, another, b"file 1", &bytes),
+                ("process", &other, seal, b"file 1", &bytes),
+            ] {
+                let result = cipher.open(&seal, aad, bytes, &mut opened);
+                assert_eq!(result, Err(Tampered), "{what}");
+            }
+            let short = cipher.open(&seal, b"file 1", &bytes[1..], &mut opened[1..]);
+            assert_eq!(short, Err(Tampered));
         }
     }
 
     #[test]
     fn no_nonce_comes_twice() {
         let cipher = StagingCipher::generate();
-        let a = cipher.seal(b"", &mut vec![]);
-        let b = cipher.seal(b"", &mut vec![]);
-        assert_ne!(a, b);
+        let (a, b) = (sealed(&cipher, b"", b""), sealed(&cipher, b"", b""));
+        assert_ne!(a.0.nonce, b.0.nonce);
     }
 }

@@ -70,7 +70,7 @@ pub struct StagingArea {
     timeout: Duration,
     /// Blocks in memory, oldest first; also some that have been spilled or dropped since. A leaf.
     queue: Mutex<Queue>,
-    /// For sealing, one leaf; its memory is reserved for good, so that spilling always can go on.
+    /// For sealing, one block; its memory is reserved for good, so that spilling always can go on.
     /// Held by the one spill that runs, on a blocking thread.
     scratch: Mutex<Vec<u8>>,
     _reserved: Option<Reservation>,
@@ -109,11 +109,11 @@ impl StagingArea {
         }
         Ok(Arc::new(StagingArea {
             block: settings.block,
-            pool: Pool::new(budget.clone(), settings.block),
+            pool: Pool::new(&budget, settings.block),
             timeout: settings.timeout,
             queue: Mutex::default(),
             scratch: Mutex::default(),
-            _reserved: budget.try_reserve(file.leaf() as u64),
+            _reserved: budget.try_reserve(settings.block as u64),
             file: Arc::new(file),
             budget,
             gate: Arc::new(Semaphore::new(1)),
@@ -138,20 +138,12 @@ impl StagingArea {
     }
 
     /// Moves blocks to disk, the oldest first, until `at_least` bytes of memory are free again or
-    /// there is no more to move; returns how many bytes that were. Idle buffers go first.
+    /// there is no more to move; returns how many bytes that were.
     ///
     /// # Errors
     /// When nothing could be moved: [`Error::NoSpace`], [`Error::Io`].
     pub async fn spill(self: &Arc<Self>, at_least: u64) -> Result<u64, Error> {
-        let idle = self.pool.drain();
-        if idle >= at_least {
-            return Ok(idle);
-        }
-        let moved = self.spill_blocks(None, at_least - idle).await;
-        if idle > 0 {
-            return Ok(idle + moved.unwrap_or(0));
-        }
-        moved
+        self.spill_blocks(None, at_least).await
     }
 
     /// Spills from `blocks`, or from the queue. Goes on to the end when the future is dropped.
@@ -192,6 +184,7 @@ impl StagingArea {
         at_least: u64,
     ) -> Result<u64, Error> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        scratch.resize(self.file.scratch_len(), 0);
         let mut freed = 0;
         while freed < at_least {
             let Some(candidate) = next() else { break };
@@ -234,11 +227,7 @@ impl StagingArea {
 
     /// Memory for staged bytes, if nobody has to wait for it.
     pub(super) fn try_take(&self, bytes: u64) -> Option<Reservation> {
-        self.budget.try_reserve(bytes).or_else(|| {
-            (self.pool.drain() > 0)
-                .then(|| self.budget.try_reserve(bytes))
-                .flatten()
-        })
+        self.budget.try_reserve(bytes)
     }
 
     /// Memory for staged bytes: spills when it has to wait.
@@ -316,7 +305,7 @@ impl StagingArea {
     fn excess(&self) -> u64 {
         let strip = STRIP * self.block as u64;
         match self.budget.wanted() {
-            0 if self.budget.is_tight() && self.pool.idle_bytes() < strip => strip,
+            0 if self.budget.is_tight() => strip,
             0 => 0,
             wanted => wanted,
         }
@@ -388,13 +377,7 @@ pub async fn run_spiller(area: Arc<StagingArea>) {
                 break;
             }
             let strip = excess.min(STRIP * area.block as u64);
-            let waited_for = area.budget.wanted() > 0;
-            let spilled = if waited_for {
-                area.spill(strip).await
-            } else {
-                area.spill_blocks(None, strip).await
-            };
-            match spilled {
+            match area.spill(strip).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(error) => {

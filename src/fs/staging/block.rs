@@ -102,7 +102,7 @@ impl Block {
     }
 
     /// Seals the block and writes it to `file`, for all who share it. Blocks on the disk.
-    pub fn spill(&self, file: &Arc<SpillFile>, scratch: &mut Vec<u8>) -> Result<Spilled, Error> {
+    pub fn spill(&self, file: &Arc<SpillFile>, scratch: &mut [u8]) -> Result<Spilled, Error> {
         let buffer = match self.held() {
             Some(Held::Memory(buffer)) => buffer,
             Some(Held::Disk(_)) => return Ok(Spilled::Before),

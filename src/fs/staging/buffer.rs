@@ -1,14 +1,14 @@
 //! Memory of staged blocks: what is allocated is reserved, and buffers are used again.
 //!
-//! A fresh megabyte costs 256 page faults, which on a virtual machine is more than encrypting it.
-//! So buffers of a whole block go to a small pool when nobody is short of memory, reservation
-//! included, and the next block takes one from there.
+//! A fresh megabyte costs 256 page faults, which is more than encrypting it. So buffers of a whole block
+//! go to a small pool, and the next block takes one from there. What is idle there is not reserved: it is
+//! what the process may have beyond its limit.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::budget::{MemoryBudget, Reservation};
 
-/// More than one write touches and one strip spills; 16 MiB idle at most.
+/// What one strip spills, and what goes up meanwhile: 16 MiB idle at most.
 const POOL_MAX: usize = 16;
 /// The smallest buffer: small files are many.
 const SMALLEST: usize = 1 << 10;
@@ -69,27 +69,25 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            self.pool.put(std::mem::take(&mut self.bytes), reservation);
-        }
+        // Memory first, then the permission to use as much again.
+        self.pool.put(std::mem::take(&mut self.bytes));
+        self.reservation = None;
     }
 }
 
 pub(super) struct Pool {
-    budget: MemoryBudget,
     block: usize,
     max: usize,
-    /// Buffers of a whole block, with as much reserved. A leaf: the budget is not called under it.
-    idle: Mutex<Vec<(Vec<u8>, Reservation)>>,
+    /// Of a whole block each. A leaf.
+    idle: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Pool {
-    pub fn new(budget: MemoryBudget, block: usize) -> Arc<Pool> {
-        // A small budget has no sixteenth to leave idle.
+    pub fn new(budget: &MemoryBudget, block: usize) -> Arc<Pool> {
+        // Beside a small budget there is no room for a large pool.
         let share = budget.limit() / 16 / block as u64;
         Arc::new(Pool {
             max: usize::try_from(share).unwrap_or(POOL_MAX).min(POOL_MAX),
-            budget,
             block,
             idle: Mutex::default(),
         })
@@ -97,53 +95,29 @@ impl Pool {
 
     /// An empty buffer of `capacity`, covered by `reservation`.
     pub fn buffer(self: &Arc<Self>, capacity: usize, reservation: Reservation) -> Buffer {
+        let idle = match capacity == self.block {
+            true => self.idle().pop(),
+            false => None,
+        };
         Buffer {
-            bytes: Vec::with_capacity(capacity),
+            bytes: idle.unwrap_or_else(|| Vec::with_capacity(capacity)),
             reservation: Some(reservation),
             pool: self.clone(),
         }
     }
 
-    /// An idle buffer of a whole block, empty.
-    pub fn take(self: &Arc<Self>) -> Option<Buffer> {
-        let (bytes, reservation) = self.idle().pop()?;
-        Some(Buffer {
-            bytes,
-            reservation: Some(reservation),
-            pool: self.clone(),
-        })
-    }
-
-    /// Gives all idle memory back; returns how much it was, in bytes.
-    pub fn drain(&self) -> u64 {
-        let idle = std::mem::take(&mut *self.idle());
-        idle.iter()
-            .map(|(_, reservation)| reservation.bytes())
-            .sum()
-    }
-
-    /// In bytes.
-    pub fn idle_bytes(&self) -> u64 {
-        (self.idle().len() * self.block) as u64
-    }
-
-    fn put(&self, mut bytes: Vec<u8>, mut reservation: Reservation) {
-        let whole = bytes.capacity() == self.block && reservation.bytes() >= self.block as u64;
-        if whole && self.budget.wanted() == 0 {
-            reservation.shrink_to(self.block as u64);
-            bytes.clear();
-            let mut idle = self.idle();
-            if idle.len() < self.max {
-                idle.push((bytes, reservation));
-                return;
-            }
+    fn put(&self, mut bytes: Vec<u8>) {
+        if bytes.capacity() != self.block {
+            return;
         }
-        // Memory first, then the permission to use it.
-        drop(bytes);
-        drop(reservation);
+        bytes.clear();
+        let mut idle = self.idle();
+        if idle.len() < self.max {
+            idle.push(bytes);
+        }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Vec<u8>, Reservation)>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,8 @@
 //! The file is divided into slots, one for each block. A slot holds a block's leaves, each sealed on
 //! its own, so that reading 128 KiB of a block costs 128 KiB. What a leaf is sealed with names it:
 //! file, block, generation and leaf; bytes that were moved, swapped or put back from an older block
-//! do not open. Freed slots are punched out of the file, so that the disk gets its room back.
+//! do not open. The seals stay in memory, so that whole pages are written: anything else costs the
+//! kernel a third more. Freed slots are punched out of the file, so that the disk gets its room back.
 //!
 //! Everything here blocks on the disk: it is called from `spawn_blocking`, but for dropping a
 //! [`Stored`], which only notes that the slot is free.
@@ -23,13 +24,11 @@ use nix::sys::statvfs::fstatvfs;
 use tokio::sync::Notify;
 
 use super::error::Error;
-use crate::crypto::staging_cipher::{Nonce, StagingCipher};
+use crate::crypto::staging_cipher::{Seal, StagingCipher};
 
 /// A block is sealed in so many leaves: 128 KiB each, which is what a small read of spilled bytes
 /// costs.
 const LEAVES: usize = 8;
-/// What sealing adds to a leaf.
-const TAG: usize = StagingCipher::TAG_LEN;
 /// Slots begin and end at multiples of this, so that punching one frees all of it.
 const PAGE: u64 = 4096;
 
@@ -58,7 +57,7 @@ impl BlockName {
 pub(super) struct SpillFile {
     file: File,
     cipher: StagingCipher,
-    /// Sealed bytes of a whole block, rounded up to [`PAGE`].
+    /// Bytes of a whole block, rounded up to [`PAGE`].
     slot_len: u64,
     /// Plain bytes of a leaf.
     leaf: usize,
@@ -100,11 +99,10 @@ impl SpillFile {
             .mode(0o700)
             .create(directory)?;
         let leaf = block.div_ceil(LEAVES);
-        let slot_len = (block + LEAVES * TAG) as u64;
         Ok(SpillFile {
             file: nameless(directory)?,
             cipher: StagingCipher::generate(),
-            slot_len: slot_len.next_multiple_of(PAGE),
+            slot_len: (block as u64).next_multiple_of(PAGE),
             leaf,
             limit,
             free_reserve,
@@ -129,7 +127,12 @@ impl SpillFile {
         self.slots().used
     }
 
-    /// Seals and writes a block of at most the block size. `scratch` is for the sealing: one leaf.
+    /// How long `scratch` has to be for [`store`](Self::store).
+    pub fn scratch_len(&self) -> usize {
+        self.slot_len as usize + StagingCipher::SPARE
+    }
+
+    /// Seals and writes a block of at most the block size. `scratch` is for the sealing.
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Io`]: nothing is kept of the block.
@@ -137,10 +140,9 @@ impl SpillFile {
         self: &Arc<Self>,
         name: BlockName,
         plain: &[u8],
-        scratch: &mut Vec<u8>,
+        scratch: &mut [u8],
     ) -> Result<Stored, Error> {
-        let leaves = plain.len().div_ceil(self.leaf);
-        let bytes = ((plain.len() + leaves * TAG) as u64).next_multiple_of(PAGE);
+        let bytes = (plain.len() as u64).next_multiple_of(PAGE);
         let slot = self.allocate(bytes)?;
         // From here on dropping it gives the slot back.
         let mut stored = Stored {
@@ -149,37 +151,38 @@ impl SpillFile {
             slot,
             bytes,
             len: plain.len(),
-            nonces: Vec::with_capacity(leaves),
+            seals: Vec::with_capacity(plain.len().div_ceil(self.leaf)),
         };
         for (number, leaf) in plain.chunks(self.leaf).enumerate() {
-            scratch.clear();
-            scratch.extend_from_slice(leaf);
-            stored
-                .nonces
-                .push(self.cipher.seal(&name.leaf(number), scratch));
-            self.file
-                .write_all_at(scratch, stored.leaf_offset(number))?;
+            // What is left behind a leaf goes under the next one.
+            let room = &mut scratch[number * self.leaf..][..leaf.len() + StagingCipher::SPARE];
+            let seal = self.cipher.seal(&name.leaf(number), leaf, room);
+            stored.seals.push(seal);
         }
+        scratch[plain.len()..bytes as usize].fill(0);
+        let whole_pages = &scratch[..bytes as usize];
+        self.file.write_all_at(whole_pages, stored.offset(0))?;
         Ok(stored)
     }
 
     /// Punches what has been dropped; returns how many bytes that freed.
     pub fn punch_dropped(&self) -> u64 {
         let _punching = self.punching.lock().unwrap_or_else(PoisonError::into_inner);
-        let dropped = std::mem::take(&mut self.slots().dropped);
-        let mut freed = 0;
-        for &(slot, bytes) in &dropped {
-            // Where the file system cannot punch, the slot is still used again.
+        let mut dropped = std::mem::take(&mut self.slots().dropped);
+        dropped.sort_unstable();
+        let freed = dropped.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        // Slots that follow each other go together.
+        for run in dropped.chunk_by(|a, b| a.0 + 1 == b.0) {
+            // Where the file system cannot punch, the slots are still used again.
             let punched = fallocate(
                 &self.file,
                 FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE,
-                (slot * self.slot_len) as libc::off_t,
-                self.slot_len as libc::off_t,
+                (run[0].0 * self.slot_len) as libc::off_t,
+                (run.len() as u64 * self.slot_len) as libc::off_t,
             );
             if let Err(errno) = punched {
-                log::debug!("cache directory: a freed block stays allocated: {errno}");
+                log::debug!("cache directory: freed blocks stay allocated: {errno}");
             }
-            freed += bytes;
         }
         let mut slots = self.slots();
         slots.used -= freed;
@@ -286,7 +289,7 @@ pub(super) struct Stored {
     bytes: u64,
     len: usize,
     /// One for each leaf.
-    nonces: Vec<Nonce>,
+    seals: Vec<Seal>,
 }
 
 impl Stored {
@@ -302,34 +305,43 @@ impl Stored {
     pub fn read(&self, range: Range<usize>, out: &mut Vec<u8>) -> Result<(), Error> {
         debug_assert!(range.end <= self.len);
         let leaf_len = self.file.leaf;
-        let mut sealed = Vec::with_capacity(leaf_len + TAG);
+        let mut sealed = vec![0; leaf_len];
+        let mut leaf = Vec::new();
         let mut at = range.start;
         while at < range.end {
             let number = at / leaf_len;
             let first = number * leaf_len;
             let len = leaf_len.min(self.len - first);
-            sealed.clear();
-            sealed.resize(len + TAG, 0);
+            let sealed = &mut sealed[..len];
             self.file
                 .file
-                .read_exact_at(&mut sealed, self.leaf_offset(number))
+                .read_exact_at(sealed, self.offset(first))
                 .map_err(|error| match error.kind() {
                     io::ErrorKind::UnexpectedEof => Error::Damaged,
                     _ => Error::from(error),
                 })?;
-            self.file
-                .cipher
-                .open(self.nonces[number], &self.name.leaf(number), &mut sealed)
-                .map_err(|_| Error::Damaged)?;
+            let open = |plain: &mut [u8]| {
+                let cipher = &self.file.cipher;
+                cipher.open(&self.seals[number], &self.name.leaf(number), sealed, plain)
+            };
             let end = range.end.min(first + len);
-            out.extend_from_slice(&sealed[at - first..end - first]);
+            let before = out.len();
+            if (at, end) == (first, first + len) {
+                out.resize(before + len, 0);
+                open(&mut out[before..]).map_err(|_| Error::Damaged)?;
+            } else {
+                leaf.resize(len, 0);
+                open(&mut leaf).map_err(|_| Error::Damaged)?;
+                out.extend_from_slice(&leaf[at - first..end - first]);
+            }
             at = end;
         }
         Ok(())
     }
 
-    fn leaf_offset(&self, number: usize) -> u64 {
-        self.slot * self.file.slot_len + (number * (self.file.leaf + TAG)) as u64
+    /// Where byte `at` of the block stands in the file.
+    fn offset(&self, at: usize) -> u64 {
+        self.slot * self.file.slot_len + at as u64
     }
 }
 

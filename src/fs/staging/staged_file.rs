@@ -79,8 +79,6 @@ struct Job {
     part: Part,
     target: Target,
     capacity: usize,
-    /// A buffer from the pool.
-    spare: Option<Buffer>,
 }
 
 impl StagedFile {
@@ -192,15 +190,7 @@ impl StagedFile {
         let mut jobs = Vec::with_capacity(2);
         for part in parts(area.block, offset, data.len()) {
             let job = plan(content, part, room.as_mut())?;
-            need += match &job {
-                Job {
-                    target: Target::Same(_) | Target::Loaded(_),
-                    capacity,
-                    ..
-                } => *capacity,
-                Job { spare: Some(_), .. } => 0,
-                Job { capacity, .. } => *capacity,
-            } as u64;
+            need += job.capacity as u64;
             jobs.push(job);
         }
 
@@ -220,7 +210,6 @@ impl StagedFile {
             part,
             target,
             capacity,
-            spare,
         } in jobs
         {
             let data = &data[part.data];
@@ -242,14 +231,11 @@ impl StagedFile {
                     buffer
                 }
                 Target::Copy(source) => {
-                    let mut copy = spare.unwrap_or_else(|| {
-                        area.pool.buffer(capacity, memory.split(capacity as u64))
-                    });
+                    let mut copy = area.pool.buffer(capacity, memory.split(capacity as u64));
                     copy.write(0, source.bytes());
                     copy
                 }
-                Target::New => spare
-                    .unwrap_or_else(|| area.pool.buffer(capacity, memory.split(capacity as u64))),
+                Target::New => area.pool.buffer(capacity, memory.split(capacity as u64)),
             };
             buffer.write(part.within.start, data);
             let block = area.adopt(self.id, part.index, buffer);
@@ -397,15 +383,10 @@ fn plan(content: &Content, part: Part, room: Option<&mut Room>) -> Result<Job, N
             }
         }
     };
-    let fresh = matches!(target, Target::Copy(_) | Target::New);
-    let spare = (fresh && capacity == area.block)
-        .then(|| area.pool.take())
-        .flatten();
     Ok(Job {
         part,
         target,
         capacity,
-        spare,
     })
 }
 
