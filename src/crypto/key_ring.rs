@@ -39,7 +39,9 @@ pub struct KeyRing {
 
 /// v1.5 has been stopped: too many envelopes did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process")]
+#[error(
+    "too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process (see --pkcs1-limit)"
+)]
 pub struct Pkcs1Stopped;
 
 impl KeyRing {
@@ -137,6 +139,26 @@ impl KeyRing {
     ) -> Result<(ContentCipher, Option<&PublicKey>), Pkcs1Stopped> {
         let stand_in = self.pkcs1.stand_in(wrapped_key, wrapped_start);
         let attempt = self.pkcs1.begin(&stand_in)?;
+        Ok(match self.try_pkcs1(wrapped_key, wrapped_start) {
+            Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
+            None => {
+                attempt.failed();
+                (stand_in.into_cipher(), None)
+            }
+        })
+    }
+
+    /// Whether a key opens an SDK envelope. For callers whose dealings with the store do not depend on the
+    /// answer: nothing is counted. Blocks.
+    pub fn opens_pkcs1(&self, wrapped_key: &[u8], wrapped_start: &[u8]) -> bool {
+        self.try_pkcs1(wrapped_key, wrapped_start).is_some()
+    }
+
+    fn try_pkcs1(
+        &self,
+        wrapped_key: &[u8],
+        wrapped_start: &[u8],
+    ) -> Option<(DataKey, CounterStart, &PublicKey)> {
         let mut opened = None;
         for private in &self.private {
             let key = private.unwrap_pkcs1(wrapped_key);
@@ -147,13 +169,7 @@ impl KeyRing {
                 opened = Some((key, CounterStart::from_be_bytes(start), private.public()));
             }
         }
-        Ok(match opened {
-            Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
-            None => {
-                attempt.failed();
-                (stand_in.into_cipher(), None)
-            }
-        })
+        opened
     }
 
     /// Each key once, the likeliest first.

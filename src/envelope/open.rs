@@ -72,6 +72,17 @@ pub fn open(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
     })
 }
 
+/// Whether any key opens it, whatever it says of its key. For callers whose dealings with the store do not
+/// depend on the answer: nothing is counted. Blocks.
+pub fn opens(envelope: &Envelope, keys: &KeyRing) -> bool {
+    match &envelope.start {
+        Start::Raw(start) if envelope.format == Format::Sdk => {
+            keys.opens_pkcs1(&envelope.wrapped_key, start)
+        }
+        _ => open(envelope, keys).is_ok(),
+    }
+}
+
 fn parse_start(kind: &Start, unwrapped: &Zeroizing<Vec<u8>>) -> Option<CounterStart> {
     match kind {
         Start::Raw(_) => <[u8; 16]>::try_from(unwrapped.as_slice())
