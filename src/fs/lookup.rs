@@ -82,7 +82,8 @@ impl Filesystem {
         let result = match content {
             Some(content) => {
                 let size = content.size();
-                content.reader().read(0..size).await
+                let target = content.reader().read(0..size).await;
+                target.map_err(|error| self.read_failed(ino, &content, error))
             }
             None => Ok(Bytes::new()),
         };
