@@ -408,6 +408,65 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::key_pair::KeyPair;
+    use crate::crypto::key_ring::KeyRing;
+    use crate::encrypted::Settings;
+    use crate::envelope::write;
+    use crate::store::local::{self, LocalStore};
+    use crate::store::object_store::{ETag, ObjectHeaders};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn a_size_that_the_listing_contradicts_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path(), local::Settings { sync: false }).unwrap();
+        let pair = KeyPair::generate(2048).unwrap();
+        let cipher = write::fresh_cipher(Format::Seed);
+        let user = write::write(Format::Seed, pair.public(), &cipher, None).unwrap();
+        let ring = KeyRing::single(pair.into_private());
+        let verify = Verify {
+            bucket: EncryptedBucket::new(Arc::new(store), ring, Settings::default()),
+            quick: false,
+            open: true,
+            against: Against::Nothing,
+            saving: None,
+        };
+        let listed = ListedObject {
+            key: "a".to_owned(),
+            size: 3,
+            etag: ETag::new("\"1\""),
+            last_modified: UNIX_EPOCH,
+            storage_class: String::new(),
+        };
+        let key = ObjectKey::new("a").unwrap();
+        for (tag, size, fine) in [
+            ("\"1\"", 3, true),
+            ("\"1\"", 2, false),
+            // Replaced since it was listed: that is another object.
+            ("\"2\"", 2, true),
+        ] {
+            let headers = ObjectHeaders {
+                user: user.clone(),
+                ..ObjectHeaders::default()
+            };
+            let meta = ObjectMeta {
+                size,
+                etag: ETag::new(tag),
+                last_modified: UNIX_EPOCH,
+                headers,
+                crc64: None,
+                date: UNIX_EPOCH,
+            };
+            match verify.check_headers(&listed, &key, &meta) {
+                Ok(_) => assert!(fine, "{tag} {size}"),
+                Err(Error::Damaged(why)) => {
+                    assert!(!fine, "{tag} {size}: {why}");
+                    assert!(why.contains("has 2 bytes, the listing says 3"), "{why}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
 
     #[test]
     fn a_manifest_is_what_sha256sum_writes() {
