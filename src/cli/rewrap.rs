@@ -38,6 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     new_fingerprint: Option<String>,
     /// Upload contents anew, under fresh data keys: `needed` for what cannot be re-wrapped, else everything
+    /// whose data key is older than the new key pair
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     re_encrypt: Option<Which>,
     /// Open everything and change nothing
