@@ -80,13 +80,15 @@ fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Where a passphrase comes from, in the order of the fields, then `OSSVAULT_PASSPHRASE`, then the
-/// terminal. A command may tell several keys apart, by `OSSVAULT_KEY_FILE` in its environment. Never from an argument: those are visible to every user of the machine.
+/// terminal. Never from an argument: those are visible to every user of the machine.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PassphraseArgs {
-    /// Read the private key's passphrase from the first line of this file [default: OSSVAULT_PASSPHRASE, or ask at the terminal]
+    /// Read the private key's passphrase from the first line of this file [default: OSSVAULT_PASSPHRASE, or
+    /// ask at the terminal]
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_command")]
     pub passphrase_file: Option<PathBuf>,
-    /// Run this with sh and take the first line of its output as the passphrase; OSSVAULT_KEY_FILE is the key's file
+    /// Run this with sh and take the first line of its output as the passphrase; in its environment,
+    /// OSSVAULT_KEY_FILE is the file of the key that it is for
     #[arg(long, value_name = "COMMAND")]
     pub passphrase_command: Option<String>,
 }
