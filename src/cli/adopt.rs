@@ -28,10 +28,12 @@ pub struct Args {
     /// How keys are written: seed, sdk or dual
     #[arg(long, default_value = "seed")]
     format: Format,
-    /// Write the encrypted objects below this prefix of the same bucket, and leave the others
+    /// Write the encrypted objects below this prefix of the same bucket instead, under the same names; the
+    /// unencrypted ones stay, but for --remove
     #[arg(long, value_name = "PREFIX")]
     into: Option<String>,
-    /// With --into: delete each plaintext object once the encrypted one is confirmed
+    /// With --into: delete each plaintext object once the encrypted one is confirmed. What an earlier run
+    /// encrypted is compared first, which takes a private key
     #[arg(long, requires = "into")]
     remove: bool,
     /// Say what would be encrypted and change nothing
@@ -57,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
             to
         }
     };
-    let files = args.keys.files();
+    let files = run.files(&args.keys.reading);
     let private = files.private(&args.keys.private_key)?;
     let public = match &args.public_key {
         Some(path) => files.public(path)?,
@@ -71,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
                 )
             })?,
     };
-    let ring = KeyRing::new(private, public);
+    let ring = KeyRing::new(private, public).with_pkcs1_limit(args.keys.reading.pkcs1_limit);
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,

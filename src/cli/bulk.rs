@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::keys::Files;
-use super::logging;
-use super::options::ServiceOptions;
+use super::options::{ReadingOptions, ServiceOptions};
 use super::parts::{self, Place};
-use super::secrets::{self, PassphraseArgs};
+use super::secrets::{self, GivenPassphrase};
 use super::source::Source;
+use super::{logging, values};
 use crate::store;
 use crate::store::object_store::ObjectStore;
 use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
@@ -34,9 +34,15 @@ pub struct BulkOptions {
     /// Name every object, not only those that need attention
     #[arg(long, short = 'v')]
     pub verbose: bool,
+    /// Objects in work, and requests in flight, at most
+    #[arg(long, default_value_t = PARALLEL, value_name = "N", value_parser = values::parallel())]
+    pub parallel: u16,
     #[command(flatten)]
     pub service: ServiceOptions,
 }
+
+/// What a command over a whole prefix asks of a service that others use too.
+pub const PARALLEL: u16 = 64;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
@@ -45,21 +51,13 @@ pub struct ReadingKeys {
     #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
     pub private_key: Vec<PathBuf>,
     #[command(flatten)]
-    pub passphrase: PassphraseArgs,
-    /// Use key files that other users can read or change
-    #[arg(long)]
-    pub insecure_key_permissions: bool,
-}
-
-impl ReadingKeys {
-    pub fn files(&self) -> Files<'_> {
-        Files::new(self.insecure_key_permissions, &self.passphrase)
-    }
+    pub reading: ReadingOptions,
 }
 
 /// A command at work: its runtime, its bucket and its report.
 pub struct Run<'a> {
     options: &'a BulkOptions,
+    given: GivenPassphrase,
     source: Source,
     runtime: tokio::runtime::Runtime,
 }
@@ -70,7 +68,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The source is none.
     pub fn new(options: &'a BulkOptions) -> Result<Run<'a>> {
-        secrets::close_process();
+        let given = secrets::close_process();
         logging::start(0).to_terminal();
         let source = Source::parse(&options.source, options.prefix.as_deref())
             .map_err(|message| Error::new(Code::Usage, message))?;
@@ -82,6 +80,7 @@ impl<'a> Run<'a> {
         })?;
         Ok(Run {
             options,
+            given,
             source,
             runtime: runtime()?,
         })
@@ -89,6 +88,11 @@ impl<'a> Run<'a> {
 
     pub fn prefix(&self) -> &str {
         self.source.prefix()
+    }
+
+    /// For reading key files.
+    pub fn files<'k>(&'k self, options: &'k ReadingOptions) -> Files<'k> {
+        Files::new(options, &self.given)
     }
 
     pub fn source(&self) -> &Source {
@@ -110,6 +114,7 @@ impl<'a> Run<'a> {
         Place {
             source: &self.source,
             service: &self.options.service,
+            parallel: self.options.parallel,
         }
     }
 
@@ -121,7 +126,7 @@ impl<'a> Run<'a> {
         Scope {
             store: store.clone(),
             prefix: self.prefix().to_owned(),
-            parallel: self.options.service.parallel.into(),
+            parallel: self.options.parallel.into(),
         }
     }
 

@@ -34,7 +34,7 @@ impl MountConfig {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn new(options: MountOptions) -> Result<MountConfig> {
+    pub fn new(mut options: MountOptions) -> Result<MountConfig> {
         let usage = |message: String| Error::new(Code::Usage, message);
         let source = Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
         if options.tuning.memory_limit < SMALLEST_MEMORY_LIMIT {
@@ -57,6 +57,9 @@ impl MountConfig {
             ));
         }
         let mountpoint = session::prepare(&options.mountpoint)?;
+        if let Some(file) = &mut options.keys.reading.passphrase.passphrase_file {
+            *file = absolute(file)?;
+        }
         let config = MountConfig {
             mountpoint,
             private_keys: options
@@ -113,7 +116,7 @@ impl MountConfig {
         for file in keys.chain(&self.public_key).chain(&self.writing_key) {
             used.push(("the key file", file));
         }
-        if let Some(file) = &self.options.keys.passphrase.passphrase_file {
+        if let Some(file) = &self.options.keys.reading.passphrase.passphrase_file {
             used.push(("the passphrase file", file));
         }
         for (what, path) in used {

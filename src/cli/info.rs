@@ -1,16 +1,16 @@
 //! `ossvault info`: what there is to say of one object, by its name in a bucket or in a mount.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{self, Error, Result};
 use super::exit::Code;
-use crate::crypto::key_pair::KeyPair;
-use crate::crypto::key_ring::KeyRing;
+use super::keys;
 use crate::encrypted::{EncryptedBucket, Settings};
+use crate::fs::attributes::Timestamp;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
 use crate::tools::inspect::{self, Report};
@@ -83,23 +83,15 @@ fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
         prefix: None,
         json: args.json,
         verbose: false,
+        parallel: bulk::PARALLEL,
         service: args.service.clone(),
     };
     let run = Run::new(&options)?;
     let key = ObjectKey::new(key).map_err(|error| Error::new(Code::Usage, error.to_string()))?;
-    let private = args.keys.files().private(&args.keys.private_key)?;
-    let ring = match private.first() {
-        Some(first) => {
-            let public = first.public().clone();
-            KeyRing::new(private, public)
-        }
-        None => {
-            // Nothing is written; a ring has a writing key all the same.
-            let pair = KeyPair::generate(2048)
-                .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
-            KeyRing::write_only(pair.public().clone())
-        }
-    };
+    let private = run
+        .files(&args.keys.reading)
+        .private(&args.keys.private_key)?;
+    let ring = keys::reading_ring(private, &args.keys.reading)?;
     let bucket = EncryptedBucket::new(run.store()?, ring, Settings::default());
     let report = run.block_on(inspect::inspect(&bucket, args.object.clone(), &key));
     report.map_err(|error| match error {
@@ -111,7 +103,7 @@ fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
     })
 }
 
-/// By the attributes that a mount shows of its files, and by opening the file.
+/// By the attributes that a mount shows of its files, and by reading a byte of the file.
 fn in_mount(path: &Path) -> Result<Report> {
     let failed =
         |error: &std::io::Error| Error::new(Code::Failure, format!("{}: {error}", path.display()));
@@ -125,11 +117,24 @@ fn in_mount(path: &Path) -> Result<Report> {
             ),
         )
     })?;
-    let etag = attribute(path, "user.ossvault.etag").ok();
-    let opened = match found.is_symlink() {
-        true => path.read_link().map(drop),
-        false => std::fs::File::open(path).map(drop),
+    // What is empty, or not encrypted, is read without a key.
+    let opened = read_a_byte(path, &found).and_then(|()| {
+        match attribute(path, "user.ossvault.fingerprint") {
+            Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(None),
+            fingerprint => fingerprint.map(Some),
+        }
+    });
+    let mtime = Timestamp {
+        seconds: found.mtime(),
+        nanos: found.mtime_nsec() as u32,
     };
+    // In the names, and as, they stand in a bucket.
+    let attributes = [
+        ("mode", found.mode().to_string()),
+        ("uid", found.uid().to_string()),
+        ("gid", found.gid().to_string()),
+        ("mtime", mtime.to_text()),
+    ];
     Ok(Report {
         name: path.display().to_string(),
         size: found.len(),
@@ -137,11 +142,40 @@ fn in_mount(path: &Path) -> Result<Report> {
         format: attribute(path, "user.ossvault.format").ok(),
         key_hint: attribute(path, "user.ossvault.key-id").ok(),
         can_open: Some(opened.is_ok()),
-        problem: opened.err().map(|error| error.to_string()),
-        etag,
-        attributes: BTreeMap::new(),
+        problem: opened.as_ref().err().map(problem),
+        fingerprint: opened.ok().flatten(),
+        etag: attribute(path, "user.ossvault.etag").ok(),
+        attributes: attributes
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
         ..Report::default()
     })
+}
+
+/// Opening a file asks for no key; reading it does.
+fn read_a_byte(path: &Path, found: &std::fs::Metadata) -> std::io::Result<()> {
+    use std::io::Read;
+    if found.is_symlink() {
+        return path.read_link().map(drop);
+    }
+    std::fs::File::open(path)?.read(&mut [0]).map(drop)
+}
+
+/// What the number that a mount gives means there.
+fn problem(error: &std::io::Error) -> String {
+    let meaning = match error.raw_os_error() {
+        Some(libc::EIO) => {
+            "it has no envelope or a damaged one, or no key of the mount opens it: the mount's log says which"
+        }
+        Some(libc::EACCES) => {
+            "the mount has not the key that the object names, or no private key at all; or the file's mode forbids it"
+        }
+        Some(libc::EOPNOTSUPP) => {
+            "it is encrypted in a way that is not supported: the mount's log says how"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}: {meaning}")
 }
 
 /// Of the file itself, also where it is a symbolic link.

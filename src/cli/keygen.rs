@@ -11,6 +11,7 @@ use crate::crypto::key_pair::KeyPair;
 /// Make a key pair: PATH is the private key, PATH.pub the public one
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Where to write the private key, for your eyes only; the public key goes to PATH.pub
     pub path: PathBuf,
     /// The key's size
     #[arg(long, default_value_t = 3072, value_parser = parse_bits)]
@@ -34,7 +35,7 @@ fn parse_bits(text: &str) -> std::result::Result<usize, String> {
 /// # Errors
 /// A file of that name exists, there is no passphrase, or the files cannot be written.
 pub fn run(args: &Args) -> Result<()> {
-    secrets::close_process();
+    let given = secrets::close_process();
     // Before anybody types a passphrase; writing the files checks again, without a gap.
     for path in [args.path.clone(), key_file::public_path(&args.path)] {
         if path.symlink_metadata().is_ok() {
@@ -44,7 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
     let passphrase = if args.no_passphrase {
         None
     } else {
-        let chosen = args.passphrase.choose(&args.path)?;
+        let chosen = args.passphrase.choose(&args.path, &given)?;
         Some(chosen.ok_or_else(|| {
             Error::new(
                 Code::Passphrase,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
-use super::secrets::PassphraseArgs;
+use super::options::ReadingOptions;
+use super::secrets::{self, GivenPassphrase, PassphraseArgs};
 use crate::crypto::key_file::{self, KeyFileError, Permissions};
-use crate::crypto::key_pair::{KeyError, PrivateKey, PublicKey};
+use crate::crypto::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey};
 use crate::crypto::key_ring::KeyRing;
 
 /// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and
@@ -15,17 +16,15 @@ use crate::crypto::key_ring::KeyRing;
 ///
 /// # Errors
 /// A file that cannot be read or may not be used, keys that do not belong together.
-pub fn open(config: &MountConfig) -> Result<KeyRing> {
+pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
             format!("this machine's AES-CTR computes wrongly: {error}; nothing was mounted"),
         )
     })?;
-    let files = Files::new(
-        config.options.keys.insecure_key_permissions,
-        &config.options.keys.passphrase,
-    );
+    let reading = &config.options.keys.reading;
+    let files = Files::new(reading, given);
     let private = files.private(&config.private_keys)?;
     let public = config
         .public_key
@@ -68,38 +67,57 @@ pub fn open(config: &MountConfig) -> Result<KeyRing> {
             ),
         ));
     }
-    let ring = KeyRing::new(private, writing).with_pkcs1_limit(config.options.keys.pkcs1_limit);
+    let ring = KeyRing::new(private, writing).with_pkcs1_limit(reading.pkcs1_limit);
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,
             format!("a private key fails its proof: {error}; restore it from its backup"),
         )
     })?;
-    log::info!("writing with the key {}", ring.writing().fingerprint());
-    if !ring.can_read() {
-        log::info!("no private key: the mount is write-only");
-    } else if !ring.can_read_own_writing() {
+    if ring.can_read() && !ring.can_read_own_writing() {
         log::warn!("none of the private keys opens what this mount writes");
     }
     Ok(ring)
+}
+
+/// For a command that only reads.
+///
+/// # Errors
+/// As [`placeholder`].
+pub fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Result<KeyRing> {
+    let Some(first) = private.first() else {
+        return placeholder();
+    };
+    let writing = first.public().clone();
+    Ok(KeyRing::new(private, writing).with_pkcs1_limit(options.pkcs1_limit))
+}
+
+/// A ring that opens nothing. Nothing is written with it, but a ring has a writing key.
+///
+/// # Errors
+/// The generator fails.
+pub fn placeholder() -> Result<KeyRing> {
+    let pair =
+        KeyPair::generate(2048).map_err(|error| Error::new(Code::Failure, error.to_string()))?;
+    Ok(KeyRing::write_only(pair.public().clone()))
 }
 
 /// How key files are read.
 pub struct Files<'a> {
     permissions: Permissions,
     passphrase: &'a PassphraseArgs,
+    given: &'a GivenPassphrase,
 }
 
-impl Files<'_> {
-    /// `insecure`: whoever else may read or change them.
-    pub fn new(insecure: bool, passphrase: &PassphraseArgs) -> Files<'_> {
-        let permissions = match insecure {
-            true => Permissions::Ignored,
-            false => Permissions::Enforced,
-        };
+impl<'a> Files<'a> {
+    pub fn new(options: &'a ReadingOptions, given: &'a GivenPassphrase) -> Files<'a> {
         Files {
-            permissions,
-            passphrase,
+            permissions: match options.insecure_key_permissions {
+                true => Permissions::Ignored,
+                false => Permissions::Enforced,
+            },
+            passphrase: &options.passphrase,
+            given,
         }
     }
 
@@ -133,16 +151,21 @@ impl Files<'_> {
                 ));
             }
         }
+        if !keys.is_empty() {
+            secrets::lock_heap();
+        }
         Ok(keys)
     }
 
     fn one_private(&self, path: &Path) -> Result<std::result::Result<PrivateKey, KeyFileError>> {
         let mut asking = Ok(());
         let key = key_file::read_private(path, self.permissions, &mut || {
-            self.passphrase.read(path).unwrap_or_else(|error| {
-                asking = Err(error);
-                None
-            })
+            self.passphrase
+                .read(path, self.given)
+                .unwrap_or_else(|error| {
+                    asking = Err(error);
+                    None
+                })
         });
         // Why there was no passphrase says more than that there was none.
         asking?;

@@ -71,6 +71,8 @@ struct Daemon {
     asked: Asked,
     /// Lives as long as the mount; none unless the demo asked for it.
     server: Option<parts::EmbeddedServer>,
+    /// The writing key's fingerprint.
+    writes_for: String,
 }
 
 /// Everything that can fail does so here, in an order that asks for a passphrase only when the rest of the
@@ -80,12 +82,15 @@ fn start(
     logger: &logging::Logger,
     report: Option<&mut Report>,
 ) -> Result<Daemon> {
-    secrets::close_process();
+    let given = secrets::close_process();
     let config = MountConfig::new(options)?;
     config.create_cache_dir()?;
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
     }
+    // Where the user is: a command for the passphrase may be relative to that.
+    let key_ring = keys::open(&config, &given)?;
+    drop(given);
     raise_descriptor_limit();
     let cannot_run = |error: std::io::Error| {
         Error::new(Code::Failure, format!("cannot start the runtime: {error}"))
@@ -97,7 +102,6 @@ fn start(
     // What is relative has been made absolute; from here on the daemon keeps no directory busy.
     std::env::set_current_dir("/").map_err(cannot_run)?;
 
-    let key_ring = keys::open(&config)?;
     if let Some(report) = report {
         report.close_inherited();
     }
@@ -106,6 +110,7 @@ fn start(
         None => None,
     };
     let store = parts::open_store(config.place(), server.as_ref())?;
+    let writes_for = key_ring.writing().fingerprint().to_owned();
     let bucket = parts::encrypted_bucket(store, key_ring, config.bucket_settings());
     let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, config.place());
     let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
@@ -140,6 +145,7 @@ fn start(
         mounted,
         asked,
         server,
+        writes_for,
     })
 }
 
@@ -202,6 +208,14 @@ impl Daemon {
                 return Err(error);
             }
         };
+        match self.filesystem.can_read() {
+            true => log::info!("writing with the key {}", self.writes_for),
+            // On record in any log: whoever exchanged the key's file would read what is written.
+            false => log::warn!(
+                "no private key: what is written is for the key {}",
+                self.writes_for
+            ),
+        }
         let result = self.wait();
         if let Err(error) = &result {
             log::error!("{error}");

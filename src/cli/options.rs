@@ -24,6 +24,9 @@ pub struct MountOptions {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
+    /// Requests in flight at most
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel())]
+    pub parallel: u16,
     /// Log what happens; twice: what is asked of the service
     #[arg(long, short = 'v', action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -57,22 +60,30 @@ pub struct KeyOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     pub writing_key: Option<PathBuf>,
     #[command(flatten)]
-    pub passphrase: PassphraseArgs,
-    /// Use a private key that other users can read
-    #[arg(long)]
-    pub insecure_key_permissions: bool,
+    pub reading: ReadingOptions,
     /// The fingerprint that the public key must have (SHA-256, as keygen prints it)
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     pub key_fingerprint: Option<String>,
-    /// Stop trying PKCS#1 v1.5 envelopes after so many that no key opened
-    #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT)]
-    pub pkcs1_limit: usize,
     /// How keys are written in objects: seed, or sdk or dual for the official SDKs to read
     #[arg(long, default_value = "seed")]
     pub format: Format,
     /// Serve unencrypted objects under this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
+}
+
+/// Of every command that opens envelopes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Keys")]
+pub struct ReadingOptions {
+    #[command(flatten)]
+    pub passphrase: PassphraseArgs,
+    /// Use key files that other users can read or change
+    #[arg(long)]
+    pub insecure_key_permissions: bool,
+    /// Stop trying PKCS#1 v1.5 envelopes after so many that no key opened
+    #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT)]
+    pub pkcs1_limit: usize,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -99,9 +110,6 @@ pub struct ServiceOptions {
     /// A call fails after this long without progress (seconds)
     #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::positive_duration)]
     pub timeout: Duration,
-    /// Requests in flight at most
-    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub parallel: u16,
     /// file://: do not wait for the disk. Faster, and a power cut loses what was written last
     #[arg(long)]
     pub no_sync: bool,

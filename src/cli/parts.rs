@@ -31,6 +31,8 @@ const LOOPBACK_REGION: &str = "cn-hangzhou";
 pub struct Place<'a> {
     pub source: &'a Source,
     pub service: &'a ServiceOptions,
+    /// Requests in flight at most.
+    pub parallel: u16,
 }
 
 impl MountConfig {
@@ -38,6 +40,7 @@ impl MountConfig {
         Place {
             source: &self.source,
             service: &self.options.service,
+            parallel: self.options.parallel,
         }
     }
 }
@@ -134,7 +137,7 @@ fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) 
     };
     let settings = oss::client::Settings {
         timeout: options.timeout,
-        parallel: options.parallel.into(),
+        parallel: place.parallel.into(),
     };
     Client::new(endpoint, key, version, settings).map_err(misconfigured)
 }

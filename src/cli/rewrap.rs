@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::options::ReadingOptions;
+use super::secrets::PassphraseArgs;
 use super::values;
 use crate::crypto::key_pair::{PrivateKey, PublicKey};
 use crate::crypto::key_ring::KeyRing;
@@ -30,15 +32,46 @@ pub struct Args {
     /// Its private half, to prove that somebody can open what will be written
     #[arg(long, value_name = "FILE")]
     new_private_key: Option<PathBuf>,
+    #[command(flatten)]
+    new_passphrase: NewPassphraseArgs,
     /// Or its fingerprint, typed: a public key that nobody holds the private half of loses everything
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     new_fingerprint: Option<String>,
     /// Upload contents anew, under fresh data keys: `needed` for what cannot be re-wrapped, else everything
+    /// whose data key is older than the new key pair
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     re_encrypt: Option<Which>,
     /// Open everything and change nothing
     #[arg(long)]
     dry_run: bool,
+}
+
+/// Where the new private key's passphrase comes from, if not from where the old ones' do.
+#[derive(Debug, clap::Args)]
+struct NewPassphraseArgs {
+    /// Read the new private key's passphrase from this file [default: as the old key's]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "new_private_key",
+        conflicts_with = "new_passphrase_command"
+    )]
+    new_passphrase_file: Option<PathBuf>,
+    /// Run this with sh for the new private key's passphrase
+    #[arg(long, value_name = "COMMAND", requires = "new_private_key")]
+    new_passphrase_command: Option<String>,
+}
+
+impl NewPassphraseArgs {
+    fn or(&self, others: &PassphraseArgs) -> PassphraseArgs {
+        if self.new_passphrase_file.is_none() && self.new_passphrase_command.is_none() {
+            return others.clone();
+        }
+        PassphraseArgs {
+            passphrase_file: self.new_passphrase_file.clone(),
+            passphrase_command: self.new_passphrase_command.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -51,12 +84,13 @@ enum Which {
 /// [`Code::Incomplete`] if an object is not proved to be opened by the new key alone.
 pub fn run(args: &Args) -> Result<()> {
     let run = Run::new(&args.options)?;
-    let (old, new, public) = keys(args)?;
+    let (old, new, public) = keys(&run, args)?;
     let store = run.store()?;
     run.warn_if_versioned(&store, "those stay wrapped to the old key");
     // The first pass needs what opens, the last one what opens with one key alone.
     let bucket = |private: Vec<PrivateKey>| {
         let ring = KeyRing::new(private, public.clone());
+        let ring = ring.with_pkcs1_limit(args.keys.reading.pkcs1_limit);
         EncryptedBucket::new(store.clone(), ring, Settings::default())
     };
     let rewrap = Arc::new(Rewrap {
@@ -79,8 +113,16 @@ pub fn run(args: &Args) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
+    // What the service does not let be re-wrapped has an answer of its own.
+    let anew = match summary.of("needs-re-encryption") {
+        0 => String::new(),
+        count => format!(
+            "; {count} cannot be re-wrapped where they are: --re-encrypt=needed uploads those anew"
+        ),
+    };
     if args.dry_run {
-        return bulk::conclude(&summary, "could not be re-wrapped; nothing was changed");
+        let what = format!("could not be re-wrapped; nothing was changed{anew}");
+        return bulk::conclude(&summary, &what);
     }
     let proved = run.pass(&scope, "proof", async move |scope, progress, sink| {
         let work = move |listed| {
@@ -89,15 +131,24 @@ pub fn run(args: &Args) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
-    bulk::conclude(
-        &proved,
-        "are not proved to be opened by the new key alone: keep the old key, and run this again",
-    )
+    let what = format!(
+        "are not proved to be opened by the new key alone: keep the old key, and run this again{anew}"
+    );
+    bulk::conclude(&proved, &what)?;
+    match summary.of("needs-new-key") {
+        0 => Ok(()),
+        count => Err(Error::new(
+            Code::Incomplete,
+            format!(
+                "{count} objects keep data keys that an older key had wrapped: to encrypt those anew, name the new private key with --new-private-key"
+            ),
+        )),
+    }
 }
 
 /// The old private keys, the new one if it is here, and the new public one.
-fn keys(args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)> {
-    let files = args.keys.files();
+fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)> {
+    let files = run.files(&args.keys.reading);
     if args.keys.private_key.is_empty() {
         return Err(Error::new(
             Code::KeyMissing,
@@ -110,9 +161,8 @@ fn keys(args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)>
         && typed != public.fingerprint()
     {
         return mismatch(format!(
-            "the public key {} has the fingerprint {}, not the one that was typed",
-            args.public_key.display(),
-            public.fingerprint()
+            "the public key {} has not the fingerprint that was typed: it is another key, or somebody changed the file",
+            args.public_key.display()
         ));
     }
     let (mut new, old): (Vec<_>, Vec<_>) = files
@@ -120,6 +170,11 @@ fn keys(args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)>
         .into_iter()
         .partition(|key| *key.public() == public);
     if let Some(path) = &args.new_private_key {
+        let options = ReadingOptions {
+            passphrase: args.new_passphrase.or(&args.keys.reading.passphrase),
+            ..args.keys.reading.clone()
+        };
+        let files = run.files(&options);
         let key = files.private(std::slice::from_ref(path))?.remove(0);
         if *key.public() != public {
             return mismatch(format!(
@@ -140,9 +195,8 @@ fn keys(args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)>
         return Err(Error::new(
             Code::KeyMissing,
             format!(
-                "does anybody hold the private half of {}? prove it with --new-private-key, or type its fingerprint with --new-fingerprint {}",
-                args.public_key.display(),
-                public.fingerprint()
+                "does anybody hold the private half of {}? prove it with --new-private-key, or type the key's fingerprint, as keygen printed it where the key was made: --new-fingerprint SHA256",
+                args.public_key.display()
             ),
         ));
     }

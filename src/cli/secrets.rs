@@ -1,13 +1,15 @@
 //! How secrets enter the process: it is closed to other eyes first, then passphrases are asked for.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::ptr::NonNull;
 
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{Error, Result};
 use super::exit::Code;
@@ -15,14 +17,65 @@ use super::exit::Code;
 /// Longer than any passphrase, short enough for a pipe that never ends.
 const LONGEST_PASSPHRASE: u64 = 4096;
 
-/// No core file, no debugger and no /proc/PID/mem for other processes of this user. Called before the
-/// first secret is read. A sandbox may forbid one of the two: that is worth a line, not a failure.
-pub fn close_process() {
+/// The variable that may hold a passphrase.
+const VARIABLE: &CStr = c"OSSVAULT_PASSPHRASE";
+
+/// `OSSVAULT_PASSPHRASE`, if the process was given one.
+pub struct GivenPassphrase(Option<Zeroizing<Vec<u8>>>);
+
+/// No core file, no debugger and no /proc/PID/mem for other processes of this user, and no passphrase in the
+/// environment. Called before the first secret is read, while the process has one thread. A sandbox may
+/// forbid one of the first two: that is worth a line, not a failure.
+pub fn close_process() -> GivenPassphrase {
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
         log::warn!("cannot turn core files off: {error}");
     }
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         log::warn!("cannot make the process undumpable: {error}");
+    }
+    GivenPassphrase(take_variable(VARIABLE))
+}
+
+/// Keeps the heap as it is now out of swap: the private keys were just put on it. The C library's allocator
+/// gives the main thread one stretch of memory, and it is small as long as nothing else has begun. Best
+/// effort: how much a user may lock is limited, and data keys, each of which opens one file, come and go on
+/// other threads.
+pub fn lock_heap() {
+    if let Err(error) = try_lock_heap() {
+        log::debug!("the private keys may be swapped out: {error}");
+    }
+}
+
+fn try_lock_heap() -> std::io::Result<()> {
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let unknown = || std::io::Error::other("no heap in /proc/self/maps");
+    let heap = maps.lines().find(|line| line.ends_with("[heap]"));
+    let (range, _) = heap
+        .and_then(|line| line.split_once(' '))
+        .ok_or_else(unknown)?;
+    let (start, end) = range.split_once('-').ok_or_else(unknown)?;
+    let number = |text| usize::from_str_radix(text, 16).map_err(|_| unknown());
+    let (start, end) = (number(start)?, number(end)?);
+    let at = NonNull::new(start as *mut libc::c_void).ok_or_else(unknown)?;
+    // SAFETY: locking changes neither what is mapped nor what is in it.
+    Ok(unsafe { nix::sys::mman::mlock(at, end - start) }?)
+}
+
+/// Takes a variable out of the environment, where it would stay to be seen in /proc/PID/environ, and which
+/// every process that this one starts inherits.
+fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
+    // SAFETY: there is no other thread that could read or change the environment meanwhile; the value is
+    // a string of the C library's, which nobody else points into, and its bytes are ours to change.
+    unsafe {
+        let value = libc::getenv(name.as_ptr());
+        if value.is_null() {
+            return None;
+        }
+        let value = std::slice::from_raw_parts_mut(value.cast::<u8>(), libc::strlen(value));
+        let taken = Zeroizing::new(value.to_vec());
+        value.zeroize();
+        libc::unsetenv(name.as_ptr());
+        Some(taken)
     }
 }
 
@@ -30,10 +83,12 @@ pub fn close_process() {
 /// terminal. Never from an argument: those are visible to every user of the machine.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PassphraseArgs {
-    /// Read the private key's passphrase from the first line of this file
+    /// Read the private key's passphrase from the first line of this file [default: OSSVAULT_PASSPHRASE, or
+    /// ask at the terminal]
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_command")]
     pub passphrase_file: Option<PathBuf>,
-    /// Run this with sh and take the first line of its output as the passphrase
+    /// Run this with sh and take the first line of its output as the passphrase; in its environment,
+    /// OSSVAULT_KEY_FILE is the file of the key that it is for
     #[arg(long, value_name = "COMMAND")]
     pub passphrase_command: Option<String>,
 }
@@ -43,8 +98,8 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// A source that was named does not give a passphrase.
-    pub fn read(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
-        if let Some(passphrase) = self.without_asking()? {
+    pub fn read(&self, key: &Path, given: &GivenPassphrase) -> Result<Option<Zeroizing<String>>> {
+        if let Some(passphrase) = self.without_asking(key, given)? {
             return Ok(Some(passphrase));
         }
         let Some(mut terminal) = Terminal::open() else {
@@ -59,8 +114,8 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// Empty, different the second time, or a source that was named does not give one.
-    pub fn choose(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
-        let passphrase = match self.without_asking()? {
+    pub fn choose(&self, key: &Path, given: &GivenPassphrase) -> Result<Option<Zeroizing<String>>> {
+        let passphrase = match self.without_asking(key, given)? {
             Some(passphrase) => passphrase,
             None => {
                 let Some(mut terminal) = Terminal::open() else {
@@ -85,7 +140,11 @@ impl PassphraseArgs {
         Ok(Some(passphrase))
     }
 
-    fn without_asking(&self) -> Result<Option<Zeroizing<String>>> {
+    fn without_asking(
+        &self,
+        key: &Path,
+        given: &GivenPassphrase,
+    ) -> Result<Option<Zeroizing<String>>> {
         if let Some(path) = &self.passphrase_file {
             let file = File::open(path).map_err(|error| {
                 Error::new(
@@ -99,12 +158,14 @@ impl PassphraseArgs {
             return first_line(file, &format!("the file {}", path.display())).map(Some);
         }
         if let Some(command) = &self.passphrase_command {
-            return run(command).map(Some);
+            return run(command, key).map(Some);
         }
-        match std::env::var("OSSVAULT_PASSPHRASE") {
-            Ok(passphrase) => Ok(Some(Zeroizing::new(passphrase))),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => Err(Error::new(
+        let Some(bytes) = &given.0 else {
+            return Ok(None);
+        };
+        match std::str::from_utf8(bytes) {
+            Ok(passphrase) => Ok(Some(Zeroizing::new(passphrase.to_owned()))),
+            Err(_) => Err(Error::new(
                 Code::Passphrase,
                 "OSSVAULT_PASSPHRASE is not UTF-8",
             )),
@@ -112,7 +173,8 @@ impl PassphraseArgs {
     }
 }
 
-fn run(command: &str) -> Result<Zeroizing<String>> {
+/// The command is told which key it is for: several may have passphrases of their own.
+fn run(command: &str, key: &Path) -> Result<Zeroizing<String>> {
     let failed = |reason: String| {
         Error::new(
             Code::Passphrase,
@@ -122,6 +184,10 @@ fn run(command: &str) -> Result<Zeroizing<String>> {
     let mut child = Command::new("sh")
         .arg("-c")
         .arg(command)
+        .env(
+            "OSSVAULT_KEY_FILE",
+            std::path::absolute(key).unwrap_or(key.to_owned()),
+        )
         .stdin(Stdio::inherit())
         .stdout(Stdio::piped())
         .spawn()
@@ -246,6 +312,7 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_gives_no_passphrase() {
+        let run = |command| run(command, Path::new("key"));
         assert_eq!(run("echo word; echo more").unwrap().as_str(), "word");
         assert!(run("echo word; exit 3").is_err());
         assert!(run("true").is_err());

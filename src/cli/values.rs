@@ -71,6 +71,11 @@ pub fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How much at once.
+pub fn parallel() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=1024)
+}
+
 /// Permission bits in octal, 0 to 7777.
 ///
 /// # Errors

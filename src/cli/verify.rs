@@ -7,11 +7,10 @@ use std::sync::Arc;
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
-use crate::crypto::key_ring::KeyRing;
+use super::keys;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::envelope::Format;
-use crate::tools::bulk::Summary;
 use crate::tools::envelopes::{Lines, Restore, Saving};
 use crate::tools::verify::{Against, Manifest, Verify};
 
@@ -44,7 +43,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let run = Run::new(&args.options)?;
     let against = against(args)?;
-    let private = args.keys.files().private(&args.keys.private_key)?;
+    let reading = &args.keys.reading;
+    let private = run.files(reading).private(&args.keys.private_key)?;
     let open = !private.is_empty();
     if !open && (args.save_envelopes.is_none() || !matches!(against, Against::Nothing)) {
         return Err(Error::new(
@@ -52,14 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
             "objects are verified by opening them: name a key with --private-key",
         ));
     }
-    // Nothing is written, but a ring has a writing key.
-    let ring = match private.first() {
-        Some(key) => {
-            let public = key.public().clone();
-            KeyRing::new(private, public)
-        }
-        None => placeholder()?,
-    };
+    let ring = keys::reading_ring(private, reading)?;
     let saving = args.save_envelopes.as_ref().map(|path| {
         let saving = Saving::create(path);
         saving.map(Arc::new).map_err(|error| local(path, &error))
@@ -127,13 +120,6 @@ fn against(args: &Args) -> Result<Against> {
     Ok(Against::Manifest(manifest))
 }
 
-/// A key that wraps for nobody: for a bucket that is only looked at.
-fn placeholder() -> Result<KeyRing> {
-    let pair = crate::crypto::key_pair::KeyPair::generate(2048)
-        .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
-    Ok(KeyRing::write_only(pair.public().clone()))
-}
-
 fn local(path: &std::path::Path, error: &std::io::Error) -> Error {
     let code = match error.kind() {
         std::io::ErrorKind::AlreadyExists => Code::Exists,
@@ -158,52 +144,18 @@ pub struct RestoreArgs {
 /// [`Code::Incomplete`] if an object is gone.
 pub fn restore(args: &RestoreArgs) -> Result<()> {
     let run = Run::new(&args.options)?;
-    let mut lines = Lines::open(&args.file).map_err(|error| local(&args.file, &error))?;
+    let lines = Lines::open(&args.file).map_err(|error| local(&args.file, &error))?;
     let store = run.store()?;
-    let bucket = EncryptedBucket::new(store.clone(), placeholder()?, Settings::default());
-    let restore = Restore {
+    let bucket = EncryptedBucket::new(store.clone(), keys::placeholder()?, Settings::default());
+    let restore = Arc::new(Restore {
         bucket,
         dry_run: args.dry_run,
         limits: CopyLimits::default(),
-    };
-    let file = args.file.clone();
+    });
     let summary = run.pass(
         &run.scope(&store),
         "restore",
-        async move |scope, progress, sink| {
-            use futures_util::StreamExt;
-            let mut summary = Summary::default();
-            let failed = std::cell::Cell::new(None);
-            let saved = std::iter::from_fn(|| match lines.next() {
-                Ok(line) => line,
-                Err(error) => {
-                    failed.set(Some(error));
-                    None
-                }
-            });
-            let saved = saved.filter(|saved| saved.key.starts_with(&scope.prefix));
-            let findings = futures_util::stream::iter(saved)
-                .map(|saved| {
-                    let restore = &restore;
-                    async move { restore.object(&saved).await }
-                })
-                .buffer_unordered(scope.parallel);
-            let mut findings = std::pin::pin!(findings);
-            while let Some(finding) = findings.next().await {
-                let finding = finding?;
-                summary.count(&finding);
-                progress
-                    .done
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                sink(&finding);
-            }
-            match failed.take() {
-                Some(error) => Err(crate::store::error::Error::other(std::io::Error::other(
-                    format!("{}: {error}", file.display()),
-                ))),
-                None => Ok(summary),
-            }
-        },
+        async move |scope, progress, sink| restore.run(lines, scope, progress, sink).await,
     )?;
     bulk::conclude(&summary, "could not be restored")
 }

@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 #[cfg(target_arch = "x86_64")]
 use super::ctr_vector;
 use super::data_key::{self, CounterStart, DataKey, Purpose};
+use super::stack::wiped;
 
 /// The kernels work in pieces of this many bytes, so that what one step wrote is still in the
 /// first-level cache when the next reads it.
@@ -104,18 +105,21 @@ impl Schedule {
 
 impl ContentCipher {
     pub fn new(key: DataKey, start: CounterStart) -> ContentCipher {
-        ContentCipher {
-            secrets: Box::new(Secrets {
+        let secrets = wiped(|| {
+            Box::new(Secrets {
                 schedule: Schedule::new(key.expose()),
                 key,
-            }),
+            })
+        });
+        ContentCipher {
+            secrets,
             start,
             kind: Kind::Cipher,
         }
     }
 
-    /// Leaves bytes as they are: for reading an object that is not encrypted, and for nothing else. It has
-    /// no key that could be wrapped, so nothing can be written with it.
+    /// Leaves bytes as they are: for reading an object that is not encrypted, or one whose bytes stay
+    /// encrypted. It has no key that could be wrapped, so nothing can be written with it.
     pub fn identity() -> ContentCipher {
         ContentCipher {
             kind: Kind::Identity,
@@ -177,14 +181,16 @@ impl ContentCipher {
             }
             Kind::Cipher => {}
         }
-        apply(
-            Kernel::chosen(),
-            &self.secrets.schedule,
-            self.start,
-            offset,
-            source,
-            destination,
-        );
+        wiped(|| {
+            apply(
+                Kernel::chosen(),
+                &self.secrets.schedule,
+                self.start,
+                offset,
+                source,
+                destination,
+            );
+        });
         Ok(())
     }
 

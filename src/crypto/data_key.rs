@@ -6,9 +6,10 @@
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::random;
+use super::stack::wiped;
 
 /// 32 random bytes, in a box of their own and wiped on drop.
 pub struct DataKey(Box<Zeroizing<[u8; DataKey::LEN]>>);
@@ -61,12 +62,14 @@ impl CounterStart {
     /// the SDKs' IVs, so that readers that add the block number to 64 or even 32 bits agree with us.
     /// None if it were 0, which the documentation example takes for "not given": draw another key.
     pub fn derive(key: &DataKey) -> Option<CounterStart> {
-        let prk = hmac_sha256(b"ossvault start v1", &[key.expose()]);
-        let okm = hmac_sha256(&*prk, &[b"start", &[1]]);
-        let mut start = Zeroizing::new([0u8; 16]);
-        start.copy_from_slice(&okm[..16]);
-        start[8..12].zeroize();
-        let start = u128::from_be_bytes(*start);
+        let start = wiped(|| {
+            let prk = hmac_sha256(b"ossvault start v1", &[key.expose()]);
+            let okm = hmac_sha256(&*prk, &[b"start", &[1]]);
+            let mut start = [0; 16];
+            start.copy_from_slice(&okm[..16]);
+            start
+        });
+        let start = u128::from_be_bytes(start) & !(0xffff_ffff << 32);
         (start != 0).then_some(CounterStart(start))
     }
 
@@ -139,7 +142,8 @@ impl Purpose {
     }
 }
 
-/// HKDF-SHA256 over key and start. Re-wrapping leaves both alone, so subkeys outlive it.
+/// HKDF-SHA256 over key and start. Re-wrapping leaves both alone, so subkeys outlive it. Whoever takes one
+/// does that where the stack is wiped.
 pub fn subkey(key: &DataKey, start: CounterStart, purpose: Purpose) -> Zeroizing<[u8; 32]> {
     let prk = hmac_sha256(
         b"ossvault subkeys v1",

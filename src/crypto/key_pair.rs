@@ -11,7 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, OaepPublicEncryptingKey,
-    Pkcs1PrivateDecryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
+    Pkcs1PrivateDecryptingKey, Pkcs1PublicEncryptingKey, PrivateDecryptingKey, PublicEncryptingKey,
 };
 use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncodePublicKey, EncryptedPrivateKeyInfoOwned, LineEnding, SecretDocument};
@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::random;
+use super::stack::wiped_deep;
 
 /// Why a key cannot be had from some bytes. Never carries any of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,12 +59,26 @@ pub enum KeyError {
 #[derive(Clone, Debug)]
 pub struct PublicKey {
     key: RsaPublicKey,
-    /// The same key where it wraps three times as fast: every file that is written waits for it.
+    /// The same key where it wraps three times as fast, for which every file that is written waits, and
+    /// wipes what it computes with.
     fast: Option<Arc<FastWrap>>,
     fingerprint: String,
 }
 
-struct FastWrap(OaepPublicEncryptingKey);
+struct FastWrap {
+    oaep: OaepPublicEncryptingKey,
+    pkcs1: Pkcs1PublicEncryptingKey,
+}
+
+impl FastWrap {
+    fn new(spki: &[u8]) -> Option<FastWrap> {
+        let key = PublicEncryptingKey::from_der(spki).ok()?;
+        Some(FastWrap {
+            oaep: OaepPublicEncryptingKey::new(key.clone()).ok()?,
+            pkcs1: Pkcs1PublicEncryptingKey::new(key).ok()?,
+        })
+    }
+}
 
 impl fmt::Debug for FastWrap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,12 +110,10 @@ impl PublicKey {
             .to_public_key_der()
             .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
         // It may refuse an unusual exponent; then the other one does.
-        let fast = PublicEncryptingKey::from_der(spki.as_bytes())
-            .ok()
-            .and_then(|key| OaepPublicEncryptingKey::new(key).ok());
+        let fast = FastWrap::new(spki.as_bytes());
         Ok(PublicKey {
             fingerprint: hex(&Sha256::digest(spki.as_bytes())),
-            fast: fast.map(|key| Arc::new(FastWrap(key))),
+            fast: fast.map(Arc::new),
             key,
         })
     }
@@ -126,26 +139,39 @@ impl PublicKey {
 
     /// RSA-OAEP with SHA-1, MGF1 with SHA-1, empty label. `secret` has at most 64 bytes here.
     pub fn wrap(&self, secret: &[u8]) -> Vec<u8> {
-        if let Some(FastWrap(key)) = self.fast.as_deref() {
-            let mut wrapped = vec![0; key.ciphertext_size()];
-            let len = key
-                .encrypt(&OAEP_SHA1_MGF1SHA1, secret, &mut wrapped, None)
-                .map(|wrapped| wrapped.len());
-            if let Ok(len) = len {
+        wiped_deep(|| {
+            let fast = self.fast.as_deref().and_then(|FastWrap { oaep, .. }| {
+                let mut wrapped = vec![0; oaep.ciphertext_size()];
+                let len = oaep
+                    .encrypt(&OAEP_SHA1_MGF1SHA1, secret, &mut wrapped, None)
+                    .ok()?
+                    .len();
                 wrapped.truncate(len);
-                return wrapped;
-            }
-        }
-        self.key
-            .encrypt(&mut UnwrapErr(SysRng), Oaep::<sha1::Sha1>::new(), secret)
-            .expect("a key of 2048 bits or more wraps 64 bytes")
+                Some(wrapped)
+            });
+            fast.unwrap_or_else(|| {
+                self.key
+                    .encrypt(&mut UnwrapErr(SysRng), Oaep::<sha1::Sha1>::new(), secret)
+                    .expect("a key of 2048 bits or more wraps 64 bytes")
+            })
+        })
     }
 
     /// RSAES-PKCS1-v1_5, which the SDK format demands. `secret` has at most 64 bytes here.
     pub fn wrap_pkcs1(&self, secret: &[u8]) -> Vec<u8> {
-        self.key
-            .encrypt(&mut UnwrapErr(SysRng), Pkcs1v15Encrypt, secret)
-            .expect("a key of 2048 bits or more wraps 64 bytes")
+        wiped_deep(|| {
+            let fast = self.fast.as_deref().and_then(|FastWrap { pkcs1, .. }| {
+                let mut wrapped = vec![0; pkcs1.ciphertext_size()];
+                let len = pkcs1.encrypt(secret, &mut wrapped).ok()?.len();
+                wrapped.truncate(len);
+                Some(wrapped)
+            });
+            fast.unwrap_or_else(|| {
+                self.key
+                    .encrypt(&mut UnwrapErr(SysRng), Pkcs1v15Encrypt, secret)
+                    .expect("a key of 2048 bits or more wraps 64 bytes")
+            })
+        })
     }
 
     /// SubjectPublicKeyInfo.
@@ -197,23 +223,27 @@ impl PrivateKey {
 
     /// What [`PublicKey::wrap`] wrapped. None if it was not for this key, or was changed. Blocks.
     pub fn unwrap(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut out = Zeroizing::new(vec![0; self.oaep.min_output_size()]);
-        let len = self
-            .oaep
-            .decrypt(&OAEP_SHA1_MGF1SHA1, wrapped, &mut out, None)
-            .ok()?
-            .len();
-        out.truncate(len);
-        Some(out)
+        wiped_deep(|| {
+            let mut out = Zeroizing::new(vec![0; self.oaep.min_output_size()]);
+            let len = self
+                .oaep
+                .decrypt(&OAEP_SHA1_MGF1SHA1, wrapped, &mut out, None)
+                .ok()?
+                .len();
+            out.truncate(len);
+            Some(out)
+        })
     }
 
     /// What [`PublicKey::wrap_pkcs1`] wrapped. Whether this is None must not be observable from outside:
     /// only [`KeyRing`](super::key_ring::KeyRing) calls it, by its rules. Blocks.
     pub(super) fn unwrap_pkcs1(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let mut out = Zeroizing::new(vec![0; self.pkcs1.min_output_size()]);
-        let len = self.pkcs1.decrypt(wrapped, &mut out).ok()?.len();
-        out.truncate(len);
-        Some(out)
+        wiped_deep(|| {
+            let mut out = Zeroizing::new(vec![0; self.pkcs1.min_output_size()]);
+            let len = self.pkcs1.decrypt(wrapped, &mut out).ok()?.len();
+            out.truncate(len);
+            Some(out)
+        })
     }
 
     /// Wraps and unwraps once.

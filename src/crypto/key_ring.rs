@@ -13,8 +13,8 @@
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use lru::LruCache;
 use zeroize::Zeroizing;
@@ -39,7 +39,9 @@ pub struct KeyRing {
 
 /// v1.5 has been stopped: too many envelopes did not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process")]
+#[error(
+    "too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process (see --pkcs1-limit)"
+)]
 pub struct Pkcs1Stopped;
 
 impl KeyRing {
@@ -135,7 +137,28 @@ impl KeyRing {
         wrapped_key: &[u8],
         wrapped_start: &[u8],
     ) -> Result<(ContentCipher, Option<&PublicKey>), Pkcs1Stopped> {
-        self.pkcs1.check()?;
+        let stand_in = self.pkcs1.stand_in(wrapped_key, wrapped_start);
+        let attempt = self.pkcs1.begin(&stand_in)?;
+        Ok(match self.try_pkcs1(wrapped_key, wrapped_start) {
+            Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
+            None => {
+                attempt.failed();
+                (stand_in.into_cipher(), None)
+            }
+        })
+    }
+
+    /// Whether a key opens an SDK envelope. For callers whose dealings with the store do not depend on the
+    /// answer: nothing is counted. Blocks.
+    pub fn opens_pkcs1(&self, wrapped_key: &[u8], wrapped_start: &[u8]) -> bool {
+        self.try_pkcs1(wrapped_key, wrapped_start).is_some()
+    }
+
+    fn try_pkcs1(
+        &self,
+        wrapped_key: &[u8],
+        wrapped_start: &[u8],
+    ) -> Option<(DataKey, CounterStart, &PublicKey)> {
         let mut opened = None;
         for private in &self.private {
             let key = private.unwrap_pkcs1(wrapped_key);
@@ -146,14 +169,7 @@ impl KeyRing {
                 opened = Some((key, CounterStart::from_be_bytes(start), private.public()));
             }
         }
-        let stand_in = self.pkcs1.stand_in(wrapped_key, wrapped_start);
-        Ok(match opened {
-            Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
-            None => {
-                self.pkcs1.count(&stand_in);
-                (stand_in.into_cipher(), None)
-            }
-        })
+        opened
     }
 
     /// Each key once, the likeliest first.
@@ -197,9 +213,19 @@ impl KeyRing {
 struct Pkcs1Guard {
     secret: Zeroizing<[u8; 32]>,
     limit: usize,
+    /// Held for a look-up only.
+    tried: Mutex<Tried>,
+    /// An attempt has ended.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Tried {
     /// One digest for each different envelope that did not open: reading the same damaged object again
-    /// tells nobody anything new. At most `limit` of them. Held for a look-up only.
-    failed: Mutex<HashSet<[u8; 32]>>,
+    /// tells nobody anything new. At most `limit` of them.
+    failed: HashSet<[u8; 32]>,
+    /// Attempts under way, each of which may become one more of those.
+    under_way: usize,
 }
 
 struct StandIn {
@@ -224,15 +250,30 @@ impl Pkcs1Guard {
         Pkcs1Guard {
             secret,
             limit,
-            failed: Mutex::default(),
+            tried: Mutex::default(),
+            ended: Condvar::new(),
         }
     }
 
-    fn check(&self) -> Result<(), Pkcs1Stopped> {
-        if self.failed.lock().expect("never poisoned").len() >= self.limit {
-            return Err(Pkcs1Stopped);
+    /// Takes one of the failures that are left, before anything is unwrapped: what is tried at once counts
+    /// like what is tried in turn. Waits while all that are left are taken.
+    fn begin(&self, stand_in: &StandIn) -> Result<Attempt<'_>, Pkcs1Stopped> {
+        let digest = hmac_sha256(b"seen", &[stand_in.key.as_slice()]);
+        let mut tried = self.tried.lock().expect("never poisoned");
+        loop {
+            if tried.failed.len() >= self.limit {
+                return Err(Pkcs1Stopped);
+            }
+            if tried.failed.len() + tried.under_way < self.limit {
+                break;
+            }
+            tried = self.ended.wait(tried).expect("never poisoned");
         }
-        Ok(())
+        tried.under_way += 1;
+        Ok(Attempt {
+            guard: self,
+            digest: *digest,
+        })
     }
 
     fn stand_in(&self, wrapped_key: &[u8], wrapped_start: &[u8]) -> StandIn {
@@ -248,19 +289,30 @@ impl Pkcs1Guard {
             start: derive(b"start"),
         }
     }
+}
 
-    fn count(&self, stand_in: &StandIn) {
-        let mut failed = self.failed.lock().expect("never poisoned");
-        if failed.len() >= self.limit {
-            return;
-        }
-        let digest = hmac_sha256(b"seen", &[stand_in.key.as_slice()]);
-        if failed.insert(*digest) && failed.len() == self.limit {
+/// One envelope being tried. Dropped, it gives back what it took.
+struct Attempt<'a> {
+    guard: &'a Pkcs1Guard,
+    digest: [u8; 32],
+}
+
+impl Attempt<'_> {
+    fn failed(self) {
+        let mut tried = self.guard.tried.lock().expect("never poisoned");
+        if tried.failed.insert(self.digest) && tried.failed.len() == self.guard.limit {
             log::error!(
                 "{} envelopes wrapped with PKCS#1 v1.5 were opened by none of the private keys: no more are tried until the next start",
-                self.limit
+                self.guard.limit
             );
         }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.guard.tried.lock().expect("never poisoned").under_way -= 1;
+        self.guard.ended.notify_all();
     }
 }
 
@@ -357,6 +409,46 @@ mod tests {
         assert_eq!(ring.open_pkcs1(&key, &start).err(), Some(Pkcs1Stopped));
         // OAEP is untouched by it.
         assert!(ring.unwrap(None, [&public.wrap(b"a")]).is_some());
+    }
+
+    /// The limit was looked at before and counted after: what was tried at once passed it.
+    #[test]
+    fn no_more_v15_than_the_limit_fails_however_many_are_tried_at_once() {
+        const LIMIT: usize = 8;
+        let ring = ring(&[0, 1]).with_pkcs1_limit(LIMIT);
+        let public = PAIRS[0].public();
+        let start = public.wrap_pkcs1(&[4; 16]);
+        let bad: Vec<_> = (0..200).map(|_| public.wrap_pkcs1(&[3; 31])).collect();
+        let unopened = AtomicUsize::new(0);
+        let begin = std::sync::Barrier::new(bad.len());
+        std::thread::scope(|scope| {
+            for key in &bad {
+                scope.spawn(|| {
+                    begin.wait();
+                    if ring.open_pkcs1(key, &start).is_ok() {
+                        unopened.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(unopened.into_inner(), LIMIT);
+    }
+
+    /// Attempts under way count, but one that opens gives its place back: nobody is refused for it.
+    #[test]
+    fn v15_that_opens_is_never_refused_however_much_is_tried_at_once() {
+        let ring = ring(&[0]).with_pkcs1_limit(2);
+        let public = PAIRS[0].public();
+        let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
+        // One failure is left, and seeing an old one again does not use it.
+        let bad = public.wrap_pkcs1(&[3; 31]);
+        ring.open_pkcs1(&bad, &start).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| assert!(ring.open_pkcs1(&key, &start).unwrap().0.is_opened()));
+                scope.spawn(|| assert!(!ring.open_pkcs1(&bad, &start).unwrap().0.is_opened()));
+            }
+        });
     }
 
     #[test]

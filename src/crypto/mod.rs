@@ -5,7 +5,8 @@
 //! - [`key_pair`], [`key_parse`], [`key_file`]: RSA keys, the files they come in, the files we write;
 //! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: staged and cached bytes on this machine;
-//! - [`xattr`]: extended attributes under a subkey.
+//! - [`xattr`]: extended attributes under a subkey;
+//! - `stack`: what all of these leave on the stack is overwritten.
 //!
 //! A secret here is its own type, wiped on drop, without Debug, Clone, Copy or Default, and comes
 //! from the operating system's generator and nowhere else.
@@ -20,5 +21,6 @@ pub mod key_parse;
 pub mod key_ring;
 mod legacy_pem;
 pub mod random;
+mod stack;
 pub mod staging_cipher;
 pub mod xattr;

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::ctr::{ContentCipher, Unopened};
 use super::data_key::Purpose;
 use super::random;
+use super::stack::wiped;
 
 const AAD: &[u8] = b"ossvault/xattr/1";
 const VERSION: &str = "1.";
@@ -157,14 +158,17 @@ fn seal_with_nonce(
     xattrs: &Xattrs,
     nonce: [u8; NONCE_LEN],
 ) -> Result<String, Unopened> {
-    let key = key(cipher)?;
-    let mut sealed = xattrs.encode();
-    key.seal_in_place_append_tag(
-        Nonce::assume_unique_for_key(nonce),
-        Aad::from(AAD),
-        &mut *sealed,
-    )
-    .expect("a few KiB can be sealed");
+    let sealed = wiped(|| {
+        let key = key(cipher)?;
+        let mut sealed = xattrs.encode();
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(AAD),
+            &mut *sealed,
+        )
+        .expect("a few KiB can be sealed");
+        Ok(sealed)
+    })?;
     let bytes = [nonce.as_slice(), &sealed].concat();
     Ok(format!("{VERSION}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
 }
@@ -172,7 +176,9 @@ fn seal_with_nonce(
 /// # Errors
 /// See [`OpenError`].
 pub fn open(cipher: &ContentCipher, header: &str) -> Result<Xattrs, OpenError> {
-    let key = key(cipher)?;
+    if !cipher.is_opened() {
+        return Err(Unopened.into());
+    }
     let text = header
         .strip_prefix(VERSION)
         .ok_or(OpenError::UnknownVersion)?;
@@ -183,14 +189,16 @@ pub fn open(cipher: &ContentCipher, header: &str) -> Result<Xattrs, OpenError> {
         .split_first_chunk::<NONCE_LEN>()
         .ok_or(OpenError::Damaged)?;
     let mut sealed = Zeroizing::new(sealed.to_vec());
-    let plain = key
-        .open_in_place(
-            Nonce::assume_unique_for_key(*nonce),
-            Aad::from(AAD),
-            &mut sealed,
-        )
-        .map_err(|_| OpenError::Damaged)?;
-    Xattrs::decode(plain).ok_or(OpenError::Damaged)
+    wiped(|| {
+        let plain = key(cipher)?
+            .open_in_place(
+                Nonce::assume_unique_for_key(*nonce),
+                Aad::from(AAD),
+                &mut sealed,
+            )
+            .map_err(|_| OpenError::Damaged)?;
+        Xattrs::decode(plain).ok_or(OpenError::Damaged)
+    })
 }
 
 fn key(cipher: &ContentCipher) -> Result<LessSafeKey, Unopened> {

@@ -137,6 +137,15 @@ impl EncryptedBucket {
         object.unlock(&self.keys).await
     }
 
+    /// Whether any key opens the object, whatever it says of its key. For callers whose dealings with the
+    /// store do not depend on the answer: failures are not counted as they are in [`unlock`](Self::unlock).
+    ///
+    /// # Errors
+    /// None that is the object's.
+    pub async fn opens(&self, object: &EncryptedObject) -> Result<bool> {
+        object.opens(&self.keys).await
+    }
+
     /// Uploads `plain` with one PUT under a fresh key. `headers` go along; what they carry of an older
     /// envelope, its sealed attributes included, is replaced.
     ///

@@ -4,9 +4,14 @@
 //! metadata of an object that carries the SDK's names, and copies none in parts: such an object is sent
 //! again, ciphertext and envelope as they are, so that it takes no key, and key and counter still stand for
 //! one content.
+//!
+//! An upload has no precondition, and the service decides the moment at which it takes effect. So the
+//! version is asked for once more when all that is left to be sent is short: a small body, or the word that
+//! completes the parts.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::bucket::EncryptedBucket;
@@ -26,27 +31,27 @@ const PARALLEL_PARTS: usize = 4;
 /// The size of a copied part, in bytes.
 const COPY_PART: u64 = 256 << 20;
 
-/// Parts of an object that is sent again, in bytes; larger for the largest objects.
-const SENT_PART: u64 = 64 << 20;
+/// The least size of the parts of an object that is sent again, in bytes.
+const SENT_PART: u64 = 8 << 20;
 
 /// The most parts an upload may have.
 const MAX_PARTS: u64 = 10_000;
 
-/// The sizes up to which one request does, in bytes. The service's own, but in tests.
+/// The sizes up to which one request does, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyLimits {
-    /// Of a copy.
+    /// A copy: the service's own limit, but in tests.
     pub copy: u64,
-    /// Of an upload.
-    pub put: u64,
+    /// An object that is sent again: it is held in memory meanwhile.
+    pub held: u64,
 }
 
 impl Default for CopyLimits {
-    /// Just below the documented 1 GB and 5 GB.
+    /// Just below the documented 1 GB, and what 64 of them at once may take.
     fn default() -> CopyLimits {
         CopyLimits {
             copy: 1_000_000_000,
-            put: 5_000_000_000,
+            held: 1 << 20,
         }
     }
 }
@@ -99,23 +104,43 @@ impl EncryptedBucket {
         mut to: Destination<'_>,
         limits: CopyLimits,
     ) -> Result<PutAnswer> {
-        if meta.size > limits.put {
+        if meta.size > limits.held {
             let part = announced_part_size(&to.headers.user).filter(|part| *part > 0);
-            let part = part.unwrap_or_else(|| part_size(meta.size, SENT_PART.min(limits.put)));
+            let part = part.unwrap_or_else(|| part_size(meta.size, SENT_PART));
             announce_sizes(&mut to.headers.user, meta.size, part);
             return self.in_parts(source, meta, to, part, Way::Sent).await;
         }
-        // A body that begins to flow proves the version; an empty one has to be asked for.
-        if meta.size == 0 && self.store().head(source).await?.etag != meta.etag {
-            return Err(Error::PreconditionFailed);
-        }
-        let body = self.body(source, meta, 0..meta.size);
-        let put = self
-            .store()
-            .put(to.key, &to.headers, body.body.clone(), to.overwrite);
-        let answer = body.explain(put.await)?;
+        let body = self.hold(source, meta).await?;
+        self.check_version(source, meta).await?;
+        let put = self.store().put(to.key, &to.headers, body, to.overwrite);
+        let answer = put.await?;
         check(answer.crc64, meta.crc64)?;
         Ok(answer)
+    }
+
+    /// A small object's ciphertext.
+    async fn hold(&self, source: &ObjectKey, meta: &ObjectMeta) -> Result<Body> {
+        if meta.size == 0 {
+            return Ok(Body::empty());
+        }
+        let whole = Some(0..meta.size);
+        let answer = self.store().get(source, whole, Some(&meta.etag)).await;
+        let answer = match answer {
+            Err(Error::NotFound) => return Err(Error::PreconditionFailed),
+            answer => answer?,
+        };
+        let pieces: Vec<Bytes> = answer.body.try_collect().await?;
+        Ok(Body::from_bytes(pieces.concat()))
+    }
+
+    /// # Errors
+    /// [`Error::PreconditionFailed`].
+    async fn check_version(&self, source: &ObjectKey, meta: &ObjectMeta) -> Result<()> {
+        match self.store().head(source).await {
+            Ok(now) if now.etag == meta.etag => Ok(()),
+            Ok(_) | Err(Error::NotFound) => Err(Error::PreconditionFailed),
+            Err(error) => Err(error),
+        }
     }
 
     async fn in_parts(
@@ -141,10 +166,8 @@ impl EncryptedBucket {
                 .try_collect()
                 .await?;
             done.sort_unstable_by_key(|part| part.number);
-            // Completing has no precondition of its own: this keeps the moment short in which another
-            // client's newer version could be replaced.
-            if source == destination && store.head(source).await?.etag != meta.etag {
-                return Err(Error::PreconditionFailed);
+            if source == destination {
+                self.check_version(source, meta).await?;
             }
             let answer = store
                 .complete_multipart(destination, &upload, &done, to.overwrite)

@@ -14,7 +14,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The key that opens this is not here: a mount with only the public key, an object that says it is
     /// for another key, or PKCS#1 v1.5 after it was stopped.
-    #[error("the key for this object is missing: {0}")]
+    #[error("the key for this object is missing")]
     KeyMissing(#[source] envelope::Error),
     /// None of our keys opens it, and nothing says whose it is.
     #[error("no key here opens this object")]

@@ -139,4 +139,12 @@ impl EncryptedObject {
             .await?;
         Ok(unlocked.cipher.clone())
     }
+
+    /// Tries on a blocking thread, and keeps nothing.
+    pub(super) async fn opens(&self, keys: &Arc<KeyRing>) -> Result<bool> {
+        let keys = keys.clone();
+        let envelope = self.locked.envelope.clone();
+        let opens = tokio::task::spawn_blocking(move || envelope::open::opens(&envelope, &keys));
+        Ok(opens.await.map_err(StoreError::other)?)
+    }
 }

@@ -39,6 +39,8 @@ struct Memory {
     /// Everything that any attempt sent.
     seen: Mutex<Vec<Bytes>>,
     puts: AtomicUsize,
+    /// Another client's version, which replaces the object once this one was read.
+    next: Mutex<Option<Bytes>>,
 }
 
 impl Memory {
@@ -125,6 +127,9 @@ impl ObjectStore for Memory {
             .chunks(1000)
             .map(|c| Ok(Bytes::copy_from_slice(c)))
             .collect();
+        if let Some(next) = self.next.lock().unwrap().take() {
+            self.change(key.as_str(), |(bytes, _)| *bytes = next);
+        }
         Ok(GetAnswer {
             meta,
             range,
@@ -667,6 +672,38 @@ async fn an_object_is_unwrapped_once_and_keeps_its_key_through_copies() {
     assert_eq!(object.opened_by(), Some(PAIR.public().fingerprint()));
     let copy = object.with_etag(ETag::new("\"2\""));
     assert!(copy.cipher().is_some());
+}
+
+/// A body on its way was all that stood between the version that was read and one that replaced it.
+#[tokio::test]
+async fn an_object_sent_again_never_replaces_a_version_that_came_meanwhile() {
+    // In one piece, and in parts.
+    for len in [3000, 3 << 20] {
+        let (memory, bucket) = setup(Format::Sdk, ring());
+        let change = async |next: Option<&'static [u8]>| {
+            put(&bucket, &chunked(content(len))).await.unwrap();
+            let meta = memory.head(&key()).await.unwrap();
+            let mut headers = meta.headers.clone();
+            headers.content_type = Some("text/plain".into());
+            *memory.next.lock().unwrap() = next.map(Bytes::from_static);
+            let replace = CopyHeaders::Replace(headers);
+            let limits = copy::CopyLimits::default();
+            bucket
+                .copy(&key(), &meta, &key(), replace, Overwrite::Allowed, limits)
+                .await
+        };
+        let refused = change(Some(b"newer")).await.err().unwrap();
+        assert!(
+            matches!(refused, StoreError::PreconditionFailed),
+            "{refused}"
+        );
+        assert_eq!(memory.stored("k"), b"newer"[..]);
+        // And what nobody replaces is changed.
+        change(None).await.unwrap();
+        let now = memory.head(&key()).await.unwrap().headers;
+        assert_eq!(now.content_type.as_deref(), Some("text/plain"));
+        assert!(read_back(&bucket, None).await.unwrap() == content(len));
+    }
 }
 
 #[tokio::test]

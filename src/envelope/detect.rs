@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::error::{Error, excerpt};
-use super::format::{Format, names};
+use super::format::{Format, is_envelope_name, is_note, names};
 
 /// The counter start as an envelope gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,32 +78,28 @@ pub fn detect(user: &BTreeMap<String, String>) -> Result<Option<Envelope>, Error
     if has(names::LEGACY_KEY) {
         return legacy(user).map(Some);
     }
-    for (family, missing, members) in [
-        (
-            "sdk",
-            "x-oss-meta-client-side-encryption-key",
-            [names::SDK_START, names::SDK_CEK_ALG, names::SDK_WRAP_ALG],
-        ),
-        (
-            "seed",
-            "x-oss-meta-x-oss-key",
-            [names::SEED_START, names::VERSION, names::KEY_ID],
-        ),
-        (
-            "legacy",
-            "x-oss-meta-oss-crypto-key",
-            [
-                names::LEGACY_START,
-                names::LEGACY_CEK_ALG,
-                names::LEGACY_WRAP_ALG,
-            ],
-        ),
-    ] {
-        if members.iter().any(|name| has(name)) {
-            return Err(Error::Incomplete { family, missing });
-        }
+    // What is left of an envelope: the content is encrypted all the same.
+    match user
+        .keys()
+        .find(|name| is_envelope_name(name) && !is_note(name))
+    {
+        None => Ok(None),
+        Some(name) => Err(missing_key(name)),
     }
-    Ok(None)
+}
+
+/// For an object that has this envelope name, but no wrapped key.
+fn missing_key(name: &str) -> Error {
+    let (family, missing) = if name.starts_with(names::SDK_PREFIX) {
+        ("sdk", "x-oss-meta-client-side-encryption-key")
+    } else if name.starts_with(names::LEGACY_PREFIX)
+        || matches!(name, names::LEGACY_CEK_ALG | names::LEGACY_WRAP_ALG)
+    {
+        ("legacy", "x-oss-meta-oss-crypto-key")
+    } else {
+        ("seed", "x-oss-meta-x-oss-key")
+    };
+    Error::Incomplete { family, missing }
 }
 
 fn seed(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
@@ -275,6 +271,7 @@ mod tests {
         for (entries, expected) in [
             (vec![], None),
             (vec![("mode", "420")], None),
+            (vec![("unencrypted-content-length", "3")], None),
             (vec![seed_k, seed_s], Some(Format::Seed)),
             (vec![seed_k, seed_s, old_k], Some(Format::Seed)),
             (vec![sdk_k, sdk_s, CTR, V15], Some(Format::Sdk)),
@@ -321,6 +318,31 @@ mod tests {
                 "x-oss-meta-x-oss-start is missing",
             ),
             (vec![("ossvault-v", "1")], "x-oss-meta-x-oss-key is missing"),
+            // Remnants: what another tool left is still encrypted.
+            (
+                vec![("ossvault-xattr", "1.AA")],
+                "x-oss-meta-x-oss-key is missing",
+            ),
+            (
+                vec![("ossvault-rewrapped", "1")],
+                "x-oss-meta-x-oss-key is missing",
+            ),
+            (
+                vec![("client-side-encryption-matdesc", "{}")],
+                "x-oss-meta-client-side-encryption-key is missing",
+            ),
+            (
+                vec![("client-side-encryption-data-size", "9")],
+                "x-oss-meta-client-side-encryption-key is missing",
+            ),
+            (
+                vec![("client-side-encryption-unencrypted-content-md5", "")],
+                "x-oss-meta-client-side-encryption-key is missing",
+            ),
+            (
+                vec![("oss-crypto-matdesc", "{}")],
+                "x-oss-meta-oss-crypto-key is missing",
+            ),
             (
                 vec![sdk_s],
                 "x-oss-meta-client-side-encryption-key is missing",

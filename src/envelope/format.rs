@@ -18,6 +18,7 @@ pub(super) mod names {
     pub const SDK_DATA_SIZE: &str = "client-side-encryption-data-size";
     pub const SDK_PART_SIZE: &str = "client-side-encryption-part-size";
 
+    pub const LEGACY_PREFIX: &str = "oss-crypto-";
     pub const LEGACY_KEY: &str = "oss-crypto-key";
     pub const LEGACY_START: &str = "oss-crypto-start";
     pub const LEGACY_CEK_ALG: &str = "oss-cek-alg";
@@ -26,6 +27,7 @@ pub(super) mod names {
     pub const VERSION: &str = "ossvault-v";
     pub const KEY_ID: &str = "ossvault-key";
     pub const XATTR: &str = "ossvault-xattr";
+    pub const REWRAPPED: &str = "ossvault-rewrapped";
 }
 
 /// The metadata entry of sealed extended attributes, without the `x-oss-meta-` prefix.
@@ -52,19 +54,33 @@ pub fn announce_sizes(user: &mut BTreeMap<String, String>, total: u64, part: u64
 /// encrypted under its key: such entries go when the content is replaced, and no user may set them.
 pub fn is_envelope_name(name: &str) -> bool {
     name.starts_with(names::SDK_PREFIX)
-        || name.starts_with("oss-crypto-")
+        || name.starts_with(names::LEGACY_PREFIX)
+        || is_note(name)
         || matches!(
             name,
             names::SEED_KEY
                 | names::SEED_START
                 | names::LEGACY_CEK_ALG
                 | names::LEGACY_WRAP_ALG
-                | "unencrypted-content-length"
-                | "unencrypted-content-md5"
                 | names::VERSION
                 | names::KEY_ID
                 | names::XATTR
+                | names::REWRAPPED
         )
+}
+
+/// Whether an object's data key is older than its wrapping: who could open the one before may have kept it.
+pub fn is_rewrapped(user: &BTreeMap<String, String>) -> bool {
+    user.contains_key(names::REWRAPPED)
+}
+
+/// An envelope name that says nothing of the content's encryption: what the SDKs note of the plaintext in
+/// names that anybody might use.
+pub(super) fn is_note(name: &str) -> bool {
+    matches!(
+        name,
+        "unencrypted-content-length" | "unencrypted-content-md5"
+    )
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

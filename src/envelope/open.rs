@@ -22,7 +22,7 @@ pub struct Opened {
 /// # Errors
 /// [`Error::NoPrivateKey`], [`Error::ForeignKey`], [`Error::NotOpened`], [`Error::WrongContent`],
 /// [`Error::Pkcs1Stopped`]. An SDK envelope that no key opens is not among them, see
-/// [`key_ring`](crate::crypto::key_ring).
+/// [`key_ring`](crate::crypto::key_ring); one that says it is for another key is, and is not tried.
 pub fn open(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
     if envelope.format == Format::Plain {
         let cipher = ContentCipher::identity();
@@ -35,6 +35,9 @@ pub fn open(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
         let Start::Raw(start) = &envelope.start else {
             return Err(Error::WrongContent("counter start"));
         };
+        if let Some(id) = foreign(envelope, keys) {
+            return Err(Error::ForeignKey(id));
+        }
         let (cipher, by) = keys.open_pkcs1(&envelope.wrapped_key, start)?;
         return Ok(Opened {
             cipher,
@@ -69,6 +72,17 @@ pub fn open(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
     })
 }
 
+/// Whether any key opens it, whatever it says of its key. For callers whose dealings with the store do not
+/// depend on the answer: nothing is counted. Blocks.
+pub fn opens(envelope: &Envelope, keys: &KeyRing) -> bool {
+    match &envelope.start {
+        Start::Raw(start) if envelope.format == Format::Sdk => {
+            keys.opens_pkcs1(&envelope.wrapped_key, start)
+        }
+        _ => open(envelope, keys).is_ok(),
+    }
+}
+
 fn parse_start(kind: &Start, unwrapped: &Zeroizing<Vec<u8>>) -> Option<CounterStart> {
     match kind {
         Start::Raw(_) => <[u8; 16]>::try_from(unwrapped.as_slice())
@@ -79,10 +93,13 @@ fn parse_start(kind: &Start, unwrapped: &Zeroizing<Vec<u8>>) -> Option<CounterSt
 }
 
 fn not_opened(envelope: &Envelope, keys: &KeyRing) -> Error {
-    match envelope.key_id() {
-        Some(id) if !keys.has(id) => Error::ForeignKey(id.to_owned()),
-        _ => Error::NotOpened,
-    }
+    foreign(envelope, keys).map_or(Error::NotOpened, Error::ForeignKey)
+}
+
+/// The key that the envelope says it is for, if that is none of ours.
+fn foreign(envelope: &Envelope, keys: &KeyRing) -> Option<String> {
+    let id = envelope.key_id()?;
+    (!keys.has(id)).then(|| id.to_owned())
 }
 
 #[cfg(test)]
@@ -200,6 +217,25 @@ mod tests {
             let without = KeyRing::write_only(public().clone());
             assert_eq!(open(&envelope, &without).err(), Some(Error::NoPrivateKey));
         }
+    }
+
+    /// It was tried, counted among what an attacker may have made, and told as damage.
+    #[test]
+    fn an_sdk_envelope_for_a_key_we_do_not_have_is_not_tried() {
+        let cipher = fresh_cipher(Format::Sdk);
+        let entries = write(Format::Sdk, public(), &cipher, None).unwrap();
+        let envelope = detect(&entries).unwrap().unwrap();
+        let other = ring(1).with_pkcs1_limit(1);
+        for _ in 0..3 {
+            let expected = Error::ForeignKey(public().key_id().to_owned());
+            assert_eq!(open(&envelope, &other).err(), Some(expected));
+        }
+        // Without the name it is tried, and no key opens it.
+        let unnamed = Envelope {
+            hint: None,
+            ..envelope
+        };
+        assert!(!open(&unnamed, &other).unwrap().cipher.is_opened());
     }
 
     #[test]

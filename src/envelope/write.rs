@@ -105,7 +105,8 @@ pub fn write(
 
 /// The user metadata of an object whose key, `cipher`'s, is wrapped with `public` instead; everything that
 /// is no envelope stays, and so do sealed attributes, whose key is derived from the data key. An object of
-/// the legacy format becomes one of the seed format, which is its successor.
+/// the legacy format becomes one of the seed format, which is its successor. A mark says that the data key
+/// is older than its wrapping.
 ///
 /// # Errors
 /// [`NotWritten`]: [`NotWritten::Forbidden`] for what carries the SDK's names.
@@ -130,6 +131,7 @@ pub fn rewrap(
         user.remove(name);
     }
     user.extend(envelope);
+    user.insert(names::REWRAPPED.to_owned(), "1".to_owned());
     Ok(user)
 }
 

@@ -181,9 +181,8 @@ impl Filesystem {
         self.writable()?;
         self.check_new_name(parent, name)?;
         let start = Instant::now();
-        match self.target(parent, name, start).await? {
-            Some(_) => return Err(Error::Exists),
-            None => {}
+        if self.target(parent, name, start).await?.is_some() {
+            return Err(Error::Exists);
         }
         // What is made in a directory may get its group from it.
         self.look_at(parent, start).await?;

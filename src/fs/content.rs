@@ -9,6 +9,8 @@
 //!   what of it is neither here nor on its way;
 //! - memory: [`ContentCache`] has it; a fetch takes its whole share before it asks for a byte. When
 //!   there is none, nothing is fetched ahead, and a read waits for its own blocks only;
+//! - a PKCS#1 v1.5 envelope that no key opens must look to the service like one that a key opened: the
+//!   bytes are fetched and kept all the same, as they came, and every read of them ends in an error;
 //! - damage: [`Coverage`] puts the checksums of the parts together; the fetch that makes the object
 //!   whole fails if the sum is wrong, before its last bytes can be read.
 //!
@@ -25,7 +27,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -56,6 +58,10 @@ pub struct Content {
     /// In bytes.
     size: u64,
     shown: Shown,
+    /// What is kept are no plaintexts: the envelope did not open. Set before there are any bytes.
+    unopened: AtomicBool,
+    /// A failure to read it is in the log.
+    told: AtomicBool,
     /// Memory only while it is held; parts and the cache's queues may be locked under it.
     inner: Mutex<Inner>,
 }
@@ -122,6 +128,8 @@ impl Content {
             cache,
             size,
             shown: Shown::default(),
+            unopened: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 key,
                 etag,
@@ -153,6 +161,31 @@ impl Content {
     /// Ends it, unless a program may have bytes of it: true if it ended. Nothing is read of it from then on.
     pub fn retire(&self) -> bool {
         self.shown.retire()
+    }
+
+    /// Whether it is read like any other, and every read fails.
+    pub fn is_unopened(&self) -> bool {
+        self.unopened.load(Ordering::Acquire)
+    }
+
+    /// True the first time: the log need not hear of every read that fails.
+    pub fn to_be_told(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
+    }
+
+    /// What the bytes are kept with: of an unopened cipher none can be had.
+    fn keeping(&self, cipher: Arc<ContentCipher>) -> Arc<ContentCipher> {
+        if cipher.is_opened() {
+            return cipher;
+        }
+        self.unopened.store(true, Ordering::Release);
+        Arc::new(ContentCipher::identity())
+    }
+
+    /// Where it was found last.
+    pub fn place(&self) -> (ObjectKey, ETag) {
+        let inner = self.lock();
+        (inner.key.clone(), inner.etag.clone())
     }
 
     /// The envelope, if it is known by now.
@@ -224,6 +257,9 @@ impl Content {
     /// What memory can answer, cut at the object's end; without a copy if it lies in one part.
     /// Fetches nothing.
     pub fn read_now(&self, range: Range<u64>) -> Option<Bytes> {
+        if self.is_unopened() {
+            return None;
+        }
         let range = self.cut(range);
         let mut pieces = Pieces::new(&range);
         while pieces.at < range.end {
@@ -276,6 +312,11 @@ impl Content {
         }
         if self.is_corrupt() {
             return Err(Error::Corrupt);
+        }
+        if self.is_unopened() {
+            // As bytes would have.
+            self.shown.see();
+            return Err(Error::Bucket(encrypted::Error::WrongKey));
         }
         Ok(pieces.join())
     }
@@ -605,6 +646,7 @@ impl Fetch {
                 (ciphertext, cipher)
             }
         };
+        let cipher = content.keeping(cipher);
         part.begin(buffer);
 
         let mut missing = part.len() as usize;
@@ -677,7 +719,7 @@ impl Fetch {
     async fn unseal(&self, mut filling: buffer::Filling) -> Result<(), Error> {
         let Fetch { content, part } = self;
         let object = content.object().ok_or(Error::Changed)?;
-        let cipher = content.bucket.unlock(&object).await?;
+        let cipher = content.keeping(content.bucket.unlock(&object).await?);
         let bytes = filling.tail();
         let crc = crc::of(bytes);
         content.cover(part.range.clone(), crc)?;

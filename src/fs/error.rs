@@ -8,6 +8,11 @@ use crate::store::error::{Cause, Error as StoreError};
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// A cause that is in the log already, with the name of the file.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Told(Cause);
+
 /// Cloned into every call that waited for the same failed work.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -69,6 +74,24 @@ pub enum Error {
 impl Error {
     pub fn io(message: impl Into<String>) -> Error {
         Error::Io(Arc::new(std::io::Error::other(message.into())))
+    }
+
+    /// The log has it: nobody else need say it.
+    #[must_use]
+    pub fn told(self) -> Error {
+        let told = |cause| -> Cause { Arc::new(Told(cause)) };
+        match self {
+            Error::NoKey(cause) => Error::NoKey(told(cause)),
+            Error::UnsupportedEnvelope(cause) => Error::UnsupportedEnvelope(told(cause)),
+            Error::TimedOut(cause) => Error::TimedOut(told(cause)),
+            Error::Io(cause) => Error::Io(told(cause)),
+            other => other,
+        }
+    }
+
+    pub fn is_told(&self) -> bool {
+        matches!(self, Error::NoKey(cause) | Error::UnsupportedEnvelope(cause) | Error::TimedOut(cause) | Error::Io(cause)
+            if cause.is::<Told>())
     }
 
     /// Whether nothing was done. After anything else a request may have had its effect all the same.

@@ -353,7 +353,8 @@ impl Filesystem {
                 (_, Some(pieces)) => read_pieces(pieces, content.clone(), len).await,
                 (Some(reader), None) if offset < reader.content().size() => {
                     let result = reader.read(range.clone()).await;
-                    result.map_err(|error| self.read_failed(handle.file.ino, error))
+                    result
+                        .map_err(|error| self.read_failed(handle.file.ino, reader.content(), error))
                 }
                 _ => return Ok(Bytes::new()),
             };
@@ -435,16 +436,19 @@ impl Filesystem {
         Ok(())
     }
 
-    fn read_failed(&self, ino: Ino, error: content::Error) -> Error {
+    /// Logs why, with the file's name, once for each content.
+    pub(super) fn read_failed(&self, ino: Ino, content: &Content, error: content::Error) -> Error {
         match &error {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
-                log::error!(
-                    "reading {}: {}",
-                    self.describe_place(ino),
-                    super::chain(&error)
-                );
-                error.into()
+                if content.to_be_told() {
+                    log::error!(
+                        "reading {}: {}",
+                        self.describe_place(ino),
+                        super::chain(&error)
+                    );
+                }
+                Error::from(error).told()
             }
             content::Error::NoMemory | content::Error::Cancelled => error.into(),
         }
@@ -845,6 +849,7 @@ impl Filesystem {
             .is_some_and(|current| Arc::ptr_eq(current, file));
         if current {
             files.remove(&file.ino);
+            self.keep_unopened(file);
             if let Some(aside) = file.lock().aside.take() {
                 let store = self.bucket.store().clone();
                 self.runtime.spawn(async move {
@@ -856,6 +861,15 @@ impl Filesystem {
             let mut namespace = self.namespace();
             namespace.set_open(file.ino, None);
             namespace.unpin(file.ino);
+        }
+    }
+
+    /// The kernel keeps the pages of a file that was read. Of one whose envelope did not open it has none:
+    /// it is kept here, so that reading it once more asks the service for as little.
+    fn keep_unopened(&self, file: &OpenFile) {
+        let content = file.lock().content.clone();
+        if let Some(content) = content.filter(|content| content.is_unopened()) {
+            lock(&self.small).put(content.place(), content);
         }
     }
 

@@ -35,7 +35,8 @@ use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 /// Headers kept, of some 2 KB each.
 const DESCRIBED: usize = 4096;
 
-/// Small bodies kept that were fetched with their headers, at most 64 KiB each.
+/// Small bodies kept that were fetched with their headers, at most 64 KiB each, and contents whose envelope
+/// did not open.
 const SMALL_BODIES: usize = 1024;
 
 /// An object's headers, and what they say about how to read it.

@@ -83,7 +83,8 @@ impl Filesystem {
             Some(content) => {
                 self.namespace().shows_link(ino, content.etag());
                 let size = content.size();
-                content.reader().read(0..size).await
+                let target = content.reader().read(0..size).await;
+                target.map_err(|error| self.read_failed(ino, &content, error))
             }
             None => Ok(Bytes::new()),
         };

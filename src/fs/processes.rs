@@ -84,7 +84,7 @@ mod tests {
         }
         let mut many = Changers::default();
         (100..200).for_each(|thread| many.add(thread));
-        assert!(!many.are_others_than(20, |thread| Some(thread)));
+        assert!(!many.are_others_than(20, Some));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const FORMAT: &str = "user.ossvault.format";
 const ETAG: &str = "user.ossvault.etag";
 const KEY_ID: &str = "user.ossvault.key-id";
 const ENCRYPTED: &str = "user.ossvault.encrypted";
+/// Of the key that opens it, which this finds out.
+const FINGERPRINT: &str = "user.ossvault.fingerprint";
 
 /// How setxattr treats a name that is there, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,14 +112,16 @@ impl Filesystem {
             .headers(&names::object_key(key)?, &object.etag, Instant::now())
             .await?;
         let value = match (name, &described.object) {
-            (ENCRYPTED, object) => if object.is_ok() && !described.is_plain() {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
+            (ENCRYPTED, Err(encrypted::Error::NotEncrypted)) => "no".to_owned(),
+            (ENCRYPTED, _) if described.is_plain() => "no".to_owned(),
+            // Also with an envelope that nobody can make anything of.
+            (ENCRYPTED, _) => "yes".to_owned(),
             (FORMAT, Ok(object)) => object.format.to_string(),
             (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),
+            (FINGERPRINT, Ok(object)) => {
+                self.bucket.unlock(object).await?;
+                object.opened_by().ok_or(Error::NoAttribute)?.to_owned()
+            }
             _ => return Err(Error::NoAttribute),
         };
         Ok(value.into_bytes())
@@ -181,7 +185,9 @@ impl Filesystem {
             .bucket
             .open_xattrs(object, &described.meta.headers)
             .await
-            .inspect_err(|error| log::error!("extended attributes of {key}: {error}"))?;
+            .inspect_err(|error| {
+                log::error!("extended attributes of {key}: {}", super::chain(error));
+            })?;
         Ok(Arc::new(xattrs))
     }
 

@@ -59,6 +59,8 @@ pub struct Config {
     pub sync: bool,
     /// What buckets say of where they are; signatures of every region are taken.
     pub region: String,
+    /// Say that old versions are kept. None are: for what clients tell their users.
+    pub versioned: bool,
     /// In bytes; larger objects are refused as source of CopyObject.
     pub copy_limit: u64,
     /// Serve counts and take faults under `/-/`.
@@ -74,6 +76,7 @@ impl Config {
             credentials: Credentials::new("test", "test", None),
             sync: false,
             region: "cn-hangzhou".to_string(),
+            versioned: false,
             copy_limit: COPY_LIMIT,
             instrument: false,
         }
@@ -174,6 +177,10 @@ impl Shared {
 
     pub fn region(&self) -> &str {
         &self.config.region
+    }
+
+    pub fn versioned(&self) -> bool {
+        self.config.versioned
     }
 
     pub fn started(&self) -> SystemTime {

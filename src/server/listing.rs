@@ -185,6 +185,9 @@ pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
     xml.text("Name", call.bucket.as_deref().unwrap_or_default());
     xml.text("StorageClass", "Standard");
     xml.text("DataRedundancyType", "LRS");
+    if shared.versioned() {
+        xml.text("Versioning", "Enabled");
+    }
     write_owner(&mut xml);
     xml.begin("AccessControlList");
     xml.text("Grant", "private");

@@ -6,14 +6,20 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker};
+use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::{EncryptedBucket, Error, Result};
+use crate::encrypted::crc::Crc64;
+use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{CopyHeaders, ListedObject, ObjectKey, ObjectMeta, Overwrite};
+use crate::store::object_store::{
+    CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,
+};
+
+/// What is read of a body at a time, in bytes.
+const STEP: usize = 128 << 10;
 
 /// How often an object is looked at anew that other clients replace in between.
 const TRIES: usize = 4;
@@ -78,13 +84,10 @@ impl Adopt {
             return self.directory(listed, source, destination, &meta).await;
         }
         let mut headers = meta.headers.clone();
-        // The upload is younger than the file: a time that was only the object's becomes the file's.
-        let mtime = Attributes::read(&meta, false).mtime;
-        headers
-            .user
-            .entry("mtime".to_owned())
-            .or_insert_with(|| mtime.to_text());
-        if !in_place && let Some(finding) = self.done_before(listed, destination, &meta).await? {
+        keep_time(&mut headers, &meta);
+        if !in_place
+            && let Some(finding) = self.done_before(listed, source, destination, &meta).await?
+        {
             if finding.grade == Grade::Fine {
                 self.remove_source(source, &meta).await?;
             }
@@ -141,18 +144,24 @@ impl Adopt {
                 &meta.etag,
                 destination,
                 CopyHeaders::Keep,
-                Overwrite::Allowed,
+                Overwrite::Forbidden,
             );
-            copied.await?;
+            match copied.await {
+                // The directory is there, with attributes of its own.
+                Ok(_) | Err(StoreError::AlreadyExists) => {}
+                Err(error) => return Err(error.into()),
+            }
             self.remove_source(source, meta).await?;
         }
         Ok(Finding::new(listed, Grade::Left, "directory"))
     }
 
-    /// What an interrupted run left at the destination: the same size and time say that it is this object.
+    /// What an interrupted run left at the destination. Size and time say that it is this object, unless the
+    /// plaintext goes next: then only the contents do.
     async fn done_before(
         &self,
         listed: &ListedObject,
+        source: &ObjectKey,
         destination: &ObjectKey,
         meta: &ObjectMeta,
     ) -> Result<Option<Finding>> {
@@ -160,24 +169,64 @@ impl Adopt {
             Err(StoreError::NotFound) => return Ok(None),
             there => there?,
         };
-        let ours = self.bucket.object(&there);
         let time = Attributes::read(meta, false).mtime;
-        let same = there.size == meta.size && Attributes::read(&there, false).mtime == time;
-        match ours {
-            Ok(object) if same => {
-                // It must be readable before the plaintext may go.
-                if self.bucket.can_read() && !self.bucket.unlock(&object).await?.is_opened() {
-                    return Err(Error::WrongKey);
-                }
-                Ok(Some(
-                    Finding::new(listed, Grade::Fine, "already").format(object.format),
-                ))
+        let alike = there.size == meta.size && Attributes::read(&there, false).mtime == time;
+        let exists = Finding::new(listed, Grade::Bad, "destination-exists").detail(format!(
+            "{destination} is another object: nothing was changed"
+        ));
+        let object = match self.bucket.object(&there) {
+            Ok(object) if alike => object,
+            _ => return Ok(Some(exists)),
+        };
+        if self.remove {
+            if !self.bucket.can_read() {
+                return Ok(Some(
+                    Finding::new(listed, Grade::Bad, "not-confirmed").detail(format!(
+                        "whether {destination} is this object cannot be seen without a private key: the plaintext stays"
+                    )),
+                ));
             }
-            _ => Ok(Some(
-                Finding::new(listed, Grade::Bad, "destination-exists").detail(format!(
-                    "{destination} is another object: nothing was changed"
-                )),
-            )),
+            if !self
+                .same_content(source, meta, destination, &object)
+                .await?
+            {
+                return Ok(Some(exists));
+            }
+        }
+        let finding = Finding::new(listed, Grade::Fine, "already");
+        Ok(Some(finding.format(object.format)))
+    }
+
+    /// Reads the encrypted object, and the plaintext where the store does not tell its checksum.
+    async fn same_content(
+        &self,
+        source: &ObjectKey,
+        meta: &ObjectMeta,
+        destination: &ObjectKey,
+        object: &EncryptedObject,
+    ) -> Result<bool> {
+        let cipher = self.bucket.unlock(object).await?;
+        let copy = self.checksum(destination, &object.etag, &cipher).await?;
+        let plain = match meta.crc64 {
+            Some(crc) => crc,
+            None => {
+                let as_it_is = ContentCipher::identity();
+                self.checksum(source, &meta.etag, &as_it_is).await?
+            }
+        };
+        Ok(copy == plain)
+    }
+
+    /// The CRC-64 of a version's plaintext.
+    async fn checksum(&self, key: &ObjectKey, tag: &ETag, cipher: &ContentCipher) -> Result<u64> {
+        let mut body = self.bucket.get(key, None, Some(tag)).await?;
+        let mut crc = Crc64::new();
+        let mut buffer = vec![0; STEP];
+        loop {
+            match body.read(cipher, &mut buffer).await? {
+                0 => return Ok(crc.value()),
+                count => crc.update(&buffer[..count]),
+            }
         }
     }
 

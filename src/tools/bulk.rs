@@ -14,8 +14,11 @@ use tokio::sync::mpsc;
 
 use crate::encrypted;
 use crate::envelope::Format;
+use crate::fs::attributes::Attributes;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{ListRequest, ListedObject, ObjectStore};
+use crate::store::object_store::{
+    ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,
+};
 
 /// Listed and not yet taken up, at most: one page beside the one that is being worked on.
 const LISTED_AHEAD: usize = 1000;
@@ -86,7 +89,7 @@ impl Finding {
             E::Store(StoreError::PreconditionFailed) => "replaced-meanwhile",
             E::KeyMissing(_) => "key-missing",
             E::WrongKey => "wrong-key",
-            E::Damaged(_) => "damaged",
+            E::Damaged(_) | E::Store(StoreError::Corrupt(_)) => "damaged",
             E::NotEncrypted => "not-encrypted",
             E::Unsupported(_) => "unsupported",
             E::Store(_) | E::XattrsTooLarge(_) | E::Abandoned(_) => "failed",
@@ -173,7 +176,7 @@ impl Scope {
     /// Works on every object. `work` returns what it found, or an error that is not the object's own.
     ///
     /// # Errors
-    /// The listing's; the last of more than `parallel` errors in a row that were not the objects' own.
+    /// As [`each`](Self::each).
     pub async fn for_each<F, W>(
         &self,
         progress: &Progress,
@@ -184,13 +187,32 @@ impl Scope {
         F: Fn(ListedObject) -> W + Send,
         W: Future<Output = Result<Finding, StoreError>> + Send + 'static,
     {
+        let objects = self
+            .objects()
+            .map(move |listed| listed.map(|object| (object.clone(), work(object))));
+        self.each(objects, progress, sink).await
+    }
+
+    /// Does what each object comes with.
+    ///
+    /// # Errors
+    /// The stream's; the last of more than `parallel` errors in a row that were not the objects' own.
+    pub async fn each<W>(
+        &self,
+        objects: impl Stream<Item = Result<(ListedObject, W), StoreError>> + Send,
+        progress: &Progress,
+        sink: Sink<'_>,
+    ) -> Result<Summary, StoreError>
+    where
+        W: Future<Output = Result<Finding, StoreError>> + Send + 'static,
+    {
         let mut summary = Summary::default();
         let mut in_a_row = 0;
         // Each in a task of its own: what they compute, they compute on all cores.
         let mut findings = std::pin::pin!(
-            self.objects()
-                .map(|listed| {
-                    let task = listed.map(|object| (object.clone(), tokio::spawn(work(object))));
+            objects
+                .map(|object| {
+                    let task = object.map(|(object, work)| (object, tokio::spawn(work)));
                     async move {
                         let (object, task) = task?;
                         let answer = match task.await {
@@ -282,6 +304,15 @@ async fn list(
             }
         }
     }
+}
+
+/// What is sent back to the bucket is younger than the file: a time that was only the object's becomes the
+/// file's.
+pub(super) fn keep_time(headers: &mut ObjectHeaders, meta: &ObjectMeta) {
+    let mtime = Attributes::read(meta, false).mtime;
+    let user = &mut headers.user;
+    user.entry("mtime".to_owned())
+        .or_insert_with(|| mtime.to_text());
 }
 
 /// Whether a key is one of the mount's own, like the intent of a rename: not encrypted, and no file's.

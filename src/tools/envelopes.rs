@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::stream;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::bulk::{Finding, Grade};
+use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, keep_time};
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Error};
 use crate::envelope::format::is_envelope_name;
@@ -42,6 +45,9 @@ pub struct Saved {
     /// Decimal, as the service writes it: JSON numbers lose digits in many hands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc64: Option<String>,
+    /// Unix seconds: the file's time where the metadata have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_modified: Option<u64>,
     /// User metadata, names without `x-oss-meta-`.
     pub user: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,8 +61,24 @@ impl Saved {
             etag: meta.etag.as_str().to_owned(),
             size: meta.size,
             crc64: meta.crc64.map(|crc| crc.to_string()),
+            last_modified: meta
+                .last_modified
+                .duration_since(UNIX_EPOCH)
+                .ok()
+                .map(|since| since.as_secs()),
             user: meta.headers.user.clone(),
             content_type: meta.headers.content_type.clone(),
+        }
+    }
+
+    /// What a listing showed of it then.
+    fn listed(&self) -> ListedObject {
+        ListedObject {
+            key: self.key.clone(),
+            size: self.size,
+            etag: ETag::new(self.etag.as_str()),
+            last_modified: UNIX_EPOCH + Duration::from_secs(self.last_modified.unwrap_or(0)),
+            storage_class: String::new(),
         }
     }
 }
@@ -135,48 +157,76 @@ impl Drop for Saving {
 }
 
 /// The lines of a file that was saved, one at a time.
-pub struct Lines(std::io::Lines<BufReader<std::io::Take<File>>>, usize);
+pub struct Lines {
+    file: BufReader<File>,
+    /// Of the line that was read last, from 1.
+    number: usize,
+}
+
+/// A line that says nothing of any object. The others may all the same.
+#[derive(Debug)]
+pub struct DamagedLine {
+    number: usize,
+    why: String,
+}
+
+impl DamagedLine {
+    /// Stands for the object that it was about.
+    fn listed(&self) -> ListedObject {
+        ListedObject {
+            key: format!("line {}", self.number),
+            size: 0,
+            etag: ETag::new(""),
+            last_modified: UNIX_EPOCH,
+            storage_class: String::new(),
+        }
+    }
+}
 
 impl Lines {
     /// # Errors
     /// The file cannot be read, or is none of ours.
     pub fn open(path: &Path) -> std::io::Result<Lines> {
-        use std::io::Read;
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        let mut lines = Lines(BufReader::new(file.take(length)).lines(), 0);
-        let first = lines.line()?.unwrap_or_default();
-        match serde_json::from_str::<Heading>(&first) {
-            Ok(Heading {
-                ossvault_envelopes: 1,
-            }) => Ok(lines),
-            _ => Err(lines.wrong("is not the first one of a file of saved envelopes")),
-        }
-    }
-
-    /// # Errors
-    /// A line that is none.
-    #[allow(clippy::should_implement_trait)] // it fails
-    pub fn next(&mut self) -> std::io::Result<Option<Saved>> {
-        let Some(line) = self.line()? else {
-            return Ok(None);
+        let mut lines = Lines {
+            file: BufReader::new(File::open(path)?),
+            number: 0,
         };
-        match serde_json::from_str(&line) {
-            Ok(saved) => Ok(Some(saved)),
-            Err(error) => Err(self.wrong(&format!("is damaged: {error}"))),
+        match lines.read::<Heading>()? {
+            Some(Ok(Heading {
+                ossvault_envelopes: 1,
+            })) => Ok(lines),
+            _ => Err(std::io::Error::other(
+                "its first line is not that of a file of saved envelopes",
+            )),
         }
     }
 
-    fn line(&mut self) -> std::io::Result<Option<String>> {
-        self.1 += 1;
-        match self.0.next() {
-            Some(Ok(line)) if line.len() as u64 > LONGEST_LINE => Err(self.wrong("is too long")),
-            line => line.transpose(),
-        }
+    /// None at the end.
+    ///
+    /// # Errors
+    /// The disk's.
+    #[allow(clippy::should_implement_trait)] // it fails
+    pub fn next(&mut self) -> std::io::Result<Option<Result<Saved, DamagedLine>>> {
+        self.read()
     }
 
-    fn wrong(&self, what: &str) -> std::io::Error {
-        std::io::Error::other(format!("line {} {what}", self.1))
+    fn read<T: DeserializeOwned>(&mut self) -> std::io::Result<Option<Result<T, DamagedLine>>> {
+        self.number += 1;
+        let mut line = Vec::new();
+        let longest = (&mut self.file).take(LONGEST_LINE + 1);
+        if { longest }.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
+        }
+        let damaged = |why: String| DamagedLine {
+            number: self.number,
+            why,
+        };
+        if line.len() as u64 > LONGEST_LINE {
+            self.file.skip_until(b'\n')?;
+            return Ok(Some(Err(damaged("it is too long".to_owned()))));
+        }
+        let parsed = serde_json::from_slice(&line);
+        Ok(Some(parsed.map_err(|error| damaged(error.to_string()))))
     }
 }
 
@@ -187,19 +237,51 @@ pub struct Restore {
 }
 
 impl Restore {
+    /// Every object below the prefix that the file has a line of.
+    ///
+    /// # Errors
+    /// Those of the bucket, and the disk's. A line that is damaged is a finding.
+    pub async fn run(
+        self: &Arc<Self>,
+        mut lines: Lines,
+        scope: &Scope,
+        progress: &Progress,
+        sink: Sink<'_>,
+    ) -> Result<Summary, StoreError> {
+        let rows = std::iter::from_fn(|| lines.next().transpose());
+        let rows = rows.filter(|row| match row {
+            Ok(Ok(saved)) => saved.key.starts_with(&scope.prefix),
+            _ => true,
+        });
+        let objects = rows.map(|row| {
+            let restore = self.clone();
+            let row = row.map_err(StoreError::other)?;
+            let listed = match &row {
+                Ok(saved) => saved.listed(),
+                Err(line) => line.listed(),
+            };
+            let named = listed.clone();
+            let work = async move {
+                match row {
+                    Ok(saved) => restore.object(&saved).await,
+                    Err(line) => {
+                        let finding = Finding::new(&named, Grade::Bad, "damaged-line");
+                        Ok(finding.detail(line.why))
+                    }
+                }
+            };
+            Ok((listed, work))
+        });
+        scope.each(stream::iter(objects), progress, sink).await
+    }
+
     /// Puts an object's envelope back, if the object has still the content it was saved with and has no
     /// whole envelope any more. Other headers come back where they are missing.
     ///
     /// # Errors
     /// Those that are not the object's own.
     pub async fn object(&self, saved: &Saved) -> Result<Finding, StoreError> {
-        let listed = ListedObject {
-            key: saved.key.clone(),
-            size: saved.size,
-            etag: ETag::new(saved.etag.as_str()),
-            last_modified: std::time::SystemTime::UNIX_EPOCH,
-            storage_class: String::new(),
-        };
+        let listed = saved.listed();
         match self.try_object(&listed, saved).await {
             Ok(finding) => Ok(finding),
             Err(error) => Finding::failed(&listed, error),
@@ -243,7 +325,7 @@ impl Restore {
         }
         let finding = Finding::new(listed, Grade::Fine, "restored").format(was.format);
         if !self.dry_run {
-            let headers = merge(&meta.headers, saved);
+            let headers = merge(&meta, saved);
             let replace = CopyHeaders::Replace(headers);
             self.bucket
                 .copy(&key, &meta, &key, replace, Overwrite::Allowed, self.limits)
@@ -254,8 +336,8 @@ impl Restore {
 }
 
 /// The envelope that was saved, and what else is missing now; what is there stays.
-fn merge(now: &ObjectHeaders, saved: &Saved) -> ObjectHeaders {
-    let mut headers = now.clone();
+fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
+    let mut headers = now.headers.clone();
     headers.user.retain(|name, _| !is_envelope_name(name));
     for (name, value) in &saved.user {
         headers
@@ -264,5 +346,12 @@ fn merge(now: &ObjectHeaders, saved: &Saved) -> ObjectHeaders {
             .or_insert_with(|| value.clone());
     }
     headers.content_type = headers.content_type.or_else(|| saved.content_type.clone());
+    // The time of the last edit is not the file's, where a better one is known.
+    if let Some(seconds) = saved.last_modified {
+        let user = &mut headers.user;
+        user.entry("mtime".to_owned())
+            .or_insert_with(|| seconds.to_string());
+    }
+    keep_time(&mut headers, now);
     headers
 }

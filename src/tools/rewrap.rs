@@ -3,16 +3,19 @@
 //! One HEAD and one CopyObject REPLACE per object. The copy carries the tag of the version whose envelope
 //! was opened, so the envelope of one version never gets onto the bytes of another. An object that the new
 //! key opens is left alone: that is how an interrupted run is resumed. What the service does not let be
-//! changed by a copy is uploaded anew under a fresh data key, if that is wanted.
+//! changed by a copy is uploaded anew under a fresh data key, if that is wanted; and so is everything, where
+//! data keys may have leaked. A mark in the metadata tells objects whose data key is older than their
+//! wrapping from those that were uploaded under the new key.
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker};
+use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope::Format;
+use crate::envelope::format::is_rewrapped;
 use crate::envelope::write;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
@@ -28,7 +31,8 @@ pub enum ReEncrypt {
     Nothing,
     /// What cannot be re-wrapped: objects with the SDK's names.
     Needed,
-    /// Everything: the answer to a leaked key, whose holder may have kept the data keys.
+    /// Everything whose data key an old key has wrapped: the answer to a leaked key, whose holder may have
+    /// kept the data keys.
     All,
 }
 
@@ -46,7 +50,8 @@ pub struct Rewrap {
 
 /// Who opens an object.
 enum Opens {
-    New,
+    /// With its cipher, unless the new private key is not here.
+    New(Arc<EncryptedObject>, Option<Arc<ContentCipher>>),
     Old(Arc<EncryptedObject>, Arc<ContentCipher>),
 }
 
@@ -79,12 +84,18 @@ impl Rewrap {
         key: &ObjectKey,
         meta: &ObjectMeta,
     ) -> Result<Finding> {
+        let leaked = self.re_encrypt == ReEncrypt::All && is_rewrapped(&meta.headers.user);
         let (object, cipher) = match self.who_opens(meta).await? {
-            Opens::New => {
-                let format = self.old.object(meta)?.format;
-                return Ok(Finding::new(listed, Grade::Fine, "already").format(format));
-            }
             Opens::Old(object, cipher) => (object, cipher),
+            Opens::New(object, Some(cipher)) if leaked => (object, cipher),
+            Opens::New(object, None) if leaked => {
+                return Ok(Finding::new(listed, Grade::Bad, "needs-new-key")
+                    .format(object.format)
+                    .detail("its data key is older than the new key: only the new private key opens it, to encrypt it anew"));
+            }
+            Opens::New(object, _) => {
+                return Ok(Finding::new(listed, Grade::Fine, "already").format(object.format));
+            }
         };
         let writing = self.old.keys().writing();
         let headers = write::rewrap(&meta.headers.user, object.format, writing, &cipher);
@@ -104,10 +115,11 @@ impl Rewrap {
         }
         match headers {
             Ok(user) if anew.is_none() => {
-                let headers = ObjectHeaders {
+                let mut headers = ObjectHeaders {
                     user,
                     ..meta.headers.clone()
                 };
+                keep_time(&mut headers, meta);
                 let replace = CopyHeaders::Replace(headers);
                 self.old
                     .copy(key, meta, key, replace, Overwrite::Allowed, self.limits)
@@ -125,7 +137,10 @@ impl Rewrap {
         object: &EncryptedObject,
         cipher: Arc<ContentCipher>,
     ) -> Result<()> {
+        // Whoever opened the object, it keeps its key.
         let xattrs = self.old.open_xattrs(object, &meta.headers).await?;
+        let mut headers = meta.headers.clone();
+        keep_time(&mut headers, meta);
         let format = match object.format {
             Format::Sdk | Format::Dual => object.format,
             // Nobody writes the others any more; the seed format is what they were.
@@ -137,7 +152,7 @@ impl Rewrap {
             meta,
             cipher,
             destination: key,
-            headers: meta.headers.clone(),
+            headers,
             xattrs: Some(&xattrs),
             overwrite: Overwrite::Allowed,
         };
@@ -150,38 +165,42 @@ impl Rewrap {
         let object = self.old.object(meta)?;
         let new_id = self.old.keys().writing().key_id();
         let says_new = object.key_id() == Some(new_id);
-        if says_new && self.new_opens(meta).await? {
-            return Ok(Opens::New);
+        if says_new && let Some((object, cipher)) = self.new_opens(meta).await? {
+            return Ok(Opens::New(object, Some(cipher)));
         }
         match open(&self.old, &object).await {
             Ok(cipher) => Ok(Opens::Old(object, cipher)),
             Err(Error::KeyMissing(_) | Error::WrongKey) if says_new && self.new.is_none() => {
-                Ok(Opens::New)
+                Ok(Opens::New(object, None))
             }
             Err(error @ (Error::KeyMissing(_) | Error::WrongKey)) if !says_new => {
                 match self.new_opens(meta).await? {
-                    true => Ok(Opens::New),
-                    false => Err(error),
+                    Some((object, cipher)) => Ok(Opens::New(object, Some(cipher))),
+                    None => Err(error),
                 }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Whether the new private key opens it; false also when it is not here.
-    async fn new_opens(&self, meta: &ObjectMeta) -> Result<bool> {
+    /// The object, if the new private key is here and opens it.
+    async fn new_opens(
+        &self,
+        meta: &ObjectMeta,
+    ) -> Result<Option<(Arc<EncryptedObject>, Arc<ContentCipher>)>> {
         let Some(new) = &self.new else {
-            return Ok(false);
+            return Ok(None);
         };
-        match open(new, &*new.object(meta)?).await {
-            Ok(_) => Ok(true),
-            Err(Error::KeyMissing(_) | Error::WrongKey) => Ok(false),
+        let object = new.object(meta)?;
+        match open(new, &object).await {
+            Ok(cipher) => Ok(Some((object, cipher))),
+            Err(Error::KeyMissing(_) | Error::WrongKey) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// The final pass: reads the headers again, and says whether the new key opens the object and the old
-    /// ones do not.
+    /// ones do not. Where the new private key is not here, only what the object says of its key.
     ///
     /// # Errors
     /// Those that are not the object's own.
@@ -197,19 +216,22 @@ impl Rewrap {
         let key = ObjectKey::new(listed.key.as_str())?;
         let meta = self.old.store().head(&key).await?;
         let object = self.old.object(&meta)?;
-        let bad = |outcome| Finding::new(listed, Grade::Bad, outcome).format(object.format);
-        let opened = match &self.new {
-            Some(_) => self.new_opens(&meta).await?,
-            None => object.key_id() == Some(self.old.keys().writing().key_id()),
+        let finding = |grade, outcome| Finding::new(listed, grade, outcome).format(object.format);
+        // By trial, whatever the object says of its key. Nothing is asked of the service after this: what
+        // opens here, it does not see.
+        let old_opens = self.old.opens(&object).await?;
+        let (opened, fine, bad) = match &self.new {
+            Some(new) => (new.opens(&object).await?, "proved", "new-key-does-not-open"),
+            None => (
+                object.key_id() == Some(self.old.keys().writing().key_id()),
+                "names-new-key",
+                "does-not-name-new-key",
+            ),
         };
-        // A PKCS#1 value that the new key opened is not tried with the old ones: its format forbids to try
-        // many that do not open, and one value opens for one key.
-        let tried = !(opened && object.format == Format::Sdk);
-        let old_opens = tried && open(&self.old, &object).await.is_ok();
-        Ok(match (opened, old_opens) {
-            (true, false) => Finding::new(listed, Grade::Fine, "proved").format(object.format),
-            (_, true) => bad("old-key-opens"),
-            (false, false) => bad("new-key-does-not-open"),
+        Ok(match (old_opens, opened) {
+            (true, _) => finding(Grade::Bad, "old-key-opens"),
+            (false, true) => finding(Grade::Fine, fine),
+            (false, false) => finding(Grade::Bad, bad),
         })
     }
 }

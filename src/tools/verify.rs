@@ -14,8 +14,7 @@ use tokio::io::AsyncReadExt;
 use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, chain, is_internal, is_marker};
 use super::envelopes::Saving;
 use super::local_tree::{LocalFile, LocalTree};
-use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::{EncryptedBucket, Error};
+use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::store::error::Error as StoreError;
@@ -181,20 +180,24 @@ impl Verify {
         let key = ObjectKey::new(listed.key.as_str())?;
         if self.quick || !self.open || listed.size == 0 {
             let meta = self.bucket.store().head(&key).await?;
-            let object = self.check_headers(listed, &meta).await?;
+            let object = self.check_headers(listed, &key, &meta)?;
+            if self.open {
+                self.open(&object, &meta).await?;
+            }
             let nothing = Sha256::digest(b"").into();
             let compared = !self.quick && self.open;
             let differs = match compared {
                 true => self.compare_digest(path, nothing, local, &meta).await,
                 false => None,
             };
-            return Ok(self.conclude(listed, object, differs));
+            return Ok(self.conclude(listed, object.format, differs));
         }
         let mut body = self.bucket.get(&key, None, None).await?;
         let meta = body.meta.clone();
-        let format = self.check_headers(listed, &meta).await?;
-        let object = self.bucket.object_at(&key, &meta)?;
-        let cipher = self.open(&object).await?;
+        let object = self.check_headers(listed, &key, &meta)?;
+        // A PKCS#1 envelope that did not open is told by the body's end: the service sees the whole body
+        // taken either way.
+        let cipher = self.bucket.unlock(&object).await?;
         let mut theirs = match local {
             Some(local) => Local::open(local, &meta).await,
             None => Local::None,
@@ -220,20 +223,21 @@ impl Verify {
             }
             Against::Folder(_) => theirs.end().await,
         };
-        Ok(self.conclude(listed, format, differs))
+        self.open(&object, &meta).await?;
+        Ok(self.conclude(listed, object.format, differs))
     }
 
-    /// Opens what the headers hold; content is not looked at.
-    async fn check_headers(
+    /// What the headers say; content is not looked at, nor the key.
+    fn check_headers(
         &self,
         listed: &ListedObject,
+        key: &ObjectKey,
         meta: &ObjectMeta,
-    ) -> Result<Format, Error> {
-        let key = ObjectKey::new(listed.key.as_str())?;
+    ) -> Result<Arc<EncryptedObject>, Error> {
         if let Some(saving) = &self.saving {
             saving.object(&listed.key, meta)?;
         }
-        let object = self.bucket.object_at(&key, meta)?;
+        let object = self.bucket.object_at(key, meta)?;
         if meta.etag == listed.etag && meta.size != listed.size {
             return Err(Error::Damaged(
                 format!(
@@ -243,22 +247,16 @@ impl Verify {
                 .into(),
             ));
         }
-        if self.open {
-            self.open(&object).await?;
-            self.bucket.open_xattrs(&object, &meta.headers).await?;
-        }
-        Ok(object.format)
+        Ok(object)
     }
 
-    async fn open(
-        &self,
-        object: &crate::encrypted::EncryptedObject,
-    ) -> Result<Arc<ContentCipher>, Error> {
-        let cipher = self.bucket.unlock(object).await?;
-        match cipher.is_opened() {
-            true => Ok(cipher),
-            false => Err(Error::WrongKey),
+    /// Opens what the headers hold.
+    async fn open(&self, object: &EncryptedObject, meta: &ObjectMeta) -> Result<(), Error> {
+        if !self.bucket.unlock(object).await?.is_opened() {
+            return Err(Error::WrongKey);
         }
+        self.bucket.open_xattrs(object, &meta.headers).await?;
+        Ok(())
     }
 
     /// For an object without content, and for digests. What is wrong, if something is.
@@ -410,6 +408,65 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::key_pair::KeyPair;
+    use crate::crypto::key_ring::KeyRing;
+    use crate::encrypted::Settings;
+    use crate::envelope::write;
+    use crate::store::local::{self, LocalStore};
+    use crate::store::object_store::{ETag, ObjectHeaders};
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn a_size_that_the_listing_contradicts_is_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path(), local::Settings { sync: false }).unwrap();
+        let pair = KeyPair::generate(2048).unwrap();
+        let cipher = write::fresh_cipher(Format::Seed);
+        let user = write::write(Format::Seed, pair.public(), &cipher, None).unwrap();
+        let ring = KeyRing::single(pair.into_private());
+        let verify = Verify {
+            bucket: EncryptedBucket::new(Arc::new(store), ring, Settings::default()),
+            quick: false,
+            open: true,
+            against: Against::Nothing,
+            saving: None,
+        };
+        let listed = ListedObject {
+            key: "a".to_owned(),
+            size: 3,
+            etag: ETag::new("\"1\""),
+            last_modified: UNIX_EPOCH,
+            storage_class: String::new(),
+        };
+        let key = ObjectKey::new("a").unwrap();
+        for (tag, size, fine) in [
+            ("\"1\"", 3, true),
+            ("\"1\"", 2, false),
+            // Replaced since it was listed: that is another object.
+            ("\"2\"", 2, true),
+        ] {
+            let headers = ObjectHeaders {
+                user: user.clone(),
+                ..ObjectHeaders::default()
+            };
+            let meta = ObjectMeta {
+                size,
+                etag: ETag::new(tag),
+                last_modified: UNIX_EPOCH,
+                headers,
+                crc64: None,
+                date: UNIX_EPOCH,
+            };
+            match verify.check_headers(&listed, &key, &meta) {
+                Ok(_) => assert!(fine, "{tag} {size}"),
+                Err(Error::Damaged(why)) => {
+                    assert!(!fine, "{tag} {size}: {why}");
+                    assert!(why.contains("has 2 bytes, the listing says 3"), "{why}");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
 
     #[test]
     fn a_manifest_is_what_sha256sum_writes() {

@@ -887,3 +887,290 @@ fn an_ordinary_user_mounts_through_fusermount3() {
         .unwrap();
     run.succeeds();
 }
+
+// ---- keys and passphrases ----
+
+/// A key file with a passphrase of its own.
+fn protected_key(place: &Place, name: &str, passphrase: &str) {
+    place
+        .command(&["keygen", name, "--bits", "2048"])
+        .env("OSSVAULT_PASSPHRASE", passphrase)
+        .output()
+        .map(Run::from)
+        .unwrap()
+        .succeeds();
+}
+
+/// The daemon changed to `/` first, and looked there.
+#[test]
+fn a_passphrase_file_or_command_may_be_relative_to_where_the_user_is() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    protected_key(&place, "key", "open sesame");
+    fs::write(place.path("pass"), "open sesame\n").unwrap();
+    let source = format!("file://{}", place.path("store").display());
+    for option in [
+        ["--passphrase-file", "pass"],
+        ["--passphrase-command", "cat ./pass"],
+    ] {
+        let mount = ["mount", &source, "mnt", "--private-key", "key"];
+        place.run(&[&mount[..], &option].concat()).succeeds();
+        place.run(&["umount", "mnt"]).succeeds();
+    }
+}
+
+#[test]
+fn a_passphrase_command_is_told_which_key_it_is_for() {
+    let place = Place::new();
+    protected_key(&place, "one", "first word");
+    protected_key(&place, "two", "second word");
+    fs::write(place.path("one.pass"), "first word\n").unwrap();
+    fs::write(place.path("two.pass"), "second word\n").unwrap();
+    let source = format!("file://{}", place.path("store").display());
+    let verify = [
+        "verify",
+        &source,
+        "--private-key",
+        "one",
+        "--private-key",
+        "two",
+        "--passphrase-command",
+    ];
+    place
+        .run(&[&verify[..], &["cat one.pass"]].concat())
+        .fails(24, &["two", "wrong passphrase"]);
+    place
+        .run(&[&verify[..], &["cat \"$OSSVAULT_KEY_FILE.pass\""]].concat())
+        .succeeds();
+}
+
+/// An old key and a new one have different passphrases, as they should, and there was one option for both.
+#[test]
+fn rewrap_takes_a_passphrase_for_the_new_key() {
+    let place = Place::new();
+    protected_key(&place, "old", "first word");
+    protected_key(&place, "new", "second word");
+    fs::write(place.path("old.pass"), "first word\n").unwrap();
+    fs::write(place.path("new.pass"), "second word\n").unwrap();
+    let source = format!("file://{}", place.path("store").display());
+    let rewrap = [
+        "rewrap",
+        &source,
+        "--private-key",
+        "old",
+        "--passphrase-file",
+        "old.pass",
+        "--public-key",
+        "new.pub",
+        "--new-private-key",
+        "new",
+    ];
+    place.run(&rewrap).fails(24, &["new", "wrong passphrase"]);
+    for option in [
+        ["--new-passphrase-file", "new.pass"],
+        ["--new-passphrase-command", "cat new.pass"],
+    ] {
+        place.run(&[&rewrap[..], &option].concat()).succeeds();
+    }
+}
+
+/// It stayed in the environment of the daemon, and of everything the daemon started.
+#[test]
+fn the_passphrase_leaves_the_environment() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    protected_key(&place, "key", "open sesame");
+    let source = format!("file://{}", place.path("store").display());
+    let mut child = place
+        .command(&[
+            "mount",
+            &source,
+            "mnt",
+            "--private-key",
+            "key",
+            "--foreground",
+        ])
+        .env("OSSVAULT_PASSPHRASE", "open sesame")
+        .spawn()
+        .unwrap();
+    eventually("mounted", || place.is_mounted());
+    // Nobody but root may look into the daemon at all.
+    match fs::read(format!("/proc/{}/environ", child.id())) {
+        Ok(environment) => {
+            let environment = String::from_utf8_lossy(&environment);
+            assert!(environment.contains("XDG_CACHE_HOME"), "{environment}");
+            assert!(!environment.contains("sesame"), "{environment}");
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+    }
+    place.run(&["umount", "mnt"]).succeeds();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn the_memory_with_the_private_keys_is_locked() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    let mount = [
+        "mount",
+        &source,
+        "mnt",
+        "--private-key",
+        "key",
+        "--foreground",
+    ];
+    let mut child = place.command(&mount).spawn().unwrap();
+    eventually("mounted", || place.is_mounted());
+    let about = |file: &str, start: &str| {
+        let text = fs::read_to_string(format!("/proc/{}/{file}", child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(start));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    // Above the old limit of 64 KiB, which no heap fits.
+    let limit = about("limits", "Max locked memory");
+    let enough = limit.parse::<u64>().map_or(true, |bytes| bytes >= 8 << 20);
+    if enough || nix::unistd::geteuid().is_root() {
+        assert!(about("status", "VmLck:").parse::<u64>().unwrap() > 0);
+    } else {
+        eprintln!("skipped: not enough memory may be locked here");
+    }
+    place.run(&["umount", "mnt"]).succeeds();
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_daemon_that_dies_leaves_no_core_file() {
+    if !can_mount() {
+        return;
+    }
+    use std::os::unix::process::ExitStatusExt;
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("store").display());
+    // As somebody would start it who wants core files.
+    let script = "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\"";
+    let program = place.command(&[]);
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script])
+        .arg(program.get_program())
+        .args(["mount", &source, "mnt", "--private-key", "key", "-f"])
+        .args(["--cache-dir", "cache"])
+        .current_dir(place.path(""));
+    let mut child = command.spawn().unwrap();
+    eventually("mounted", || place.is_mounted());
+    let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let numbers: Vec<&str> = core.split_whitespace().skip(4).collect();
+    assert_eq!(numbers[..2], ["0", "0"], "{core}");
+    // Nor one that a program takes from the kernel, for which the limit does not count.
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(libc::SIGABRT));
+    assert!(!status.core_dumped());
+}
+
+#[test]
+fn a_write_only_mount_says_for_which_key_it_writes() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let made = place
+        .run(&["keygen", "key", "--no-passphrase", "--bits", "2048"])
+        .succeeds();
+    let fingerprint = made
+        .stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("fingerprint: "))
+        .unwrap();
+    let source = format!("file://{}", place.path("store").display());
+    place
+        .run(&[
+            "mount",
+            &source,
+            "mnt",
+            "--public-key",
+            "key.pub",
+            "--log-file",
+            "log",
+        ])
+        .succeeds();
+    eventually("the log says so", || {
+        let log = fs::read_to_string(place.path("log")).unwrap_or_default();
+        log.lines()
+            .any(|line| line.contains("WARN") && line.contains(fingerprint))
+    });
+    place.run(&["umount", "mnt"]).succeeds();
+}
+
+/// What `keygen` promises, by another program: how the private key is encrypted, and what the fingerprint is.
+#[test]
+fn openssl_sees_the_encryption_and_the_fingerprint_that_are_promised() {
+    if find("openssl").is_none() || find("sha256sum").is_none() {
+        eprintln!("skipped: no openssl or no sha256sum");
+        return;
+    }
+    let place = Place::new();
+    let made = place
+        .command(&["keygen", "key", "--bits", "2048"])
+        .env("OSSVAULT_PASSPHRASE", "correct horse")
+        .output()
+        .map(Run::from)
+        .unwrap()
+        .succeeds();
+    let shell = |line: &str| {
+        let output = Command::new("sh")
+            .args(["-c", line])
+            .current_dir(place.path(""))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let parsed = shell("openssl asn1parse -in key");
+    let values: Vec<&str> = parsed
+        .lines()
+        .filter_map(|line| line.rsplit_once(':'))
+        .filter(|(kind, _)| kind.contains("OBJECT") || kind.contains("INTEGER"))
+        .map(|(_, value)| value)
+        .collect();
+    // PBES2 of scrypt with N = 2^14, r = 8 and p = 5, numbers in hex, and AES-256-CBC.
+    assert_eq!(
+        values,
+        ["PBES2", "scrypt", "4000", "08", "05", "aes-256-cbc"],
+        "{parsed}"
+    );
+    let digest = shell("openssl pkey -pubin -in key.pub -outform DER | sha256sum");
+    let fingerprint = digest.split(' ').next().unwrap();
+    assert!(
+        made.stdout
+            .contains(&format!("fingerprint: {fingerprint}\n")),
+        "{digest}{}",
+        made.stdout
+    );
+}
+
+#[test]
+fn help_says_where_passphrases_come_from_and_what_keygen_writes() {
+    let place = Place::new();
+    for command in ["mount", "keygen", "verify", "rewrap", "adopt", "info"] {
+        let help = place.run(&[command, "--help"]).succeeds().stdout;
+        assert!(help.contains("OSSVAULT_PASSPHRASE"), "{command}");
+        assert!(help.contains("OSSVAULT_KEY_FILE"), "{command}");
+    }
+    let help = place.run(&["keygen", "--help"]).succeeds().stdout;
+    assert!(help.contains("PATH.pub"), "{help}");
+}

@@ -12,9 +12,12 @@ use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::crc;
 use ossvault::envelope::open::open;
 use ossvault::envelope::{Error, Format, detect};
+use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+use crate::rig::{BUCKET, Rig, can_mount};
 
 pub fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
@@ -89,11 +92,12 @@ pub fn ciphertext(vector: &Value) -> Vec<u8> {
     bytes
 }
 
+/// Of the vectors that were given, and of our own.
 fn names() -> Vec<String> {
-    json("index.json")["vectors"]
-        .as_array()
-        .expect("vectors")
+    let lists = ["index.json", "ours.json"].map(json);
+    lists
         .iter()
+        .flat_map(|list| list["vectors"].as_array().expect("vectors"))
         .map(|name| name.as_str().expect("name").to_owned())
         .collect()
 }
@@ -178,11 +182,13 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
             Err(Error::Malformed { .. }) => "malformed_header",
             Err(Error::Kms(_) | Error::UnknownWrap(_)) => "unsupported_wrap_alg",
             Err(Error::UnknownCipher(_)) => "unsupported_cek_alg",
+            Err(Error::UnknownVersion(_)) => "unsupported_version",
             Err(other) => panic!("{name}: {other}"),
             Ok(None) => panic!("{name}: taken for an object that is not encrypted"),
             Ok(Some(envelope)) => match open(envelope, &ring) {
                 Err(Error::NotOpened) => "unwrap_failed",
                 Err(Error::WrongContent(_)) => "unwrap_or_length_error",
+                Err(Error::ForeignKey(_)) => "foreign_key",
                 Err(other) => panic!("{name}: {other}"),
                 // No oracle: it looks opened, and gives no byte.
                 Ok(opened) => {
@@ -196,7 +202,58 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
         assert_eq!(found, expected, "{name}");
         count += 1;
     }
-    assert!(count >= 8, "only {count} vectors");
+    assert!(count >= 28, "only {count} vectors");
+}
+
+/// What a program gets that reads such a file.
+#[test]
+fn every_damaged_envelope_has_its_errno_in_a_mount() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let names = names().into_iter();
+    let names: Vec<_> = names.filter(|name| name.starts_with("negative.")).collect();
+    for name in &names {
+        let vector = json(&format!("{name}.json"));
+        let headers = ObjectHeaders {
+            user: user_metadata(&vector),
+            ..ObjectHeaders::default()
+        };
+        let key = ObjectKey::new(name.as_str()).expect(name);
+        let body = Body::from_bytes(ciphertext(&vector));
+        let put = rig.store.put(&key, &headers, body, Overwrite::Allowed);
+        rig.block_on(put).expect(name);
+    }
+    let files = ["rsa4096", "rsa3072", "rsa2048"]
+        .map(|name| vectors().join(format!("keys/{name}.pkcs8.pem")));
+    let mut keys = vec!["--insecure-key-permissions"];
+    for file in &files {
+        keys.extend(["--private-key", file.to_str().expect("UTF-8")]);
+    }
+    let mount = rig.mount_with_keys("mnt", &format!("oss://{BUCKET}"), &keys, &[]);
+    for name in &names {
+        let vector = json(&format!("{name}.json"));
+        let expected = match vector["errno"].as_str() {
+            Some("EACCES") => libc::EACCES,
+            Some("EIO") => libc::EIO,
+            Some("EOPNOTSUPP") => libc::EOPNOTSUPP,
+            None if text(&vector, "/expect_error").starts_with("unsupported") => libc::EOPNOTSUPP,
+            None => libc::EIO,
+            Some(other) => panic!("{name}: {other}"),
+        };
+        let error = std::fs::read(mount.path.join(name)).expect_err(name);
+        assert_eq!(error.raw_os_error(), Some(expected), "{name}: {error}");
+    }
+    // The log says of each what it is.
+    let log = std::fs::read_to_string(&mount.log).expect("a log");
+    for name in &names {
+        assert!(
+            log.contains(&format!("reading {name:?}: ")),
+            "{name}: {log}"
+        );
+    }
+    mount.end_well();
 }
 
 #[test]

@@ -31,11 +31,13 @@ fn find_python() -> Result<PathBuf, String> {
     Ok(root.join("target/venv/bin/python3"))
 }
 
-/// Prints why, and fails if `REQUIRE_INTEROP` is set.
+/// Prints why, and fails where nothing may be skipped.
 pub fn skip(why: &str) {
     println!("skipped: {why}");
-    let required = std::env::var_os("REQUIRE_INTEROP").is_some_and(|value| value == "1");
-    assert!(!required, "REQUIRE_INTEROP=1, but {why}");
+    for name in ["REQUIRE_INTEROP", "REQUIRE_FUSE"] {
+        let required = std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        assert!(!required, "{name} is set, but {why}");
+    }
 }
 
 /// A server with one bucket, and what a script needs to find it.

@@ -12,6 +12,7 @@ mod mount;
 mod open_file_states;
 mod other_writers;
 mod rig;
+mod secrets;
 mod semantics;
 mod server;
 mod signing;

@@ -81,6 +81,11 @@ fn key_pair() -> &'static (Vec<u8>, Vec<u8>) {
 
 impl Rig {
     pub fn new() -> Rig {
+        Rig::with(|_| ())
+    }
+
+    /// With another server than usual.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Rig {
         let folder = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         let (private, public) = key_pair();
@@ -89,7 +94,8 @@ impl Rig {
         options.create_new(true).write(true).mode(0o600);
         options.open(&key).unwrap().write_all(private).unwrap();
         fs::write(folder.path().join("key.pub"), public).unwrap();
-        let config = Config::new(folder.path().join("buckets"));
+        let mut config = Config::new(folder.path().join("buckets"));
+        change(&mut config);
         let server = runtime.block_on(Server::start(config)).unwrap();
         let store = server.create_bucket(BUCKET).unwrap();
         Rig {

@@ -245,6 +245,73 @@ async fn metadata_of_sdk_encrypted_objects_cannot_be_changed() {
     let part = copy("multi").query("partNumber", "1").query("uploadId", id);
     let document = refused(part, 400, "InvalidEncryptionRequest").await;
     assert!(document.contains("0042-00000309"), "{document}");
+
+    // Uploads in parts announce their sizes, and keep to them.
+    let begin = |sizes: &[(&'static str, &str)]| {
+        let mut begin = bench.request("POST", "parts").query("uploads", "");
+        for name in &names {
+            begin = begin.header(name, "v");
+        }
+        for (name, value) in sizes {
+            begin = begin.header(name, *value);
+        }
+        begin
+    };
+    const DATA: &str = "x-oss-meta-client-side-encryption-data-size";
+    const PART: &str = "x-oss-meta-client-side-encryption-part-size";
+    for (sizes, ec) in [
+        (&[][..], "0005-00000406"),
+        (&[(PART, "102400")], "0005-00000406"),
+        (&[(DATA, "much"), (PART, "102400")], "0005-00000407"),
+        (&[(DATA, "102410")], "0005-00000408"),
+        (&[(DATA, "102410"), (PART, "102401")], "0005-00000409"),
+        (&[(DATA, "160017"), (PART, "16")], "0005-00000410"),
+    ] {
+        let document = refused(begin(sizes), 400, "InvalidEncryptionRequest").await;
+        assert!(document.contains(ec), "{sizes:?}: {document}");
+    }
+    let begun = begin(&[(DATA, "102410"), (PART, "102400")]).send().await;
+    let document = begun.unwrap().text().await.unwrap();
+    let (_, id) = document.split_once("<UploadId>").unwrap();
+    let (id, _) = id.split_once('<').unwrap();
+    let part = |number, size: usize| {
+        bench
+            .request("PUT", "parts")
+            .query("partNumber", number)
+            .query("uploadId", id)
+            .body(&vec![7; size])
+    };
+    for (number, size, ec) in [
+        ("1", 102_399, "0005-00000419"),
+        ("1", 102_401, "0005-00000419"),
+        ("2", 11, "0005-00000419"),
+        ("3", 1, "0005-00000411"),
+    ] {
+        let document = refused(part(number, size), 400, "InvalidEncryptionRequest").await;
+        assert!(document.contains(ec), "{number} {size}: {document}");
+    }
+    let other = part("1", 102_400).header(&names[0], "another key");
+    let document = refused(other, 400, "InvalidEncryptionRequest").await;
+    assert!(document.contains("0005-00000413"), "{document}");
+    let sent = part("1", 102_400).send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let complete = |parts: &[(u16, &str)]| {
+        let parts: String = parts
+            .iter()
+            .map(|(number, tag)| {
+                format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>")
+            })
+            .collect();
+        let document = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>");
+        let complete = bench.request("POST", "parts").query("uploadId", id);
+        complete.body(document.as_bytes())
+    };
+    let first = header(&sent, "etag").to_owned();
+    let document = refused(complete(&[(1, &first)]), 400, "InvalidEncryptionRequest").await;
+    assert!(document.contains("0005-00000420"), "{document}");
+    let sent = part("2", 10).send().await.unwrap();
+    let both = [(1, first.as_str()), (2, header(&sent, "etag"))];
+    assert_eq!(complete(&both).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

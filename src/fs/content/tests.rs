@@ -15,7 +15,7 @@ use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_parse;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{Plaintext, Settings};
-use crate::envelope::write;
+use crate::envelope::{Format, write};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
@@ -611,6 +611,33 @@ async fn a_preloaded_object_costs_no_request_and_is_checked() {
     content.preload(object, &damaged);
     let error = content.reader().read(0..10).await.err();
     assert!(matches!(error, Some(Error::Corrupt)), "{error:?}");
+}
+
+/// It was let go of when it did not open, and fetched at each read.
+#[tokio::test]
+async fn a_preloaded_object_whose_v15_envelope_does_not_open_costs_no_request_either() {
+    let world = Setup {
+        size: 5000,
+        ..Setup::default()
+    };
+    let world = world.build().await;
+    let mut meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let strange = KeyPair::generate(2048).unwrap();
+    let cipher = write::fresh_cipher(Format::Sdk);
+    let mut user = write::write(Format::Sdk, strange.public(), &cipher, None).unwrap();
+    user.remove("ossvault-key");
+    meta.headers.user = user;
+    let object = world.content.bucket.object(&meta).unwrap();
+    let ciphertext = world.fake.ciphertext.lock().unwrap().clone();
+    world.content.preload(object, &ciphertext);
+    let reader = world.content.reader();
+    for _ in 0..3 {
+        let error = reader.read(0..5000).await.err().unwrap();
+        let unopened = Error::Bucket(encrypted::Error::WrongKey);
+        assert_eq!(error.to_string(), unopened.to_string());
+    }
+    assert!(world.gets().is_empty());
+    assert_eq!(world.budget.used(), 5000, "kept like any other");
 }
 
 #[tokio::test]

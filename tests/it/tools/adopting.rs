@@ -1,0 +1,203 @@
+//! Plaintext goes only when its object is there, encrypted, and opens.
+
+use super::*;
+
+const ADOPT: [&str; 7] = [
+    "adopt",
+    "oss://bucket/old",
+    "--private-key",
+    "key",
+    "--into",
+    "vault",
+    "--remove",
+];
+
+/// The same size and time were taken for the same object, and the only copy of another one was deleted.
+#[test]
+fn a_source_that_was_replaced_with_the_same_size_and_time_stays() {
+    let rig = Rig::new();
+    put_plain(&rig, "old/1", &attributes(1), b"first");
+    put_plain(&rig, "old/2", &attributes(2), b"second");
+    run(&rig, &ADOPT[..6]).succeeds();
+    put_plain(&rig, "old/1", &attributes(1), b"other");
+    let all = run(&rig, &ADOPT).fails(43, &["destination-exists: old/1"]);
+    assert!(all.stdout.contains("1 already"), "{}", all.stdout);
+    // What is the same goes.
+    assert_eq!(rig.keys(), ["old/1", "vault/1", "vault/2"]);
+    assert_eq!(rig.ciphertext("old/1"), b"other");
+    assert_eq!(read(&rig, "key", "vault/1"), b"first");
+}
+
+/// Without a private key nothing was opened, and the plaintext was deleted all the same.
+#[test]
+fn plaintext_stays_where_its_object_cannot_be_opened() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    put_plain(&rig, "old/1", &attributes(1), b"first");
+    let for_another = [
+        "adopt",
+        "oss://bucket/old",
+        "--public-key",
+        "new.pub",
+        "--into",
+        "vault",
+    ];
+    run(&rig, &for_another).succeeds();
+    let stays = |run: Run, words: &[&str]| {
+        run.fails(43, words);
+        assert_eq!(rig.ciphertext("old/1"), b"first");
+        assert_eq!(rig.keys(), ["old/1", "vault/1"]);
+    };
+    // Wrapped for another key than the one that is named.
+    let ours = [
+        "adopt",
+        "oss://bucket/old",
+        "--public-key",
+        "key.pub",
+        "--into",
+        "vault",
+        "--remove",
+    ];
+    stays(run(&rig, &ours), &["not-confirmed: old/1", "private key"]);
+    stays(run(&rig, &ADOPT), &["key-missing: old/1"]);
+    // Nor is a dry run more sure.
+    stays(
+        run(&rig, &[&ours[..], &["--dry-run"]].concat()),
+        &["not-confirmed"],
+    );
+    let with_its_key = [
+        "adopt",
+        "oss://bucket/old",
+        "--private-key",
+        "new",
+        "--into",
+        "vault",
+        "--remove",
+    ];
+    run(&rig, &with_its_key).succeeds();
+    assert_eq!(rig.keys(), ["vault/1"]);
+}
+
+/// What a run just uploaded for somebody else needs no opening: its envelope and tag are those it sent.
+#[test]
+fn a_fresh_upload_for_another_key_may_replace_its_plaintext() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    put_plain(&rig, "old/1", &attributes(1), b"first");
+    let adopt = [
+        "adopt",
+        "oss://bucket/old",
+        "--public-key",
+        "new.pub",
+        "--into",
+        "vault",
+        "--remove",
+    ];
+    run(&rig, &adopt).succeeds();
+    assert_eq!(rig.keys(), ["vault/1"]);
+    assert_eq!(read(&rig, "new", "vault/1"), b"first");
+}
+
+/// A marker carries a directory's attributes; those that are there were replaced.
+#[test]
+fn a_directory_that_is_there_keeps_its_attributes() {
+    let rig = Rig::new();
+    put_plain(&rig, "old/dir/", &attributes(1), b"");
+    put_plain(&rig, "old/new/", &attributes(2), b"");
+    put_plain(&rig, "vault/dir/", &attributes(3), b"");
+    run(&rig, &ADOPT).succeeds();
+    assert_eq!(rig.keys(), ["vault/dir/", "vault/new/"]);
+    let mtime = |key: &str| head(&rig, key).headers.user["mtime"].clone();
+    assert_eq!(mtime("vault/dir/"), "1700000000.3");
+    assert_eq!(mtime("vault/new/"), "1700000000.2");
+}
+
+/// An object with some of an envelope was taken for plaintext, and encrypted a second time.
+#[test]
+fn what_is_left_of_an_envelope_is_no_plaintext() {
+    let rig = Rig::new();
+    for (index, name) in ["ossvault-xattr", "client-side-encryption-matdesc"]
+        .into_iter()
+        .enumerate()
+    {
+        let user = BTreeMap::from([(name.to_owned(), "{}".to_owned())]);
+        let headers = ObjectHeaders {
+            user,
+            ..ObjectHeaders::default()
+        };
+        put_plain(&rig, &format!("old/{index}"), &headers, b"ciphertext");
+    }
+    let adopt = ["adopt", "oss://bucket/old", "--private-key", "key"];
+    run(&rig, &adopt).fails(43, &["damaged: old/0", "damaged: old/1", "is missing"]);
+    assert_eq!(rig.ciphertext("old/0"), b"ciphertext");
+    assert_eq!(rig.ciphertext("old/1"), b"ciphertext");
+}
+
+#[test]
+fn a_source_that_is_replaced_while_it_is_read_is_read_again() {
+    // In one piece, and in parts.
+    for size in [5000, 3 << 20] {
+        let rig = Rig::new();
+        let first: Vec<u8> = vec![b'a'; size];
+        let second: Vec<u8> = vec![b'b'; size + 7];
+        put_plain(&rig, "old/1", &attributes(1), &first);
+        rig.instruments().set_latency(Duration::from_millis(500));
+        let mut child = command(&rig, &["adopt", "oss://bucket/old", "--private-key", "key"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The first HEAD found the version; the next one asks whether it is still that.
+        while rig.instruments().counts().of(Operation::HeadObject) < 2 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        put_plain(&rig, "old/1", &attributes(2), &second);
+        rig.instruments().set_latency(Duration::ZERO);
+        assert!(child.wait().unwrap().success());
+        assert!(read(&rig, "key", "old/1") == second, "{size}");
+        assert_eq!(head(&rig, "old/1").headers.user["mtime"], "1700000000.2");
+        rig.assert_no_unfinished_uploads();
+    }
+}
+
+#[test]
+fn an_adoption_that_is_killed_is_resumed() {
+    const COUNT: usize = 60;
+    let rig = Rig::new();
+    for index in 0..COUNT {
+        let key = format!("old/{index:03}");
+        put_plain(&rig, &key, &attributes(index), &content(index));
+    }
+    rig.instruments().set_latency(Duration::from_millis(10));
+    for round in 1..=3 {
+        let mut child = command(&rig, &[&ADOPT[..], &["--parallel", "4"]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while rig.instruments().counts().of(Operation::PutObject) < round * 12 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Each is somewhere, whole: plain, encrypted, or both.
+        rig.settle();
+        let keys = rig.keys();
+        for index in 0..COUNT {
+            let (plain, moved) = (format!("old/{index:03}"), format!("vault/{index:03}"));
+            match keys.contains(&plain) {
+                true => assert_eq!(rig.ciphertext(&plain), content(index)),
+                false => assert_eq!(read(&rig, "key", &moved), content(index)),
+            }
+        }
+    }
+    rig.instruments().set_latency(Duration::ZERO);
+    run(&rig, &ADOPT).succeeds();
+    assert!(rig.keys().iter().all(|key| key.starts_with("vault/")));
+    for index in 0..COUNT {
+        let key = format!("vault/{index:03}");
+        assert_eq!(read(&rig, "key", &key), content(index));
+        let mtime = &head(&rig, &key).headers.user["mtime"];
+        assert_eq!(*mtime, format!("1700000000.{index}"));
+    }
+}

@@ -1,0 +1,222 @@
+//! Damage that is found, what finding it looks like from outside, and envelopes that come back.
+
+use super::*;
+
+const VERIFY: [&str; 4] = ["verify", "oss://bucket/tree", "--private-key", "key"];
+
+/// The wrapped data key of an SDK envelope, one bit of it changed.
+pub fn spoil_v15(rig: &Rig, key: &str) {
+    const NAME: &str = "client-side-encryption-key";
+    let mut meta = head(rig, key);
+    let wrapped = &meta.headers.user[NAME];
+    let other = if wrapped.starts_with('A') { "B" } else { "A" };
+    let spoilt = format!("{other}{}", &wrapped[1..]);
+    meta.headers.user.insert(NAME.to_owned(), spoilt);
+    put_plain(rig, key, &meta.headers, &rig.ciphertext(key));
+}
+
+/// An object of noise in the SDKs' format.
+pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
+    let bucket = bucket(rig, "key", Format::Sdk);
+    let (key, plain) = (
+        object_key(key),
+        Plaintext::from_bytes(crate::rig::noise(3, size)),
+    );
+    let put = bucket.put(&key, &plain, attributes(0), None, Overwrite::Allowed);
+    rig.block_on(put).unwrap();
+}
+
+/// The body was broken off as soon as the envelope had not opened: the service could tell, and with it
+/// whether any wrapped value of its choice is well-formed.
+#[test]
+fn verify_takes_as_much_of_an_object_whether_its_v15_envelope_opens_or_not() {
+    let rig = Rig::new();
+    put_sdk(&rig, "tree/a", 4 << 20);
+    let asked = |code: Option<i32>| {
+        let counts = rig.requests(|| assert_eq!(run(&rig, &VERIFY).code, code));
+        (counts.requests, counts.bytes_out)
+    };
+    let opened = asked(Some(0));
+    spoil_v15(&rig, "tree/a");
+    let not_opened = asked(Some(43));
+    // The listing and the headers have the same lengths, too.
+    assert_eq!(opened, not_opened);
+    assert!(opened.1 > 4 << 20);
+    run(&rig, &VERIFY).fails(43, &["wrong-key: tree/a"]);
+}
+
+#[test]
+fn verify_finds_a_damaged_body() {
+    let rig = Rig::new();
+    fill(&rig, 3, Format::Seed);
+    rig.fault(
+        Fault::once(Operation::GetObject, Action::CorruptBody { at: 5 })
+            .on_keys("tree/002")
+            .always(),
+    );
+    let found = run(&rig, &VERIFY).fails(43, &["damaged: tree/002", "CRC-64"]);
+    assert!(found.stdout.contains("2 no-damage"), "{}", found.stdout);
+    // Headers alone do not show it.
+    run(&rig, &[&VERIFY[..], &["--quick"]].concat()).succeeds();
+}
+
+#[test]
+fn verify_only_reads() {
+    let rig = Rig::new();
+    fill(&rig, 4, Format::Seed);
+    put_plain(&rig, "tree/plain", &ObjectHeaders::default(), b"x");
+    let reads = [
+        Operation::GetObject,
+        Operation::HeadObject,
+        Operation::ListObjectsV2,
+    ];
+    let before: Vec<_> = rig.keys().iter().map(|key| rig.ciphertext(key)).collect();
+    for options in [
+        &[][..],
+        &["--quick"],
+        &["--save-envelopes", "saved"],
+        &["--allow-plaintext", "."],
+    ] {
+        let counts = rig.requests(|| {
+            run(&rig, &[&VERIFY[..], options].concat());
+        });
+        assert!(counts.total() > 4, "{options:?}");
+        assert_eq!(counts.others(&reads), 0, "{options:?}: {counts:?}");
+    }
+    let after: Vec<_> = rig.keys().iter().map(|key| rig.ciphertext(key)).collect();
+    assert_eq!(before, after);
+}
+
+// ---- envelopes ----
+
+/// A tree whose envelopes are in `saved`; some are then lost, by an edit that moves the objects' times.
+fn lose_envelopes(rig: &Rig, lost: &[&str]) {
+    let save = ["verify", "oss://bucket", "--private-key", "key"];
+    run(rig, &[&save[..], &["--save-envelopes", "saved"]].concat()).succeeds();
+    for key in lost {
+        let meta = head(rig, key);
+        let key = object_key(key);
+        let replace = CopyHeaders::Replace(ObjectHeaders::default());
+        let copy = rig
+            .store
+            .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        rig.block_on(copy).unwrap();
+    }
+}
+
+const RESTORE: [&str; 3] = ["restore-envelopes", "saved", "oss://bucket"];
+
+fn has_envelope(rig: &Rig, key: &str) -> bool {
+    head(rig, key).headers.user.contains_key("x-oss-key")
+}
+
+#[test]
+fn a_dry_run_of_restoring_changes_nothing() {
+    let rig = Rig::new();
+    fill(&rig, 2, Format::Seed);
+    lose_envelopes(&rig, &["tree/001"]);
+    let counts = rig.requests(|| {
+        let dry = run(&rig, &[&RESTORE[..], &["--dry-run"]].concat()).succeeds();
+        assert!(dry.stdout.contains("1 restored, 1 whole"), "{}", dry.stdout);
+    });
+    assert_eq!(counts.of(Operation::CopyObject), 0);
+    assert!(!has_envelope(&rig, "tree/001"));
+}
+
+#[test]
+fn only_what_lies_under_the_prefix_is_restored() {
+    let rig = Rig::new();
+    fill(&rig, 2, Format::Seed);
+    put_sdk(&rig, "other/a", 100);
+    lose_envelopes(&rig, &["tree/000", "tree/001"]);
+    run(&rig, &["restore-envelopes", "saved", "oss://bucket/other"]).succeeds();
+    assert!(!has_envelope(&rig, "tree/001"));
+    let below = run(&rig, &["restore-envelopes", "saved", "oss://bucket/tree"]).succeeds();
+    assert!(
+        below.stdout.contains("2 objects, 2 restored"),
+        "{}",
+        below.stdout
+    );
+    assert!(has_envelope(&rig, "tree/001"));
+}
+
+#[test]
+fn an_envelope_that_is_another_one_by_now_stays() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    fill(&rig, 2, Format::Seed);
+    lose_envelopes(&rig, &[]);
+    run(&rig, &REWRAP).succeeds();
+    let left = run(&rig, &RESTORE).succeeds();
+    assert!(
+        left.stdout.contains("2 another-envelope"),
+        "{}",
+        left.stdout
+    );
+    assert_tree(&rig, "new", 2);
+}
+
+/// A line of it ended the whole, and so did an object that could not be asked for.
+#[test]
+fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_from_coming_back() {
+    let rig = Rig::new();
+    fill(&rig, 4, Format::Seed);
+    let lost = ["tree/000", "tree/001", "tree/002", "tree/003"];
+    lose_envelopes(&rig, &lost);
+    let saved = fs::read_to_string(rig.path("saved")).unwrap();
+    let mut lines: Vec<String> = saved.lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 5);
+    let line_of = |key: &str| lines.iter().position(|line| line.contains(key)).unwrap();
+    let (cut, long) = (line_of("tree/001"), line_of("tree/002"));
+    lines[cut].truncate(40);
+    // No line has a megabyte: it is passed over without being kept.
+    lines[long] = format!("{}{}", lines[long], "x".repeat(1 << 20));
+    fs::write(rig.path("saved"), lines.join("\n")).unwrap();
+    let refuse = Action::Status {
+        status: 403,
+        code: "AccessDenied".to_owned(),
+    };
+    rig.fault(
+        Fault::once(Operation::HeadObject, refuse)
+            .on_keys("tree/003")
+            .always(),
+    );
+    let damaged = [cut, long].map(|index| format!("damaged-line: line {}", index + 1));
+    run(&rig, &RESTORE).fails(
+        43,
+        &[
+            &damaged[0],
+            &damaged[1],
+            "failed: tree/003",
+            "it is too long",
+            "3 of 4 objects could not be restored",
+        ],
+    );
+    assert!(has_envelope(&rig, "tree/000"));
+    assert!(!has_envelope(&rig, "tree/002"));
+    fs::write(rig.path("saved"), "{\"something\": \"else\"}\n").unwrap();
+    run(&rig, &RESTORE).fails(42, &["first line"]);
+}
+
+/// The edit that lost the envelope moved the object's time, which was the file's, and restoring moved it
+/// once more.
+#[test]
+fn an_envelope_comes_back_with_the_files_time() {
+    let rig = Rig::new();
+    let bucket = bucket(&rig, "key", Format::Seed);
+    let (key, plain) = (object_key("tree/a"), Plaintext::from_bytes(content(3)));
+    let headers = ObjectHeaders::default();
+    rig.block_on(bucket.put(&key, &plain, headers, None, Overwrite::Allowed))
+        .unwrap();
+    let seconds = |time: std::time::SystemTime| {
+        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap();
+        since.as_secs().to_string()
+    };
+    let written = seconds(head(&rig, "tree/a").last_modified);
+    std::thread::sleep(Duration::from_millis(2100));
+    lose_envelopes(&rig, &["tree/a"]);
+    run(&rig, &RESTORE).succeeds();
+    let meta = head(&rig, "tree/a");
+    assert_ne!(seconds(meta.last_modified), written);
+    assert_eq!(meta.headers.user["mtime"], written);
+}
