@@ -30,6 +30,21 @@ impl Changing {
         self
     }
 
+    /// All but the mark of this name ends.
+    pub fn keep_only(&mut self, kept: &(Ino, Name)) {
+        let (kept, ended) = std::mem::take(&mut self.names)
+            .into_iter()
+            .partition(|name| name == kept);
+        self.names = kept;
+        let ended = Changing {
+            fs: self.fs.clone(),
+            names: ended,
+            moving: self.moving.take(),
+            leaving: self.leaving.take(),
+        };
+        drop(ended);
+    }
+
     /// This inode loses its name: it is opened before, or not at all.
     pub fn and_leaving(mut self, ino: Option<Ino>) -> Changing {
         if let Some(ino) = ino {

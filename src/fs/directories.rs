@@ -194,7 +194,8 @@ impl Filesystem {
             .is_some_and(|ino| namespace.holds_local(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
-        if known.is_none() && !unpublished && listing.went_since(&name, listed) {
+        let gone = listing.went_since(&name, listed) || listing.is_changing(&name);
+        if known.is_none() && !unpublished && gone {
             return None;
         }
         let kind = match (&known, shape) {

@@ -885,14 +885,19 @@ impl Filesystem {
             .as_ref()
             .or(opened.as_ref())
             .map_or(0, |object| object.size);
-        let known = [now_there, opened]
-            .into_iter()
-            .flatten()
-            .find_map(|object| object.known);
-        let mut attributes = match known {
-            Some(known) => known.attributes.clone(),
-            None => Attributes::new(Kind::File, 0o600, 0, 0, now()),
+        let versions: Vec<Object> = [now_there, opened].into_iter().flatten().collect();
+        let known = versions.iter().find_map(|object| object.known.as_deref());
+        let headers = || {
+            let key = names::object_key(namespace.key(ino)?).ok()?;
+            let mut described = versions
+                .iter()
+                .filter_map(|object| self.known_headers(&key, &object.etag));
+            Some(Attributes::read(&described.next()?.meta, false))
         };
+        let mut attributes = known
+            .map(|known| known.attributes.clone())
+            .or_else(headers)
+            .unwrap_or_else(|| Attributes::new(Kind::File, 0o600, 0, 0, now()));
         if let Some((change, _)) = namespace.pending(ino) {
             change.apply(&mut attributes, &self.settings.defaults);
         }

@@ -21,6 +21,7 @@ use super::content::{Content, ContentCache};
 use super::directories::DirectoryHandle;
 use super::error::{Error, Result};
 use super::gate::Gate;
+use super::leftover::Leftovers;
 use super::lister::Build;
 use super::listing::Ttl;
 use super::namespace::{Ino, Namespace};
@@ -92,6 +93,8 @@ pub struct Census {
     pub listings: usize,
     /// Other questions to the bucket under way.
     pub questions: usize,
+    /// Renames whose old names are still to be deleted.
+    pub leftovers: usize,
 }
 
 pub struct Filesystem {
@@ -104,6 +107,7 @@ pub struct Filesystem {
     pub(super) gate: Gate,
     /// A change of names has ended.
     pub(super) changed: Notify,
+    pub(super) leftovers: Leftovers,
     pub(super) builds: Mutex<HashMap<Ino, (Arc<Build>, bool)>>,
     pub(super) questions: Mutex<Questions>,
     pub(super) described: Mutex<LruCache<(ObjectKey, ETag), Arc<Described>>>,
@@ -154,6 +158,7 @@ impl Filesystem {
             namespace: Mutex::new(namespace),
             gate: Gate::default(),
             changed: Notify::new(),
+            leftovers: Leftovers::default(),
             builds: Mutex::default(),
             questions: Mutex::default(),
             described: Mutex::new(LruCache::new(
@@ -200,6 +205,7 @@ impl Filesystem {
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
         let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
         let times = self.store_late_times(None).await;
+        unsaved.extend(self.clear_all().await);
         self.uploads_ended().await;
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.describe_place(ino),
@@ -227,6 +233,7 @@ impl Filesystem {
             handles: super::read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
             listings: lock(&self.builds).len(),
             questions: lock(&self.questions).len(),
+            leftovers: self.leftovers.len(),
         }
     }
 

@@ -206,7 +206,9 @@ impl Listing {
             };
         }
         match self.absent.get(name).copied().max(complete) {
-            Some(checked) if fresh(checked, ttl.objects, start) => Answer::Absent(checked),
+            Some(checked) if fresh(checked, ttl.objects, start) || self.is_changing(name) => {
+                Answer::Absent(checked)
+            }
             _ => Answer::Unknown,
         }
     }

@@ -20,6 +20,7 @@ pub mod error;
 pub mod files;
 pub mod filesystem;
 mod gate;
+mod leftover;
 mod lister;
 mod listing;
 pub mod lookup;

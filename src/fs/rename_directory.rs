@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
@@ -16,24 +16,19 @@ use serde::{Deserialize, Serialize};
 use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
-use super::gate::{Pass, Scope};
+use super::gate::Scope;
+use super::leftover::Leftover;
 use super::lister::object_of;
 use super::listing::{Entry, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace};
+use super::rename_file::is_copy;
 use crate::store::object_store::{
     Body, ETag, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };
 
 /// Copies in flight.
 const PARALLEL: usize = 64;
-
-/// Keys in one batch delete.
-const BATCH: usize = 1000;
-
-/// The wait after what was copied could not be deleted; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What an intent object holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -173,78 +168,32 @@ impl Filesystem {
             && !sources.is_empty()
             && sources.iter().all(|source| source.key != path.old);
         self.show_moved(&path, &sources, &copied);
-        drop(changing);
-        let mut leftover: Vec<String> = sources.into_iter().map(|source| source.key).collect();
+        let mut keys: Vec<String> = sources.into_iter().map(|source| source.key).collect();
         if unmarked {
             // The directory that gave way had a marker, this one has none: its attributes go with it.
-            leftover.push(path.new.clone());
+            keys.push(path.new.clone());
         }
-        let result = self.clear(&path, &leftover, intent.as_ref()).await;
-        match result {
-            Ok(()) => Ok(()),
-            // Both names are there until somebody may delete in the bucket.
-            Err(error) if error.is_refusal() => {
-                log::error!(
-                    "\"{}\" is copied to \"{}\" and cannot be deleted: {}",
-                    path.old.escape_debug(),
-                    path.new.escape_debug(),
-                    chain(&error)
-                );
-                let mut namespace = self.namespace();
-                namespace.doubt(from.0, &from.1);
-                namespace.doubt(to.0, &to.1);
-                Err(error)
-            }
-            Err(error) => {
-                self.clear_later(path, leftover, intent, pass, error);
-                Ok(())
-            }
-        }
-    }
-
-    /// Deletes what was copied.
-    async fn clear(
-        self: &Arc<Self>,
-        path: &Move,
-        keys: &[String],
-        intent: Option<&ObjectKey>,
-    ) -> Result<()> {
-        self.keep_directory(path.from.0, &path.from.1).await?;
-        self.delete_all(keys.iter().map(String::as_str)).await?;
-        if let Some(intent) = intent {
-            self.bucket.store().delete(intent).await?;
-        }
-        Ok(())
-    }
-
-    /// The same, as often as it takes. Nobody makes anything under the old name meanwhile.
-    fn clear_later(
-        self: &Arc<Self>,
-        path: Move,
-        keys: Vec<String>,
-        intent: Option<ObjectKey>,
-        mut pass: Pass,
-        error: Error,
-    ) {
-        pass.narrow(vec![Scope::Subtree(path.old.clone())]);
-        let (fs, mut error) = (self.clone(), error);
-        self.runtime.spawn(async move {
-            let _pass = pass;
-            let mut wait = FIRST_WAIT;
-            loop {
-                log::warn!(
-                    "\"{}\" is renamed and not yet deleted, trying again: {}",
-                    path.old.escape_debug(),
-                    chain(&error)
-                );
-                tokio::time::sleep(wait).await;
-                wait = (2 * wait).min(LONGEST_WAIT);
-                match fs.clear(&path, &keys, intent.as_ref()).await {
-                    Ok(()) => return,
-                    Err(again) => error = again,
-                }
-            }
+        let cleared = self.clear_away(Leftover {
+            from: path.from,
+            scope: Scope::Subtree(path.old.clone()),
+            keys,
+            intent,
+            pass,
+            changing,
         });
+        let result = cleared.await;
+        if let Err(error) = &result {
+            log::error!(
+                "\"{}\" is copied to \"{}\" and cannot be deleted: {}",
+                path.old.escape_debug(),
+                path.new.escape_debug(),
+                chain(error)
+            );
+            let mut namespace = self.namespace();
+            namespace.doubt(from.0, &from.1);
+            namespace.doubt(to.0, &to.1);
+        }
+        result
     }
 
     /// The directory has its new name, and what is known below it its new keys. Before the old ones go: who
@@ -387,20 +336,6 @@ impl Filesystem {
         }
     }
 
-    async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
-        let keys: Vec<ObjectKey> = keys
-            .map(|key| names::object_key(key.to_owned()))
-            .collect::<Result<_>>()?;
-        for batch in keys.chunks(BATCH) {
-            let failed = self.bucket.store().delete_many(batch).await?;
-            if let Some((key, error)) = failed.into_iter().next() {
-                log::error!("{key} was copied and could not be deleted: {error}");
-                return Err(error.into());
-            }
-        }
-        Ok(())
-    }
-
     /// What is known of the objects stays known under their new keys.
     fn retag(
         self: &Arc<Self>,
@@ -415,16 +350,18 @@ impl Filesystem {
             .collect();
         let open: Vec<Ino> = lock(&self.files).keys().copied().collect();
         for file in open {
-            let (key, place, before) = {
+            let (key, place, known) = {
                 let namespace = self.namespace();
                 if !namespace.is_within(file, path.ino) {
                     continue;
                 }
-                (
-                    namespace.key(file),
-                    namespace.place(file),
-                    namespace.object(file),
-                )
+                // The listing may have been asked anew since the file was opened.
+                let versions = [namespace.object(file), namespace.open_version(file)];
+                let known = versions
+                    .into_iter()
+                    .flatten()
+                    .find_map(|object| object.known);
+                (namespace.key(file), namespace.place(file), known)
             };
             let (Some(key), Some((parent, name))) = (key, place) else {
                 continue;
@@ -442,7 +379,7 @@ impl Filesystem {
                 etag: answer.etag.clone(),
                 last_modified: super::seconds(answer.date),
                 ours: true,
-                known: before.and_then(|object| object.known),
+                known,
             };
             self.moved_content(file, &key, version, &object);
             if let Some(directory) = self.namespace().directory(parent) {
@@ -470,11 +407,16 @@ impl Filesystem {
             content_type: Some("application/json".to_owned()),
             ..ObjectHeaders::default()
         };
-        self.bucket
-            .store()
-            .put(&key, &headers, Body::from_bytes(text), Overwrite::Allowed)
-            .await?;
-        Ok(key)
+        let store = self.bucket.store();
+        let body = Body::from_bytes(text);
+        match store.put(&key, &headers, body, Overwrite::Allowed).await {
+            Ok(_) => Ok(key),
+            Err(error) => {
+                // The answer may have been lost.
+                let _ = store.delete(&key).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Finishes the renames that an earlier mount began, or reports those it cannot.
@@ -490,7 +432,8 @@ impl Filesystem {
                 false => self.resume_rename(&object.key).await,
             };
             match result {
-                Ok(intent) => log::warn!(
+                Ok(None) => {}
+                Ok(Some(intent)) => log::warn!(
                     "finished renaming \"{}\" to \"{}\", which an earlier mount had begun",
                     intent.from.escape_debug(),
                     intent.to.escape_debug()
@@ -519,15 +462,14 @@ impl Filesystem {
                 );
                 let store = self.bucket.store();
                 let (from, to) = tokio::try_join!(store.head(&from), store.head(&to))?;
-                let same_bytes = from.crc64.is_some() && from.crc64 == to.crc64;
-                let same = from.etag == to.etag || same_bytes;
-                Ok(same && from.size == to.size && from.headers.user == to.headers.user)
+                Ok(is_copy(&from, &to))
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn resume_rename(self: &Arc<Self>, key: &str) -> Result<Intent> {
+    /// None: it has not happened, and will not.
+    async fn resume_rename(self: &Arc<Self>, key: &str) -> Result<Option<Intent>> {
         let key = names::object_key(key.to_owned())?;
         let answer = self.bucket.store().get(&key, None, None).await?;
         let mut text = Vec::new();
@@ -555,6 +497,11 @@ impl Filesystem {
             format!("{prefix}{}", intent.from),
             format!("{prefix}{}", intent.to),
         );
+        if self.is_bare(&new).await? {
+            // Nothing was copied yet, or it was undone: it has not happened.
+            self.bucket.store().delete(&key).await?;
+            return Ok(None);
+        }
         let sources = self.list_below(&old).await?;
         let path = Move {
             ino: Ino::ROOT,
@@ -578,6 +525,6 @@ impl Filesystem {
             )));
         }
         self.bucket.store().delete(&key).await?;
-        Ok(intent)
+        Ok(Some(intent))
     }
 }

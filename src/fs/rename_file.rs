@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::changing::Changing;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice};
-use super::gate::Scope;
+use super::gate::{Pass, Scope};
+use super::leftover::Leftover;
 use super::listing::Object;
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
@@ -102,13 +104,13 @@ impl Filesystem {
             self.publish(&source).await?;
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
-        let _changing = self.begin_change(names).and_leaving(replaced);
+        let changing = self.begin_change(names).and_leaving(replaced);
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.file_of(ino));
         if let Some(file) = &replaced_file {
             self.part_with(file).await?;
         }
-        let result = self.rename_onto(source, path).await;
+        let result = self.rename_onto(source, path, changing).await;
         if let Some(ino) = replaced {
             let named = self.namespace().place(ino).is_some();
             match &replaced_file {
@@ -120,7 +122,12 @@ impl Filesystem {
     }
 
     /// Gives a file its new name; who had that has been parted with.
-    async fn rename_onto(self: &Arc<Self>, source: Target, path: &Move<'_>) -> Result<()> {
+    async fn rename_onto(
+        self: &Arc<Self>,
+        source: Target,
+        path: &Move<'_>,
+        changing: Changing,
+    ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let pass = self
             .enter(|namespace| {
@@ -164,7 +171,9 @@ impl Filesystem {
                 }
                 result
             }
-            Target::Object(object, ino) => self.move_object(object, ino, path).await,
+            Target::Object(object, ino) => {
+                self.move_object(object, ino, path, pass, changing).await
+            }
             Target::Directory(_) => Err(Error::Invalid),
         };
         if result.is_err() {
@@ -226,6 +235,8 @@ impl Filesystem {
         object: Object,
         ino: Option<Ino>,
         path: &Move<'_>,
+        pass: Pass,
+        changing: Changing,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = {
@@ -250,22 +261,27 @@ impl Filesystem {
                     let meta = self.bucket.store().head(&old_key).await?;
                     object = self.describe(&old_key, meta, sent);
                 }
+                Err(error) if !error.is_refusal() => {
+                    // Its answer may have been lost, and what stood under the new name with it.
+                    match self.copy_that_is_there(&old_key, &object, &new_key).await {
+                        Some(answer) => break answer,
+                        None => return Err(error),
+                    }
+                }
                 result => break result?,
             }
         };
         let copied = object.etag.clone();
+        // The listing may have been asked anew since the file was opened.
+        let opened = ino.and_then(|ino| self.namespace().open_version(ino));
+        let opened = opened.filter(|opened| opened.etag == copied);
         let moved = Object {
             etag: answer.etag.clone(),
             last_modified: super::seconds(answer.date),
             ours: true,
+            known: object.known.or(opened.and_then(|opened| opened.known)),
             ..object
         };
-        if let Some(ino) = ino {
-            // Before the old one goes: who has it open reads on.
-            self.redirect(ino, &new_key, &copied, &moved.etag);
-        }
-        self.keep_directory(from.0, &from.1).await?;
-        self.bucket.store().delete(&old_key).await?;
         let sent = Instant::now();
         if let Some(described) = described {
             let meta = ObjectMeta {
@@ -289,9 +305,42 @@ impl Filesystem {
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
         if let Some(ino) = ino {
+            // Before the old one goes: who has it open reads on.
             self.moved_content(ino, &new_key, &copied, &moved);
         }
-        Ok(())
+        let cleared = self.clear_away(Leftover {
+            from: from.clone(),
+            scope: Scope::Key(old_key.as_str().to_owned()),
+            keys: vec![old_key.as_str().to_owned()],
+            intent: None,
+            pass,
+            changing,
+        });
+        let result = cleared.await;
+        if let Err(error) = &result {
+            log::error!(
+                "{old_key} is copied to {new_key} and cannot be deleted: {}",
+                super::chain(error)
+            );
+        }
+        result
+    }
+
+    /// What a copy that failed would have been answered, if it was made all the same.
+    async fn copy_that_is_there(
+        &self,
+        source: &ObjectKey,
+        object: &Object,
+        copy: &ObjectKey,
+    ) -> Option<PutAnswer> {
+        let store = self.bucket.store();
+        let (source, copy) = tokio::try_join!(store.head(source), store.head(copy)).ok()?;
+        let same = source.etag == object.etag && is_copy(&source, &copy);
+        same.then_some(PutAnswer {
+            etag: copy.etag,
+            crc64: copy.crc64,
+            date: copy.last_modified,
+        })
     }
 
     /// Open files of version `copied` read from its copy, `etag`, from now on.
@@ -377,4 +426,13 @@ impl Filesystem {
             .copy(source, meta, destination, headers, overwrite, limits);
         Ok(copied.await?)
     }
+}
+
+/// Whether an object has the bytes and the headers of another.
+pub(super) fn is_copy(source: &ObjectMeta, copy: &ObjectMeta) -> bool {
+    // A copy of an object that was uploaded in parts has another tag.
+    let same_bytes = source.crc64.is_some() && source.crc64 == copy.crc64;
+    source.size == copy.size
+        && (source.etag == copy.etag || same_bytes)
+        && source.headers.user == copy.headers.user
 }

@@ -683,7 +683,8 @@ impl Kernel {
         let start = std::time::Instant::now();
         loop {
             let census = self.fs.census();
-            if census.files <= open && census.questions == 0 && census.listings == 0 {
+            let at_rest = census.questions + census.listings + census.leftovers == 0;
+            if census.files <= open && at_rest {
                 return true;
             }
             if start.elapsed() > limit {

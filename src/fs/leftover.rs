@@ -1,0 +1,152 @@
+//! What a rename leaves behind: the old objects, which are deleted once their copies are there.
+//!
+//! From the last copy on the rename has happened, whatever becomes of the old name: it is not shown any more,
+//! nobody makes anything under it, and deleting it is tried as often as it takes.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::chain;
+use super::changing::Changing;
+use super::error::{Error, Result};
+use super::filesystem::{Filesystem, Unsaved, lock};
+use super::gate::{Pass, Scope};
+use super::names::{self, Name};
+use super::namespace::Ino;
+use crate::store::object_store::ObjectKey;
+
+/// The wait after a failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Keys in one batch delete.
+const BATCH: usize = 1000;
+
+pub(super) struct Leftover {
+    /// The old name.
+    pub from: (Ino, Name),
+    /// Its keys.
+    pub scope: Scope,
+    /// What is to be deleted, and then the note that tells a later mount to go on.
+    pub keys: Vec<String>,
+    pub intent: Option<ObjectKey>,
+    pub pass: Pass,
+    pub changing: Changing,
+}
+
+/// Those that are being deleted in the background.
+pub(super) struct Leftovers {
+    tasks: Mutex<JoinSet<std::result::Result<(), Unsaved>>>,
+    /// Whether the mount ends: then each is tried once more.
+    ending: watch::Sender<bool>,
+}
+
+impl Default for Leftovers {
+    fn default() -> Leftovers {
+        Leftovers {
+            tasks: Mutex::default(),
+            ending: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Leftovers {
+    pub fn len(&self) -> usize {
+        let mut tasks = lock(&self.tasks);
+        while tasks.try_join_next().is_some() {}
+        tasks.len()
+    }
+}
+
+impl Filesystem {
+    /// Deletes it, now or later.
+    ///
+    /// # Errors
+    /// When the bucket refuses: then both names are there.
+    pub(super) async fn clear_away(self: &Arc<Self>, mut leftover: Leftover) -> Result<()> {
+        match self.clear(&leftover).await {
+            Err(error) if !error.is_refusal() => {
+                leftover.pass.narrow(vec![leftover.scope.clone()]);
+                leftover.changing.keep_only(&leftover.from);
+                let later = self.clone().clear_later(leftover, error);
+                lock(&self.leftovers.tasks).spawn_on(later, &self.runtime);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    async fn clear(self: &Arc<Self>, leftover: &Leftover) -> Result<()> {
+        let (parent, name) = &leftover.from;
+        self.keep_directory(*parent, name).await?;
+        self.delete_all(leftover.keys.iter().map(String::as_str))
+            .await?;
+        if let Some(intent) = &leftover.intent {
+            self.bucket.store().delete(intent).await?;
+        }
+        Ok(())
+    }
+
+    async fn clear_later(
+        self: Arc<Self>,
+        leftover: Leftover,
+        mut error: Error,
+    ) -> std::result::Result<(), Unsaved> {
+        let old = leftover.keys.first().map_or("", |key| key).to_owned();
+        let mut ending = self.leftovers.ending.subscribe();
+        let mut wait = FIRST_WAIT;
+        loop {
+            log::warn!(
+                "\"{}\" is renamed and not yet deleted, trying again: {}",
+                old.escape_debug(),
+                chain(&error)
+            );
+            let last = tokio::select! {
+                () = tokio::time::sleep(wait) => false,
+                _ = ending.wait_for(|ending| *ending) => true,
+            };
+            wait = (2 * wait).min(LONGEST_WAIT);
+            match self.clear(&leftover).await {
+                Ok(()) => return Ok(()),
+                Err(error) if last => {
+                    let path = format!("\"{}\" (renamed, not deleted)", old.escape_debug());
+                    return Err(Unsaved { path, error });
+                }
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    /// Tries once more what is still left, and returns what stays.
+    pub(super) async fn clear_all(&self) -> Vec<Unsaved> {
+        self.leftovers.ending.send_replace(true);
+        let mut tasks = std::mem::take(&mut *lock(&self.leftovers.tasks));
+        let mut left = Vec::new();
+        while let Some(ended) = tasks.join_next().await {
+            // One that was broken off has said why.
+            left.extend(ended.ok().and_then(std::result::Result::err));
+        }
+        self.leftovers.ending.send_replace(false);
+        left
+    }
+
+    pub(super) async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
+        let keys: Vec<ObjectKey> = keys
+            .map(|key| names::object_key(key.to_owned()))
+            .collect::<Result<_>>()?;
+        if let [key] = &keys[..] {
+            return Ok(self.bucket.store().delete(key).await?);
+        }
+        for batch in keys.chunks(BATCH) {
+            let failed = self.bucket.store().delete_many(batch).await?;
+            if let Some((key, error)) = failed.into_iter().next() {
+                log::error!("{key} was copied and could not be deleted: {error}");
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
