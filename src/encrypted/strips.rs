@@ -21,6 +21,10 @@ pub(super) const STRIP: usize = 128 * 1024;
 /// Strips that one body keeps for itself: one being filled, one with the socket, one in between.
 const POOL: usize = 3;
 
+/// Strips that wait for the next body, 4 MiB of ciphertext: making one costs more than filling it.
+const IDLE: usize = 32;
+static IDLE_STRIPS: Mutex<Vec<Bytes>> = Mutex::new(Vec::new());
+
 /// Why a body ended before its end, other than by the store's own doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
@@ -207,7 +211,20 @@ impl Attempt {
                 }
             }
         }
-        BytesMut::zeroed(STRIP)
+        let idle = IDLE_STRIPS.lock().expect("never poisoned").pop();
+        idle.and_then(|strip| strip.try_into_mut().ok())
+            .unwrap_or_else(|| BytesMut::zeroed(STRIP))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        let mut idle = IDLE_STRIPS.lock().expect("never poisoned");
+        for strip in self.pool.drain(..) {
+            if idle.len() < IDLE && strip.is_unique() {
+                idle.push(strip);
+            }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod leftover;
 mod lister;
 mod listing;
 pub mod lookup;
+mod memory;
 pub mod names;
 pub mod namespace;
 pub mod open_file;

@@ -648,12 +648,16 @@ impl Filesystem {
             moved.as_mut().enable();
             match self.next_part(file, id, sent_to, number, sending.len()) {
                 Next::Part(snapshot, range) => {
-                    let plain = plaintext(snapshot, None);
+                    let plain = plaintext(snapshot.clone(), None);
                     let upload = upload.clone();
                     sent_to = range.end;
                     let part = number;
                     number += 1;
-                    sending.spawn(async move { Ok(upload.part(part, range, &plain).await?) });
+                    sending.spawn(async move {
+                        upload.part(part, range, &plain).await?;
+                        snapshot.sent();
+                        Ok(())
+                    });
                     continue;
                 }
                 Next::Handover(sender) => break sender,

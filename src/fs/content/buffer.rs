@@ -1,20 +1,14 @@
 //! Memory for parts: filled from the front by one writer while readers already hold slices of what is
 //! filled. One contiguous buffer per part, so that a read at any alignment is one slice of it.
 //!
-//! This is the one place that needs `unsafe`, for two reasons:
-//! - the filled front is shared while the tail is written. The two never overlap: [`Filling`] is the
-//!   only writer (one per buffer, not `Clone`), it writes from the watermark on, and readers are cut
-//!   at the watermark, which only grows;
-//! - large buffers are mapped, not allocated: they go back to the system when dropped whatever the
-//!   allocator thinks (memory stays within the budget), come zeroed without being touched, and may
-//!   use huge pages (a page fault per 4 KiB is a fifth of the cost of reading).
+//! It needs `unsafe` because the filled front is shared while the tail is written. The two never overlap:
+//! [`Filling`] is the only writer (one per buffer, not `Clone`), it writes from the watermark on, and
+//! readers are cut at the watermark, which only grows.
 //!
 //! A buffer carries its share of the memory budget and gives it back only when the last slice is
 //! gone. Idle buffers in the [`Pool`] keep theirs.
 
-use std::alloc;
 use std::ops::Range;
-use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,71 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::super::budget::Reservation;
-
-/// Below this many bytes memory comes from the allocator: a mapping is worth its system calls only
-/// when it is larger than what allocators keep together.
-const MAPPED: usize = 128 << 10;
-
-/// From this many bytes on, huge pages are asked for.
-const HUGE: usize = 2 << 20;
-
-/// Initialised bytes at a stable address, freed on drop.
-struct Memory {
-    start: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: plain bytes, owned; who may read or write which of them is `Buffer`'s business.
-unsafe impl Send for Memory {}
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// `len` zeroes, or `None` if the system has no memory. `len` is not 0.
-    fn new(len: usize) -> Option<Memory> {
-        if len < MAPPED {
-            let layout = alloc::Layout::array::<u8>(len).ok()?;
-            // SAFETY: the layout is not empty; `len` is not 0.
-            let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-            return Some(Memory { start, len });
-        }
-        // SAFETY: a new private anonymous mapping touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return None;
-        }
-        if len >= HUGE {
-            // SAFETY: the mapping just made; advice changes no contents, and may be refused.
-            unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
-        }
-        Some(Memory {
-            start: NonNull::new(start.cast())?,
-            len,
-        })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.len < MAPPED {
-            let layout =
-                alloc::Layout::array::<u8>(self.len).expect("it was made with this layout");
-            // SAFETY: allocated in `new` with the same layout, freed once.
-            unsafe { alloc::dealloc(self.start.as_ptr(), layout) };
-        } else {
-            // SAFETY: mapped in `new` with the same length, unmapped once.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-        }
-    }
-}
+use super::super::memory::Memory;
 
 /// Memory with its share of the budget, not in use.
 pub struct Space {
@@ -109,7 +39,7 @@ impl Space {
     }
 
     pub fn len(&self) -> usize {
-        self.memory.len
+        self.memory.len()
     }
 }
 
@@ -144,7 +74,7 @@ impl Buffer {
     }
 
     pub fn len(&self) -> usize {
-        self.memory().len
+        self.memory().len()
     }
 
     /// How many bytes from the front can be read.
@@ -183,7 +113,7 @@ impl AsRef<[u8]> for Slice {
         // SAFETY: inside the memory, initialised, and below the watermark, where nobody writes any
         // more; the buffer lives as long as this does.
         unsafe {
-            let start = self.buffer.memory().start.add(self.range.start);
+            let start = self.buffer.memory().start().add(self.range.start);
             slice::from_raw_parts(start.as_ptr(), self.range.len())
         }
     }
@@ -196,7 +126,9 @@ impl Filling {
         let memory = self.buffer.memory();
         // SAFETY: inside the memory and initialised (zeroes, or what an earlier use left). This is
         // the only writer, borrowed mutably, and readers end at the watermark, where this begins.
-        unsafe { slice::from_raw_parts_mut(memory.start.add(filled).as_ptr(), memory.len - filled) }
+        unsafe {
+            slice::from_raw_parts_mut(memory.start().add(filled).as_ptr(), memory.len() - filled)
+        }
     }
 
     /// Publishes the next `len` bytes.
@@ -273,6 +205,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::super::super::budget::MemoryBudget;
+    use super::super::super::memory::{HUGE, MAPPED};
     use super::*;
 
     fn space(budget: &MemoryBudget, len: usize) -> Space {

@@ -85,6 +85,8 @@ pub struct StagingArea {
 #[derive(Default)]
 struct Queue {
     blocks: VecDeque<Weak<Block>>,
+    /// Those whose bytes have gone up already: nobody will want them again, unless the upload is abandoned.
+    sent: VecDeque<Weak<Block>>,
     /// How many were left when dead ones were last thrown out.
     alive: usize,
 }
@@ -137,7 +139,7 @@ impl StagingArea {
         self.file.used()
     }
 
-    /// Moves blocks to disk, the oldest first, until `at_least` bytes of memory are free again or
+    /// Moves blocks to disk, those first that have gone up, and then the oldest, until `at_least` bytes of memory are free again or
     /// there is no more to move; returns how many bytes that were.
     ///
     /// # Errors
@@ -158,7 +160,6 @@ impl StagingArea {
         let area = self.clone();
         blocking(move || {
             let _permit = permit;
-            area.file.punch_dropped();
             match blocks {
                 Some(blocks) => {
                     let mut blocks = blocks.into_iter();
@@ -168,8 +169,11 @@ impl StagingArea {
                     // Those that are busy go to the end and are not met again.
                     let mut left = area.queue().blocks.len();
                     let next = || {
-                        left = left.checked_sub(1)?;
-                        area.queue().blocks.pop_front()
+                        let mut queue = area.queue();
+                        queue.sent.pop_front().or_else(|| {
+                            left = left.checked_sub(1)?;
+                            queue.blocks.pop_front()
+                        })
                     };
                     area.spill_each(next, at_least)
                 }
@@ -223,6 +227,11 @@ impl StagingArea {
         }
         queue.blocks.push_back(Arc::downgrade(&block));
         block
+    }
+
+    /// These have gone up.
+    pub(super) fn sent<'a>(&self, blocks: impl Iterator<Item = &'a Arc<Block>>) {
+        self.queue().sent.extend(blocks.map(Arc::downgrade));
     }
 
     /// Memory for staged bytes, if nobody has to wait for it.
@@ -283,7 +292,7 @@ impl StagingArea {
             .map_err(|_| Error::TimedOut)?;
         blocking(move || {
             let len = range.len();
-            let mut bytes = Vec::with_capacity(len);
+            let mut bytes = vec![0; len];
             stored.read(range, &mut bytes)?;
             reservation.shrink_to(len as u64);
             Ok(Bytes::from_owner(Loaded {
@@ -366,7 +375,8 @@ pub async fn run_spiller(area: Arc<StagingArea>) {
             () = wake.notified() => {}
         }
         let Some(area) = area.upgrade() else { return };
-        if area.file.has_dropped() {
+        // While memory is short, what was dropped is used again as it is.
+        if area.file.has_dropped() && !area.budget.is_tight() {
             let file = area.file.clone();
             // Cannot fail; what cannot be punched is used again as it is.
             let _ = blocking(move || Ok(file.punch_dropped())).await;

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::budget::{MemoryBudget, Reservation};
+use crate::fs::memory::{self, Half};
 
 /// What one strip spills, and what goes up meanwhile: 16 MiB idle at most.
 const POOL_MAX: usize = 16;
@@ -16,23 +17,47 @@ const SMALLEST: usize = 1 << 10;
 /// The first bytes of a block. Bytes that were never written are zero or leftovers of what was
 /// truncated: the file's ranges say which count.
 pub(super) struct Buffer {
-    bytes: Vec<u8>,
+    memory: Memory,
+    /// How many bytes of it are in use.
+    len: usize,
     /// Of at least the capacity, but for buffers of a budget smaller than a few blocks.
     reservation: Option<Reservation>,
     pool: Arc<Pool>,
 }
 
+enum Memory {
+    /// Of a whole block.
+    Half(Half),
+    Own(Vec<u8>),
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Half(half) => half,
+            Memory::Own(bytes) => bytes,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Half(half) => half,
+            Memory::Own(bytes) => bytes,
+        }
+    }
+}
+
 impl Buffer {
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.bytes()[..self.len]
     }
 
     pub fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.memory.bytes().len()
     }
 
     /// What dropping it gives back, in bytes.
@@ -42,8 +67,11 @@ impl Buffer {
 
     /// Makes the capacity `capacity` if it is less, covered by `more`.
     pub fn grow(&mut self, capacity: usize, more: Reservation) {
-        self.bytes
-            .reserve_exact(capacity.saturating_sub(self.bytes.len()));
+        if capacity > self.capacity() {
+            let mut larger = self.pool.memory(capacity);
+            larger.bytes_mut()[..self.len].copy_from_slice(self.bytes());
+            self.pool.put(std::mem::replace(&mut self.memory, larger));
+        }
         match &mut self.reservation {
             Some(reservation) => reservation.absorb(more),
             None => self.reservation = Some(more),
@@ -52,25 +80,27 @@ impl Buffer {
 
     /// Within the capacity.
     pub fn write(&mut self, at: usize, data: &[u8]) {
-        debug_assert!(at + data.len() <= self.bytes.capacity());
-        if at > self.bytes.len() {
-            self.bytes.resize(at, 0);
+        let end = at + data.len();
+        let bytes = self.memory.bytes_mut();
+        if at > self.len {
+            bytes[self.len..at].fill(0);
         }
-        let overlap = data.len().min(self.bytes.len() - at);
-        self.bytes[at..at + overlap].copy_from_slice(&data[..overlap]);
-        self.bytes.extend_from_slice(&data[overlap..]);
+        bytes[at..end].copy_from_slice(data);
+        self.len = self.len.max(end);
     }
 
-    /// For filling an empty one; it stays within the capacity.
-    pub fn fill(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+    /// Its first `len` bytes, within the capacity, to be filled.
+    pub fn fill(&mut self, len: usize) -> &mut [u8] {
+        self.len = len;
+        &mut self.memory.bytes_mut()[..len]
     }
 }
 
 impl Drop for Buffer {
     fn drop(&mut self) {
         // Memory first, then the permission to use as much again.
-        self.pool.put(std::mem::take(&mut self.bytes));
+        let nothing = Memory::Own(Vec::new());
+        self.pool.put(std::mem::replace(&mut self.memory, nothing));
         self.reservation = None;
     }
 }
@@ -79,7 +109,7 @@ pub(super) struct Pool {
     block: usize,
     max: usize,
     /// Of a whole block each. A leaf.
-    idle: Mutex<Vec<Vec<u8>>>,
+    idle: Mutex<Vec<Half>>,
 }
 
 impl Pool {
@@ -95,29 +125,39 @@ impl Pool {
 
     /// An empty buffer of `capacity`, covered by `reservation`.
     pub fn buffer(self: &Arc<Self>, capacity: usize, reservation: Reservation) -> Buffer {
-        let idle = match capacity == self.block {
-            true => self.idle().pop(),
-            false => None,
-        };
         Buffer {
-            bytes: idle.unwrap_or_else(|| Vec::with_capacity(capacity)),
+            memory: self.memory(capacity),
+            len: 0,
             reservation: Some(reservation),
             pool: self.clone(),
         }
     }
 
-    fn put(&self, mut bytes: Vec<u8>) {
-        if bytes.capacity() != self.block {
-            return;
+    fn memory(&self, capacity: usize) -> Memory {
+        // Tests have blocks of other sizes.
+        if capacity == self.block && capacity == Half::LEN {
+            let mut idle = self.idle();
+            if let Some(half) = idle.pop() {
+                return Memory::Half(half);
+            }
+            if let Some([half, other]) = memory::halves() {
+                idle.push(other);
+                return Memory::Half(half);
+            }
         }
-        bytes.clear();
-        let mut idle = self.idle();
-        if idle.len() < self.max {
-            idle.push(bytes);
+        Memory::Own(vec![0; capacity])
+    }
+
+    fn put(&self, memory: Memory) {
+        if let Memory::Half(half) = memory {
+            let mut idle = self.idle();
+            if idle.len() < self.max {
+                idle.push(half);
+            }
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Half>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

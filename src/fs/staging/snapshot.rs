@@ -42,6 +42,11 @@ impl Snapshot {
         !self.content.base_gaps(self.window.clone()).is_empty()
     }
 
+    /// All of it has gone up: when memory is short, its blocks are spilled before others.
+    pub fn sent(&self) {
+        self.content.area.sent(self.content.blocks.values());
+    }
+
     /// `range`, cut at the end of the file and of what the snapshot covers, piece by piece.
     pub fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         self.content

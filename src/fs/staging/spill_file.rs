@@ -209,10 +209,18 @@ impl SpillFile {
             return Ok(None);
         }
         let mut slots = self.slots();
-        if slots.used + bytes > self.limit {
+        let slots = &mut *slots;
+        // The pages of one that was dropped are there: it is the cheapest to write to.
+        let (dropped, before) = slots.dropped.last().copied().unzip();
+        let used = slots.used - before.unwrap_or(0) + bytes;
+        if used > self.limit {
             return Ok(None);
         }
-        slots.used += bytes;
+        slots.used = used;
+        if dropped.is_some() {
+            slots.dropped.pop();
+            return Ok(dropped);
+        }
         if let Some(Reverse(slot)) = slots.free.pop() {
             return Ok(Some(slot));
         }
@@ -298,12 +306,12 @@ impl Stored {
         self.len
     }
 
-    /// Appends the bytes of `range`, which lies within the block, to `out`.
+    /// The bytes of `range`, which lies within the block, into `out`, which is as long.
     ///
     /// # Errors
     /// [`Error::Damaged`] if they are not what was stored; [`Error::Io`].
-    pub fn read(&self, range: Range<usize>, out: &mut Vec<u8>) -> Result<(), Error> {
-        debug_assert!(range.end <= self.len);
+    pub fn read(&self, range: Range<usize>, out: &mut [u8]) -> Result<(), Error> {
+        debug_assert!(range.end <= self.len && range.len() == out.len());
         let leaf_len = self.file.leaf;
         let mut sealed = vec![0; leaf_len];
         let mut leaf = Vec::new();
@@ -325,14 +333,13 @@ impl Stored {
                 cipher.open(&self.seals[number], &self.name.leaf(number), sealed, plain)
             };
             let end = range.end.min(first + len);
-            let before = out.len();
-            if (at, end) == (first, first + len) {
-                out.resize(before + len, 0);
-                open(&mut out[before..]).map_err(|_| Error::Damaged)?;
+            let place = &mut out[at - range.start..end - range.start];
+            if place.len() == len {
+                open(place).map_err(|_| Error::Damaged)?;
             } else {
                 leaf.resize(len, 0);
                 open(&mut leaf).map_err(|_| Error::Damaged)?;
-                out.extend_from_slice(&leaf[at - first..end - first]);
+                place.copy_from_slice(&leaf[at - first..end - first]);
             }
             at = end;
         }

@@ -423,7 +423,7 @@ async fn make_room(
         let loaded = blocking(move || {
             let mut loaded = Vec::with_capacity(to_load.len());
             for (generation, stored, mut buffer) in to_load {
-                stored.read(0..stored.len(), buffer.fill())?;
+                stored.read(0..stored.len(), buffer.fill(stored.len()))?;
                 loaded.push((generation, Source::Loaded(buffer)));
             }
             Ok(loaded)
