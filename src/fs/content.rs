@@ -234,6 +234,15 @@ impl Content {
         }
     }
 
+    /// Somebody is about to read it: what came with a lookup is opened meanwhile.
+    pub fn expect_reading(self: &Arc<Self>) {
+        if let Some(part) = self.part_at(0)
+            && part.is_sealed()
+        {
+            self.open(&part);
+        }
+    }
+
     /// The object was read whole and its checksum was wrong: what the kernel keeps of it must not be
     /// served again. Stays so until the first reader that comes when there is none.
     pub fn is_corrupt(&self) -> bool {

@@ -57,6 +57,12 @@ impl Filesystem {
             self.release_now(opened.handle);
             return Err(error);
         }
+        if how.read {
+            let content = file.lock().content.clone();
+            if let Some(content) = content {
+                content.expect_reading();
+            }
+        }
         let place = self.namespace().place(ino);
         if let Some((parent, _)) = place {
             self.opened_after_lookup(parent);

@@ -146,6 +146,11 @@ impl Part {
         self.lock().stage = Stage::Filling(buffer);
     }
 
+    /// The ciphertext is here and not opened yet.
+    pub fn is_sealed(&self) -> bool {
+        matches!(self.lock().stage, Stage::Sealed(..))
+    }
+
     /// Takes the ciphertext out of a sealed part; whoever gets it fills the part.
     pub fn unseal(&self) -> Option<Filling> {
         let mut state = self.lock();
