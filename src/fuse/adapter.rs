@@ -46,9 +46,6 @@ const MAX_BACKGROUND: u16 = 128;
 /// What st_blksize says, in bytes: what programs should read and write at a time.
 const BLOCK_SIZE: u32 = 128 << 10;
 
-/// Entries looked up for one readdir reply; a reply of 32 KiB holds fewer.
-const ENTRIES: usize = 1024;
-
 /// The kernel opens to run a program (its own flag, which it does not hide).
 const FMODE_EXEC: i32 = 0x20;
 
@@ -550,7 +547,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyDirectory,
     ) {
         let fs = self.fs.clone();
-        let work = async move { fs.readdir(handle.0, offset, ENTRIES, false).await };
+        let work = async move { fs.readdir(handle.0, offset, dirents::MOST, false).await };
         let (dirents, unique) = (self.dirents.clone(), request.unique());
         self.run("readdir", reply, work, move |reply, entries| {
             dirents.reply(unique, reply, &entries);
@@ -566,7 +563,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyDirectoryPlus,
     ) {
         let fs = self.fs.clone();
-        let work = async move { fs.readdir(handle.0, offset, ENTRIES, true).await };
+        let work = async move { fs.readdir(handle.0, offset, dirents::MOST_PLUS, true).await };
         let (dirents, unique) = (self.dirents.clone(), request.unique());
         let fs = self.fs.clone();
         self.run("readdirplus", reply, work, move |reply, entries| {

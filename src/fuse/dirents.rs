@@ -19,6 +19,12 @@ use crate::fs::directories::DirectoryEntry;
 /// least this.
 const ROOM: usize = 4096;
 
+/// As many entries as one reply can take, with names of one byte.
+pub(super) const MOST: usize = ROOM / 32;
+
+/// The same of entries with their attributes.
+pub(super) const MOST_PLUS: usize = ROOM / 160;
+
 /// fuse_out_header
 const HEADER: usize = 16;
 
