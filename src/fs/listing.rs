@@ -256,10 +256,19 @@ impl Listing {
         self.slots.iter().map(|(name, slot)| (name, &slot.entry))
     }
 
-    /// Entries after `name`, in order.
-    pub fn after(&self, name: &str) -> impl Iterator<Item = (&Name, &Entry)> {
+    /// Entries after `name`, in order, up to the first that a call which begins at `start` would ask for.
+    pub fn fresh_after(
+        &self,
+        name: &str,
+        ttl: Ttl,
+        start: Instant,
+    ) -> impl Iterator<Item = (&Name, &Entry)> {
         self.slots
             .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+            .take_while(move |(_, slot)| {
+                let checked = slot.checked.max(self.complete);
+                checked.is_some_and(|checked| fresh(checked, ttl.objects, start))
+            })
             .map(|(name, slot)| (name, &slot.entry))
     }
 

@@ -531,9 +531,6 @@ impl Filesystem {
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
-            if !directory.listing.is_fresh(ttl, Instant::now()) {
-                return;
-            }
             let walk = &mut directory.walk;
             let distance = walk.distance() as usize;
             let room = distance.saturating_sub(walk.ahead as usize);
@@ -541,7 +538,7 @@ impl Filesystem {
             // they are read; from where probing has got, unless the walker jumped away.
             let next: Vec<_> = directory
                 .listing
-                .after(name)
+                .fresh_after(name, ttl, Instant::now())
                 .take(distance)
                 .skip_while(|(name, _)| {
                     walk.reached
