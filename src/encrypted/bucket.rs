@@ -137,6 +137,11 @@ impl EncryptedBucket {
         object.unlock(&self.keys).await
     }
 
+    /// As [`unlock`](Self::unlock), on this thread: an RSA operation unless it was unlocked before. Blocks.
+    pub fn unlock_here(&self, object: &EncryptedObject) -> Result<Arc<ContentCipher>> {
+        object.unlock_here(&self.keys)
+    }
+
     /// Whether any key opens the object, whatever it says of its key. For callers whose dealings with the
     /// store do not depend on the answer: failures are not counted as they are in [`unlock`](Self::unlock).
     ///

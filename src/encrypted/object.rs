@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 use super::error::{Error, Result};
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::key_ring::KeyRing;
+use crate::envelope::open::Opened;
 use crate::envelope::{self, Envelope, Format};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ETag, ObjectMeta};
@@ -35,6 +36,15 @@ struct Unlocked {
     cipher: Arc<ContentCipher>,
     /// Fingerprint.
     by: Option<Arc<str>>,
+}
+
+impl From<Opened> for Unlocked {
+    fn from(opened: Opened) -> Unlocked {
+        Unlocked {
+            cipher: Arc::new(opened.cipher),
+            by: opened.by.map(Arc::from),
+        }
+    }
 }
 
 impl EncryptedObject {
@@ -131,13 +141,21 @@ impl EncryptedObject {
                     tokio::task::spawn_blocking(move || envelope::open::open(&envelope, &keys))
                         .await
                         .map_err(StoreError::other)??;
-                Ok::<_, Error>(Unlocked {
-                    cipher: Arc::new(opened.cipher),
-                    by: opened.by.map(Arc::from),
-                })
+                Ok::<_, Error>(Unlocked::from(opened))
             })
             .await?;
         Ok(unlocked.cipher.clone())
+    }
+
+    /// As [`unlock`](Self::unlock), on this thread; who unlocks it elsewhere meanwhile is not waited for.
+    pub(super) fn unlock_here(&self, keys: &KeyRing) -> Result<Arc<ContentCipher>> {
+        if let Some(cipher) = self.cipher() {
+            return Ok(cipher.clone());
+        }
+        let unlocked = Unlocked::from(envelope::open::open(&self.locked.envelope, keys)?);
+        let cipher = unlocked.cipher.clone();
+        let _ = self.locked.unlocked.set(unlocked);
+        Ok(cipher)
     }
 
     /// Tries on a blocking thread, and keeps nothing.

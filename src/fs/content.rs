@@ -234,12 +234,16 @@ impl Content {
         }
     }
 
-    /// Somebody is about to read it: what came with a lookup is opened meanwhile.
+    /// Somebody is about to read it: what came with a lookup is opened. By this thread, because waking others
+    /// takes as long as a quarter of an unwrap; but not by a second one at once, for somebody has to answer
+    /// what memory can. May block for one unwrap.
     pub fn expect_reading(self: &Arc<Self>) {
-        if let Some(part) = self.part_at(0)
-            && part.is_sealed()
-        {
-            self.open(&part);
+        let Some(opening) = self.part_at(0).and_then(|part| self.unseal(&part)) else {
+            return;
+        };
+        match self.cache.turn_to_open() {
+            Some(_turn) => tokio::task::block_in_place(opening),
+            None => drop(self.cache.runtime().spawn_blocking(opening)),
         }
     }
 
@@ -390,17 +394,21 @@ impl Content {
         part.set_task(task.abort_handle());
     }
 
-    /// Begins to open a sealed part, unless somebody else has.
+    /// Begins to open a part, if it is sealed and nobody else was faster.
     fn open(self: &Arc<Self>, part: &Arc<Part>) {
-        let Some(filling) = part.unseal() else {
-            return;
-        };
-        let guard = Fetch {
+        if let Some(opening) = self.unseal(part) {
+            self.cache.runtime().spawn_blocking(opening);
+        }
+    }
+
+    /// What opens a part, if it is sealed: an unwrap, which blocks.
+    fn unseal(self: &Arc<Self>, part: &Arc<Part>) -> Option<impl FnOnce() + Send + use<>> {
+        let filling = part.unseal()?;
+        let fetch = Fetch {
             content: self.clone(),
             part: part.clone(),
         };
-        let task = self.cache.runtime().spawn(guard.open(filling));
-        part.set_task(task.abort_handle());
+        Some(move || fetch.end(fetch.open(filling)))
     }
 
     /// The checksum of a range that was fetched. An error if it makes the object whole and wrong.
@@ -596,12 +604,7 @@ impl Fetch {
         self.end(result);
     }
 
-    async fn open(self, filling: buffer::Filling) {
-        let result = self.unseal(filling).await;
-        self.end(result);
-    }
-
-    fn end(self, result: Result<(), Error>) {
+    fn end(&self, result: Result<(), Error>) {
         match result {
             Ok(()) => self.complete(),
             Err(error) => self.fail(error),
@@ -725,10 +728,11 @@ impl Fetch {
         }
     }
 
-    async fn unseal(&self, mut filling: buffer::Filling) -> Result<(), Error> {
+    /// Blocks.
+    fn open(&self, mut filling: buffer::Filling) -> Result<(), Error> {
         let Fetch { content, part } = self;
         let object = content.object().ok_or(Error::Changed)?;
-        let cipher = content.keeping(content.bucket.unlock(&object).await?);
+        let cipher = content.keeping(content.bucket.unlock_here(&object)?);
         let bytes = filling.tail();
         let crc = crc::of(bytes);
         content.cover(part.range.clone(), crc)?;

@@ -35,6 +35,8 @@ pub struct ContentCache {
     pool: Arc<Pool>,
     /// Guards the queues; nothing else is locked while it is held, and no part is evicted.
     queues: Mutex<Queues>,
+    /// Held by the one thread at a time that unwraps a key where it answers the kernel.
+    opening: Mutex<()>,
 }
 
 /// By part id. A part stands in at most one.
@@ -74,6 +76,7 @@ impl ContentCache {
                 used: LruCache::unbounded(),
                 unread: LruCache::unbounded(),
             }),
+            opening: Mutex::default(),
             budget,
         })
     }
@@ -84,6 +87,11 @@ impl ContentCache {
 
     pub fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+
+    /// Leave to unwrap a key on the calling thread, unless another does.
+    pub fn turn_to_open(&self) -> Option<MutexGuard<'_, ()>> {
+        self.opening.try_lock().ok()
     }
 
     /// Drops cached bytes, those least worth keeping first, until `bytes` have been given back to the
