@@ -59,6 +59,27 @@ pub enum Operation {
     Unknown,
 }
 
+impl Operation {
+    /// Whether it can change what is in a bucket.
+    pub fn writes(self) -> bool {
+        use Operation::*;
+        !matches!(
+            self,
+            ListBuckets
+                | GetBucketInfo
+                | GetBucketLocation
+                | ListObjects
+                | ListObjectsV2
+                | ListMultipartUploads
+                | GetObject
+                | HeadObject
+                | GetObjectMeta
+                | ListParts
+                | Unknown
+        )
+    }
+}
+
 pub struct Call {
     pub operation: Operation,
     pub method: Method,
@@ -424,7 +445,8 @@ fn bucket_of_host(host: &str) -> Option<String> {
     Some(bucket.to_string())
 }
 
-fn read_query(query: &str) -> Result<Vec<(String, String)>> {
+/// Names and values, decoded.
+pub(super) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())
