@@ -3,10 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::crc::Crc64;
 use super::error::{Error, Result};
 use crate::crypto::ctr::ContentCipher;
 use crate::store;
+use crate::store::crc::Crc64;
 use crate::store::object_store::{GetAnswer, ObjectMeta};
 
 pub struct Ciphertext {

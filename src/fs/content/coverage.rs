@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::encrypted::crc;
+use crate::store::crc;
 
 /// Disjoint stretches kept before giving up: scattered reads of a huge object would fill memory with
 /// stretches that never meet.
