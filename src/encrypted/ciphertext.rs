@@ -5,8 +5,8 @@ use futures_util::stream::{BoxStream, StreamExt};
 
 use super::error::{Error, Result};
 use crate::crypto::ctr::ContentCipher;
+use crate::oss::crc::Crc64;
 use crate::store;
-use crate::store::crc::Crc64;
 use crate::store::object_store::{GetAnswer, ObjectMeta};
 
 pub struct Ciphertext {

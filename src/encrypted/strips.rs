@@ -11,7 +11,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::plaintext::Plaintext;
 use crate::crypto::ctr::ContentCipher;
-use crate::store::crc::Crc64;
+use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{Body, ByteRange, Result};
 

@@ -17,7 +17,7 @@ use super::plaintext::Plaintext;
 use super::strips::{self, Sent};
 use crate::crypto::ctr::ContentCipher;
 use crate::envelope::write::MultipartSizes;
-use crate::store::crc;
+use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PutAnswer, UploadId,

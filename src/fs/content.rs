@@ -40,7 +40,7 @@ use self::part::{Answer, Part};
 use super::read_ahead::{Plan, ReadAhead};
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
-use crate::store::crc;
+use crate::oss::crc;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 pub use self::cache::ContentCache;

@@ -19,6 +19,7 @@ use super::parts::MAX_OBJECT;
 use super::processes::process_of;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
+use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ObjectKey};
 
 /// What the kernel is told about an open file.
@@ -448,11 +449,7 @@ impl Filesystem {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
                 if content.to_be_told() {
-                    log::error!(
-                        "reading {}: {}",
-                        self.describe_place(ino),
-                        super::chain(&error)
-                    );
+                    log::error!("reading {}: {}", self.describe_place(ino), chain(&error));
                 }
                 Error::from(error).told()
             }

@@ -36,6 +36,7 @@ use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
 use crate::fs::open_file::{OpenHow, Writer};
 use crate::fs::xattrs::SetXattr;
+use crate::oss::error::chain;
 
 /// The largest request, in bytes: what the kernel allows by default.
 const MAX_WRITE: u32 = 1 << 20;
@@ -124,7 +125,7 @@ impl Adapter {
 fn log_failure(operation: &str, error: &Error) {
     let level = level(error);
     if log::log_enabled!(level) {
-        log::log!(level, "{operation}: {}", crate::fs::chain(error));
+        log::log!(level, "{operation}: {}", chain(error));
     }
 }
 

@@ -14,8 +14,8 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::refusal::{BodyFault, Refusal, Result};
+use crate::oss::crc::Crc64;
 use crate::oss::sign::percent_decoded;
-use crate::store::crc::Crc64;
 use crate::store::error::Error;
 use crate::store::object_store::{ObjectHeaders, ObjectKey, Overwrite};
 

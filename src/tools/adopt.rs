@@ -12,7 +12,7 @@ use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
-use crate::store::crc::Crc64;
+use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,

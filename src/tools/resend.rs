@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{EncryptedBucket, Error, Plaintext, Result, Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
-use crate::store::crc::{self, Crc64};
+use crate::oss::crc::{self, Crc64};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
 

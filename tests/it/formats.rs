@@ -11,7 +11,7 @@ use ossvault::crypto::key_parse;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::envelope::open::open;
 use ossvault::envelope::{Error, Format, detect};
-use ossvault::store::crc;
+use ossvault::oss::crc;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

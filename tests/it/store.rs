@@ -10,11 +10,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use ossvault::oss::client::{self as oss_client, Client};
+use ossvault::oss::crc;
 use ossvault::oss::credentials::AccessKey;
 use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
 use ossvault::server::endpoint::{Config, Server};
-use ossvault::store::crc;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;

@@ -16,7 +16,7 @@ use crate::crypto::key_parse;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{Plaintext, Settings};
 use crate::envelope::{Format, write};
-use crate::store::crc;
+use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
