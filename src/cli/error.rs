@@ -6,6 +6,7 @@ use std::fmt;
 
 use super::exit::Code;
 use crate::fuse::session;
+use crate::oss::error::chain;
 
 #[derive(Debug)]
 pub struct Error {
@@ -49,21 +50,6 @@ pub fn one_line(text: &str) -> String {
         }
     }
     line
-}
-
-/// An error and its causes, `a: b: c`. A cause that its parent's text already ends with is left out.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 impl From<session::Error> for Error {

@@ -14,6 +14,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::error::{Error, Result, one_line};
 use super::exit::Code;
+use crate::oss::date;
 
 /// The log of a process; cheap to clone, all clones are one log.
 #[derive(Clone)]
@@ -149,7 +150,7 @@ impl Log for Logger {
             Sink::File(file) => file.write_all(
                 format!(
                     "{} {} [{}] {text}\n",
-                    timestamp(std::time::SystemTime::now()),
+                    date::plain(std::time::SystemTime::now()),
                     record.level(),
                     std::process::id()
                 )
@@ -196,49 +197,5 @@ fn severity(level: Level) -> u8 {
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
-    }
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT` would sort badly: this is `1994-11-06T08:49:37Z`.
-fn timestamp(time: std::time::SystemTime) -> String {
-    let seconds = time
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (days, time) = (seconds / 86400, seconds % 86400);
-    // Civil date from days since 1970-01-01, by Howard Hinnant's algorithm for dates from 1970 on.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = (month_from_march + 2) % 12 + 1;
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        time / 3600,
-        time / 60 % 60,
-        time % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
-
-    #[test]
-    fn timestamps_are_utc_and_sort() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (784_111_777, "1994-11-06T08:49:37Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
-        }
     }
 }

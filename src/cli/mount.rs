@@ -187,7 +187,6 @@ fn settings(config: &MountConfig) -> Settings {
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
         timeout: options.service.timeout,
-        allow_plaintext: options.keys.allow_plaintext.clone(),
         copy_limit: Settings::COPY_LIMIT,
         part_size: options.hidden.part_size,
         stream_after: options

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::MountConfig;
-use super::error::{self, Error, Result};
+use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ServiceOptions;
 use super::source::Source;
@@ -15,6 +15,7 @@ use crate::oss;
 use crate::oss::client::Client;
 use crate::oss::credentials::AccessKey;
 use crate::oss::endpoint::{self, Endpoint};
+use crate::oss::error::chain;
 use crate::oss::sign::Version;
 use crate::server;
 use crate::server::endpoint::Server;
@@ -163,7 +164,7 @@ pub fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> E
     }
     Error::new(
         Code::Failure,
-        format!("cannot use {}: {}", place.source, error::chain(error)),
+        format!("cannot use {}: {}", place.source, chain(error)),
     )
 }
 
@@ -171,7 +172,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
     use store::error::Error as Store;
     let source = place.source;
     let endpoint = place.endpoint();
-    let detail = error::chain(error);
+    let detail = chain(error);
     let is_folder = matches!(source, Source::File { .. });
     let (code, message) = match error {
         Store::NoSuchBucket(name) => (
@@ -321,7 +322,7 @@ fn store_failed(folder: &Path, error: &store::error::Error) -> Error {
         format!(
             "cannot use the bucket in {}: {}",
             folder.display(),
-            error::chain(error)
+            chain(error)
         ),
     )
 }

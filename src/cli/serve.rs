@@ -40,7 +40,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     pub latency_ms: u64,
 
-    /// Answer GET /-/counts, POST /-/reset, POST /-/faults, POST /-/latency
+    /// Answer GET /-/counts, POST /-/reset, POST /-/faults, POST /-/latency; take S3 too
     #[arg(long, hide = true)]
     pub instrument: bool,
 }

@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::crc::Crc64;
 use super::error::{Error, Result};
 use crate::crypto::ctr::ContentCipher;
+use crate::oss::crc::Crc64;
 use crate::store;
 use crate::store::object_store::{GetAnswer, ObjectMeta};
 

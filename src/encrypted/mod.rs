@@ -9,7 +9,6 @@
 pub mod bucket;
 pub mod ciphertext;
 pub mod copy;
-pub mod crc;
 pub mod error;
 pub mod object;
 pub mod plaintext;

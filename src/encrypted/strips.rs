@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::crc::Crc64;
 use super::plaintext::Plaintext;
 use crate::crypto::ctr::ContentCipher;
+use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{Body, ByteRange, Result};
 

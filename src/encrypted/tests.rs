@@ -17,6 +17,7 @@ use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
 use crate::envelope::write::MultipartSizes;
+use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 

@@ -11,13 +11,13 @@ use std::time::SystemTime;
 
 use futures_util::StreamExt;
 
-use super::crc;
 use super::error::{Error, Result};
 use super::object::EncryptedObject;
 use super::plaintext::Plaintext;
 use super::strips::{self, Sent};
 use crate::crypto::ctr::ContentCipher;
 use crate::envelope::write::MultipartSizes;
+use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PutAnswer, UploadId,

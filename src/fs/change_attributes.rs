@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change};
-use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
@@ -19,6 +18,7 @@ use super::open_file::OpenFile;
 use super::writeback::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::envelope::Format;
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,

@@ -39,7 +39,8 @@ use self::coverage::Coverage;
 use self::part::{Answer, Part};
 use super::read_ahead::{Plan, ReadAhead};
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject, crc};
+use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
+use crate::oss::crc;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 pub use self::cache::ContentCache;

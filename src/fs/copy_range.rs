@@ -14,6 +14,7 @@ use super::names;
 use super::namespace::now;
 use super::open_file::{FileHandle, OpenFile};
 use crate::encrypted::{EncryptedObject, Uploaded};
+use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
 
 /// The kernel is answered how much was copied in 32 bits.
@@ -65,7 +66,7 @@ impl Filesystem {
             Ok(()) => Ok(source.size),
             Err(error) => {
                 // Reading and writing may work all the same, and reports what does not.
-                log::debug!("a copy inside the bucket failed: {}", super::chain(&error));
+                log::debug!("a copy inside the bucket failed: {}", chain(&error));
                 Err(Error::NotSupported)
             }
         }

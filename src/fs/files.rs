@@ -19,6 +19,7 @@ use super::parts::MAX_OBJECT;
 use super::processes::process_of;
 use super::staging::{Piece, StagedFile};
 use super::temporary_names;
+use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ObjectKey};
 
 /// What the kernel is told about an open file.
@@ -356,7 +357,10 @@ impl Filesystem {
             };
             let over_changes = pieces.is_some();
             let result = match (&content, pieces) {
-                (_, Some(pieces)) => read_pieces(pieces, content.clone(), len).await,
+                (_, Some(pieces)) => {
+                    let ino = handle.file.ino;
+                    self.read_pieces(ino, pieces, content.clone(), len).await
+                }
                 (Some(reader), None) if offset < reader.content().size() => {
                     let result = reader.read(range.clone()).await;
                     result
@@ -373,6 +377,38 @@ impl Filesystem {
             }
         }
         Err(Error::Stale)
+    }
+
+    /// The bytes of a changed file: what is staged, over what `base` has.
+    async fn read_pieces(
+        &self,
+        ino: Ino,
+        pieces: Vec<Piece>,
+        base: Option<Arc<Reader>>,
+        len: usize,
+    ) -> Result<Bytes> {
+        let mut out = BytesMut::with_capacity(len);
+        for piece in pieces {
+            match piece {
+                Piece::Staged(piece) => out.extend_from_slice(&piece.read().await?),
+                Piece::Zero(len) => out.resize(out.len() + len as usize, 0),
+                Piece::Base(range) => {
+                    let base = base
+                        .as_ref()
+                        .ok_or_else(|| Error::io("staged over an object that is not there"))?;
+                    let len = range.end - range.start;
+                    let bytes = base
+                        .read(range)
+                        .await
+                        .map_err(|error| self.read_failed(ino, base.content(), error))?;
+                    if bytes.len() as u64 != len {
+                        return Err(Error::io("the object below the changes ended early"));
+                    }
+                    out.extend_from_slice(&bytes);
+                }
+            }
+        }
+        Ok(out.freeze())
     }
 
     /// The object that a read of `content` wanted was replaced. If by our own upload, the read goes on with
@@ -448,11 +484,7 @@ impl Filesystem {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
                 if content.to_be_told() {
-                    log::error!(
-                        "reading {}: {}",
-                        self.describe_place(ino),
-                        super::chain(&error)
-                    );
+                    log::error!("reading {}: {}", self.describe_place(ino), chain(&error));
                 }
                 Error::from(error).told()
             }
@@ -909,33 +941,6 @@ impl Filesystem {
         }
         namespace.make_local(ino, attributes, size);
     }
-}
-
-async fn read_pieces(pieces: Vec<Piece>, base: Option<Arc<Reader>>, len: usize) -> Result<Bytes> {
-    let mut out = BytesMut::with_capacity(len);
-    for piece in pieces {
-        match piece {
-            Piece::Staged(piece) => out.extend_from_slice(&piece.read().await?),
-            Piece::Zero(len) => out.resize(out.len() + len as usize, 0),
-            Piece::Base(range) => {
-                let base = base
-                    .as_ref()
-                    .ok_or_else(|| Error::io("staged over an object that is not there"))?;
-                read_base(base, range, &mut out).await?;
-            }
-        }
-    }
-    Ok(out.freeze())
-}
-
-async fn read_base(base: &Arc<Reader>, range: Range<u64>, out: &mut BytesMut) -> Result<()> {
-    let len = range.end - range.start;
-    let bytes = base.read(range).await?;
-    if bytes.len() as u64 != len {
-        return Err(Error::io("the object below the changes ended early"));
-    }
-    out.extend_from_slice(&bytes);
-    Ok(())
 }
 
 /// # Errors

@@ -31,6 +31,7 @@ use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
+use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Headers kept, of some 2 KB each.
@@ -74,7 +75,7 @@ pub struct Unsaved {
 
 impl std::fmt::Display for Unsaved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.path, super::chain(&self.error))
+        write!(f, "{}: {}", self.path, chain(&self.error))
     }
 }
 

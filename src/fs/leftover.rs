@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::chain;
 use super::changing::Changing;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Unsaved, lock};
 use super::gate::{Pass, Scope};
 use super::names::{self, Name};
 use super::namespace::Ino;
+use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
 /// The wait after a failure; it doubles up to [`LONGEST_WAIT`].

@@ -111,7 +111,7 @@ pub struct Listing {
     absent: HashMap<Name, Instant>,
     /// When the request for the last whole listing was sent.
     complete: Option<Instant>,
-    /// How many pages that one had.
+    /// How many pages that one had; at least so many where only the first was read, and none before.
     pages: u32,
     /// Names asked for alone since it expired.
     asked: u32,
@@ -170,9 +170,9 @@ impl Listing {
         self.complete
     }
 
-    /// Whether a whole listing is one request.
+    /// Whether a whole listing is one request, as far as is known.
     pub fn is_one_page(&self) -> bool {
-        self.complete.is_none() || self.pages <= 1
+        self.pages <= 1
     }
 
     /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now.
@@ -550,6 +550,18 @@ mod tests {
         let expired = start + Duration::from_millis(1001);
         assert!(matches!(listing.look("a", TTL, expired), Answer::Unknown));
         assert!(matches!(listing.look("b", TTL, expired), Answer::Unknown));
+    }
+
+    #[test]
+    fn a_directory_whose_first_page_was_not_all_is_listed_whole_when_that_is_the_better_bargain() {
+        let start = Instant::now();
+        let mut listing = Listing::default();
+        assert!(listing.is_one_page());
+        let epoch = listing.begin();
+        listing.apply_some(epoch, start, listed(&["a"]));
+        assert!(!listing.is_one_page());
+        let asked = (1..).find(|_| listing.should_list_again());
+        assert_eq!(asked, Some(5));
     }
 
     #[test]

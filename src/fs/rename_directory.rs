@@ -13,7 +13,6 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::chain;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
@@ -23,6 +22,7 @@ use super::listing::{Entry, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace};
 use super::rename_file::is_copy;
+use crate::oss::error::chain;
 use crate::store::object_store::{
     Body, ETag, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
 };

@@ -15,6 +15,7 @@ use super::listing::Object;
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
 use crate::encrypted::copy::CopyLimits;
+use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 
 /// Tries to copy what other clients replace meanwhile.
@@ -320,7 +321,7 @@ impl Filesystem {
         if let Err(error) = &result {
             log::error!(
                 "{old_key} is copied to {new_key} and cannot be deleted: {}",
-                super::chain(error)
+                chain(error)
             );
         }
         result

@@ -30,8 +30,6 @@ pub struct Settings {
     pub flush_after: Option<Duration>,
     /// A call ends within this of the last progress.
     pub timeout: Duration,
-    /// Prefixes below the mount under which unencrypted objects are served, read-only.
-    pub allow_plaintext: Vec<String>,
     /// Sources above this many bytes are copied in parts: the service's limit for one copy is 1 GB.
     pub copy_limit: u64,
     /// The size of an upload's first parts, in bytes, a multiple of 128 KiB. Also the largest single PUT.

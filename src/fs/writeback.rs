@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
 use super::attributes::Attributes;
-use super::chain;
 use super::content::{self, Content};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, Unsaved, lock};
@@ -26,6 +25,7 @@ use super::parts;
 use super::staging::{BaseReader, Snapshot, StagedFile};
 use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,

@@ -13,6 +13,7 @@ use super::open_file::OpenFile;
 use super::writeback::Destination;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
@@ -186,7 +187,7 @@ impl Filesystem {
             .open_xattrs(object, &described.meta.headers)
             .await
             .inspect_err(|error| {
-                log::error!("extended attributes of {key}: {}", super::chain(error));
+                log::error!("extended attributes of {key}: {}", chain(error));
             })?;
         Ok(Arc::new(xattrs))
     }

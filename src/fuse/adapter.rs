@@ -36,6 +36,7 @@ use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
 use crate::fs::open_file::{OpenHow, Writer};
 use crate::fs::xattrs::SetXattr;
+use crate::oss::error::chain;
 
 /// The largest request, in bytes: what the kernel allows by default.
 const MAX_WRITE: u32 = 1 << 20;
@@ -121,7 +122,7 @@ impl Adapter {
 fn log_failure(operation: &str, error: &Error) {
     let level = level(error);
     if log::log_enabled!(level) {
-        log::log!(level, "{operation}: {}", crate::fs::chain(error));
+        log::log!(level, "{operation}: {}", chain(error));
     }
 }
 
@@ -152,9 +153,8 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let name = match names::component(name) {
-            Ok(name) => Name::from(name),
-            Err(error) => return reply.error(errno(&error)),
+        let Some((name, reply)) = self.name(name, reply) else {
+            return;
         };
         let fs = self.fs.clone();
         self.run(
@@ -615,8 +615,8 @@ impl fuser::Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let Some(name) = name.to_str().map(str::to_owned) else {
-            return reply.error(Errno::EILSEQ);
+        let Some((name, reply)) = xattr_name(name, reply) else {
+            return;
         };
         let how = match flags {
             0 => SetXattr::Either,
@@ -637,27 +637,23 @@ impl fuser::Filesystem for Adapter {
         size: u32,
         reply: ReplyXattr,
     ) {
-        let Some(name) = name.to_str().map(str::to_owned) else {
-            return reply.error(Errno::EILSEQ);
+        let Some((name, reply)) = xattr_name(name, reply) else {
+            return;
         };
         let fs = self.fs.clone();
         let work = async move { fs.getxattr(Ino(ino.0), &name).await };
-        self.run("getxattr", reply, work, move |reply, value| {
-            xattr(reply, size, &value);
-        });
+        self.run("getxattr", reply, work, xattr(size));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = self.fs.clone();
         let work = async move { fs.listxattr(Ino(ino.0)).await };
-        self.run("listxattr", reply, work, move |reply, names| {
-            xattr(reply, size, &names);
-        });
+        self.run("listxattr", reply, work, xattr(size));
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let Some(name) = name.to_str().map(str::to_owned) else {
-            return reply.error(Errno::EILSEQ);
+        let Some((name, reply)) = xattr_name(name, reply) else {
+            return;
         };
         let fs = self.fs.clone();
         let work = async move { fs.removexattr(Ino(ino.0), &name).await };
@@ -744,13 +740,23 @@ fn attributes(reply: ReplyAttr, looks: Looks) {
     reply.attr(&looks.valid, &attr(&looks));
 }
 
-fn xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
-    if size == 0 {
-        reply.size(value.len() as u32);
-    } else if value.len() > size as usize {
-        reply.error(errno(&Error::BufferTooSmall));
-    } else {
-        reply.data(value);
+/// The name of an attribute, or the reply that says what is wrong with it.
+fn xattr_name<R: Reply>(name: &OsStr, reply: R) -> Option<(String, R)> {
+    match name.to_str() {
+        Some(name) => Some((name.to_owned(), reply)),
+        None => {
+            reply.fail(Errno::EILSEQ);
+            None
+        }
+    }
+}
+
+/// Answers with a value, or with its length where the caller has room for none.
+fn xattr<T: AsRef<[u8]>>(size: u32) -> impl FnOnce(ReplyXattr, T) {
+    move |reply, value| match value.as_ref() {
+        value if size == 0 => reply.size(value.len() as u32),
+        value if value.len() > size as usize => reply.error(errno(&Error::BufferTooSmall)),
+        value => reply.data(value),
     }
 }
 

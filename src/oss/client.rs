@@ -16,7 +16,6 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use log::{debug, info, warn};
@@ -25,10 +24,11 @@ use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
+use super::crc::Crc64;
 use super::credentials::AccessKey;
 use super::date;
 use super::endpoint::Endpoint;
-use super::error::{Cause, Error, Refusal};
+use super::error::{Cause, Error, Refusal, chain};
 use super::progress::Progress;
 use super::retry::{Budget, Class};
 use super::sign::{Signer, Version};
@@ -573,30 +573,15 @@ fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Clie
         Error::Misconfigured(format!(
             "TLS cannot be set up: {}; install the system's CA certificates (Debian, Ubuntu: \
              apt install ca-certificates) or name them in SSL_CERT_FILE",
-            chain(&error)
+            chain(&error).escape_debug()
         ))
     })
-}
-
-/// An error and its sources in one line, escaped.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        source = error.source();
-    }
-    text.escape_debug().to_string()
 }
 
 pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error {
     // The URL holds the key unescaped, and is in the log line anyway.
     let error = error.without_url();
-    let message = chain(&error);
+    let message = chain(&error).escape_debug().to_string();
     if message.contains("certificate") {
         return Error::Misconfigured(format!("{operation}: {message}"));
     }
@@ -707,7 +692,7 @@ struct Sending {
 
 struct SendingState {
     sent: u64,
-    crc: Digest,
+    crc: Crc64,
     failure: Option<Cause>,
 }
 
@@ -718,7 +703,7 @@ impl Sending {
             progress,
             state: Mutex::new(SendingState {
                 sent: 0,
-                crc: Digest::new(CrcAlgorithm::Crc64Xz),
+                crc: Crc64::new(),
                 failure: None,
             }),
         }
@@ -733,7 +718,7 @@ impl Sending {
     }
 
     fn crc(&self) -> u64 {
-        self.state().crc.finalize()
+        self.state().crc.value()
     }
 
     fn fail(&self, cause: Cause) -> std::io::Error {

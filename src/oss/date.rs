@@ -1,4 +1,4 @@
-//! The three spellings of a time that the protocol uses, all UTC and whole seconds.
+//! The spellings of a time that the protocol uses, all UTC and whole seconds.
 //!
 //! `Date` and `Last-Modified` are HTTP dates; V4 signatures use `20260103T040506Z`; XML uses
 //! `2026-01-03T04:05:06.000Z`. Times before 1970 do not occur: they read as 1970.
@@ -27,11 +27,18 @@ pub fn basic(time: SystemTime) -> String {
 
 /// `2026-01-03T04:05:06.000Z`: the milliseconds are always zero, as the service writes them.
 pub fn extended(time: SystemTime) -> String {
+    let mut text = plain(time);
+    text.truncate(text.len() - 1);
+    text + ".000Z"
+}
+
+/// `2026-01-03T04:05:06Z`, as the log has it: it sorts.
+pub fn plain(time: SystemTime) -> String {
     let seconds = unix(time);
     let (year, month, day) = civil(seconds / DAY);
     let rest = seconds % DAY;
     format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.000Z",
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
         rest / 3600,
         rest / 60 % 60,
         rest % 60
@@ -139,6 +146,7 @@ mod tests {
     fn the_spellings_agree_with_each_other() {
         for (seconds, basic_text, extended_text) in [
             (0, "19700101T000000Z", "1970-01-01T00:00:00.000Z"),
+            (784_111_777, "19941106T084937Z", "1994-11-06T08:49:37.000Z"),
             (951_782_399, "20000228T235959Z", "2000-02-28T23:59:59.000Z"),
             (951_782_400, "20000229T000000Z", "2000-02-29T00:00:00.000Z"),
             (951_868_800, "20000301T000000Z", "2000-03-01T00:00:00.000Z"),
@@ -152,10 +160,16 @@ mod tests {
                 "20991231T235959Z",
                 "2099-12-31T23:59:59.000Z",
             ),
+            (
+                4_107_542_400,
+                "21000301T000000Z",
+                "2100-03-01T00:00:00.000Z",
+            ),
         ] {
             let time = UNIX_EPOCH + Duration::from_secs(seconds);
             assert_eq!(basic(time), basic_text);
             assert_eq!(extended(time), extended_text);
+            assert_eq!(plain(time), extended_text.replace(".000", ""));
             assert_eq!(parse_basic(basic_text), Some(time));
             assert_eq!(parse_extended(extended_text), Some(time));
             assert_eq!(parse_http(&http(time)), Some(time));

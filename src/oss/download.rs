@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use log::info;
@@ -13,6 +12,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
 use super::client::{Answer, Call, Client, Read, header};
+use super::crc::Crc64;
 use super::error::{Error, Kind};
 use super::operations::object_info;
 use super::retry::{Budget, Class, delay};
@@ -74,7 +74,7 @@ impl Client {
             skip: range.start - first,
             response: Some(response),
             expected: info.crc64.filter(|_| whole),
-            crc: Digest::new(CrcAlgorithm::Crc64Xz),
+            crc: Crc64::new(),
             fruitless: 0,
             resumes: 0,
         };
@@ -170,7 +170,7 @@ struct Fetch {
     response: Option<Response>,
     /// The whole object's CRC-64, if the whole object is read and the service gave it.
     expected: Option<u64>,
-    crc: Digest,
+    crc: Crc64,
     /// How often the body broke off since the last byte, and in all.
     fruitless: u32,
     resumes: u64,
@@ -255,7 +255,7 @@ impl Fetch {
     }
 
     fn compare(&mut self) -> Result<(), Error> {
-        let found = self.crc.finalize();
+        let found = self.crc.value();
         match self.expected {
             Some(expected) if expected != found => Err(Error::Corrupt {
                 operation: OPERATION,

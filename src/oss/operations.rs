@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, checksum_combine};
 use futures_util::TryStreamExt;
 use md5::{Digest, Md5};
 use reqwest::Method;
@@ -19,6 +18,7 @@ use reqwest::header::HeaderMap;
 
 use super::body::Body;
 use super::client::{Answer, Call, Client, Pairs, Payload, header};
+use super::crc::{self, Crc64};
 use super::date;
 use super::download::content_length;
 use super::error::{Error, Kind, Refusal};
@@ -131,13 +131,13 @@ impl Client {
         if info.size != len || info.user != *user {
             return Err(Error::Exists);
         }
-        let mut crc = crc_fast::Digest::new(CrcAlgorithm::Crc64Xz);
+        let mut crc = Crc64::new();
         let mut source = body.open();
         while let Some(bytes) = source.try_next().await.map_err(Error::Source)? {
             crc.update(&bytes);
         }
         match info.crc64 {
-            Some(found) if found == crc.finalize() => Ok(found_stored(info)),
+            Some(found) if found == crc.value() => Ok(found_stored(info)),
             _ => Err(Error::Exists),
         }
     }
@@ -668,12 +668,7 @@ fn verified(
 /// The CRC-64 of all parts in a row, if each one's is known.
 fn combined(parts: &[Part]) -> Option<u64> {
     parts.iter().try_fold(0, |crc, part| {
-        Some(checksum_combine(
-            CrcAlgorithm::Crc64Xz,
-            crc,
-            part.crc64?,
-            part.size,
-        ))
+        Some(crc::combine(crc, part.crc64?, part.size))
     })
 }
 
@@ -684,22 +679,21 @@ mod tests {
     #[test]
     fn checksums_of_parts_combine_to_the_whole() {
         let bytes: Vec<u8> = (0..1000u32).map(|n| (n * 7) as u8).collect();
-        let crc = |bytes: &[u8]| crc_fast::checksum(CrcAlgorithm::Crc64Xz, bytes);
         let part = |range: Range<usize>| Part {
             number: 1,
             etag: String::new(),
-            crc64: Some(crc(&bytes[range.clone()])),
+            crc64: Some(crc::of(&bytes[range.clone()])),
             size: range.len() as u64,
         };
-        assert_eq!(crc(b"123456789"), 11_051_210_869_376_104_954);
+        assert_eq!(crc::of(b"123456789"), 11_051_210_869_376_104_954);
         for parts in [
             vec![part(0..1000)],
             vec![part(0..1), part(1..1000)],
             vec![part(0..300), part(300..300), part(300..1000)],
         ] {
-            assert_eq!(combined(&parts), Some(crc(&bytes)));
+            assert_eq!(combined(&parts), Some(crc::of(&bytes)));
         }
-        assert_eq!(combined(&[]), Some(crc(b"")));
+        assert_eq!(combined(&[]), Some(crc::of(b"")));
         let mut unknown = part(0..10);
         unknown.crc64 = None;
         assert_eq!(combined(&[part(0..10), unknown]), None);

@@ -378,13 +378,14 @@ pub fn v4_authorization(id: &str, scope: &str, additional: &[&str], signature: &
     out
 }
 
-fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
+pub(crate) fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
-fn hex(bytes: &[u8], out: &mut String) {
+/// Appends lower-case digits.
+pub(crate) fn hex(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         let _ = write!(out, "{byte:02x}");
     }

@@ -223,7 +223,7 @@ fn v1_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()>
     compare(parameter("Signature"), &wanted, id, &to_sign, None)
 }
 
-fn check_id(id: &str, credentials: &Credentials) -> Result<()> {
+pub(super) fn check_id(id: &str, credentials: &Credentials) -> Result<()> {
     if id == credentials.id {
         return Ok(());
     }
@@ -236,7 +236,7 @@ fn check_id(id: &str, credentials: &Credentials) -> Result<()> {
     .with("OSSAccessKeyId", id))
 }
 
-fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<()> {
+pub(super) fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<()> {
     let sent =
         sent.ok_or_else(|| Refusal::new(403, "AccessDenied", "The request's date is malformed."))?;
     let skew = now
@@ -259,7 +259,7 @@ fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<()> {
     .with("ServerTime", date::extended(now)))
 }
 
-fn compare(
+pub(super) fn compare(
     signature: &str,
     wanted: &str,
     id: &str,

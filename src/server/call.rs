@@ -14,8 +14,8 @@ use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
 use super::refusal::{BodyFault, Refusal, Result};
+use crate::oss::crc::Crc64;
 use crate::oss::sign::percent_decoded;
-use crate::store::crc::Crc64;
 use crate::store::error::Error;
 use crate::store::object_store::{ObjectHeaders, ObjectKey, Overwrite};
 
@@ -57,6 +57,27 @@ pub enum Operation {
     ListParts,
     /// What this server does not do.
     Unknown,
+}
+
+impl Operation {
+    /// Whether it can change what is in a bucket.
+    pub fn writes(self) -> bool {
+        use Operation::*;
+        !matches!(
+            self,
+            ListBuckets
+                | GetBucketInfo
+                | GetBucketLocation
+                | ListObjects
+                | ListObjectsV2
+                | ListMultipartUploads
+                | GetObject
+                | HeadObject
+                | GetObjectMeta
+                | ListParts
+                | Unknown
+        )
+    }
 }
 
 pub struct Call {
@@ -424,7 +445,8 @@ fn bucket_of_host(host: &str) -> Option<String> {
     Some(bucket.to_string())
 }
 
-fn read_query(query: &str) -> Result<Vec<(String, String)>> {
+/// Names and values, decoded.
+pub(super) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

@@ -31,7 +31,7 @@ use super::call::{self, Call, Operation};
 use super::instruments::{Action, Fault, Instruments};
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
-use super::{listing, multipart, objects};
+use super::{listing, multipart, objects, s3};
 use crate::oss::date;
 use crate::store::error::Error;
 use crate::store::local::journal::is_bucket;
@@ -63,7 +63,7 @@ pub struct Config {
     pub versioned: bool,
     /// In bytes; larger objects are refused as source of CopyObject.
     pub copy_limit: u64,
-    /// Serve counts and take faults under `/-/`.
+    /// Serve counts and take faults under `/-/`, and serve clients that speak S3.
     pub instrument: bool,
 }
 
@@ -364,7 +364,16 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
         .and_then(|host| host.to_str().ok())
         .unwrap_or_default()
         .to_string();
-    let mut call = match Call::read(request) {
+    let dialect = match shared.config.instrument && s3::speaks(&request) {
+        true => Dialect::S3,
+        false => Dialect::Oss,
+    };
+    let read = match dialect {
+        Dialect::Oss => Call::read(request),
+        Dialect::S3 => s3::translated(request, &shared.config.credentials, SystemTime::now())
+            .and_then(Call::read),
+    };
+    let mut call = match read {
         Ok(call) => call,
         Err(refusal) => {
             let reply = refused(&refusal, &id, &host, head);
@@ -385,9 +394,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
         Some(Action::Status { status, code }) => Err(injected(*status, code)),
         Some(Action::Stall { ms }) => {
             tokio::time::sleep(Duration::from_millis(*ms)).await;
-            dispatch(&shared, &mut call).await
+            dispatch(&shared, &mut call, dialect).await
         }
-        _ => dispatch(&shared, &mut call).await,
+        _ => dispatch(&shared, &mut call, dialect).await,
     };
     if let Some(Action::LoseAnswer) = fault {
         return Err(Cut);
@@ -406,11 +415,24 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
     if let Some(fault) = fault {
         spoil(&mut reply, fault);
     }
+    if dialect == Dialect::S3 {
+        s3::translate_reply(&mut reply);
+    }
     Ok(respond(&shared, reply, &id, Some(flight)))
 }
 
-async fn dispatch(shared: &Shared, call: &mut Call) -> Result<Reply> {
-    auth::check(call, &shared.config.credentials, SystemTime::now())?;
+/// What a client speaks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Oss,
+    /// Its signature was checked when it was translated.
+    S3,
+}
+
+async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<Reply> {
+    if dialect == Dialect::Oss {
+        auth::check(call, &shared.config.credentials, SystemTime::now())?;
+    }
     let name = call.bucket.clone().unwrap_or_default();
     match call.operation {
         Operation::ListBuckets => return listing::buckets(shared, call).await,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,7 @@ struct State {
     requests: BTreeMap<Operation, u64>,
     in_flight: BTreeMap<Operation, u64>,
     most_in_flight: BTreeMap<Operation, u64>,
+    last_write: Option<Instant>,
 }
 
 /// What has been asked of the server since the start or the last reset.
@@ -37,6 +38,10 @@ pub struct Counts {
     pub bytes_in: u64,
     /// Of bodies.
     pub bytes_out: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Milliseconds since the last request that may have changed something ended; none if there was none.
+    pub since_write_ms: Option<u64>,
 }
 
 impl Counts {
@@ -157,6 +162,10 @@ impl Instruments {
             most_in_flight: state.most_in_flight.clone(),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            in_flight: state.in_flight.values().sum(),
+            since_write_ms: state
+                .last_write
+                .map(|last| last.elapsed().as_millis() as u64),
         }
     }
 
@@ -165,6 +174,7 @@ impl Instruments {
         let mut state = self.state();
         state.requests.clear();
         state.most_in_flight = state.in_flight.clone();
+        state.last_write = None;
         self.bytes_in.store(0, Ordering::Relaxed);
         self.bytes_out.store(0, Ordering::Relaxed);
     }
@@ -180,8 +190,12 @@ impl Instruments {
     }
 
     pub(super) fn end(&self, operation: Operation) {
-        if let Some(now) = self.state().in_flight.get_mut(&operation) {
+        let mut state = self.state();
+        if let Some(now) = state.in_flight.get_mut(&operation) {
             *now = now.saturating_sub(1);
+        }
+        if operation.writes() {
+            state.last_write = Some(Instant::now());
         }
     }
 

@@ -40,16 +40,7 @@ pub fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
         max: max as usize,
     })?;
 
-    let mut xml = Xml::document("ListBucketResult");
-    xml.text("Name", call.bucket.as_deref().unwrap_or_default());
-    xml.text("Prefix", &encoded(prefix, url));
-    xml.text("StartAfter", &encoded(start_after, url));
-    xml.number("MaxKeys", max);
-    xml.text("Delimiter", &encoded(delimiter, url));
-    if url {
-        xml.text("EncodingType", "url");
-    }
-    xml.number("IsTruncated", page.next.is_some());
+    let mut xml = begin_page(call, &page, url, max, ("StartAfter", start_after));
     if !token.is_empty() {
         xml.text("ContinuationToken", &encoded(token, url));
     }
@@ -87,21 +78,28 @@ pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
         max: max as usize,
     })?;
 
-    let mut xml = Xml::document("ListBucketResult");
-    xml.text("Name", call.bucket.as_deref().unwrap_or_default());
-    xml.text("Prefix", &encoded(prefix, url));
-    xml.text("Marker", &encoded(marker, url));
-    xml.number("MaxKeys", max);
-    xml.text("Delimiter", &encoded(delimiter, url));
-    if url {
-        xml.text("EncodingType", "url");
-    }
-    xml.number("IsTruncated", page.next.is_some());
+    let mut xml = begin_page(call, &page, url, max, ("Marker", marker));
     if let Some(From::After(next) | From::Behind(next)) = &page.next {
         xml.text("NextMarker", &encoded(next, url));
     }
     write_page(&mut xml, &page, url, true);
     Ok(Reply::xml(xml.finish()))
+}
+
+/// What both listings begin with; `after` is the name they begin behind, as each calls it.
+fn begin_page(call: &Call, page: &Page, url: bool, max: u64, after: (&str, &str)) -> Xml {
+    let parameter = |name| call.parameter(name).unwrap_or_default();
+    let mut xml = Xml::document("ListBucketResult");
+    xml.text("Name", call.bucket.as_deref().unwrap_or_default());
+    xml.text("Prefix", &encoded(parameter("prefix"), url));
+    xml.text(after.0, &encoded(after.1, url));
+    xml.number("MaxKeys", max);
+    xml.text("Delimiter", &encoded(parameter("delimiter"), url));
+    if url {
+        xml.text("EncodingType", "url");
+    }
+    xml.number("IsTruncated", page.next.is_some());
+    xml
 }
 
 fn write_page(xml: &mut Xml, page: &Page, url: bool, owner: bool) {

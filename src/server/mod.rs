@@ -2,7 +2,8 @@
 //!
 //! [`endpoint`] accepts connections and takes a request through its stations: [`call`] reads it, [`auth`]
 //! checks who sent it, [`instruments`] count, delay or spoil it, and [`objects`], [`multipart`] and [`listing`]
-//! answer it. What the service refuses, and how it says so, is in [`refusal`].
+//! answer it. What the service refuses, and how it says so, is in [`refusal`]. With [`s3`], an instrumented server
+//! takes requests of clients that speak S3 as well.
 
 pub mod auth;
 pub mod call;
@@ -14,4 +15,5 @@ pub mod multipart;
 pub mod objects;
 pub mod refusal;
 pub mod reply;
+pub mod s3;
 pub mod xml;

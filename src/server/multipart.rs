@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::call::Call;
 use super::encryption_rules::{self, Plan};
 use super::endpoint::Shared;
-use super::objects::{checked_length, copy_source, written};
+use super::objects::{checked_length, copied_reply, copy_source, written};
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
 use super::xml::{self, Xml, encoded};
@@ -115,16 +115,8 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
         let part = store
             .part_stream(&key, &upload, number, object.body, Some(length))
             .await?;
-        let mut xml = Xml::document("CopyPartResult");
-        xml.text("LastModified", &date::extended(local::now()));
-        xml.text("ETag", part.etag.as_str());
-        let mut reply = Reply::xml(xml.finish());
-        // oss2 reads the header, others the document.
-        reply.header("etag", part.etag.as_str());
-        if let Some(crc64) = part.crc64 {
-            reply.header("x-oss-hash-crc64ecma", crc64.to_string());
-        }
-        return Ok(reply);
+        let now = local::now();
+        return Ok(copied_reply("CopyPartResult", &part.etag, part.crc64, now));
     }
     Err(Error::PreconditionFailed.into())
 }

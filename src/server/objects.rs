@@ -442,18 +442,32 @@ pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Re
             Err(Error::PreconditionFailed) => continue,
             copied => copied?,
         };
-        let mut xml = Xml::document("CopyObjectResult");
-        xml.text("LastModified", &date::extended(modified));
-        xml.text("ETag", answer.etag.as_str());
-        let mut reply = Reply::xml(xml.finish());
-        // oss2 reads the header, others the document.
-        reply.header("etag", answer.etag.as_str());
-        if let Some(crc64) = answer.crc64 {
-            reply.header("x-oss-hash-crc64ecma", crc64.to_string());
-        }
-        return Ok(reply);
+        return Ok(copied_reply(
+            "CopyObjectResult",
+            &answer.etag,
+            answer.crc64,
+            modified,
+        ));
     }
     Err(Error::PreconditionFailed.into())
+}
+
+/// Tells of a copy, in a document and in headers: oss2 reads those.
+pub fn copied_reply(
+    document: &'static str,
+    etag: &ETag,
+    crc64: Option<u64>,
+    modified: SystemTime,
+) -> Reply {
+    let mut xml = Xml::document(document);
+    xml.text("LastModified", &date::extended(modified));
+    xml.text("ETag", etag.as_str());
+    let mut reply = Reply::xml(xml.finish());
+    reply.header("etag", etag.as_str());
+    if let Some(crc64) = crc64 {
+        reply.header("x-oss-hash-crc64ecma", crc64.to_string());
+    }
+    reply
 }
 
 async fn copy_across(

@@ -1,5 +1,6 @@
 //! What the service says when it refuses.
 
+use crate::oss::error::chain;
 use crate::store::error::Error;
 use crate::store::local::uploads;
 
@@ -157,14 +158,7 @@ fn part_refusal(refusal: uploads::Refusal) -> Refusal {
 }
 
 fn internal(error: &Error) -> Refusal {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    log::error!("{text}");
+    log::error!("{}", chain(error));
     Refusal::new(
         500,
         "InternalError",

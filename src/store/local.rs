@@ -33,9 +33,9 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use md5::{Digest, Md5};
 
-use super::crc;
 use super::error::Error;
 use super::object_store::*;
+use crate::oss::crc;
 use content::{Contents, Reading, Received};
 use disk::message;
 use index::{From, Page, Query};

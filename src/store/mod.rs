@@ -1,6 +1,5 @@
 //! Buckets: the trait, the service, a folder on disk.
 
-pub mod crc;
 pub mod error;
 pub mod local;
 pub mod object_store;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::crc::Crc64;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
+use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,

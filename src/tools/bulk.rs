@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::encrypted;
 use crate::envelope::Format;
 use crate::fs::attributes::Attributes;
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,
@@ -109,21 +110,6 @@ fn is_general(error: &StoreError) -> bool {
             | StoreError::NoSuchBucket(_)
             | StoreError::NoSpace(_)
     )
-}
-
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// How far a run has come; read by whoever shows it.

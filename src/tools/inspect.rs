@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::bulk::chain;
 use crate::encrypted::{EncryptedBucket, Error};
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
 

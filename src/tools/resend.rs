@@ -11,9 +11,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::crc::{self, Crc64};
 use crate::encrypted::{EncryptedBucket, Error, Plaintext, Result, Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
+use crate::oss::crc::{self, Crc64};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
 

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, chain, is_internal, is_marker};
+use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_internal, is_marker};
 use super::envelopes::Saving;
 use super::local_tree::{LocalFile, LocalTree};
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Kind};
+use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 

@@ -150,6 +150,25 @@ fn ls_costs_a_list_per_thousand_names_and_ls_l_a_head_per_file_many_at_once() {
 }
 
 #[test]
+fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each() {
+    if !can_mount() {
+        return;
+    }
+    const N: u64 = 2500;
+    let rig = Rig::new();
+    put_bare_objects(&rig, N);
+    let mount = rig.mount("mnt", LASTING);
+    let looks = rig.requests(|| {
+        for i in 0..N {
+            assert_eq!(fs::metadata(mount.path.join(name(i))).unwrap().len(), 10);
+        }
+    });
+    println!("{N} names looked up: {:?}", looks.requests);
+    assert!(looks.total() <= N + besides(N), "{:?}", looks.requests);
+    mount.end_well();
+}
+
+#[test]
 fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     if !can_mount() {
         return;

@@ -31,6 +31,27 @@ fn find_python() -> Result<PathBuf, String> {
     Ok(root.join("target/venv/bin/python3"))
 }
 
+/// Runs one of tests/interop on a rig's bucket; returns what it prints.
+pub fn run_on(rig: &Rig, python: &Path, script: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
+    let mut child = Command::new(python)
+        .arg(folder.join(script))
+        .args(args)
+        .env("OSS_TEST_ENDPOINT", rig.endpoint())
+        .env("OSS_TEST_BUCKET", rig::BUCKET)
+        .env("OSS_TEST_ACCESS_KEY_ID", "test")
+        .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script} {args:?}");
+    output.stdout
+}
+
 /// Prints why, and fails where nothing may be skipped.
 pub fn skip(why: &str) {
     println!("skipped: {why}");
@@ -134,24 +155,8 @@ fn the_seeds_example_opens_what_a_mount_wrote_and_a_mount_what_the_example_wrote
     };
     let rig = Rig::new();
     let seed = |action: &str, name: &str, key: &Path, input: &[u8]| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/seed.py");
-        let mut child = Command::new(&python)
-            .arg(script)
-            .args([action, name])
-            .arg(key)
-            .env("OSS_TEST_ENDPOINT", rig.endpoint())
-            .env("OSS_TEST_BUCKET", rig::BUCKET)
-            .env("OSS_TEST_ACCESS_KEY_ID", "test")
-            .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{action} {name}");
-        output.stdout
+        let key = key.to_str().unwrap();
+        run_on(&rig, &python, "seed.py", &[action, name, key], input)
     };
     let public = rig.path("key.pub");
     let mount = rig.mount("mnt", &["--metadata-ttl", "0"]);

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::{Digest, Md5};
 use ossvault::oss::{date, sign};
 use ossvault::server::call::Operation;
 use ossvault::server::endpoint::{Config, Server};
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::s3;
 use ossvault::store::object_store::*;
 use reqwest::{Method, Response};
 
@@ -574,6 +576,117 @@ async fn instruments_are_served_only_where_asked_for() {
         bench.request("GET", "k").send().await.unwrap().status(),
         200
     );
+}
+
+/// A request as S3 has it, signed so.
+async fn s3(
+    bench: &Bench,
+    method: &str,
+    target: &str,
+    headers: &[(&'static str, &str)],
+    body: &[u8],
+) -> Response {
+    let mut all = reqwest::header::HeaderMap::new();
+    let now = date::basic(SystemTime::now());
+    let host = bench.server.addr().to_string();
+    let own = [
+        ("host", host.as_str()),
+        ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
+        ("x-amz-date", &now),
+    ];
+    for (name, value) in own.into_iter().chain(headers.iter().copied()) {
+        all.insert(name, value.parse().unwrap());
+    }
+    let mut names: Vec<&str> = all.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    let mut request = hyper::Request::new(());
+    *request.method_mut() = method.parse().unwrap();
+    *request.uri_mut() = target.parse().unwrap();
+    *request.headers_mut() = all.clone();
+    let scope = format!("{}/us-east-1/s3/aws4_request", &now[..8]);
+    let authorization = s3::authorization(&request, &names, &scope, "test", "test").unwrap();
+    bench
+        .http
+        .request(
+            request.method().clone(),
+            format!("{}{target}", bench.server.endpoint()),
+        )
+        .headers(all)
+        .header("authorization", authorization)
+        .body(body.to_vec())
+        .send()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_instrumented_server_serves_clients_that_speak_s3() {
+    let bench = Bench::with(|config| config.instrument = true).await;
+    let ok = async |method: &str, target: &str, headers: &[(&'static str, &str)], body: &[u8]| {
+        let answer = s3(&bench, method, target, headers, body).await;
+        let status = answer.status();
+        assert!(status.is_success(), "{method} {target}: {status}");
+        answer
+    };
+    ok("HEAD", "/bucket", &[], b"").await;
+    let mode = ("x-amz-meta-mode", "33188");
+    ok("PUT", "/bucket/a%20b/c", &[mode], b"0123456789").await;
+    let head = ok("HEAD", "/bucket/a%20b/c", &[], b"").await;
+    assert_eq!(header(&head, "x-amz-meta-mode"), "33188");
+    assert_eq!(header(&head, "content-length"), "10");
+    let part = ok("GET", "/bucket/a%20b/c", &[("range", "bytes=7-99")], b"").await;
+    assert_eq!(part.text().await.unwrap(), "789");
+
+    let copy = [
+        ("x-amz-copy-source", "/bucket/a%20b/c"),
+        ("x-amz-metadata-directive", "REPLACE"),
+        ("x-amz-meta-mode", "33024"),
+    ];
+    ok("PUT", "/bucket/copy", &copy, b"").await;
+    let head = ok("HEAD", "/bucket/copy", &[], b"").await;
+    assert_eq!(header(&head, "x-amz-meta-mode"), "33024");
+
+    let begun = ok("POST", "/bucket/big?uploads", &[mode], b"").await;
+    let begun = begun.text().await.unwrap();
+    let (_, id) = begun.split_once("<UploadId>").unwrap();
+    let (id, _) = id.split_once('<').unwrap();
+    let target = format!("/bucket/big?partNumber=1&uploadId={id}");
+    let part = ok("PUT", &target, &[], b"the only part").await;
+    let parts = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part></CompleteMultipartUpload>",
+        header(&part, "etag")
+    );
+    let target = format!("/bucket/big?uploadId={id}");
+    ok("POST", &target, &[], parts.as_bytes()).await;
+    let body = ok("GET", "/bucket/big", &[], b"").await;
+    assert_eq!(body.text().await.unwrap(), "the only part");
+
+    // What OSS lists by default is a hundred.
+    for n in 0..101 {
+        let target = format!("/bucket/many/{n}");
+        ok("PUT", &target, &[], b"x").await;
+    }
+    for target in [
+        "/bucket/?delimiter=%2F&prefix=many%2F",
+        "/bucket?list-type=2&prefix=many%2F",
+    ] {
+        let listing = ok("GET", target, &[], b"").await.text().await.unwrap();
+        assert_eq!(listing.matches("<Contents>").count(), 101, "{target}");
+        assert!(listing.contains("<IsTruncated>false<"), "{target}");
+    }
+
+    let batch = b"<Delete><Object><Key>big</Key></Object><Object><Key>copy</Key></Object></Delete>";
+    let digest = BASE64.encode(Md5::digest(batch));
+    ok("POST", "/bucket?delete", &[("content-md5", &digest)], batch).await;
+    ok("DELETE", "/bucket/a%20b/c", &[], b"").await;
+    for gone in ["a%20b/c", "big", "copy"] {
+        let target = format!("/bucket/{gone}");
+        assert_eq!(s3(&bench, "HEAD", &target, &[], b"").await.status(), 404);
+    }
+
+    let plain = Bench::new().await;
+    let refused = s3(&plain, "HEAD", "/bucket/k", &[], b"").await;
+    assert_eq!(refused.status(), 400);
 }
 
 #[tokio::test]

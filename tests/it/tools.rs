@@ -993,25 +993,11 @@ fn the_official_sdks_open_what_a_mount_wrote_for_them_and_a_mount_what_they_wrot
         Err(why) => return interop::skip(&why),
     };
     let rig = Rig::new();
+    let (private, public) = (rig.key(), rig.path("key.pub"));
+    let keys = [&private, &public].map(|path| path.to_str().unwrap());
     let sdk = |action: &str, sdk: &str, key: &str, input: &[u8]| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/encrypted.py");
-        let mut child = Command::new(&python)
-            .arg(script)
-            .args([action, sdk, key])
-            .args([rig.key(), rig.path("key.pub")])
-            .env("OSS_TEST_ENDPOINT", rig.endpoint())
-            .env("OSS_TEST_BUCKET", BUCKET)
-            .env("OSS_TEST_ACCESS_KEY_ID", "test")
-            .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{action} {sdk} {key}");
-        output.stdout
+        let args = [action, sdk, key, keys[0], keys[1]];
+        interop::run_on(&rig, &python, "encrypted.py", &args, input)
     };
     for format in ["sdk", "dual"] {
         let mount = rig.mount(format, &["--format", format, "--metadata-ttl", "0"]);

@@ -422,7 +422,6 @@ impl World {
             rename_grace: Duration::from_millis(20),
             flush_after: None,
             timeout: Duration::from_secs(20),
-            allow_plaintext: Vec::new(),
             copy_limit: Settings::COPY_LIMIT,
             part_size: PART,
             stream_after: 2 * PART,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::encrypted::crc;
+use crate::oss::crc;
 
 /// Disjoint stretches kept before giving up: scattered reads of a huge object would fill memory with
 /// stretches that never meet.
@@ -55,10 +55,6 @@ mod tests {
 
     use super::*;
 
-    fn crc64(bytes: &[u8]) -> u64 {
-        crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Xz, bytes)
-    }
-
     proptest! {
         #[test]
         fn ranges_in_any_order_give_the_crc_of_the_whole(
@@ -75,10 +71,10 @@ mod tests {
             let mut coverage = Coverage::default();
             let size = content.len() as u64;
             for (index, range) in ranges.iter().enumerate() {
-                let crc = crc64(&content[range.clone()]);
+                let crc = crc::of(&content[range.clone()]);
                 let bytes = range.start as u64..range.end as u64;
                 let whole = coverage.add(bytes.clone(), crc, size);
-                let expected = (index + 1 == ranges.len()).then(|| crc64(&content));
+                let expected = (index + 1 == ranges.len()).then(|| crc::of(&content));
                 prop_assert_eq!(whole, expected);
                 prop_assert_eq!(coverage.add(bytes, crc, size), None, "the same range again");
             }

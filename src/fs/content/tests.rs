@@ -16,6 +16,7 @@ use crate::crypto::key_parse;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{Plaintext, Settings};
 use crate::envelope::{Format, write};
+use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
@@ -147,7 +148,7 @@ impl ObjectStore for Fake {
             bytes.extend_from_slice(&chunk?);
         }
         let now = std::time::SystemTime::now();
-        let crc64 = Some(crc64(&bytes));
+        let crc64 = Some(crc::of(&bytes));
         let etag = ETag::new("\"1\"");
         *self.meta.lock().unwrap() = Some(ObjectMeta {
             size: bytes.len() as u64,
@@ -228,10 +229,6 @@ impl ObjectStore for Fake {
     async fn bucket_info(&self) -> Result<BucketInfo> {
         never()
     }
-}
-
-fn crc64(bytes: &[u8]) -> u64 {
-    crc::of(bytes)
 }
 
 struct World {

@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 use super::disk::{discard, failed, into_inner, message, sync_folder};
 use super::record::{Content, PartFile, Tag, escape};
-use crate::store::crc::Crc64;
+use crate::oss::crc::Crc64;
 use crate::store::error::Error;
 use crate::store::object_store::Result;
 

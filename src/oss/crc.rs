@@ -1,4 +1,4 @@
-//! CRC-64/XZ, which the service calls `x-oss-hash-crc64ecma`: over ciphertext, always.
+//! CRC-64/XZ, the checksum the service gives for every object (`x-oss-hash-crc64ecma`): over ciphertext, always.
 
 use crc_fast::CrcAlgorithm::Crc64Xz;
 
@@ -94,12 +94,13 @@ mod tests {
     #[test]
     fn it_is_the_one_the_service_uses() {
         assert_eq!(of(b"123456789"), 0x995d_c9bb_df19_39fa);
+        assert_eq!(of(b""), 0);
     }
 
     #[test]
     fn pieces_combine_to_the_whole() {
         let data: Vec<u8> = (0..1000u32).map(|i| (i * 7) as u8).collect();
-        for cut in [0, 1, 16, 500, 999, 1000] {
+        for cut in [0, 1, 15, 16, 17, 500, 999, 1000] {
             let (a, b) = data.split_at(cut);
             assert_eq!(combine(of(a), of(b), b.len() as u64), of(&data), "{cut}");
             let mut crc = Crc64::new();
