@@ -188,7 +188,7 @@ fn settings(config: &MountConfig) -> Settings {
         flush_after: options.tuning.flush_after,
         timeout: options.service.timeout,
         allow_plaintext: options.keys.allow_plaintext.clone(),
-        copy_limit: Settings::COPY_LIMIT,
+        copy_limit: options.hidden.copy_limit.unwrap_or(Settings::COPY_LIMIT),
         part_size: options.hidden.part_size,
         stream_after: options
             .hidden
