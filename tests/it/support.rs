@@ -68,7 +68,7 @@ fn lacking() -> Option<&'static str> {
         return None;
     };
     assert!(
-        std::env::var_os("REQUIRE_FUSE").is_none_or(|value| value.is_empty()),
+        !is_required(),
         "REQUIRE_FUSE is set, and there is {lacking}"
     );
     Some(lacking)
@@ -78,13 +78,21 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// The path of a program, or None with `skipped: no PROGRAM` printed.
+/// The path of a program, or None with `skipped: no PROGRAM` printed. With REQUIRE_FUSE that is a failure.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = find(name);
     if path.is_none() {
+        assert!(
+            !is_required(),
+            "REQUIRE_FUSE is set, and there is no {name}"
+        );
         eprintln!("skipped: no {name}");
     }
     path
+}
+
+fn is_required() -> bool {
+    std::env::var_os("REQUIRE_FUSE").is_some_and(|value| !value.is_empty())
 }
 
 fn find(program: &str) -> Option<PathBuf> {
