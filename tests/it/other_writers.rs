@@ -279,6 +279,33 @@ fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
     });
 }
 
+#[test]
+fn markers_of_other_tools_are_directories_or_files_like_any() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        // A console makes folders with content, Hadoop makes files beside them.
+        world.others.put_plain("d/", "content").await;
+        world.others.put_plain("e_$folder$", "").await;
+        let directory = kernel.look("d").await;
+        assert_eq!(directory.kind, Kind::Directory);
+        assert_eq!(kernel.look("e_$folder$").await.kind, Kind::File);
+        assert!(kernel.find("e").await.is_none());
+        let chmod = kernel.fs.setattr(directory.ino, None, mode(0o700));
+        assert_eq!(chmod.await.unwrap().mode, 0o700);
+        kernel.save("d/a", b"below").await;
+        kernel.rename("d", "moved").await.unwrap();
+        let keys = world.others.keys().await;
+        assert_eq!(keys, ["e_$folder$", "moved/", "moved/a"]);
+        assert_eq!(kernel.look("moved").await.mode, 0o700);
+        assert_eq!(kernel.load("moved/a").await, b"below");
+        kernel.unlink("moved/a").await.unwrap();
+        let name = Name::from("moved");
+        kernel.fs.rmdir(Ino::ROOT, &name).await.unwrap();
+        kernel.unlink("e_$folder$").await.unwrap();
+        assert!(world.others.keys().await.is_empty());
+    });
+}
+
 // ---- rule 3: one version per open file ----
 
 #[test]

@@ -834,7 +834,7 @@ fn in_the_sdks_formats_attributes_cost_an_upload() {
 
     // A chmod while the upload is on its way.
     let path = mount.path.join("g");
-    let stall = Action::Stall { ms: 1000 };
+    let stall = Action::Stall { ms: 2000 };
     rig.fault(Fault::once(Operation::PutObject, stall));
     let counts = rig.requests(|| {
         let mut file = fs::File::create(&path).unwrap();
