@@ -283,9 +283,13 @@ impl Filesystem {
         drop(state);
         file.moved.notify_waiters();
         log::debug!(
-            "uploading {}, {} bytes",
+            "uploading {}, {} bytes{}",
             destination.key,
-            freight.snapshot.len()
+            freight.snapshot.len(),
+            match freight.snapshot.needs_base() {
+                true => ", some of them from its base",
+                false => "",
+            }
         );
         Some(freight)
     }

@@ -617,11 +617,13 @@ impl Bench {
         }
         let flushed = self.kernel.fs.flush(open.handle, 0).await;
         self.kernel.fs.release_now(open.handle);
-        if let Err(error) = flushed {
-            assert!(
+        match flushed {
+            Ok(()) if open.torn.is_none() => self.acknowledged(&open, false).await,
+            Ok(()) => {}
+            Err(error) => assert!(
                 self.injected() || open.torn.is_some(),
                 "close {slot}: {error:?}"
-            );
+            ),
         }
         let last = !self.slots.values().any(|other| other.ino == open.ino);
         // One under a temporary name may wait for its rename, which may come next.
@@ -1033,16 +1035,20 @@ impl Bench {
             false => self.kernel.fs.flush(open.handle, 0).await,
         };
         if let Went::Well(_) = self.compare("flush", result, Ok(())) {
-            let temporary = self
-                .tree
-                .path_of(open.id)
-                .is_none_or(|path| path.ends_with("Q1W2E3"));
-            let file = self.tree.file(open.id);
-            let acknowledged = sync || (open.write && !file.bytes.is_empty() && !temporary);
-            if acknowledged {
-                (file.dirty, file.published, file.overlay) = (false, true, false);
-                self.check_bucket(open.id).await;
-            }
+            self.acknowledged(&open, sync).await;
+        }
+    }
+
+    /// What follows from a flush that succeeded.
+    async fn acknowledged(&mut self, open: &Slot, sync: bool) {
+        let temporary = self
+            .tree
+            .path_of(open.id)
+            .is_none_or(|path| path.ends_with("Q1W2E3"));
+        let file = self.tree.file(open.id);
+        if sync || (open.write && !file.bytes.is_empty() && !temporary) {
+            (file.dirty, file.published, file.overlay) = (false, true, false);
+            self.check_bucket(open.id).await;
         }
     }
 

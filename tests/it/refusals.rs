@@ -19,12 +19,22 @@ use super::support::*;
 /// What is called, what it must answer, and a name for it.
 type Refusal<'a> = (&'a str, c_int, Box<dyn Fn() -> io::Result<()> + 'a>);
 
+/// What a mount shows of a name.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    times: [i64; 4],
+    /// Or the target.
+    content: Vec<u8>,
+}
+
 /// Everything that a call could have changed.
 #[derive(Debug, PartialEq)]
 struct State {
-    /// Kind and mode, owner, size, times of change, content or target.
-    shown: BTreeMap<String, (u32, u32, u64, [i64; 4], Vec<u8>)>,
-    /// Tag and metadata.
+    shown: BTreeMap<String, Shown>,
+    /// Keys, tags and metadata.
     stored: Vec<(String, String, BTreeMap<String, String>)>,
 }
 
@@ -56,7 +66,13 @@ impl State {
                     meta.ctime(),
                     meta.ctime_nsec(),
                 ];
-                let what = (meta.mode(), meta.uid(), meta.size(), times, content);
+                let what = Shown {
+                    mode: meta.mode(),
+                    owner: (meta.uid(), meta.gid()),
+                    size: meta.size(),
+                    times,
+                    content,
+                };
                 shown.insert(path.to_str().unwrap().to_owned(), what);
             }
         }
