@@ -1041,11 +1041,9 @@ impl Bench {
 
     /// What follows from a flush that succeeded.
     async fn acknowledged(&mut self, open: &Slot, sync: bool) {
-        let temporary = self
-            .tree
-            .path_of(open.id)
-            .is_none_or(|path| path.ends_with("Q1W2E3"));
+        let path = self.tree.path_of(open.id);
         let file = self.tree.file(open.id);
+        let temporary = path.is_none_or(|path| path.ends_with("Q1W2E3") && !file.published);
         if sync || (open.write && !file.bytes.is_empty() && !temporary) {
             (file.dirty, file.published, file.overlay) = (false, true, false);
             self.check_bucket(open.id).await;
