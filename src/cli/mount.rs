@@ -187,7 +187,7 @@ fn settings(config: &MountConfig) -> Settings {
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
         timeout: options.service.timeout,
-        copy_limit: Settings::COPY_LIMIT,
+        copy_limit: options.hidden.copy_limit.unwrap_or(Settings::COPY_LIMIT),
         part_size: options.hidden.part_size,
         stream_after: options
             .hidden

@@ -171,6 +171,9 @@ pub struct HiddenOptions {
     /// A file written in order begins to be uploaded at this size.
     #[arg(long, hide = true, value_name = "SIZE", value_parser = values::size)]
     pub stream_after: Option<u64>,
+    /// Objects of this size and above are copied in parts: the service's limit.
+    #[arg(long, hide = true, value_name = "SIZE", value_parser = values::size)]
+    pub copy_limit: Option<u64>,
     /// Report to the parent process (see `background`).
     #[arg(long, hide = true)]
     pub report: bool,

@@ -675,6 +675,8 @@ async fn an_object_is_unwrapped_once_and_keeps_its_key_through_copies() {
     assert!(copy.cipher().is_some());
 }
 
+/// "The version is asked for once more right before: a newer one that another client uploaded stays."
+///
 /// A body on its way was all that stood between the version that was read and one that replaced it.
 #[tokio::test]
 async fn an_object_sent_again_never_replaces_a_version_that_came_meanwhile() {

@@ -668,10 +668,12 @@ impl Filesystem {
         len: usize,
         by: Writer,
     ) {
+        let row = state.row();
         state.changers.add(by.thread);
         state.abandon_stream_over(offset..offset + len as u64);
         self.content_changed(file, state, by.clear_set_id);
         self.keep_streaming(file, state);
+        state.took_edge("write", row);
     }
 
     /// The content is another one now: counts it, and shows it in the attributes.
@@ -746,7 +748,7 @@ impl Filesystem {
                     state.staged = Some(StagedFile::new(&self.staging, None));
                 }
                 if state.staged.is_some() || self.stage_over(&mut state, 1, 0)? {
-                    let before = state.size();
+                    let (before, row) = (state.size(), state.row());
                     let staged = state.staged.as_mut().expect("staged above");
                     staged.truncate(size);
                     state.abandon_stream_over(size.min(before)..u64::MAX);
@@ -756,6 +758,7 @@ impl Filesystem {
                     let emptied = state.emptied;
                     self.content_changed(file, &mut state, false);
                     state.emptied = emptied && size == 0;
+                    state.took_edge("truncate", row);
                     true
                 } else {
                     false

@@ -219,6 +219,22 @@ impl State {
         }
     }
 
+    /// Which row of the table above this is.
+    pub fn row(&self) -> &'static str {
+        match (&self.upload, &self.stream, &self.failure) {
+            (Some(_), ..) => "Uploading",
+            (_, Stream::Active { .. }, _) => "Streaming",
+            (.., Some(_)) => "Failed",
+            _ if self.is_dirty() => "Dirty",
+            _ => "Clean",
+        }
+    }
+
+    /// Says which edge of the table was taken: a run of fsx counts them.
+    pub fn took_edge(&self, cause: &str, from: &str) {
+        log::trace!("{cause}: {from} to {}", self.row());
+    }
+
     /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.
     pub fn abandon_stream_over(&mut self, changed: std::ops::Range<u64>) {
         if let Stream::Active {

@@ -102,8 +102,9 @@ impl Filesystem {
 
     /// Starts the task; returns what it uploads.
     fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
-        let written = state.written;
+        let (written, row) = (state.written, state.row());
         state.upload = Some(written);
+        state.took_edge("upload", row);
         // What waits for this upload must not take the last one's failure for its own.
         state.failure = None;
         let (fs, file) = (self.clone(), file.clone());
@@ -119,6 +120,7 @@ impl Filesystem {
     fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
         {
             let mut state = file.lock();
+            let row = state.row();
             state.upload = None;
             match result {
                 Ok(()) => {
@@ -137,6 +139,7 @@ impl Filesystem {
                     state.abandon_stream();
                 }
             }
+            state.took_edge("upload", row);
         }
         file.moved.notify_waiters();
         self.tend(file);
@@ -280,9 +283,13 @@ impl Filesystem {
         drop(state);
         file.moved.notify_waiters();
         log::debug!(
-            "uploading {}, {} bytes",
+            "uploading {}, {} bytes{}",
             destination.key,
-            freight.snapshot.len()
+            freight.snapshot.len(),
+            match freight.snapshot.needs_base() {
+                true => ", some of them from its base",
+                false => "",
+            }
         );
         Some(freight)
     }

@@ -217,6 +217,52 @@ fn vim_saves_in_each_of_its_ways() {
     );
 }
 
+/// Types into nano as a person at a terminal does: waits for the file to be shown, changes it, saves, leaves.
+const NANO: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ.update(TERM="xterm", HOME="/nonexistent")
+    os.execvp("nano", ["nano", "--ignorercfiles", *sys.argv[1:]])
+shown = b""
+keys = [(b"before", b"after "), (b"after", b"\x18"), (b"Save modified", b"y"), (b"Write", b"\r")]
+while True:
+    try:
+        shown += os.read(terminal, 4096)
+    except OSError:
+        break
+    if keys and keys[0][0] in shown:
+        os.write(terminal, keys.pop(0)[1])
+        shown = b""
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn nano_saves() {
+    let Some(mut mount) = with_tree(&["nano", "python3"]) else {
+        return;
+    };
+    fs::write(mount.beside("nano.py"), NANO).unwrap();
+    let mut expected = vec!["text"];
+    for options in ["", "--backup", "--locking"] {
+        fs::write(mount.path("text"), "before\n").unwrap();
+        set_mode(&mount.path("text"), 0o640);
+        let line = format!("timeout 30 python3 ../nano.py {options} text");
+        shell(mount.root(), &line);
+        let saved = || fs::read_to_string(mount.path("text")).unwrap();
+        assert_eq!(saved(), "after before\n", "{options}");
+        assert_eq!(mode(&mount.path("text")), 0o640, "{options}");
+        if options == "--backup" {
+            expected.push("text~");
+            assert_eq!(fs::read_to_string(mount.path("text~")).unwrap(), "before\n");
+        }
+        mount.remount(&[]);
+        assert_eq!(names(mount.root()), expected, "{options}");
+        let saved = fs::read_to_string(mount.path("text")).unwrap();
+        assert_eq!(saved, "after before\n", "{options}");
+    }
+}
+
 #[test]
 fn make_sees_what_is_newer() {
     let Some(mount) = with_tree(&["make"]) else {

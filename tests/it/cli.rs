@@ -548,6 +548,7 @@ fn a_mount_comes_up_in_the_background_and_goes_down_with_umount() {
     place.run(&["umount", "/proc"]).fails(14, &["/proc"]);
 }
 
+/// "Metadata comes from the bucket and is not trusted: every mount is nosuid and nodev."
 #[test]
 fn the_options_of_the_mount_are_safe_ones() {
     if !can_mount() {
@@ -840,18 +841,15 @@ fn an_endpoint_that_is_no_oss_service_is_named() {
     run.fails(31, &[&endpoint]);
 }
 
-#[test]
-fn an_ordinary_user_mounts_through_fusermount3() {
-    if !can_mount() {
-        return;
-    }
+/// A place where user 65534 can mount; None, with the reason printed, where that cannot be.
+fn for_an_ordinary_user() -> Option<Place> {
     let lacking = ["fusermount3", "unshare", "setpriv"]
         .into_iter()
         .find(|program| find(program).is_none());
     if !nix::unistd::geteuid().is_root() || lacking.is_some() {
         // As an ordinary user every other test here takes this way.
         eprintln!("skipped: needs root, fusermount3, unshare(1) and setpriv(1)");
-        return;
+        return None;
     }
     let place = Place::new();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
@@ -861,8 +859,13 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     for name in ["mnt", "key", "key.pub", "home"] {
         std::os::unix::fs::chown(place.path(name), Some(65534), Some(65534)).unwrap();
     }
+    Some(place)
+}
+
+/// Runs a script as root that can do things `as_user`.
+fn as_an_ordinary_user(place: &Place, script: &str) -> Run {
     // In a mount namespace of its own, with a device that everybody may open, as udev makes it.
-    let script = r#"
+    const BEFORE: &str = r#"
         set -eu
         if ! su_can_open=$(setpriv --reuid=65534 --regid=65534 --clear-groups sh -c ': <>/dev/fuse' 2>&1); then
             mknod device c 10 229
@@ -872,20 +875,78 @@ fn an_ordinary_user_mounts_through_fusermount3() {
         as_user() {
             setpriv --reuid=65534 --regid=65534 --clear-groups env -i PATH="$PATH" HOME="$PWD/home" "$@"
         }
+    "#;
+    Command::new("unshare")
+        .args(["-m", "sh", "-c", &format!("{BEFORE}{script}")])
+        .current_dir(place.path(""))
+        .stdin(Stdio::null())
+        .output()
+        .map(Run::from)
+        .unwrap()
+}
+
+#[test]
+fn an_ordinary_user_mounts_through_fusermount3() {
+    if !can_mount() {
+        return;
+    }
+    let Some(place) = for_an_ordinary_user() else {
+        return;
+    };
+    let script = r#"
         as_user ./ossvault mount "file://$PWD/home/store" mnt --private-key key
         as_user ls mnt
         if ls mnt 2>/dev/null; then echo "root got in"; exit 1; fi
         as_user ./ossvault umount mnt
         if grep -q " $PWD/mnt " /proc/self/mountinfo; then echo "still mounted"; exit 1; fi
     "#;
-    let run = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .current_dir(place.path(""))
-        .stdin(Stdio::null())
-        .output()
-        .map(Run::from)
-        .unwrap();
-    run.succeeds();
+    as_an_ordinary_user(&place, script).succeeds();
+}
+
+/// Stored owners would lock him out of his own files.
+#[test]
+fn to_an_ordinary_user_everything_in_his_mount_appears_to_be_his() {
+    if !can_mount() {
+        return;
+    }
+    let Some(place) = for_an_ordinary_user() else {
+        return;
+    };
+    let script = r#"
+        mkdir roots
+        ./ossvault mount "file://$PWD/home/store" roots --private-key key --insecure-key-permissions --no-sync
+        mkdir roots/d
+        echo text > roots/d/file
+        ln -s file roots/d/link
+        chmod 600 roots/d/file
+        chown -h 1234:5678 roots/d roots/d/file roots/d/link
+        test "$(stat -c %u:%g:%a roots/d/file)" = 1234:5678:600
+        ./ossvault umount roots
+        chown -R 65534:65534 home
+        as_user ./ossvault mount "file://$PWD/home/store" mnt --private-key key --no-sync
+        as_user sh -euc '
+            cd mnt
+            test "$(stat -c %u:%g . d d/file d/link | sort -u)" = 65534:65534
+            test "$(cat d/file)" = text
+            echo more >> d/file
+            chmod 640 d/file
+            touch -d @1000 d/file
+            chgrp 65534 d/file
+            echo new > d/new
+            mkdir d/sub
+            mv d/new d/sub/new
+            rm d/link
+            test "$(stat -c %u:%g:%a:%Y d/file)" = 65534:65534:640:1000
+            ! chown 1234 d/file 2> /dev/null
+        '
+        as_user ./ossvault umount mnt
+        # What root had given away stays so in the bucket.
+        ./ossvault mount "file://$PWD/home/store" roots --private-key key --insecure-key-permissions --no-sync
+        test "$(stat -c %u:%g:%a roots/d/file)" = 1234:65534:640
+        test "$(stat -c %u:%g roots/d/sub/new)" = 65534:65534
+        ./ossvault umount roots
+    "#;
+    as_an_ordinary_user(&place, script).succeeds();
 }
 
 // ---- keys and passphrases ----

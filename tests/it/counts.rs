@@ -2,10 +2,11 @@
 //! for; a change that makes one of them larger has to say why.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::io::Write;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ossvault::server::call::Operation::{self, *};
 use ossvault::server::instruments::Counts;
@@ -287,6 +288,7 @@ fn commands_cost_what_they_have_to() {
     rig.assert_no_unfinished_uploads();
 }
 
+/// "A directory is renamed by copying what is in it; other clients may see it half moved."
 #[test]
 fn renaming_a_directory_of_a_hundred_files_costs_a_copy_each_and_five_more() {
     if !can_mount() {
@@ -442,6 +444,54 @@ fn slashed(path: &Path) -> PathBuf {
     path.join("")
 }
 
+/// "Renaming a file of 1 GB or more moves its bytes through this machine."
+#[test]
+fn what_is_too_large_for_one_copy_is_copied_in_parts() {
+    if !can_mount() {
+        return;
+    }
+    const LIMIT: usize = 1 << 20;
+    let bytes = noise(7, 3 * LIMIT);
+    for format in ["seed", "sdk"] {
+        // The limit of 1 GB, made small on both sides.
+        let rig = Rig::with(|config| config.copy_limit = LIMIT as u64);
+        let options = [LASTING, &["--copy-limit", "1M", "--format", format]].concat();
+        let mount = rig.mount("mnt", &options);
+        fs::create_dir(mount.path.join("d")).unwrap();
+        fs::write(mount.path.join("d/large"), &bytes).unwrap();
+        for line in [
+            "mv $MNT/d/large $MNT/d/renamed",
+            "mv $MNT/d $MNT/e",
+            "chmod 600 $MNT/e/renamed",
+            "cp -p $MNT/e/renamed $MNT/copy",
+        ] {
+            let counts = rig.requests(|| drop(shell(&mount.path, line)));
+            let moved = counts.bytes_in.min(counts.bytes_out) as usize;
+            let in_parts = counts.of(UploadPartCopy);
+            if format == "seed" {
+                assert_eq!(in_parts % 3, 0, "{line}: {:?}", counts.requests);
+                assert!(in_parts > 0 && moved < LIMIT, "{line}: {moved} bytes");
+            } else {
+                assert_eq!(in_parts, 0, "{line}: {:?}", counts.requests);
+                assert!(moved >= 3 * LIMIT, "{line}: {moved} bytes");
+            }
+            // The directory's marker.
+            assert!(counts.of(CopyObject) <= 1, "{line}: {:?}", counts.requests);
+        }
+        mount.end_well();
+        rig.assert_no_unfinished_uploads();
+        let mount = rig.mount("other", &[]);
+        let path = mount.path.join("e/renamed");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(read(&path).unwrap(), bytes);
+        assert_eq!(read(&mount.path.join("copy")).unwrap(), bytes);
+        mount.end_well();
+    }
+}
+
+/// "A file that goes up while it is written keeps the time of change that its upload began with, unless it is
+/// still written a minute later, or the time is set."
+///
 /// An upload cannot change its headers at its end, and every write moved the time of change: each large
 /// file was copied onto itself once more, to correct it.
 #[test]
@@ -480,5 +530,45 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
     let path = mount.path.join("large");
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), shown);
     assert_eq!(read(&path).unwrap(), bytes);
+    // One that is set counts.
+    let line = format!(
+        "{{ cat {}; touch -d @1000 {}; }} > {1}",
+        source.display(),
+        path.display()
+    );
+    shell(&mount.path, &line);
+    mount.end_well();
+    let mount = rig.mount("again", &[]);
+    assert_eq!(
+        fs::metadata(mount.path.join("large")).unwrap().mtime(),
+        1000
+    );
+    mount.end_well();
+}
+
+#[test]
+#[ignore = "takes long: scripts/exercise slow-writer"]
+fn a_large_file_that_is_written_for_more_than_a_minute_has_the_time_of_its_last_write() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let options = ["--part-size", "128K", "--stream-after", "256K"];
+    let mount = rig.mount("mnt", &options);
+    let path = mount.path.join("slow");
+    let mut file = fs::File::create(&path).unwrap();
+    for _ in 0..2 {
+        file.write_all(&noise(3, 4 << 20)).unwrap();
+        std::thread::sleep(Duration::from_secs(65));
+    }
+    let before_the_last = SystemTime::now();
+    file.write_all(b"the end").unwrap();
+    drop(file);
+    let shown = fs::metadata(&path).unwrap().modified().unwrap();
+    assert!(shown + Duration::from_secs(1) > before_the_last);
+    mount.end_well();
+    let mount = rig.mount("other", &[]);
+    let stored = fs::metadata(mount.path.join("slow")).unwrap();
+    assert_eq!(stored.modified().unwrap(), shown);
     mount.end_well();
 }

@@ -10,12 +10,61 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ossvault::store::object_store::{ObjectKey, ObjectStore};
+use futures_util::stream::{self, StreamExt};
+use ossvault::server::call::Operation::ListObjectsV2;
+use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use crate::counts::{rsync, rsync_differences};
 use crate::rig::{
     Rig, assert_same_tree, can_mount, close, eventually, has_program, noise, read, write_and_close,
 };
+
+// ---- one large directory ----
+
+#[test]
+fn a_hundred_thousand_names_are_listed_as_they_come_and_in_little_memory() {
+    if !can_mount() {
+        return;
+    }
+    const NAMES: usize = 100_000;
+    let rig = Rig::new();
+    rig.block_on(async {
+        let put = async |at: usize| {
+            let key = ObjectKey::new(format!("{at:06} {}", "n".repeat(50))).unwrap();
+            let headers = ObjectHeaders::default();
+            let put = rig
+                .store
+                .put(&key, &headers, Body::empty(), Overwrite::Allowed);
+            put.await.unwrap();
+        };
+        stream::iter(0..NAMES)
+            .map(put)
+            .buffer_unordered(8)
+            .for_each(async |()| ())
+            .await;
+    });
+    let mount = rig.mount("mnt", &["--memory-limit", "48M"]);
+    rig.instruments().set_latency(Duration::from_millis(10));
+    for round in 0..2 {
+        let mut last = String::new();
+        let mut count = 0;
+        for entry in fs::read_dir(&mount.path).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(name > last, "{name} after {last}");
+            last = name;
+            count += 1;
+            if count == 1 && round == 0 {
+                let pages = rig.instruments().counts().of(ListObjectsV2);
+                assert!(pages < 20, "{pages} of 100 pages before the first name");
+            }
+        }
+        assert_eq!(count, NAMES);
+    }
+    let peak = mount.peak_memory() >> 20;
+    println!("{NAMES} names listed twice: at most {peak} MiB resident");
+    assert!(peak < 48 + 64, "{peak} MiB resident");
+    mount.end_well();
+}
 
 // ---- one large file ----
 

@@ -109,6 +109,7 @@ fn ring() -> KeyRing {
     KeyRing::new(keys, writing)
 }
 
+/// "Objects in any format are read, whatever is written."
 #[test]
 fn every_object_of_the_sdks_opens_as_its_vector_says() {
     let ring = ring();
@@ -205,6 +206,10 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
     assert!(count >= 28, "only {count} vectors");
 }
 
+/// "Reading it gives EIO where the envelope is missing, incomplete or damaged, or no key opens it; EACCES
+/// where it names a key that is not here, and after v1.5 was stopped (docs/keys.md); EOPNOTSUPP where a
+/// key management service wrapped the key, or an algorithm or a version is unknown."
+///
 /// What a program gets that reads such a file.
 #[test]
 fn every_damaged_envelope_has_its_errno_in_a_mount() {

@@ -39,6 +39,7 @@ fn read_write(path: &Path) -> File {
 
 // ---- contents ----
 
+/// "Holes read as zeros, and are zeros in the bucket."
 #[test]
 fn writes_go_anywhere_and_holes_read_as_zeros() {
     for options in [&[][..], SMALL_PARTS] {
@@ -79,6 +80,7 @@ fn writes_go_anywhere_and_holes_read_as_zeros() {
     }
 }
 
+/// "`O_APPEND` from several descriptors loses nothing."
 #[test]
 fn appenders_with_handles_of_their_own_lose_nothing() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -183,6 +185,7 @@ fn what_one_handle_writes_the_others_read() {
     assert_eq!(fs::read(&path).unwrap(), b"on");
 }
 
+/// "Pages stored through a shared mmap after the last close follow when the kernel sends them."
 #[test]
 fn mappings_show_and_change_the_file() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -255,6 +258,7 @@ fn a_copy_of_a_descriptor_that_closes_publishes_what_was_written() {
     assert_eq!(fs::read(other.path("shell")).unwrap(), b"one\ntwo\nthree\n");
 }
 
+/// "`fallocate()` makes a file longer; its other modes are EOPNOTSUPP."
 #[test]
 fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -278,6 +282,9 @@ fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
     assert!(fs::read(mount.path("f")).unwrap() == text);
 }
 
+/// "A file that is unlinked, replaced or renamed over while it is open stays readable through its
+/// descriptors."
+/// "A file has one link, a directory two, what was unlinked while open none."
 #[test]
 fn what_is_unlinked_or_replaced_while_open_stays_as_it_is_for_its_holders() {
     for options in [&[][..], SMALL_PARTS] {
@@ -432,6 +439,7 @@ fn odd_names_come_back_as_they_were() {
     assert!(names(mount.root()).is_empty());
 }
 
+/// "A path whose key would have more than 1023 bytes is ENAMETOOLONG. A name that is not UTF-8 is EILSEQ."
 #[test]
 fn names_are_as_long_as_keys_can_be() {
     use std::os::unix::ffi::OsStrExt;
@@ -491,6 +499,8 @@ fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<libc::
     })
 }
 
+/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
+/// just made either. RENAME_EXCHANGE is EINVAL."
 #[test]
 fn renames_follow_posix() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -596,6 +606,7 @@ fn files_are_renamed_while_they_are_written() {
     }
 }
 
+/// "Inode numbers stay the same from mount to mount for names that were not renamed since."
 #[test]
 fn a_new_file_under_an_old_name_is_another_inode() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -762,6 +773,9 @@ fn changes_move_the_times() {
     }
 }
 
+/// "A process that closes a descriptor which it has only inherited, and through which it changed nothing,
+/// does not wait."
+///
 /// Whether a file that is written in order goes up once, or is published in between, was decided by any
 /// process that happened to be started meanwhile.
 #[test]
@@ -786,6 +800,7 @@ fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
     assert_eq!(mount.bucket().head("g").size, 8);
 }
 
+/// "A write, a truncation and a change of owner take the set-user-id and set-group-id bits away."
 #[test]
 fn writing_takes_the_set_id_bits_away() {
     if !is_root() {
@@ -911,6 +926,8 @@ fn links_hold_any_target() {
     assert_eq!(errno(nofollow), libc::ELOOP);
 }
 
+/// "Fifos, sockets and device nodes are empty objects that say what they are; as every mount is nodev,
+/// opening a device node is EACCES."
 #[test]
 fn special_files_are_what_they_were_made_as() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -1062,6 +1079,8 @@ fn extended_attributes_go_where_the_file_goes() {
     assert_eq!(fs::read(&path).unwrap(), b"other content");
 }
 
+/// "A file has one link, a directory two, what was unlinked while open none."
+/// "A bucket has no size; 1 PiB is reported free."
 #[test]
 fn sizes_are_told_as_programs_expect_them() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1188,6 +1207,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
     assert!(names(mount.root()).is_empty());
 }
 
+/// "A directory whose last child goes stays."
 #[test]
 fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
     let Some(mut mount) = Mount::new(&["--metadata-ttl", "0", "--dir-ttl", "0"]) else {
@@ -1214,6 +1234,7 @@ fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
 
 // ---- programs ----
 
+/// "Opening it for writing, or with O_TRUNC, is ETXTBSY."
 #[test]
 fn a_program_that_runs_is_not_changed_under_it() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1249,6 +1270,54 @@ fn locks_exclude_one_another() {
     lock(&one, libc::LOCK_SH).unwrap();
 }
 
+/// Of holes the kernel says what it says of every file system that has none: all is data, up to the end.
+#[test]
+fn holes_are_sought_and_caches_passed_by() {
+    let Some(mount) = Mount::new(SMALL_PARTS) else {
+        return;
+    };
+    let path = mount.path("f");
+    let file = read_write(&path);
+    file.write_all_at(b"end", 1_000_000).unwrap();
+    let seek = |at, whence| unsafe { libc::lseek(file.as_raw_fd(), at, whence) };
+    for closed in [false, true] {
+        assert_eq!(seek(0, libc::SEEK_DATA), 0, "closed: {closed}");
+        assert_eq!(seek(500_000, libc::SEEK_DATA), 500_000);
+        assert_eq!(seek(0, libc::SEEK_HOLE), 1_000_003);
+        assert_eq!(seek(1_000_003, libc::SEEK_DATA), -1);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENXIO));
+        file.sync_all().unwrap();
+    }
+
+    let mut expected = pattern(64 << 10, 1);
+    let direct = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(mount.path("direct"))
+        .unwrap();
+    direct.write_all_at(&expected, 0).unwrap();
+    // Aligned to nothing: there is no disk below that asks for it.
+    direct.write_all_at(b"odd", 12_345).unwrap();
+    expected[12_345..12_348].copy_from_slice(b"odd");
+    let mut seen = vec![0; expected.len()];
+    direct.read_exact_at(&mut seen, 0).unwrap();
+    assert!(seen == expected);
+    // Between one that goes by the kernel's pages and one that does not.
+    let paged = read_write(&mount.path("direct"));
+    paged.write_all_at(b"paged", 20_000).unwrap();
+    expected[20_000..20_005].copy_from_slice(b"paged");
+    direct.read_exact_at(&mut seen[..5], 20_000).unwrap();
+    assert_eq!(&seen[..5], b"paged");
+    direct.write_all_at(b"by", 20_000).unwrap();
+    expected[20_000..20_002].copy_from_slice(b"by");
+    paged.read_exact_at(&mut seen[..5], 20_000).unwrap();
+    assert_eq!(&seen[..5], b"byged");
+    drop((direct, paged));
+    assert!(fs::read(mount.path("direct")).unwrap() == expected);
+}
+
 #[test]
 fn the_clock_of_the_mount_is_the_machines() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1258,6 +1327,7 @@ fn the_clock_of_the_mount_is_the_machines() {
     assert!(modified >= before && modified <= SystemTime::now());
 }
 
+/// "Everything else is read and written."
 #[test]
 fn a_copy_within_the_mount_is_a_file_of_its_own() {
     for options in [&[][..], SMALL_PARTS] {

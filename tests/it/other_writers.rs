@@ -228,6 +228,84 @@ fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
     });
 }
 
+/// "A name that is both shows the directory."
+#[test]
+fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        world.others.put("both", b"file").await;
+        world.others.put("both/below", b"below").await;
+        kernel.save("file", b"another").await;
+        kernel.mkdir("d").await;
+        let before = world.others.keys().await;
+        assert_eq!(kernel.look("both").await.kind, Kind::Directory);
+        let refused = [
+            kernel.unlink("both").await,
+            kernel.rename("file", "both").await,
+        ];
+        for refused in refused {
+            assert!(matches!(refused, Err(Error::IsDirectory)), "{refused:?}");
+        }
+        let rmdir = || async {
+            kernel.look("both").await;
+            kernel.fs.rmdir(Ino::ROOT, &Name::from("both")).await
+        };
+        for refused in [rmdir().await, kernel.rename("d", "both").await] {
+            assert!(matches!(refused, Err(Error::NotEmpty)), "{refused:?}");
+        }
+        assert_eq!(world.others.keys().await, before);
+
+        // The directory goes to its new name, and the file comes out.
+        kernel.rename("both", "moved").await.unwrap();
+        assert_eq!(kernel.load("moved/below").await, b"below");
+        assert_eq!(kernel.load("both").await, b"file");
+        // A file that is moved onto the name of one is all that is moved.
+        kernel.rename("both", "moved/both").await.unwrap();
+        assert!(kernel.find("both").await.is_none());
+
+        // And when it is removed, after what is in it.
+        world.others.put("both", b"file again").await;
+        kernel.rename("moved", "both").await.unwrap_err();
+        world.others.put("both/below", b"below").await;
+        assert_eq!(kernel.look("both").await.kind, Kind::Directory);
+        kernel.unlink("both/below").await.unwrap();
+        assert_eq!(kernel.look("both").await.kind, Kind::Directory);
+        rmdir().await.unwrap();
+        assert_eq!(kernel.load("both").await, b"file again");
+        kernel.unlink("both").await.unwrap();
+        assert!(kernel.find("both").await.is_none());
+        let keys = world.others.keys().await;
+        assert!(!keys.iter().any(|key| key.starts_with("both")), "{keys:?}");
+    });
+}
+
+#[test]
+fn markers_of_other_tools_are_directories_or_files_like_any() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        // A console makes folders with content, Hadoop makes files beside them.
+        world.others.put_plain("d/", "content").await;
+        world.others.put_plain("e_$folder$", "").await;
+        let directory = kernel.look("d").await;
+        assert_eq!(directory.kind, Kind::Directory);
+        assert_eq!(kernel.look("e_$folder$").await.kind, Kind::File);
+        assert!(kernel.find("e").await.is_none());
+        let chmod = kernel.fs.setattr(directory.ino, None, mode(0o700));
+        assert_eq!(chmod.await.unwrap().mode, 0o700);
+        kernel.save("d/a", b"below").await;
+        kernel.rename("d", "moved").await.unwrap();
+        let keys = world.others.keys().await;
+        assert_eq!(keys, ["e_$folder$", "moved/", "moved/a"]);
+        assert_eq!(kernel.look("moved").await.mode, 0o700);
+        assert_eq!(kernel.load("moved/a").await, b"below");
+        kernel.unlink("moved/a").await.unwrap();
+        let name = Name::from("moved");
+        kernel.fs.rmdir(Ino::ROOT, &name).await.unwrap();
+        kernel.unlink("e_$folder$").await.unwrap();
+        assert!(world.others.keys().await.is_empty());
+    });
+}
+
 // ---- rule 3: one version per open file ----
 
 #[test]

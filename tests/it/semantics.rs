@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, symlink};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
@@ -25,8 +27,110 @@ fn refuse(operation: Operation) -> Fault {
 
 // ---- Security ----
 
+/// "Counter mode hides contents; it does not detect tampering. Whoever can write to the bucket can flip, cut,
+/// swap, roll back or delete; whoever has the public key can forge."
+/// "Detect tampering, rollback or deletion."
+#[test]
+fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
+    let Some(mut mount) = Mount::new(AT_ONCE) else {
+        return;
+    };
+    let bytes = pattern(10_000, 1);
+    fs::write(mount.path("f"), &bytes).unwrap();
+    let bucket = mount.bucket();
+    let (headers, stored) = (bucket.head("f").headers, bucket.get("f"));
+    let see = |name: &str| {
+        let bytes = fs::read(mount.path(name));
+        // Whole seconds tell versions apart.
+        thread::sleep(Duration::from_millis(1100));
+        bytes.unwrap()
+    };
+
+    let mut flipped = stored.clone();
+    flipped[5000] ^= 0x20;
+    bucket.put_with("f", &headers, &flipped);
+    let mut expected = bytes.clone();
+    expected[5000] ^= 0x20;
+    assert!(see("f") == expected, "flipped");
+    bucket.put_with("f", &headers, &stored[..3000]);
+    assert!(see("f") == bytes[..3000], "cut");
+    fs::write(mount.path("f"), "newer").unwrap();
+    bucket.put_with("f", &headers, &stored);
+    assert!(see("f") == bytes, "rolled back");
+    bucket.put_with("g", &headers, &stored);
+    assert!(see("g") == bytes, "swapped");
+    bucket.delete("g");
+    assert_eq!(errno(fs::read(mount.path("g"))), libc::ENOENT, "deleted");
+
+    let public = include_str!("../vectors/keys/rsa2048.pub.spki.pem");
+    fs::write(mount.beside("key.pub"), public).unwrap();
+    mount.remount(&["--public-key", "key.pub"]);
+    fs::write(mount.path("f"), "forged").unwrap();
+    mount.remount(&[]);
+    assert_eq!(fs::read(mount.path("f")).unwrap(), b"forged");
+}
+
+/// "Names, sizes, times, modes and owners are visible in the bucket."
+/// "Hide names, sizes or times."
+#[test]
+fn what_is_not_content_is_visible_in_the_bucket() {
+    let Some(mount) = Mount::new(&[]) else { return };
+    let path = mount.path("a telling name");
+    fs::write(&path, vec![0; 12_345]).unwrap();
+    set_mode(&path, 0o640);
+    let times = fs::FileTimes::new().set_modified(UNIX_EPOCH + Duration::new(1_000_000_000, 5));
+    File::open(&path).unwrap().set_times(times).unwrap();
+    if is_root() {
+        chown(&path, Some(12), Some(34)).unwrap();
+    }
+    let owner = fs::metadata(&path).unwrap();
+    let stored = mount.bucket().head("a telling name");
+    assert_eq!(stored.size, 12_345);
+    for (name, value) in [
+        ("mode", owner.mode().to_string()),
+        ("mtime", "1000000000.000000005".to_owned()),
+        ("uid", owner.uid().to_string()),
+        ("gid", owner.gid().to_string()),
+    ] {
+        assert_eq!(stored.headers.user.get(name), Some(&value), "{name}");
+    }
+}
+
+/// "A data key and counter never encrypt two different contents: every upload draws a new key."
+/// "Any other write works too: the file is staged and uploaded whole, under a fresh key."
+/// "Change a part of an object in place: any change uploads the whole file."
+#[test]
+fn every_upload_is_the_whole_file_under_a_key_of_its_own() {
+    let Some(mount) = Mount::served(&[]) else {
+        return;
+    };
+    const LEN: usize = 300_000;
+    let path = mount.path("f");
+    let mut bytes = pattern(LEN, 1);
+    fs::write(&path, &bytes).unwrap();
+    let before = mount.bucket().get("f");
+    for (at, text) in [(LEN - 5, "after"), (0, "first"), (LEN / 2, "within")] {
+        let before = mount.bucket().get("f");
+        mount.instruments().reset_counts();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(text.as_bytes(), at as u64).unwrap();
+        drop(file);
+        bytes[at..at + text.len()].copy_from_slice(text.as_bytes());
+        assert!(mount.instruments().counts().bytes_in >= LEN as u64);
+        let after = mount.bucket().get("f");
+        let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
+        assert!(same < LEN / 100, "{same} of {LEN} bytes are the same");
+    }
+    // Also the same content once more.
+    fs::write(&path, pattern(LEN, 1)).unwrap();
+    let after = mount.bucket().get("f");
+    let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
+    assert!(same < LEN / 100, "{same} of {LEN} bytes are the same");
+}
+
 /// "Contents and symbolic link targets are encrypted, and so are the names and values of extended
 /// attributes."
+/// "The target is encrypted like a file's content."
 /// "ossvault writes nothing in plaintext: not to the bucket, the cache directory, a log or a core file."
 #[test]
 fn nothing_is_written_in_plaintext() {
@@ -60,9 +164,11 @@ fn nothing_is_written_in_plaintext() {
     assert_eq!(shell(&mount.beside(""), &line), "");
 }
 
-/// "An object without a whole, valid envelope is never served as a file's content: opening or reading it
-/// gives EIO, the log says why, and everything beside it works. With `--allow-plaintext PREFIX`,
-/// unencrypted objects under that prefix are served read-only, with mode 0444."
+/// "An object without a whole, valid envelope is never served as a file's content."
+/// "The log says why, once while the file is open, and everything beside it works. With `--allow-plaintext
+/// PREFIX`, unencrypted objects under that prefix are served read-only, with mode 0444."
+/// "With `--allow-plaintext DIRECTORY`, opening an unencrypted object for writing, truncating it and changing
+/// its attributes are EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
 #[test]
 fn what_has_no_envelope_is_not_served() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
@@ -74,11 +180,42 @@ fn what_has_no_envelope_is_not_served() {
     assert_eq!(names(mount.root()), ["bad", "good", "open"]);
     assert_eq!(errno(fs::read(mount.path("bad"))), libc::EIO);
     assert_eq!(fs::read(mount.path("good")).unwrap(), b"good");
-    assert!(mount.log().contains("bad"), "{}", mount.log());
+    let told = || mount.log().matches("\"bad\"").count();
+    let file = File::open(mount.path("bad")).unwrap();
+    let before = told();
+    assert_eq!(errno(file.read_at(&mut [0; 10], 0)), libc::EIO);
+    assert_eq!(errno(file.read_at(&mut [0; 10], 3)), libc::EIO);
+    assert_eq!(told(), before + 1, "{}", mount.log());
+    drop(file);
+
     mount.remount(&["--allow-plaintext", "open/"]);
     assert_eq!(errno(fs::read(mount.path("bad"))), libc::EIO);
-    assert_eq!(fs::read(mount.path("open/plain")).unwrap(), b"plain text");
-    assert_eq!(mode(&mount.path("open/plain")), 0o444);
+    let path = mount.path("open/plain");
+    assert_eq!(fs::read(&path).unwrap(), b"plain text");
+    assert_eq!(mode(&path), 0o444);
+    let write = OpenOptions::new().write(true).open(&path);
+    assert_eq!(errno(write), libc::EACCES);
+    let truncated = checked(unsafe { libc::truncate(c_path(&path).as_ptr(), 3) });
+    assert_eq!(errno(truncated), libc::EACCES);
+    let mode_set = fs::set_permissions(&path, fs::Permissions::from_mode(0o644));
+    assert_eq!(errno(mode_set), libc::EACCES);
+    let times = fs::FileTimes::new().set_modified(UNIX_EPOCH);
+    let times_set = File::open(&path).unwrap().set_times(times);
+    assert_eq!(errno(times_set), libc::EACCES);
+    if is_root() {
+        assert_eq!(errno(chown(&path, Some(1), Some(1))), libc::EACCES);
+    }
+    assert_eq!(fs::read(&path).unwrap(), b"plain text");
+    fs::rename(&path, mount.path("open/moved")).unwrap();
+    assert_eq!(fs::read(mount.path("open/moved")).unwrap(), b"plain text");
+    fs::write(mount.path("open/new"), "encrypted").unwrap();
+    fs::rename(mount.path("open/new"), mount.path("open/moved")).unwrap();
+    assert_eq!(fs::read(mount.path("open/moved")).unwrap(), b"encrypted");
+    assert_ne!(mount.bucket().get("open/moved"), b"encrypted");
+    mount.bucket().put("open/second", "plain text");
+    thread::sleep(Duration::from_millis(1100));
+    fs::remove_file(mount.path("open/second")).unwrap();
+    assert_eq!(names(&mount.path("open")), ["moved"]);
 }
 
 // ---- When a file is in the bucket ----
@@ -138,6 +275,7 @@ fn what_was_synced_or_closed_is_in_the_bucket() {
     assert_eq!(mount.bucket().head("f").size, 11);
 }
 
+/// "`ossvault umount` returns when the daemon has ended, with the daemon's exit code."
 /// "If the upload failed, they return the error. The bytes then stay staged and visible in the mount, and
 /// are tried again with growing pauses until they are up, unlinked, or reported at unmount."
 /// "The exit code is 0 if all of it is in the bucket; otherwise it is 40, and the message and the log name
@@ -250,6 +388,65 @@ fn temporary_names_wait_for_their_rename() {
     drop(create(".last.Ab3dE6"));
     mount.unmount();
     assert_eq!(mount.bucket().head(".last.Ab3dE6").size, 4);
+}
+
+/// "Times that are set on a directory which this mount made are shown at once and stored within a second,
+/// together with what else is set on it meanwhile; `fsync()` of the directory and unmount store them at once."
+/// "What changes in a directory moves its times at once, for as long as the mount lasts; they are stored when
+/// they are set."
+#[test]
+fn times_of_a_new_directory_are_stored_a_little_later() {
+    let Some(mut mount) = Mount::served(&[]) else {
+        return;
+    };
+    let path = mount.path("d");
+    fs::create_dir(&path).unwrap();
+    let time = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+    let set = |seconds| {
+        let times = fs::FileTimes::new().set_modified(time(seconds));
+        File::open(&path).unwrap().set_times(times).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mtime(), seconds as i64);
+    };
+    let stored = |mount: &Mount| {
+        let user = mount.bucket().head("d/").headers.user;
+        (user.get("mtime").cloned(), user["mode"].clone())
+    };
+    let expected = |seconds: u64, mode: u32| {
+        let mode = libc::S_IFDIR | mode;
+        (Some(seconds.to_string()), mode.to_string())
+    };
+    let mode_before = mode(&path);
+    set(1000);
+    eventually("it is stored", || {
+        stored(&mount) == expected(1000, mode_before)
+    });
+    // As tar and rsync do it.
+    let make = || {
+        mount.instruments().reset_counts();
+        set(2000);
+        set_mode(&path, 0o700);
+        set(2000);
+        File::open(&path).unwrap().sync_all().unwrap();
+        assert_eq!(stored(&mount), expected(2000, 0o700));
+        let changes = mount.instruments().counts();
+        changes.of(Operation::CopyObject) + changes.of(Operation::PutObject)
+    };
+    // Unless more than a second passes in between.
+    assert!((0..5).any(|_| make() <= 2), "requests for three changes");
+    set(3000);
+    File::open(&path).unwrap().sync_all().unwrap();
+    assert_eq!(stored(&mount), expected(3000, 0o700));
+
+    fs::write(path.join("f"), "x").unwrap();
+    assert!(fs::metadata(&path).unwrap().mtime() > 1_000_000_000);
+    assert_eq!(stored(&mount), expected(3000, 0o700));
+    set(4000);
+    mount.remount(&[]);
+    assert_eq!(stored(&mount), expected(4000, 0o700));
+    assert_eq!(fs::metadata(&path).unwrap().mtime(), 4000);
+    // Also that of one which others have made, or an earlier mount.
+    set(5000);
+    assert_eq!(stored(&mount), expected(5000, 0o700));
 }
 
 /// "With `--flush-after SECONDS`, files that are kept open and changed that long are published as they are
@@ -470,6 +667,165 @@ fn keys_are_paths() {
 
 // ---- Operations ----
 
+/// "Files written in order go up in parts while they are written."
+#[test]
+fn files_written_in_order_go_up_meanwhile() {
+    let Some(mount) = Mount::served(&["--part-size", "128K", "--stream-after", "256K"]) else {
+        return;
+    };
+    let bytes = pattern(4 << 20, 3);
+    let sent = || mount.instruments().counts().of(Operation::UploadPart);
+    let mut file = File::create(mount.path("f")).unwrap();
+    file.write_all(&bytes[..1 << 20]).unwrap();
+    eventually("parts go up", || sent() > 2);
+    assert_eq!(mount.bucket().keys(), [""; 0], "nobody sees half a file");
+    file.write_all(&bytes[1 << 20..]).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(mount.bucket().head("f").size, bytes.len() as u64);
+    drop(file);
+    assert!(fs::read(mount.path("f")).unwrap() == bytes);
+}
+
+/// "Staged bytes are in memory and then, encrypted, in the cache directory; when there is no room, `write()`
+/// gives ENOSPC."
+#[test]
+fn a_write_for_which_there_is_no_room_is_refused() {
+    // Nothing goes up before it is closed.
+    let options = ["--memory-limit", "16M", "--stream-after", "1G"];
+    let limited = [&options[..], &["--cache-limit", "8M"]].concat();
+    let Some(mut mount) = Mount::new(&limited) else {
+        return;
+    };
+    fill_up(&mount);
+    if !is_root() {
+        eprintln!("skipped: only root can mount a small disk");
+        return;
+    }
+    // A cache directory on a disk that is full itself.
+    mount.unmount();
+    let _disk = SmallDisk::new(&mount.beside("cache"), 24 << 20);
+    mount.start_again(&options);
+    fill_up(&mount);
+    mount.unmount();
+}
+
+/// Writes until there is no room, and then makes some.
+fn fill_up(mount: &Mount) {
+    const PIECE: usize = 1 << 20;
+    let path = mount.path("large");
+    let mut bytes = Vec::new();
+    let file = File::create(&path).unwrap();
+    let error = loop {
+        let piece = pattern(PIECE, bytes.len() as u32);
+        match file.write_at(&piece, bytes.len() as u64) {
+            Ok(written) => bytes.extend_from_slice(&piece[..written]),
+            Err(error) => break error,
+        }
+        assert!(bytes.len() < 200 * PIECE, "nothing is full");
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    assert!(bytes.len() > 4 * PIECE, "only {} bytes fit", bytes.len());
+    assert_eq!(file.metadata().unwrap().len(), bytes.len() as u64);
+    // What was accepted is there, goes up, and makes room.
+    file.sync_all().unwrap();
+    assert_eq!(mount.bucket().head("large").size, bytes.len() as u64);
+    drop(file);
+    assert!(fs::read(&path).unwrap() == bytes);
+    fs::write(mount.path("another"), &bytes[..8 * PIECE]).unwrap();
+    fs::remove_file(mount.path("another")).unwrap();
+    fs::remove_file(&path).unwrap();
+}
+
+/// A file system of a few MiB, gone when it is dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(path: &Path, bytes: u64) -> SmallDisk {
+        let line = format!("mount -t tmpfs -o size={bytes},mode=700 disk .");
+        shell(path, &line);
+        SmallDisk(path.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = checked(unsafe { libc::umount2(c_path(&self.0).as_ptr(), libc::MNT_DETACH) });
+    }
+}
+
+/// "Other namespaces are refused without asking the service (EOPNOTSUPP)."
+#[test]
+fn foreign_namespaces_of_extended_attributes_cost_no_request() {
+    let Some(mount) = Mount::served(&["--metadata-ttl", "60s"]) else {
+        return;
+    };
+    fs::write(mount.path("f"), "x").unwrap();
+    let path = c_path(&mount.path("f"));
+    mount.instruments().reset_counts();
+    for name in [
+        "security.capability",
+        "system.posix_acl_access",
+        "trusted.x",
+    ] {
+        let attribute = c_path(Path::new(name));
+        let (path, name_) = (path.as_ptr(), attribute.as_ptr());
+        let mut value = [0u8; 64];
+        let got = unsafe { libc::getxattr(path, name_, value.as_mut_ptr().cast(), 64) };
+        let set = unsafe { libc::setxattr(path, name_, value.as_ptr().cast(), 28, 0) };
+        let removed = unsafe { libc::removexattr(path, name_) };
+        for result in [got as i32, set, removed] {
+            let number = errno(checked(result));
+            // The kernel keeps trusted ones from who is not root.
+            let refused = [libc::EOPNOTSUPP, libc::EPERM, libc::ENODATA];
+            let refused = if is_root() { &refused[..1] } else { &refused };
+            assert!(refused.contains(&number), "{name}: {number}");
+        }
+    }
+    assert_eq!(mount.instruments().counts().total(), 0);
+}
+
+/// "`flock()` and `fcntl()` locks work among the programs of one machine, not between mounts."
+/// "Locks between machines."
+#[test]
+fn locks_are_of_one_mount() {
+    let Some(mount) = Mount::new(AT_ONCE) else {
+        return;
+    };
+    let other = mount.second(AT_ONCE);
+    fs::write(mount.path("f"), "text").unwrap();
+    let open = |mount: &Mount| {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .open(mount.path("f"))
+            .unwrap()
+    };
+    let whole = |file: &File| {
+        checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
+    };
+    // A lock of an open file, as fcntl(2) has them: programs' locks, but one program can test them.
+    let range = |file: &File, start| {
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        (lock.l_type, lock.l_whence) = (libc::F_WRLCK as i16, libc::SEEK_SET as i16);
+        (lock.l_start, lock.l_len) = (start, 10);
+        checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &lock) })
+    };
+    let (one, two, elsewhere) = (open(&mount), open(&mount), open(&other));
+    whole(&one).unwrap();
+    assert_eq!(errno(whole(&two)), libc::EWOULDBLOCK);
+    whole(&elsewhere).unwrap();
+    range(&one, 0).unwrap();
+    assert_eq!(errno(range(&two, 5)), libc::EAGAIN);
+    range(&two, 10).unwrap();
+    range(&elsewhere, 0).unwrap();
+    drop(one);
+    range(&two, 0).unwrap();
+    whole(&two).unwrap();
+}
+
+/// "A whole file that is in the bucket, copied into an empty one, is copied there without its bytes
+/// passing through this machine (`cp a b` does so)."
 /// "Any range can be read without fetching the rest of the file."
 /// "Renaming a file that exists in the bucket copies it there without its bytes passing through this
 /// machine."
@@ -558,6 +914,11 @@ fn a_read_only_mount_changes_nothing() {
     fs::create_dir(mount.path("d")).unwrap();
     mount.remount(&["--read-only"]);
     assert_eq!(fs::read(mount.path("f")).unwrap(), b"x");
+    let before = mount.bucket().keys();
+    let call = |call: &dyn Fn(*const libc::c_char) -> i32, name: &str| {
+        checked(call(c_path(&mount.path(name)).as_ptr())).map(drop)
+    };
+    let (attribute, value) = (c"user.a".as_ptr(), b"x".as_ptr().cast());
     for (what, result) in [
         ("create", fs::write(mount.path("new"), "x")),
         ("write", fs::write(mount.path("f"), "y")),
@@ -566,13 +927,54 @@ fn a_read_only_mount_changes_nothing() {
         ("unlink", fs::remove_file(mount.path("f"))),
         ("rmdir", fs::remove_dir(mount.path("d"))),
         ("rename", fs::rename(mount.path("f"), mount.path("g"))),
+        ("link", fs::hard_link(mount.path("f"), mount.path("g"))),
+        (
+            "mknod",
+            call(&|path| unsafe { libc::mkfifo(path, 0o600) }, "new"),
+        ),
+        (
+            "truncate",
+            call(&|path| unsafe { libc::truncate(path, 0) }, "f"),
+        ),
+        (
+            "chmod",
+            call(&|path| unsafe { libc::chmod(path, 0o600) }, "f"),
+        ),
+        (
+            "chown",
+            call(&|path| unsafe { libc::chown(path, 1, 1) }, "f"),
+        ),
+        (
+            "utimes",
+            call(&|path| unsafe { libc::utimes(path, std::ptr::null()) }, "f"),
+        ),
+        (
+            "setxattr",
+            call(
+                &|path| unsafe { libc::setxattr(path, attribute, value, 1, 0) },
+                "f",
+            ),
+        ),
+        (
+            "removexattr",
+            call(&|path| unsafe { libc::removexattr(path, attribute) }, "f"),
+        ),
+        (
+            "chmod of a directory",
+            call(&|path| unsafe { libc::chmod(path, 0o700) }, "d"),
+        ),
+        (
+            "chmod of the root",
+            call(&|path| unsafe { libc::chmod(path, 0o700) }, ""),
+        ),
     ] {
         assert_eq!(errno(result), libc::EROFS, "{what}");
     }
+    assert_eq!(mount.bucket().keys(), before);
 }
 
-/// "Without a private key, opening for reading, `readlink()`, and opening an existing file for writing
-/// without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work. After an upload,
+/// "Without a private key, opening for reading, `readlink()`, reading extended attributes where there are some,
+/// and opening an existing file for writing without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work. After an upload,
 /// nothing on this machine can open what was written. While a writer still has the file open, its bytes stay
 /// in memory so that it can write on; nobody can read them, and its close drops them."
 #[test]
@@ -582,11 +984,17 @@ fn a_mount_without_the_private_key_only_writes() {
     };
     fs::write(mount.path("f"), "text").unwrap();
     symlink("target", mount.path("link")).unwrap();
+    let attributed = c_path(&mount.path("f"));
+    let (attributed, name) = (attributed.as_ptr(), c"user.a".as_ptr());
+    let set = unsafe { libc::setxattr(attributed, name, b"1".as_ptr().cast(), 1, 0) };
+    checked(set).unwrap();
     let public = include_str!("../vectors/keys/rsa2048.pub.spki.pem");
     fs::write(mount.beside("key.pub"), public).unwrap();
     mount.remount(&["--public-key", "key.pub"]);
     assert_eq!(errno(fs::read(mount.path("f"))), libc::EACCES);
     assert_eq!(errno(fs::read_link(mount.path("link"))), libc::EACCES);
+    let got = unsafe { libc::getxattr(attributed, name, [0u8; 9].as_mut_ptr().cast(), 9) };
+    assert_eq!(errno(checked(got as i32)), libc::EACCES);
     let existing = OpenOptions::new().write(true).open(mount.path("f"));
     assert_eq!(errno(existing), libc::EACCES);
     fs::write(mount.path("new"), "new").unwrap();
@@ -656,6 +1064,55 @@ fn an_unmount_saves_what_is_pending() {
 }
 
 // ---- What we do not do ----
+
+/// "Only a change of a part of a file of more than 8 MiB, which rests on the rest of it, is ESTALE when others
+/// have replaced the file."
+#[test]
+fn a_change_of_a_part_never_mixes_two_versions() {
+    for (len, expected) in [(7 << 20, None), (9 << 20, Some(libc::ESTALE))] {
+        let Some(mut mount) = Mount::new(&[]) else {
+            return;
+        };
+        fs::write(mount.path("f"), vec![b'o'; len]).unwrap();
+        mount.remount(&[]);
+        let other = mount.second(AT_ONCE);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(mount.path("f"))
+            .unwrap();
+        file.write_all_at(b"changed", 1000).unwrap();
+        fs::write(other.path("f"), vec![b'n'; len]).unwrap();
+        let synced = file.sync_all();
+        assert_eq!(
+            synced.err().and_then(|error| error.raw_os_error()),
+            expected
+        );
+        drop(file);
+        let seen = fs::read(other.path("f")).unwrap();
+        let mut whole = vec![b'n'; len];
+        if expected.is_none() {
+            whole.fill(b'o');
+            whole[1000..1007].copy_from_slice(b"changed");
+        }
+        assert!(seen == whole);
+        fs::remove_file(mount.path("f")).unwrap();
+    }
+}
+
+/// "`sync()` and `syncfs()` upload nothing: `fsync()` does."
+#[test]
+fn only_fsync_uploads() {
+    let Some(mount) = Mount::new(&[]) else { return };
+    let mut file = File::create(mount.path("f")).unwrap();
+    file.write_all(b"text").unwrap();
+    checked(unsafe { libc::syncfs(file.as_raw_fd()) }).unwrap();
+    let root = File::open(mount.root()).unwrap();
+    checked(unsafe { libc::syncfs(root.as_raw_fd()) }).unwrap();
+    assert_eq!(mount.bucket().keys(), [""; 0]);
+    file.sync_all().unwrap();
+    assert_eq!(mount.bucket().keys(), ["f"]);
+}
 
 /// "Two mounts that write one file at once: the last upload wins, whole."
 #[test]

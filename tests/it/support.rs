@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use ossvault::server::endpoint::{Config, Server};
 use ossvault::server::instruments::Instruments;
 use ossvault::store::local::{LocalStore, Settings};
@@ -67,7 +68,7 @@ fn lacking() -> Option<&'static str> {
         return None;
     };
     assert!(
-        std::env::var_os("REQUIRE_FUSE").is_none_or(|value| value.is_empty()),
+        !is_required(),
         "REQUIRE_FUSE is set, and there is {lacking}"
     );
     Some(lacking)
@@ -77,13 +78,21 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// The path of a program, or None with `skipped: no PROGRAM` printed.
+/// The path of a program, or None with `skipped: no PROGRAM` printed. With REQUIRE_FUSE that is a failure.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = find(name);
     if path.is_none() {
+        assert!(
+            !is_required(),
+            "REQUIRE_FUSE is set, and there is no {name}"
+        );
         eprintln!("skipped: no {name}");
     }
     path
+}
+
+fn is_required() -> bool {
+    std::env::var_os("REQUIRE_FUSE").is_some_and(|value| !value.is_empty())
 }
 
 fn find(program: &str) -> Option<PathBuf> {
@@ -320,11 +329,24 @@ impl Bucket {
     }
 
     pub fn put(&self, key: &str, text: &str) {
+        self.put_with(key, &ObjectHeaders::default(), text.as_bytes());
+    }
+
+    pub fn put_with(&self, key: &str, headers: &ObjectHeaders, bytes: &[u8]) {
         let key = ObjectKey::new(key).unwrap();
-        let body = Body::from_bytes(bytes::Bytes::copy_from_slice(text.as_bytes()));
-        let headers = ObjectHeaders::default();
-        let put = self.0.put(&key, &headers, body, Overwrite::Allowed);
+        let body = Body::from_bytes(bytes::Bytes::copy_from_slice(bytes));
+        let put = self.0.put(&key, headers, body, Overwrite::Allowed);
         self.1.block_on(put).unwrap();
+    }
+
+    /// What is stored: ciphertext, of what mounts write.
+    pub fn get(&self, key: &str) -> Vec<u8> {
+        let key = ObjectKey::new(key).unwrap();
+        self.1.block_on(async {
+            let answer = self.0.get(&key, None, None).await.unwrap();
+            let pieces: Vec<bytes::Bytes> = answer.body.try_collect().await.unwrap();
+            pieces.concat()
+        })
     }
 
     pub fn delete(&self, key: &str) {

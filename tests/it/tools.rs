@@ -802,6 +802,59 @@ fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
     }
 }
 
+/// "A file is not uploaded while it is being written: its size must be known first."
+/// "chmod, chown, utimens and setxattr upload the whole object again, as it is. So does an upload during which
+/// attributes changed."
+#[test]
+fn in_the_sdks_formats_attributes_cost_an_upload() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let options = ["--part-size", "128K", "--stream-after", "256K"];
+    let options = [&options[..], &["--format", "sdk", "--metadata-ttl", "60"]].concat();
+    let mount = rig.mount("mnt", &options);
+    let path = mount.path.join("f");
+    let mut file = fs::File::create(&path).unwrap();
+    let written = rig.requests(|| file.write_all(&vec![7; 1 << 20]).unwrap());
+    assert_eq!(written.total(), 0, "{:?}", written.requests);
+    drop(file);
+    let stored = rig.ciphertext("f");
+    for line in [
+        "chmod 600 $MNT/f",
+        "chown $(id -u):$(id -g) $MNT/f; chmod 640 $MNT/f",
+        "touch -d @1000 $MNT/f",
+        "python3 -c 'import os, sys; os.setxattr(sys.argv[1], \"user.a\", b\"1\")' $MNT/f",
+    ] {
+        let counts = rig.requests(|| drop(shell(&mount.path, line)));
+        assert!(counts.bytes_in >= 1 << 20, "{line}: {:?}", counts.requests);
+        assert_eq!(counts.of(Operation::CopyObject), 0, "{line}");
+        assert!(rig.ciphertext("f") == stored, "{line}");
+    }
+
+    // A chmod while the upload is on its way.
+    let path = mount.path.join("g");
+    let stall = Action::Stall { ms: 2000 };
+    rig.fault(Fault::once(Operation::PutObject, stall));
+    let counts = rig.requests(|| {
+        let mut file = fs::File::create(&path).unwrap();
+        file.write_all(&[7; 1000]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let sent = || rig.instruments().counts().of(Operation::PutObject);
+                eventually("the upload is under way", || sent() == 1);
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            });
+            file.sync_all().unwrap();
+        });
+    });
+    assert_eq!(counts.of(Operation::PutObject), 2, "{:?}", counts.requests);
+    mount.end_well();
+    let user = head(&rig, "g").headers.user;
+    assert_eq!(user["mode"], (0o100_600).to_string());
+    rig.assert_no_unfinished_uploads();
+}
+
 // ---- write-only ----
 
 #[test]
@@ -982,6 +1035,9 @@ fn recovery_program() -> String {
     program.to_owned()
 }
 
+/// "With `--format sdk` or `dual` the official SDKs open what the mount wrote, and the service's own rules
+/// on their objects cost something:"
+///
 /// A mount in the SDKs' formats and both official SDKs, on one bucket with one key pair.
 #[test]
 fn the_official_sdks_open_what_a_mount_wrote_for_them_and_a_mount_what_they_wrote() {

@@ -142,6 +142,9 @@ fn another_clients_file_stays_although_an_answer_was_lost() {
     });
 }
 
+/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// waits."
+///
 /// Each of these looked its key up before the directory was renamed, and acted on it afterwards.
 #[test]
 fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name() {
@@ -246,6 +249,9 @@ fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name(
     });
 }
 
+/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// waits."
+///
 /// The old keys were deleted before those who had files open were told of the new ones.
 #[test]
 fn open_files_are_read_and_written_while_they_move() {
@@ -287,6 +293,8 @@ fn open_files_are_read_and_written_while_they_move() {
     }
 }
 
+/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
+/// just made either."
 #[test]
 fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
     block(async {
@@ -500,6 +508,9 @@ fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
     });
 }
 
+/// "If it is interrupted, the next mount resumes it; what others have changed under either name since then
+/// is left as it is, and reported."
+///
 /// The copies were made over what others had written since.
 #[test]
 fn what_others_have_changed_since_a_rename_was_interrupted_stays() {

@@ -205,6 +205,7 @@ impl StagingArea {
                 }
             }
         }
+        log::trace!("{freed} bytes are spilled");
         Ok(freed)
     }
 
