@@ -235,16 +235,17 @@ impl Content {
         }
     }
 
-    /// Somebody is about to read it: what came with a lookup is opened. By this thread, because waking others
-    /// takes as long as a quarter of an unwrap; but not by a second one at once, for somebody has to answer
-    /// what memory can. May block for one unwrap.
+    /// Somebody is about to read it: what came with a lookup is opened. Where a thread of the session asks,
+    /// that thread unwraps the key, because waking others takes as long as a quarter of an unwrap; but only
+    /// one does at a time, for somebody has to answer what memory can.
     pub fn expect_reading(self: &Arc<Self>) {
         let Some(opening) = self.part_at(0).and_then(|part| self.unseal(&part)) else {
             return;
         };
+        let on_runtime = tokio::task::try_id().is_some();
         match self.cache.turn_to_open() {
-            Some(_turn) => tokio::task::block_in_place(opening),
-            None => drop(self.cache.runtime().spawn_blocking(opening)),
+            Some(_turn) if !on_runtime => opening(),
+            _ => drop(self.cache.runtime().spawn_blocking(opening)),
         }
     }
 
