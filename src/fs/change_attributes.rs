@@ -15,7 +15,7 @@ use super::lookup::Looks;
 use super::names;
 use super::namespace::{Ino, Marker, Outcome, now};
 use super::open_file::OpenFile;
-use super::writeback::{headers_of, meta_of};
+use super::uploads::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::envelope::Format;
 use crate::oss::error::chain;

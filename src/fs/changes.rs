@@ -11,7 +11,7 @@ use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace, Target, now};
 use super::open_file::OpenFile;
-use super::writeback::{headers_of, object_of_ours};
+use super::uploads::{headers_of, object_of_ours};
 use crate::encrypted::Plaintext;
 use crate::store::object_store::{ListRequest, Overwrite};
 

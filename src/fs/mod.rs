@@ -3,7 +3,7 @@
 //! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`,
 //! `changes`, `rename_file`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
 //! [`namespace`] and its `listing`s, filled by `probe` and `lister`. Bytes are in `open_file`, over
-//! [`staging`] on their way out (`writeback`, `parts`) and [`content`] on their way in ([`read_ahead`]).
+//! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,7 +37,9 @@ mod rename_directory;
 mod rename_file;
 pub mod settings;
 pub mod staging;
+mod streaming;
 mod temporary_names;
+mod uploads;
 mod writeback;
 pub mod xattrs;
 

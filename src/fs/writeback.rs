@@ -5,35 +5,27 @@
 //! snapshot under a fresh key. What fails is tried again in the background until it is up or unlinked.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use futures_util::stream::{self, StreamExt};
 use rand::RngExt;
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinSet};
 
 use super::attributes::Attributes;
-use super::content::{self, Content};
+use super::content::Content;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, Unsaved, lock};
 use super::gate::{Pass, Scope};
-use super::listing::{Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Local};
 use super::open_file::{Attempt, Handover, OpenFile, State, Stream};
 use super::parts;
-use super::staging::{BaseReader, Snapshot, StagedFile};
-use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded, Xattrs};
+use super::staging::{Snapshot, StagedFile};
+use super::uploads::{headers_of, meta_of, plaintext};
+use crate::encrypted::{Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
 use crate::oss::error::chain;
-use crate::store::error::Error as StoreError;
-use crate::store::object_store::{
-    ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
-};
-
-/// Parts of one upload in flight. Eight of 8 MiB give a gigabyte a second where each is answered 20 ms
-/// after its last byte; four give 0.8.
-const PARALLEL_PARTS: usize = 8;
+use crate::store::object_store::{ObjectKey, Overwrite};
 
 /// Files uploaded at once when all are.
 const PARALLEL_FILES: usize = 32;
@@ -547,241 +539,6 @@ impl Filesystem {
         });
     }
 
-    // ---- streaming ----
-
-    /// After a write: begins to upload a file that is being written in order, or lets its stream look.
-    pub(super) fn keep_streaming(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) {
-        match &state.stream {
-            Stream::Active { .. } => file.moved.notify_waiters(),
-            Stream::Possible => {
-                let Some(staged) = &state.staged else { return };
-                // Below a whole first part there is nothing that could be sent before the end.
-                let least = self.settings.stream_after.max(self.settings.part_size);
-                let begins = !self.bucket.format().has_sdk_names()
-                    && staged.written_prefix() >= least
-                    && !state.temporary_or_gone();
-                if begins {
-                    let id = self.new_handle();
-                    state.stream = Stream::Active {
-                        sent_to: self.settings.part_size,
-                        first_end: self.settings.part_size,
-                        handover: None,
-                        id,
-                    };
-                    let (fs, file) = (self.clone(), file.clone());
-                    self.spawn_upload(async move { fs.pump(file, id).await });
-                }
-            }
-            // The pump of one that was just abandoned is to end it.
-            Stream::Over => file.moved.notify_waiters(),
-        }
-    }
-
-    /// Sends full parts while the file is written on, until it is told to hand over or to stop.
-    async fn pump(self: Arc<Self>, file: Arc<OpenFile>, id: u64) {
-        match self.run_pump(&file, id).await {
-            Ok(()) => {}
-            Err(error) => {
-                log::warn!(
-                    "uploading {} while it is written failed, it will be sent whole: {}",
-                    self.describe_place(file.ino),
-                    chain(&error)
-                );
-                let mut state = file.lock();
-                if state.is_stream(id) {
-                    state.stream = Stream::Over;
-                }
-            }
-        }
-    }
-
-    async fn run_pump(self: &Arc<Self>, file: &Arc<OpenFile>, id: u64) -> Result<()> {
-        let xattrs = file.lock().xattrs.clone();
-        let (key, local) = {
-            let namespace = self.namespace();
-            let local = namespace.local(file.ino).cloned();
-            namespace.key(file.ino).zip(local).ok_or(Error::NotFound)?
-        };
-        let name = names::object_key(key.clone())?;
-        let headers = headers_of(&local.attributes);
-        let begun = self.bucket.begin_upload(&name, headers, xattrs.as_deref());
-        let upload = Arc::new(begun.await?);
-        let mut sending = JoinSet::new();
-        let fed = self.feed(file, id, &upload, &mut sending).await;
-        sending.shutdown().await;
-        let upload =
-            Arc::into_inner(upload).ok_or_else(|| Error::io("an upload is still in use"))?;
-        match fed {
-            Ok(Some((handover, sent_to, next_part))) => {
-                let unwanted = handover.send(Handover {
-                    upload,
-                    key,
-                    xattrs,
-                    revision: local.revision,
-                    ctime: local.attributes.ctime,
-                    sent_to,
-                    next_part,
-                });
-                if let Err(unwanted) = unwanted {
-                    self.abort(unwanted.upload);
-                }
-                Ok(())
-            }
-            Ok(None) => {
-                self.abort(upload);
-                Ok(())
-            }
-            Err(error) => {
-                self.abort(upload);
-                Err(error)
-            }
-        }
-    }
-
-    /// Sends parts until it is told to hand over: then to whom, up to where parts were sent, and the number
-    /// of the next. None: it was told to stop.
-    async fn feed(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        id: u64,
-        upload: &Arc<EncryptedUpload>,
-        sending: &mut JoinSet<Result<()>>,
-    ) -> Result<Option<(oneshot::Sender<Handover>, u64, u16)>> {
-        let mut sent_to = self.settings.part_size;
-        let mut number: u16 = 2;
-        let handover = loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            match self.next_part(file, id, sent_to, number, sending.len()) {
-                Next::Part(snapshot, range) => {
-                    let plain = plaintext(snapshot.clone(), None);
-                    let upload = upload.clone();
-                    sent_to = range.end;
-                    let part = number;
-                    number += 1;
-                    sending.spawn(async move {
-                        upload.part(part, range, &plain).await?;
-                        snapshot.sent();
-                        Ok(())
-                    });
-                    continue;
-                }
-                Next::Handover(sender) => break sender,
-                Next::Stop => return Ok(None),
-                Next::Wait => {}
-            }
-            tokio::select! {
-                () = moved => {}
-                Some(ended) = sending.join_next() => {
-                    part_ended(ended)?;
-                }
-            }
-        };
-        while let Some(ended) = sending.join_next().await {
-            part_ended(ended)?;
-        }
-        Ok(Some((handover, sent_to, number)))
-    }
-
-    /// Sends parts, several at once, then the first, and ends the upload. One that fails is aborted.
-    async fn send_parts(
-        &self,
-        file: &OpenFile,
-        upload: EncryptedUpload,
-        rest: Vec<(u16, ByteRange)>,
-        first: ByteRange,
-        plain: &Plaintext,
-        overwrite: Overwrite,
-    ) -> Result<Uploaded> {
-        let sending = async {
-            // The content is final here, so the first part need not wait for the others to end.
-            stream::iter(rest.into_iter().chain([(1, first)]))
-                .map(|(number, range)| upload.part(number, range, plain))
-                .buffer_unordered(PARALLEL_PARTS)
-                .try_collect::<()>()
-                .await
-        };
-        let result = match unless_gone(file, sending).await {
-            Ok(()) => upload.complete(overwrite).await.map_err(Error::from),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            self.abort(upload);
-        }
-        result
-    }
-
-    /// Gives an upload up. Whoever waits for the error that led to it does not wait for this as well.
-    fn abort(&self, upload: EncryptedUpload) {
-        let abort = async move {
-            match upload.abort().await {
-                // The call that failed had its effect after all.
-                Ok(()) | Err(encrypted::Error::Store(StoreError::NoSuchUpload)) => {}
-                Err(error) => log::warn!(
-                    "an unfinished upload of {} is left in the bucket: {error}",
-                    upload.key()
-                ),
-            }
-        };
-        self.spawn_upload(abort);
-    }
-
-    fn spawn_upload(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut uploads = lock(&self.uploads);
-        while uploads.try_join_next().is_some() {}
-        uploads.spawn_on(work, &self.runtime);
-    }
-
-    /// Waits until no stream goes on any more, and nothing is being given up. When every file is published,
-    /// or was given up on, they all come to an end.
-    pub(super) async fn uploads_ended(&self) {
-        loop {
-            // Streams give up uploads at their end.
-            let mut uploads = std::mem::take(&mut *lock(&self.uploads));
-            if uploads.is_empty() {
-                return;
-            }
-            while uploads.join_next().await.is_some() {}
-        }
-    }
-
-    fn next_part(
-        &self,
-        file: &OpenFile,
-        id: u64,
-        sent_to: u64,
-        number: u16,
-        sending: usize,
-    ) -> Next {
-        let mut state = file.lock();
-        if state.gone || !state.is_stream(id) {
-            return Next::Stop;
-        }
-        let State { stream, staged, .. } = &mut *state;
-        let Stream::Active {
-            sent_to: frozen,
-            handover,
-            ..
-        } = stream
-        else {
-            return Next::Stop;
-        };
-        if let Some(sender) = handover.take() {
-            return Next::Handover(sender);
-        }
-        let Some(staged) = staged else {
-            return Next::Stop;
-        };
-        let range = sent_to..sent_to + parts::growing(self.settings.part_size, number.into());
-        // A part is sent when something follows it: the last one goes with the rest at the end.
-        if sending >= PARALLEL_PARTS || staged.len() <= range.end || !staged.is_written(&range) {
-            return Next::Wait;
-        }
-        *frozen = range.end;
-        Next::Part(staged.snapshot_of(range.clone()), range)
-    }
-
     // ---- all of them ----
 
     /// Uploads everything that is pending, temporary names included.
@@ -817,25 +574,6 @@ impl Filesystem {
     }
 }
 
-enum Next {
-    Part(Snapshot, ByteRange),
-    Handover(oneshot::Sender<Handover>),
-    Stop,
-    Wait,
-}
-
-impl State {
-    fn is_stream(&self, stream: u64) -> bool {
-        matches!(self.stream, Stream::Active { id, .. } if id == stream)
-    }
-
-    fn temporary_or_gone(&self) -> bool {
-        self.gone
-            || self.upload.is_some()
-            || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
-    }
-}
-
 /// A panic in an upload must not leave its waiters waiting.
 struct UploadEnds<'a>(&'a OpenFile);
 
@@ -850,109 +588,5 @@ impl Drop for UploadEnds<'_> {
             drop(state);
             self.0.moved.notify_waiters();
         }
-    }
-}
-
-/// Breaks off what has no effect by itself when the file is unlinked: the object would be deleted next.
-async fn unless_gone(
-    file: &OpenFile,
-    work: impl Future<Output = encrypted::Result<()>>,
-) -> Result<()> {
-    tokio::pin!(work);
-    loop {
-        let moved = file.moved.notified();
-        tokio::pin!(moved);
-        moved.as_mut().enable();
-        if file.lock().gone {
-            return Err(Error::NotFound);
-        }
-        tokio::select! {
-            result = &mut work => return Ok(result?),
-            () = moved => {}
-        }
-    }
-}
-
-fn part_ended(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))
-}
-
-/// What an upload reads: the snapshot over the base it was made on.
-fn plaintext(snapshot: Snapshot, base: Option<Arc<Content>>) -> Plaintext {
-    let base = base.map(base_reader);
-    Plaintext::new(snapshot.len(), move |range| {
-        snapshot.stream(range, base.clone())
-    })
-}
-
-/// Reads ranges of an object's content for an upload over it.
-fn base_reader(content: Arc<Content>) -> BaseReader {
-    /// What is read at a time, in bytes.
-    const STEP: u64 = 1 << 20;
-    Arc::new(move |range: ByteRange| {
-        let reader = content.reader();
-        stream::try_unfold((reader, range), |(reader, range)| async move {
-            if range.is_empty() {
-                return Ok(None);
-            }
-            let step = range.start..range.end.min((range.start / STEP + 1) * STEP);
-            let bytes = reader
-                .read(step.clone())
-                .await
-                .map_err(|error| match error {
-                    content::Error::Changed => StoreError::PreconditionFailed,
-                    error => StoreError::Other(Arc::new(error)),
-                })?;
-            if bytes.len() as u64 != step.end - step.start {
-                return Err(StoreError::other(std::io::Error::other(
-                    "the base ended early",
-                )));
-            }
-            Ok(Some((bytes, (reader, step.end..range.end))))
-        })
-        .boxed()
-    })
-}
-
-/// The headers of a new object.
-pub(super) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
-    let mut headers = ObjectHeaders {
-        content_type: Some("application/octet-stream".to_owned()),
-        ..ObjectHeaders::default()
-    };
-    attributes.write(&mut headers.user);
-    headers
-}
-
-/// What a HEAD would say of an object that was just uploaded.
-pub(super) fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
-    ObjectMeta {
-        size: uploaded.object.size,
-        etag: uploaded.object.etag.clone(),
-        last_modified: uploaded.date,
-        headers: uploaded.headers.clone(),
-        crc64: uploaded.object.crc64,
-        date: uploaded.date,
-    }
-}
-
-/// An object of ours as its upload's answer shows it.
-pub(super) fn object_of_ours(
-    size: u64,
-    etag: ETag,
-    date: SystemTime,
-    attributes: &Attributes,
-    xattrs: bool,
-) -> Object {
-    Object {
-        size,
-        etag,
-        last_modified: super::seconds(date),
-        ours: true,
-        known: Some(Arc::new(Known {
-            attributes: attributes.clone(),
-            settled: false,
-            xattrs,
-        })),
     }
 }
