@@ -109,6 +109,12 @@ impl Build {
         }
     }
 
+    /// Names that are known from now on.
+    fn come(&self, names: impl IntoIterator<Item = (Name, Shape)>) {
+        self.lock().names.extend(names);
+        self.grew.notify_waiters();
+    }
+
     /// Leaves out those names that have come.
     pub fn without<T>(&self, names: &mut Vec<(Name, T)>) {
         if names.is_empty() {
@@ -177,10 +183,8 @@ impl Filesystem {
             (prefix, directory.listing.begin())
         };
         let result = self.read_pages(build, ino, &prefix, epoch, whole).await;
-        if result.is_err()
-            && let Some(directory) = self.namespace().directory(ino)
-        {
-            directory.listing.give_up(epoch);
+        if result.is_err() {
+            self.give_up(ino, epoch);
         }
         result
     }
@@ -205,31 +209,42 @@ impl Filesystem {
             let page = self.bucket.store().list(&request).await?;
             pages += 1;
             let next = page.next.clone();
+            let last = last_key(&page);
             let at_root = ino == Ino::ROOT;
-            self.take_page(page, prefix, at_root, build, &mut entries, &mut marker);
-            match next {
-                None => break,
-                Some(_) if !whole => {
-                    self.apply_first_page(ino, epoch, build.sent, entries);
-                    return Ok(Extent::FirstPage);
-                }
-                token => request.token = token,
+            let come = self.take_page(page, prefix, at_root, &mut entries, &mut marker);
+            if next.is_none() {
+                self.apply_whole(build, ino, epoch, pages, marker, come, entries);
+                return Ok(Extent::Whole);
             }
+            if let Some(directory) = self.namespace().directory(ino) {
+                // A name of which the keys below may be still to come is not known yet.
+                let sure = come.iter().filter_map(|(name, _)| {
+                    let entry = entries.get(name)?;
+                    let is_sure =
+                        matches!(entry, Entry::Directory) || format!("{prefix}{name}/") <= last;
+                    is_sure.then(|| (name.clone(), entry.clone()))
+                });
+                directory.listing.apply_some(epoch, build.sent, sure);
+            }
+            build.come(come);
+            if !whole {
+                self.give_up(ino, epoch);
+                return Ok(Extent::FirstPage);
+            }
+            request.token = next;
         }
-        self.apply_whole(build, ino, epoch, pages, marker, entries);
-        Ok(Extent::Whole)
     }
 
-    /// Adds a page to what has come. Keys that are no valid path below the directory are left out.
+    /// Adds a page to `entries`, and returns its names in order. Keys that are no valid path below the
+    /// directory are left out.
     fn take_page(
         &self,
         page: ListPage,
         prefix: &str,
         at_root: bool,
-        build: &Build,
         entries: &mut BTreeMap<Name, Entry>,
         marker: &mut Option<Marker>,
-    ) {
+    ) -> Vec<(Name, Shape)> {
         let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
         let mut hidden = 0;
         for object in page.objects {
@@ -278,20 +293,7 @@ impl Filesystem {
         fresh_names
             .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
         fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
-        build.lock().names.append(&mut fresh_names);
-        build.grew.notify_waiters();
-    }
-
-    fn apply_first_page(
-        &self,
-        ino: Ino,
-        epoch: Epoch,
-        sent: Instant,
-        entries: BTreeMap<Name, Entry>,
-    ) {
-        if let Some(directory) = self.namespace().directory(ino) {
-            directory.listing.apply_some(epoch, sent, entries);
-        }
+        fresh_names
     }
 
     fn apply_whole(
@@ -301,11 +303,13 @@ impl Filesystem {
         epoch: Epoch,
         pages: u32,
         marker: Option<Marker>,
+        come: Vec<(Name, Shape)>,
         entries: BTreeMap<Name, Entry>,
     ) {
         let mut namespace = self.namespace();
         let vanished = entries.is_empty() && marker.is_none() && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
+            build.come(come);
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
@@ -316,7 +320,7 @@ impl Filesystem {
             let shape = Shape::of(listing.last_known(&name)?);
             Some((name, shape))
         });
-        build.lock().names.extend(made);
+        build.come(come.into_iter().chain(made));
         namespace.account(ino, self.staging.budget(), Instant::now());
         if vanished && namespace.unpublished_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
@@ -373,6 +377,15 @@ pub(super) fn object_of(listed: &ListedObject) -> Object {
         ours: false,
         known: None,
     }
+}
+
+/// The greatest key or prefix of a page: what is still to come is greater.
+fn last_key(page: &ListPage) -> String {
+    let object = page.objects.last().map(|object| &object.key);
+    object
+        .max(page.prefixes.last())
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {

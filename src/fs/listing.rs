@@ -382,8 +382,13 @@ impl Listing {
         made
     }
 
-    /// Some names of a directory that is too large to be listed for one of them.
-    pub fn apply_some(&mut self, epoch: Epoch, sent: Instant, listed: BTreeMap<Name, Entry>) {
+    /// Some names of a listing that goes on, asked for at `sent`.
+    pub fn apply_some(
+        &mut self,
+        epoch: Epoch,
+        sent: Instant,
+        listed: impl IntoIterator<Item = (Name, Entry)>,
+    ) {
         if epoch.listing != self.id {
             return;
         }
@@ -393,7 +398,6 @@ impl Listing {
             self.apply_name(epoch, sent, &name, Some(entry));
         }
         self.pages = self.pages.max(2);
-        self.end();
     }
 
     /// The directory of this name was seen to be gone at `sent`; a change of ours since then counts more.

@@ -614,7 +614,7 @@ impl Filesystem {
         answer.await
     }
 
-    fn give_up(&self, parent: Ino, epoch: Epoch) {
+    pub(super) fn give_up(&self, parent: Ino, epoch: Epoch) {
         if let Some(directory) = self.namespace().directory(parent) {
             directory.listing.give_up(epoch);
         }
