@@ -202,24 +202,21 @@ impl Filesystem {
             delimited: true,
             ..ListRequest::default()
         };
-        let mut entries = BTreeMap::new();
-        let mut marker = None;
-        let mut pages = 0;
+        let mut listed = Listed::default();
         loop {
             let page = self.bucket.store().list(&request).await?;
-            pages += 1;
             let next = page.next.clone();
             let last = last_key(&page);
             let at_root = ino == Ino::ROOT;
-            let come = self.take_page(page, prefix, at_root, &mut entries, &mut marker);
+            let come = listed.take_page(page, prefix, at_root);
             if next.is_none() {
-                self.apply_whole(build, ino, epoch, pages, marker, come, entries);
+                self.apply_whole(build, ino, epoch, come, listed);
                 return Ok(Extent::Whole);
             }
             if let Some(directory) = self.namespace().directory(ino) {
                 // A name of which the keys below may be still to come is not known yet.
                 let sure = come.iter().filter_map(|(name, _)| {
-                    let entry = entries.get(name)?;
+                    let entry = listed.entries.get(name)?;
                     let is_sure =
                         matches!(entry, Entry::Directory) || format!("{prefix}{name}/") <= last;
                     is_sure.then(|| (name.clone(), entry.clone()))
@@ -235,77 +232,19 @@ impl Filesystem {
         }
     }
 
-    /// Adds a page to `entries`, and returns its names in order. Keys that are no valid path below the
-    /// directory are left out.
-    fn take_page(
-        &self,
-        page: ListPage,
-        prefix: &str,
-        at_root: bool,
-        entries: &mut BTreeMap<Name, Entry>,
-        marker: &mut Option<Marker>,
-    ) -> Vec<(Name, Shape)> {
-        let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
-        let mut hidden = 0;
-        for object in page.objects {
-            let Some(name) = object.key.strip_prefix(prefix) else {
-                continue;
-            };
-            if name.is_empty() {
-                *marker = Some(marker_of(&object, page.date));
-                continue;
-            }
-            if !names::is_component(name) || (at_root && name == names::RESERVED) {
-                hidden += 1;
-                continue;
-            }
-            let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Object(object.size)));
-            // A name that is both file and prefix shows the directory.
-            entries
-                .entry(name)
-                .or_insert_with(|| Entry::Object(object_of(&object)));
-        }
-        for folder in page.prefixes {
-            let Some(name) = folder
-                .strip_prefix(prefix)
-                .and_then(|rest| rest.strip_suffix('/'))
-            else {
-                continue;
-            };
-            if at_root && name == names::RESERVED {
-                continue;
-            }
-            if !names::is_component(name) {
-                hidden += 1;
-                continue;
-            }
-            let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Directory));
-            entries.insert(name, Entry::Directory);
-        }
-        if hidden > 0 {
-            log::warn!(
-                "{hidden} keys below \"{}\" are no valid paths and are not shown",
-                prefix.escape_debug()
-            );
-        }
-        fresh_names
-            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
-        fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
-        fresh_names
-    }
-
     fn apply_whole(
         &self,
         build: &Build,
         ino: Ino,
         epoch: Epoch,
-        pages: u32,
-        marker: Option<Marker>,
         come: Vec<(Name, Shape)>,
-        entries: BTreeMap<Name, Entry>,
+        listed: Listed,
     ) {
+        let Listed {
+            entries,
+            marker,
+            pages,
+        } = listed;
         let mut namespace = self.namespace();
         let vanished = entries.is_empty() && marker.is_none() && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
@@ -376,6 +315,71 @@ pub(super) fn object_of(listed: &ListedObject) -> Object {
         last_modified: super::seconds(listed.last_modified),
         ours: false,
         known: None,
+    }
+}
+
+/// What the pages of one listing have brought.
+#[derive(Default)]
+struct Listed {
+    entries: BTreeMap<Name, Entry>,
+    marker: Option<Marker>,
+    pages: u32,
+}
+
+impl Listed {
+    /// Adds a page, and returns its names in order. Keys that are no valid path below the directory are left
+    /// out.
+    fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, Shape)> {
+        self.pages += 1;
+        let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
+        let mut hidden = 0;
+        for object in page.objects {
+            let Some(name) = object.key.strip_prefix(prefix) else {
+                continue;
+            };
+            if name.is_empty() {
+                self.marker = Some(marker_of(&object, page.date));
+                continue;
+            }
+            if !names::is_component(name) || (at_root && name == names::RESERVED) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Object(object.size)));
+            // A name that is both file and prefix shows the directory.
+            self.entries
+                .entry(name)
+                .or_insert_with(|| Entry::Object(object_of(&object)));
+        }
+        for folder in page.prefixes {
+            let Some(name) = folder
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_suffix('/'))
+            else {
+                continue;
+            };
+            if at_root && name == names::RESERVED {
+                continue;
+            }
+            if !names::is_component(name) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Directory));
+            self.entries.insert(name, Entry::Directory);
+        }
+        if hidden > 0 {
+            log::warn!(
+                "{hidden} keys below \"{}\" are no valid paths and are not shown",
+                prefix.escape_debug()
+            );
+        }
+        fresh_names
+            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
+        fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
+        fresh_names
     }
 }
 
