@@ -30,8 +30,9 @@ const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served rea
 /// How often a change is tried over again when other clients replace the object in between.
 const TRIES: usize = 8;
 
-/// How long the times of a new directory wait to be stored, at first and after failures.
-const LATE: Duration = Duration::from_secs(1);
+/// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
+/// the default TTL: within it, the marker's headers need not be asked for.
+const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
 
 impl Filesystem {
@@ -123,6 +124,7 @@ impl Filesystem {
         if change.is_empty() {
             return Ok(());
         }
+        let others_wait = lock(&self.late).contains(&ino);
         let outcome = {
             let mut namespace = self.namespace();
             if let Some(local) = namespace.local_mut(ino) {
@@ -159,7 +161,8 @@ impl Filesystem {
                 namespace.untouch_directory(ino);
             }
             let marker = namespace.directory_marker(ino);
-            if change.is_of_times() && marker.is_some_and(|marker| marker.ours) {
+            let may_wait = change.is_of_times() || others_wait;
+            if may_wait && marker.is_some_and(|marker| marker.ours) {
                 drop(namespace);
                 self.store_times_late(ino);
                 return Ok(());
@@ -170,7 +173,8 @@ impl Filesystem {
     }
 
     /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times
-    /// of a directory that this mount made wait a moment for what else is stored with them.
+    /// of a directory that this mount made wait a moment for what else is stored with them, and what else is
+    /// set meanwhile waits with them.
     fn store_times_late(self: &Arc<Self>, ino: Ino) {
         if !lock(&self.late).insert(ino) {
             return;

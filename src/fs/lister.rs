@@ -254,6 +254,7 @@ impl Filesystem {
         // How it is being walked stays true; what was asked ahead may be out of date.
         directory.walk.reached = None;
         let listing = &mut directory.listing;
+        listing.set_duration(build.sent.elapsed());
         let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
             let shape = Shape::of(listing.last_known(&name)?);

@@ -111,6 +111,8 @@ pub struct Listing {
     absent: HashMap<Name, Instant>,
     /// When the request for the last whole listing was sent.
     complete: Option<Instant>,
+    /// How long the last whole listing took.
+    took: Duration,
     /// How many pages that one had; at least so many where only the first was read, and none before.
     pages: u32,
     /// Names asked for alone since it expired.
@@ -168,6 +170,20 @@ impl Listing {
     /// When the last whole listing was true.
     pub fn complete(&self) -> Option<Instant> {
         self.complete
+    }
+
+    /// Whether the directory should be listed anew now, so that who goes on asking for its names need not wait
+    /// when the last listing expires: one page only, and no sooner than that takes, twice over.
+    pub fn wants_refreshing(&self, ttl: Ttl, now: Instant) -> bool {
+        let ahead = (2 * self.took).min(ttl.objects / 4);
+        self.is_one_page()
+            && self.complete.is_some_and(|complete| {
+                !fresh(complete, ttl.objects - ahead, now) && fresh(complete, ttl.objects, now)
+            })
+    }
+
+    pub fn set_duration(&mut self, took: Duration) {
+        self.took = took;
     }
 
     /// Whether a whole listing is one request, as far as is known.
@@ -554,6 +570,30 @@ mod tests {
         let expired = start + Duration::from_millis(1001);
         assert!(matches!(listing.look("a", TTL, expired), Answer::Unknown));
         assert!(matches!(listing.look("b", TTL, expired), Answer::Unknown));
+    }
+
+    #[test]
+    fn a_listing_of_one_page_is_renewed_shortly_before_it_expires() {
+        let start = Instant::now();
+        let wants = |pages, took, age| {
+            let mut listing = Listing::default();
+            let epoch = listing.begin();
+            listing.apply(epoch, start, pages, false, listed(&["a"]));
+            listing.set_duration(Duration::from_millis(took));
+            listing.wants_refreshing(TTL, start + Duration::from_millis(age))
+        };
+        for (pages, took, age, expected) in [
+            (1, 20, 959, false),
+            (1, 20, 961, true),
+            (1, 20, 1001, false),
+            // Not all the time, however slow the bucket is.
+            (1, 900, 749, false),
+            (1, 900, 751, true),
+            (2, 20, 961, false),
+        ] {
+            assert_eq!(wants(pages, took, age), expected, "{pages} {took} {age}");
+        }
+        assert!(!Listing::default().wants_refreshing(TTL, start));
     }
 
     #[test]

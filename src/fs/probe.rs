@@ -83,10 +83,17 @@ impl Filesystem {
                     if !walked {
                         self.walk(parent, name, false);
                     }
+                    self.renew(parent);
                     return Ok(Ok(view));
                 }
-                Look::Absent(checked) => return Ok(Err(checked)),
-                Look::AskName => self.ask_name(parent, name, start).await?,
+                Look::Absent(checked) => {
+                    self.renew(parent);
+                    return Ok(Err(checked));
+                }
+                Look::AskName => {
+                    self.renew_below(parent, name, start);
+                    self.ask_name(parent, name, start).await?;
+                }
                 Look::AskObject(object) => {
                     if !std::mem::replace(&mut walked, true) {
                         self.walk(parent, name, true);
@@ -494,6 +501,38 @@ impl Filesystem {
     }
 
     // ---- ahead of the walker ----
+
+    /// Lists a directory anew in which names are looked up, before what is known of it expires.
+    fn renew(self: &Arc<Self>, parent: Ino) {
+        let now = Instant::now();
+        let wanted = {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            let directory = namespace.directory(parent);
+            directory.is_some_and(|directory| directory.listing.wants_refreshing(ttl, now))
+        };
+        if wanted {
+            self.list(parent, false, now);
+        }
+    }
+
+    /// Where a directory must be listed to find a name, and the name was a directory of which too little is known
+    /// as well, both are listed at once.
+    fn renew_below(self: &Arc<Self>, parent: Ino, name: &str, start: Instant) {
+        let below = {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            namespace.child(parent, name).filter(|ino| {
+                namespace.directory(*ino).is_some_and(|directory| {
+                    let listing = &directory.listing;
+                    listing.is_one_page() && !listing.is_fresh(ttl, start)
+                })
+            })
+        };
+        if let Some(ino) = below {
+            self.list(ino, false, start);
+        }
+    }
 
     /// A lookup in a listed directory, which had to ask (`asks`) or was answered from memory. From the
     /// second on, the names that follow are asked for ahead: the longer the walk, the more of them, for
