@@ -1,8 +1,8 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
+use std::collections::HashSet;
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -208,6 +208,7 @@ impl Filesystem {
             let next = page.next.clone();
             let last = last_key(&page);
             let at_root = ino == Ino::ROOT;
+            let before = listed.entries.len();
             let come = listed.take_page(page, prefix, at_root);
             if next.is_none() {
                 self.apply_whole(build, ino, epoch, come, listed);
@@ -215,13 +216,12 @@ impl Filesystem {
             }
             if let Some(directory) = self.namespace().directory(ino) {
                 // A name of which the keys below may be still to come is not known yet.
-                let sure = come.iter().filter_map(|(name, _)| {
-                    let entry = listed.entries.get(name)?;
-                    let is_sure =
-                        matches!(entry, Entry::Directory) || format!("{prefix}{name}/") <= last;
-                    is_sure.then(|| (name.clone(), entry.clone()))
+                let sure = listed.entries[before..].iter().filter(|(name, entry)| {
+                    matches!(entry, Entry::Directory) || format!("{prefix}{name}/") <= last
                 });
-                directory.listing.apply_some(epoch, build.sent, sure);
+                directory
+                    .listing
+                    .apply_some(epoch, build.sent, sure.cloned());
             }
             build.come(come);
             if !whole {
@@ -322,7 +322,8 @@ pub(super) fn object_of(listed: &ListedObject) -> Object {
 /// What the pages of one listing have brought.
 #[derive(Default)]
 struct Listed {
-    entries: BTreeMap<Name, Entry>,
+    /// A name that is both file and prefix comes twice, last as the directory that is shown.
+    entries: Vec<(Name, Entry)>,
     marker: Option<Marker>,
     pages: u32,
 }
@@ -348,10 +349,7 @@ impl Listed {
             }
             let name = Name::from(name);
             fresh_names.push((name.clone(), Shape::Object(object.size)));
-            // A name that is both file and prefix shows the directory.
-            self.entries
-                .entry(name)
-                .or_insert_with(|| Entry::Object(object_of(&object)));
+            self.entries.push((name, Entry::Object(object_of(&object))));
         }
         for folder in page.prefixes {
             let Some(name) = folder
@@ -369,7 +367,7 @@ impl Listed {
             }
             let name = Name::from(name);
             fresh_names.push((name.clone(), Shape::Directory));
-            self.entries.insert(name, Entry::Directory);
+            self.entries.push((name, Entry::Directory));
         }
         if hidden > 0 {
             log::warn!(

@@ -191,10 +191,11 @@ impl Listing {
         self.pages <= 1
     }
 
-    /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now.
-    pub fn should_list_again(&mut self) -> bool {
+    /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now. It
+    /// never is where a listing takes half as long as it counts.
+    pub fn should_list_again(&mut self, ttl: Ttl) -> bool {
         self.asked += 1;
-        self.asked > 2 * self.pages
+        self.asked > 2 * self.pages && self.took < ttl.objects / 2
     }
 
     pub fn marker(&self) -> Option<bool> {
@@ -361,33 +362,43 @@ impl Listing {
         }
     }
 
-    /// A whole listing, asked for at `sent`. Returns the names that it lacks: those that we made since.
+    /// A whole listing, asked for at `sent`: of a name that comes twice, the last counts. Returns the names that
+    /// it lacks: those that we made since.
     pub fn apply(
         &mut self,
         epoch: Epoch,
         sent: Instant,
         pages: u32,
         marker: bool,
-        listed: BTreeMap<Name, Entry>,
+        listed: Vec<(Name, Entry)>,
     ) -> Vec<Name> {
         if epoch.listing != self.id {
             return Vec::new();
         }
-        let mut slots = BTreeMap::new();
         let mut overtaken = HashSet::new();
-        for (name, entry) in listed {
-            if self.changed_since(&name, epoch) {
-                overtaken.insert(name);
-            } else {
+        let slots: Vec<_> = listed
+            .into_iter()
+            .filter_map(|(name, entry)| {
+                if self.changed_since(&name, epoch) {
+                    overtaken.insert(name);
+                    return None;
+                }
                 let entry = self.with_what_is_known(&name, entry);
-                let checked = None;
-                slots.insert(name, Slot { entry, checked });
-            }
-        }
-        let mut before = std::mem::replace(&mut self.slots, slots);
+                Some((
+                    name,
+                    Slot {
+                        entry,
+                        checked: None,
+                    },
+                ))
+            })
+            .collect();
+        let mut before = std::mem::take(&mut self.slots);
         before.retain(|name, _| self.changed_since(name, epoch));
         let made = before.keys().filter(|name| !overtaken.contains(*name));
         let made = made.cloned().collect();
+        // Collected, not inserted one after the other, which would leave every node half empty.
+        self.slots = slots.into_iter().collect();
         self.slots.append(&mut before);
         self.absent.clear();
         self.complete = Some(sent);
@@ -550,7 +561,7 @@ mod tests {
         Name::from(text)
     }
 
-    fn listed(names: &[&str]) -> BTreeMap<Name, Entry> {
+    fn listed(names: &[&str]) -> Vec<(Name, Entry)> {
         names.iter().map(|n| (name(n), object(n, 1))).collect()
     }
 
@@ -604,8 +615,26 @@ mod tests {
         let epoch = listing.begin();
         listing.apply_some(epoch, start, listed(&["a"]));
         assert!(!listing.is_one_page());
-        let asked = (1..).find(|_| listing.should_list_again());
+        let asked = (1..).find(|_| listing.should_list_again(TTL));
         assert_eq!(asked, Some(5));
+        // It would have expired before it could be used.
+        listing.set_duration(TTL.objects);
+        assert!(!(1..100).any(|_| listing.should_list_again(TTL)));
+    }
+
+    #[test]
+    fn a_name_that_is_listed_twice_is_a_directory() {
+        let start = Instant::now();
+        let mut listing = Listing::default();
+        let epoch = listing.begin();
+        let whole = vec![
+            (name("a"), object("t", 1)),
+            (name("b"), object("t", 1)),
+            (name("a"), Entry::Directory),
+        ];
+        listing.apply(epoch, start, 2, false, whole);
+        assert!(matches!(listing.last_known("a"), Some(Entry::Directory)));
+        assert_eq!(listing.len(), 2);
     }
 
     #[test]
@@ -613,7 +642,7 @@ mod tests {
         let start = Instant::now();
         let mut listing = Listing::default();
         let epoch = listing.begin();
-        let whole = BTreeMap::from([(name("d"), Entry::Directory)]);
+        let whole = vec![(name("d"), Entry::Directory)];
         listing.apply(epoch, start, 1, false, whole);
         let later = start + Duration::from_secs(59);
         assert!(matches!(
@@ -718,7 +747,7 @@ mod tests {
             });
             listing.put(&name("a"), entry, now);
             let epoch = listing.begin();
-            let whole = BTreeMap::from([(name("a"), object(listed_tag, listed_time))]);
+            let whole = vec![(name("a"), object(listed_tag, listed_time))];
             listing.apply(epoch, now, 1, false, whole);
             let Some(Entry::Object(object)) = listing.last_known("a") else {
                 panic!("the name is listed");

@@ -65,6 +65,8 @@ pub struct Walk {
     pub ahead: u32,
     /// How far ahead probing has got.
     pub reached: Option<Name>,
+    /// The name that was asked for alone last was not there: who makes files goes on to ask for such.
+    pub finds_nothing: bool,
 }
 
 impl Walk {

@@ -2,7 +2,7 @@
 //! twice for two callers at once.
 //!
 //! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
-//! and a LIST below it at once. Modes and times come from HEADs, which run ahead of whoever walks a listed
+//! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs, which run ahead of whoever walks a listed
 //! directory; where files are looked up to be read, small ones are fetched by GET instead: the headers are
 //! the attributes, and the body is kept.
 
@@ -153,12 +153,13 @@ impl Filesystem {
         self.unchanging(parent, name).await;
         let (one_page, again) = {
             let mut namespace = self.namespace();
-            let remembers = !namespace.ttl().objects.is_zero();
+            let ttl = namespace.ttl();
+            let remembers = !ttl.objects.is_zero();
             let directory = namespace.directory(parent).ok_or(Error::NotDirectory)?;
             let listing = &mut directory.listing;
             // Where nothing is remembered, a page would answer this one name and no other.
             let one_page = listing.is_one_page() && (remembers || listing.complete().is_none());
-            let again = remembers && !one_page && listing.should_list_again();
+            let again = remembers && !one_page && listing.should_list_again(ttl);
             (one_page, again)
         };
         if one_page || again {
@@ -176,15 +177,43 @@ impl Filesystem {
         .await
     }
 
-    /// A HEAD of the key and a LIST below it, at once: one round trip, exact.
+    /// A HEAD of the key and a LIST below it, at once: one round trip, exact. Where the last name was not there, a
+    /// LIST of what begins with the key comes first, and is mostly enough.
     async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
         let sent = Instant::now();
-        let (key, epoch) = {
+        let (key, epoch, finds_nothing) = {
             let mut namespace = self.namespace();
             let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
             let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
-            (key, directory.listing.begin())
+            let finds_nothing = directory.walk.finds_nothing;
+            (key, directory.listing.begin(), finds_nothing)
         };
+        let entry = match self.entry_at(key, finds_nothing, sent).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                self.give_up(parent, epoch);
+                return Err(error);
+            }
+        };
+        let mut namespace = self.namespace();
+        // Its keys are changing: the answer tells of neither time.
+        let moving = namespace.is_moving(parent);
+        if let Some(directory) = namespace.directory(parent) {
+            directory.walk.finds_nothing = entry.is_none();
+            match moving {
+                true => directory.listing.give_up(epoch),
+                false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn entry_at(
+        &self,
+        key: String,
+        finds_nothing: bool,
+        sent: Instant,
+    ) -> Result<Option<Entry>> {
         let below = ListRequest {
             prefix: format!("{key}/"),
             max_keys: 1,
@@ -193,49 +222,53 @@ impl Filesystem {
         let object = match names::object_key(key) {
             Ok(key) => Some(key),
             Err(Error::NameTooLong) => None,
-            Err(error) => {
-                self.give_up(parent, epoch);
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         };
+        if finds_nothing
+            && let Some(key) = &object
+            && self.is_nothing(key.as_str()).await?
+        {
+            return Ok(None);
+        }
+        let store = self.bucket.store();
         let head = async {
             match &object {
                 None => Ok(None),
-                Some(key) => match self.bucket.store().head(key).await {
+                Some(key) => match store.head(key).await {
                     Ok(meta) => Ok(Some(meta)),
                     Err(StoreError::NotFound) => Ok(None),
                     Err(error) => Err(error),
                 },
             }
         };
-        let store = self.bucket.store();
         let (head, below) = tokio::join!(head, store.list(&below));
-        let entry = match (head, below) {
-            (Ok(head), Ok(below)) => {
-                if below.objects.is_empty() && below.prefixes.is_empty() {
-                    head.map(|meta| {
-                        let key = object.as_ref().expect("only a possible key was asked for");
-                        Entry::Object(self.describe(key, meta, sent))
-                    })
-                } else {
-                    Some(Entry::Directory)
-                }
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                self.give_up(parent, epoch);
-                return Err(error.into());
-            }
-        };
-        let mut namespace = self.namespace();
-        // Its keys are changing: the answer tells of neither time.
-        let moving = namespace.is_moving(parent);
-        if let Some(directory) = namespace.directory(parent) {
-            match moving {
-                true => directory.listing.give_up(epoch),
-                false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
-            }
+        let (head, below) = (head?, below?);
+        if below.objects.is_empty() && below.prefixes.is_empty() {
+            return Ok(head.map(|meta| {
+                let key = object.as_ref().expect("only a possible key was asked for");
+                Entry::Object(self.describe(key, meta, sent))
+            }));
         }
-        Ok(())
+        Ok(Some(Entry::Directory))
+    }
+
+    /// Whether there is neither an object of that key nor anything below it. False also where too many keys
+    /// begin like it to tell by one page.
+    async fn is_nothing(&self, key: &str) -> Result<bool> {
+        /// `f1`, and `f10` to `f19` with the tools' temporary names beside them.
+        const LIKE_IT: u16 = 32;
+        let like_it = ListRequest {
+            prefix: key.to_owned(),
+            delimited: true,
+            max_keys: LIKE_IT,
+            ..ListRequest::default()
+        };
+        let page = self.bucket.store().list(&like_it).await?;
+        let is_it = |found: &str| found == key || found.strip_suffix('/') == Some(key);
+        let mut found = page.objects.iter().map(|object| &object.key);
+        Ok(page.next.is_none()
+            && !found.any(|found| is_it(found))
+            && !page.prefixes.iter().any(|found| is_it(found)))
     }
 
     /// Makes sure that an object's headers are known.

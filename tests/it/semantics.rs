@@ -432,7 +432,7 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
         changes.of(Operation::CopyObject) + changes.of(Operation::PutObject)
     };
     // Unless more than a second passes in between.
-    assert!((0..5).any(|_| make() <= 2), "requests for three changes");
+    assert!((0..5).any(|_| make() <= 1), "requests for three changes");
     set(3000);
     File::open(&path).unwrap().sync_all().unwrap();
     assert_eq!(stored(&mount), expected(3000, 0o700));
