@@ -1,25 +1,22 @@
-//! Open, create, read, write, truncate, flush, fsync, release.
+//! Open, create, flush, fsync, release: the life of what is open.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::attributes::{Attributes, Kind};
-use super::content::{self, Content, Reader};
+use super::content::Content;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Notice, lock};
-use super::listing::{Entry, Object};
+use super::filesystem::{Filesystem, lock};
+use super::listing::Object;
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::open_file::{FileHandle, OpenFile, OpenHow, State, Stream, Writer};
-use super::parts::MAX_OBJECT;
+use super::open_file::{FileHandle, OpenFile, OpenHow, State};
 use super::processes::process_of;
-use super::staging::{Piece, StagedFile};
+use super::staging::StagedFile;
 use super::temporary_names;
-use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ObjectKey};
 
 /// What the kernel is told about an open file.
@@ -29,16 +26,6 @@ pub struct Opened {
     /// The pages that the kernel has show this content.
     pub keep_pages: bool,
 }
-
-/// What a base of at most this many bytes is read in, when it is staged whole.
-const STAGE_STEP: u64 = 1 << 20;
-
-/// A file that is uploaded while it is written keeps the time of change that the upload began with for
-/// this many seconds.
-const STREAM_DRIFT: i64 = 60;
-
-/// A write that memory could not take at once; nothing was changed.
-pub struct MustWait;
 
 impl Filesystem {
     // ---- open ----
@@ -189,7 +176,7 @@ impl Filesystem {
     }
 
     /// The readable content of a version, with the body that came with its headers if there was one.
-    fn content_of(&self, key: &ObjectKey, object: &Object) -> Arc<Content> {
+    pub(super) fn content_of(&self, key: &ObjectKey, object: &Object) -> Arc<Content> {
         if let Some(content) = self.take_small(key, &object.etag) {
             return content;
         }
@@ -324,453 +311,6 @@ impl Filesystem {
         Ok((self.entered(view, start), opened))
     }
 
-    // ---- read ----
-
-    /// Bytes from `offset` on, fewer only at the end of the file.
-    pub async fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize) -> Result<Bytes> {
-        let handle = self.handle(handle)?;
-        if !self.bucket.can_read() {
-            if !handle.readable {
-                return Err(Error::BadHandle);
-            }
-            // What is kept for its writer is not for readers.
-            if !handle.file.lock().is_dirty() {
-                return Err(Error::Denied("this mount has no private key"));
-            }
-        }
-        let range = offset..offset.saturating_add(len as u64);
-        /// Versions that a read meets at most: our own uploads, and others' before it has returned a byte.
-        const VERSIONS: usize = 8;
-        for _ in 0..VERSIONS {
-            let (content, pieces) = {
-                let state = handle.file.lock();
-                let pieces = match &state.staged {
-                    Some(staged) => {
-                        if let Some(bytes) = staged.read_now(range.clone()) {
-                            return Ok(bytes);
-                        }
-                        Some(staged.pieces(range.clone()))
-                    }
-                    None => None,
-                };
-                (handle.reader(&state), pieces)
-            };
-            let over_changes = pieces.is_some();
-            let result = match (&content, pieces) {
-                (_, Some(pieces)) => {
-                    let ino = handle.file.ino;
-                    self.read_pieces(ino, pieces, content.clone(), len).await
-                }
-                (Some(reader), None) if offset < reader.content().size() => {
-                    let result = reader.read(range.clone()).await;
-                    result
-                        .map_err(|error| self.read_failed(handle.file.ino, reader.content(), error))
-                }
-                _ => return Ok(Bytes::new()),
-            };
-            match (result, content) {
-                (Err(Error::Stale), Some(reader)) => {
-                    let content = reader.content();
-                    self.read_on(&handle.file, content, over_changes).await?;
-                }
-                (result, _) => return result,
-            }
-        }
-        Err(Error::Stale)
-    }
-
-    /// The bytes of a changed file: what is staged, over what `base` has.
-    async fn read_pieces(
-        &self,
-        ino: Ino,
-        pieces: Vec<Piece>,
-        base: Option<Arc<Reader>>,
-        len: usize,
-    ) -> Result<Bytes> {
-        let mut out = BytesMut::with_capacity(len);
-        for piece in pieces {
-            match piece {
-                Piece::Staged(piece) => out.extend_from_slice(&piece.read().await?),
-                Piece::Zero(len) => out.resize(out.len() + len as usize, 0),
-                Piece::Base(range) => {
-                    let base = base
-                        .as_ref()
-                        .ok_or_else(|| Error::io("staged over an object that is not there"))?;
-                    let len = range.end - range.start;
-                    let bytes = base
-                        .read(range)
-                        .await
-                        .map_err(|error| self.read_failed(ino, base.content(), error))?;
-                    if bytes.len() as u64 != len {
-                        return Err(Error::io("the object below the changes ended early"));
-                    }
-                    out.extend_from_slice(&bytes);
-                }
-            }
-        }
-        Ok(out.freeze())
-    }
-
-    /// The object that a read of `content` wanted was replaced. If by our own upload, the read goes on with
-    /// what that brought; if by others, and nothing of the version was shown yet, with their version.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if the file stays with the version that is gone.
-    async fn read_on(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        content: &Arc<Content>,
-        over_changes: bool,
-    ) -> Result<()> {
-        {
-            let state = file.lock();
-            if !state.rests_on(content) || (!over_changes && state.staged.is_some()) {
-                return Ok(());
-            }
-        }
-        if over_changes {
-            return Err(Error::Stale);
-        }
-        self.move_on(file, content).await
-    }
-
-    /// The object was replaced by others: the file is the new version, unless a program may have bytes of
-    /// `content`.
-    ///
-    /// # Errors
-    /// [`Error::Stale`]: it stays with `content`, or there is no new version.
-    async fn move_on(self: &Arc<Self>, file: &Arc<OpenFile>, content: &Arc<Content>) -> Result<()> {
-        if !content.retire() {
-            return Err(Error::Stale);
-        }
-        let ino = file.ino;
-        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
-        let key = names::object_key(key)?;
-        let sent = Instant::now();
-        let meta = match self.bucket.store().head(&key).await {
-            Ok(meta) => meta,
-            Err(crate::store::error::Error::NotFound) => return Err(Error::Stale),
-            Err(error) => return Err(error.into()),
-        };
-        let object = self.describe(&key, meta, sent);
-        let successor = self.content_of(&key, &object);
-        let mut state = file.lock();
-        if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone {
-            // Moved on, written to or unlinked meanwhile.
-            return Ok(());
-        }
-        {
-            let mut namespace = self.namespace();
-            if namespace.key(ino).as_deref() != Some(key.as_str()) {
-                return Ok(());
-            }
-            state.content = Some(successor);
-            namespace.set_open(ino, Some(object.clone()));
-            namespace.pages_show(ino, None);
-            if let Some((parent, name)) = namespace.place(ino)
-                && let Some(directory) = namespace.directory(parent)
-            {
-                directory.listing.put(&name, Entry::Object(object), sent);
-            }
-        }
-        drop(state);
-        self.notify(Notice::Content(ino));
-        Ok(())
-    }
-
-    /// Logs why, with the file's name, once for each content.
-    pub(super) fn read_failed(&self, ino: Ino, content: &Content, error: content::Error) -> Error {
-        match &error {
-            content::Error::Changed => Error::Stale,
-            content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
-                if content.to_be_told() {
-                    log::error!("reading {}: {}", self.describe_place(ino), chain(&error));
-                }
-                Error::from(error).told()
-            }
-            content::Error::NoMemory | content::Error::Cancelled => error.into(),
-        }
-    }
-
-    // ---- write ----
-
-    /// Writes if memory can take it at once.
-    pub fn write_now(
-        self: &Arc<Self>,
-        handle: u64,
-        offset: u64,
-        data: &[u8],
-        by: Writer,
-    ) -> Result<std::result::Result<(), MustWait>> {
-        let handle = self.handle(handle)?;
-        check_end(offset, data.len())?;
-        let file = &handle.file;
-        let mut state = file.lock();
-        self.check_place(file, &state)?;
-        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
-            return Ok(Err(MustWait));
-        }
-        let staged = state.staged.as_mut().expect("staged above");
-        if staged.try_write(offset, data).is_err() {
-            return Ok(Err(MustWait));
-        }
-        self.wrote(file, &mut state, offset, data.len(), by);
-        Ok(Ok(()))
-    }
-
-    /// Writes, waiting for memory, for blocks that are on disk, or for the base.
-    pub async fn write(
-        self: &Arc<Self>,
-        handle: u64,
-        offset: u64,
-        data: Bytes,
-        by: Writer,
-    ) -> Result<()> {
-        let opened = self.handle(handle)?;
-        check_end(offset, data.len())?;
-        let file = &opened.file;
-        self.stage_base(file, Some((offset, data.len()))).await?;
-        loop {
-            let room = {
-                let mut state = file.lock();
-                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
-                    None
-                } else {
-                    let staged = state.staged.as_ref().expect("staged above");
-                    Some(staged.room_for(offset, data.len()))
-                }
-            };
-            let Some(room) = room else {
-                self.stage_base(file, Some((offset, data.len()))).await?;
-                continue;
-            };
-            let room = room.await?;
-            let mut state = file.lock();
-            self.check_place(file, &state)?;
-            let Some(staged) = state.staged.as_mut() else {
-                continue;
-            };
-            if staged.write_with(offset, &data, room).is_ok() {
-                self.wrote(file, &mut state, offset, data.len(), by);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Whether what is written would reach the bucket.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
-    /// have nowhere to go. (Who unlinked it here knows that.)
-    fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
-        if state.gone || state.is_dirty() || self.namespace().key(file.ino).is_some() {
-            return Ok(());
-        }
-        Err(Error::Stale)
-    }
-
-    /// Begins to stage, unless the base has to be read first.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] where the base would have to be read and cannot be.
-    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
-        let size = state.content.as_ref().map_or(0, |content| content.size());
-        let covers = offset == 0 && len as u64 >= size;
-        if covers || size == 0 {
-            state.staged = Some(StagedFile::new(&self.staging, None));
-        } else if !self.bucket.can_read() {
-            return Err(Error::Denied("this mount has no private key"));
-        } else if size > self.settings.part_size {
-            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
-    /// was replaced, and nothing of it was shown, that is the new one's.
-    async fn stage_base(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        write: Option<(u64, usize)>,
-    ) -> Result<()> {
-        let mut moves = 0;
-        loop {
-            let content = {
-                let mut state = file.lock();
-                let (offset, len) = write.unwrap_or((1, 0));
-                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
-                    return Ok(());
-                }
-                state
-                    .content
-                    .clone()
-                    .expect("stage_over needs one only to read it")
-            };
-            let mut staged = StagedFile::new(&self.staging, None);
-            let filled = self
-                .fill(&mut staged, &content.reader(), 0..content.size())
-                .await;
-            match filled {
-                Ok(()) => {}
-                Err(Error::Stale) if moves < 4 => {
-                    moves += 1;
-                    let current = {
-                        let state = file.lock();
-                        state.rests_on(&content) && state.staged.is_none()
-                    };
-                    if current {
-                        self.move_on(file, &content).await?;
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            let mut state = file.lock();
-            if state.staged.is_none() && state.rests_on(&content) {
-                state.staged = Some(staged);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Stages a range of a version.
-    pub(super) async fn fill(
-        &self,
-        staged: &mut StagedFile,
-        reader: &Arc<Reader>,
-        range: Range<u64>,
-    ) -> Result<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let bytes = reader.read(at..range.end.min(at + STAGE_STEP)).await?;
-            if bytes.is_empty() {
-                return Err(Error::io("the object ended early"));
-            }
-            loop {
-                let room = staged.room_for(at, bytes.len()).await?;
-                if staged.write_with(at, &bytes, room).is_ok() {
-                    break;
-                }
-            }
-            at += bytes.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// What follows from a write that was done.
-    fn wrote(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        state: &mut State,
-        offset: u64,
-        len: usize,
-        by: Writer,
-    ) {
-        let row = state.row();
-        state.changers.add(by.thread);
-        state.abandon_stream_over(offset..offset + len as u64);
-        self.content_changed(file, state, by.clear_set_id);
-        self.keep_streaming(file, state);
-        state.took_edge("write", row);
-    }
-
-    /// The content is another one now: counts it, and shows it in the attributes.
-    fn content_changed(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        state: &mut State,
-        clear_set_id: bool,
-    ) {
-        let was_clean = !state.is_dirty();
-        state.written += 1;
-        if was_clean && let Some(age) = self.settings.flush_after {
-            self.upload_after(file, state, age);
-        }
-        let size = state.size();
-        if size > 0 {
-            state.emptied = false;
-        }
-        let mut namespace = self.namespace();
-        if was_clean {
-            self.localize(&mut namespace, file.ino);
-        }
-        if let Some(local) = namespace.local_mut(file.ino) {
-            let time = now();
-            local.size = size;
-            // The object has its time of change since its upload began. Correcting it costs a copy of
-            // the whole object, so it is not moved for less than [`STREAM_DRIFT`].
-            let began = local.attributes.mtime;
-            let uploading = matches!(state.stream, Stream::Active { .. });
-            let steady = time >= began && time.seconds - began.seconds < STREAM_DRIFT;
-            if uploading && steady && !clear_set_id {
-                return;
-            }
-            local.attributes.mtime = time;
-            local.attributes.ctime = Some(time);
-            if clear_set_id {
-                local.attributes.clear_set_id(&self.settings.defaults);
-            }
-            local.revision += 1;
-        }
-    }
-
-    // ---- truncate ----
-
-    /// Sets the size of an open file. `by_open`: O_TRUNC.
-    pub(super) async fn truncate_open(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        size: u64,
-        by_open: bool,
-    ) -> Result<()> {
-        self.resize_open(file, size, by_open, false).await
-    }
-
-    /// `only_grow`: what has come to be larger meanwhile stays so.
-    async fn resize_open(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        size: u64,
-        by_open: bool,
-        only_grow: bool,
-    ) -> Result<()> {
-        check_end(size, 0)?;
-        loop {
-            let ready = {
-                let mut state = file.lock();
-                self.check_place(file, &state)?;
-                if only_grow && size <= state.size() {
-                    return Ok(());
-                }
-                if state.staged.is_none() && size == 0 {
-                    state.staged = Some(StagedFile::new(&self.staging, None));
-                }
-                if state.staged.is_some() || self.stage_over(&mut state, 1, 0)? {
-                    let (before, row) = (state.size(), state.row());
-                    let staged = state.staged.as_mut().expect("staged above");
-                    staged.truncate(size);
-                    state.abandon_stream_over(size.min(before)..u64::MAX);
-                    if by_open && size == 0 {
-                        state.emptied = true;
-                    }
-                    let emptied = state.emptied;
-                    self.content_changed(file, &mut state, false);
-                    state.emptied = emptied && size == 0;
-                    state.took_edge("truncate", row);
-                    true
-                } else {
-                    false
-                }
-            };
-            if ready {
-                return Ok(());
-            }
-            self.stage_base(file, None).await?;
-        }
-    }
-
     // ---- flush, fsync, release ----
 
     /// Every close of every descriptor, by this thread. (0: the kernel does not say.)
@@ -818,14 +358,6 @@ impl Filesystem {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
-    }
-
-    /// Makes room: the file grows to at least that size. What is there stays.
-    pub async fn allocate(self: &Arc<Self>, handle: u64, offset: u64, length: u64) -> Result<()> {
-        let handle = self.handle(handle)?;
-        let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
-        check_end(end, 0)?;
-        self.resize_open(&handle.file, end, false, true).await
     }
 
     /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
@@ -943,14 +475,5 @@ impl Filesystem {
             change.apply(&mut attributes, &self.settings.defaults);
         }
         namespace.make_local(ino, attributes, size);
-    }
-}
-
-/// # Errors
-/// [`Error::TooLarge`] beyond what an object can hold.
-fn check_end(offset: u64, len: usize) -> Result<()> {
-    match offset.checked_add(len as u64) {
-        Some(end) if end <= MAX_OBJECT => Ok(()),
-        _ => Err(Error::TooLarge),
     }
 }

@@ -1,7 +1,7 @@
 //! The file system: names, inodes, listings, open files, staging, read-ahead, writeback, rename.
 //!
-//! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`,
-//! `changes`, `rename_file`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
+//! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`, `reading`,
+//! `writing`, `changes`, `rename_file`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
 //! [`namespace`] and its `listing`s, filled by `probe` and `lister`. Bytes are in `open_file`, over
 //! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
@@ -33,6 +33,7 @@ mod preserve;
 mod probe;
 mod processes;
 pub mod read_ahead;
+mod reading;
 mod rename_directory;
 mod rename_file;
 pub mod settings;
@@ -41,6 +42,7 @@ mod streaming;
 mod temporary_names;
 mod uploads;
 mod writeback;
+mod writing;
 pub mod xattrs;
 
 /// Whole seconds since the epoch.

@@ -1,0 +1,154 @@
+//! Attributes that the bucket does not have yet, and those of directories.
+
+use std::time::Instant;
+
+use super::{Ino, KnownDirectory, Local, Marker, Namespace, Outcome};
+use crate::fs::attributes::{Attributes, Change, Timestamp};
+use crate::fs::error::{Error, Result};
+
+impl Namespace {
+    /// The file is changed here, and not in the bucket: its looks are local from now on.
+    pub fn make_local(&mut self, ino: Ino, attributes: Attributes, size: u64) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            let revision = node.local.as_ref().map_or(1, |local| local.revision + 1);
+            node.local = Some(Local {
+                attributes,
+                size,
+                revision,
+            });
+        }
+    }
+
+    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut Local> {
+        self.nodes.get_mut(&ino)?.local.as_mut()
+    }
+
+    /// The bucket shows what was local.
+    pub fn end_local(&mut self, ino: Ino) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.local = None;
+        }
+    }
+
+    /// An attribute change that is on its way: shown at once. Every call is followed by an
+    /// [`Namespace::end_pending`] that carries it.
+    pub fn add_pending(&mut self, ino: Ino, change: &Change) -> Outcome {
+        let outcome = Outcome::default();
+        match self.nodes.get_mut(&ino) {
+            Some(node) => {
+                let pending = node.pending.get_or_insert_default();
+                pending.change.merge(change);
+                pending.waiting.push(outcome.clone());
+            }
+            None => drop(outcome.set(Err(Error::Stale))),
+        }
+        outcome
+    }
+
+    /// All that is on its way for an inode, and how many calls asked for it.
+    pub fn pending(&self, ino: Ino) -> Option<(Change, usize)> {
+        let pending = self.nodes.get(&ino)?.pending.as_ref()?;
+        Some((pending.change.clone(), pending.waiting.len()))
+    }
+
+    /// What the first `carried` calls asked for is in the bucket, or could not be brought there.
+    pub fn end_pending(&mut self, ino: Ino, carried: usize, result: &Result<()>) {
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return;
+        };
+        let Some(pending) = &mut node.pending else {
+            return;
+        };
+        let carried = carried.min(pending.waiting.len());
+        for outcome in pending.waiting.drain(..carried) {
+            // Only set here, and once.
+            let _ = outcome.set(result.clone());
+        }
+        if pending.waiting.is_empty() {
+            node.pending = None;
+            self.drop_if_unused(ino);
+        }
+    }
+
+    /// What a directory's marker said, or that there is none. Asked for at `checked`.
+    pub fn set_directory(
+        &mut self,
+        ino: Ino,
+        attributes: Attributes,
+        marker: Option<Marker>,
+        checked: Instant,
+    ) {
+        if let Some(directory) = self.directory(ino) {
+            directory.listing.set_marker(marker.is_some());
+            directory.known = Some(KnownDirectory {
+                attributes,
+                checked,
+                marker,
+            });
+        }
+    }
+
+    /// A listing of the directory showed this marker: whether what is known of it still counts.
+    pub fn confirm_directory(
+        &mut self,
+        ino: Ino,
+        listed: Option<&Marker>,
+        checked: Instant,
+    ) -> bool {
+        let Some(known) = self
+            .directory(ino)
+            .and_then(|directory| directory.known.as_mut())
+        else {
+            return false;
+        };
+        let same = match (&mut known.marker, listed) {
+            (None, None) => true,
+            (Some(ours), Some(listed)) if ours.ours && ours.etag == listed.etag => {
+                let unchanged = listed.last_modified <= ours.last_modified;
+                if unchanged {
+                    ours.last_modified = listed.last_modified;
+                    (ours.ours, ours.settled) = (false, true);
+                }
+                unchanged
+            }
+            (Some(known), Some(listed)) => {
+                known.settled
+                    && known.etag == listed.etag
+                    && known.last_modified == listed.last_modified
+            }
+            _ => false,
+        };
+        if same {
+            known.checked = known.checked.max(checked);
+        }
+        same
+    }
+
+    pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
+        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        directory.known.as_ref()?.marker.clone()
+    }
+
+    /// Something in the directory was changed by this mount: its times show it at once. It is not stored.
+    pub fn touch_directory(&mut self, ino: Ino, now: Timestamp) {
+        if let Some(directory) = self.directory(ino) {
+            directory.touched = Some(now);
+        }
+    }
+
+    /// The stored times are what counts again.
+    pub fn untouch_directory(&mut self, ino: Ino) {
+        if let Some(directory) = self.directory(ino) {
+            directory.touched = None;
+        }
+    }
+
+    /// What the directory's marker holds, without what only this mount shows.
+    pub fn stored_directory(&self, ino: Ino) -> Option<Attributes> {
+        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        directory
+            .known
+            .as_ref()
+            .map(|known| known.attributes.clone())
+    }
+}

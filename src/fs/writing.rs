@@ -1,0 +1,320 @@
+//! Changing what is open: writes, truncation and allocation, all into staged bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::content::Reader;
+use super::error::{Error, Result};
+use super::filesystem::Filesystem;
+use super::namespace::now;
+use super::open_file::{OpenFile, State, Stream, Writer};
+use super::parts::MAX_OBJECT;
+use super::staging::StagedFile;
+
+/// What a base of at most this many bytes is read in, when it is staged whole.
+const STAGE_STEP: u64 = 1 << 20;
+
+/// A file that is uploaded while it is written keeps the time of change that the upload began with for
+/// this many seconds.
+const STREAM_DRIFT: i64 = 60;
+
+/// A write that memory could not take at once; nothing was changed.
+pub struct MustWait;
+
+impl Filesystem {
+    /// Writes if memory can take it at once.
+    pub fn write_now(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: &[u8],
+        by: Writer,
+    ) -> Result<std::result::Result<(), MustWait>> {
+        let handle = self.handle(handle)?;
+        check_end(offset, data.len())?;
+        let file = &handle.file;
+        let mut state = file.lock();
+        self.check_place(file, &state)?;
+        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
+            return Ok(Err(MustWait));
+        }
+        let staged = state.staged.as_mut().expect("staged above");
+        if staged.try_write(offset, data).is_err() {
+            return Ok(Err(MustWait));
+        }
+        self.wrote(file, &mut state, offset, data.len(), by);
+        Ok(Ok(()))
+    }
+
+    /// Writes, waiting for memory, for blocks that are on disk, or for the base.
+    pub async fn write(
+        self: &Arc<Self>,
+        handle: u64,
+        offset: u64,
+        data: Bytes,
+        by: Writer,
+    ) -> Result<()> {
+        let opened = self.handle(handle)?;
+        check_end(offset, data.len())?;
+        let file = &opened.file;
+        self.stage_base(file, Some((offset, data.len()))).await?;
+        loop {
+            let room = {
+                let mut state = file.lock();
+                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
+                    None
+                } else {
+                    let staged = state.staged.as_ref().expect("staged above");
+                    Some(staged.room_for(offset, data.len()))
+                }
+            };
+            let Some(room) = room else {
+                self.stage_base(file, Some((offset, data.len()))).await?;
+                continue;
+            };
+            let room = room.await?;
+            let mut state = file.lock();
+            self.check_place(file, &state)?;
+            let Some(staged) = state.staged.as_mut() else {
+                continue;
+            };
+            if staged.write_with(offset, &data, room).is_ok() {
+                self.wrote(file, &mut state, offset, data.len(), by);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether what is written would reach the bucket.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
+    /// have nowhere to go. (Who unlinked it here knows that.)
+    fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
+        if state.gone || state.is_dirty() || self.namespace().key(file.ino).is_some() {
+            return Ok(());
+        }
+        Err(Error::Stale)
+    }
+
+    /// Begins to stage, unless the base has to be read first.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] where the base would have to be read and cannot be.
+    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
+        let size = state.content.as_ref().map_or(0, |content| content.size());
+        let covers = offset == 0 && len as u64 >= size;
+        if covers || size == 0 {
+            state.staged = Some(StagedFile::new(&self.staging, None));
+        } else if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        } else if size > self.settings.part_size {
+            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
+    /// was replaced, and nothing of it was shown, that is the new one's.
+    async fn stage_base(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        write: Option<(u64, usize)>,
+    ) -> Result<()> {
+        let mut moves = 0;
+        loop {
+            let content = {
+                let mut state = file.lock();
+                let (offset, len) = write.unwrap_or((1, 0));
+                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
+                    return Ok(());
+                }
+                state
+                    .content
+                    .clone()
+                    .expect("stage_over needs one only to read it")
+            };
+            let mut staged = StagedFile::new(&self.staging, None);
+            let filled = self
+                .fill(&mut staged, &content.reader(), 0..content.size())
+                .await;
+            match filled {
+                Ok(()) => {}
+                Err(Error::Stale) if moves < 4 => {
+                    moves += 1;
+                    let current = {
+                        let state = file.lock();
+                        state.rests_on(&content) && state.staged.is_none()
+                    };
+                    if current {
+                        self.move_on(file, &content).await?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let mut state = file.lock();
+            if state.staged.is_none() && state.rests_on(&content) {
+                state.staged = Some(staged);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Stages a range of a version.
+    pub(super) async fn fill(
+        &self,
+        staged: &mut StagedFile,
+        reader: &Arc<Reader>,
+        range: Range<u64>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let bytes = reader.read(at..range.end.min(at + STAGE_STEP)).await?;
+            if bytes.is_empty() {
+                return Err(Error::io("the object ended early"));
+            }
+            loop {
+                let room = staged.room_for(at, bytes.len()).await?;
+                if staged.write_with(at, &bytes, room).is_ok() {
+                    break;
+                }
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// What follows from a write that was done.
+    fn wrote(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        offset: u64,
+        len: usize,
+        by: Writer,
+    ) {
+        let row = state.row();
+        state.changers.add(by.thread);
+        state.abandon_stream_over(offset..offset + len as u64);
+        self.content_changed(file, state, by.clear_set_id);
+        self.keep_streaming(file, state);
+        state.took_edge("write", row);
+    }
+
+    /// The content is another one now: counts it, and shows it in the attributes.
+    fn content_changed(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        clear_set_id: bool,
+    ) {
+        let was_clean = !state.is_dirty();
+        state.written += 1;
+        if was_clean && let Some(age) = self.settings.flush_after {
+            self.upload_after(file, state, age);
+        }
+        let size = state.size();
+        if size > 0 {
+            state.emptied = false;
+        }
+        let mut namespace = self.namespace();
+        if was_clean {
+            self.localize(&mut namespace, file.ino);
+        }
+        if let Some(local) = namespace.local_mut(file.ino) {
+            let time = now();
+            local.size = size;
+            // The object has its time of change since its upload began. Correcting it costs a copy of
+            // the whole object, so it is not moved for less than [`STREAM_DRIFT`].
+            let began = local.attributes.mtime;
+            let uploading = matches!(state.stream, Stream::Active { .. });
+            let steady = time >= began && time.seconds - began.seconds < STREAM_DRIFT;
+            if uploading && steady && !clear_set_id {
+                return;
+            }
+            local.attributes.mtime = time;
+            local.attributes.ctime = Some(time);
+            if clear_set_id {
+                local.attributes.clear_set_id(&self.settings.defaults);
+            }
+            local.revision += 1;
+        }
+    }
+
+    // ---- truncate ----
+
+    /// Sets the size of an open file. `by_open`: O_TRUNC.
+    pub(super) async fn truncate_open(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        size: u64,
+        by_open: bool,
+    ) -> Result<()> {
+        self.resize_open(file, size, by_open, false).await
+    }
+
+    /// `only_grow`: what has come to be larger meanwhile stays so.
+    async fn resize_open(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        size: u64,
+        by_open: bool,
+        only_grow: bool,
+    ) -> Result<()> {
+        check_end(size, 0)?;
+        loop {
+            let ready = {
+                let mut state = file.lock();
+                self.check_place(file, &state)?;
+                if only_grow && size <= state.size() {
+                    return Ok(());
+                }
+                if state.staged.is_none() && size == 0 {
+                    state.staged = Some(StagedFile::new(&self.staging, None));
+                }
+                if state.staged.is_some() || self.stage_over(&mut state, 1, 0)? {
+                    let (before, row) = (state.size(), state.row());
+                    let staged = state.staged.as_mut().expect("staged above");
+                    staged.truncate(size);
+                    state.abandon_stream_over(size.min(before)..u64::MAX);
+                    if by_open && size == 0 {
+                        state.emptied = true;
+                    }
+                    let emptied = state.emptied;
+                    self.content_changed(file, &mut state, false);
+                    state.emptied = emptied && size == 0;
+                    state.took_edge("truncate", row);
+                    true
+                } else {
+                    false
+                }
+            };
+            if ready {
+                return Ok(());
+            }
+            self.stage_base(file, None).await?;
+        }
+    }
+
+    /// Makes room: the file grows to at least that size. What is there stays.
+    pub async fn allocate(self: &Arc<Self>, handle: u64, offset: u64, length: u64) -> Result<()> {
+        let handle = self.handle(handle)?;
+        let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
+        check_end(end, 0)?;
+        self.resize_open(&handle.file, end, false, true).await
+    }
+}
+
+/// # Errors
+/// [`Error::TooLarge`] beyond what an object can hold.
+fn check_end(offset: u64, len: usize) -> Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= MAX_OBJECT => Ok(()),
+        _ => Err(Error::TooLarge),
+    }
+}
