@@ -169,6 +169,55 @@ fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each(
     mount.end_well();
 }
 
+/// A listing that took longer than it counted was made again and again, and answered nothing.
+#[test]
+fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() {
+    if !can_mount() {
+        return;
+    }
+    const N: u64 = 6000;
+    const MADE: u64 = 20;
+    let rig = Rig::new();
+    put_bare_objects(&rig, N);
+    rig.block_on(async {
+        // A directory, an object, and a prefix of more names than fit in the LIST that asks for one.
+        for key in ["like-1", "like/x", "like-2", "one", "one-more"] {
+            let (key, headers) = (ObjectKey::new(key).unwrap(), ObjectHeaders::default());
+            let put = rig
+                .store
+                .put(&key, &headers, Body::empty(), Overwrite::Allowed);
+            put.await.unwrap();
+        }
+    });
+    let mount = rig.mount("mnt", &["--metadata-ttl", "1"]);
+    // Seven pages take longer than half of the TTL.
+    rig.instruments().set_latency(Duration::from_millis(100));
+    let make = |what: &str| {
+        for i in 0..MADE {
+            write_and_close(&mount.path.join(format!("{what}-{i:03}")), b"x").unwrap();
+        }
+    };
+    make("first");
+    let counts = rig.requests(|| make("second"));
+    println!("{MADE} new files among {N}: {:?}", counts.requests);
+    assert_costs(
+        "one after the other",
+        &counts,
+        &[(PutObject, MADE), (ListObjectsV2, MADE)],
+    );
+    // What is there is found all the same, also right after a name that is not there.
+    let kind = |name: &str| {
+        assert!(!mount.path.join("third").exists());
+        fs::metadata(mount.path.join(name)).map(|meta| meta.is_dir())
+    };
+    assert!(kind("like").unwrap());
+    assert!(!kind("one").unwrap());
+    assert!(!kind(&name(4321)).unwrap());
+    assert!(kind("file-0").is_err(), "thousands of names begin like it");
+    rig.instruments().set_latency(Duration::ZERO);
+    mount.end_well();
+}
+
 #[test]
 fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     if !can_mount() {
