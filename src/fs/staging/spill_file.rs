@@ -3,8 +3,9 @@
 //! The file is divided into slots, one for each block. A slot holds a block's leaves, each sealed on
 //! its own, so that reading 128 KiB of a block costs 128 KiB. What a leaf is sealed with names it:
 //! file, block, generation and leaf; bytes that were moved, swapped or put back from an older block
-//! do not open. The seals stay in memory, so that whole pages are written: anything else costs the
-//! kernel a third more. Freed slots are punched out of the file, so that the disk gets its room back.
+//! do not open. The seals stay in memory, so that whole pages are written. They go past the page cache
+//! while the disk is fast: copying them there takes longer than sealing them, and crowds out what others
+//! have cached. Freed slots are punched out of the file, so that the disk gets its room back.
 //!
 //! Everything here blocks on the disk: it is called from `spawn_blocking`, but for dropping a
 //! [`Stored`], which only notes that the slot is free.
@@ -14,9 +15,12 @@ use std::collections::BinaryHeap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
@@ -56,6 +60,7 @@ impl BlockName {
 
 pub(super) struct SpillFile {
     file: File,
+    direct: Option<Direct>,
     cipher: StagingCipher,
     /// Bytes of a whole block, rounded up to [`PAGE`].
     slot_len: u64,
@@ -99,8 +104,10 @@ impl SpillFile {
             .mode(0o700)
             .create(directory)?;
         let leaf = block.div_ceil(LEAVES);
+        let file = nameless(directory)?;
         Ok(SpillFile {
-            file: nameless(directory)?,
+            direct: Direct::open(&file),
+            file,
             cipher: StagingCipher::generate(),
             slot_len: (block as u64).next_multiple_of(PAGE),
             leaf,
@@ -127,9 +134,9 @@ impl SpillFile {
         self.slots().used
     }
 
-    /// How long `scratch` has to be for [`store`](Self::store).
+    /// How long `scratch` has to be for [`store`](Self::store): what is written begins at a whole page of it.
     pub fn scratch_len(&self) -> usize {
-        self.slot_len as usize + StagingCipher::SPARE
+        PAGE as usize + self.slot_len as usize + StagingCipher::SPARE
     }
 
     /// Seals and writes a block of at most the block size. `scratch` is for the sealing.
@@ -153,6 +160,8 @@ impl SpillFile {
             len: plain.len(),
             seals: Vec::with_capacity(plain.len().div_ceil(self.leaf)),
         };
+        let first_page = scratch.as_ptr().align_offset(PAGE as usize);
+        let scratch = &mut scratch[first_page..];
         for (number, leaf) in plain.chunks(self.leaf).enumerate() {
             // What is left behind a leaf goes under the next one.
             let room = &mut scratch[number * self.leaf..][..leaf.len() + StagingCipher::SPARE];
@@ -161,8 +170,17 @@ impl SpillFile {
         }
         scratch[plain.len()..bytes as usize].fill(0);
         let whole_pages = &scratch[..bytes as usize];
-        self.file.write_all_at(whole_pages, stored.offset(0))?;
+        self.write(whole_pages, stored.offset(0))?;
         Ok(stored)
+    }
+
+    fn write(&self, pages: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct
+            && direct.write(pages, offset)?
+        {
+            return Ok(());
+        }
+        self.file.write_all_at(pages, offset)
     }
 
     /// Punches what has been dropped; returns how many bytes that freed.
@@ -261,6 +279,61 @@ impl SpillFile {
     }
 }
 
+/// The same file, written past the page cache.
+struct Direct {
+    file: File,
+    /// Nanoseconds for a MiB, on average of late.
+    pace: AtomicU64,
+}
+
+impl Direct {
+    /// A disk that takes longer for a MiB, in nanoseconds, is better written by the kernel in its own time.
+    const SLOW: u64 = 4_000_000;
+    /// Less than this many bytes are not worth a disk's while.
+    const LEAST: usize = 128 << 10;
+
+    /// None where the file system cannot.
+    fn open(file: &File) -> Option<Direct> {
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mut options = OpenOptions::new();
+        let opened = options
+            .write(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(path)
+            .ok()?;
+        Some(Direct {
+            file: opened,
+            pace: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether it was written: not if that is better done the other way.
+    fn write(&self, pages: &[u8], offset: u64) -> io::Result<bool> {
+        let pace = self.pace.load(Ordering::Relaxed);
+        if pace > Direct::SLOW || pages.len() < Direct::LEAST {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        match self.file.write_all_at(pages, offset) {
+            Ok(()) => {
+                let now = began.elapsed().as_nanos() as u64 * (1 << 20) / pages.len() as u64;
+                let pace = (pace * 15 + now) / 16;
+                if pace > Direct::SLOW {
+                    log::debug!("cache directory: {pace} ns for a MiB, left to the page cache");
+                }
+                self.pace.store(pace, Ordering::Relaxed);
+                Ok(true)
+            }
+            // Other alignments than ours are wanted.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.pace.store(u64::MAX, Ordering::Relaxed);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A file that no directory names, 0600.
 fn nameless(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -356,5 +429,49 @@ impl Drop for Stored {
     fn drop(&mut self) {
         self.file.slots().dropped.push((self.slot, self.bytes));
         self.file.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_come_back_whichever_way_they_were_written() {
+        const BLOCK: usize = 1 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let mut file =
+            SpillFile::open(directory.path(), BLOCK, u64::MAX, 0, Arc::default()).unwrap();
+        if file.direct.is_none() {
+            println!("skipped in part: this file system has no way past the page cache");
+        }
+        let ways: [fn(&mut SpillFile); 3] = [
+            |_| {},
+            // The disk turned out to be slow.
+            |file| {
+                if let Some(direct) = &mut file.direct {
+                    *direct.pace.get_mut() = Direct::SLOW + 1;
+                }
+            },
+            |file| file.direct = None,
+        ];
+        for (generation, way) in ways.into_iter().enumerate() {
+            way(&mut file);
+            let shared = Arc::new(file);
+            let mut scratch = vec![0; shared.scratch_len()];
+            for len in [BLOCK, BLOCK - 1, 200_000, 5] {
+                let plain: Vec<u8> = (0..len).map(|i| (i % 251 + generation) as u8).collect();
+                let name = BlockName {
+                    file: 1,
+                    index: len as u64,
+                    generation: generation as u64,
+                };
+                let stored = shared.store(name, &plain, &mut scratch).unwrap();
+                let mut found = vec![0; len];
+                stored.read(0..len, &mut found).unwrap();
+                assert!(found == plain, "{len} bytes, way {generation}");
+            }
+            file = Arc::into_inner(shared).unwrap();
+        }
     }
 }
