@@ -21,6 +21,8 @@ use crate::fs::budget::{Class, MemoryBudget, Reservation};
 /// writes; smaller ones cost more bookkeeping for each megabyte of a long file.
 pub const BLOCK: usize = 1 << 20;
 
+/// Spills at once: one seals while the other waits for the disk.
+const SPILLS: usize = 2;
 /// How many blocks are spilled before it is asked again whether that is enough.
 const STRIP: u64 = 8;
 /// How long a write that waits for memory leaves it to the spiller, and to owners of memory that is
@@ -70,11 +72,11 @@ pub struct StagingArea {
     timeout: Duration,
     /// Blocks in memory, oldest first; also some that have been spilled or dropped since. A leaf.
     queue: Mutex<Queue>,
-    /// For sealing, one block; its memory is reserved for good, so that spilling always can go on.
-    /// Held by the one spill that runs, on a blocking thread.
-    scratch: Mutex<Vec<u8>>,
+    /// For sealing, a block each; their memory is reserved for good, so that spilling always can go on. One
+    /// for each permit of the gate: taken out by the spill that runs, on a blocking thread.
+    scratches: Mutex<Vec<Vec<u8>>>,
     _reserved: Option<Reservation>,
-    /// One permit: one spill at a time, and the others wait without a thread.
+    /// [`SPILLS`] permits; other spills wait without a thread.
     gate: Arc<Semaphore>,
     /// Told when the spiller should have a look.
     wake: Arc<Notify>,
@@ -114,11 +116,11 @@ impl StagingArea {
             pool: Pool::new(&budget, settings.block),
             timeout: settings.timeout,
             queue: Mutex::default(),
-            scratch: Mutex::default(),
-            _reserved: budget.try_reserve(settings.block as u64),
+            scratches: Mutex::new(vec![Vec::new(); SPILLS]),
+            _reserved: budget.try_reserve((SPILLS * settings.block) as u64),
             file: Arc::new(file),
             budget,
-            gate: Arc::new(Semaphore::new(1)),
+            gate: Arc::new(Semaphore::new(SPILLS)),
             wake,
             next_file: AtomicU64::new(0),
             next_generation: AtomicU64::new(0),
@@ -184,18 +186,30 @@ impl StagingArea {
 
     fn spill_each(
         &self,
+        next: impl FnMut() -> Option<Weak<Block>>,
+        at_least: u64,
+    ) -> Result<u64, Error> {
+        let taken = self.scratches().pop();
+        let mut scratch = taken.unwrap_or_default();
+        scratch.resize(self.file.scratch_len(), 0);
+        let result = self.spill_with(&mut scratch, next, at_least);
+        self.scratches().push(scratch);
+        result
+    }
+
+    fn spill_with(
+        &self,
+        scratch: &mut [u8],
         mut next: impl FnMut() -> Option<Weak<Block>>,
         at_least: u64,
     ) -> Result<u64, Error> {
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        scratch.resize(self.file.scratch_len(), 0);
         let mut freed = 0;
         while freed < at_least {
             let Some(candidate) = next() else { break };
             let Some(block) = candidate.upgrade() else {
                 continue;
             };
-            match block.spill(&self.file, &mut scratch) {
+            match block.spill(&self.file, scratch) {
                 Ok(Spilled::Freed(bytes)) => freed += bytes,
                 Ok(Spilled::Before) => {}
                 Ok(Spilled::Busy) => self.queue().blocks.push_back(candidate),
@@ -321,6 +335,12 @@ impl StagingArea {
         }
     }
 
+    fn scratches(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.scratches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -388,10 +408,11 @@ pub async fn run_spiller(area: Arc<StagingArea>) {
                 break;
             }
             let strip = excess.min(STRIP * area.block as u64);
-            match area.spill(strip).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
+            let half = strip.div_ceil(SPILLS as u64);
+            match tokio::join!(area.spill(half), area.spill(strip - half)) {
+                (Ok(0), Ok(0)) => break,
+                (Ok(_), Ok(_)) => {}
+                (Err(error), _) | (_, Err(error)) => {
                     log::warn!("cannot move staged bytes to the cache directory: {error}");
                     tokio::time::sleep(AFTER_FAILURE).await;
                     break;
