@@ -182,11 +182,8 @@ impl Filesystem {
             let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
             (prefix, directory.listing.begin())
         };
-        let result = self.read_pages(build, ino, &prefix, epoch, whole).await;
-        if result.is_err() {
-            self.give_up(ino, epoch);
-        }
-        result
+        let extent = self.read_pages(build, ino, &prefix, epoch, whole).await;
+        extent.inspect_err(|_| self.give_up(ino, epoch))
     }
 
     async fn read_pages(

@@ -172,6 +172,11 @@ impl Listing {
         self.complete
     }
 
+    /// Whether one request would make the whole of it fresh again, and it is not.
+    pub fn is_stale_page(&self, ttl: Ttl, start: Instant) -> bool {
+        self.is_one_page() && !self.is_fresh(ttl, start)
+    }
+
     /// Whether the directory should be listed anew now, so that who goes on asking for its names need not wait
     /// when the last listing expires: one page only, and no sooner than that takes, twice over.
     pub fn wants_refreshing(&self, ttl: Ttl, now: Instant) -> bool {

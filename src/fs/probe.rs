@@ -188,13 +188,8 @@ impl Filesystem {
             let finds_nothing = directory.walk.finds_nothing;
             (key, directory.listing.begin(), finds_nothing)
         };
-        let entry = match self.entry_at(key, finds_nothing, sent).await {
-            Ok(entry) => entry,
-            Err(error) => {
-                self.give_up(parent, epoch);
-                return Err(error);
-            }
-        };
+        let entry = self.entry_at(key, finds_nothing, sent).await;
+        let entry = entry.inspect_err(|_| self.give_up(parent, epoch))?;
         let mut namespace = self.namespace();
         // Its keys are changing: the answer tells of neither time.
         let moving = namespace.is_moving(parent);
@@ -305,39 +300,9 @@ impl Filesystem {
             let reading = directory.walk.opened >= READING;
             (key, directory.listing.begin(), reading)
         };
-        let key = match names::object_key(key) {
-            Ok(key) => key,
-            Err(error) => {
-                self.give_up(parent, epoch);
-                return Err(error);
-            }
-        };
         let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
-        let answer = if fetch {
-            self.get_small(&key).await
-        } else {
-            self.bucket
-                .store()
-                .head(&key)
-                .await
-                .map(|meta| (meta, None))
-                .map_err(Error::from)
-        };
-        let entry = match answer {
-            Ok((meta, body)) => {
-                let etag = meta.etag.clone();
-                let object = self.describe(&key, meta, sent);
-                if let Some(body) = body {
-                    self.keep_small(&key, &etag, body);
-                }
-                Some(object)
-            }
-            Err(Error::NotFound) => None,
-            Err(error) => {
-                self.give_up(parent, epoch);
-                return Err(error);
-            }
-        };
+        let entry = self.object_at(key, fetch, sent).await;
+        let entry = entry.inspect_err(|_| self.give_up(parent, epoch))?;
         let mut namespace = self.namespace();
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
@@ -356,6 +321,29 @@ impl Filesystem {
             }
         }
         Ok(())
+    }
+
+    /// By GET, if its body is wanted as well, or by HEAD.
+    async fn object_at(&self, key: String, fetch: bool, sent: Instant) -> Result<Option<Object>> {
+        let key = names::object_key(key)?;
+        let answer = if fetch {
+            self.get_small(&key).await
+        } else {
+            let head = self.bucket.store().head(&key).await;
+            head.map(|meta| (meta, None)).map_err(Error::from)
+        };
+        match answer {
+            Ok((meta, body)) => {
+                let etag = meta.etag.clone();
+                let object = self.describe(&key, meta, sent);
+                if let Some(body) = body {
+                    self.keep_small(&key, &etag, body);
+                }
+                Ok(Some(object))
+            }
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn get_small(&self, key: &ObjectKey) -> Result<(ObjectMeta, Option<Bytes>)> {
@@ -379,7 +367,7 @@ impl Filesystem {
             // Of a root without stored attributes nothing has to be asked.
             let asks =
                 ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
-            asks && listing.is_one_page() && !listing.is_fresh(ttl, start)
+            asks && listing.is_stale_page(ttl, start)
         };
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
@@ -556,10 +544,8 @@ impl Filesystem {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
             namespace.child(parent, name).filter(|ino| {
-                namespace.directory(*ino).is_some_and(|directory| {
-                    let listing = &directory.listing;
-                    listing.is_one_page() && !listing.is_fresh(ttl, start)
-                })
+                let directory = namespace.directory(*ino);
+                directory.is_some_and(|directory| directory.listing.is_stale_page(ttl, start))
             })
         };
         if let Some(ino) = below {

@@ -180,7 +180,7 @@ fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() 
     let rig = Rig::new();
     put_bare_objects(&rig, N);
     rig.block_on(async {
-        // A directory, an object, and a prefix of more names than fit in the LIST that asks for one.
+        // A directory and an object, among names that begin like theirs.
         for key in ["like-1", "like/x", "like-2", "one", "one-more"] {
             let (key, headers) = (ObjectKey::new(key).unwrap(), ObjectHeaders::default());
             let put = rig

@@ -17,6 +17,7 @@ mod area;
 mod block;
 mod buffer;
 mod content;
+mod direct;
 mod error;
 mod ranges;
 mod snapshot;

@@ -15,18 +15,16 @@ use std::collections::BinaryHeap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::Notify;
 
+use super::direct::Direct;
 use super::error::Error;
 use crate::crypto::staging_cipher::{Seal, StagingCipher};
 
@@ -279,61 +277,6 @@ impl SpillFile {
     }
 }
 
-/// The same file, written past the page cache.
-struct Direct {
-    file: File,
-    /// Nanoseconds for a MiB, on average of late.
-    pace: AtomicU64,
-}
-
-impl Direct {
-    /// A disk that takes longer for a MiB, in nanoseconds, is better written by the kernel in its own time.
-    const SLOW: u64 = 4_000_000;
-    /// Less than this many bytes are not worth a disk's while.
-    const LEAST: usize = 128 << 10;
-
-    /// None where the file system cannot.
-    fn open(file: &File) -> Option<Direct> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut options = OpenOptions::new();
-        let opened = options
-            .write(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(path)
-            .ok()?;
-        Some(Direct {
-            file: opened,
-            pace: AtomicU64::new(0),
-        })
-    }
-
-    /// Whether it was written: not if that is better done the other way.
-    fn write(&self, pages: &[u8], offset: u64) -> io::Result<bool> {
-        let pace = self.pace.load(Ordering::Relaxed);
-        if pace > Direct::SLOW || pages.len() < Direct::LEAST {
-            return Ok(false);
-        }
-        let began = Instant::now();
-        match self.file.write_all_at(pages, offset) {
-            Ok(()) => {
-                let now = began.elapsed().as_nanos() as u64 * (1 << 20) / pages.len() as u64;
-                let pace = (pace * 15 + now) / 16;
-                if pace > Direct::SLOW {
-                    log::debug!("cache directory: {pace} ns for a MiB, left to the page cache");
-                }
-                self.pace.store(pace, Ordering::Relaxed);
-                Ok(true)
-            }
-            // Other alignments than ours are wanted.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.pace.store(u64::MAX, Ordering::Relaxed);
-                Ok(false)
-            }
-            Err(error) => Err(error),
-        }
-    }
-}
-
 /// A file that no directory names, 0600.
 fn nameless(directory: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
@@ -449,8 +392,8 @@ mod tests {
             |_| {},
             // The disk turned out to be slow.
             |file| {
-                if let Some(direct) = &mut file.direct {
-                    *direct.pace.get_mut() = Direct::SLOW + 1;
+                if let Some(direct) = &file.direct {
+                    direct.turned_out_slow();
                 }
             },
             |file| file.direct = None,
