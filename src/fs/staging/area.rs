@@ -21,8 +21,11 @@ use crate::fs::budget::{Class, MemoryBudget, Reservation};
 /// writes; smaller ones cost more bookkeeping for each megabyte of a long file.
 pub const BLOCK: usize = 1 << 20;
 
-/// Spills at once: one seals while the other waits for the disk.
+/// Spills at once at most: one seals while the other waits for the disk.
 const SPILLS: usize = 2;
+/// Of the memory that staged bytes may have, what is reserved for sealing takes at most one part in so many,
+/// or a single block: a write that crosses from one block to the next needs both at once.
+const SEALING_SHARE: u64 = 8;
 /// How many blocks are spilled before it is asked again whether that is enough.
 const STRIP: u64 = 8;
 /// How long a write that waits for memory leaves it to the spiller, and to owners of memory that is
@@ -76,7 +79,7 @@ pub struct StagingArea {
     /// for each permit of the gate: taken out by the spill that runs, on a blocking thread.
     scratches: Mutex<Vec<Vec<u8>>>,
     _reserved: Option<Reservation>,
-    /// [`SPILLS`] permits; other spills wait without a thread.
+    /// [`SPILLS`] permits, or fewer where memory is small; other spills wait without a thread.
     gate: Arc<Semaphore>,
     /// Told when the spiller should have a look.
     wake: Arc<Notify>,
@@ -111,16 +114,18 @@ impl StagingArea {
                 settings.directory.display()
             );
         }
+        let share = budget.allowance(Class::Normal) / SEALING_SHARE;
+        let spills = (share as usize / settings.block).clamp(1, SPILLS);
         Ok(Arc::new(StagingArea {
             block: settings.block,
             pool: Pool::new(&budget, settings.block),
             timeout: settings.timeout,
             queue: Mutex::default(),
-            scratches: Mutex::new(vec![Vec::new(); SPILLS]),
-            _reserved: budget.try_reserve((SPILLS * settings.block) as u64),
+            scratches: Mutex::new(vec![Vec::new(); spills]),
+            _reserved: budget.try_reserve((spills * settings.block) as u64),
             file: Arc::new(file),
             budget,
-            gate: Arc::new(Semaphore::new(SPILLS)),
+            gate: Arc::new(Semaphore::new(spills)),
             wake,
             next_file: AtomicU64::new(0),
             next_generation: AtomicU64::new(0),

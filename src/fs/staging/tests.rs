@@ -618,6 +618,30 @@ fn a_copy_larger_than_memory_goes_through_with_a_spiller() {
     });
 }
 
+/// Two blocks reserved for sealing out of three left a write across two blocks none to wait for.
+#[test]
+fn writes_across_blocks_go_on_in_the_smallest_memory() {
+    runtime().block_on(async {
+        const BLOCK: u64 = 4096;
+        let setup = setup(6 * BLOCK, BLOCK as usize, 1 << 20);
+        let mut file = StagedFile::new(&setup.area, None);
+        let mut expected = vec![0; 8 * BLOCK as usize];
+        for (number, at) in (BLOCK / 2..7 * BLOCK)
+            .step_by(BLOCK as usize / 2)
+            .enumerate()
+        {
+            let data = [number as u8 + 1; BLOCK as usize];
+            write(&mut file, at, &data).await.expect("there is room");
+            expected[at as usize..][..data.len()].copy_from_slice(&data);
+        }
+        expected.truncate(file.len() as usize);
+        let whole = file.pieces(0..file.len());
+        assert!(read_pieces(whole).await.expect("whole") == expected);
+        drop(file);
+        leaves_nothing(&setup);
+    });
+}
+
 #[test]
 fn waiting_for_room_can_be_given_up() {
     runtime().block_on(async {
