@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -76,7 +77,7 @@ fn read_ahead(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SIZE / READ));
     group.bench_function("1 GiB in order", |b| {
         b.iter(|| {
-            let mut ahead = ReadAhead::new(limits);
+            let mut ahead = ReadAhead::new(limits, &Arc::default());
             for at in (0..SIZE).step_by(READ as usize) {
                 black_box(ahead.plan(at, READ, SIZE));
             }
@@ -84,7 +85,7 @@ fn read_ahead(c: &mut Criterion) {
     });
     group.bench_function("1024 reads here and there", |b| {
         b.iter(|| {
-            let mut ahead = ReadAhead::new(limits);
+            let mut ahead = ReadAhead::new(limits, &Arc::default());
             let mut at = 1u64;
             for _ in 0..SIZE / READ {
                 at = at

@@ -264,7 +264,7 @@ impl Content {
         inner.readers += 1;
         drop(inner);
         Arc::new(Reader {
-            ahead: Mutex::new(ReadAhead::new(self.cache.limits())),
+            ahead: Mutex::new(ReadAhead::new(self.cache.limits(), self.cache.sharers())),
             content: self.clone(),
         })
     }

@@ -12,13 +12,19 @@
 //! - large requests are cheap, early requests are quick: the frontier moves in steps that grow with
 //!   the window ([`ReadAhead::plan`]);
 //! - memory may be short: a refusal moves the frontier back and halves the window, consumption opens
-//!   it again ([`ReadAhead::refused`]).
+//!   it again ([`ReadAhead::refused`]);
+//! - several handles that are read at once keep the link full together: the window is divided among
+//!   them ([`Sharers`]). What more would be fetched is memory the mount has to have at once, and fresh
+//!   memory costs more than all else that a byte goes through.
 //!
 //! What always holds: a plan lies inside the object, covers the read, begins and ends at multiples of
 //! [`BLOCK`] (or at the object's end), and nothing ahead of a run is planned twice. Whether something
 //! planned is in memory already is not known here.
 
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The unit of fetching and caching, in bytes: every planned range is made of whole blocks.
 pub const BLOCK: u64 = 128 << 10;
@@ -43,10 +49,13 @@ const WHOLE: u64 = 512 << 10;
 /// Runs remembered per handle: a player reads two (sound and picture), a linker a few.
 const RUNS: usize = 4;
 
+/// A handle shares in the window if one of the last so many plans was its own.
+const RECENT: usize = 16;
+
 /// The settings of the policy, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// How far a run is fetched ahead at most.
+    /// How far a run is fetched ahead at most, when no other handle is read.
     pub window: u64,
     /// The largest request: a power of two, [`BLOCK`] to `window`.
     pub part: u64,
@@ -87,9 +96,34 @@ impl Plan {
     }
 }
 
+/// The handles of a file system whose windows are open. One that is no longer read is out of it as soon as
+/// others have been, a few times.
+#[derive(Debug, Default)]
+pub struct Sharers {
+    /// Who planned last, the latest at the end. A leaf.
+    recent: Mutex<VecDeque<u64>>,
+    next: AtomicU64,
+}
+
+impl Sharers {
+    /// Takes note of one and says how many there are now, at least 1.
+    fn count_with(&self, handle: u64) -> u64 {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(handle);
+        let others = |at: &usize| !recent.range(..at).any(|seen| *seen == recent[*at]);
+        (0..recent.len()).filter(others).count() as u64
+    }
+}
+
 #[derive(Debug)]
 pub struct ReadAhead {
     limits: Limits,
+    sharers: Arc<Sharers>,
+    /// Among the sharers.
+    handle: u64,
     /// The most recently used one last.
     runs: Vec<Run>,
 }
@@ -145,11 +179,13 @@ impl Run {
 }
 
 impl ReadAhead {
-    pub fn new(limits: Limits) -> ReadAhead {
+    pub fn new(limits: Limits, sharers: &Arc<Sharers>) -> ReadAhead {
         assert!(limits.part.is_power_of_two() && limits.part >= BLOCK);
         assert!(limits.window >= limits.part);
         ReadAhead {
             limits,
+            handle: sharers.next.fetch_add(1, Ordering::Relaxed),
+            sharers: sharers.clone(),
             runs: Vec::with_capacity(RUNS),
         }
     }
@@ -170,7 +206,9 @@ impl ReadAhead {
         let run = self.run_for(offset);
         run.take(offset, end, limits);
 
-        let window = run.window();
+        let wanted = run.window();
+        let window = self.share(wanted);
+        let run = self.runs.last_mut().expect("it was made the last one");
         let grain = step(window / PARTS_AHEAD).min(limits.part);
         let target = run.high.saturating_add(window);
         let to = if target >= size || (offset == 0 && size <= WHOLE) {
@@ -207,6 +245,15 @@ impl ReadAhead {
                 run.frontier = at;
             }
         }
+    }
+
+    /// A part is everybody's; what is more is shared.
+    fn share(&self, window: u64) -> u64 {
+        if window <= self.limits.part {
+            return window;
+        }
+        let share = self.limits.window / self.sharers.count_with(self.handle);
+        window.min(share.max(self.limits.part))
     }
 
     /// The run this read belongs to, made the most recently used one; a new run if there is none.
@@ -253,6 +300,10 @@ mod tests {
         part: 8 * MIB,
     };
 
+    fn alone(limits: Limits) -> ReadAhead {
+        ReadAhead::new(limits, &Arc::default())
+    }
+
     #[test]
     fn the_window_is_a_share_of_the_memory() {
         for (memory, window, part) in [
@@ -265,7 +316,7 @@ mod tests {
         ] {
             let limits = Limits::for_memory(memory);
             assert_eq!(limits, Limits { window, part }, "{memory}");
-            ReadAhead::new(limits);
+            alone(limits);
         }
     }
 
@@ -387,7 +438,7 @@ mod tests {
             ),
         ];
         for (name, size, before, read, demand, ahead) in CASES {
-            let mut policy = ReadAhead::new(LIMITS);
+            let mut policy = alone(LIMITS);
             for (offset, len) in *before {
                 policy.plan(*offset, *len, *size);
             }
@@ -418,7 +469,7 @@ mod tests {
     #[test]
     fn reading_in_order_is_at_full_speed_after_five_round_trips() {
         for read in [64 * KIB, 128 * KIB, 256 * KIB, MIB] {
-            let mut policy = ReadAhead::new(LIMITS);
+            let mut policy = alone(LIMITS);
             let ends = rounds(&mut policy, read, 8 * GIB, 8);
             let step = ends[6] - ends[5];
             assert!(step >= 56 * MIB, "{read}: {ends:?}");
@@ -427,7 +478,7 @@ mod tests {
 
     #[test]
     fn reads_reordered_by_threads_keep_the_window_open() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         let order = [1, 0, 3, 2, 2, 0, 1, 3, 3, 2, 1, 0];
         let (mut end, mut planned) = (0, 0);
         for group in 0..64 {
@@ -443,7 +494,7 @@ mod tests {
 
     #[test]
     fn large_requests_are_large() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         let mut requests = Vec::new();
         for at in 0..1024 {
             let plan = policy.plan(at * MIB, MIB, GIB);
@@ -460,7 +511,7 @@ mod tests {
 
     #[test]
     fn scattered_reads_fetch_their_blocks_only() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         let mut fetched = 0;
         for index in 0..2000u64 {
             let offset = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (GIB / 4096) * 4096;
@@ -472,7 +523,7 @@ mod tests {
 
     #[test]
     fn strides_do_not_fetch_what_lies_between() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         for index in 1..512u64 {
             let plan = policy.plan(index * 2 * MIB, 4096, GIB);
             assert!(plan.ahead.is_empty(), "{plan:?}");
@@ -481,7 +532,7 @@ mod tests {
 
     #[test]
     fn two_runs_on_one_handle_both_have_a_window() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         let mut planned = [0, 0];
         for index in 0..32 {
             for (run, start) in [10 * MIB, 600 * MIB].into_iter().enumerate() {
@@ -496,8 +547,50 @@ mod tests {
     }
 
     #[test]
+    fn handles_that_are_read_at_once_share_the_window() {
+        let sharers = Arc::default();
+        // (how many, how far each is fetched ahead at least and at most)
+        for (count, least, most) in [
+            (1, 56 * MIB, 64 * MIB),
+            (2, 24 * MIB, 32 * MIB),
+            (4, 12 * MIB, 16 * MIB),
+            (30, 6 * MIB, 8 * MIB),
+        ] {
+            let mut policies: Vec<_> = (0..count)
+                .map(|_| (ReadAhead::new(LIMITS, &sharers), 0))
+                .collect();
+            for at in (0..256 * MIB).step_by(MIB as usize) {
+                for (policy, planned) in &mut policies {
+                    let plan = policy.plan(at, MIB, 8 * GIB);
+                    *planned = plan.ahead.end.max(*planned);
+                }
+            }
+            for (_, planned) in policies {
+                let ahead = planned - 256 * MIB;
+                assert!((least..=most).contains(&ahead), "{ahead} of {count}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_one_that_is_read_has_the_window_again() {
+        let sharers = Arc::default();
+        let mut policies = [(); 4].map(|()| ReadAhead::new(LIMITS, &sharers));
+        for at in (0..64 * MIB).step_by(MIB as usize) {
+            for policy in &mut policies {
+                policy.plan(at, MIB, 8 * GIB);
+            }
+        }
+        let mut planned = 0;
+        for at in (64 * MIB..96 * MIB).step_by(MIB as usize) {
+            planned = policies[2].plan(at, MIB, 8 * GIB).ahead.end.max(planned);
+        }
+        assert!(planned >= 96 * MIB + 56 * MIB, "{planned}");
+    }
+
+    #[test]
     fn refused_memory_halves_the_window_and_reading_opens_it_again() {
-        let mut policy = ReadAhead::new(LIMITS);
+        let mut policy = alone(LIMITS);
         let mut planned = 0;
         for at in 0..32 {
             planned = policy.plan(at * MIB, MIB, 8 * GIB).ahead.end.max(planned);
@@ -520,7 +613,7 @@ mod tests {
             reads in proptest::collection::vec((0..41 * MIB, 0..3 * MIB, any::<bool>()), 1..60),
         ) {
             let limits = Limits::for_memory(memory);
-            let mut policy = ReadAhead::new(limits);
+            let mut policy = alone(limits);
             let mut next = 0;
             for (offset, len, in_order) in reads {
                 let offset = if in_order { next } else { offset };

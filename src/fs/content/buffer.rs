@@ -18,6 +18,9 @@ use bytes::Bytes;
 use super::super::budget::Reservation;
 use super::super::memory::Memory;
 
+/// Lengths of which idle buffers are kept.
+const KINDS: usize = 3;
+
 /// Memory with its share of the budget, not in use.
 pub struct Space {
     // The order matters: memory is freed before its share is given back.
@@ -142,19 +145,20 @@ impl Filling {
     }
 }
 
-/// Idle buffers of the two lengths that come again and again: a block, and a full part.
+/// Idle buffers of the lengths that come again and again: a block, a full part, and half of one, which is what
+/// readers fetch who share the window.
 ///
 /// Their pages are there already, so using one again costs no page faults.
 pub struct Pool {
     /// How many idle buffers of which length are kept.
-    kept: [(usize, usize); 2],
+    kept: [(usize, usize); KINDS],
     /// Guards the idle buffers. A leaf: nothing else is locked while it is held.
-    idle: Mutex<[Vec<Space>; 2]>,
+    idle: Mutex<[Vec<Space>; KINDS]>,
 }
 
 impl Pool {
     /// `kept`: (length in bytes, how many) of each kind.
-    pub fn new(kept: [(usize, usize); 2]) -> Arc<Pool> {
+    pub fn new(kept: [(usize, usize); KINDS]) -> Arc<Pool> {
         Arc::new(Pool {
             kept,
             idle: Mutex::default(),
@@ -197,7 +201,7 @@ impl Pool {
         self.kept.iter().position(|(kept, _)| *kept == len)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, [Vec<Space>; 2]> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, [Vec<Space>; KINDS]> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -217,7 +221,7 @@ mod tests {
     fn what_is_filled_can_be_read_while_the_rest_is_written() {
         for len in [1, 4096, MAPPED - 1, MAPPED, 3 * MAPPED + 5, HUGE, 2 * HUGE] {
             let budget = MemoryBudget::new(64 << 20);
-            let pool = Pool::new([(MAPPED, 1), (HUGE, 1)]);
+            let pool = Pool::new([(MAPPED, 1), (HUGE, 1), (2 * HUGE, 0)]);
             let (buffer, mut filling) = Buffer::new(space(&budget, len), pool);
             assert!(buffer.slice(0..1).is_none());
             let half = len / 2;
@@ -245,7 +249,7 @@ mod tests {
     #[test]
     fn idle_buffers_keep_their_share_and_are_used_again_or_released() {
         let budget = MemoryBudget::new(64 << 20);
-        let pool = Pool::new([(MAPPED, 1), (HUGE, 2)]);
+        let pool = Pool::new([(MAPPED, 1), (HUGE, 2), (2 * HUGE, 0)]);
         for len in [MAPPED, MAPPED, HUGE, HUGE, HUGE, 77] {
             drop(space(&budget, len));
         }

@@ -15,12 +15,15 @@ use lru::LruCache;
 use tokio::runtime::Handle;
 
 use super::super::budget::{Class, MemoryBudget};
-use super::super::read_ahead::{BLOCK, Limits};
+use super::super::read_ahead::{BLOCK, Limits, Sharers};
 use super::buffer::{Buffer, Filling, Pool, Space};
 use super::part::Part;
 
 /// The budget's share, as a divisor, that spent parts may keep.
 const SPENT_SHARE: u64 = 32;
+
+/// The budget's share, as a divisor, that idle parts of each length may keep.
+const IDLE_SHARE: u64 = 16;
 
 /// Idle blocks kept: a random read takes one, and gives one back when it displaces another.
 const IDLE_BLOCKS: usize = 16;
@@ -30,6 +33,7 @@ pub struct ContentCache {
     budget: MemoryBudget,
     runtime: Handle,
     limits: Limits,
+    sharers: Arc<Sharers>,
     /// How long a read waits for memory.
     timeout: Duration,
     pool: Arc<Pool>,
@@ -61,14 +65,17 @@ impl ContentCache {
     /// Fetches run on `runtime`; a read waits at most `timeout` for memory.
     pub fn new(budget: MemoryBudget, runtime: Handle, timeout: Duration) -> Arc<ContentCache> {
         let limits = Limits::for_memory(budget.limit());
-        let idle_parts = (budget.limit() / SPENT_SHARE / limits.part).clamp(1, 4);
+        let half_part = limits.part / 2;
+        let idle = |len: u64| ((budget.limit() / IDLE_SHARE / len).clamp(1, 8)) as usize;
         Arc::new(ContentCache {
             runtime,
             limits,
+            sharers: Arc::default(),
             timeout,
             pool: Pool::new([
                 (BLOCK as usize, IDLE_BLOCKS),
-                (limits.part as usize, idle_parts as usize),
+                (half_part as usize, idle(half_part)),
+                (limits.part as usize, idle(limits.part)),
             ]),
             queues: Mutex::new(Queues {
                 spent: LruCache::unbounded(),
@@ -83,6 +90,11 @@ impl ContentCache {
 
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Those who read ahead at the same time.
+    pub fn sharers(&self) -> &Arc<Sharers> {
+        &self.sharers
     }
 
     pub fn runtime(&self) -> &Handle {
