@@ -78,6 +78,9 @@ impl Filesystem {
             let mut namespace = self.namespace();
             let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
+            if let Some(directory) = namespace.directory(ino) {
+                directory.walk.begin_reading(start);
+            }
             let known = match namespace.directory(ino) {
                 Some(directory) if directory.listing.is_fresh(ttl, start) => {
                     let names = directory.listing.names();

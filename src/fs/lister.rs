@@ -249,7 +249,7 @@ impl Filesystem {
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
-        directory.walk.reached = None;
+        directory.walk.was_listed();
         let listing = &mut directory.listing;
         listing.set_duration(build.sent.elapsed());
         let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);

@@ -29,6 +29,13 @@ pub struct Ttl {
     pub directories: Duration,
 }
 
+impl Ttl {
+    /// How long it counts that a directory is there: never less than what is known of it.
+    pub fn of_directories(&self) -> Duration {
+        self.directories.max(self.objects)
+    }
+}
+
 /// What an object's headers said.
 #[derive(Clone, Debug)]
 pub struct Known {
@@ -178,10 +185,11 @@ impl Listing {
     }
 
     /// Whether the directory should be listed anew now, so that who goes on asking for its names need not wait
-    /// when the last listing expires: one page only, and no sooner than that takes, twice over.
-    pub fn wants_refreshing(&self, ttl: Ttl, now: Instant) -> bool {
+    /// when the last listing expires: one page only, unless the asking is for one name after another, and no sooner than
+    /// that takes, twice over.
+    pub fn wants_refreshing(&self, ttl: Ttl, walked: bool, now: Instant) -> bool {
         let ahead = (2 * self.took).min(ttl.objects / 4);
-        self.is_one_page()
+        (self.is_one_page() || (walked && self.took < ttl.objects / 4))
             && self.complete.is_some_and(|complete| {
                 !fresh(complete, ttl.objects - ahead, now) && fresh(complete, ttl.objects, now)
             })
@@ -218,7 +226,7 @@ impl Listing {
                 return Answer::Unknown;
             };
             let lifetime = match slot.entry {
-                Entry::Directory => ttl.directories.max(ttl.objects),
+                Entry::Directory => ttl.of_directories(),
                 Entry::Object(_) => ttl.objects,
             };
             return if fresh(checked, lifetime, start) || self.is_changing(name) {
@@ -282,14 +290,14 @@ impl Listing {
     pub fn fresh_after(
         &self,
         name: &str,
-        ttl: Ttl,
+        lifetime: Duration,
         start: Instant,
     ) -> impl Iterator<Item = (&Name, &Entry)> {
         self.slots
             .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
             .take_while(move |(_, slot)| {
                 let checked = slot.checked.max(self.complete);
-                checked.is_some_and(|checked| fresh(checked, ttl.objects, start))
+                checked.is_some_and(|checked| fresh(checked, lifetime, start))
             })
             .map(|(name, slot)| (name, &slot.entry))
     }
@@ -589,27 +597,32 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_of_one_page_is_renewed_shortly_before_it_expires() {
+    fn a_listing_is_renewed_shortly_before_it_expires_if_it_is_short_or_being_walked() {
         let start = Instant::now();
-        let wants = |pages, took, age| {
+        let wants = |pages, walked, took, age| {
             let mut listing = Listing::default();
             let epoch = listing.begin();
             listing.apply(epoch, start, pages, false, listed(&["a"]));
             listing.set_duration(Duration::from_millis(took));
-            listing.wants_refreshing(TTL, start + Duration::from_millis(age))
+            listing.wants_refreshing(TTL, walked, start + Duration::from_millis(age))
         };
-        for (pages, took, age, expected) in [
-            (1, 20, 959, false),
-            (1, 20, 961, true),
-            (1, 20, 1001, false),
+        for (pages, walked, took, age, expected) in [
+            (1, false, 20, 959, false),
+            (1, false, 20, 961, true),
+            (1, false, 20, 1001, false),
             // Not all the time, however slow the bucket is.
-            (1, 900, 749, false),
-            (1, 900, 751, true),
-            (2, 20, 961, false),
+            (1, false, 900, 749, false),
+            (1, false, 900, 751, true),
+            (2, false, 20, 961, false),
+            (2, true, 20, 959, false),
+            (2, true, 20, 961, true),
+            (9, true, 240, 751, true),
+            (9, true, 260, 751, false),
         ] {
-            assert_eq!(wants(pages, took, age), expected, "{pages} {took} {age}");
+            let case = (pages, walked, took, age);
+            assert_eq!(wants(pages, walked, took, age), expected, "{case:?}");
         }
-        assert!(!Listing::default().wants_refreshing(TTL, start));
+        assert!(!Listing::default().wants_refreshing(TTL, true, start));
     }
 
     #[test]

@@ -2,12 +2,13 @@
 //!
 //! [`filesystem`] is what the floor above calls; its operations stand by subject in `lookup`, `files`, `reading`,
 //! `writing`, `changes`, `rename_file`, `rename_directory`, `change_attributes`, `xattrs` and `directories`. What is known stands in
-//! [`namespace`] and its `listing`s, filled by `probe` and `lister`. Bytes are in `open_file`, over
+//! [`namespace`] and its `listing`s, filled by `probe`, `ahead` and `lister`. Bytes are in `open_file`, over
 //! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+mod ahead;
 pub mod attributes;
 pub mod budget;
 mod change_attributes;
@@ -41,6 +42,7 @@ pub mod staging;
 mod streaming;
 mod temporary_names;
 mod uploads;
+mod walk;
 mod writeback;
 mod writing;
 pub mod xattrs;

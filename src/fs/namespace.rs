@@ -20,6 +20,7 @@ use super::budget::{MemoryBudget, Reservation};
 use super::error::Result;
 use super::listing::{Entry, Listing, Object, Ttl};
 use super::names::Name;
+use super::walk::Walk;
 use crate::store::object_store::ETag;
 
 /// What a name in a listing takes: the slot, the name, the tag and the tree's share. Attributes, where they
@@ -55,29 +56,6 @@ pub struct Directory {
     pub walk: Walk,
     /// What the listing takes of the memory budget.
     memory: Option<Reservation>,
-}
-
-/// How a directory's entries are being looked at, to fetch ahead what will be asked next.
-#[derive(Debug, Default)]
-pub struct Walk {
-    /// Lookups since the last listing, from the first on that had to ask for attributes.
-    pub steps: u32,
-    /// Twice the opens after lookups, less the lookups; at most a few.
-    pub opened: i32,
-    /// Probes under way ahead of the walker.
-    pub ahead: u32,
-    /// How far ahead probing has got.
-    pub reached: Option<Name>,
-    /// The name that was asked for alone last was not there: who makes files goes on to ask for such.
-    pub finds_nothing: bool,
-}
-
-impl Walk {
-    /// How many probes may be under way ahead of the walker: doubled with every step.
-    pub fn distance(&self) -> u32 {
-        const MOST: u32 = 128;
-        MOST.min(1 << self.steps.min(16))
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -515,7 +493,7 @@ impl Namespace {
 
     /// The inode of a name, made if there is none. A name that changed between file and directory gets
     /// another inode.
-    fn node_for(&mut self, parent: Ino, name: &str, directory: bool) -> Ino {
+    pub fn node_for(&mut self, parent: Ino, name: &str, directory: bool) -> Ino {
         if let Some(ino) = self.child(parent, name) {
             if self.is_directory(ino) == directory {
                 return ino;

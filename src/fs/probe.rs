@@ -1,10 +1,10 @@
-//! Asking the bucket about names: as few requests as answer the question, ahead of the walker, and never
-//! twice for two callers at once.
+//! Asking the bucket about names: as few requests as answer the question, and never twice for two callers at
+//! once.
 //!
 //! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
-//! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs, which run ahead of whoever walks a listed
-//! directory; where files are looked up to be read, small ones are fetched by GET instead: the headers are
-//! the attributes, and the body is kept.
+//! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs; where
+//! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
+//! the body is kept. What is asked before anybody wants it is `ahead`'s.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::attributes::{Attributes, Timestamp, XATTR};
+use super::attributes::{Attributes, Kind, Timestamp, XATTR};
 use super::error::{Error, Result};
 use super::filesystem::{Described, Filesystem};
 use super::lister::Extent;
@@ -40,11 +40,6 @@ const SMALL: u64 = 64 << 10;
 
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;
-
-/// From this balance of opens and lookups on, the next lookups are expected to be followed by opens.
-const READING: i32 = 0;
-/// A few of either kind turn the expectation.
-const BALANCE: std::ops::RangeInclusive<i32> = -4..=4;
 
 impl Filesystem {
     /// What a name looks like; None if it is not there, and since when that is known.
@@ -80,8 +75,10 @@ impl Filesystem {
             let look = look(&mut self.namespace(), parent, name, start);
             match look {
                 Look::Known(view) => {
-                    if !walked {
-                        self.walk(parent, name, false);
+                    match view.attributes.kind {
+                        _ if walked => {}
+                        Kind::Directory => self.walk_directories(parent, name, false),
+                        _ => self.walk_files(parent, name, false),
                     }
                     self.renew(parent);
                     return Ok(Ok(view));
@@ -96,12 +93,16 @@ impl Filesystem {
                 }
                 Look::AskObject(object) => {
                     if !std::mem::replace(&mut walked, true) {
-                        self.walk(parent, name, true);
+                        self.walk_files(parent, name, true);
                     }
                     self.ask_object(parent, &Name::from(name), object, start)
                         .await?;
                 }
                 Look::AskDirectory(ino) => {
+                    if !std::mem::replace(&mut walked, true) {
+                        self.walk_directories(parent, name, true);
+                    }
+                    self.renew_below(parent, name, start);
                     let asked = self.ask_directory(ino, start).await;
                     if asked.is_err() {
                         // Nobody is told of the inode that it got.
@@ -132,7 +133,7 @@ impl Filesystem {
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         Look::AskObject(object) => {
-                            self.walk(parent, &name, true);
+                            self.walk_files(parent, &name, true);
                             self.ask_object(parent, &name, object, start).await?;
                         }
                         _ => self.ask_name(parent, &name, start).await?,
@@ -267,7 +268,7 @@ impl Filesystem {
     }
 
     /// Makes sure that an object's headers are known.
-    async fn ask_object(
+    pub(super) async fn ask_object(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
@@ -297,7 +298,7 @@ impl Filesystem {
                 // Learnt while this question was on its way here.
                 return Ok(());
             }
-            let reading = directory.walk.opened >= READING;
+            let reading = directory.walk.expects_opens();
             (key, directory.listing.begin(), reading)
         };
         let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
@@ -357,7 +358,7 @@ impl Filesystem {
     }
 
     /// Makes sure that a directory's own attributes are known.
-    async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+    pub(super) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         self.unmoving(ino).await;
         let one_page = {
             let mut namespace = self.namespace();
@@ -371,12 +372,22 @@ impl Filesystem {
         };
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
-            self.list(ino, false, start).ended().await?;
+            let listing = self.list(ino, false, start);
+            if self.namespace().expects_marker(ino) {
+                let (listed, asked) =
+                    tokio::join!(listing.ended(), self.ask_marker_once(ino, start));
+                return listed.and(asked);
+            }
+            listing.ended().await?;
             let look = self.namespace().look_at(ino, start);
             if !matches!(look, Look::AskDirectory(_)) {
                 return Ok(());
             }
         }
+        self.ask_marker_once(ino, start).await
+    }
+
+    async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let fs = self.clone();
         self.ask(Question::Directory(ino), start, async move {
             fs.ask_marker(ino).await
@@ -519,114 +530,6 @@ impl Filesystem {
             return Some(format!("{}/root", names::RESERVED));
         }
         namespace.key(ino)
-    }
-
-    // ---- ahead of the walker ----
-
-    /// Lists a directory anew in which names are looked up, before what is known of it expires.
-    fn renew(self: &Arc<Self>, parent: Ino) {
-        let now = Instant::now();
-        let wanted = {
-            let mut namespace = self.namespace();
-            let ttl = namespace.ttl();
-            let directory = namespace.directory(parent);
-            directory.is_some_and(|directory| directory.listing.wants_refreshing(ttl, now))
-        };
-        if wanted {
-            self.list(parent, false, now);
-        }
-    }
-
-    /// Where a directory must be listed to find a name, and the name was a directory of which too little is known
-    /// as well, both are listed at once.
-    fn renew_below(self: &Arc<Self>, parent: Ino, name: &str, start: Instant) {
-        let below = {
-            let mut namespace = self.namespace();
-            let ttl = namespace.ttl();
-            namespace.child(parent, name).filter(|ino| {
-                let directory = namespace.directory(*ino);
-                directory.is_some_and(|directory| directory.listing.is_stale_page(ttl, start))
-            })
-        };
-        if let Some(ino) = below {
-            self.list(ino, false, start);
-        }
-    }
-
-    /// A lookup in a listed directory, which had to ask (`asks`) or was answered from memory. From the
-    /// second on, the names that follow are asked for ahead: the longer the walk, the more of them, for
-    /// the first few do not show yet whether the walker opens what it looks up.
-    fn walk(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
-        {
-            let mut namespace = self.namespace();
-            let Some(directory) = namespace.directory(parent) else {
-                return;
-            };
-            let walk = &mut directory.walk;
-            if walk.steps == 0 && !asks {
-                return;
-            }
-            walk.steps += 1;
-            walk.opened = (walk.opened - 1).max(*BALANCE.start());
-            if walk.steps < 2 || (!asks && walk.ahead * 8 >= walk.distance() * 7) {
-                return;
-            }
-        }
-        self.probe_ahead(parent, name);
-    }
-
-    /// A file was opened after its lookup: where that happens, bodies are fetched along with attributes.
-    pub(super) fn opened_after_lookup(&self, parent: Ino) {
-        if let Some(directory) = self.namespace().directory(parent) {
-            directory.walk.opened = (directory.walk.opened + 2).min(*BALANCE.end());
-        }
-    }
-
-    fn probe_ahead(self: &Arc<Self>, parent: Ino, name: &str) {
-        let next: Vec<(Name, Object)> = {
-            let mut namespace = self.namespace();
-            let ttl = namespace.ttl();
-            let Some(directory) = namespace.directory(parent) else {
-                return;
-            };
-            let walk = &mut directory.walk;
-            let distance = walk.distance() as usize;
-            let room = distance.saturating_sub(walk.ahead as usize);
-            // Never further from the walker than that, or bodies that came along would be dropped before
-            // they are read; from where probing has got, unless the walker jumped away.
-            let next: Vec<_> = directory
-                .listing
-                .fresh_after(name, ttl, Instant::now())
-                .take(distance)
-                .skip_while(|(name, _)| {
-                    walk.reached
-                        .as_ref()
-                        .is_some_and(|reached| *name <= reached)
-                })
-                .filter_map(|(name, entry)| match entry {
-                    Entry::Object(object) if object.known.is_none() => {
-                        Some((name.clone(), object.clone()))
-                    }
-                    _ => None,
-                })
-                .take(room)
-                .collect();
-            walk.ahead += next.len() as u32;
-            if let Some((last, _)) = next.last() {
-                walk.reached = Some(last.clone());
-            }
-            next
-        };
-        for (name, object) in next {
-            let fs = self.clone();
-            self.runtime.spawn(async move {
-                // What fails here is asked again, and reported, when it is wanted.
-                let _ = fs.ask_object(parent, &name, object, Instant::now()).await;
-                if let Some(directory) = fs.namespace().directory(parent) {
-                    directory.walk.ahead = directory.walk.ahead.saturating_sub(1);
-                }
-            });
-        }
     }
 
     // ---- one question at a time ----

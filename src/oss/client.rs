@@ -62,7 +62,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             timeout: Duration::from_secs(60),
-            parallel: 128,
+            parallel: 192,
         }
     }
 }

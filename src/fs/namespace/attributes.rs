@@ -124,6 +124,24 @@ impl Namespace {
         same
     }
 
+    /// Whether a listing will not be enough to know a directory's attributes: there is most likely a marker, of which
+    /// nothing is known, or that was changed a moment ago.
+    pub fn expects_marker(&mut self, ino: Ino) -> bool {
+        let parent = self.place(ino).map(|(parent, _)| parent);
+        let marked = parent
+            .and_then(|parent| self.directory(parent))
+            .and_then(|parent| parent.listing.marker());
+        let known = self
+            .directory(ino)
+            .and_then(|directory| directory.known.as_ref());
+        match known {
+            Some(known) => {
+                (known.marker.as_ref()).is_some_and(|marker| !marker.settled && !marker.ours)
+            }
+            None => marked == Some(true),
+        }
+    }
+
     pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
         let directory = self.nodes.get(&ino)?.directory.as_deref()?;
         directory.known.as_ref()?.marker.clone()
