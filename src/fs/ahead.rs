@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::filesystem::Filesystem;
+use super::filesystem::{Filesystem, lock};
 use super::listing::{Entry, Object};
 use super::names::Name;
 use super::namespace::{Ino, Look};
@@ -113,6 +113,7 @@ impl Filesystem {
                 .collect()
         };
         for (_, ino) in next {
+            lock(&self.asked_ahead).insert(ino);
             let fs = self.clone();
             self.runtime.spawn(async move {
                 let known = matches!(fs.namespace().look_at(ino, now), Look::Known(_));
@@ -127,11 +128,21 @@ impl Filesystem {
                 let weak = Arc::downgrade(&fs);
                 drop(fs);
                 tokio::time::sleep(counts).await;
-                // If nobody came for it, nobody is told of the inode that it got.
                 if let Some(fs) = weak.upgrade() {
+                    lock(&fs.asked_ahead).remove(&ino);
+                    // If nobody came for it, nobody is told of the inode that it got.
                     fs.namespace().forget(ino, 0);
                 }
             });
+        }
+    }
+
+    /// Nobody will come any more for what was asked ahead.
+    pub(super) fn forget_asked_ahead(&self) {
+        let asked = std::mem::take(&mut *lock(&self.asked_ahead));
+        let mut namespace = self.namespace();
+        for ino in asked {
+            namespace.forget(ino, 0);
         }
     }
 

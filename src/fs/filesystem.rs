@@ -111,6 +111,8 @@ pub struct Filesystem {
     pub(super) leftovers: Leftovers,
     pub(super) builds: Mutex<HashMap<Ino, (Arc<Build>, bool)>>,
     pub(super) questions: Mutex<Questions>,
+    /// Directories that were asked ahead, kept for a while for who may come for them.
+    pub(super) asked_ahead: Mutex<HashSet<Ino>>,
     pub(super) described: Mutex<LruCache<(ObjectKey, ETag), Arc<Described>>>,
     pub(super) small: Mutex<LruCache<(ObjectKey, ETag), Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
@@ -162,6 +164,7 @@ impl Filesystem {
             leftovers: Leftovers::default(),
             builds: Mutex::default(),
             questions: Mutex::default(),
+            asked_ahead: Mutex::default(),
             described: Mutex::new(LruCache::new(
                 NonZeroUsize::new(DESCRIBED).expect("not zero"),
             )),
@@ -208,6 +211,7 @@ impl Filesystem {
         let times = self.store_late_times(None).await;
         unsaved.extend(self.clear_all().await);
         self.uploads_ended().await;
+        self.forget_asked_ahead();
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.describe_place(ino),
             error,
