@@ -11,7 +11,7 @@ use super::attributes::Kind;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::lister::{Build, Come, Shape};
-use super::listing::Entry;
+use super::listing::{Entry, Object};
 use super::lookup::Looks;
 use super::names::Name;
 use super::namespace::{Ino, Look};
@@ -202,12 +202,14 @@ impl Filesystem {
             return None;
         }
         let kind = match (&known, shape) {
-            (Some(Entry::Directory), _) | (None, Shape::Directory) => Some(Kind::Directory),
-            (Some(Entry::Object(object)), _) => match &object.known {
-                Some(known) => Some(known.attributes.kind),
-                None => kind_by_size(object.size),
-            },
-            (None, Shape::Object(size)) => kind_by_size(size),
+            (
+                Some(Entry::Object(Object {
+                    known: Some(known), ..
+                })),
+                _,
+            ) => Some(known.attributes.kind),
+            (Some(entry), _) => kind_of(Shape::of(entry)),
+            (None, shape) => kind_of(shape),
         };
         let looks = match plus && known.is_some() {
             true => match namespace.look(parent, &name, Instant::now()) {
@@ -250,19 +252,22 @@ impl Filesystem {
         state.local.get(at as usize).map(|(name, _)| name.clone())
     }
 
-    /// None if it is gone meanwhile.
+    /// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
     fn local_entry(&self, parent: Ino, name: Name, next: u64) -> Option<DirectoryEntry> {
-        let namespace = self.namespace();
-        let ino = namespace.child(parent, &name)?;
-        let kind = match namespace.is_directory(ino) {
-            true => Kind::Directory,
-            false => Kind::File,
+        let mut namespace = self.namespace();
+        let kind = match namespace.child(parent, &name) {
+            Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
+            Some(_) => Some(Kind::File),
+            None => {
+                let listing = &namespace.directory(parent)?.listing;
+                kind_of(Shape::of(listing.last_known(&name)?))
+            }
         };
         Some(DirectoryEntry {
+            ino: namespace.ino_of_child(parent, &name),
             name,
-            ino,
             next,
-            kind: Some(kind),
+            kind,
             looks: None,
         })
     }
@@ -288,6 +293,10 @@ impl Filesystem {
     }
 }
 
-fn kind_by_size(size: u64) -> Option<Kind> {
-    (size > LONGEST_TARGET).then_some(Kind::File)
+/// None: not known without asking.
+fn kind_of(shape: Shape) -> Option<Kind> {
+    match shape {
+        Shape::Directory => Some(Kind::Directory),
+        Shape::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ossvault::fs::error::Error;
 use ossvault::fs::names::Name;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::open_file::OpenHow;
 use ossvault::fs::xattrs::SetXattr;
 
@@ -70,6 +71,28 @@ fn a_stat_during_a_rename_does_not_freeze_the_file() {
         assert_eq!(kernel.fs.getattr(ino).await.unwrap().size, 1000);
         assert!(kernel.load("b").await == long(1000, 1));
         assert_eq!(world.others.get("b").await.unwrap(), long(1000, 1));
+    });
+}
+
+/// The bucket's page was from before the upload, and when its turn came among what only this mount had, the file had gone
+/// up and its inode was forgotten: readdir left it out.
+#[test]
+fn a_file_that_goes_up_while_its_directory_is_read_is_in_it() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        let (_, file) = kernel.make("a", WRITE).await;
+        kernel.write(file, 0, b"x").await.unwrap();
+        let reading = kernel.fs.opendir(Ino::ROOT).await.unwrap();
+        while kernel.fs.census().listings > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.others.keys().await.len(), 0);
+        kernel.close(file).await.unwrap();
+        kernel.forget_all();
+        let entries = kernel.fs.readdir(reading, 0, 10, false).await.unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| &*entry.name).collect();
+        assert_eq!(names, [".", "..", "a"]);
+        kernel.fs.releasedir(reading);
     });
 }
 
