@@ -22,7 +22,7 @@ use super::directories::DirectoryHandle;
 use super::error::{Error, Result};
 use super::gate::Gate;
 use super::leftover::Leftovers;
-use super::lister::Build;
+use super::lister::Builds;
 use super::listing::Ttl;
 use super::namespace::{Ino, Namespace};
 use super::open_file::{FileHandle, OpenFile};
@@ -109,7 +109,7 @@ pub struct Filesystem {
     /// A change of names has ended.
     pub(super) changed: Notify,
     pub(super) leftovers: Leftovers,
-    pub(super) builds: Mutex<HashMap<Ino, (Arc<Build>, bool)>>,
+    pub(super) builds: Mutex<Builds>,
     pub(super) questions: Mutex<Questions>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) asked_ahead: Mutex<HashSet<Ino>>,

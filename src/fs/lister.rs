@@ -1,20 +1,23 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
-use std::collections::HashSet;
 use std::collections::hash_map::Entry as MapEntry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
 use super::error::{Error, Result};
-use super::filesystem::Filesystem;
+use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
 use super::listing::{Entry, Epoch, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Marker, Namespace};
 use crate::store::object_store::{ListPage, ListRequest, ListedObject};
+
+/// The listings that are under way, and whether each is of the whole directory.
+pub(super) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
 
 /// A listing that is under way or has just ended.
 pub struct Build {
@@ -146,29 +149,41 @@ impl Filesystem {
     /// `start`. `whole`: not only the first page.
     pub(super) fn list(self: &Arc<Self>, ino: Ino, whole: bool, start: Instant) -> Arc<Build> {
         let ttl = self.settings.metadata_ttl;
-        let mut builds = self.builds.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = match builds.entry(ino) {
-            MapEntry::Occupied(slot)
-                if fresh(slot.get().0.sent, ttl, start) && slot.get().1 >= whole =>
-            {
-                return slot.get().0.clone();
+        let under_way = |builds: &Builds, ino| match builds.get(&ino) {
+            Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
+                Some(build.clone())
             }
-            slot => slot,
+            _ => None,
         };
-        let build = Build::new(Instant::now());
-        match slot {
-            MapEntry::Occupied(mut slot) => drop(slot.insert((build.clone(), whole))),
-            MapEntry::Vacant(slot) => drop(slot.insert((build.clone(), whole))),
+        if let Some(build) = under_way(&lock(&self.builds), ino) {
+            return build;
         }
-        drop(builds);
-        let fs = self.clone();
-        let task = build.clone();
-        self.runtime.spawn(async move {
-            let ends = BuildEnds(fs.clone(), task.clone(), ino);
-            let end = fs.run_build(&task, ino, whole).await;
-            task.lock().end = Some(end);
-            drop(ends);
-        });
+        let tree = self.small_tree_with(ino, start);
+        let mut builds = lock(&self.builds);
+        // Somebody else may have begun meanwhile.
+        if let Some(build) = under_way(&builds, ino) {
+            return build;
+        }
+        let mut begin = |ino, whole| {
+            let build = Build::new(Instant::now());
+            builds.insert(ino, (build.clone(), whole));
+            Begun {
+                fs: self.clone(),
+                ino,
+                build,
+            }
+        };
+        let begun = begin(ino, whole || tree.is_some());
+        let build = begun.build.clone();
+        match tree {
+            None => drop(self.runtime.spawn(begun.run(whole))),
+            Some(tree) => {
+                let others = tree.directories.iter().filter(|other| **other != ino);
+                let others = others.map(|other| begin(*other, true));
+                let begun = std::iter::once(begun).chain(others).collect();
+                drop(self.runtime.spawn(tree.run(begun)));
+            }
+        }
         build
     }
 
@@ -272,13 +287,38 @@ impl Filesystem {
     }
 }
 
-/// However a listing ends, a panic included, those who wait for it hear of it.
-struct BuildEnds(Arc<Filesystem>, Arc<Build>, Ino);
+/// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
+pub(super) struct Begun {
+    pub fs: Arc<Filesystem>,
+    pub ino: Ino,
+    pub build: Arc<Build>,
+}
 
-impl Drop for BuildEnds {
+impl Begun {
+    /// Lists the directory by itself.
+    pub async fn run(self, whole: bool) {
+        let end = self.fs.run_build(&self.build, self.ino, whole).await;
+        self.end(end);
+    }
+
+    /// With the only page that there is of the directory.
+    pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
+        let mut listed = Listed::default();
+        let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
+        let fs = self.fs.clone();
+        fs.apply_whole(&self.build, self.ino, epoch, come, listed);
+        self.end(Ok(Extent::Whole));
+    }
+
+    pub fn end(self, end: Result<Extent>) {
+        self.build.lock().end = Some(end);
+    }
+}
+
+impl Drop for Begun {
     fn drop(&mut self) {
-        let BuildEnds(fs, build, ino) = self;
-        let mut builds = fs.builds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Begun { fs, ino, build } = self;
+        let mut builds = lock(&fs.builds);
         if let MapEntry::Occupied(slot) = builds.entry(*ino)
             && Arc::ptr_eq(&slot.get().0, build)
         {

@@ -158,10 +158,12 @@ impl Default for ListingId {
 const MAX_ABSENT: usize = 4096;
 
 impl Listing {
-    /// Of a directory that we made just now: known whole.
-    pub fn of_new_directory(now: Instant) -> Listing {
+    /// Of a directory that we made just now: known whole. To list it will take as long as it took to list its
+    /// parent.
+    pub fn of_new_directory(parent: &Listing, now: Instant) -> Listing {
         Listing {
             complete: Some(now),
+            took: parent.took,
             pages: 1,
             marker: Some(true),
             ..Listing::default()
@@ -723,7 +725,7 @@ mod tests {
         let start = Instant::now();
         let mut before = Listing::default();
         let epochs: Vec<_> = (0..5).map(|_| before.begin()).collect();
-        let mut listing = Listing::of_new_directory(start);
+        let mut listing = Listing::of_new_directory(&Listing::default(), start);
         listing.put(&name("made"), object("new", 2), start);
         listing.apply(epochs[0], start, 1, false, listed(&["ghost"]));
         listing.apply_some(epochs[1], start, listed(&["ghost"]));

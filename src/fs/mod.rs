@@ -38,6 +38,7 @@ mod reading;
 mod rename_directory;
 mod rename_file;
 pub mod settings;
+mod small_trees;
 pub mod staging;
 mod streaming;
 mod temporary_names;

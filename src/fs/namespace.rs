@@ -54,6 +54,8 @@ pub struct Directory {
     /// Changes in the directory since its stored times, ours: shown, not stored.
     touched: Option<Timestamp>,
     pub walk: Walk,
+    /// When somebody last wanted to know what is in it.
+    pub wanted: Option<Instant>,
     /// What the listing takes of the memory budget.
     memory: Option<Reservation>,
 }
@@ -652,8 +654,11 @@ impl Namespace {
             self.detach(old);
         }
         let ino = self.make(parent, name, true);
+        let above = self.directory(parent).map(|directory| &directory.listing);
+        let listing = Listing::of_new_directory(above.unwrap_or(&Listing::default()), now);
         let directory = self.directory(ino).expect("made as a directory");
-        directory.listing = Listing::of_new_directory(now);
+        directory.listing = listing;
+        directory.wanted = Some(now);
         directory.known = Some(KnownDirectory {
             attributes,
             checked: now,

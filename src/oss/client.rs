@@ -154,9 +154,12 @@ impl<'a> Call<'a> {
         self
     }
 
+    /// The operation and the key, or what the keys begin with that it is about.
     fn name(&self) -> String {
-        let key = self.key.unwrap_or_default().escape_debug();
-        format!("{} {key}", self.operation)
+        let mut query = self.query.iter();
+        let prefix = || query.find_map(|(name, value)| (name == "prefix").then_some(&**value));
+        let about = self.key.or_else(prefix).unwrap_or_default();
+        format!("{} {}", self.operation, about.escape_debug())
     }
 }
 

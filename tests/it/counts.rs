@@ -254,6 +254,84 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     mount.end_well();
 }
 
+/// Twelve directories of five files, which somebody goes through again and again.
+#[test]
+fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", &["--metadata-ttl", "3"]);
+    for folder in 0..12 {
+        let folder = mount.path.join(format!("tree/folder-{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..5 {
+            write_and_close(&folder.join(name(i)), &content(i)).unwrap();
+        }
+    }
+    let walk = || {
+        rig.requests(|| {
+            let found = shell(&mount.path, "find \"$MNT\" -type f -size +1c | wc -l");
+            assert_eq!(found.trim(), "60");
+        })
+    };
+    walk();
+    std::thread::sleep(Duration::from_millis(3100));
+    let again = walk();
+    println!("a walk after the TTL: {:?}", again.requests);
+    assert_eq!(again.others(&[ListObjectsV2]), 0, "{:?}", again.requests);
+    // And another for each time that this one had expired.
+    assert!(
+        (1..=3).contains(&again.of(ListObjectsV2)),
+        "{:?}",
+        again.requests
+    );
+    mount.end_well();
+}
+
+/// A tree that nobody has looked at before: what is to be asked is asked once, and ahead of who waits for it.
+#[test]
+fn a_first_walk_through_a_tree_costs_a_list_and_a_head_a_directory_and_a_head_a_file() {
+    if !can_mount() {
+        return;
+    }
+    const FOLDERS: u64 = 10;
+    const FILES: u64 = 20;
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", LASTING);
+    for folder in 0..FOLDERS {
+        let folder = mount.path.join(format!("tree/folder-{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..FILES {
+            write_and_close(&folder.join(name(i)), &content(i)).unwrap();
+        }
+    }
+    mount.end_well();
+    let mount = rig.mount("mnt", LASTING);
+    rig.instruments().set_latency(Duration::from_millis(20));
+    let walk = rig.requests(|| {
+        let found = shell(&mount.path, "find \"$MNT\" -type f -size +1c | wc -l");
+        assert_eq!(found.trim(), (FOLDERS * FILES).to_string());
+    });
+    rig.instruments().set_latency(Duration::ZERO);
+    println!("a first walk: {:?}", walk.requests);
+    let directories = FOLDERS + 2;
+    assert_eq!(walk.of(ListObjectsV2), directories, "{:?}", walk.requests);
+    // The root has no marker.
+    assert_eq!(
+        walk.of(HeadObject) + walk.of(GetObject),
+        FOLDERS * FILES + directories - 1,
+        "{:?}",
+        walk.requests
+    );
+    assert_eq!(walk.others(&[ListObjectsV2, HeadObject, GetObject]), 0);
+    let at_once = walk
+        .most_in_flight(HeadObject)
+        .max(walk.most_in_flight(GetObject));
+    assert!(at_once >= 8, "{at_once}");
+    mount.end_well();
+}
+
 #[test]
 fn mounting_and_the_first_ls_cost_at_most_four_requests() {
     if !can_mount() {

@@ -18,6 +18,7 @@ mod semantics;
 mod sentences;
 mod server;
 mod signing;
+mod small_trees;
 mod store;
 mod support;
 mod tools;

@@ -19,6 +19,7 @@ impl Namespace {
         let Some(directory) = self.directory(parent) else {
             return Look::Absent(start);
         };
+        directory.wanted = Some(start);
         match directory.listing.look(name, ttl, start) {
             Answer::Unknown => Look::AskName,
             Answer::Absent(checked) => {
