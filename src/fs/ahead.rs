@@ -91,7 +91,7 @@ impl Filesystem {
     /// As [`Filesystem::walk_files`], of a directory below: its attributes and its names.
     pub(super) fn walk_directories(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
         let now = Instant::now();
-        let next: Vec<(Name, Ino)> = {
+        let next: Vec<Ino> = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
             let Some(directory) = namespace.directory(parent) else {
@@ -109,10 +109,10 @@ impl Filesystem {
                 .map(|(name, _)| (name, Some(&())));
             let next = walk.directories.probe(name, distance, following);
             next.into_iter()
-                .map(|(name, ())| (name.clone(), namespace.node_for(parent, &name, true)))
+                .map(|(name, ())| namespace.node_for(parent, &name, true))
                 .collect()
         };
-        for (_, ino) in next {
+        for ino in next {
             lock(&self.asked_ahead).insert(ino);
             let fs = self.clone();
             self.runtime.spawn(async move {

@@ -78,17 +78,13 @@ impl Filesystem {
             let mut namespace = self.namespace();
             let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
-            if let Some(directory) = namespace.directory(ino) {
+            let known = namespace.directory(ino).and_then(|directory| {
                 directory.walk.begin_reading(start);
-            }
-            let known = match namespace.directory(ino) {
-                Some(directory) if directory.listing.is_fresh(ttl, start) => {
-                    let names = directory.listing.names();
-                    let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
-                    Some(names.collect())
-                }
-                _ => None,
-            };
+                let names = directory.listing.names();
+                let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
+                let fresh = directory.listing.is_fresh(ttl, start);
+                fresh.then(|| names.collect())
+            });
             (known, local)
         };
         let build = match known {
