@@ -121,9 +121,10 @@ fn empty(date: SystemTime) -> ListPage {
 /// least that are not empty.
 fn split(page: ListPage, top: &str) -> HashMap<String, ListPage> {
     let mut shares: HashMap<String, ListPage> = HashMap::new();
-    for object in page.objects {
+    let objects = page.objects.into_iter();
+    for object in objects.filter(|object| object.key.starts_with(top)) {
         let mut len = top.len();
-        while let Some(more) = object.key.get(len..).and_then(|rest| rest.find('/')) {
+        while let Some(more) = object.key[len..].find('/') {
             let (folder, below) = (&object.key[..len], &object.key[..=len + more]);
             let share = share_of(&mut shares, folder, page.date);
             // In order, as the keys are.
@@ -239,13 +240,15 @@ mod tests {
 
     #[test]
     fn a_share_is_what_a_delimited_listing_shows() {
-        let trees: [(&str, &[&str]); 4] = [
+        let trees: [(&str, &[&str]); 5] = [
             ("", &["a", "a/", "a/b/c/d", "a/b/c/e", "a/f", "b", "c/d"]),
             (
                 "t/",
                 &["t/", "t/a/", "t/a/x", "t/b", "t/b-", "t/b/", "t/b0/y"],
             ),
             ("t/", &["t//", "t//a", "t/a//", "t/a//b", "t/ü/é"]),
+            // What was not asked for.
+            ("t/", &["", "s/t/a", "tü", "t/a", "u"]),
             ("t/", &[]),
         ];
         for (top, keys) in trees {
