@@ -154,6 +154,8 @@ impl Default for ListingId {
     }
 }
 
+/// Whoever asked looks at the answer within this time.
+const LOOKED_AT: Duration = Duration::from_secs(1);
 /// Absent names kept at most.
 const MAX_ABSENT: usize = 4096;
 
@@ -347,16 +349,20 @@ impl Listing {
     }
 
     /// Gives up what answers nothing any more; names that are held keep what was last known of them. False
-    /// if it is still good, or being asked for.
+    /// if it is still good, or being asked for. What has been answered just now is good, however long it took and
+    /// even where nothing is remembered: who asked is about to look at it, and would find nothing and ask again.
     pub fn drop_expired(&mut self, ttl: Ttl, now: Instant, held: impl Fn(&str) -> bool) -> bool {
-        if self.under_way > 0 || self.is_fresh(ttl, now) {
+        let lasts = ttl.objects.max(LOOKED_AT) + self.took;
+        let good = |at: Instant| fresh(at, lasts, now);
+        if self.under_way > 0 || self.complete.is_some_and(good) {
             return false;
         }
         self.complete = None;
-        self.absent.clear();
+        self.absent.retain(|_, at| good(*at));
         let changing = &self.changing;
-        self.slots
-            .retain(|name, _| held(name) || changing.contains_key(name));
+        self.slots.retain(|name, slot| {
+            held(name) || changing.contains_key(name) || slot.checked.is_some_and(good)
+        });
         true
     }
 
@@ -640,6 +646,34 @@ mod tests {
         // It would have expired before it could be used.
         listing.set_duration(TTL.objects);
         assert!(!(1..100).any(|_| listing.should_list_again(TTL)));
+    }
+
+    /// Where memory was short, an answer was dropped before who had asked looked at it, and so on until EBUSY.
+    #[test]
+    fn an_answer_outlives_a_want_of_memory_until_it_is_looked_at() {
+        let start = Instant::now();
+        let none = Ttl {
+            objects: Duration::ZERO,
+            directories: Duration::ZERO,
+        };
+        for took in [Duration::ZERO, Duration::from_secs(5)] {
+            let mut listing = Listing::default();
+            let epoch = listing.begin();
+            listing.set_duration(took);
+            listing.apply(epoch, start, 1, false, listed(&["a"]));
+            let answered = start + took;
+            assert!(!listing.drop_expired(none, answered, |_| false));
+            assert!(matches!(
+                listing.look("a", none, start),
+                Answer::Present(..)
+            ));
+            let later = answered + 2 * LOOKED_AT;
+            let epoch = listing.begin();
+            listing.apply_name(epoch, later, &name("b"), None);
+            assert!(listing.drop_expired(none, later, |_| false));
+            assert!(matches!(listing.look("b", none, later), Answer::Absent(_)));
+            assert!(matches!(listing.look("a", none, start), Answer::Unknown));
+        }
     }
 
     #[test]
