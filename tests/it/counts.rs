@@ -244,14 +244,33 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     std::thread::sleep(Duration::from_millis(2100));
     let again = ls();
     println!("ls -l after the TTL: {:?}", again.requests);
-    assert_eq!(again.others(&[ListObjectsV2]), 0, "{:?}", again.requests);
-    // One page, and another for each two seconds it took.
-    assert!(
-        (1..=3).contains(&again.of(ListObjectsV2)),
-        "{:?}",
-        again.requests
-    );
+    assert_one_list(&again);
     mount.end_well();
+}
+
+/// Of one page, and another for each time that it had expired meanwhile.
+#[track_caller]
+fn assert_one_list(counts: &Counts) {
+    assert_eq!(counts.others(&[ListObjectsV2]), 0, "{:?}", counts.requests);
+    let lists = counts.of(ListObjectsV2);
+    assert!((1..=3).contains(&lists), "{:?}", counts.requests);
+}
+
+fn write_tree(root: &Path, folders: u64, files: u64) {
+    for folder in 0..folders {
+        let folder = root.join(format!("tree/folder-{folder}"));
+        fs::create_dir_all(&folder).unwrap();
+        for i in 0..files {
+            write_and_close(&folder.join(name(i)), &content(i)).unwrap();
+        }
+    }
+}
+
+/// Looks at all the files in a tree.
+#[track_caller]
+fn walk_tree(root: &Path, files: u64) {
+    let found = shell(root, "find \"$MNT\" -type f -size +1c | wc -l");
+    assert_eq!(found.trim(), files.to_string());
 }
 
 /// Twelve directories of five files, which somebody goes through again and again.
@@ -262,30 +281,13 @@ fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", &["--metadata-ttl", "3"]);
-    for folder in 0..12 {
-        let folder = mount.path.join(format!("tree/folder-{folder}"));
-        fs::create_dir_all(&folder).unwrap();
-        for i in 0..5 {
-            write_and_close(&folder.join(name(i)), &content(i)).unwrap();
-        }
-    }
-    let walk = || {
-        rig.requests(|| {
-            let found = shell(&mount.path, "find \"$MNT\" -type f -size +1c | wc -l");
-            assert_eq!(found.trim(), "60");
-        })
-    };
+    write_tree(&mount.path, 12, 5);
+    let walk = || rig.requests(|| walk_tree(&mount.path, 60));
     walk();
     std::thread::sleep(Duration::from_millis(3100));
     let again = walk();
     println!("a walk after the TTL: {:?}", again.requests);
-    assert_eq!(again.others(&[ListObjectsV2]), 0, "{:?}", again.requests);
-    // And another for each time that this one had expired.
-    assert!(
-        (1..=3).contains(&again.of(ListObjectsV2)),
-        "{:?}",
-        again.requests
-    );
+    assert_one_list(&again);
     mount.end_well();
 }
 
@@ -299,20 +301,11 @@ fn a_first_walk_through_a_tree_costs_a_list_and_a_head_a_directory_and_a_head_a_
     const FILES: u64 = 20;
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    for folder in 0..FOLDERS {
-        let folder = mount.path.join(format!("tree/folder-{folder}"));
-        fs::create_dir_all(&folder).unwrap();
-        for i in 0..FILES {
-            write_and_close(&folder.join(name(i)), &content(i)).unwrap();
-        }
-    }
+    write_tree(&mount.path, FOLDERS, FILES);
     mount.end_well();
     let mount = rig.mount("mnt", LASTING);
     rig.instruments().set_latency(Duration::from_millis(20));
-    let walk = rig.requests(|| {
-        let found = shell(&mount.path, "find \"$MNT\" -type f -size +1c | wc -l");
-        assert_eq!(found.trim(), (FOLDERS * FILES).to_string());
-    });
+    let walk = rig.requests(|| walk_tree(&mount.path, FOLDERS * FILES));
     rig.instruments().set_latency(Duration::ZERO);
     println!("a first walk: {:?}", walk.requests);
     let directories = FOLDERS + 2;
