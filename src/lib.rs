@@ -6,6 +6,8 @@ pub mod encrypted;
 pub mod envelope;
 pub mod fs;
 pub mod fuse;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod oss;
 pub mod server;
 pub mod store;

@@ -20,7 +20,7 @@ mod parts;
 mod rewrap;
 mod secrets;
 pub mod serve;
-mod source;
+pub(crate) mod source;
 mod umount;
 mod verify;
 

@@ -6,6 +6,7 @@ mod counts;
 mod endurance;
 mod faults;
 mod formats;
+mod fuzz;
 mod interop;
 mod model;
 mod mount;

@@ -201,7 +201,7 @@ pub fn delete_line(key: &str) -> String {
     seal(&format!("D {}", escape(key)))
 }
 
-fn seal(text: &str) -> String {
+pub(crate) fn seal(text: &str) -> String {
     format!("{:08x} {text}\n", crc_fast::crc32_iso_hdlc(text.as_bytes()))
 }
 
