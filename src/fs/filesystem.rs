@@ -142,8 +142,10 @@ impl Filesystem {
         runtime: Handle,
     ) -> Result<Arc<Filesystem>> {
         let budget = MemoryBudget::new(settings.memory_limit);
-        let area =
-            staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout);
+        let area = staging::Settings {
+            wipes: !bucket.can_read(),
+            ..staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout)
+        };
         let staging = StagingArea::open(area, budget.clone())?;
         let cache = ContentCache::new(budget, runtime.clone(), settings.timeout);
         let ttl = Ttl {

@@ -281,3 +281,46 @@ fn a_write_only_mount_has_nothing_of_a_data_key_after_the_upload() {
     mount.end_well();
     assert!(found.is_empty(), "{}: {found:#?}", found.len());
 }
+
+/// Buffers of a write-only mount were kept for the next file with the last one's content in them.
+#[test]
+fn a_write_only_mount_wipes_what_was_staged_when_its_file_is_closed() {
+    /// A trace stands in each of these.
+    const EVERY: usize = 64 << 10;
+    /// One request of each session thread stays in its receive buffer until the next request comes.
+    const RECEIVE_BUFFERS: usize = 4 * ((1 << 20) / EVERY + 1);
+    if !can_mount() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root may look into the daemon");
+        return;
+    }
+    let rig = Rig::new();
+    let public = rig.path("key.pub");
+    let keys = ["--public-key", public.to_str().unwrap()];
+    let mount = rig.mount_with_keys("mnt", &format!("oss://{BUCKET}"), &keys, &[]);
+    // One that goes up while it is written, one that goes up at its close, and small ones.
+    let mut traces = Vec::new();
+    for (index, len) in [100 << 20, 18 << 20, 5 << 20, 300 << 10, 80 << 10]
+        .into_iter()
+        .enumerate()
+    {
+        let content = rig::noise(1000 + index as u64, len);
+        traces.extend(
+            content
+                .chunks(EVERY)
+                .map(|chunk| ("content", chunk[..16].try_into().unwrap())),
+        );
+        rig::write_and_close(&mount.path.join(format!("{index}")), &content).unwrap();
+    }
+    rig.settle();
+    let found = found(mount.pid(), &traces);
+    mount.end_well();
+    assert!(
+        found.len() <= RECEIVE_BUFFERS,
+        "{} of {}: {found:#?}",
+        found.len(),
+        traces.len()
+    );
+}

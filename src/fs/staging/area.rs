@@ -52,6 +52,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// [`BLOCK`], or less in tests; at least 1.
     pub block: usize,
+    /// Memory that held staged bytes is wiped before it is freed or used again.
+    pub wipes: bool,
 }
 
 impl Settings {
@@ -63,6 +65,7 @@ impl Settings {
             free_reserve: 64 << 20,
             timeout,
             block: BLOCK,
+            wipes: false,
         }
     }
 }
@@ -118,7 +121,7 @@ impl StagingArea {
         let spills = (share as usize / settings.block).clamp(1, SPILLS);
         Ok(Arc::new(StagingArea {
             block: settings.block,
-            pool: Pool::new(&budget, settings.block),
+            pool: Pool::new(&budget, settings.block, settings.wipes),
             timeout: settings.timeout,
             queue: Mutex::default(),
             scratches: Mutex::new(vec![Vec::new(); spills]),

@@ -6,6 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use zeroize::Zeroize;
+
 use crate::fs::budget::{MemoryBudget, Reservation};
 use crate::fs::memory::{self, Half};
 
@@ -108,17 +110,20 @@ impl Drop for Buffer {
 pub(super) struct Pool {
     block: usize,
     max: usize,
+    /// Buffers are wiped when they are dropped: nothing on this machine may read what was written.
+    wipes: bool,
     /// Of a whole block each. A leaf.
     idle: Mutex<Vec<Half>>,
 }
 
 impl Pool {
-    pub fn new(budget: &MemoryBudget, block: usize) -> Arc<Pool> {
+    pub fn new(budget: &MemoryBudget, block: usize, wipes: bool) -> Arc<Pool> {
         // Beside a small budget there is no room for a large pool.
         let share = budget.limit() / 16 / block as u64;
         Arc::new(Pool {
             max: usize::try_from(share).unwrap_or(POOL_MAX).min(POOL_MAX),
             block,
+            wipes,
             idle: Mutex::default(),
         })
     }
@@ -148,7 +153,10 @@ impl Pool {
         Memory::Own(vec![0; capacity])
     }
 
-    fn put(&self, memory: Memory) {
+    fn put(&self, mut memory: Memory) {
+        if self.wipes {
+            memory.bytes_mut().zeroize();
+        }
         if let Memory::Half(half) = memory {
             let mut idle = self.idle();
             if idle.len() < self.max {
