@@ -247,6 +247,13 @@ impl Attributes {
         }
     }
 
+    /// Sets the time of change of the content. The time of access, where none is stored, was shown as that
+    /// of change until now, and stays what was shown.
+    pub fn set_mtime(&mut self, mtime: Timestamp) {
+        self.atime.get_or_insert(self.mtime);
+        self.mtime = mtime;
+    }
+
     /// Makes them those of an object that is not encrypted and served as it is.
     pub fn show_plain(&mut self) {
         self.kind = Kind::File;
@@ -345,7 +352,9 @@ impl Change {
         }
         attributes.uid = self.uid.or(attributes.uid);
         attributes.gid = self.gid.or(attributes.gid);
-        attributes.mtime = self.mtime.unwrap_or(attributes.mtime);
+        if let Some(mtime) = self.mtime {
+            attributes.set_mtime(mtime);
+        }
         attributes.atime = self.atime.or(attributes.atime);
         attributes.ctime = self.ctime.or(attributes.ctime);
     }
@@ -389,6 +398,35 @@ mod tests {
             let mut meta = meta_without_entries();
             attributes.write(&mut meta.headers.user);
             assert_eq!(Attributes::read(&meta, false), attributes);
+        }
+    }
+
+    /// A write moved the time of access along, where none was stored.
+    #[test]
+    fn the_time_of_access_stays_when_that_of_change_moves() {
+        let time = |seconds| Timestamp { seconds, nanos: 0 };
+        for (stored, set, expected) in [
+            (None, None, time(1)),
+            (Some(time(5)), None, time(5)),
+            (None, Some(time(7)), time(7)),
+            (Some(time(5)), Some(time(7)), time(7)),
+        ] {
+            let mut attributes = Attributes::new(Kind::File, 0o644, 3, 4, time(1));
+            attributes.atime = stored;
+            let change = Change {
+                mtime: Some(time(9)),
+                atime: set,
+                ..Change::default()
+            };
+            let defaults = Defaults {
+                uid: 0,
+                gid: 0,
+                file_mode: 0o600,
+                dir_mode: 0o700,
+            };
+            change.apply(&mut attributes, &defaults);
+            assert_eq!(attributes.mtime, time(9));
+            assert_eq!(attributes.atime, Some(expected));
         }
     }
 

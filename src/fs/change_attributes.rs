@@ -45,6 +45,7 @@ impl Filesystem {
         mut change: Change,
     ) -> Result<Looks> {
         self.writable()?;
+        self.check_shown(change.uid, change.gid)?;
         if let Some(size) = size {
             if !change.is_empty() || change.ctime.is_some() {
                 // The upload that the truncation causes carries them.
@@ -132,6 +133,10 @@ impl Filesystem {
                 change.apply(&mut local.attributes, &self.settings.defaults);
                 local.revision += 1;
                 return Ok(());
+            }
+            if namespace.is_replaced(ino) {
+                // What would be stored belongs to the version that another client has put there.
+                return Err(Error::Stale);
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
                 // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
@@ -376,6 +381,7 @@ impl Filesystem {
 
     /// Our own copy of version `copied` may have given the content another tag: open files read on under it.
     pub(super) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
+        self.namespace().retag(ino, copied, &object.etag);
         let Some(file) = lock(&self.files).get(&ino).cloned() else {
             return;
         };

@@ -126,7 +126,7 @@ impl Filesystem {
             let mut namespace = self.namespace();
             let local = namespace.local_mut(file.ino).ok_or(Error::NotFound)?;
             let time = now();
-            local.attributes.mtime = time;
+            local.attributes.set_mtime(time);
             local.attributes.ctime = Some(time);
             local.revision += 1;
             (local.attributes.clone(), local.revision)

@@ -15,6 +15,7 @@ use super::listing::{Entry, Object};
 use super::lookup::Looks;
 use super::names::Name;
 use super::namespace::{Ino, Look};
+use crate::store::object_store::ETag;
 
 /// Objects above this many bytes are regular files: a link's target is no longer.
 const LONGEST_TARGET: u64 = 4095;
@@ -25,7 +26,8 @@ const DOTS: u64 = 2;
 /// One open directory.
 pub struct DirectoryHandle {
     ino: Ino,
-    state: Mutex<Reading>,
+    /// None: nothing of it was read yet. What is there counts when the reading begins, not when it was opened.
+    state: Mutex<Option<Reading>>,
 }
 
 struct Reading {
@@ -35,8 +37,6 @@ struct Reading {
     local: Vec<(Name, Ino)>,
     /// How many names the bucket had, once that is known.
     listed: Option<u64>,
-    /// Something of it was returned.
-    begun: bool,
 }
 
 /// An entry as readdir returns it.
@@ -50,6 +50,8 @@ pub struct DirectoryEntry {
     pub kind: Option<Kind>,
     /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
     pub looks: Option<Looks>,
+    /// What the inode stood for when this was known.
+    version: Option<ETag>,
 }
 
 impl Filesystem {
@@ -57,11 +59,10 @@ impl Filesystem {
         if !self.namespace().is_directory(ino) {
             return Err(Error::NotDirectory);
         }
-        let reading = self.begin_reading(ino);
         let handle = self.new_handle();
         let directory = DirectoryHandle {
             ino,
-            state: Mutex::new(reading),
+            state: Mutex::default(),
         };
         lock(&self.directory_handles).insert(handle, Arc::new(directory));
         Ok(handle)
@@ -95,7 +96,6 @@ impl Filesystem {
             build,
             local,
             listed: None,
-            begun: false,
         }
     }
 
@@ -112,16 +112,10 @@ impl Filesystem {
             .cloned()
             .ok_or(Error::BadHandle)?;
         let ino = directory.ino;
-        if offset == 0 {
-            let begun = std::mem::replace(&mut lock(&directory.state).begun, true);
-            if begun {
-                // rewinddir: what the directory holds now.
-                let anew = self.begin_reading(ino);
-                *lock(&directory.state) = Reading {
-                    begun: true,
-                    ..anew
-                };
-            }
+        if offset == 0 || lock(&directory.state).is_none() {
+            // The first read, or rewinddir: what the directory holds now.
+            let reading = self.begin_reading(ino);
+            *lock(&directory.state) = Some(reading);
         }
         let mut entries = Vec::new();
         let mut at = offset;
@@ -132,7 +126,10 @@ impl Filesystem {
                 continue;
             }
             // What has come already is returned before waiting for more.
-            let build = lock(&directory.state).build.clone();
+            let build = lock(&directory.state)
+                .as_ref()
+                .map(|state| state.build.clone());
+            let build = build.expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
                 Come::Entry(name, shape) => Some((name, shape)),
@@ -175,6 +172,7 @@ impl Filesystem {
             next: at + 1,
             kind: Some(Kind::Directory),
             looks: None,
+            version: None,
         }
     }
 
@@ -220,6 +218,7 @@ impl Filesystem {
             false => None,
         };
         let ino = namespace.ino_of_child(parent, &name);
+        let version = namespace.version(ino);
         drop(namespace);
         Some(DirectoryEntry {
             name,
@@ -227,12 +226,14 @@ impl Filesystem {
             next,
             kind,
             looks: looks.map(|view| self.looks(view)),
+            version,
         })
     }
 
     /// The names that only this mount has, after as many as the bucket has.
     fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<Name> {
         let mut state = lock(&directory.state);
+        let state = state.as_mut()?;
         let listed = match state.listed {
             Some(listed) => listed,
             None => {
@@ -265,14 +266,22 @@ impl Filesystem {
             next,
             kind,
             looks: None,
+            version: None,
         })
     }
 
-    /// An entry that readdirplus gave to the kernel counts as looked up.
-    pub fn entry_was_taken(&self, entry: &DirectoryEntry) {
-        if let Some(looks) = &entry.looks {
-            self.namespace().remember(looks.ino);
+    /// An entry that readdirplus is about to give to the kernel counts as looked up. False: its inode does not
+    /// stand for what the entry shows any more, and the kernel must not have it.
+    pub fn entry_was_taken(&self, entry: &DirectoryEntry) -> bool {
+        let Some(looks) = &entry.looks else {
+            return true;
+        };
+        let mut namespace = self.namespace();
+        let same = namespace.exists(looks.ino) && namespace.version(looks.ino) == entry.version;
+        if same {
+            namespace.remember(looks.ino);
         }
+        same
     }
 
     /// The reply is written: what of its entries was looked at for the kernel and not taken is forgotten.

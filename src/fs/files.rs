@@ -1,6 +1,7 @@
 //! Open, create, flush, fsync, release: the life of what is open.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -110,7 +111,11 @@ impl Filesystem {
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
             if state.is_dirty() || self.namespace().place(ino).is_none() {
-                state.handles += 1;
+                if self.namespace().is_replaced(ino) {
+                    // Its name stands for another version, which the kernel looks up.
+                    return Err(Error::Stale);
+                }
+                state.hold();
                 return Ok(file.clone());
             }
         }
@@ -122,11 +127,19 @@ impl Filesystem {
             if namespace.is_directory(ino) {
                 return Err(Error::IsDirectory);
             }
-            (namespace.object(ino), namespace.key(ino))
+            let object = namespace.object(ino);
+            if let Some(object) = &object
+                && namespace.local(ino).is_none()
+                && !namespace.stands_for(ino, &object.etag)
+            {
+                // Another client has replaced it since it was looked at: the kernel looks the name up.
+                return Err(Error::Stale);
+            }
+            (object, namespace.key(ino))
         };
         if let Some(file) = files.get(&ino) {
             let mut state = file.lock();
-            state.handles += 1;
+            state.hold();
             if let Some(object) = object
                 && !state.is_dirty()
             {
@@ -137,7 +150,7 @@ impl Filesystem {
         let object = object.ok_or(Error::Stale)?;
         let content = self.content_of(&names::object_key(key.ok_or(Error::Stale)?)?, &object);
         let file = OpenFile::new(ino, Some(content));
-        file.lock().handles = 1;
+        file.lock().hold();
         files.insert(ino, file.clone());
         let mut namespace = self.namespace();
         namespace.pin(ino);
@@ -172,7 +185,7 @@ impl Filesystem {
 
     /// Nothing is done with the file any more by who held it.
     pub(super) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        self.end_handle(file, false, false);
+        self.end_handle(file, None);
     }
 
     /// The readable content of a version, with the body that came with its headers if there was one.
@@ -223,6 +236,7 @@ impl Filesystem {
     fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let keep_pages = {
             let mut state = file.lock();
+            state.readers += u32::from(how.read);
             state.writers += u32::from(how.write);
             state.runners += u32::from(how.execute);
             let shows_version = |etag| self.namespace().pages_show(file.ino, Some(&etag));
@@ -238,6 +252,9 @@ impl Filesystem {
                 None => true,
             }
         };
+        if keep_pages {
+            file.paged.store(true, Ordering::SeqCst);
+        }
         let handle = self.new_handle();
         let opened = FileHandle::new(file.clone(), how);
         super::write_lock(&self.handles).insert(handle, opened);
@@ -271,14 +288,12 @@ impl Filesystem {
             Some(_) if how.exclusive => return Err(Error::Exists),
             Some(Target::Directory(_)) => return Err(Error::IsDirectory),
             Some(_) => {
-                let view = self.look(parent, name, start).await?;
+                // The kernel knows the inode from here on: it stays the version that was looked up.
+                let view = self.look_up(parent, name, start).await?;
                 let view = view.map_err(|_| Error::NotFound)?;
-                let how = OpenHow {
-                    truncate: how.truncate,
-                    ..how
-                };
-                let opened = self.open(view.ino, how).await?;
-                return Ok((self.entered(view, start), opened));
+                let opened = self.open(view.ino, how).await;
+                let opened = opened.inspect_err(|_| self.forget(view.ino, 1))?;
+                return Ok((self.looks(view), opened));
             }
             None => {}
         }
@@ -293,7 +308,7 @@ impl Filesystem {
             let file = OpenFile::new(ino, None);
             {
                 let mut state = file.lock();
-                state.handles = 1;
+                state.hold();
                 state.staged = Some(StagedFile::new(&self.staging, None));
                 state.written = 1;
                 state.emptied = true;
@@ -366,16 +381,22 @@ impl Filesystem {
             return;
         };
         let file = handle.file.clone();
-        let (writable, runs) = (handle.writable, handle.runs);
-        drop(handle);
-        self.end_handle(&file, writable, runs);
+        self.end_handle(&file, Some(handle));
     }
 
-    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, writer: bool, runs: bool) {
+    /// `handle`: None where the file was only held.
+    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, handle: Option<Arc<FileHandle>>) {
+        let uses = handle
+            .as_deref()
+            .map(|handle| [handle.readable, handle.writable, handle.runs]);
+        // Its fetches end, without the lock.
+        drop(handle);
         let waits = {
             let mut state = file.lock();
+            let [reads, writes, runs] = uses.unwrap_or_default();
             state.handles -= 1;
-            state.writers -= u32::from(writer);
+            state.readers -= u32::from(reads);
+            state.writers -= u32::from(writes);
             state.runners -= u32::from(runs);
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.

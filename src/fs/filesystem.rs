@@ -7,8 +7,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use lru::LruCache;
@@ -27,6 +28,7 @@ use super::listing::Ttl;
 use super::namespace::{Ino, Namespace};
 use super::open_file::{FileHandle, OpenFile};
 use super::probe::Questions;
+use super::processes;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
@@ -63,6 +65,15 @@ pub enum Notice {
     Content(Ino),
     /// Forget what a name stands for.
     Name(Ino, String),
+}
+
+/// The ways to what the kernel keeps of an inode, which have an effect before they return.
+pub struct KernelCaches {
+    /// Waits for nothing.
+    pub expire_attributes: Box<dyn Fn(Ino) + Send + Sync>,
+    /// Waits for reads and writes of pages in that range of bytes, which may be for answers of this mount: for
+    /// a thread that may wait.
+    pub drop_pages: Arc<dyn Fn(Ino, Range<u64>) + Send + Sync>,
 }
 
 /// A file whose bytes could not be uploaded.
@@ -102,6 +113,8 @@ pub struct Filesystem {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Settings,
     pub(super) runtime: Handle,
+    /// Where owners are not shown: groups that are, since the user of the mount is in them.
+    pub(super) groups: Vec<u32>,
     pub(super) began: SystemTime,
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
@@ -122,6 +135,7 @@ pub struct Filesystem {
     next_handle: AtomicU64,
     pub(super) cache: Arc<ContentCache>,
     pub(super) staging: Arc<StagingArea>,
+    kernel: OnceLock<KernelCaches>,
     notices: mpsc::UnboundedSender<Notice>,
     notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
     root_stored: AtomicBool,
@@ -155,8 +169,13 @@ impl Filesystem {
         let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
         let (notices, notices_out) = mpsc::unbounded_channel();
         runtime.spawn(staging::run_spiller(staging.clone()));
+        let groups = match settings.show_owner {
+            true => Vec::new(),
+            false => processes::own_groups(),
+        };
         let fs = Arc::new(Filesystem {
             bucket,
+            groups,
             settings,
             runtime,
             began: SystemTime::now(),
@@ -179,6 +198,7 @@ impl Filesystem {
             next_handle: AtomicU64::new(1),
             cache,
             staging,
+            kernel: OnceLock::new(),
             notices,
             notices_out: Mutex::new(Some(notices_out)),
             root_stored: AtomicBool::new(false),
@@ -228,6 +248,31 @@ impl Filesystem {
     /// What the kernel must be told, as it comes up. To be taken once.
     pub fn take_notices(&self) -> Option<mpsc::UnboundedReceiver<Notice>> {
         lock(&self.notices_out).take()
+    }
+
+    /// The first time counts: before anything is served.
+    pub fn set_kernel_caches(&self, kernel: KernelCaches) {
+        let _ = self.kernel.set(kernel);
+    }
+
+    /// What the kernel was told of the inode's size and times counts no more when this returns.
+    pub(super) fn expire_attributes(&self, ino: Ino) {
+        // Without a kernel (tests) nothing is remembered.
+        if let Some(kernel) = self.kernel.get() {
+            (kernel.expire_attributes)(ino);
+        }
+    }
+
+    /// The kernel has no pages of that range, in bytes, when this returns, but for those that it has read since.
+    pub(super) async fn drop_pages(&self, ino: Ino, range: Range<u64>) {
+        if let Some(kernel) = self.kernel.get() {
+            let drop_pages = kernel.drop_pages.clone();
+            // A panic there has nothing to say here.
+            let _ = self
+                .runtime
+                .spawn_blocking(move || drop_pages(ino, range))
+                .await;
+        }
     }
 
     /// What is held in memory now; see [`Census`].

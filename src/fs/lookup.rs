@@ -59,6 +59,34 @@ impl Filesystem {
         }
     }
 
+    /// What an inode is that the kernel has a file handle of, and may have forgotten. It counts as known to the
+    /// kernel once more.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when its name is gone or stands for something else, or nothing is remembered of it.
+    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        if !self.namespace().recall(ino) {
+            return Err(Error::Stale);
+        }
+        match self.look_at(ino, Instant::now()).await {
+            Ok(view) => Ok(self.looks(view)),
+            Err(error) => {
+                self.forget(ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// The directory above one, as [`Filesystem::lookup_inode`].
+    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        let place = self.namespace().place(ino);
+        match place {
+            Some((parent, _)) => self.lookup_inode(parent).await,
+            None if ino == Ino::ROOT => self.lookup_inode(ino).await,
+            None => Err(Error::Stale),
+        }
+    }
+
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
         let start = Instant::now();
         let view = self.look_at(ino, start).await?;
@@ -81,7 +109,6 @@ impl Filesystem {
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => {
-                self.namespace().shows_link(ino, content.etag());
                 let size = content.size();
                 let target = content.reader().read(0..size).await;
                 target.map_err(|error| self.read_failed(ino, &content, error))
@@ -122,7 +149,8 @@ impl Filesystem {
                 attributes.gid.unwrap_or(defaults.gid),
             )
         } else {
-            (defaults.uid, defaults.gid)
+            let shown = attributes.gid.filter(|gid| self.groups.contains(gid));
+            (defaults.uid, shown.unwrap_or(defaults.gid))
         };
         let mut mode = attributes.permissions(defaults);
         if self.settings.read_only {
@@ -153,8 +181,24 @@ impl Filesystem {
         }
     }
 
+    /// # Errors
+    /// [`Error::NotPermitted`] for an owner or a group that would be stored and not shown.
+    pub(super) fn check_shown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        let defaults = &self.settings.defaults;
+        let hides_uid = uid.is_some_and(|uid| uid != defaults.uid);
+        let hides_gid = gid.is_some_and(|gid| gid != defaults.gid && !self.groups.contains(&gid));
+        match !self.settings.show_owner && (hides_uid || hides_gid) {
+            true => Err(Error::NotPermitted),
+            false => Ok(()),
+        }
+    }
+
+    /// How long the kernel may count on what was known at `checked`: for less time than this mount does.
     fn valid(&self, checked: Instant) -> Duration {
-        self.settings.metadata_ttl.saturating_sub(checked.elapsed())
+        /// The answer has to get there, and the kernel counts in ticks, of which it takes one more.
+        const MARGIN: Duration = Duration::from_millis(20);
+        let ttl = self.settings.metadata_ttl.saturating_sub(MARGIN);
+        ttl.saturating_sub(checked.elapsed())
     }
 
     /// The attributes of something that is made now.

@@ -35,6 +35,7 @@ mod probe;
 mod processes;
 pub mod read_ahead;
 mod reading;
+mod rebase;
 mod rename_directory;
 mod rename_file;
 pub mod settings;

@@ -5,6 +5,12 @@
 //! not have yet (`local`), and what the kernel was told (`lookups`, `pages`). A node without a name is an
 //! open file that was unlinked or replaced; it keeps what was known of it in `nameless`.
 //!
+//! An inode of a file is one version of it, as far as other clients make versions: the kernel keeps a size,
+//! attributes, pages and a link's target by inode, each for a time of its own, and would mix them. So a name
+//! whose object another client has replaced gets another inode (see [`Namespace::part_from_replaced`]); the
+//! old one goes on for those who have it open, and is ESTALE to everybody else, upon which the kernel looks
+//! the name up anew. What this mount itself writes or copies is the next version of the same inode.
+//!
 //! Memory only: whoever holds the lock around this does nothing that waits.
 
 mod attributes;
@@ -12,8 +18,11 @@ mod looking;
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use lru::LruCache;
 
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
 use super::budget::{MemoryBudget, Reservation};
@@ -26,6 +35,12 @@ use crate::store::object_store::ETag;
 /// What a name in a listing takes: the slot, the name, the tag and the tree's share. Attributes, where they
 /// are known, as much again.
 const BYTES_PER_ENTRY: u64 = 256;
+
+/// Forgotten inodes of which it is known what they stood for: some 2 MB.
+const FORGOTTEN: NonZeroUsize = NonZeroUsize::new(16384).expect("not zero");
+
+/// Directories within each other: no key is longer.
+const DEEPEST: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ino(pub u64);
@@ -100,8 +115,12 @@ struct Node {
     open: Option<Object>,
     /// The content that the kernel's pages show.
     pages: Option<ETag>,
-    /// The version of a symbolic link whose target the kernel keeps: it asks for that once an inode.
-    link_shown: Option<ETag>,
+    /// The version that was shown under this inode last.
+    version: Option<ETag>,
+    /// Until when the kernel may show what it was told of `version`, its size above all.
+    shown_until: Option<Instant>,
+    /// Another client has replaced the object, and its name has another inode.
+    replaced: bool,
     directory: Option<Box<Directory>>,
 }
 
@@ -128,6 +147,14 @@ pub struct View {
     pub checked: Instant,
     /// It has a name. Otherwise it lives on for those who have it open.
     pub named: bool,
+}
+
+/// Where an inode had its place.
+#[derive(Clone, Debug)]
+struct Forgotten {
+    parent: Ino,
+    name: Name,
+    directory: bool,
 }
 
 /// What can be said without asking the bucket.
@@ -159,6 +186,8 @@ pub struct Namespace {
     moving: Vec<Ino>,
     /// Inodes whose names are being taken away.
     leaving: Vec<Ino>,
+    /// What inodes stood for that the kernel has forgotten: it may ask for one by a file handle.
+    forgotten: LruCache<Ino, Forgotten>,
     prefix: String,
     ttl: Ttl,
     defaults: Defaults,
@@ -178,13 +207,16 @@ impl Namespace {
             nameless: None,
             open: None,
             pages: None,
-            link_shown: None,
+            version: None,
+            shown_until: None,
+            replaced: false,
             directory: Some(Box::default()),
         };
         Namespace {
             nodes: HashMap::from([(Ino::ROOT, root)]),
             moving: Vec::new(),
             leaving: Vec::new(),
+            forgotten: LruCache::new(FORGOTTEN),
             prefix,
             ttl,
             defaults,
@@ -287,6 +319,12 @@ impl Namespace {
     pub fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
         let directory = self.nodes.get(&parent)?.directory.as_deref()?;
         directory.children.get(name).copied()
+    }
+
+    /// The inode that has this path below a directory, if one is known.
+    pub fn descend(&self, directory: Ino, path: &str) -> Option<Ino> {
+        let mut components = path.split('/');
+        components.try_fold(directory, |at, name| self.child(at, name))
     }
 
     /// Inodes in a directory.
@@ -436,6 +474,34 @@ impl Namespace {
         }
     }
 
+    /// The kernel asks for an inode by its number, which it may have forgotten. It counts as looked up once more.
+    /// False if it is not known what it stood for, or another inode stands there.
+    pub fn recall(&mut self, ino: Ino) -> bool {
+        // From the inode up to the first that is known, and back down.
+        let mut path = Vec::new();
+        let mut at = ino;
+        while !self.nodes.contains_key(&at) {
+            let Some(place) = self.forgotten.get(&at).cloned() else {
+                return false;
+            };
+            if path.len() > DEEPEST {
+                return false;
+            }
+            path.push((at, place.clone()));
+            at = place.parent;
+        }
+        for (at, place) in path.into_iter().rev() {
+            let taken = self.child(place.parent, &place.name).is_some();
+            if taken || !self.is_directory(place.parent) {
+                self.drop_if_unused(place.parent);
+                return false;
+            }
+            self.insert(at, place.parent, &place.name, place.directory);
+        }
+        self.remember(ino);
+        true
+    }
+
     pub fn pin(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.pins += 1;
@@ -467,6 +533,12 @@ impl Namespace {
             let Some((parent, name)) = node.place else {
                 return;
             };
+            let place = Forgotten {
+                parent,
+                name: name.clone(),
+                directory: node.directory.is_some(),
+            };
+            self.forgotten.put(at, place);
             if let Some(directory) = self.directory(parent) {
                 directory.children.remove(&name);
             }
@@ -482,13 +554,6 @@ impl Namespace {
         let same = node.pages.is_some() && node.pages.as_ref() == content;
         node.pages = content.cloned();
         same
-    }
-
-    /// The kernel keeps the target of this version of a symbolic link.
-    pub fn shows_link(&mut self, ino: Ino, version: ETag) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.link_shown = Some(version);
-        }
     }
 
     // ---- making and changing names ----
@@ -511,6 +576,11 @@ impl Namespace {
             .map(|attempt| Ino(hash(&key, attempt)))
             .find(|ino| !self.nodes.contains_key(ino))
             .expect("an endless iterator");
+        self.insert(ino, parent, name, directory);
+        ino
+    }
+
+    fn insert(&mut self, ino: Ino, parent: Ino, name: &Name, directory: bool) {
         self.nodes.insert(
             ino,
             Node {
@@ -524,14 +594,15 @@ impl Namespace {
                 nameless: None,
                 open: None,
                 pages: None,
-                link_shown: None,
+                version: None,
+                shown_until: None,
+                replaced: false,
                 directory: directory.then(Box::default),
             },
         );
         if let Some(parent) = self.directory(parent) {
             parent.children.insert(name.clone(), ino);
         }
-        ino
     }
 
     /// A new file that only this mount has yet. It must be pinned before the lock is let go.
@@ -621,22 +692,68 @@ impl Namespace {
     /// While files of this inode are open they read this version, and the kernel's pages show it.
     pub fn set_open(&mut self, ino: Ino, version: Option<Object>) {
         if let Some(node) = self.nodes.get_mut(&ino) {
+            if let Some(version) = &version {
+                node.version = Some(version.etag.clone());
+            }
             node.open = version;
         }
     }
 
-    /// Detaches the inode of a name whose object was replaced while it was open, or a link that the kernel
-    /// knows: the name gets another inode, so that no page cache ever holds pages of two versions.
+    /// The content of an inode has another tag now: this mount has copied it.
+    pub fn retag(&mut self, ino: Ino, copied: &ETag, copy: &ETag) {
+        if let Some(node) = self.nodes.get_mut(&ino)
+            && node.version.as_ref() == Some(copied)
+        {
+            node.version = Some(copy.clone());
+        }
+    }
+
+    /// The content of an inode is what this mount has uploaded.
+    pub fn uploaded(&mut self, ino: Ino, version: &ETag) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.version = Some(version.clone());
+        }
+    }
+
+    /// The version that was shown under the inode last.
+    pub fn version(&self, ino: Ino) -> Option<ETag> {
+        self.nodes.get(&ino)?.version.clone()
+    }
+
+    /// Whether the inode stands for this version of its name, so that it can be opened.
+    pub fn stands_for(&self, ino: Ino, version: &ETag) -> bool {
+        self.nodes.get(&ino).is_some_and(|node| {
+            let shown = node.version.as_ref();
+            node.replaced || shown.is_none_or(|shown| shown == version)
+        })
+    }
+
+    /// Whether the name of this inode stands for the version of another client's by now.
+    pub fn is_replaced(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_some_and(|node| node.replaced)
+    }
+
+    /// Whether the kernel may have shown the inode's attributes, as they are known, to somebody after `since`.
+    pub fn was_shown_after(&self, ino: Ino, since: Instant) -> bool {
+        let node = self.nodes.get(&ino);
+        node.and_then(|node| node.shown_until)
+            .is_some_and(|until| until > since)
+    }
+
+    /// Detaches the inode of a name whose object another client has replaced: the name gets another inode.
     fn part_from_replaced(&mut self, parent: Ino, name: &str, etag: &ETag) {
         let Some(ino) = self.child(parent, name) else {
             return;
         };
         let node = &self.nodes[&ino];
         let open = node.open.as_ref().map(|open| &open.etag);
-        let shown = open.or(node.link_shown.as_ref());
+        let shown = open.or(node.version.as_ref());
         let replaced = node.local.is_none() && shown.is_some_and(|shown| shown != etag);
         // Our own copies may change the tag.
         if replaced && !self.is_changing(parent, name) {
+            if let Some(node) = self.nodes.get_mut(&ino) {
+                node.replaced = true;
+            }
             self.detach(ino);
         }
     }
@@ -683,6 +800,7 @@ impl Namespace {
         };
         // It has a name again, should it have lost it meanwhile.
         node.nameless = None;
+        node.replaced = false;
         let before = node.place.replace((parent, name.clone()));
         if let Some((old_parent, old_name)) = before
             && let Some(directory) = self.directory(old_parent)

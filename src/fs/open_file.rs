@@ -15,7 +15,9 @@
 //! `stream` is active, Uploading while `upload` is set, Failed while `failure` is set. Everything here is
 //! memory; the lock is never held across a wait.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -34,6 +36,8 @@ pub struct OpenFile {
     state: Mutex<State>,
     /// An upload ended, or a stream has something to look at.
     pub moved: Notify,
+    /// The kernel may have pages of the inode.
+    pub paged: AtomicBool,
 }
 
 pub struct State {
@@ -41,6 +45,8 @@ pub struct State {
     pub content: Option<Arc<Content>>,
     /// Changed bytes over `content`. Kept after an upload while somebody may write on.
     pub staged: Option<StagedFile>,
+    /// Everything that the bucket does not have was appended: to this many bytes of `content`.
+    pub appended_to: Option<u64>,
     /// Counts changes of the content.
     pub written: u64,
     /// The `written` that the bucket has.
@@ -58,6 +64,10 @@ pub struct State {
     /// Its age since the last upload is being watched.
     pub aging: bool,
     pub handles: u32,
+    /// Since when there have been handles.
+    pub opened: Option<Instant>,
+    /// Handles that may read.
+    pub readers: u32,
     pub writers: u32,
     /// Handles through which the kernel runs this as a program.
     pub runners: u32,
@@ -129,6 +139,7 @@ impl OpenFile {
             state: Mutex::new(State {
                 content,
                 staged: None,
+                appended_to: None,
                 written: 0,
                 uploaded: 0,
                 changers: Changers::default(),
@@ -139,6 +150,8 @@ impl OpenFile {
                 tended: false,
                 aging: false,
                 handles: 0,
+                opened: None,
+                readers: 0,
                 writers: 0,
                 runners: 0,
                 exclusive: false,
@@ -152,6 +165,7 @@ impl OpenFile {
                 maybe_stored: false,
             }),
             moved: Notify::new(),
+            paged: AtomicBool::new(false),
         })
     }
 
@@ -161,6 +175,14 @@ impl OpenFile {
 }
 
 impl State {
+    /// Counts one more handle.
+    pub fn hold(&mut self) {
+        if self.handles == 0 {
+            self.opened = Some(Instant::now());
+        }
+        self.handles += 1;
+    }
+
     /// The bucket does not have what the file holds.
     pub fn is_dirty(&self) -> bool {
         self.written != self.uploaded
@@ -262,6 +284,8 @@ pub struct Writer {
     pub thread: u32,
     /// Somebody whose write takes the set-id bits away.
     pub clear_set_id: bool,
+    /// The write goes to the end of the file, wherever the kernel takes that to be.
+    pub append: bool,
 }
 
 /// How a file is opened.

@@ -46,6 +46,14 @@ impl Changers {
     }
 }
 
+/// The groups of this process.
+pub fn own_groups() -> Vec<u32> {
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    let mut groups: Vec<u32> = groups.into_iter().map(|group| group.as_raw()).collect();
+    groups.push(nix::unistd::getegid().as_raw());
+    groups
+}
+
 /// The process of a thread, while it lives.
 pub fn process_of(thread: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;

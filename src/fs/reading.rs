@@ -1,4 +1,24 @@
 //! Reading what is open: staged bytes over the content of the version that was opened.
+//!
+//! One version at a time. The kernel has a size, attributes and pages of an inode, which it got at different
+//! moments; a read is right only if all of them are of the version that answers it. Case by case:
+//!
+//! - Another client replaces the object, and a lookup, a listing or an open finds out: the name gets another
+//!   inode (see [`namespace`](super::namespace)), so that nothing that the kernel has of the old one can meet
+//!   anything of the new one, whatever is on its way between here and there. An open of the old inode is
+//!   ESTALE, at which the kernel looks the name up and opens what it finds. Descriptors of the old one go on
+//!   with its version, and get ESTALE for what of it is not here.
+//! - A read finds out, because the service refuses it (If-Match). Where bytes of the version may be with a
+//!   program, or in the kernel's pages, the read is ESTALE. Otherwise the file moves on to the new version,
+//!   under the same inode, which has no pages then. Programs may have been told a size all the same: where
+//!   the new version has another one, the file moves on only if everything that was told had expired when it
+//!   was opened, and nothing was told since (a mapping is made as long as the size says). The kernel is made
+//!   to forget the attributes before the read is answered, and an answer about them that is on its way from
+//!   before then does not count (the kernel numbers its changes of an inode's attributes).
+//! - A write or an upload finds out: see [`writing`](super::writing).
+//! - A mapping reads pages as a read does, and direct I/O asks for bytes of the same handle: nothing differs.
+//! - The kernel's time for what it was told ends before this mount's, see [`lookup`](super::lookup): what it
+//!   shows without asking was never known here to be wrong for longer than the TTL.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +34,15 @@ use super::namespace::Ino;
 use super::open_file::OpenFile;
 use super::staging::Piece;
 use crate::oss::error::chain;
+
+/// What meets a version that others have replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
+    /// A write that belongs at the end of whatever the file is.
+    Append,
+}
 
 impl Filesystem {
     /// Bytes from `offset` on, fewer only at the end of the file.
@@ -121,11 +150,11 @@ impl Filesystem {
         if over_changes {
             return Err(Error::Stale);
         }
-        self.move_on(file, content).await
+        self.move_on(file, content, Access::Read).await
     }
 
-    /// The object was replaced by others: the file is the new version, unless a program may have bytes of
-    /// `content`.
+    /// The object was replaced by others: the file is the new version, if no program can tell that it was
+    /// another before. Either way the next open finds the new version.
     ///
     /// # Errors
     /// [`Error::Stale`]: it stays with `content`, or there is no new version.
@@ -133,41 +162,65 @@ impl Filesystem {
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         content: &Arc<Content>,
+        access: Access,
     ) -> Result<()> {
-        if !content.retire() {
-            return Err(Error::Stale);
-        }
+        let unread = content.retire();
+        let unread_here = access == Access::Append && file.lock().readers == 0;
         let ino = file.ino;
-        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
-        let key = names::object_key(key)?;
+        let (key, parent, name) = {
+            let mut namespace = self.namespace();
+            let key = namespace.key(ino).ok_or(Error::Stale)?;
+            let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
+            let known = namespace.directory(parent).map(|directory| {
+                let last = directory.listing.last_known(&name);
+                matches!(last, Some(Entry::Object(object)) if object.etag != content.etag())
+            });
+            if !unread && !unread_here && known == Some(true) {
+                return Err(Error::Stale);
+            }
+            (names::object_key(key)?, parent, name)
+        };
         let sent = Instant::now();
-        let meta = match self.bucket.store().head(&key).await {
-            Ok(meta) => meta,
-            Err(crate::store::error::Error::NotFound) => return Err(Error::Stale),
+        let found = match self.bucket.store().head(&key).await {
+            Ok(meta) => Some(self.describe(&key, meta, sent)),
+            Err(crate::store::error::Error::NotFound) => None,
             Err(error) => return Err(error.into()),
         };
-        let object = self.describe(&key, meta, sent);
-        let successor = self.content_of(&key, &object);
         let mut state = file.lock();
         if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone {
             // Moved on, written to or unlinked meanwhile.
             return Ok(());
         }
-        {
-            let mut namespace = self.namespace();
-            if namespace.key(ino).as_deref() != Some(key.as_str()) {
-                return Ok(());
+        let mut namespace = self.namespace();
+        if namespace.key(ino).as_deref() != Some(key.as_str()) {
+            // Renamed meanwhile.
+            return Ok(());
+        }
+        let opened = state.opened.unwrap_or(sent);
+        let moves = found.as_ref().is_some_and(|found| match access {
+            Access::Read => {
+                unread && (found.size == content.size() || !namespace.was_shown_after(ino, opened))
             }
-            state.content = Some(successor);
+            Access::Write | Access::Append => unread || unread_here,
+        });
+        if moves && let Some(object) = &found {
+            state.content = Some(self.content_of(&key, object));
             namespace.set_open(ino, Some(object.clone()));
             namespace.pages_show(ino, None);
-            if let Some((parent, name)) = namespace.place(ino)
-                && let Some(directory) = namespace.directory(parent)
-            {
-                directory.listing.put(&name, Entry::Object(object), sent);
+        }
+        if let Some(directory) = namespace.directory(parent) {
+            match found {
+                Some(object) => directory.listing.put(&name, Entry::Object(object), sent),
+                None => directory.listing.doubt(&name),
             }
         }
+        drop(namespace);
         drop(state);
+        if !moves {
+            self.notify(Notice::Name(parent, name.to_string()));
+            return Err(Error::Stale);
+        }
+        self.expire_attributes(ino);
         self.notify(Notice::Content(ino));
         Ok(())
     }

@@ -348,6 +348,17 @@ impl Filesystem {
             .enumerate()
             .map(|(index, source)| (&source.key[path.old.len()..], index))
             .collect();
+        {
+            let mut namespace = self.namespace();
+            for (rest, &index) in &index {
+                let (version, answer) = &copied[index];
+                if *version != answer.etag
+                    && let Some(ino) = namespace.descend(path.ino, rest)
+                {
+                    namespace.retag(ino, version, &answer.etag);
+                }
+            }
+        }
         let open: Vec<Ino> = lock(&self.files).keys().copied().collect();
         for file in open {
             let (key, place, known) = {

@@ -297,6 +297,7 @@ impl Filesystem {
             let mut namespace = self.namespace();
             if let Some(ino) = ino {
                 namespace.moved(ino, to.0, &to.1);
+                namespace.retag(ino, &copied, &moved.etag);
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {

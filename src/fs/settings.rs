@@ -22,7 +22,8 @@ pub struct Settings {
     pub read_only: bool,
     /// For objects that do not say: the owner and the modes.
     pub defaults: Defaults,
-    /// Stored owners count. Otherwise everything appears to belong to `defaults`.
+    /// Stored owners count. Otherwise everything appears to belong to the user of `defaults`, and to its group
+    /// unless the stored one is another of this process's.
     pub show_owner: bool,
     /// How long a closed file under a tool's temporary name waits for its rename.
     pub rename_grace: Duration,

@@ -34,6 +34,9 @@ const PARALLEL_FILES: usize = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
+/// How often what was appended starts over on a version that another client has put there meanwhile.
+const REBASES: usize = 4;
+
 /// What an upload is given to carry.
 struct Freight {
     snapshot: Snapshot,
@@ -177,17 +180,28 @@ impl Filesystem {
             state.gone = true;
             return Err(Error::Stale);
         };
-        let Some(mut freight) = self.take_freight(file, &destination) else {
-            return Ok(());
+        let mut rebases = 0;
+        let (mut freight, local, sent, mut result) = loop {
+            let Some(mut freight) = self.take_freight(file, &destination) else {
+                return Ok(());
+            };
+            let handover = freight.handover.take();
+            let Some(local) = self.namespace().local(file.ino).cloned() else {
+                return Err(Error::io("a changed file has no attributes of its own"));
+            };
+            let sent = Instant::now();
+            let result = self
+                .send(file, &freight, handover, &destination, &local)
+                .await;
+            if matches!(result, Err(Error::Stale))
+                && rebases < REBASES
+                && self.rebase(file, &destination.key).await?
+            {
+                rebases += 1;
+                continue;
+            }
+            break (freight, local, sent, result);
         };
-        let handover = freight.handover.take();
-        let Some(local) = self.namespace().local(file.ino).cloned() else {
-            return Err(Error::io("a changed file has no attributes of its own"));
-        };
-        let sent = Instant::now();
-        let mut result = self
-            .send(file, &freight, handover, &destination, &local)
-            .await;
         if freight.exclusive
             && matches!(result, Err(Error::Exists))
             && self.stands_ours(file, &destination.key).await
@@ -385,6 +399,8 @@ impl Filesystem {
         );
         let correct = {
             let mut state = file.lock();
+            let end = content.size();
+            state.appended_to = state.appended_to.map(|_| end);
             state.content = Some(content);
             state.uploaded = written;
             state.exclusive = false;
@@ -402,6 +418,7 @@ impl Filesystem {
             }
             let mut namespace = self.namespace();
             namespace.published(at.parent, &at.name, object.clone(), sent);
+            namespace.uploaded(file.ino, &etag);
             namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
             let changed = namespace
                 .local(file.ino)

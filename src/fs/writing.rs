@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use super::filesystem::Filesystem;
 use super::namespace::now;
 use super::open_file::{OpenFile, State, Stream, Writer};
 use super::parts::MAX_OBJECT;
+use super::reading::Access;
 use super::staging::StagedFile;
 
 /// What a base of at most this many bytes is read in, when it is staged whole.
@@ -19,6 +21,14 @@ const STAGE_STEP: u64 = 1 << 20;
 /// A file that is uploaded while it is written keeps the time of change that the upload began with for
 /// this many seconds.
 const STREAM_DRIFT: i64 = 60;
+
+impl Writer {
+    /// Where the write goes that the kernel has placed at `offset`. What is appended goes to the end: the
+    /// kernel may know that of another version.
+    fn place(&self, state: &State, offset: u64) -> u64 {
+        if self.append { state.size() } else { offset }
+    }
+}
 
 /// A write that memory could not take at once; nothing was changed.
 pub struct MustWait;
@@ -37,6 +47,7 @@ impl Filesystem {
         let file = &handle.file;
         let mut state = file.lock();
         self.check_place(file, &state)?;
+        let offset = by.place(&state, offset);
         if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
             return Ok(Err(MustWait));
         }
@@ -46,6 +57,28 @@ impl Filesystem {
         }
         self.wrote(file, &mut state, offset, data.len(), by);
         Ok(Ok(()))
+    }
+
+    /// What is read or written through this handle now, the kernel may keep in pages. To be said before
+    /// anything is read: a direct write that is done by then does not look for these pages.
+    pub fn fills_pages(&self, handle: u64) {
+        if let Ok(handle) = self.handle(handle) {
+            handle.file.paged.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether the kernel may have pages of the file.
+    pub fn has_pages(&self, handle: u64) -> bool {
+        let handle = self.handle(handle);
+        handle.is_ok_and(|handle| handle.file.paged.load(Ordering::SeqCst))
+    }
+
+    /// A direct write to this range is done, and nobody is told yet: the kernel does not look for pages in its
+    /// way where the write is asynchronous, and would show them from then on.
+    pub async fn pass_by_pages(&self, handle: u64, range: Range<u64>) -> Result<()> {
+        let handle = self.handle(handle)?;
+        self.drop_pages(handle.file.ino, range).await;
+        Ok(())
     }
 
     /// Writes, waiting for memory, for blocks that are on disk, or for the base.
@@ -59,10 +92,12 @@ impl Filesystem {
         let opened = self.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &opened.file;
-        self.stage_base(file, Some((offset, data.len()))).await?;
+        self.stage_base(file, Some((offset, data.len())), by.append)
+            .await?;
         loop {
             let room = {
                 let mut state = file.lock();
+                let offset = by.place(&state, offset);
                 if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
                     None
                 } else {
@@ -71,12 +106,14 @@ impl Filesystem {
                 }
             };
             let Some(room) = room else {
-                self.stage_base(file, Some((offset, data.len()))).await?;
+                self.stage_base(file, Some((offset, data.len())), by.append)
+                    .await?;
                 continue;
             };
             let room = room.await?;
             let mut state = file.lock();
             self.check_place(file, &state)?;
+            let offset = by.place(&state, offset);
             let Some(staged) = state.staged.as_mut() else {
                 continue;
             };
@@ -112,6 +149,7 @@ impl Filesystem {
             return Err(Error::Denied("this mount has no private key"));
         } else if size > self.settings.part_size {
             state.staged = Some(StagedFile::new(&self.staging, Some(size)));
+            state.appended_to = Some(size);
         } else {
             return Ok(false);
         }
@@ -124,12 +162,16 @@ impl Filesystem {
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         write: Option<(u64, usize)>,
+        append: bool,
     ) -> Result<()> {
         let mut moves = 0;
         loop {
             let content = {
                 let mut state = file.lock();
-                let (offset, len) = write.unwrap_or((1, 0));
+                let (offset, len) = match write {
+                    Some((_, len)) if append => (state.size(), len),
+                    write => write.unwrap_or((1, 0)),
+                };
                 if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
                     return Ok(());
                 }
@@ -151,7 +193,12 @@ impl Filesystem {
                         state.rests_on(&content) && state.staged.is_none()
                     };
                     if current {
-                        self.move_on(file, &content).await?;
+                        let access = if append {
+                            Access::Append
+                        } else {
+                            Access::Write
+                        };
+                        self.move_on(file, &content, access).await?;
                     }
                     continue;
                 }
@@ -200,6 +247,8 @@ impl Filesystem {
     ) {
         let row = state.row();
         state.changers.add(by.thread);
+        let appended = |end: &u64| by.append && offset >= *end;
+        state.appended_to = state.appended_to.filter(appended);
         state.abandon_stream_over(offset..offset + len as u64);
         self.content_changed(file, state, by.clear_set_id);
         self.keep_streaming(file, state);
@@ -237,7 +286,7 @@ impl Filesystem {
             if uploading && steady && !clear_set_id {
                 return;
             }
-            local.attributes.mtime = time;
+            local.attributes.set_mtime(time);
             local.attributes.ctime = Some(time);
             if clear_set_id {
                 local.attributes.clear_set_id(&self.settings.defaults);
@@ -281,6 +330,7 @@ impl Filesystem {
                     let (before, row) = (state.size(), state.row());
                     let staged = state.staged.as_mut().expect("staged above");
                     staged.truncate(size);
+                    state.appended_to = None;
                     state.abandon_stream_over(size.min(before)..u64::MAX);
                     if by_open && size == 0 {
                         state.emptied = true;
@@ -297,14 +347,23 @@ impl Filesystem {
             if ready {
                 return Ok(());
             }
-            self.stage_base(file, None).await?;
+            self.stage_base(file, None, false).await?;
         }
     }
 
     /// Makes room: the file grows to at least that size. What is there stays.
     pub async fn allocate(self: &Arc<Self>, handle: u64, offset: u64, length: u64) -> Result<()> {
         let handle = self.handle(handle)?;
-        let end = offset.checked_add(length).ok_or(Error::TooLarge)?;
+        check_end(offset, 0)?;
+        let end = offset.saturating_add(length);
+        let room = self
+            .settings
+            .cache_limit
+            .saturating_add(self.settings.memory_limit);
+        if end.saturating_sub(handle.file.lock().size()) > room {
+            // What is written there would find none.
+            return Err(Error::NoSpace);
+        }
         check_end(end, 0)?;
         self.resize_open(&handle.file, end, false, true).await
     }

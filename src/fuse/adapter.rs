@@ -15,10 +15,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
+    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
@@ -30,7 +31,7 @@ use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::copy_range::Place;
 use crate::fs::error::{Error, Result};
 use crate::fs::files::Opened;
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::{Filesystem, KernelCaches, Notice};
 use crate::fs::lookup::{Caller, Found, Looks};
 use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
@@ -78,6 +79,22 @@ impl Adapter {
         Notices(self.fs.take_notices())
     }
 
+    /// To be given the way to the kernel's caches before the session runs.
+    pub fn kernel_caches(&self) -> impl FnOnce(fuser::Notifier) + use<> {
+        let fs = self.fs.clone();
+        move |notifier| {
+            let pages = notifier.clone();
+            fs.set_kernel_caches(KernelCaches {
+                // A negative offset leaves the pages alone, whose locks would be waited for.
+                expire_attributes: Box::new(move |ino| invalidate(&notifier, ino, -1, 0)),
+                drop_pages: Arc::new(move |ino, range| {
+                    let len = range.end.saturating_sub(range.start);
+                    invalidate(&pages, ino, range.start as i64, len as i64);
+                }),
+            });
+        }
+    }
+
     /// Polls `work` once here, and hands it to the runtime if it has to wait. A panic answers EIO.
     fn run<T: Send + 'static, R: Reply>(
         &self,
@@ -100,7 +117,8 @@ impl Adapter {
             }
         };
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(result) => finish(result),
+            // A reply that is dropped answers EIO.
+            Poll::Ready(result) => contain(operation, || finish(result)),
             Poll::Pending => {
                 self.runtime.spawn(async move { finish(work.await) });
             }
@@ -116,6 +134,13 @@ impl Adapter {
                 None
             }
         }
+    }
+}
+
+/// A panic ends what is done, not the thread of the session that does it.
+fn contain(operation: &'static str, work: impl FnOnce()) {
+    if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        log::error!("{operation} panicked; the mount goes on");
     }
 }
 
@@ -137,6 +162,7 @@ impl fuser::Filesystem for Adapter {
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_EXPORT_SUPPORT
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_CACHE_SYMLINKS;
@@ -154,10 +180,23 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let fs = self.fs.clone();
+        // For file handles (open_by_handle_at, NFS): an inode itself, and what is above it.
+        let here = |reply, looks| entry(reply, &looks);
+        match name.as_encoded_bytes() {
+            b"." => {
+                let work = async move { fs.lookup_inode(Ino(parent.0)).await };
+                return self.run("lookup", reply, work, here);
+            }
+            b".." => {
+                let work = async move { fs.lookup_parent(Ino(parent.0)).await };
+                return self.run("lookup", reply, work, here);
+            }
+            _ => {}
+        }
         let Some((name, reply)) = self.name(name, reply) else {
             return;
         };
-        let fs = self.fs.clone();
         self.run(
             "lookup",
             reply,
@@ -170,7 +209,7 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, lookups: u64) {
-        self.fs.forget(Ino(ino.0), lookups);
+        contain("forget", || self.fs.forget(Ino(ino.0), lookups));
     }
 
     fn getattr(
@@ -379,6 +418,8 @@ impl fuser::Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // Also where the descriptor is for direct I/O: it may be mapped.
+        self.fs.fills_pages(handle.0);
         let fs = self.fs.clone();
         let work = async move { fs.read(handle.0, offset, size as usize).await };
         self.run("read", reply, work, |reply, bytes: Bytes| {
@@ -394,32 +435,45 @@ impl fuser::Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        // What the kernel writes back from a mapping, nobody in particular writes, and to where it was mapped.
+        let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let by = Writer {
-            // What the kernel writes back from a mapping, nobody in particular writes.
-            thread: match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                true => 0,
-                false => request.pid(),
-            },
+            thread: if mapped { 0 } else { request.pid() },
+            append: !mapped && flags.0 & libc::O_APPEND != 0,
             clear_set_id: write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID),
         };
+        let direct = !mapped && flags.0 & libc::O_DIRECT != 0;
         let written = data.len() as u32;
+        let range = offset..offset.saturating_add(data.len() as u64);
         let _entered = self.runtime.enter();
         let now = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            if !direct {
+                self.fs.fills_pages(handle.0);
+            }
             self.fs.write_now(handle.0, offset, data, by)
         }));
+        let fs = self.fs.clone();
+        let done = move |reply: ReplyWrite, ()| reply.written(written);
         match now {
+            Ok(Ok(Ok(()))) if direct && self.fs.has_pages(handle.0) => {
+                let work = async move { fs.pass_by_pages(handle.0, range).await };
+                self.run("write", reply, work, done);
+            }
             Ok(Ok(Ok(()))) => reply.written(written),
             Ok(Ok(Err(_))) => {
                 let data = Bytes::copy_from_slice(data);
-                let fs = self.fs.clone();
-                let work = async move { fs.write(handle.0, offset, data, by).await };
-                self.run("write", reply, work, move |reply, ()| {
-                    reply.written(written)
-                });
+                let work = async move {
+                    fs.write(handle.0, offset, data, by).await?;
+                    match direct && fs.has_pages(handle.0) {
+                        true => fs.pass_by_pages(handle.0, range).await,
+                        false => Ok(()),
+                    }
+                };
+                self.run("write", reply, work, done);
             }
             Ok(Err(error)) => {
                 log_failure("write", &error);
@@ -453,7 +507,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _entered = self.runtime.enter();
-        self.fs.release_now(handle.0);
+        contain("release", || self.fs.release_now(handle.0));
         reply.ok();
     }
 
@@ -483,6 +537,50 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
+    }
+
+    /// The kernel asks once, and knows from then on what files like these are: always ready, ...
+    fn poll(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _notifier: PollNotifier,
+        _events: PollEvents,
+        _flags: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// ... data from their beginning to their end, ...
+    fn lseek(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _handle: FileHandle,
+        _offset: i64,
+        _whence: i32,
+        reply: ReplyLseek,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// ... accessible as their modes say, ...
+    fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    /// ... and on no device.
+    fn bmap(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _block_size: u32,
+        _index: u64,
+        reply: ReplyBmap,
+    ) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn fallocate(
@@ -581,7 +679,7 @@ impl fuser::Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.fs.releasedir(handle.0);
+        contain("releasedir", || self.fs.releasedir(handle.0));
         reply.ok();
     }
 
@@ -673,19 +771,28 @@ impl Notices {
             return;
         };
         while let Some(notice) = notices.blocking_recv() {
-            let told = match &notice {
-                Notice::Content(ino) => notifier.inval_inode(INodeNo(ino.0), 0, 0),
+            contain("a notice", || match &notice {
+                Notice::Content(ino) => invalidate(notifier, *ino, 0, 0),
                 Notice::Name(parent, name) => {
-                    notifier.inval_entry(INodeNo(parent.0), OsStr::new(name))
+                    let told = notifier.inval_entry(INodeNo(parent.0), OsStr::new(name));
+                    // It knew nothing of it: just as well.
+                    if let Err(error) = told
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
+                        log::debug!("the kernel could not be told of {notice:?}: {error}");
+                    }
                 }
-            };
-            // It knew nothing of it: just as well.
-            if let Err(error) = told
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                log::debug!("the kernel could not be told of {notice:?}: {error}");
-            }
+            });
         }
+    }
+}
+
+fn invalidate(notifier: &fuser::Notifier, ino: Ino, offset: i64, len: i64) {
+    // It knew nothing of it: just as well.
+    if let Err(error) = notifier.inval_inode(INodeNo(ino.0), offset, len)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::debug!("the kernel could not be told of {ino:?}: {error}");
     }
 }
 

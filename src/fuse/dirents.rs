@@ -68,22 +68,24 @@ impl Dirents {
         }
     }
 
-    /// `taken` is called for the entries that count as looked up.
+    /// `taken` is called for the entries that count as looked up; false: the kernel must not take its attributes.
     pub(super) fn reply_plus(
         &self,
         unique: RequestId,
         reply: ReplyDirectoryPlus,
         entries: &[DirectoryEntry],
-        taken: impl Fn(&DirectoryEntry),
+        taken: impl Fn(&DirectoryEntry) -> bool,
     ) {
         let mut data = header_room();
         for entry in entries {
-            let out = entry_out(entry);
+            let (at, out) = (data.len(), entry_out(entry));
             if !push(&mut data, &out, entry) {
                 break;
             }
             // Before the kernel can forget it.
-            taken(entry);
+            if !taken(entry) {
+                data[at..at + out.len()].fill(0);
+            }
         }
         match self.send(unique, data) {
             Ok(()) => std::mem::forget(reply),

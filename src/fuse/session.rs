@@ -101,6 +101,7 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
     let root = nix::unistd::geteuid().is_root();
     let dirents = filesystem.dirents();
     let notices = filesystem.notices();
+    let kernel_caches = filesystem.kernel_caches();
     let mut config = Config::default();
     config.acl = if options.allow_other || root {
         SessionACL::All
@@ -152,6 +153,7 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
         raise_read_ahead(device);
     }
     dirents.set_device(session.as_fd()).map_err(Error::Io)?;
+    kernel_caches(session.notifier());
     let notifier = session.notifier();
     // Ends with the file system.
     thread::Builder::new()

@@ -2,6 +2,7 @@
 
 mod applications;
 mod cli;
+mod coherence;
 mod counts;
 mod endurance;
 mod faults;
@@ -12,6 +13,7 @@ mod model;
 mod mount;
 mod open_file_states;
 mod other_writers;
+mod posix;
 mod refusals;
 mod rig;
 mod secrets;

@@ -502,9 +502,10 @@ fn a_crash_loses_only_what_was_not_acknowledged() {
 
 // ---- What one sees ----
 
-/// "Reads through one open file come from one version of it. If the object is replaced meanwhile, a
-/// descriptor that has returned bytes gets ESTALE for what it has not cached; one that has returned none
-/// moves to the new version."
+/// "Reads through one open file come from one version of it, and so do its size and its attributes. If the
+/// object is replaced meanwhile, a descriptor that has returned bytes gets ESTALE for what it has not
+/// cached; one that has returned none moves to the new version, unless that has another size than programs
+/// may have been told. The next `open()` finds the new version."
 #[test]
 fn one_open_file_is_one_version() {
     let Some(mut mount) = Mount::new(&["--memory-limit", "16M"]) else {
@@ -883,7 +884,7 @@ fn damage_on_the_way_is_found() {
 }
 
 /// "They return when the change is in the bucket. A change that cannot be stored is an error."
-/// "Reads do not update the access time."
+/// "Reads do not update the access time, nor does anything but setting it."
 #[test]
 fn attribute_changes_are_stored_or_refused() {
     let Some(mount) = Mount::served(AT_ONCE) else {

@@ -41,6 +41,11 @@ impl Namespace {
                 match &object.known {
                     Some(known) => {
                         let ino = self.node_for(parent, name, false);
+                        if let Some(node) = self.nodes.get_mut(&ino)
+                            && node.local.is_none()
+                        {
+                            node.version.get_or_insert_with(|| object.etag.clone());
+                        }
                         Look::Known(self.view_of(ino, known, object.size, checked, start))
                     }
                     None => Look::AskObject(object),
@@ -73,7 +78,7 @@ impl Namespace {
                         pending.change.apply(&mut attributes, &self.defaults);
                     }
                     if let Some(touched) = directory.touched {
-                        attributes.mtime = touched;
+                        attributes.set_mtime(touched);
                         attributes.ctime = attributes.ctime.max(Some(touched));
                     }
                     Look::Known(View {
@@ -96,7 +101,11 @@ impl Namespace {
                 named: node.place.is_some(),
             });
         }
-        if let Some(object) = &node.nameless {
+        if node.replaced && node.open.is_none() {
+            // Its name stands for another version: the kernel looks that up.
+            return Look::Absent(start);
+        }
+        if let Some(object) = node.nameless.clone() {
             return match &object.known {
                 Some(known) => {
                     let (known, size) = (known.clone(), object.size);
@@ -115,13 +124,16 @@ impl Namespace {
     }
 
     fn view_of(
-        &self,
+        &mut self,
         ino: Ino,
         known: &Known,
         size: u64,
         checked: Instant,
         start: Instant,
     ) -> View {
+        let until = start.max(checked + self.ttl.objects);
+        let node = self.nodes.get_mut(&ino).expect("looked up by the caller");
+        node.shown_until = node.shown_until.max(Some(until));
         let node = &self.nodes[&ino];
         if let Some(local) = &node.local {
             return View {
