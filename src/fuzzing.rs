@@ -13,8 +13,10 @@ use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::oss::xml;
 use crate::server;
+use crate::store::listing;
 use crate::store::local::record;
-use crate::store::object_store::{ETag, ObjectHeaders, ObjectKey, ObjectMeta};
+use crate::store::object_store::{ETag, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta};
+use crate::store::oss::raw_page;
 use crate::tools::verify::Manifest;
 
 /// A parser: its name, which is also its corpus' folder, and its entry point.
@@ -94,10 +96,24 @@ fn meta(input: &[u8]) -> ObjectMeta {
 fn answer_xml(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let _ = xml::error(&text);
-    let _ = xml::list(&text, UNIX_EPOCH);
+    if let Ok(page) = xml::list(&text, UNIX_EPOCH) {
+        let request = ListRequest {
+            prefix: "a/".to_owned(),
+            delimited: true,
+            ..ListRequest::default()
+        };
+        if let Ok(page) = listing::check(&request, raw_page(page), &listing::Hidden::default()) {
+            let names = page.objects.iter().map(|object| &object.key);
+            for name in names.chain(&page.prefixes) {
+                assert!(name.starts_with("a/") && name.len() <= ObjectKey::MAX_LEN);
+            }
+            assert!(page.objects.is_sorted_by(|one, other| one.key < other.key));
+            assert!(page.prefixes.is_sorted_by(|one, other| one < other));
+        }
+    }
     let _ = xml::upload_id(&text);
     let _ = xml::etag(&text, "CopyObjectResult");
-    let _ = xml::parts(&text);
+    let _ = xml::parts(&text, 0);
     let _ = xml::uploads(&text);
     let _ = xml::deleted(&text);
     let _ = xml::bucket_info(&text);

@@ -15,7 +15,7 @@ use crate::oss;
 use crate::oss::client::Client;
 use crate::oss::credentials::AccessKey;
 use crate::oss::endpoint::{self, Endpoint};
-use crate::oss::error::chain;
+use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, chain, find_cause, refusal_of};
 use crate::oss::sign::Version;
 use crate::server;
 use crate::server::endpoint::Server;
@@ -50,11 +50,10 @@ impl Place<'_> {
     /// For messages.
     fn endpoint(&self) -> String {
         match self.source {
-            Source::Oss { .. } => self
-                .service
-                .endpoint
-                .clone()
-                .unwrap_or_else(|| "the default endpoint".to_owned()),
+            Source::Oss { .. } => match endpoint_of(self.service) {
+                Ok(Some(endpoint)) => endpoint,
+                _ => "the default endpoint".to_owned(),
+            },
             Source::File { folder, .. } => folder.display().to_string(),
         }
     }
@@ -82,30 +81,75 @@ pub fn open_store(
     }
 }
 
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The endpoint that is named, or that of the region that is.
+fn endpoint_of(options: &ServiceOptions) -> std::result::Result<Option<String>, oss::error::Error> {
+    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    match (named(&options.endpoint), named(&options.region)) {
+        (Some(endpoint), _) => Ok(Some(endpoint)),
+        (None, Some(region)) => endpoint::of_region(&region).map(Some),
+        (None, None) => Ok(variable("OSS_TEST_ENDPOINT")),
+    }
+}
+
+/// The region that requests are signed for: the one that is named, or the one in the endpoint's name.
+fn region_of(options: &ServiceOptions, text: &str, endpoint: &Endpoint) -> Result<String> {
+    let named = options
+        .region
+        .as_deref()
+        .filter(|region| !region.is_empty());
+    let region = match (named, endpoint.region()) {
+        (Some(named), Some(region)) => {
+            let named = endpoint::checked_region(named).map_err(misconfigured)?;
+            if named != region {
+                return Err(Error::new(
+                    Code::Endpoint,
+                    format!(
+                        "the endpoint {text} is of the region {region}, and --region is {named}: leave out one of them"
+                    ),
+                ));
+            }
+            Some(region)
+        }
+        // Endpoints of others may call their regions what they like.
+        (Some(named), None) => Some(named.strip_prefix("oss-").unwrap_or(named)),
+        (None, region) => region.or(endpoint.is_loopback().then_some(LOOPBACK_REGION)),
+    };
+    region.map(str::to_owned).ok_or_else(|| {
+        Error::new(
+            Code::Endpoint,
+            format!(
+                "the endpoint {text} does not tell its region, and requests are signed for one: name it with --region, like cn-hangzhou"
+            ),
+        )
+    })
+}
+
+fn misconfigured(error: oss::error::Error) -> Error {
+    Error::new(Code::Endpoint, error.to_string())
+}
+
 fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) -> Result<Client> {
     let options = place.service;
-    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let (text, key) = match server {
         Some(server) => (server.endpoint.clone(), server.access_key()),
         None => {
             let key = AccessKey::from_environment(variable)
                 .map_err(|error| Error::new(Code::Credentials, error.to_string()))?;
-            let text = match (&options.endpoint, &options.region) {
-                (Some(endpoint), _) => endpoint.clone(),
-                (None, Some(region)) => format!("oss-{region}.aliyuncs.com"),
-                (None, None) => variable("OSS_TEST_ENDPOINT").ok_or_else(|| {
-                    Error::new(
-                        Code::Endpoint,
-                        format!(
-                            "where is the bucket {bucket}? name its endpoint with --endpoint (or OSS_ENDPOINT), like oss-cn-hangzhou.aliyuncs.com, or its region with --region"
-                        ),
-                    )
-                })?,
-            };
+            let text = endpoint_of(options).map_err(misconfigured)?.ok_or_else(|| {
+                Error::new(
+                    Code::Endpoint,
+                    format!(
+                        "where is the bucket {bucket}? name its endpoint with --endpoint (or OSS_ENDPOINT), like oss-cn-hangzhou.aliyuncs.com, or its region with --region"
+                    ),
+                )
+            })?;
             (text, key)
         }
     };
-    let misconfigured = |error: oss::error::Error| Error::new(Code::Endpoint, error.to_string());
     let endpoint = Endpoint::new(
         &text,
         bucket,
@@ -119,21 +163,8 @@ fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) 
     let version = if options.sign_v1 {
         Version::V1
     } else {
-        let region = options
-            .region
-            .as_deref()
-            .or(endpoint.region())
-            .or(endpoint.is_loopback().then_some(LOOPBACK_REGION))
-            .ok_or_else(|| {
-                Error::new(
-                    Code::Endpoint,
-                    format!(
-                        "the endpoint {text} does not tell its region, and requests are signed for one: name it with --region, like cn-hangzhou"
-                    ),
-                )
-            })?;
         Version::V4 {
-            region: region.to_owned(),
+            region: region_of(options, &text, &endpoint)?,
         }
     };
     let settings = oss::client::Settings {
@@ -155,17 +186,14 @@ pub fn encrypted_bucket(
 /// What a failure below means to the user: the first of its causes that says so, in one sentence, with
 /// what to do.
 pub fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> Error {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<store::error::Error>() {
-            return explain_store(error, place);
-        }
-        cause = error.source();
+    let store = |error: &store::error::Error| Some(error.clone());
+    match find_cause(error, &store) {
+        Some(error) => explain_store(&error, place),
+        None => Error::new(
+            Code::Failure,
+            format!("cannot use {}: {}", place.source, chain(error)),
+        ),
     }
-    Error::new(
-        Code::Failure,
-        format!("cannot use {}: {}", place.source, chain(error)),
-    )
 }
 
 fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
@@ -174,6 +202,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
     let endpoint = place.endpoint();
     let detail = chain(error);
     let is_folder = matches!(source, Source::File { .. });
+    let refusal = refusal_of(error);
     let (code, message) = match error {
         Store::NoSuchBucket(name) => (
             Code::NoSuchBucket,
@@ -187,23 +216,48 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
                 "cannot use {endpoint} as a bucket: {detail}; it must be absent, empty, or a bucket made by ossvault"
             ),
         ),
-        Store::AccessDenied(_) => (
-            Code::Credentials,
-            format!(
-                "the service refused {source}: {detail}; check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and what this key may do"
-            ),
-        ),
-        Store::Misconfigured(_) if is_clock_skew(error) => (
+        _ if refusal.is_some_and(|refusal| refusal.code == "RequestTimeTooSkewed") => (
             Code::Clock,
             format!(
                 "this machine's clock differs too much from the service's: {detail}; set it right"
             ),
         ),
-        Store::Misconfigured(_) => (
+        _ if refusal.is_some_and(|refusal| refusal.foreign) => (
             Code::Endpoint,
             format!(
-                "{source} is not to be had at {endpoint}: {detail}; check --endpoint and --region"
+                "what is at {endpoint} does not answer like OSS: {detail}; {}",
+                match refusal.map(|refusal| refusal.status) {
+                    Some(407) =>
+                        "the proxy asks for a name and a password: set them in https_proxy=http://USER:PASSWORD@HOST:PORT",
+                    _ => "check --endpoint, and whether a proxy or a login page stands in between",
+                }
             ),
+        ),
+        Store::AccessDenied(_) => (
+            Code::Credentials,
+            format!(
+                "the service refused {source}: {detail}; {}",
+                advice(refusal.map_or("", |refusal| &refusal.code))
+            ),
+        ),
+        Store::Misconfigured(_) => (
+            Code::Endpoint,
+            match refusal {
+                Some(refusal) if refusal.ec == WRONG_REGION => format!(
+                    "requests for {source} are not signed for its region: {detail}; name the bucket's own region with --region"
+                ),
+                Some(refusal) if refusal.ec == VERSION_1_REFUSED => format!(
+                    "{source} does not take the old signatures: {detail}; leave out --sign-v1"
+                ),
+                Some(refusal) if refusal.endpoint.is_some() => format!(
+                    "{source} is not at {endpoint}: {detail}; give the endpoint that the service names with --endpoint"
+                ),
+                Some(_) => format!(
+                    "cannot find {source} at {endpoint}: {detail}; check --endpoint and --region"
+                ),
+                // It says itself what to do.
+                None => format!("cannot use {source} at {endpoint}: {detail}"),
+            },
         ),
         Store::TimedOut(_) | Store::Unavailable(_) => (
             Code::Unreachable,
@@ -211,25 +265,43 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
                 "cannot reach {source} at {endpoint}: {detail}; check --endpoint and the network"
             ),
         ),
+        Store::Other(_) if refusal.is_some() => (
+            Code::Failure,
+            format!("the service at {endpoint} refused a request for {source}: {detail}"),
+        ),
         // Something answers there, and it does not speak the protocol.
         Store::Other(_) => (
             Code::Endpoint,
-            format!("no OSS service answers at {endpoint}: {detail}; check --endpoint"),
+            format!("what is at {endpoint} does not answer like OSS: {detail}; check --endpoint"),
         ),
         _ => (Code::Failure, format!("cannot use {source}: {detail}")),
     };
     Error::new(code, message)
 }
 
-fn is_clock_skew(error: &store::error::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(oss::error::Error::Refused(refusal)) = error.downcast_ref() {
-            return refusal.code == "RequestTimeTooSkewed";
+/// What to do about a refusal of the credentials.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "InvalidAccessKeyId" => {
+            "the service does not know this access key id, or it is disabled: check OSS_ACCESS_KEY_ID; an id that begins with STS. needs its OSS_SESSION_TOKEN as well"
         }
-        cause = error.source();
+        "SignatureDoesNotMatch" => {
+            "the secret does not belong to this access key id: check OSS_ACCESS_KEY_SECRET"
+        }
+        "SecurityTokenExpired" => {
+            "the temporary credentials have expired: get new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together"
+        }
+        "InvalidSecurityToken" | "AccessKeyIdAndSecurityTokenNotMatch" => {
+            "the token does not belong to this access key: set OSS_SESSION_TOKEN to the one that was issued with it, or unset it for a permanent key"
+        }
+        "UserDisable" | "InDebt" | "BucketDisable" | "AbnormalBucketOwnerStatus" => {
+            "the account or the bucket is suspended, mostly for an unpaid bill: see to it in the console; no other key helps"
+        }
+        "AccessDenied" => {
+            "the access key is known and may not do this: see what its policy and the bucket's allow"
+        }
+        _ => "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and what this key may do",
     }
-    false
 }
 
 /// The demo's OSS endpoint, on loopback, in this process. Ends with it.
@@ -325,4 +397,195 @@ fn store_failed(folder: &Path, error: &store::error::Error) -> Error {
             chain(error)
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::oss::error::Refusal;
+
+    #[derive(Parser)]
+    struct Options {
+        #[command(flatten)]
+        service: ServiceOptions,
+    }
+
+    fn options(args: &[&str]) -> ServiceOptions {
+        Options::parse_from([&["ossvault"], args].concat()).service
+    }
+
+    fn explained(refusal: Refusal) -> (Code, String) {
+        let gave_up = oss::error::Error::GaveUp {
+            tries: 2,
+            last: Box::new(oss::error::Error::Refused(Box::new(refusal.clone()))),
+        };
+        let kind = gave_up.kind();
+        let cause: store::error::Cause = Arc::new(gave_up);
+        let error = match kind {
+            oss::error::Kind::AccessDenied => store::error::Error::AccessDenied(cause),
+            oss::error::Kind::Misconfigured => store::error::Error::Misconfigured(cause),
+            oss::error::Kind::Unavailable => store::error::Error::Unavailable(cause),
+            _ => store::error::Error::Other(cause),
+        };
+        let source = Source::parse("oss://bucket", None).unwrap();
+        let service = options(&["--region", "cn-hangzhou"]);
+        let place = Place {
+            source: &source,
+            service: &service,
+            parallel: 1,
+        };
+        let error = explain(&error, place);
+        (error.code(), error.to_string())
+    }
+
+    #[test]
+    fn each_refusal_at_the_start_has_its_own_advice() {
+        let refusal = |status: u16, code: &str, ec: &str| Refusal {
+            operation: "ListObjectsV2",
+            status,
+            code: code.to_owned(),
+            ec: ec.to_owned(),
+            request_id: "R1".to_owned(),
+            ..Refusal::default()
+        };
+        for (status, code, ec, exit, expected) in [
+            (403, "InvalidAccessKeyId", "", Code::Credentials, "STS."),
+            (
+                403,
+                "SignatureDoesNotMatch",
+                "",
+                Code::Credentials,
+                "OSS_ACCESS_KEY_SECRET",
+            ),
+            (
+                403,
+                "SecurityTokenExpired",
+                "",
+                Code::Credentials,
+                "have expired",
+            ),
+            (
+                403,
+                "InvalidSecurityToken",
+                "",
+                Code::Credentials,
+                "issued with it",
+            ),
+            (403, "UserDisable", "", Code::Credentials, "unpaid bill"),
+            (
+                403,
+                "AccessDenied",
+                "0003-00000001",
+                Code::Credentials,
+                "policy",
+            ),
+            (403, "RequestTimeTooSkewed", "", Code::Clock, "clock"),
+            (
+                400,
+                "InvalidArgument",
+                WRONG_REGION,
+                Code::Endpoint,
+                "--region",
+            ),
+            (
+                403,
+                "AccessDenied",
+                VERSION_1_REFUSED,
+                Code::Endpoint,
+                "--sign-v1",
+            ),
+            (
+                400,
+                "InvalidArgument",
+                "",
+                Code::Failure,
+                "refused a request",
+            ),
+        ] {
+            let (found, text) = explained(refusal(status, code, ec));
+            assert_eq!(found, exit, "{text}");
+            for part in [expected, code, ec, "R1", "status"] {
+                assert!(text.contains(part), "{code}: {text}");
+            }
+            assert_eq!(text.matches("R1").count(), 1, "{text}");
+        }
+        for (status, expected) in [
+            (302, "--endpoint"),
+            (404, "login page"),
+            (407, "USER:PASSWORD@"),
+        ] {
+            let (code, text) = explained(Refusal {
+                operation: "ListObjectsV2",
+                status,
+                location: (status == 302).then(|| "https://login.example.com/".to_owned()),
+                foreign: true,
+                ..Refusal::default()
+            });
+            assert_eq!(code, Code::Endpoint, "{text}");
+            assert!(text.contains("does not answer like OSS"), "{text}");
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(text.contains("login.example.com"), status == 302, "{text}");
+            assert!(text.contains("oss-cn-hangzhou.aliyuncs.com"), "{text}");
+        }
+    }
+
+    #[test]
+    fn endpoint_and_region_must_agree() {
+        let client = |args: &[&str]| {
+            let source = Source::parse("oss://bucket", None).unwrap();
+            let service = options(args);
+            let place = Place {
+                source: &source,
+                service: &service,
+                parallel: 1,
+            };
+            let endpoint = endpoint_of(place.service).map_err(misconfigured)?.unwrap();
+            let parsed = Endpoint::new(&endpoint, "bucket", endpoint::Options::default());
+            region_of(place.service, &endpoint, &parsed.map_err(misconfigured)?)
+        };
+        assert_eq!(options(&[]).timeout, Duration::from_secs(60));
+        let hangzhou = "oss-cn-hangzhou.aliyuncs.com";
+        let internal = "oss-cn-hangzhou-internal.aliyuncs.com";
+        for (args, expected) in [
+            (&["--region", "cn-hangzhou"][..], Ok("cn-hangzhou")),
+            (&["--region", "oss-cn-hangzhou"], Ok("cn-hangzhou")),
+            (&["--endpoint", internal], Ok("cn-hangzhou")),
+            (
+                &["--endpoint", hangzhou, "--region", "oss-cn-hangzhou"],
+                Ok("cn-hangzhou"),
+            ),
+            (
+                &["--endpoint", "", "--region", "cn-hangzhou"],
+                Ok("cn-hangzhou"),
+            ),
+            (
+                &["--endpoint", "oss.example.com", "--region", "lab"],
+                Ok("lab"),
+            ),
+            (&["--endpoint", "http://127.0.0.1:1"], Ok(LOOPBACK_REGION)),
+            (
+                &["--endpoint", hangzhou, "--region", "cn-beijing"],
+                Err("cn-beijing"),
+            ),
+            (&["--endpoint", "oss.example.com"], Err("--region")),
+            (&["--region", "hangzhou"], Err("cn-hangzhou")),
+            (
+                &["--region", "cn-hangzhou-internal"],
+                Err("--endpoint oss-cn-hangzhou-internal"),
+            ),
+        ] {
+            match (client(args), expected) {
+                (Ok(region), Ok(expected)) => assert_eq!(region, expected),
+                (Err(error), Err(expected)) => {
+                    assert_eq!(error.code(), Code::Endpoint);
+                    assert!(error.to_string().contains(expected), "{args:?}: {error}");
+                }
+                (found, _) => panic!("{args:?}: {found:?}"),
+            }
+        }
+    }
 }

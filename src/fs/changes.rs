@@ -351,6 +351,7 @@ impl Filesystem {
             ..ListRequest::default()
         };
         let page = self.bucket.store().list(&below).await?;
-        Ok(page.objects.iter().all(|object| object.key == prefix))
+        // What is hidden is there all the same.
+        Ok(page.hidden == 0 && page.objects.iter().all(|object| object.key == prefix))
     }
 }

@@ -13,6 +13,24 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[error(transparent)]
 struct Told(Cause);
 
+/// What the bucket refused, as programs are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("permission denied: the bucket refused")]
+    Denied,
+    /// A retention policy, or the service's rules on encrypted objects.
+    #[error("operation not permitted: the bucket refused")]
+    NotPermitted,
+    #[error("no space left where the bucket is kept")]
+    NoSpace,
+    #[error("the bucket's quota is used up")]
+    Quota,
+    #[error("too large for the bucket")]
+    TooLarge,
+    #[error("not supported by the bucket")]
+    NotSupported,
+}
+
 /// Cloned into every call that waited for the same failed work.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -37,6 +55,10 @@ pub enum Error {
     NotPermitted,
     #[error("permission denied: {0}")]
     Denied(&'static str),
+    /// Not for the moment or for want of luck: the bucket says no. The cause says why, with the codes that the
+    /// provider's support asks for.
+    #[error("{0}")]
+    Refused(Refusal, #[source] Cause),
     #[error("mounted read-only")]
     ReadOnly,
     /// The object was replaced while this handle was reading it.
@@ -85,13 +107,14 @@ impl Error {
             Error::UnsupportedEnvelope(cause) => Error::UnsupportedEnvelope(told(cause)),
             Error::TimedOut(cause) => Error::TimedOut(told(cause)),
             Error::Io(cause) => Error::Io(told(cause)),
+            Error::Refused(refusal, cause) => Error::Refused(refusal, told(cause)),
             other => other,
         }
     }
 
     pub fn is_told(&self) -> bool {
-        matches!(self, Error::NoKey(cause) | Error::UnsupportedEnvelope(cause) | Error::TimedOut(cause) | Error::Io(cause)
-            if cause.is::<Told>())
+        matches!(self, Error::NoKey(cause) | Error::UnsupportedEnvelope(cause) | Error::TimedOut(cause)
+            | Error::Io(cause) | Error::Refused(_, cause) if cause.is::<Told>())
     }
 
     /// Whether nothing was done. After anything else a request may have had its effect all the same.
@@ -107,11 +130,14 @@ impl From<StoreError> for Error {
             StoreError::AlreadyExists => Error::Exists,
             StoreError::PreconditionFailed => Error::Stale,
             StoreError::InvalidName(_) => Error::Invalid,
-            StoreError::AccessDenied(_) => Error::Denied("the bucket refused"),
-            StoreError::Immutable(_) | StoreError::EncryptionRule(_) => Error::NotPermitted,
-            StoreError::TooLarge(_) => Error::TooLarge,
-            StoreError::Unsupported(_) => Error::NotSupported,
-            StoreError::NoSpace(_) => Error::NoSpace,
+            StoreError::AccessDenied(cause) => Error::Refused(Refusal::Denied, cause),
+            StoreError::Immutable(cause) | StoreError::EncryptionRule(cause) => {
+                Error::Refused(Refusal::NotPermitted, cause)
+            }
+            StoreError::TooLarge(cause) => Error::Refused(Refusal::TooLarge, cause),
+            StoreError::Unsupported(cause) => Error::Refused(Refusal::NotSupported, cause),
+            StoreError::NoSpace(cause) => Error::Refused(Refusal::NoSpace, cause),
+            StoreError::Quota(cause) => Error::Refused(Refusal::Quota, cause),
             StoreError::TimedOut(cause) => Error::TimedOut(cause),
             StoreError::NoSuchBucket(_)
             | StoreError::NoSuchUpload
@@ -159,6 +185,40 @@ impl From<staging::Error> for Error {
             staging::Error::NoSpace => Error::NoSpace,
             staging::Error::TimedOut => Error::TimedOut(Arc::new(error)),
             staging::Error::Damaged | staging::Error::Io(_) => Error::Io(Arc::new(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oss::error::chain;
+
+    #[test]
+    fn what_the_bucket_refused_keeps_its_cause() {
+        let cause = || -> Cause { Arc::new(std::io::Error::other("status 403 Code (request R)")) };
+        type Make = fn(Cause) -> StoreError;
+        let cases: [(Make, Refusal); 7] = [
+            (StoreError::AccessDenied, Refusal::Denied),
+            (StoreError::Immutable, Refusal::NotPermitted),
+            (StoreError::EncryptionRule, Refusal::NotPermitted),
+            (StoreError::TooLarge, Refusal::TooLarge),
+            (StoreError::Unsupported, Refusal::NotSupported),
+            (StoreError::NoSpace, Refusal::NoSpace),
+            (StoreError::Quota, Refusal::Quota),
+        ];
+        for (make, expected) in cases {
+            let error = Error::from(EncryptedError::from(make(cause())));
+            assert!(
+                matches!(error, Error::Refused(refusal, _) if refusal == expected),
+                "{error:?}"
+            );
+            assert!(error.is_refusal());
+            assert!(!error.is_told() && error.clone().told().is_told());
+            for error in [error.clone(), error.told()] {
+                let text = chain(&error);
+                assert!(text.contains("status 403 Code (request R)"), "{text}");
+            }
         }
     }
 }

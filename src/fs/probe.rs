@@ -239,7 +239,7 @@ impl Filesystem {
         };
         let (head, below) = tokio::join!(head, store.list(&below));
         let (head, below) = (head?, below?);
-        if below.objects.is_empty() && below.prefixes.is_empty() {
+        if below.objects.is_empty() && below.prefixes.is_empty() && below.hidden == 0 {
             return Ok(head.map(|meta| {
                 let key = object.as_ref().expect("only a possible key was asked for");
                 Entry::Object(self.describe(key, meta, sent))
@@ -263,6 +263,7 @@ impl Filesystem {
         let is_it = |found: &str| found == key || found.strip_suffix('/') == Some(key);
         let mut found = page.objects.iter().map(|object| &object.key);
         Ok(page.next.is_none()
+            && page.hidden == 0
             && !found.any(|found| is_it(found))
             && !page.prefixes.iter().any(|found| is_it(found)))
     }

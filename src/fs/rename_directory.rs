@@ -102,6 +102,20 @@ struct Move {
     to: (Ino, Name),
 }
 
+impl Move {
+    /// The part of a key below the directory.
+    fn below<'k>(&self, key: &'k str) -> Option<&'k str> {
+        key.strip_prefix(self.old.as_str())
+    }
+
+    /// The key after the move of one that is below the directory.
+    fn renamed(&self, key: &str) -> Result<ObjectKey> {
+        let below = self.below(key);
+        let below = below.ok_or_else(|| Error::io("a key outside of the directory"))?;
+        names::object_key(format!("{}{below}", self.new))
+    }
+}
+
 impl Filesystem {
     /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
     /// name does not.
@@ -291,14 +305,14 @@ impl Filesystem {
             let in_order = (0..sources.len()).filter_map(|index| copied.remove(&index));
             return in_order.collect();
         }
-        let copies: Vec<String> = copied
+        let copies: Vec<ObjectKey> = copied
             .iter()
             // One whose answer was lost may be there all the same.
             .filter(|(_, result)| !matches!(result, Err(error) if error.is_refusal()))
             .filter(|(index, _)| replaced.is_none() || sources[**index].key != path.old)
-            .map(|(index, _)| format!("{}{}", path.new, &sources[*index].key[path.old.len()..]))
+            .filter_map(|(index, _)| path.renamed(&sources[*index].key).ok())
             .collect();
-        if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {
+        if let Err(error) = self.delete_all(copies.iter().map(ObjectKey::as_str)).await {
             log::error!(
                 "copies below \"{}\" are left of a rename that failed: {}",
                 path.new.escape_debug(),
@@ -321,7 +335,7 @@ impl Filesystem {
         overwrite: Overwrite,
     ) -> Result<(ETag, PutAnswer)> {
         let from = names::object_key(source.key.clone())?;
-        let to = names::object_key(format!("{}{}", path.new, &source.key[path.old.len()..]))?;
+        let to = path.renamed(&source.key)?;
         let mut object = object_of(source);
         loop {
             match self.copy_listed(&from, &object, &to, overwrite).await {
@@ -346,7 +360,7 @@ impl Filesystem {
         let index: HashMap<&str, usize> = sources
             .iter()
             .enumerate()
-            .map(|(index, source)| (&source.key[path.old.len()..], index))
+            .filter_map(|(index, source)| Some((path.below(&source.key)?, index)))
             .collect();
         {
             let mut namespace = self.namespace();
@@ -466,11 +480,8 @@ impl Filesystem {
             // Gone since it was listed.
             Err(Error::NotFound) => Ok(true),
             Err(Error::Exists) => {
-                let to = format!("{}{}", path.new, &source.key[path.old.len()..]);
-                let (from, to) = (
-                    names::object_key(source.key.clone())?,
-                    names::object_key(to)?,
-                );
+                let from = names::object_key(source.key.clone())?;
+                let to = path.renamed(&source.key)?;
                 let store = self.bucket.store();
                 let (from, to) = tokio::try_join!(store.head(&from), store.head(&to))?;
                 Ok(is_copy(&from, &to))

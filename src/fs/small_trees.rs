@@ -114,6 +114,7 @@ fn empty(date: SystemTime) -> ListPage {
         prefixes: Vec::new(),
         next: None,
         date,
+        hidden: 0,
     }
 }
 

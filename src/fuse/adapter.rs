@@ -125,6 +125,26 @@ impl Adapter {
         }
     }
 
+    /// As [`run`](Self::run), for calls that change nothing: they end within the time-out, however many requests
+    /// they make and whatever they wait for. What they asked for goes on for others that wait for it.
+    fn run_query<T: Send + 'static, R: Reply>(
+        &self,
+        operation: &'static str,
+        reply: R,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+        done: impl FnOnce(R, T) + Send + 'static,
+    ) {
+        let timeout = self.fs.settings().timeout;
+        let work = async move {
+            let answer = tokio::time::timeout(timeout, work).await;
+            answer.unwrap_or_else(|_| {
+                let after = format!("no answer for {:.1} s", timeout.as_secs_f64());
+                Err(Error::TimedOut(Arc::new(io::Error::other(after))))
+            })
+        };
+        self.run(operation, reply, work, done);
+    }
+
     /// A name as the kernel passed it, or the reply that says what is wrong with it.
     fn name<R: Reply>(&self, name: &OsStr, reply: R) -> Option<(Name, R)> {
         match names::component(name) {
@@ -186,18 +206,18 @@ impl fuser::Filesystem for Adapter {
         match name.as_encoded_bytes() {
             b"." => {
                 let work = async move { fs.lookup_inode(Ino(parent.0)).await };
-                return self.run("lookup", reply, work, here);
+                return self.run_query("lookup", reply, work, here);
             }
             b".." => {
                 let work = async move { fs.lookup_parent(Ino(parent.0)).await };
-                return self.run("lookup", reply, work, here);
+                return self.run_query("lookup", reply, work, here);
             }
             _ => {}
         }
         let Some((name, reply)) = self.name(name, reply) else {
             return;
         };
-        self.run(
+        self.run_query(
             "lookup",
             reply,
             async move { fs.lookup(Ino(parent.0), &name).await },
@@ -221,7 +241,7 @@ impl fuser::Filesystem for Adapter {
     ) {
         let fs = self.fs.clone();
         let work = async move { fs.getattr(Ino(ino.0)).await };
-        self.run("getattr", reply, work, attributes);
+        self.run_query("getattr", reply, work, attributes);
     }
 
     fn setattr(
@@ -260,7 +280,7 @@ impl fuser::Filesystem for Adapter {
     fn readlink(&self, _request: &Request, ino: INodeNo, reply: ReplyData) {
         let fs = self.fs.clone();
         let work = async move { fs.readlink(Ino(ino.0)).await };
-        self.run("readlink", reply, work, |reply, target| reply.data(&target));
+        self.run_query("readlink", reply, work, |reply, target| reply.data(&target));
     }
 
     fn mknod(
@@ -648,7 +668,7 @@ impl fuser::Filesystem for Adapter {
         let fs = self.fs.clone();
         let work = async move { fs.readdir(handle.0, offset, dirents::MOST, false).await };
         let (dirents, unique) = (self.dirents.clone(), request.unique());
-        self.run("readdir", reply, work, move |reply, entries| {
+        self.run_query("readdir", reply, work, move |reply, entries| {
             dirents.reply(unique, reply, &entries);
         });
     }
@@ -665,7 +685,7 @@ impl fuser::Filesystem for Adapter {
         let work = async move { fs.readdir(handle.0, offset, dirents::MOST_PLUS, true).await };
         let (dirents, unique) = (self.dirents.clone(), request.unique());
         let fs = self.fs.clone();
-        self.run("readdirplus", reply, work, move |reply, entries| {
+        self.run_query("readdirplus", reply, work, move |reply, entries| {
             dirents.reply_plus(unique, reply, &entries, |entry| fs.entry_was_taken(entry));
             fs.entries_were_offered(&entries);
         });
@@ -741,13 +761,13 @@ impl fuser::Filesystem for Adapter {
         };
         let fs = self.fs.clone();
         let work = async move { fs.getxattr(Ino(ino.0), &name).await };
-        self.run("getxattr", reply, work, xattr(size));
+        self.run_query("getxattr", reply, work, xattr(size));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = self.fs.clone();
         let work = async move { fs.listxattr(Ino(ino.0)).await };
-        self.run("listxattr", reply, work, xattr(size));
+        self.run_query("listxattr", reply, work, xattr(size));
     }
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

@@ -2,7 +2,7 @@
 
 use fuser::Errno;
 
-use crate::fs::error::Error;
+use crate::fs::error::{Error, Refusal};
 
 /// Where POSIX leaves a choice, the comment says why.
 pub fn errno(error: &Error) -> Errno {
@@ -19,6 +19,15 @@ pub fn errno(error: &Error) -> Errno {
         Error::Invalid => Errno::EINVAL,
         Error::NotPermitted => Errno::EPERM,
         Error::Denied(_) => Errno::EACCES,
+        Error::Refused(refusal, _) => match refusal {
+            Refusal::Denied => Errno::EACCES,
+            Refusal::NotPermitted => Errno::EPERM,
+            Refusal::NoSpace => Errno::ENOSPC,
+            // What write(2) and close(2) name for a user's or a project's limit.
+            Refusal::Quota => Errno::from_i32(libc::EDQUOT),
+            Refusal::TooLarge => Errno::EFBIG,
+            Refusal::NotSupported => Errno::EOPNOTSUPP,
+        },
         // A key that is not here is a permission that is not had.
         Error::NoKey(_) => Errno::EACCES,
         Error::ReadOnly => Errno::EROFS,
@@ -45,7 +54,13 @@ pub fn level(error: &Error) -> log::Level {
         | Error::TimedOut(_)
         | Error::Stale
         | Error::NoSpace
+        | Error::Refused(
+            Refusal::NoSpace | Refusal::Quota | Refusal::TooLarge | Refusal::NotPermitted,
+            _,
+        )
         | Error::UnsupportedEnvelope(_) => log::Level::Warn,
+        // The store tells of it once a minute.
+        Error::Refused(Refusal::Denied, _) => log::Level::Info,
         Error::NoKey(_) | Error::Denied(_) | Error::Busy | Error::TooLarge => log::Level::Info,
         _ => log::Level::Debug,
     }

@@ -8,9 +8,8 @@
 //! secret, `Authorization` and tokens reach no log, and names and server text in it are escaped.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
@@ -29,7 +28,8 @@ use super::credentials::AccessKey;
 use super::date;
 use super::endpoint::Endpoint;
 use super::error::{Cause, Error, Refusal, chain};
-use super::progress::Progress;
+use super::progress::{Pace, Progress, later};
+use super::proxy;
 use super::retry::{Budget, Class};
 use super::sign::{Signer, Version};
 use super::xml;
@@ -39,8 +39,20 @@ use super::xml;
 const SEND_PIECE: usize = 256 * 1024;
 /// An error document is a few hundred bytes; what is longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
+/// Answers that name one thing.
+const MAX_TEXT: usize = 64 * 1024;
 /// A listing of 1000 keys of 1023 bytes, each byte written `%XX`, with room to spare.
-const MAX_TEXT: usize = 16 * 1024 * 1024;
+pub(super) const MAX_LISTING: usize = 4 * 1024 * 1024;
+/// What is longer is read a few at a time, so that no number of answers at once fills the memory.
+const LONG_TEXT: usize = 128 * 1024;
+const LONG_TEXTS: usize = 8;
+/// The most headers of an answer: an object may carry 8 KiB of metadata in entries of a few bytes each.
+const MAX_HEADERS: usize = 1024;
+/// A clock further off than this is not corrected: who may say what time it is could have requests signed
+/// for a day far away.
+const MAX_CLOCK_OFFSET: i64 = 86_400;
+/// Two answers that are this close, in seconds, agree about the time.
+const CLOCK_AGREEMENT: i64 = 30;
 /// Longer than a handshake over any working link.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Shorter than the service's idle close, so that a request rarely meets a connection just closed.
@@ -83,8 +95,13 @@ struct Inner {
     uploads: Arc<Semaphore>,
     /// Of any request: a wait for a permit is no stall as long as others get on.
     progress: Arc<Progress>,
+    /// Answers of more than [`LONG_TEXT`] bytes.
+    long_texts: Semaphore,
     /// Seconds to add to this machine's clock to get the service's.
     clock_offset: AtomicI64,
+    /// The offset that one answer named, until another one agrees. A leaf: nothing is locked or awaited
+    /// while it is held.
+    clock_claim: Mutex<Option<i64>>,
     /// Whether anything ever answered. Until then a failing connection is a wrong name rather than an
     /// outage, and no reason to wait.
     answered: AtomicBool,
@@ -118,6 +135,8 @@ pub(super) struct Call<'a> {
     pub headers: Pairs,
     pub payload: Payload,
     pub read: Read,
+    /// The longest answer, in bytes, with [`Read::Text`].
+    pub max_text: usize,
     /// Whether it may be sent again when it is not known what became of it. If not, the call ends with
     /// [`Error::Unsure`].
     pub repeatable: bool,
@@ -135,6 +154,7 @@ impl<'a> Call<'a> {
             headers: Vec::new(),
             payload: Payload::None,
             read: Read::Text,
+            max_text: MAX_TEXT,
             repeatable: true,
             slow: false,
         }
@@ -196,7 +216,9 @@ impl Client {
             requests: Arc::new(Semaphore::new(settings.parallel.max(1))),
             uploads: Arc::new(Semaphore::new(settings.parallel.max(1))),
             progress: Arc::new(Progress::new(Instant::now())),
+            long_texts: Semaphore::new(LONG_TEXTS),
             clock_offset: AtomicI64::new(0),
+            clock_claim: Mutex::new(None),
             answered: AtomicBool::new(false),
             endpoint,
             settings,
@@ -246,8 +268,12 @@ impl Client {
             if !call.repeatable && error.is_ambiguous() {
                 return Err(Error::Unsure(Box::new(error)));
             }
-            self.pause(&call.name(), error, budget, progress.moved())
-                .await?;
+            // What came of an answer that never ended is no reason for more patience.
+            let moved = match call.payload {
+                Payload::Stream(_) => progress.moved(),
+                _ => None,
+            };
+            self.pause(&call.name(), error, budget, moved).await?;
         }
     }
 
@@ -261,7 +287,10 @@ impl Client {
     ) -> Result<(), Error> {
         let class = match self.is_hopeless(&error) {
             true => Class::Never,
-            false => error.class(),
+            false => match error.class() {
+                Class::Clock if !self.correct_clock(&error) => Class::Never,
+                class => class,
+            },
         };
         let delay = budget.after_failure(
             class,
@@ -285,9 +314,6 @@ impl Client {
         } else {
             warn!("{what}: {error}; trying again in {delay:.1?}");
         }
-        if class == Class::Clock {
-            self.correct_clock(&error);
-        }
         tokio::time::sleep(delay).await;
         Ok(())
     }
@@ -300,16 +326,34 @@ impl Client {
         }
     }
 
-    fn correct_clock(&self, error: &Error) {
-        let Error::Refused(refusal) = error else {
-            return;
+    /// Notes what a refusal says of the service's clock; the second of two that agree corrects the offset.
+    /// Whether another try makes sense.
+    fn correct_clock(&self, error: &Error) -> bool {
+        let theirs = match error {
+            Error::Refused(refusal) => refusal.server_time,
+            _ => None,
         };
-        let Some(theirs) = refusal.server_time else {
-            return;
-        };
+        let Some(theirs) = theirs else { return false };
         let offset = date::unix(theirs) as i64 - date::unix(SystemTime::now()) as i64;
-        self.0.clock_offset.store(offset, Ordering::Relaxed);
-        warn!("this machine's clock is {offset} s behind the service's; corrected for requests");
+        if offset.abs() > MAX_CLOCK_OFFSET {
+            warn!(
+                "the service's clock is said to be {offset} s ahead of this machine's: not believed"
+            );
+            return false;
+        }
+        let mut claim = (self.0.clock_claim.lock()).unwrap_or_else(PoisonError::into_inner);
+        let agreed = claim.is_some_and(|other| (offset - other).abs() <= CLOCK_AGREEMENT);
+        *claim = Some(offset);
+        drop(claim);
+        if agreed {
+            let before = self.0.clock_offset.swap(offset, Ordering::Relaxed);
+            if (before - offset).abs() > CLOCK_AGREEMENT {
+                warn!(
+                    "this machine's clock is {offset} s behind the service's; corrected for requests"
+                );
+            }
+        }
+        true
     }
 
     async fn permit(
@@ -325,21 +369,28 @@ impl Client {
             return Ok(permit);
         }
         let began = Instant::now();
+        let stalled = || Error::Stalled {
+            operation: call.operation,
+            after: began.elapsed(),
+        };
         let mut acquire = std::pin::pin!(semaphore.clone().acquire_owned());
+        // The place in the queue is the caller's time. Only uploads, which may fill the link for long, wait
+        // as long as others get on.
+        if !matches!(call.payload, Payload::Stream(_)) {
+            return match tokio::time::timeout_at(budget.give_up_at().into(), acquire).await {
+                Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+                Err(_) => Err(stalled()),
+            };
+        }
         loop {
-            let deadline = self.0.progress.last().max(began) + budget.timeout();
+            let deadline = later(self.0.progress.last().max(began), budget.timeout());
             match tokio::time::timeout_at(deadline.into(), &mut acquire).await {
                 Ok(permit) => {
                     budget.extend(began.elapsed());
                     return Ok(permit.expect("the semaphore is never closed"));
                 }
-                Err(_) if self.0.progress.last() + budget.timeout() > deadline => {}
-                Err(_) => {
-                    return Err(Error::Stalled {
-                        operation: call.operation,
-                        after: budget.timeout(),
-                    });
-                }
+                Err(_) if later(self.0.progress.last(), budget.timeout()) > deadline => {}
+                Err(_) => return Err(stalled()),
             }
         }
     }
@@ -378,7 +429,7 @@ impl Client {
         };
         let exchange = self.0.http.execute(request);
         let result = progress
-            .watch(limit, give_up_at, exchange)
+            .watch(limit, give_up_at, None, exchange)
             .await
             .ok_or_else(stalled)?;
         // The source's own error, rather than the connection's that had to be broken off for it.
@@ -390,21 +441,23 @@ impl Client {
         self.0.progress.mark();
         self.0.answered.store(true, Ordering::Relaxed);
 
+        // Text belongs to the call: it ends when the call does, or a little later where an upload took its
+        // time; a long one on a slow link may take once more the limit.
+        let body_progress = Progress::new(Instant::now());
+        let until = give_up_at.max(later(Instant::now(), limit.min(CONNECT)));
+        let cap = Some(later(until, limit));
         let status = response.status().as_u16();
         debug!("{}: {status} after {:.1?}", call.name(), began.elapsed());
         if !response.status().is_success() {
             let headers = response.headers().clone();
-            let body = read(call.operation, response, MAX_ERROR, progress);
+            let body = self.read(call.operation, response, MAX_ERROR, &body_progress);
             // A broken error document is no better than none: the status speaks.
-            let text = match progress.watch(limit, give_up_at, body).await {
+            let text = match body_progress.watch(limit, until, cap, body).await {
                 Some(Ok(text)) => text,
                 _ => String::new(),
             };
             return Err(Error::Refused(Box::new(refusal(
-                call.operation,
-                status,
-                &headers,
-                &text,
+                call, status, &headers, &text,
             ))));
         }
         let headers = response.headers().clone();
@@ -418,16 +471,22 @@ impl Client {
                 sent_crc,
             });
         }
-        let body = read(call.operation, response, MAX_TEXT, progress);
-        let text = progress
-            .watch(limit, give_up_at, body)
+        if call.method != Method::HEAD && is_web_page(&headers) {
+            return Err(Error::Protocol {
+                operation: call.operation,
+                what: "a web page instead of an answer".to_owned(),
+            });
+        }
+        let body = self.read(call.operation, response, call.max_text, &body_progress);
+        let text = body_progress
+            .watch(limit, until, cap, body)
             .await
             .ok_or_else(stalled)??;
         // Long calls answer 200 at once and put a late error in the body.
-        if text.contains("<Error>")
+        if text.contains("<Error")
             && let Some(document) = xml::error(&text)
         {
-            let mut refusal = refusal(call.operation, 500, &headers, &text);
+            let mut refusal = refusal(call, 500, &headers, &text);
             refusal.code = document.code;
             return Err(Error::Refused(Box::new(refusal)));
         }
@@ -511,23 +570,68 @@ impl Client {
         Ok(request)
     }
 
-    /// The next piece of an answer's body; None at its end.
+    /// The next piece of an answer's body, within what `pace` leaves of the allowance; None at its end.
     pub(super) async fn next_piece(
         &self,
         operation: &'static str,
         response: &mut Response,
+        pace: &mut Pace,
     ) -> Result<Option<Bytes>, Error> {
         let limit = self.try_limit(false, true);
-        match tokio::time::timeout(limit, response.chunk()).await {
+        let left = pace.left(self.0.settings.timeout).min(limit);
+        let began = Instant::now();
+        let result = tokio::time::timeout(left, response.chunk()).await;
+        let bytes = match &result {
+            Ok(Ok(Some(piece))) => piece.len(),
+            _ => 0,
+        };
+        pace.add(began.elapsed(), bytes as u64);
+        match result {
             Ok(result) => {
-                self.0.progress.mark();
+                self.0.progress.add(bytes);
                 result.map_err(|error| transport(operation, error))
             }
             Err(_) => Err(Error::Stalled {
                 operation,
-                after: limit,
+                after: left,
             }),
         }
+    }
+
+    /// A whole body as text. What is not UTF-8 is replaced: names in XML are percent-encoded.
+    async fn read(
+        &self,
+        operation: &'static str,
+        mut response: Response,
+        max: usize,
+        progress: &Progress,
+    ) -> Result<String, Error> {
+        let mut bytes = Vec::new();
+        let mut _long = None;
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| transport(operation, error))?
+        {
+            progress.add(chunk.len());
+            self.0.progress.add(chunk.len());
+            let length = bytes.len() + chunk.len();
+            if length > max {
+                return Err(Error::Protocol {
+                    operation,
+                    what: format!("an answer of more than {max} bytes"),
+                });
+            }
+            if length > LONG_TEXT && _long.is_none() {
+                let permit = self.0.long_texts.acquire().await;
+                _long = Some(permit.expect("the semaphore is never closed"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        })
     }
 }
 
@@ -558,14 +662,18 @@ fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Clie
         .tcp_nodelay(true)
         .tcp_keepalive(Duration::from_secs(30))
         .connect_timeout(CONNECT.min(settings.timeout))
-        .pool_idle_timeout(IDLE);
+        .pool_idle_timeout(IDLE)
+        .http1_max_headers(MAX_HEADERS);
     // A proxy is for the outside, and only if the environment names one.
-    let proxied = ["http_proxy", "https_proxy", "all_proxy"]
-        .iter()
-        .any(|name| {
-            std::env::var_os(name).is_some() || std::env::var_os(name.to_uppercase()).is_some()
-        });
-    if endpoint.is_loopback() || !proxied {
+    let proxied = !endpoint.is_loopback()
+        && proxy::from_environment(endpoint.is_https(), |name| std::env::var(name).ok())?;
+    if proxied && !endpoint.is_https() {
+        warn!(
+            "requests go over plain http through a proxy, which sees them whole, names and the access key id \
+             included: use https, or name the endpoint in no_proxy"
+        );
+    }
+    if !proxied {
         builder = builder.no_proxy();
     }
     // Without https no roots are needed, and loading them fails where none are installed.
@@ -586,50 +694,31 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
     let error = error.without_url();
     let message = chain(&error).escape_debug().to_string();
     if message.contains("certificate") {
-        return Error::Misconfigured(format!("{operation}: {message}"));
+        return Error::Misconfigured(format!(
+            "{operation}: {message}; if the authority that issued the service's certificate is one of your own, \
+             name its certificate in SSL_CERT_FILE"
+        ));
     }
     Error::Transport {
         operation,
         message,
         unsent: error.is_connect() || error.is_builder(),
-        source: Some(Arc::new(error)),
     }
-}
-
-/// A whole body as text. What is not UTF-8 is replaced: names in XML are percent-encoded.
-async fn read(
-    operation: &'static str,
-    mut response: Response,
-    max: usize,
-    progress: &Progress,
-) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| transport(operation, error))?
-    {
-        progress.mark();
-        if bytes.len() + chunk.len() > max {
-            return Err(Error::Protocol {
-                operation,
-                what: format!("an answer of more than {max} bytes"),
-            });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
 }
 
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// Something on the way answered in place of the service, which puts its request id on every answer.
+fn is_web_page(headers: &HeaderMap) -> bool {
+    header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
+        && header(headers, "x-oss-request-id").is_none()
+}
+
 /// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`.
-fn refusal(operation: &'static str, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+    let operation = call.operation;
     let document = xml::error(text).or_else(|| {
         let encoded = header(headers, "x-oss-err")?;
         let bytes = BASE64.decode(encoded.trim()).ok()?;
@@ -641,11 +730,17 @@ fn refusal(operation: &'static str, status: u16, headers: &HeaderMap, text: &str
         status,
         request_id: own("x-oss-request-id"),
         ec: own("x-oss-ec"),
+        location: header(headers, "location").map(str::to_owned),
         server_time: header(headers, "date").and_then(date::parse_http),
         retry_after: header(headers, "retry-after").and_then(retry_after),
         ..Refusal::default()
     };
     let Some(document) = document else {
+        // A bucket that is not there is told of by name.
+        let no_bucket = call.key.is_none() && status == 404;
+        let unlike = !text.trim().is_empty() || no_bucket || matches!(status, 300..=399 | 407);
+        let marked = !refusal.request_id.is_empty() || !refusal.ec.is_empty();
+        refusal.foreign = is_web_page(headers) || (unlike && !marked);
         return refusal;
     };
     if document.code == "SignatureDoesNotMatch" {
@@ -749,6 +844,7 @@ impl Sending {
                     }
                 }
                 let piece = pending.split_to(pending.len().min(SEND_PIECE));
+                let moved = piece.len();
                 let excess = {
                     let mut state = sending.state();
                     state.sent += piece.len() as u64;
@@ -759,7 +855,10 @@ impl Sending {
                     let long = std::io::Error::other("the body is longer than announced");
                     return Err(sending.fail(Arc::new(long)));
                 }
-                sending.progress.iter().for_each(|progress| progress.mark());
+                sending
+                    .progress
+                    .iter()
+                    .for_each(|progress| progress.add(moved));
                 Ok(Some((piece, (sending, source, pending))))
             },
         )
@@ -778,8 +877,20 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_time() {
-        assert_eq!(retry_after(" 7 "), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("soon"), None);
+        for (text, expected) in [
+            (" 7 ", Some(Duration::from_secs(7))),
+            ("0", Some(Duration::ZERO)),
+            ("18446744073709551615", Some(Duration::from_secs(u64::MAX))),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("1e3", None),
+            ("soon", None),
+            ("", None),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+        ] {
+            assert_eq!(retry_after(text), expected, "{text}");
+        }
+        assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT").is_some());
         let later = SystemTime::now() + Duration::from_secs(100);
         let wait = retry_after(&date::http(later)).unwrap();
         assert!((98..=100).contains(&wait.as_secs()));

@@ -26,14 +26,28 @@ impl AccessKey {
     }
 
     /// From `OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET` and `OSS_SESSION_TOKEN`, else from
-    /// `OSS_TEST_ACCESS_KEY_ID` and `OSS_TEST_ACCESS_KEY_SECRET`. An empty variable counts as unset.
-    /// `variable` looks one up, so that a test needs no process environment.
+    /// `OSS_TEST_ACCESS_KEY_ID` and `OSS_TEST_ACCESS_KEY_SECRET`. An empty variable counts as unset, and blanks
+    /// and line ends around a value, which files and secret stores add, are left out. `variable` looks one up,
+    /// so that a test needs no process environment.
     ///
     /// # Errors
-    /// [`Error::Misconfigured`] when no pair is complete; the message says which variables to set.
+    /// [`Error::Misconfigured`] when no pair is complete, the message says which variables to set; or when a
+    /// value cannot be one, it is not shown then.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<AccessKey, Error> {
-        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
-        for (id, secret, token) in [
+        let variable = |name: &str| {
+            let value = variable(name).map(Zeroizing::new);
+            let value = value.map(|value| value.trim().to_owned());
+            value.filter(|value| !value.is_empty())
+        };
+        let checked = |name: &str, value: String| match value.bytes().all(|b| b.is_ascii_graphic())
+        {
+            true => Ok(value),
+            false => Err(Error::Misconfigured(format!(
+                "{name} holds a blank, a line end or another character that no access key has: was more copied \
+                 than the value?"
+            ))),
+        };
+        for (id_name, secret_name, token) in [
             (
                 "OSS_ACCESS_KEY_ID",
                 "OSS_ACCESS_KEY_SECRET",
@@ -41,18 +55,23 @@ impl AccessKey {
             ),
             ("OSS_TEST_ACCESS_KEY_ID", "OSS_TEST_ACCESS_KEY_SECRET", None),
         ] {
-            match (variable(id), variable(secret)) {
+            match (variable(id_name), variable(secret_name)) {
                 (Some(id), Some(secret)) => {
-                    return Ok(AccessKey::new(id, secret, token.and_then(variable)));
+                    let token = token.and_then(|name| Some((name, variable(name)?)));
+                    let token = token
+                        .map(|(name, token)| checked(name, token))
+                        .transpose()?;
+                    let (id, secret) = (checked(id_name, id)?, checked(secret_name, secret)?);
+                    return Ok(AccessKey::new(id, secret, token));
                 }
                 (Some(_), None) => {
                     return Err(Error::Misconfigured(format!(
-                        "{id} is set, {secret} is not"
+                        "{id_name} is set, {secret_name} is not"
                     )));
                 }
                 (None, Some(_)) => {
                     return Err(Error::Misconfigured(format!(
-                        "{secret} is set, {id} is not"
+                        "{secret_name} is set, {id_name} is not"
                     )));
                 }
                 (None, None) => {}
@@ -133,5 +152,49 @@ mod tests {
             from(&[("OSS_ACCESS_KEY_ID", "id"), ("OSS_ACCESS_KEY_SECRET", "")]).unwrap_err();
         assert!(error.contains("OSS_ACCESS_KEY_SECRET is not"), "{error}");
         assert!(from(&[]).unwrap_err().contains("OSS_ACCESS_KEY_ID"));
+    }
+
+    #[test]
+    fn line_ends_around_a_value_are_left_out_and_those_within_are_refused_unseen() {
+        let id = "OSS_ACCESS_KEY_ID";
+        let secret = "OSS_ACCESS_KEY_SECRET";
+        let token = "OSS_SESSION_TOKEN";
+        assert_eq!(
+            from(&[
+                (id, " LTAI\n"),
+                (secret, "hunter2\r\n"),
+                (token, "\tCAIS=\n")
+            ]),
+            Ok((
+                "LTAI".to_owned(),
+                "hunter2".to_owned(),
+                Some("CAIS=".to_owned())
+            ))
+        );
+        // Nothing but a line end is nothing.
+        assert_eq!(
+            from(&[(id, "LTAI"), (secret, "hunter2"), (token, "\n")])
+                .unwrap()
+                .2,
+            None
+        );
+        for (name, value) in [
+            (id, "LTAI hunter2"),
+            (id, "LTAI\nhunter2"),
+            (secret, "hun\u{a0}ter2"),
+            (secret, "hun\0ter2"),
+            (secret, "\u{201c}hunter2\u{201d}"),
+            (token, "hunter2\nX-Evil: 1"),
+        ] {
+            let mut variables = vec![(id, "LTAI"), (secret, "s"), (token, "t")];
+            variables.retain(|(other, _)| *other != name);
+            variables.push((name, value));
+            let error = from(&variables).unwrap_err();
+            assert!(error.starts_with(name), "{error}");
+            assert!(
+                !error.contains("ter2") && !error.contains("LTAI"),
+                "{error}"
+            );
+        }
     }
 }

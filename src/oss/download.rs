@@ -14,11 +14,14 @@ use reqwest::{Method, Response};
 use super::client::{Answer, Call, Client, Read, header};
 use super::crc::Crc64;
 use super::error::{Error, Kind};
-use super::operations::object_info;
+use super::object_head::ObjectHead;
+use super::progress::Pace;
 use super::retry::{Budget, Class, delay};
 use super::types::ObjectInfo;
 
 const OPERATION: &str = "GetObject";
+/// Files have no more bytes, and offsets within them must not overflow.
+const MAX_SIZE: u64 = i64::MAX as u64;
 /// How often a body may break off without a single further byte.
 const MAX_FRUITLESS: u32 = 5;
 /// How often it may break off at all: this, and once more for each MiB.
@@ -54,11 +57,18 @@ impl Client {
             let answer = self
                 .request_range(key, range.as_ref(), if_match, &mut budget)
                 .await?;
-            match opened(answer, &asked) {
+            match self
+                .opened(answer, key, &asked, if_match, &mut budget)
+                .await
+            {
                 Ok(opened) => break opened,
                 Err(error) => self.pause(OPERATION, error, &mut budget, None).await?,
             }
         };
+        // A store, or something before it, that ignores the precondition.
+        if if_match.is_some_and(|tag| !same_tag(tag, &info.etag)) {
+            return Err(Error::Replaced);
+        }
         let range = asked.start..asked.end.min(info.size);
         if range.is_empty() && info.size > 0 {
             return Err(Error::InvalidRange);
@@ -73,10 +83,12 @@ impl Client {
             end: range.end,
             skip: range.start - first,
             response: Some(response),
+            crc64: info.crc64,
             expected: info.crc64.filter(|_| whole),
             crc: Crc64::new(),
             fruitless: 0,
             resumes: 0,
+            pace: Pace::default(),
         };
         let body = futures_util::stream::try_unfold(fetch, |mut fetch| async move {
             Ok(fetch.next().await?.map(|bytes| (bytes, fetch)))
@@ -109,49 +121,81 @@ impl Client {
         }
         self.send(&call, budget).await
     }
+
+    /// Reads the head of an answer: the object, which of its bytes the body begins with, and the body. What
+    /// the head does not tell, another request does; the tag that was asked for is the tag.
+    async fn opened(
+        &self,
+        answer: Answer,
+        key: &str,
+        asked: &Range<u64>,
+        if_match: Option<&str>,
+        budget: &mut Budget,
+    ) -> Result<(ObjectInfo, u64, Response), Error> {
+        let (first, size) = extent(&answer, asked)?;
+        let mut head = ObjectHead::read(&answer.headers, size);
+        head.etag = head.etag.or_else(|| if_match.map(str::to_owned));
+        let info = self.completed(OPERATION, key, head, budget).await?;
+        let response = answer.response.ok_or_else(|| Error::Protocol {
+            operation: OPERATION,
+            what: "no body".to_owned(),
+        })?;
+        Ok((info, first, response))
+    }
 }
 
-/// Reads the head of an answer: the object, which of its bytes the body begins with, and the body.
-fn opened(answer: Answer, asked: &Range<u64>) -> Result<(ObjectInfo, u64, Response), Error> {
-    let fault = |what: &str| Error::Protocol {
-        operation: OPERATION,
-        what: what.to_owned(),
+/// Whether two spellings of a tag are the same tag: something on the way may have taken off the quotes or
+/// marked it as weak.
+pub(super) fn same_tag(one: &str, other: &str) -> bool {
+    let bare = |tag: &str| {
+        let tag = tag.trim();
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        tag.trim_matches('"').to_ascii_lowercase()
     };
-    let (first, size) = match answer.status {
+    one == other || bare(one) == bare(other)
+}
+
+/// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
+fn extent(answer: &Answer, asked: &Range<u64>) -> Result<(u64, Option<u64>), Error> {
+    let fault = |what: String| Error::Protocol {
+        operation: OPERATION,
+        what,
+    };
+    match answer.status {
         206 => {
             let text = header(&answer.headers, "content-range").unwrap_or_default();
             let (range, size) =
-                content_range(text).ok_or_else(|| fault(&format!("Content-Range: {text}")))?;
+                content_range(text).ok_or_else(|| fault(format!("Content-Range: {text}")))?;
             // All that was asked for and is there, neither more nor less.
             if range.start != asked.start || range.end != asked.end.min(size) {
-                return Err(fault(&format!(
-                    "asked for {asked:?}, Content-Range: {text}"
-                )));
+                return Err(fault(format!("asked for {asked:?}, Content-Range: {text}")));
             }
-            (range.start, size)
+            Ok((range.start, Some(size)))
         }
         // Also a ranged request may be answered with the whole object.
-        200 => {
-            let length = content_length(&answer.headers);
-            (0, length.ok_or_else(|| fault("no Content-Length"))?)
-        }
-        status => return Err(fault(&format!("status {status}"))),
-    };
-    let info = object_info(OPERATION, &answer.headers, size)?;
-    let response = answer.response.ok_or_else(|| fault("no body"))?;
-    Ok((info, first, response))
+        200 => Ok((0, content_length(&answer.headers))),
+        status => Err(fault(format!("status {status}"))),
+    }
 }
 
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    header(headers, "content-length")?.trim().parse().ok()
+    size_of(header(headers, "content-length")?)
+}
+
+/// A number of bytes as the protocol writes it: digits, and no more than a file can have.
+pub(super) fn size_of(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let size: u64 = text.parse().ok().filter(|_| digits)?;
+    (size <= MAX_SIZE).then_some(size)
 }
 
 /// `bytes 0-499/1000`: the range and the size of the whole.
 fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-    let size: u64 = size.parse().ok()?;
+    let (first, last) = (size_of(first)?, size_of(last)?);
+    let size = size_of(size)?;
     (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
@@ -168,12 +212,15 @@ struct Fetch {
     skip: u64,
     /// None after the body broke off.
     response: Option<Response>,
-    /// The whole object's CRC-64, if the whole object is read and the service gave it.
+    /// The whole object's CRC-64 as the first answer named it.
+    crc64: Option<u64>,
+    /// The same, if the whole object is read.
     expected: Option<u64>,
     crc: Crc64,
     /// How often the body broke off since the last byte, and in all.
     fruitless: u32,
     resumes: u64,
+    pace: Pace,
 }
 
 impl Fetch {
@@ -186,25 +233,23 @@ impl Fetch {
                 _ => Ok(None),
             };
         }
-        let mut waited_since = Instant::now();
         loop {
             let Some(response) = &mut self.response else {
-                self.resume(waited_since).await?;
+                self.resume().await?;
                 continue;
             };
-            let broken = match self.client.next_piece(OPERATION, response).await {
+            let next = self.client.next_piece(OPERATION, response, &mut self.pace);
+            let broken = match next.await {
                 Ok(Some(piece)) => {
                     if let Some(bytes) = self.take(piece)? {
                         return Ok(Some(bytes));
                     }
-                    waited_since = Instant::now();
                     continue;
                 }
                 Ok(None) => Error::Transport {
                     operation: OPERATION,
                     message: "the body ended early".to_owned(),
                     unsent: false,
-                    source: None,
                 },
                 Err(error) if error.class() == Class::Never => return Err(error),
                 Err(error) => error,
@@ -214,7 +259,7 @@ impl Fetch {
             self.resumes += 1;
             if self.fruitless > MAX_FRUITLESS
                 || self.resumes > MAX_RESUMES + (self.size >> 20)
-                || waited_since.elapsed() >= self.client.settings().timeout
+                || self.pace.left(self.client.settings().timeout).is_zero()
             {
                 return Err(match self.resumes {
                     1 => broken,
@@ -267,12 +312,14 @@ impl Fetch {
     }
 
     /// Asks for the rest, of the same version.
-    async fn resume(&mut self, last_progress: Instant) -> Result<(), Error> {
+    async fn resume(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        let left = self.pace.left(self.client.settings().timeout);
         if self.fruitless > 1 {
             tokio::time::sleep(delay(Class::Retry, self.fruitless, None, rand::random())).await;
         }
         let rest = self.position..self.end;
-        let mut budget = Budget::new(last_progress, self.client.settings().timeout);
+        let mut budget = Budget::new(began, left);
         let (info, first, response) = loop {
             let answer = self
                 .client
@@ -282,7 +329,10 @@ impl Fetch {
                     Kind::NotFound | Kind::InvalidRange => Error::Replaced,
                     _ => error,
                 })?;
-            match opened(answer, &rest) {
+            let opened =
+                self.client
+                    .opened(answer, &self.key, &rest, Some(&self.etag), &mut budget);
+            match opened.await {
                 Ok(opened) => break opened,
                 Err(error) => {
                     self.client
@@ -291,9 +341,13 @@ impl Fetch {
                 }
             }
         };
-        if info.size != self.size || info.etag != self.etag {
+        // Equal tags mean equal bytes; a store that says otherwise by the checksum has mixed them up.
+        let other_bytes =
+            matches!((info.crc64, self.crc64), (Some(one), Some(other)) if one != other);
+        if info.size != self.size || !same_tag(&info.etag, &self.etag) || other_bytes {
             return Err(Error::Replaced);
         }
+        self.pace.add(began.elapsed(), 0);
         self.skip = self.position - first;
         self.response = Some(response);
         Ok(())
@@ -314,10 +368,50 @@ mod tests {
             ("bytes */1000", None),
             ("bytes 0-499/*", None),
             ("bytes 0-18446744073709551615/18446744073709551615", None),
+            ("bytes 0-9223372036854775807/9223372036854775808", None),
+            (
+                "bytes 0-0/9223372036854775807",
+                Some((0..1, i64::MAX as u64)),
+            ),
+            ("bytes +0-499/1000", None),
+            ("bytes 0--1/1000", None),
+            ("bytes 0-499/-1", None),
             ("0-499/1000", None),
             ("", None),
         ] {
             assert_eq!(content_range(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_digits_and_fits_a_file() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            (" 7 ", Some(7)),
+            ("9223372036854775807", Some(MAX_SIZE)),
+            ("9223372036854775808", None),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.0", None),
+            ("0x10", None),
+            ("", None),
+        ] {
+            assert_eq!(size_of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_are_compared_without_their_dress() {
+        for (one, other, same) in [
+            ("\"AB\"", "\"AB\"", true),
+            ("\"AB\"", "AB", true),
+            ("\"AB\"", "W/\"ab\"", true),
+            ("\"AB\"", "\"AC\"", false),
+            ("\"AB\"", "\"AB-1\"", false),
+            ("\"AB\"", "", false),
+        ] {
+            assert_eq!(same_tag(one, other), same, "{one} {other}");
         }
     }
 }

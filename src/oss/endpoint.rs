@@ -52,6 +52,8 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Misconfigured`]: not an endpoint, not a bucket name, or plain http over a network.
     pub fn new(text: &str, bucket: &str, options: Options) -> Result<Endpoint, Error> {
+        // Files and secret stores add line ends.
+        let text = text.trim();
         let misconfigured = |why: &str| {
             Error::Misconfigured(format!(
                 "endpoint {}: {why}; expected something like oss-cn-hangzhou.aliyuncs.com",
@@ -71,12 +73,23 @@ impl Endpoint {
             _ => return Err(misconfigured("neither http nor https")),
         };
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.is_empty() || authority.contains(['/', '?', '#', '@', '\\', ' ']) {
+        if authority.is_empty()
+            || authority.contains(['/', '?', '#', '@', '\\'])
+            || authority.contains(|c: char| c.is_whitespace() || c.is_control())
+        {
             return Err(misconfigured("not a host name"));
         }
         let url = Url::parse(&format!("{scheme}://{authority}/"))
             .map_err(|error| misconfigured(&error.to_string()))?;
         let host = url.host_str().ok_or_else(|| misconfigured("no host"))?;
+        if !options.cname
+            && let Some(why) = not_an_endpoint(host, bucket)
+        {
+            return Err(Error::Misconfigured(format!(
+                "endpoint {}: {why}",
+                text.escape_debug()
+            )));
+        }
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address_v4 = bare.parse::<Ipv4Addr>().ok();
         let address_v6 = bare.parse::<Ipv6Addr>().ok();
@@ -182,6 +195,62 @@ fn is_bucket_name(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
+/// Why a host that is an address of something else is none of an endpoint, and what is.
+fn not_an_endpoint(host: &str, bucket: &str) -> Option<String> {
+    if let Some(rest) = host
+        .strip_prefix(bucket)
+        .and_then(|rest| rest.strip_prefix('.'))
+    {
+        return Some(format!(
+            "this is the bucket's own address; the endpoint is {rest} (a domain of your own that is bound to \
+             the bucket is given with --cname)"
+        ));
+    }
+    let (first, rest) = host.split_once('.')?;
+    let service = rest.starts_with("oss-") || rest.contains(".oss.");
+    if !service || !rest.ends_with(".aliyuncs.com") {
+        return None;
+    }
+    Some(match first {
+        "s3" => format!("this address speaks another protocol, S3; the endpoint is {rest}"),
+        other => format!("this is the address of the bucket {other}; the endpoint is {rest}"),
+    })
+}
+
+/// The endpoint of a region, by its id.
+///
+/// # Errors
+/// [`Error::Misconfigured`] for what is no region's id; the message says what they look like.
+pub fn of_region(region: &str) -> Result<String, Error> {
+    let region = checked_region(region)?;
+    Ok(format!("oss-{region}.aliyuncs.com"))
+}
+
+/// A region's id as signatures have it. The `oss-` of the service's own listings is left out.
+///
+/// # Errors
+/// [`Error::Misconfigured`].
+pub fn checked_region(text: &str) -> Result<&str, Error> {
+    let region = text.strip_prefix("oss-").unwrap_or(text);
+    let refuse = |why: &str| {
+        Err(Error::Misconfigured(format!(
+            "region {}: {why}; expected an id like cn-hangzhou or us-west-1",
+            text.escape_debug()
+        )))
+    };
+    if let Some(region) = region.strip_suffix("-internal") {
+        return refuse(&format!(
+            "this names an endpoint: give --region {region} and --endpoint oss-{region}-internal.aliyuncs.com"
+        ));
+    }
+    let plain = (region.bytes()).all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let parts = region.split_once('-');
+    if !plain || !parts.is_some_and(|(country, rest)| country.len() == 2 && !rest.is_empty()) {
+        return refuse("not a region's id");
+    }
+    Ok(region)
+}
+
 /// The region in the name of a standard endpoint: `oss-R`, `oss-R-internal`, `R.oss`, each under
 /// `aliyuncs.com`. The accelerating endpoints belong to none.
 fn region_of(host: &str) -> Option<&str> {
@@ -250,6 +319,7 @@ mod tests {
             ("http://10.0.0.1", "bkt"),
             ("https://user@example.com", "bkt"),
             ("https://example.com/path", "bkt"),
+            ("exam\nple.com", "bkt"),
             ("exa mple.com", "bkt"),
             ("example.com", "b"),
             ("example.com", "Bucket"),
@@ -281,6 +351,78 @@ mod tests {
         ] {
             assert_eq!(region_of(host), region, "{host}");
         }
+    }
+
+    #[test]
+    fn addresses_of_something_else_are_refused_with_the_endpoint() {
+        for (text, expected) in [
+            (
+                "bkt.oss-cn-hangzhou.aliyuncs.com",
+                "the endpoint is oss-cn-hangzhou.aliyuncs.com",
+            ),
+            (
+                "https://bkt.oss-cn-hangzhou.aliyuncs.com/",
+                "the bucket's own address",
+            ),
+            ("other.oss-cn-hangzhou.aliyuncs.com", "the bucket other"),
+            (
+                "other.oss-cn-hangzhou-internal.aliyuncs.com",
+                "oss-cn-hangzhou-internal.aliyuncs.com",
+            ),
+            ("other.cn-hangzhou.oss.aliyuncs.com", "the bucket other"),
+            ("bkt.example.com", "the endpoint is example.com"),
+            ("s3.oss-cn-hangzhou.aliyuncs.com", "S3"),
+        ] {
+            let error = Endpoint::new(text, "bkt", Options::default()).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let cname = Options {
+            cname: true,
+            ..Options::default()
+        };
+        assert!(Endpoint::new("bkt.example.com", "bkt", cname).is_ok());
+        for text in [
+            "oss-cn-hangzhou.aliyuncs.com",
+            "cn-hangzhou.oss.aliyuncs.com",
+            "oss-accelerate.aliyuncs.com",
+            "bktother.example.com",
+            "oss.example.com",
+        ] {
+            assert!(
+                Endpoint::new(text, "bkt", Options::default()).is_ok(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_region_is_an_id() {
+        for (text, region) in [
+            ("cn-hangzhou", Some("cn-hangzhou")),
+            ("oss-cn-hangzhou", Some("cn-hangzhou")),
+            ("ap-southeast-1", Some("ap-southeast-1")),
+            ("rg-china-mainland", Some("rg-china-mainland")),
+            ("cn-shanghai-finance-1", Some("cn-shanghai-finance-1")),
+            ("hangzhou", None),
+            ("cn-hangzhou-internal", None),
+            ("oss-cn-hangzhou-internal", None),
+            ("CN-Hangzhou", None),
+            ("cn-", None),
+            ("cn_hangzhou", None),
+            ("oss-cn-hangzhou.aliyuncs.com", None),
+            ("cn-hangzhou\n", None),
+            ("", None),
+        ] {
+            assert_eq!(checked_region(text).ok(), region, "{text:?}");
+        }
+        let text = checked_region("cn-hangzhou-internal")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("--endpoint oss-cn-hangzhou-internal.aliyuncs.com"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -33,11 +33,10 @@ pub enum Error {
     #[error("{operation}: {message}")]
     Transport {
         operation: &'static str,
+        /// All causes in a row.
         message: String,
         /// The request cannot have reached the service.
         unsent: bool,
-        #[source]
-        source: Option<Cause>,
     },
     /// No byte moved for that long.
     #[error("{operation}: no progress for {:.1} s", .after.as_secs_f64())]
@@ -88,29 +87,38 @@ pub struct Refusal {
     pub ec: String,
     /// The endpoint the service names as the right one.
     pub endpoint: Option<String>,
+    /// Where a redirection leads. None is followed: it would carry the signature along.
+    pub location: Option<String>,
     pub server_time: Option<SystemTime>,
     pub retry_after: Option<Duration>,
+    /// It has none of the marks of the service: neither a request id nor an error document. Something else
+    /// listens there, or a proxy answered.
+    pub foreign: bool,
 }
 
 /// Server text is escaped: it ends up in logs and terminals.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (status, code) = (self.status, self.code.escape_debug());
-        write!(f, "{}: status {status} {code}", self.operation)?;
+        write!(f, "{}: status {}", self.operation, self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code.escape_debug())?;
+        }
         if !self.message.is_empty() {
             write!(f, ": {}", self.message.escape_debug())?;
         }
         if let Some(endpoint) = &self.endpoint {
             write!(f, "; the endpoint is {}", endpoint.escape_debug())?;
         }
-        if !self.request_id.is_empty() {
-            write!(f, " (request {}", self.request_id.escape_debug())?;
-            if !self.ec.is_empty() {
-                write!(f, ", cause {}", self.ec.escape_debug())?;
-            }
-            write!(f, ")")?;
+        if let Some(location) = &self.location {
+            write!(f, "; it refers to {}", location.escape_debug())?;
         }
-        Ok(())
+        let (id, ec) = (self.request_id.escape_debug(), self.ec.escape_debug());
+        match (self.request_id.is_empty(), self.ec.is_empty()) {
+            (false, false) => write!(f, " (request {id}, cause {ec})"),
+            (false, true) => write!(f, " (request {id})"),
+            (true, false) => write!(f, " (cause {ec})"),
+            (true, true) => Ok(()),
+        }
     }
 }
 
@@ -128,6 +136,10 @@ pub enum Kind {
     Archived,
     Immutable,
     TooLarge,
+    /// What the account or the bucket may hold is used up.
+    Quota,
+    /// The service has no room.
+    NoSpace,
     EncryptionRule,
     Unsupported,
     Misconfigured,
@@ -137,10 +149,26 @@ pub enum Kind {
     Other,
 }
 
+/// The numbered causes that say what to do about them.
+pub const WRONG_REGION: &str = "0002-00000226";
+pub const VERSION_1_REFUSED: &str = "0002-00000080";
+
+/// `QuotaExceeded`, `BucketQuotaExceeded`, `ExceedStorageCapacity`, ...: accounts, buckets and resource pools
+/// have limits of their own, with codes of their own.
+fn is_quota(code: &str) -> bool {
+    code.contains("Quota") || (code.contains("Capacity") && code.contains("Exceed"))
+}
+
 impl Refusal {
     /// The table of codes; then of statuses, for answers without a code (HEAD, proxies).
     pub fn meaning(&self) -> (Kind, Class) {
         use Class::{Clock, Never, Retry, Slow};
+        if self.foreign && matches!(self.status, 300..=407) {
+            return (Kind::Misconfigured, Never);
+        }
+        if matches!(&*self.ec, WRONG_REGION | VERSION_1_REFUSED) {
+            return (Kind::Misconfigured, Never);
+        }
         match &*self.code {
             "NoSuchKey" | "NoSuchVersion" | "SymlinkTargetNotExist" => (Kind::NotFound, Never),
             "NoSuchBucket" => (Kind::NoSuchBucket, Never),
@@ -159,7 +187,8 @@ impl Refusal {
             | "AccessKeyIdAndSecurityTokenNotMatch"
             | "UserDisable"
             | "BucketDisable"
-            | "AbnormalBucketOwnerStatus" => (Kind::AccessDenied, Never),
+            | "AbnormalBucketOwnerStatus"
+            | "InDebt" => (Kind::AccessDenied, Never),
             "RequestTimeTooSkewed" => (Kind::Misconfigured, Clock),
             "SecondLevelDomainForbidden"
             | "NonStandardHostForbidden"
@@ -187,6 +216,8 @@ impl Refusal {
             | "MetaOperationQpsLimitExceeded"
             | "CpuLimitExceeded"
             | "SlowDown" => (Kind::Unavailable, Slow),
+            "InsufficientStorage" => (Kind::NoSpace, Never),
+            code if is_quota(code) && !matches!(self.status, 429 | 503) => (Kind::Quota, Never),
             code if code.starts_with("WORM") || code.starts_with("Worm") => {
                 (Kind::Immutable, Never)
             }
@@ -201,6 +232,7 @@ impl Refusal {
                 408 => (Kind::TimedOut, Retry),
                 429 | 503 => (Kind::Unavailable, Slow),
                 501 => (Kind::Unsupported, Never),
+                507 => (Kind::NoSpace, Never),
                 500.. => (Kind::Unavailable, Retry),
                 _ => (Kind::Other, Never),
             },
@@ -257,13 +289,42 @@ impl Error {
     }
 }
 
-/// An error and its causes, `a: b: c`. A cause that the text so far ends with is left out: some say theirs themselves.
+/// The service's refusal that an error comes from, however deep it lies.
+pub fn refusal_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
+    find_cause(error, &|error: &'a Error| match error {
+        Error::Refused(refusal) => Some(&**refusal),
+        _ => None,
+    })
+}
+
+/// The first of an error and its causes of type `E` of which `pick` makes something. Shared and boxed causes
+/// are looked into: as links of a chain they have a type of their own.
+pub fn find_cause<'a, E: std::error::Error + 'static, T>(
+    error: &'a (dyn std::error::Error + 'static),
+    pick: &impl Fn(&'a E) -> Option<T>,
+) -> Option<T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(cause) = error.downcast_ref::<Cause>() {
+            return find_cause(&**cause, pick);
+        }
+        let found = error.downcast_ref::<E>();
+        let found = found.or_else(|| error.downcast_ref::<Box<E>>().map(|boxed| &**boxed));
+        if let Some(found) = found.and_then(pick) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error and its causes, `a: b: c`. A cause that the text has already is left out: some say theirs themselves.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
-        if !text.ends_with(&words) {
+        if !text.contains(&words) {
             text.push_str(": ");
             text.push_str(&words);
         }
@@ -314,6 +375,13 @@ mod tests {
             (500, "InternalError", "", Kind::Unavailable, Retry),
             (502, "", "", Kind::Unavailable, Retry),
             (408, "", "", Kind::TimedOut, Retry),
+            (403, "QuotaExceeded", "", Kind::Quota, Never),
+            (400, "BucketQuotaExceeded", "", Kind::Quota, Never),
+            (403, "ExceedStorageCapacity", "", Kind::Quota, Never),
+            (503, "RequestQuotaExceeded", "", Kind::Unavailable, Slow),
+            (507, "", "", Kind::NoSpace, Never),
+            (400, "InsufficientStorage", "", Kind::NoSpace, Never),
+            (403, "InDebt", "", Kind::AccessDenied, Never),
         ] {
             let refusal = Refusal {
                 status,
@@ -339,6 +407,67 @@ mod tests {
         assert_eq!(
             refusal.to_string(),
             "HeadObject: status 403 Access\\u{1b}[31mDenied: a\\nb (request R, cause 0003-00000001)"
+        );
+    }
+
+    #[test]
+    fn what_does_not_come_from_the_service_is_no_word_of_it() {
+        use Class::{Never, Retry, Slow};
+        for (status, kind, class) in [
+            (302, Kind::Misconfigured, Never),
+            (401, Kind::Misconfigured, Never),
+            (403, Kind::Misconfigured, Never),
+            (404, Kind::Misconfigured, Never),
+            (407, Kind::Misconfigured, Never),
+            (429, Kind::Unavailable, Slow),
+            (502, Kind::Unavailable, Retry),
+        ] {
+            let refusal = Refusal {
+                status,
+                foreign: true,
+                ..Refusal::default()
+            };
+            assert_eq!(refusal.meaning(), (kind, class), "{status}");
+        }
+        for ec in [WRONG_REGION, VERSION_1_REFUSED] {
+            let refusal = Refusal {
+                status: 403,
+                code: "InvalidArgument".to_owned(),
+                ec: ec.to_owned(),
+                ..Refusal::default()
+            };
+            assert_eq!(refusal.meaning(), (Kind::Misconfigured, Never));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_found_under_whatever_lies_over_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] Cause);
+        let refused = || {
+            Error::Refused(Box::new(Refusal {
+                status: 403,
+                request_id: "R".to_owned(),
+                ..Refusal::default()
+            }))
+        };
+        let gave_up = || Error::GaveUp {
+            tries: 2,
+            last: Box::new(refused()),
+        };
+        let id = |error: &(dyn std::error::Error + 'static)| {
+            refusal_of(error).map(|refusal| refusal.request_id.clone())
+        };
+        assert_eq!(id(&refused()).as_deref(), Some("R"));
+        assert_eq!(id(&gave_up()).as_deref(), Some("R"));
+        let twice = Outer(Arc::new(Outer(Arc::new(gave_up()))));
+        assert_eq!(id(&twice).as_deref(), Some("R"));
+        assert_eq!(id(&Outer(Arc::new(Error::Replaced))), None);
+        // Each is told once.
+        assert_eq!(
+            chain(&twice),
+            "outer: gave up after 2 tries: : status 403 (request R)"
         );
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::progress::later;
+
 /// What sending the same request again can achieve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -15,7 +17,7 @@ pub enum Class {
     Retry,
     /// The service asks for less: a longer back-off.
     Slow,
-    /// The clock is wrong; once, after the offset has been corrected.
+    /// The clock is wrong: once to hear the same a second time, once with the offset corrected.
     Clock,
 }
 
@@ -25,6 +27,8 @@ const BASE: Duration = Duration::from_millis(100);
 const SLOW_BASE: Duration = Duration::from_millis(600);
 /// No delay is longer, unless the service asks for it.
 const CAP: Duration = Duration::from_secs(10);
+/// Two answers that agree correct the clock; a third is not about it.
+const MAX_CLOCK_FAILURES: u32 = 2;
 
 /// The delay before try number `failures + 1`: exponential, of which a random half is left out, so that
 /// many clients that failed together do not return together. `random` is in [0, 1).
@@ -47,7 +51,7 @@ pub struct Budget {
     timeout: Duration,
     give_up_at: Instant,
     failures: u32,
-    clock_corrected: bool,
+    clock_failures: u32,
 }
 
 impl Budget {
@@ -55,9 +59,9 @@ impl Budget {
     pub fn new(last_progress: Instant, timeout: Duration) -> Budget {
         Budget {
             timeout,
-            give_up_at: last_progress + timeout,
+            give_up_at: later(last_progress, timeout),
             failures: 0,
-            clock_corrected: false,
+            clock_failures: 0,
         }
     }
 
@@ -67,7 +71,7 @@ impl Budget {
 
     /// Time spent waiting for other calls' sake is not held against this one.
     pub fn extend(&mut self, by: Duration) {
-        self.give_up_at += by;
+        self.give_up_at = later(self.give_up_at, by);
     }
 
     pub fn timeout(&self) -> Duration {
@@ -91,16 +95,19 @@ impl Budget {
     ) -> Option<Duration> {
         self.failures += 1;
         if let (1, Some(moved)) = (self.failures, moved) {
-            self.give_up_at = self.give_up_at.max(moved + self.timeout);
+            self.give_up_at = self.give_up_at.max(later(moved, self.timeout));
         }
         match class {
             Class::Never => return None,
-            Class::Clock if self.clock_corrected => return None,
-            Class::Clock => self.clock_corrected = true,
+            Class::Clock if self.clock_failures == MAX_CLOCK_FAILURES => return None,
+            Class::Clock => self.clock_failures += 1,
             Class::Retry | Class::Slow => {}
         }
-        let delay = delay(class, self.failures, retry_after, random);
-        (now + delay < self.give_up_at).then_some(delay)
+        let left = self.give_up_at.saturating_duration_since(now);
+        // A service that asks for more time than there is gets half of it, and is then asked again.
+        let asked = retry_after.map(|after| if after < left { after } else { left / 2 });
+        let delay = delay(class, self.failures, asked, random);
+        (delay < left).then_some(delay)
     }
 }
 
@@ -151,21 +158,40 @@ mod tests {
     }
 
     #[test]
-    fn a_long_retry_after_ends_the_call_at_once() {
+    fn a_retry_after_is_honoured_as_far_as_the_budget_goes() {
         let start = Instant::now();
-        let mut budget = Budget::new(start, ms(1000));
-        let after = Some(ms(5000));
-        assert_eq!(
-            budget.after_failure(Class::Slow, after, start, None, 0.0),
-            None
-        );
+        for (after, left, expected) in [
+            (ms(700), ms(1000), Some(ms(700))),
+            (ms(1000), ms(1000), Some(ms(500))),
+            (ms(5000), ms(1000), Some(ms(500))),
+            (Duration::MAX, ms(1000), Some(ms(500))),
+            (Duration::from_secs(u64::MAX), ms(60_000), Some(ms(30_000))),
+            (Duration::MAX, ms(250), None),
+            (Duration::MAX, ms(0), None),
+        ] {
+            let mut budget = Budget::new(start, left);
+            let delay = budget.after_failure(Class::Slow, Some(after), start, None, 0.0);
+            assert_eq!(delay, expected, "{after:?} of {left:?}");
+        }
     }
 
     #[test]
-    fn the_clock_is_corrected_once_in_a_call() {
+    fn no_budget_overflows() {
+        let start = Instant::now();
+        let mut budget = Budget::new(start, Duration::MAX);
+        budget.extend(Duration::MAX);
+        let moved = budget.give_up_at();
+        let delay =
+            budget.after_failure(Class::Retry, Some(Duration::MAX), start, Some(moved), 1.0);
+        assert!(delay.is_some());
+    }
+
+    #[test]
+    fn the_clock_is_asked_about_twice_in_a_call() {
         let start = Instant::now();
         let mut budget = Budget::new(start, ms(1000));
         let mut skewed = || budget.after_failure(Class::Clock, None, start, None, 0.0);
+        assert_eq!(skewed(), Some(ms(0)));
         assert_eq!(skewed(), Some(ms(0)));
         assert_eq!(skewed(), None);
     }

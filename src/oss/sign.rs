@@ -185,9 +185,11 @@ pub fn percent_encoded(text: &str, keep_slash: bool) -> String {
 
 /// Undoes `%XX`; everything else stays, `+` included. None if what comes out is not UTF-8.
 pub fn percent_decoded(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_owned());
-    }
+    String::from_utf8(percent_decoded_bytes(text)).ok()
+}
+
+/// The same, whatever the bytes spell.
+pub fn percent_decoded_bytes(text: &str) -> Vec<u8> {
     let hex = |byte: Option<&u8>| byte.and_then(|b| (*b as char).to_digit(16));
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -204,7 +206,7 @@ pub fn percent_decoded(text: &str) -> Option<String> {
             }
         }
     }
-    String::from_utf8(out).ok()
+    out
 }
 
 fn header<'a>(request: &Request<'a>, name: &str) -> &'a str {

@@ -63,20 +63,25 @@ pub struct ListQuery<'a> {
     pub max_keys: u16,
 }
 
+/// An entry of a listing as the answer has it, unchecked.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    pub key: String,
-    /// In bytes.
-    pub size: u64,
+    /// Decoded; not always UTF-8. Empty if the entry has none.
+    pub key: Vec<u8>,
+    /// In bytes. None if the entry has none that can be right.
+    pub size: Option<u64>,
     pub etag: String,
-    pub last_modified: SystemTime,
+    pub last_modified: Option<SystemTime>,
     pub storage_class: String,
 }
 
+/// A page of a listing as the answer has it: that it is of the prefix that was asked for, in order and behind
+/// the page before is for the caller to check.
 #[derive(Clone, Debug)]
 pub struct Page {
     pub objects: Vec<Listed>,
-    pub prefixes: Vec<String>,
+    /// Decoded.
+    pub prefixes: Vec<Vec<u8>>,
     /// The continuation token of the page that follows.
     pub next: Option<String>,
     /// The server's clock.

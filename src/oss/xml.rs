@@ -2,17 +2,23 @@
 //! matter), requests written with everything escaped.
 //!
 //! The name of the root element is checked: a page that something on the way put in place of the answer
-//! must never pass for an empty listing.
+//! must never pass for an empty listing. No list is longer than a page, however long the document.
 
 use std::fmt::Write;
+use std::marker::PhantomData;
 
 use quick_xml::events::Event;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 
 use super::date;
-use super::sign::percent_decoded;
+use super::download::size_of;
+use super::operations::MAX_BATCH;
+use super::sign::percent_decoded_bytes;
 use super::types::{BucketDescription, Listed, Page, Part, Upload};
+
+/// A multipart upload has no more parts, and no part has a greater number.
+pub const MAX_PARTS: u16 = 10_000;
 
 /// Why a document is not the answer it should be; for messages.
 pub type Fault = String;
@@ -60,32 +66,66 @@ fn read<T: DeserializeOwned>(text: &str, expected: &str) -> Result<T, Fault> {
     quick_xml::de::from_str(text).map_err(|error| format!("<{expected}>: {error}"))
 }
 
-fn decoded(text: &str) -> Result<String, Fault> {
-    percent_decoded(text).ok_or_else(|| format!("a name that is not UTF-8: {text}"))
+/// A name as an answer of this encoding type writes it. Not always UTF-8: anybody may have stored objects
+/// under any bytes.
+fn name(text: &str, encoding: &str) -> Vec<u8> {
+    match encoding {
+        "url" => percent_decoded_bytes(text),
+        // Bytes that are not UTF-8 were replaced when the document was read: it is some other name.
+        _ if text.contains('\u{fffd}') => Vec::new(),
+        _ => text.as_bytes().to_owned(),
+    }
+}
+
+/// A list of at most [`MAX_BATCH`] elements: no request asks for more.
+fn bounded<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Bounded<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "at most {MAX_BATCH} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(element) = seq.next_element()? {
+                if list.len() == MAX_BATCH {
+                    return Err(serde::de::Error::invalid_length(MAX_BATCH + 1, &self));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Bounded(PhantomData))
 }
 
 fn time(text: &str) -> Result<std::time::SystemTime, Fault> {
     date::parse_extended(text).ok_or_else(|| format!("not a time: {text}"))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PrefixElement {
-    prefix: String,
-}
-
-/// A page of ListObjectsV2 that was asked for with `encoding-type=url`. `date` is the answer's.
+/// A page of ListObjectsV2 that was asked for with `encoding-type=url`. `date` is the answer's. An entry that
+/// lacks something, or says what cannot be, is no reason to refuse the page.
 pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
     struct Contents {
         key: String,
-        size: u64,
-        #[serde(rename = "ETag", default)]
+        size: String,
+        #[serde(rename = "ETag")]
         etag: String,
         last_modified: String,
-        #[serde(default)]
         storage_class: String,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct CommonPrefixes {
+        prefix: String,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -96,39 +136,37 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
         next_continuation_token: String,
         #[serde(default)]
         encoding_type: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded")]
         contents: Vec<Contents>,
-        #[serde(default)]
-        common_prefixes: Vec<PrefixElement>,
+        #[serde(default, deserialize_with = "bounded")]
+        common_prefixes: Vec<CommonPrefixes>,
     }
     let result: Result_ = read(text, "ListBucketResult")?;
-    let name = |text: String| match &*result.encoding_type {
-        "url" => decoded(&text),
-        _ => Ok(text),
-    };
+    let name = |text: &str| name(text, &result.encoding_type);
     let objects = result
         .contents
         .into_iter()
-        .map(|entry| {
-            Ok(Listed {
-                key: name(entry.key)?,
-                size: entry.size,
-                etag: entry.etag,
-                last_modified: time(&entry.last_modified)?,
-                storage_class: entry.storage_class,
-            })
+        .map(|entry| Listed {
+            key: name(&entry.key),
+            size: size_of(&entry.size),
+            etag: entry.etag,
+            last_modified: date::parse_extended(&entry.last_modified),
+            storage_class: entry.storage_class,
         })
-        .collect::<Result<_, Fault>>()?;
+        .collect();
     let prefixes = result
         .common_prefixes
-        .into_iter()
-        .map(|entry| name(entry.prefix))
-        .collect::<Result<_, Fault>>()?;
+        .iter()
+        .map(|entry| name(&entry.prefix))
+        .collect();
     let next = match (result.is_truncated, &*result.next_continuation_token) {
         (false, _) => None,
         // Without a token the rest cannot be had, and half a listing must not pass for a whole one.
         (true, "") => return Err("a truncated listing without a continuation token".to_owned()),
-        (true, token) => Some(name(token.to_owned())?),
+        (true, token) => {
+            let token = String::from_utf8(name(token)).ok();
+            Some(token.ok_or("a continuation token that is not UTF-8")?)
+        }
     };
     Ok(Page {
         objects,
@@ -152,26 +190,26 @@ pub fn upload_id(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// The tag in the answer of a copy, a part copy or a completion, whose root is `expected`.
-pub fn etag(text: &str, expected: &str) -> Result<String, Fault> {
+/// The tag in the answer of a copy, a part copy or a completion, whose root is `expected`; None if it has none.
+pub fn etag(text: &str, expected: &str) -> Result<Option<String>, Fault> {
     #[derive(Deserialize)]
     struct Result_ {
-        #[serde(rename = "ETag")]
+        #[serde(rename = "ETag", default)]
         etag: String,
     }
     let result: Result_ = read(text, expected)?;
-    Ok(result.etag)
+    Ok((!result.etag.is_empty()).then_some(result.etag))
 }
 
-/// A page of ListParts, and the marker of the next one.
-pub fn parts(text: &str) -> Result<(Vec<Part>, Option<String>), Fault> {
+/// A page of ListParts that was asked for behind part `marker`, and the marker of the next one.
+pub fn parts(text: &str, marker: u16) -> Result<(Vec<Part>, Option<u16>), Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct PartElement {
         part_number: u16,
         #[serde(rename = "ETag")]
         etag: String,
-        size: u64,
+        size: String,
         #[serde(rename = "HashCrc64ecma", default)]
         crc64: Option<u64>,
     }
@@ -180,24 +218,31 @@ pub fn parts(text: &str) -> Result<(Vec<Part>, Option<String>), Fault> {
     struct Result_ {
         #[serde(default)]
         is_truncated: bool,
-        #[serde(default)]
-        next_part_number_marker: String,
-        #[serde(default)]
+        next_part_number_marker: Option<u16>,
+        #[serde(default, deserialize_with = "bounded")]
         part: Vec<PartElement>,
     }
     let result: Result_ = read(text, "ListPartsResult")?;
-    let parts = result
-        .part
-        .into_iter()
-        .map(|part| Part {
-            number: part.part_number,
+    let mut last = marker;
+    let mut parts = Vec::new();
+    for part in result.part {
+        let number = part.part_number;
+        if number <= last || number > MAX_PARTS {
+            return Err(format!("part {number} is listed behind part {last}"));
+        }
+        last = number;
+        parts.push(Part {
+            number,
             etag: part.etag,
             crc64: part.crc64,
-            size: part.size,
-        })
-        .collect();
-    let next = (result.is_truncated && !result.next_part_number_marker.is_empty())
-        .then_some(result.next_part_number_marker);
+            size: size_of(&part.size).ok_or_else(|| format!("a part of {} bytes", part.size))?,
+        });
+    }
+    let next = match (result.is_truncated, result.next_part_number_marker) {
+        (false, _) => None,
+        (true, Some(next)) if next > marker && next >= last => Some(next),
+        (true, _) => return Err("a truncated list of parts that does not go on".to_owned()),
+    };
     Ok((parts, next))
 }
 
@@ -205,10 +250,10 @@ pub fn parts(text: &str) -> Result<(Vec<Part>, Option<String>), Fault> {
 pub type UploadMarker = (String, String);
 
 /// A page of ListMultipartUploads that was asked for with `encoding-type=url`, and the markers of the
-/// next one.
+/// next one. Uploads under names that are not UTF-8 are left out.
 pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<UploadMarker>), Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
     struct UploadElement {
         key: String,
         upload_id: String,
@@ -225,30 +270,25 @@ pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<UploadMarker>), Fault>
         next_key_marker: String,
         #[serde(default)]
         next_upload_id_marker: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded")]
         upload: Vec<UploadElement>,
     }
     let result: Result_ = read(text, "ListMultipartUploadsResult")?;
-    let name = |text: String| match &*result.encoding_type {
-        "url" => decoded(&text),
-        _ => Ok(text),
-    };
-    let uploads = result
-        .upload
-        .into_iter()
-        .map(|upload| {
-            Ok(Upload {
-                key: name(upload.key)?,
-                id: upload.upload_id,
-                initiated: time(&upload.initiated)?,
-            })
+    let name = |text: &str| String::from_utf8(name(text, &result.encoding_type)).ok();
+    let uploads = result.upload.into_iter().filter_map(|upload| {
+        Some(Upload {
+            key: name(&upload.key).filter(|key| !key.is_empty())?,
+            id: Some(upload.upload_id).filter(|id| !id.is_empty())?,
+            initiated: time(&upload.initiated).ok()?,
         })
-        .collect::<Result<_, Fault>>()?;
-    let next = match result.is_truncated && !result.next_key_marker.is_empty() {
-        true => Some((
-            name(result.next_key_marker.clone())?,
-            result.next_upload_id_marker,
-        )),
+    });
+    let uploads = uploads.collect();
+    let next = match result.is_truncated {
+        true => {
+            let key = name(&result.next_key_marker).filter(|key| !key.is_empty());
+            let key = key.ok_or("a truncated list of uploads that does not go on")?;
+            Some((key, result.next_upload_id_marker))
+        }
         false => None,
     };
     Ok((uploads, next))
@@ -260,15 +300,13 @@ pub struct Deleted {
     pub refused: Vec<(String, String, String)>,
 }
 
-/// The answer of DeleteMultipleObjects.
+/// The answer of DeleteMultipleObjects. Names that are not UTF-8 were not asked for, and are left out.
 pub fn deleted(text: &str) -> Result<Deleted, Fault> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
     struct KeyElement {
         key: String,
-        #[serde(default)]
         code: String,
-        #[serde(default)]
         message: String,
     }
     #[derive(Deserialize)]
@@ -276,27 +314,21 @@ pub fn deleted(text: &str) -> Result<Deleted, Fault> {
     struct Result_ {
         #[serde(default)]
         encoding_type: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded")]
         deleted: Vec<KeyElement>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "bounded")]
         error: Vec<KeyElement>,
     }
     let result: Result_ = read(text, "DeleteResult")?;
-    let name = |text: &str| match &*result.encoding_type {
-        "url" => decoded(text),
-        _ => Ok(text.to_owned()),
-    };
+    let name = |text: &str| String::from_utf8(name(text, &result.encoding_type)).ok();
+    let deleted = result.deleted.iter().filter_map(|entry| name(&entry.key));
+    let refused = result
+        .error
+        .iter()
+        .filter_map(|entry| Some((name(&entry.key)?, entry.code.clone(), entry.message.clone())));
     Ok(Deleted {
-        deleted: result
-            .deleted
-            .iter()
-            .map(|entry| name(&entry.key))
-            .collect::<Result<_, Fault>>()?,
-        refused: result
-            .error
-            .iter()
-            .map(|entry| Ok((name(&entry.key)?, entry.code.clone(), entry.message.clone())))
-            .collect::<Result<_, Fault>>()?,
+        deleted: deleted.collect(),
+        refused: refused.collect(),
     })
 }
 
@@ -387,11 +419,13 @@ mod tests {
     fn a_listing_is_read_whatever_its_order_and_extras() {
         let page = list(LIST, UNIX_EPOCH).unwrap();
         let keys: Vec<_> = page.objects.iter().map(|o| (&*o.key, o.size)).collect();
-        assert_eq!(keys, [("a/\u{6587}\n", 344_606), ("a/z", 0)]);
+        let expected = [("a/\u{6587}\n", Some(344_606)), ("a/z", Some(0))];
+        assert_eq!(keys, expected.map(|(key, size)| (key.as_bytes(), size)));
         assert_eq!(page.objects[0].etag, "\"5B3C1A2E053D763E1B002CC607C5A0FE\"");
         assert_eq!(page.objects[1].etag, "\"X\"");
-        assert_eq!(date::unix(page.objects[0].last_modified), 1_767_413_106);
-        assert_eq!(page.prefixes, ["a/d ++/", "a/e/"]);
+        let time = page.objects[0].last_modified.unwrap();
+        assert_eq!(date::unix(time), 1_767_413_106);
+        assert_eq!(page.prefixes, [&b"a/d ++/"[..], b"a/e/"]);
         assert_eq!(page.next.as_deref(), Some("Ch+Yy="));
     }
 
@@ -404,7 +438,7 @@ mod tests {
             "<Error><Code>X</Code></Error>",
             "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
             "<ListBucketResult><Contents><Key>a</Key>",
-            "<ListBucketResult><EncodingType>url</EncodingType><CommonPrefixes><Prefix>%ff</Prefix></CommonPrefixes></ListBucketResult>",
+            "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated><NextContinuationToken>%ff</NextContinuationToken></ListBucketResult>",
         ] {
             assert!(list(text, UNIX_EPOCH).is_err(), "{text}");
         }
@@ -442,17 +476,19 @@ mod tests {
                 "<CopyObjectResult><LastModified>x</LastModified><ETag>\"E\"</ETag></CopyObjectResult>",
                 "CopyObjectResult"
             ),
-            Ok("\"E\"".to_owned())
+            Ok(Some("\"E\"".to_owned()))
         );
+        assert_eq!(etag("<CopyObjectResult/>", "CopyObjectResult"), Ok(None));
         let (list, next) = parts(
             "<ListPartsResult><NextPartNumberMarker>5</NextPartNumberMarker><IsTruncated>true</IsTruncated>\
              <Part><PartNumber>1</PartNumber><LastModified>x</LastModified><ETag>\"E\"</ETag><Size>9</Size><HashCrc64ecma>7</HashCrc64ecma></Part>\
              <Part><PartNumber>5</PartNumber><ETag>\"F\"</ETag><Size>1</Size></Part></ListPartsResult>",
+            0,
         )
         .unwrap();
         assert_eq!((list[0].number, list[0].crc64), (1, Some(7)));
         assert_eq!((list[1].number, list[1].crc64), (5, None));
-        assert_eq!(next.as_deref(), Some("5"));
+        assert_eq!(next, Some(5));
         let (list, next) = uploads(
             "<ListMultipartUploadsResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
              <NextKeyMarker>a%20b</NextKeyMarker><NextUploadIdMarker>V</NextUploadIdMarker>\
@@ -499,5 +535,101 @@ mod tests {
         assert_eq!(answer.deleted, ["a+b"]);
         assert_eq!(answer.refused[0].0, "c");
         assert_eq!(answer.refused[0].1, "AccessDenied");
+    }
+
+    #[test]
+    fn an_entry_that_says_what_cannot_be_does_not_spoil_its_page() {
+        let page = list(
+            "<ListBucketResult><EncodingType>url</EncodingType>\
+             <Contents><Key>bad%FFname</Key><Size>1</Size></Contents>\
+             <Contents><Key>minus</Key><Size>-1</Size><LastModified>never</LastModified></Contents>\
+             <Contents><Key>huge</Key><Size>18446744073709551615</Size></Contents>\
+             <Contents><Size>1</Size></Contents><Contents/>\
+             <Contents><Key>good</Key><Size>7</Size></Contents>\
+             <CommonPrefixes><Prefix>%FE/</Prefix></CommonPrefixes><CommonPrefixes/></ListBucketResult>",
+            UNIX_EPOCH,
+        )
+        .unwrap();
+        let keys: Vec<_> = page.objects.iter().map(|o| (&*o.key, o.size)).collect();
+        assert_eq!(
+            keys,
+            [
+                (&b"bad\xffname"[..], Some(1)),
+                (b"minus", None),
+                (b"huge", None),
+                (b"", Some(1)),
+                (b"", None),
+                (b"good", Some(7))
+            ]
+        );
+        assert!(page.objects.iter().all(|o| o.last_modified.is_none()));
+        assert_eq!(page.prefixes, [&b"\xfe/"[..], b""]);
+        // Not encoded: what was replaced on reading is not the name.
+        let page = list(
+            "<ListBucketResult><Contents><Key>a\u{fffd}b</Key><Size>1</Size></Contents></ListBucketResult>",
+            UNIX_EPOCH,
+        );
+        assert_eq!(page.unwrap().objects[0].key, b"");
+    }
+
+    #[test]
+    fn no_list_is_longer_than_a_page() {
+        let document = |root: &str, element: &str, count: usize| {
+            format!("<{root}>{}</{root}>", element.repeat(count))
+        };
+        let contents = "<Contents><Key>a</Key></Contents>";
+        let prefix = "<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes>";
+        for element in [contents, prefix] {
+            let page = |count| list(&document("ListBucketResult", element, count), UNIX_EPOCH);
+            assert!(page(MAX_BATCH).is_ok());
+            assert!(page(MAX_BATCH + 1).is_err());
+        }
+        for element in [
+            "<Deleted><Key>a</Key></Deleted>",
+            "<Error><Key>a</Key></Error>",
+        ] {
+            assert!(deleted(&document("DeleteResult", element, MAX_BATCH)).is_ok());
+            assert!(deleted(&document("DeleteResult", element, MAX_BATCH + 1)).is_err());
+        }
+        let upload = "<Upload><Key>a</Key></Upload>";
+        let root = "ListMultipartUploadsResult";
+        assert!(uploads(&document(root, upload, MAX_BATCH)).is_ok());
+        assert!(uploads(&document(root, upload, MAX_BATCH + 1)).is_err());
+    }
+
+    #[test]
+    fn parts_are_listed_in_order_behind_the_marker() {
+        let part = |number: &str, size: &str| {
+            format!(
+                "<Part><PartNumber>{number}</PartNumber><ETag>E</ETag><Size>{size}</Size></Part>"
+            )
+        };
+        let go_on = |next: &str| {
+            format!(
+                "<IsTruncated>true</IsTruncated><NextPartNumberMarker>{next}</NextPartNumberMarker>"
+            )
+        };
+        for (content, marker, expected) in [
+            (part("1", "1") + &part("3", "1"), 0, Some(None)),
+            (part("10000", "1"), 9999, Some(None)),
+            (part("10001", "1"), 0, None),
+            (part("0", "1"), 0, None),
+            (part("65536", "1"), 0, None),
+            (part("-1", "1"), 0, None),
+            (part("2", "1") + &part("1", "1"), 0, None),
+            (part("2", "1") + &part("2", "1"), 0, None),
+            (part("5", "1"), 5, None),
+            (part("1", "-1"), 0, None),
+            (part("1", "1") + &go_on("1"), 0, Some(Some(1))),
+            (part("2", "1") + &go_on("1"), 0, None),
+            (part("2", "1") + &go_on("0"), 1, None),
+            (go_on("5"), 5, None),
+            (go_on("6"), 5, Some(Some(6))),
+            ("<IsTruncated>true</IsTruncated>".to_owned(), 0, None),
+        ] {
+            let text = format!("<ListPartsResult>{content}</ListPartsResult>");
+            let next = parts(&text, marker).map(|(_, next)| next).ok();
+            assert_eq!(next, expected, "{text} behind {marker}");
+        }
     }
 }

@@ -37,6 +37,9 @@ pub enum Error {
     EncryptionRule(#[source] Cause),
     #[error("not supported by the bucket")]
     Unsupported(#[source] Cause),
+    /// What the account or the bucket may hold is used up.
+    #[error("the bucket's quota is used up")]
+    Quota(#[source] Cause),
     /// No room left where the store keeps its data.
     #[error("no space left in the store")]
     NoSpace(#[source] Cause),

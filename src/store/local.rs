@@ -34,6 +34,7 @@ use futures_util::stream::BoxStream;
 use md5::{Digest, Md5};
 
 use super::error::Error;
+use super::listing::{self, RawObject, RawPage};
 use super::object_store::*;
 use crate::oss::crc;
 use content::{Contents, Reading, Received};
@@ -63,6 +64,7 @@ impl Default for Settings {
 #[derive(Clone)]
 pub struct LocalStore {
     inner: Arc<Inner>,
+    hidden: listing::Hidden,
 }
 
 struct Inner {
@@ -102,6 +104,7 @@ impl LocalStore {
                 journal,
                 contents,
             }),
+            hidden: listing::Hidden::default(),
         })
     }
 
@@ -736,7 +739,7 @@ impl ObjectStore for LocalStore {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         let from = match (&request.token, &request.start_after) {
-            (Some(token), _) => from_token(token)
+            (Some(token), _) => from_token(token.as_str())
                 .ok_or_else(|| Error::Other(message("not a token of this store's listings")))?,
             (None, Some(key)) => From::After(key.clone()),
             (None, None) => From::Start,
@@ -750,22 +753,23 @@ impl ObjectStore for LocalStore {
                 max => usize::from(max.min(1000)),
             },
         })?;
-        Ok(ListPage {
+        let page = RawPage {
             objects: page
                 .objects
                 .into_iter()
-                .map(|(key, facts)| ListedObject {
-                    key,
-                    size: facts.size,
+                .map(|(key, facts)| RawObject {
+                    key: key.into_bytes(),
+                    size: Some(facts.size),
                     etag: facts.tag.etag(),
                     last_modified: facts.last_modified(),
                     storage_class: String::new(),
                 })
                 .collect(),
-            prefixes: page.prefixes,
+            prefixes: page.prefixes.into_iter().map(String::into_bytes).collect(),
             next: page.next.map(|next| to_token(&next)),
             date: now(),
-        })
+        };
+        listing::check(request, page, &self.hidden)
     }
 
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use super::error::Error;
+use super::listing::PageToken;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -194,7 +195,7 @@ pub struct ListRequest {
     /// Only keys after this one, in byte order. Ignored when `token` is given.
     pub start_after: Option<String>,
     /// From the previous page's [`ListPage::next`].
-    pub token: Option<String>,
+    pub token: Option<PageToken>,
     /// 1 to 1000; 0 means 1000.
     pub max_keys: u16,
 }
@@ -211,16 +212,19 @@ pub struct ListedObject {
     pub storage_class: String,
 }
 
-/// One page of a listing. `objects` and `prefixes` are each in byte order.
+/// One page of a listing, checked by [`listing`](super::listing). `objects` and `prefixes` are each in byte
+/// order, below the prefix that was asked for, and behind those of the pages before.
 #[derive(Clone, Debug)]
 pub struct ListPage {
     pub objects: Vec<ListedObject>,
     /// With the trailing `/`.
     pub prefixes: Vec<String>,
     /// The token for the page that follows; none on the last one.
-    pub next: Option<String>,
+    pub next: Option<PageToken>,
     /// The server's clock when it answered, whole seconds.
     pub date: SystemTime,
+    /// Entries that are there and are not shown: their names or sizes cannot be right.
+    pub hidden: usize,
 }
 
 /// Names a multipart upload, together with its key.

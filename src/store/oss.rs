@@ -1,30 +1,60 @@
 //! The service as an [`ObjectStore`]: every call is one of the client's, in other words.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use log::warn;
 
 use super::error::{Cause, Error};
+use super::listing::{self, PageToken, RawObject, RawPage};
+use super::log_limit::LogLimit;
 use super::object_store::{
-    Body, BucketInfo, ByteRange, CopyHeaders, ETag, GetAnswer, ListPage, ListRequest, ListedObject,
+    Body, BucketInfo, ByteRange, CopyHeaders, ETag, GetAnswer, ListPage, ListRequest,
     ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload, PutAnswer, Result,
     UploadId, UploadedPart,
 };
 use crate::oss;
 use crate::oss::client::Client;
-use crate::oss::error::Kind;
+use crate::oss::error::{Kind, chain};
 use crate::oss::operations::Directive;
 use crate::oss::types::{HeadersRef, ListQuery, ObjectInfo, Part, Stored};
 
+const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 /// A bucket of the service.
+#[derive(Clone)]
 pub struct OssStore {
     client: Client,
+    hidden: listing::Hidden,
+    refused: Arc<LogLimit>,
 }
 
 impl OssStore {
     pub fn new(client: Client) -> OssStore {
-        OssStore { client }
+        OssStore {
+            client,
+            hidden: listing::Hidden::default(),
+            refused: Arc::default(),
+        }
+    }
+
+    /// As [`error`](Self::error), of an object or of a prefix. A refusal is worth a line in the log: programs
+    /// show "permission denied" at most, and what to do about it is in the service's answer. A mount without
+    /// the right to read would fill the log: one line a minute.
+    fn failed(&self, about: &str, error: oss::error::Error) -> Error {
+        if error.kind() == Kind::AccessDenied
+            && self.refused.admits(Instant::now(), REFUSED_LOG_INTERVAL)
+        {
+            warn!(
+                "{}, \"{}\": {}",
+                self.name(),
+                about.escape_debug(),
+                chain(&error)
+            );
+        }
+        self.error(error)
     }
 
     fn error(&self, error: oss::error::Error) -> Error {
@@ -50,6 +80,8 @@ impl OssStore {
                     Kind::Archived => Error::Archived(cause),
                     Kind::Immutable => Error::Immutable(cause),
                     Kind::TooLarge => Error::TooLarge(cause),
+                    Kind::Quota => Error::Quota(cause),
+                    Kind::NoSpace => Error::NoSpace(cause),
                     Kind::EncryptionRule => Error::EncryptionRule(cause),
                     Kind::Unsupported => Error::Unsupported(cause),
                     Kind::Misconfigured => Error::Misconfigured(cause),
@@ -96,6 +128,24 @@ fn meta(info: ObjectInfo) -> ObjectMeta {
     }
 }
 
+/// A page in this floor's words, still unchecked.
+pub(crate) fn raw_page(page: oss::types::Page) -> RawPage {
+    let date = page.date;
+    let objects = page.objects.into_iter().map(|object| RawObject {
+        key: object.key,
+        size: object.size,
+        etag: ETag::new(object.etag),
+        last_modified: object.last_modified.unwrap_or(date),
+        storage_class: object.storage_class,
+    });
+    RawPage {
+        objects: objects.collect(),
+        prefixes: page.prefixes,
+        next: page.next,
+        date,
+    }
+}
+
 fn headers_ref(headers: &ObjectHeaders) -> HeadersRef<'_> {
     HeadersRef {
         user: &headers.user,
@@ -122,7 +172,8 @@ impl ObjectStore for OssStore {
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
         let info = self.client.head_object(key.as_str()).await;
-        info.map(meta).map_err(|error| self.error(error))
+        info.map(meta)
+            .map_err(|error| self.failed(key.as_str(), error))
     }
 
     async fn get(
@@ -135,8 +186,8 @@ impl ObjectStore for OssStore {
             .client
             .get_object(key.as_str(), range, if_match.map(ETag::as_str))
             .await
-            .map_err(|error| self.error(error))?;
-        let store = OssStore::new(self.client.clone());
+            .map_err(|error| self.failed(key.as_str(), error))?;
+        let store = self.clone();
         Ok(GetAnswer {
             meta: meta(download.info),
             range: download.range,
@@ -164,7 +215,7 @@ impl ObjectStore for OssStore {
 
     async fn delete(&self, key: &ObjectKey) -> Result<()> {
         let done = self.client.delete_object(key.as_str()).await;
-        done.map_err(|error| self.error(error))
+        done.map_err(|error| self.failed(key.as_str(), error))
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
@@ -202,7 +253,7 @@ impl ObjectStore for OssStore {
             )
             .await
             .map(OssStore::put_answer)
-            .map_err(|error| self.error(error))
+            .map_err(|error| self.failed(destination.as_str(), error))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
@@ -213,27 +264,12 @@ impl ObjectStore for OssStore {
                 Some(_) => None,
                 None => request.start_after.as_deref(),
             },
-            continuation_token: request.token.as_deref(),
+            continuation_token: request.token.as_ref().map(PageToken::as_str),
             max_keys: request.max_keys,
         };
         let page = self.client.list_objects(&query).await;
-        let page = page.map_err(|error| self.error(error))?;
-        Ok(ListPage {
-            objects: page
-                .objects
-                .into_iter()
-                .map(|object| ListedObject {
-                    key: object.key,
-                    size: object.size,
-                    etag: ETag::new(object.etag),
-                    last_modified: object.last_modified,
-                    storage_class: object.storage_class,
-                })
-                .collect(),
-            prefixes: page.prefixes,
-            next: page.next,
-            date: page.date,
-        })
+        let page = page.map_err(|error| self.failed(&request.prefix, error))?;
+        listing::check(request, raw_page(page), &self.hidden)
     }
 
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {

@@ -50,7 +50,8 @@ impl Adopt {
             return Ok(Finding::new(listed, Grade::Left, "internal"));
         }
         let source = ObjectKey::new(listed.key.as_str())?;
-        let below = &listed.key[self.from.len()..];
+        let outside = || StoreError::InvalidName(listed.key.clone());
+        let below = (listed.key.strip_prefix(self.from.as_str())).ok_or_else(outside)?;
         if below.is_empty() {
             return Ok(Finding::new(listed, Grade::Left, "directory"));
         }

@@ -109,6 +109,7 @@ fn is_general(error: &StoreError) -> bool {
             | StoreError::Misconfigured(_)
             | StoreError::NoSuchBucket(_)
             | StoreError::NoSpace(_)
+            | StoreError::Quota(_)
     )
 }
 

@@ -125,7 +125,9 @@ impl Verify {
             // Called in the order of the listing: the tree is walked beside it.
             scope
                 .for_each(progress, &mut *sink, move |listed| {
-                    let path = listed.key[prefix.len()..].to_owned();
+                    // Every key of the listing begins with the prefix.
+                    let path = listed.key.strip_prefix(prefix.as_str());
+                    let path = path.unwrap_or(&listed.key).to_owned();
                     let local = local_file(&tree, &alone, &path);
                     let verify = verify.clone();
                     async move { verify.object(&listed, &path, local?).await }

@@ -1,19 +1,23 @@
 //! Integration tests, one binary.
 
 mod applications;
+mod bucket_refusals;
 mod cli;
 mod coherence;
 mod counts;
+mod deadlines;
 mod endurance;
 mod faults;
 mod formats;
 mod fuzz;
+mod hostile_service;
 mod interop;
 mod model;
 mod mount;
 mod open_file_states;
 mod other_writers;
 mod posix;
+mod raw_server;
 mod refusals;
 mod rig;
 mod secrets;

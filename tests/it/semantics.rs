@@ -639,7 +639,7 @@ fn a_call_ends_when_nothing_answers() {
 /// "A file is the object whose key is the mount's prefix and the file's path. A directory that was made is
 /// an empty object whose key ends with `/`; a common prefix of keys is a directory too. A name that is both
 /// shows the directory."
-/// "Keys that are no valid path (`//`, `.`, `..`, a leading `/`) are hidden."
+/// "Keys that are no valid path (`//`, `.`, `..`, a leading `/`) or not UTF-8 are hidden."
 #[test]
 fn keys_are_paths() {
     let Some(mut mount) = Mount::new(&["--prefix", "some/prefix"]) else {

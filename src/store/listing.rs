@@ -1,0 +1,500 @@
+//! Listings as they arrive, checked before anything above sees them.
+//!
+//! What a page says comes from outside: anybody may have stored objects under any bytes, and the server itself
+//! may be mistaken or hostile. So, for every store and every caller:
+//!
+//! - each entry lies below the prefix that was asked for, has a name that can be one and a size that can be one.
+//!   One that does not is hidden and counted; the rest of the page is served;
+//! - entries come in order, behind `start_after` and behind the pages before. A page that goes back, a token
+//!   that comes twice, or more than [`MAX_BARREN`] pages in a row without an entry end the listing with an
+//!   error: a listing that is followed token by token ends;
+//! - no page has more entries than were asked for.
+//!
+//! A [`PageToken`] carries what the check needs from one page to the next.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use log::warn;
+
+use super::error::Error;
+use super::log_limit::LogLimit;
+use super::object_store::{ETag, ListPage, ListRequest, ListedObject, ObjectKey, Result};
+
+/// How many pages in a row may bring nothing and name another page. The service sends some where much was
+/// deleted.
+pub const MAX_BARREN: u32 = 32;
+
+/// Hidden entries are told of this often at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Where a listing goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageToken {
+    /// The store's own.
+    token: String,
+    /// The greatest name so far, as bytes: names that are no UTF-8 have their place in the order too.
+    last: Vec<u8>,
+    /// Pages in a row that brought nothing.
+    barren: u32,
+}
+
+impl PageToken {
+    pub fn as_str(&self) -> &str {
+        &self.token
+    }
+}
+
+/// A page as a store read it from its answer.
+pub struct RawPage {
+    pub objects: Vec<RawObject>,
+    pub prefixes: Vec<Vec<u8>>,
+    pub next: Option<String>,
+    pub date: SystemTime,
+}
+
+pub struct RawObject {
+    pub key: Vec<u8>,
+    /// None where the answer has none that can be right.
+    pub size: Option<u64>,
+    pub etag: ETag,
+    pub last_modified: SystemTime,
+    pub storage_class: String,
+}
+
+/// Why a listing cannot be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("the listing is not in order")]
+    Disorder,
+    #[error("the listing goes back to where it was")]
+    Loop,
+    #[error("{MAX_BARREN} pages of the listing in a row bring nothing and name another")]
+    Endless,
+    #[error("a page of the listing has more entries than were asked for")]
+    TooLong,
+}
+
+/// Checks one page, the answer to `request`.
+///
+/// # Errors
+/// [`Error::Other`] with a [`Fault`].
+pub fn check(request: &ListRequest, page: RawPage, hidden: &Hidden) -> Result<ListPage> {
+    checked(request, page, hidden).map_err(Error::other)
+}
+
+fn checked(
+    request: &ListRequest,
+    page: RawPage,
+    hidden: &Hidden,
+) -> std::result::Result<ListPage, Fault> {
+    let max = match request.max_keys {
+        0 => 1000,
+        max => usize::from(max.min(1000)),
+    };
+    if page.objects.len() > max || page.prefixes.len() > max {
+        return Err(Fault::TooLong);
+    }
+    let (behind, barren) = match (&request.token, &request.start_after) {
+        (Some(token), _) => (&*token.last, token.barren),
+        (None, Some(start)) => (start.as_bytes(), 0),
+        (None, None) => (&b""[..], 0),
+    };
+    let mut order = Order {
+        first: behind,
+        // The keys below a prefix may lie behind the start, the prefix itself before it.
+        started_within: request.token.is_none(),
+        last: behind.to_vec(),
+        came: false,
+    };
+    let prefix = request.prefix.as_bytes();
+    let mut scan = Scan {
+        prefix,
+        delimited: request.delimited,
+        count: 0,
+        example: None,
+    };
+    let mut objects = Vec::with_capacity(page.objects.len());
+    let mut previous = behind.to_vec();
+    for object in page.objects {
+        if !scan.is_below(&object.key) {
+            continue;
+        }
+        order.object(&object.key, &mut previous)?;
+        let name = scan.name(object.key, false);
+        if let Some((key, size)) = name.and_then(|key| scan.sized(key, object.size)) {
+            objects.push(ListedObject {
+                key,
+                size,
+                etag: object.etag,
+                last_modified: object.last_modified,
+                storage_class: object.storage_class,
+            });
+        }
+    }
+    let mut prefixes = Vec::with_capacity(page.prefixes.len());
+    let mut previous = Vec::new();
+    for folder in page.prefixes {
+        if !scan.is_below(&folder) {
+            continue;
+        }
+        if order.prefix(&folder, &mut previous)? {
+            prefixes.extend(scan.name(folder, true));
+        }
+    }
+    let next = match page.next {
+        None => None,
+        Some(token) => {
+            let same = request.token.as_ref().is_some_and(|t| t.token == token);
+            let barren = if order.came { 0 } else { barren + 1 };
+            if same {
+                return Err(Fault::Loop);
+            }
+            if barren > MAX_BARREN {
+                return Err(Fault::Endless);
+            }
+            Some(PageToken {
+                token,
+                last: order.last,
+                barren,
+            })
+        }
+    };
+    hidden.tell(&request.prefix, scan.count, scan.example.as_deref());
+    Ok(ListPage {
+        objects,
+        prefixes,
+        next,
+        date: page.date,
+        hidden: scan.count,
+    })
+}
+
+/// What came, in the order of bytes.
+struct Order<'a> {
+    first: &'a [u8],
+    started_within: bool,
+    last: Vec<u8>,
+    /// Something that was not there before.
+    came: bool,
+}
+
+impl Order<'_> {
+    fn object(&mut self, key: &[u8], previous: &mut Vec<u8>) -> std::result::Result<(), Fault> {
+        if key <= &**previous {
+            // The first of an undelimited listing has nothing before it, and may be anything.
+            return Err(Fault::Disorder);
+        }
+        *previous = key.to_vec();
+        self.reached(key);
+        Ok(())
+    }
+
+    /// False for one that the page before ended with: some servers send it again.
+    fn prefix(
+        &mut self,
+        folder: &[u8],
+        previous: &mut Vec<u8>,
+    ) -> std::result::Result<bool, Fault> {
+        let in_order = previous.is_empty() || folder > &**previous;
+        let again = !self.started_within && folder == self.first;
+        let around_start = self.started_within && self.first.starts_with(folder);
+        if !in_order || !(folder > self.first || again || around_start) {
+            return Err(Fault::Disorder);
+        }
+        *previous = folder.to_vec();
+        if again {
+            return Ok(false);
+        }
+        self.reached(folder);
+        Ok(true)
+    }
+
+    fn reached(&mut self, name: &[u8]) {
+        self.came = true;
+        if name > &*self.last {
+            self.last = name.to_vec();
+        }
+    }
+}
+
+/// Finds what cannot be shown.
+struct Scan<'a> {
+    prefix: &'a [u8],
+    delimited: bool,
+    count: usize,
+    example: Option<String>,
+}
+
+impl Scan<'_> {
+    fn hide(&mut self, name: &[u8]) {
+        self.count += 1;
+        let example = || String::from_utf8_lossy(name).escape_debug().to_string();
+        self.example.get_or_insert_with(example);
+    }
+
+    fn is_below(&mut self, name: &[u8]) -> bool {
+        let below = !name.is_empty() && name.starts_with(self.prefix);
+        if !below {
+            self.hide(name);
+        }
+        below
+    }
+
+    /// A name below the prefix, if it can be shown.
+    fn name(&mut self, name: Vec<u8>, folder: bool) -> Option<String> {
+        let rest = &name[self.prefix.len()..];
+        let slash = rest.iter().position(|byte| *byte == b'/');
+        let possible = name.len() <= ObjectKey::MAX_LEN
+            && match (self.delimited, folder) {
+                (true, false) => slash.is_none(),
+                (true, true) => slash.is_some_and(|at| at + 1 == rest.len()),
+                (false, folder) => !folder,
+            };
+        match String::from_utf8(name) {
+            Ok(name) if possible => Some(name),
+            Ok(name) => {
+                self.hide(name.as_bytes());
+                None
+            }
+            Err(error) => {
+                self.hide(error.as_bytes());
+                None
+            }
+        }
+    }
+
+    fn sized(&mut self, key: String, size: Option<u64>) -> Option<(String, u64)> {
+        if size.is_none() {
+            self.hide(key.as_bytes());
+        }
+        Some((key, size?))
+    }
+}
+
+/// Counts what was hidden, and tells of it now and then.
+#[derive(Clone, Default)]
+pub struct Hidden(Arc<HiddenCount>);
+
+#[derive(Default)]
+struct HiddenCount {
+    count: AtomicU64,
+    log: LogLimit,
+}
+
+impl Hidden {
+    pub fn count(&self) -> u64 {
+        self.0.count.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, prefix: &str, count: usize, example: Option<&str>) {
+        let Some(example) = example else { return };
+        self.0.count.fetch_add(count as u64, Ordering::Relaxed);
+        if self.0.log.admits(Instant::now(), LOG_INTERVAL) {
+            warn!(
+                "{count} entries of a listing of \"{}\" are not shown, among them \"{example}\": their names or \
+                 sizes cannot be right ({} in all since the start)",
+                prefix.escape_debug(),
+                self.count()
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden({})", self.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn page(objects: &[&[u8]], prefixes: &[&[u8]], next: Option<&str>) -> RawPage {
+        RawPage {
+            objects: (objects.iter())
+                .map(|key| RawObject {
+                    key: key.to_vec(),
+                    size: Some(1),
+                    etag: ETag::new("E"),
+                    last_modified: UNIX_EPOCH,
+                    storage_class: String::new(),
+                })
+                .collect(),
+            prefixes: prefixes.iter().map(|prefix| prefix.to_vec()).collect(),
+            next: next.map(str::to_owned),
+            date: UNIX_EPOCH,
+        }
+    }
+
+    fn request(prefix: &str, delimited: bool) -> ListRequest {
+        ListRequest {
+            prefix: prefix.to_owned(),
+            delimited,
+            ..ListRequest::default()
+        }
+    }
+
+    fn names(page: &ListPage) -> Vec<&str> {
+        let objects = page.objects.iter().map(|object| &*object.key);
+        objects.chain(page.prefixes.iter().map(|p| &**p)).collect()
+    }
+
+    /// Objects, prefixes, what is shown, how many are hidden.
+    type EntryCase<'a> = (&'a [&'a [u8]], &'a [&'a [u8]], &'a [&'a str], usize);
+
+    #[test]
+    fn an_entry_that_cannot_be_is_hidden_and_the_rest_is_served() {
+        let long = [b"d/".as_slice(), &[b'x'; 1022]].concat();
+        let too_long: &[&[u8]] = &[b"d/a", &long];
+        let cases: &[EntryCase] = &[
+            (
+                &[b"d/", b"d/a", b"d/b"],
+                &[b"d/c/"],
+                &["d/", "d/a", "d/b", "d/c/"],
+                0,
+            ),
+            (&[b"d/a", b"d/b\xff", b"d/c"], &[], &["d/a", "d/c"], 1),
+            (&[b"d/a"], &[b"d/\xfe/", b"d/\xff/"], &["d/a"], 2),
+            // Not below the prefix, wherever they stand.
+            (
+                &[b"", b"e/a", b"d", b"d/a", b"../x"],
+                &[b"e/", b""],
+                &["d/a"],
+                6,
+            ),
+            // Not of this level.
+            (&[b"d/a/b", b"d/c"], &[b"d/e", b"d/f/g/"], &["d/c"], 3),
+            (too_long, &[], &["d/a"], 1),
+        ];
+        for (objects, prefixes, shown, count) in cases {
+            let hidden = Hidden::default();
+            let page = check(&request("d/", true), page(objects, prefixes, None), &hidden).unwrap();
+            assert_eq!(names(&page), *shown);
+            assert_eq!(page.hidden, *count);
+            assert_eq!(hidden.count(), *count as u64);
+        }
+        // Prefixes of a listing that asked for none.
+        let hidden = Hidden::default();
+        let flat = check(
+            &request("", false),
+            page(&[b"a/b"], &[b"c/"], None),
+            &hidden,
+        )
+        .unwrap();
+        assert_eq!((names(&flat), flat.hidden), (vec!["a/b"], 1));
+        // No size.
+        let mut unsized_ = page(&[b"a", b"b"], &[], None);
+        unsized_.objects[0].size = None;
+        let rest = check(&request("", true), unsized_, &hidden).unwrap();
+        assert_eq!((names(&rest), rest.hidden), (vec!["b"], 1));
+    }
+
+    #[test]
+    fn entries_are_in_order_and_behind_where_the_listing_begins() {
+        let fault = |request: &ListRequest, objects: &[&[u8]], prefixes: &[&[u8]]| {
+            checked(request, page(objects, prefixes, None), &Hidden::default()).err()
+        };
+        let all = request("", true);
+        assert_eq!(fault(&all, &[b"a", b"b"], &[b"a/", b"c/"]), None);
+        assert_eq!(fault(&all, &[b"b", b"a"], &[]), Some(Fault::Disorder));
+        assert_eq!(fault(&all, &[b"a", b"a"], &[]), Some(Fault::Disorder));
+        assert_eq!(fault(&all, &[], &[b"b/", b"a/"]), Some(Fault::Disorder));
+        assert_eq!(fault(&all, &[], &[b"a/", b"a/"]), Some(Fault::Disorder));
+        // Names that are hidden keep to the order too.
+        assert_eq!(fault(&all, &[b"b\xff", b"b"], &[]), Some(Fault::Disorder));
+        let after = ListRequest {
+            start_after: Some("d/e".to_owned()),
+            ..all.clone()
+        };
+        assert_eq!(fault(&after, &[b"f"], &[b"d/", b"e/"]), None);
+        assert_eq!(fault(&after, &[b"d"], &[]), Some(Fault::Disorder));
+        assert_eq!(fault(&after, &[], &[b"c/"]), Some(Fault::Disorder));
+        let many: Vec<Vec<u8>> = (0..11).map(|n| format!("k{n:04}").into_bytes()).collect();
+        let many: Vec<&[u8]> = many.iter().map(|key| &**key).collect();
+        let few = ListRequest {
+            max_keys: 10,
+            ..all
+        };
+        assert_eq!(fault(&few, &many[..10], &[]), None);
+        assert_eq!(fault(&few, &many, &[]), Some(Fault::TooLong));
+    }
+
+    /// Follows a listing to its end: how many pages it took, and what ended it.
+    fn follow(delimited: bool, mut answer: impl FnMut(usize) -> RawPage) -> (usize, Option<Fault>) {
+        let mut request = request("", delimited);
+        for n in 0..10_000 {
+            match checked(&request, answer(n), &Hidden::default()) {
+                Err(fault) => return (n, Some(fault)),
+                Ok(page) if page.next.is_none() => return (n, None),
+                Ok(page) => request.token = page.next,
+            }
+        }
+        panic!("the listing does not end");
+    }
+
+    #[test]
+    fn a_listing_that_is_followed_ends() {
+        let key = |n: usize| format!("k{n:06}").into_bytes();
+        let token = |n: usize| format!("t{n}");
+        // The same page for ever, under one token or ever new ones.
+        let (pages, fault) = follow(true, |_| page(&[b"a"], &[], Some("t")));
+        assert_eq!((pages, fault), (1, Some(Fault::Disorder)));
+        let (pages, fault) = follow(true, |n| page(&[b"a"], &[], Some(&token(n))));
+        assert_eq!((pages, fault), (1, Some(Fault::Disorder)));
+        let (pages, fault) = follow(true, |n| page(&[], &[b"a/"], Some(&token(n))));
+        assert_eq!(
+            (pages, fault),
+            (1 + MAX_BARREN as usize, Some(Fault::Endless))
+        );
+        // The same token, with ever new names.
+        let (pages, fault) = follow(true, |n| page(&[&key(n)], &[], Some("t")));
+        assert_eq!((pages, fault), (1, Some(Fault::Loop)));
+        // Tokens that go round.
+        let (_, fault) = follow(true, |n| page(&[&key(n % 3)], &[], Some(&token(n % 3))));
+        assert_eq!(fault, Some(Fault::Disorder));
+        let (_, fault) = follow(true, |n| page(&[], &[], Some(&token(n % 3))));
+        assert_eq!(fault, Some(Fault::Endless));
+        // Pages without an entry, or with none that is shown and none in a new place.
+        let (pages, fault) = follow(true, |n| page(&[], &[], Some(&token(n))));
+        assert_eq!((pages, fault), (MAX_BARREN as usize, Some(Fault::Endless)));
+        let (pages, fault) = follow(true, |n| page(&[b""], &[], Some(&token(n))));
+        assert_eq!((pages, fault), (MAX_BARREN as usize, Some(Fault::Endless)));
+    }
+
+    #[test]
+    fn honest_listings_are_followed_to_their_end() {
+        let key = |n: usize| format!("k{n:06}").into_bytes();
+        let token = |n: usize| format!("t{n}");
+        let next = |n: usize, pages: usize| (n < pages).then(|| token(n));
+        for delimited in [false, true] {
+            let (pages, fault) = follow(delimited, |n| {
+                page(&[&key(n)], &[], next(n, 100).as_deref())
+            });
+            assert_eq!((pages, fault), (100, None));
+        }
+        // Some pages bring nothing, again and again.
+        let (pages, fault) = follow(true, |n| match n % 4 {
+            0 => page(&[&key(n)], &[], next(n, 400).as_deref()),
+            _ => page(&[], &[], next(n, 400).as_deref()),
+        });
+        assert_eq!((pages, fault), (400, None));
+        // Thousands of names that are not shown: they are new all the same.
+        let (pages, fault) = follow(true, |n| {
+            let bad = [key(n), vec![0xff]].concat();
+            page(&[&bad], &[], next(n, 100).as_deref())
+        });
+        assert_eq!((pages, fault), (100, None));
+        // A prefix that ends a page begins the next.
+        let (pages, fault) = follow(true, |n| {
+            let folder = |n| [key(n), b"/".to_vec()].concat();
+            page(&[], &[&folder(n), &folder(n + 1)], next(n, 100).as_deref())
+        });
+        assert_eq!((pages, fault), (100, None));
+    }
+}

@@ -1,0 +1,55 @@
+//! A call's deadline is its caller's: not each request's, nor that of a place in a queue.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ossvault::server::call::Operation;
+use ossvault::server::instruments::{Action, Fault};
+
+use super::support::*;
+
+#[test]
+fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
+    const CALLS: usize = 24;
+    let options = ["--timeout", "3s", "--metadata-ttl", "0", "--dir-ttl", "0"];
+    let unavailable = || Action::Status {
+        status: 503,
+        code: "ServiceUnavailable".to_owned(),
+    };
+    for action in [unavailable(), Action::Stall { ms: 60_000 }] {
+        let Some(mut mount) = Mount::served(&options) else {
+            return;
+        };
+        for n in 0..CALLS {
+            fs::write(mount.path(format!("f{n}")), "x").unwrap();
+        }
+        mount.remount(&options);
+        for operation in [Operation::HeadObject, Operation::ListObjectsV2] {
+            let fault = Fault::once(operation, action.clone()).always();
+            mount.instruments().add_fault(fault);
+        }
+        let slowest = thread::scope(|scope| {
+            let calls: Vec<_> = (0..CALLS)
+                .map(|n| {
+                    let path = mount.path(format!("f{n}"));
+                    scope.spawn(move || {
+                        let begun = Instant::now();
+                        assert!(fs::metadata(path).is_err());
+                        begun.elapsed()
+                    })
+                })
+                .collect();
+            calls
+                .into_iter()
+                .map(|call| call.join().unwrap())
+                .max()
+                .unwrap()
+        });
+        // The kernel looks a name up twice, and the machine may be busy. One behind the other they would take
+        // more than a minute.
+        assert!(slowest < Duration::from_secs(15), "{action:?}: {slowest:?}");
+        mount.instruments().clear_faults();
+        eventually("the mount recovers", || fs::read(mount.path("f0")).is_ok());
+    }
+}
