@@ -53,6 +53,18 @@ pub fn run(args: &Args) -> Result<()> {
             ),
         ));
     }
+    if me != 0
+        && let Some(owner) = entry.owner.filter(|owner| *owner != me)
+    {
+        return Err(Error::new(
+            Code::MountRefused,
+            format!(
+                "the mount on {} belongs to {}: that user or root can unmount it",
+                mountpoint.display(),
+                user_name(owner)
+            ),
+        ));
+    }
     // Before the mount goes: a daemon that ends well removes the file.
     let waiter = Waiter::open(&mountpoint, entry.owner.unwrap_or(me));
     let stale = waiter.as_ref().is_none_or(|waiter| !waiter.is_running());
@@ -79,6 +91,14 @@ pub fn run(args: &Args) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The name of a user, or the number where there is none.
+fn user_name(uid: u32) -> String {
+    let user = nix::unistd::User::from_uid(uid.into());
+    user.ok()
+        .flatten()
+        .map_or_else(|| format!("user {uid}"), |user| user.name)
 }
 
 fn unmount_unless_used(mountpoint: &Path) -> std::result::Result<(), session::Error> {

@@ -1235,3 +1235,27 @@ fn help_says_where_passphrases_come_from_and_what_keygen_writes() {
     let help = place.run(&["keygen", "--help"]).succeeds().stdout;
     assert!(help.contains("PATH.pub"), "{help}");
 }
+
+/// It said that nothing was mounted there.
+#[test]
+fn a_mount_is_unmounted_by_its_owner_or_by_root() {
+    use std::os::unix::process::CommandExt;
+    if !can_mount() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let place = Place::new();
+    place.keygen("key");
+    let source = format!("file://{}", place.path("bucket").display());
+    let mount = ["mount", &source, "mnt", "--private-key", "key"];
+    place.run(&mount).succeeds();
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = place.command(&["umount", "mnt"]);
+    let other = command.uid(65534).gid(65534).output().unwrap();
+    Run::from(other).fails(17, &["belongs to root", "can unmount it"]);
+    assert!(place.is_mounted());
+    place.run(&["umount", "mnt"]).succeeds();
+}
