@@ -7,6 +7,7 @@ use super::filesystem::{Filesystem, lock};
 use super::listing::{Entry, Object};
 use super::names::Name;
 use super::namespace::{Ino, Look};
+use super::supervisor::contained;
 
 /// As deep as paths are followed down.
 const DEEP: usize = 16;
@@ -80,7 +81,7 @@ impl Filesystem {
             let fs = self.clone();
             self.runtime.spawn(async move {
                 // What fails here is asked again, and reported, when it is wanted.
-                let _ = fs.ask_object(parent, &name, object, Instant::now()).await;
+                let _ = contained(fs.ask_object(parent, &name, object, Instant::now())).await;
                 if let Some(directory) = fs.namespace().directory(parent) {
                     directory.walk.files.probe_ended();
                 }
@@ -119,7 +120,7 @@ impl Filesystem {
                 let known = matches!(fs.namespace().look_at(ino, now), Look::Known(_));
                 if !known {
                     // As above.
-                    let _ = fs.ask_directory(ino, now).await;
+                    let _ = contained(fs.ask_directory(ino, now)).await;
                 }
                 if let Some(directory) = fs.namespace().directory(parent) {
                     directory.walk.directories.probe_ended();

@@ -15,6 +15,7 @@ use super::lookup::Looks;
 use super::names;
 use super::namespace::{Ino, Marker, Outcome, now};
 use super::open_file::OpenFile;
+use super::supervisor::contained;
 use super::uploads::{headers_of, meta_of};
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::envelope::Format;
@@ -192,7 +193,7 @@ impl Filesystem {
                 let Some((change, _)) = fs.namespace().pending(ino) else {
                     break;
                 };
-                match fs.store_what_is_pending(ino).await {
+                match contained(fs.store_what_is_pending(ino)).await {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
                         let place = fs.describe_place(ino);

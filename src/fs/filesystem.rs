@@ -31,6 +31,7 @@ use super::probe::Questions;
 use super::processes;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
+use super::supervisor::{PAUSE, keep_running};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
 use crate::oss::error::chain;
@@ -42,6 +43,9 @@ const DESCRIBED: usize = 4096;
 /// Small bodies kept that were fetched with their headers, at most 64 KiB each, and contents whose envelope
 /// did not open.
 const SMALL_BODIES: usize = 1024;
+
+/// What the kernel is still to be told, at most, of some 100 bytes each.
+const NOTICES: usize = 4096;
 
 /// An object's headers, and what they say about how to read it.
 pub(super) struct Described {
@@ -136,8 +140,8 @@ pub struct Filesystem {
     pub(super) cache: Arc<ContentCache>,
     pub(super) staging: Arc<StagingArea>,
     kernel: OnceLock<KernelCaches>,
-    notices: mpsc::UnboundedSender<Notice>,
-    notices_out: Mutex<Option<mpsc::UnboundedReceiver<Notice>>>,
+    notices: mpsc::Sender<Notice>,
+    notices_out: Mutex<Option<mpsc::Receiver<Notice>>>,
     root_stored: AtomicBool,
     /// Directories whose times are to be stored soon.
     pub(super) late: Mutex<HashSet<Ino>>,
@@ -167,8 +171,16 @@ impl Filesystem {
             directories: settings.dir_ttl,
         };
         let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
-        let (notices, notices_out) = mpsc::unbounded_channel();
-        runtime.spawn(staging::run_spiller(staging.clone()));
+        let (notices, notices_out) = mpsc::channel(NOTICES);
+        let spilled = Arc::downgrade(&staging);
+        keep_running(&runtime, "spilling", PAUSE, move || {
+            let area = spilled.upgrade();
+            async move {
+                if let Some(area) = area {
+                    staging::run_spiller(area).await;
+                }
+            }
+        });
         let groups = match settings.show_owner {
             true => Vec::new(),
             false => processes::own_groups(),
@@ -205,8 +217,10 @@ impl Filesystem {
             late: Mutex::default(),
             uploads: Mutex::default(),
         });
-        let giving = give_way(Arc::downgrade(&fs), fs.staging.budget().clone());
-        fs.runtime.spawn(giving);
+        let (weak, budget) = (Arc::downgrade(&fs), fs.staging.budget().clone());
+        keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
+            give_way(weak.clone(), budget.clone())
+        });
         Ok(fs)
     }
 
@@ -246,7 +260,7 @@ impl Filesystem {
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.
-    pub fn take_notices(&self) -> Option<mpsc::UnboundedReceiver<Notice>> {
+    pub fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
         lock(&self.notices_out).take()
     }
 
@@ -303,8 +317,9 @@ impl Filesystem {
     }
 
     pub(super) fn notify(&self, notice: Notice) {
-        // Without a kernel (tests) there is nobody to tell.
-        let _ = self.notices.send(notice);
+        // Without a kernel (tests) there is nobody to tell. Where the kernel is so slow that there are too
+        // many, it learns of the rest when what it was told expires.
+        let _ = self.notices.try_send(notice);
     }
 
     pub(super) fn new_handle(&self) -> u64 {

@@ -42,6 +42,7 @@ pub mod settings;
 mod small_trees;
 pub mod staging;
 mod streaming;
+mod supervisor;
 mod temporary_names;
 mod uploads;
 mod walk;

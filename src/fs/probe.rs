@@ -22,6 +22,7 @@ use super::lister::Extent;
 use super::listing::{Entry, Epoch, Known, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Look, Marker, Namespace, View};
+use super::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
@@ -555,7 +556,7 @@ impl Filesystem {
                     let asked = Instant::now();
                     let key = question.clone();
                     let task = self.runtime.spawn(async move {
-                        let result = work.await;
+                        let result = contained(work).await;
                         let mut questions =
                             fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
                         if questions.get(&key).is_some_and(|(at, _)| *at == asked) {

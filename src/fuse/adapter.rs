@@ -781,7 +781,7 @@ impl fuser::Filesystem for Adapter {
 }
 
 /// What the kernel must be told, as it comes up.
-pub struct Notices(Option<mpsc::UnboundedReceiver<Notice>>);
+pub struct Notices(Option<mpsc::Receiver<Notice>>);
 
 impl Notices {
     /// Tells the kernel until the file system is gone. Blocks: for a thread of its own, since the kernel
@@ -968,3 +968,13 @@ replies!(
     ReplyWrite,
     ReplyXattr
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_leave_the_thread_of_the_session() {
+        contain("a test", || panic!("on purpose"));
+    }
+}

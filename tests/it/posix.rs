@@ -203,8 +203,8 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
     }
 }
 
-/// "Where owners are not shown, a group that the user of the mount is in is, and what would not be shown cannot
-/// be set (EPERM)."
+/// "In an ordinary user's mount without `--allow-other` everything belongs to that user, and to the stored group
+/// where the user is in it; what would not be shown cannot be set (EPERM)."
 ///
 /// chgrp was accepted, stored and never shown: rsync set it again each time.
 #[test]
