@@ -45,6 +45,8 @@ pub struct State {
     pub content: Option<Arc<Content>>,
     /// Changed bytes over `content`. Kept after an upload while somebody may write on.
     pub staged: Option<StagedFile>,
+    /// It is a newer version of another client's than the one that was opened.
+    pub moved_on: bool,
     /// Everything that the bucket does not have was appended: to this many bytes of `content`.
     pub appended_to: Option<u64>,
     /// Counts changes of the content.
@@ -139,6 +141,7 @@ impl OpenFile {
             state: Mutex::new(State {
                 content,
                 staged: None,
+                moved_on: false,
                 appended_to: None,
                 written: 0,
                 uploaded: 0,
@@ -284,7 +287,7 @@ pub struct Writer {
     pub thread: u32,
     /// Somebody whose write takes the set-id bits away.
     pub clear_set_id: bool,
-    /// The write goes to the end of the file, wherever the kernel takes that to be.
+    /// The write goes to the end of the file.
     pub append: bool,
 }
 

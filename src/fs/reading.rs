@@ -205,6 +205,7 @@ impl Filesystem {
         });
         if moves && let Some(object) = &found {
             state.content = Some(self.content_of(&key, object));
+            state.moved_on = true;
             namespace.set_open(ino, Some(object.clone()));
             namespace.pages_show(ino, None);
         }

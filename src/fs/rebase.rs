@@ -83,6 +83,7 @@ impl Filesystem {
         state.staged = Some(staged);
         state.content = Some(content);
         state.appended_to = Some(end);
+        state.moved_on = true;
         let mut namespace = self.namespace();
         if let Some(local) = namespace.local_mut(file.ino) {
             local.size = state.size();

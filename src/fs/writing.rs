@@ -23,10 +23,13 @@ const STAGE_STEP: u64 = 1 << 20;
 const STREAM_DRIFT: i64 = 60;
 
 impl Writer {
-    /// Where the write goes that the kernel has placed at `offset`. What is appended goes to the end: the
-    /// kernel may know that of another version.
+    /// Where the write goes that the kernel has placed at `offset`. Where the file has moved on to a newer
+    /// version, the end that the kernel appends to is that of the one before.
     fn place(&self, state: &State, offset: u64) -> u64 {
-        if self.append { state.size() } else { offset }
+        match self.append && state.moved_on {
+            true => state.size(),
+            false => offset,
+        }
     }
 }
 
@@ -92,8 +95,8 @@ impl Filesystem {
         let opened = self.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &opened.file;
-        self.stage_base(file, Some((offset, data.len())), by.append)
-            .await?;
+        let write = Some((by, offset, data.len()));
+        self.stage_base(file, write).await?;
         loop {
             let room = {
                 let mut state = file.lock();
@@ -106,8 +109,7 @@ impl Filesystem {
                 }
             };
             let Some(room) = room else {
-                self.stage_base(file, Some((offset, data.len())), by.append)
-                    .await?;
+                self.stage_base(file, write).await?;
                 continue;
             };
             let room = room.await?;
@@ -161,16 +163,16 @@ impl Filesystem {
     async fn stage_base(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        write: Option<(u64, usize)>,
-        append: bool,
+        write: Option<(Writer, u64, usize)>,
     ) -> Result<()> {
+        let append = write.is_some_and(|(by, ..)| by.append);
         let mut moves = 0;
         loop {
             let content = {
                 let mut state = file.lock();
                 let (offset, len) = match write {
-                    Some((_, len)) if append => (state.size(), len),
-                    write => write.unwrap_or((1, 0)),
+                    Some((by, offset, len)) => (by.place(&state, offset), len),
+                    None => (1, 0),
                 };
                 if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
                     return Ok(());
@@ -347,7 +349,7 @@ impl Filesystem {
             if ready {
                 return Ok(());
             }
-            self.stage_base(file, None, false).await?;
+            self.stage_base(file, None).await?;
         }
     }
 
