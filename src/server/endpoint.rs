@@ -5,7 +5,7 @@ use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,6 +34,7 @@ use super::reply::{Body, Reply};
 use super::{listing, multipart, objects, s3};
 use crate::oss::date;
 use crate::store::error::Error;
+use crate::store::local::directory::Directory;
 use crate::store::local::journal::is_bucket;
 use crate::store::local::{self, LocalStore};
 
@@ -104,10 +105,12 @@ impl Server {
             ));
         }
         fs::create_dir_all(&config.dir)?;
+        let served = Directory::open(&config.dir)?;
         let listener = TcpListener::bind(config.listen).await?;
         let addr = listener.local_addr()?;
         let shared = Arc::new(Shared {
             config,
+            served,
             started: SystemTime::now(),
             // Different in every run: ids are looked for in logs.
             next_request: AtomicU64::new(rand::random::<u64>() << 24 >> 8),
@@ -163,6 +166,8 @@ impl Drop for Server {
 /// What all connections share.
 pub struct Shared {
     config: Config,
+    /// The folder of the buckets. One that is reached through a symbolic link is no bucket.
+    served: Directory,
     started: SystemTime,
     next_request: AtomicU64,
     /// Held for memory, and while a bucket is opened.
@@ -194,89 +199,91 @@ impl Shared {
     }
 
     pub async fn bucket(&self, name: &str) -> Result<LocalStore> {
-        let folder = self.folder(name).map_err(|_| {
-            Refusal::new(
-                400,
-                "InvalidBucketName",
-                "The specified bucket is not valid.",
-            )
-            .with("BucketName", name)
-        })?;
-        // One look at the marker: the folder may have been removed by other means.
-        if !folder.is_dir() {
-            self.lock().remove(name);
-            return Err(Refusal::no_such_bucket(name));
-        }
-        if let Some(store) = self.lock().get(name) {
+        let no_such_bucket = || Refusal::no_such_bucket(name);
+        check_name(name)?;
+        // At each request: the folder may have been removed or replaced by other means.
+        let folder = match self.served.directory(name) {
+            Ok(folder) => folder,
+            Err(error) => {
+                self.lock().remove(name);
+                return Err(match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidData => no_such_bucket(),
+                    _ => Error::other(error).into(),
+                });
+            }
+        };
+        if let Some(store) = self.lock().get(name)
+            && store.root().is_same(&folder).unwrap_or(false)
+        {
             return Ok(store.clone());
         }
         // Something else than a bucket is not served, and not touched.
         let foreign = !is_bucket(&folder).unwrap_or(false)
-            && fs::read_dir(&folder).map_or(true, |mut entries| entries.next().is_some());
+            && folder
+                .names()
+                .map_or(true, |mut entries| entries.next().is_some());
         if foreign {
-            return Err(Refusal::no_such_bucket(name));
+            return Err(no_such_bucket());
         }
         Ok(self.create_bucket(name)?)
     }
 
     fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
-        let folder = self.folder(name)?;
+        check_name(name).map_err(|_| Error::NoSuchBucket(name.to_string()))?;
         let mut buckets = self.lock();
+        match self.served.create_directory(name) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::other(error));
+            }
+            _ => {}
+        }
+        let folder = self.served.directory(name).map_err(Error::other)?;
         if let Some(store) = buckets.get(name)
-            && folder.is_dir()
+            && store.root().is_same(&folder).unwrap_or(false)
         {
             return Ok(store.clone());
         }
-        let store = LocalStore::open(
-            &folder,
-            local::Settings {
-                sync: self.config.sync,
-            },
-        )?;
+        let sync = self.config.sync;
+        let store = LocalStore::open_in(folder, local::Settings { sync })?;
         buckets.insert(name.to_string(), store.clone());
         Ok(store)
     }
 
-    /// # Errors
-    /// For names no bucket can have: only others are joined to a path.
-    fn folder(&self, name: &str) -> std::result::Result<PathBuf, Error> {
-        let valid = (3..=63).contains(&name.len())
-            && name
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if valid {
-            Ok(self.config.dir.join(name))
-        } else {
-            Err(Error::NoSuchBucket(name.to_string()))
-        }
-    }
-
     pub async fn bucket_names(&self) -> Result<Vec<String>> {
-        let entries = fs::read_dir(&self.config.dir).map_err(Error::other)?;
+        let entries = self.served.names().map_err(Error::other)?;
         let mut names: Vec<String> = entries
             .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|name| name.into_string().ok())
             .filter(|name| {
-                self.folder(name)
-                    .is_ok_and(|folder| is_bucket(&folder).unwrap_or(false))
+                check_name(name).is_ok()
+                    && self
+                        .served
+                        .directory(name)
+                        .is_ok_and(|folder| is_bucket(&folder).unwrap_or(false))
             })
             .collect();
         names.sort();
         Ok(names)
     }
 
-    fn delete_bucket(&self, name: &str, store: &LocalStore) -> Result<Reply> {
-        if !store.is_empty()? {
-            return Err(Refusal::new(
-                409,
-                "BucketNotEmpty",
-                "The bucket you tried to delete is not empty.",
-            ));
+    async fn delete_bucket(&self, name: &str, store: &LocalStore) -> Result<Reply> {
+        match store.destroy().await {
+            Err(Error::AlreadyExists) => {
+                return Err(Refusal::new(
+                    409,
+                    "BucketNotEmpty",
+                    "The bucket you tried to delete is not empty.",
+                )
+                .with("BucketName", name));
+            }
+            destroyed => destroyed?,
         }
         self.lock().remove(name);
-        remove_bucket(store.folder()).map_err(Error::other)?;
+        match self.served.remove_directory(name) {
+            // Another process made a bucket of that name already.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            removed => removed.map_err(Error::other)?,
+        }
         Ok(Reply::empty(204))
     }
 
@@ -286,8 +293,24 @@ impl Shared {
     }
 }
 
-fn remove_bucket(folder: &Path) -> io::Result<()> {
-    fs::remove_dir_all(folder)
+/// # Errors
+/// For names no bucket can have: only others name a folder.
+fn check_name(name: &str) -> Result<()> {
+    let valid = (3..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if valid {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        400,
+        "InvalidBucketName",
+        "The specified bucket is not valid.",
+    )
+    .with("BucketName", name))
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
@@ -437,13 +460,7 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
     match call.operation {
         Operation::ListBuckets => return listing::buckets(shared, call).await,
         Operation::PutBucket => {
-            if shared.folder(&name).is_err() {
-                return Err(Refusal::new(
-                    400,
-                    "InvalidBucketName",
-                    "The specified bucket is not valid.",
-                ));
-            }
+            check_name(&name)?;
             shared.create_bucket(&name)?;
             return Ok(Reply::empty(200));
         }
@@ -456,7 +473,7 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
         Operation::ListBuckets | Operation::PutBucket | Operation::Unknown => {
             unreachable!("answered above")
         }
-        Operation::DeleteBucket => shared.delete_bucket(&name, store),
+        Operation::DeleteBucket => shared.delete_bucket(&name, store).await,
         Operation::GetBucketInfo => Ok(listing::bucket_info(shared, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
         Operation::ListObjects => listing::objects_v1(store, call),

@@ -18,13 +18,14 @@
 //! waits for the lock or syncs, run on the blocking pool.
 
 pub mod content;
+pub mod directory;
 pub mod disk;
 pub mod index;
 pub mod journal;
 pub mod record;
 pub mod uploads;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,7 +39,8 @@ use super::listing::{self, RawObject, RawPage};
 use super::object_store::*;
 use crate::oss::crc;
 use content::{Contents, Reading, Received};
-use disk::message;
+use directory::Directory;
+use disk::{failed, message};
 use index::{From, Page, Query};
 use journal::{Found, Journal};
 use record::{Content, Details, Facts, PartFile, Tag};
@@ -68,7 +70,7 @@ pub struct LocalStore {
 }
 
 struct Inner {
-    folder: PathBuf,
+    root: Directory,
     journal: Journal,
     contents: Contents,
 }
@@ -95,12 +97,17 @@ impl LocalStore {
     /// # Errors
     /// [`Error::Misconfigured`] when the folder holds something else; the disk's.
     pub fn open(folder: &Path, settings: Settings) -> Result<LocalStore> {
-        let journal = Journal::open(folder, settings.sync)?;
-        let contents = Contents::new(folder, settings.sync);
+        LocalStore::open_in(journal::open_folder(folder)?, settings)
+    }
+
+    /// As [`LocalStore::open`], in a folder that is open already.
+    pub fn open_in(root: Directory, settings: Settings) -> Result<LocalStore> {
+        let journal = Journal::open(root.clone(), settings.sync)?;
+        let contents = Contents::new(root.clone(), settings.sync);
         contents.sweep();
         Ok(LocalStore {
             inner: Arc::new(Inner {
-                folder: folder.to_path_buf(),
+                root,
                 journal,
                 contents,
             }),
@@ -108,8 +115,23 @@ impl LocalStore {
         })
     }
 
+    /// For messages, and to open the bucket again.
     pub fn folder(&self) -> &Path {
-        &self.inner.folder
+        self.inner.root.path()
+    }
+
+    /// The folder as it is open here: whatever its path names now.
+    pub fn root(&self) -> &Directory {
+        &self.inner.root
+    }
+
+    /// Deletes the bucket if it is empty; its folder stays, empty. Nothing is removed that this store has not
+    /// made.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] when it holds objects, unfinished uploads, or files that are not a bucket's.
+    pub async fn destroy(&self) -> Result<()> {
+        self.blocking(Inner::destroy).await
     }
 
     /// How many objects there are.
@@ -170,6 +192,7 @@ impl LocalStore {
         expected: Option<u64>,
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
+        checked(headers)?;
         let received = self.inner.contents.receive(body, expected).await?;
         let (key, headers) = (key.clone(), headers.clone());
         self.blocking(move |inner| inner.put(&key, &headers, received, overwrite))
@@ -185,6 +208,9 @@ impl LocalStore {
         headers: CopyHeaders,
         overwrite: Overwrite,
     ) -> Result<(PutAnswer, SystemTime)> {
+        if let CopyHeaders::Replace(headers) = &headers {
+            checked(headers)?;
+        }
         let (source, etag, destination) =
             (source.clone(), source_etag.cloned(), destination.clone());
         self.blocking(move |inner| {
@@ -202,7 +228,7 @@ impl LocalStore {
         expected: Option<u64>,
     ) -> Result<UploadedPart> {
         // Before gigabytes are taken in for nothing.
-        uploads::load(&self.inner.folder, key.as_str(), upload)?;
+        uploads::load(&self.inner.root, key.as_str(), upload)?;
         let received = self.inner.contents.receive(body, expected).await?;
         let (key, upload) = (key.clone(), upload.clone());
         self.blocking(move |inner| inner.add_part(&key, &upload, number, received))
@@ -211,7 +237,7 @@ impl LocalStore {
 
     /// What was said when the upload began.
     pub fn upload_headers(&self, key: &ObjectKey, upload: &UploadId) -> Result<ObjectHeaders> {
-        Ok(uploads::load(&self.inner.folder, key.as_str(), upload)?
+        Ok(uploads::load(&self.inner.root, key.as_str(), upload)?
             .details
             .headers())
     }
@@ -220,10 +246,12 @@ impl LocalStore {
     pub async fn list_parts(&self, key: &ObjectKey, upload: &UploadId) -> Result<Vec<Part>> {
         let (key, upload) = (key.clone(), upload.clone());
         self.blocking(move |inner| {
-            let what = uploads::load(&inner.folder, key.as_str(), &upload)?;
-            Ok(uploads::parts(&inner.parts_folder(&what)?)?
-                .into_values()
-                .collect())
+            let what = uploads::load(&inner.root, key.as_str(), &upload)?;
+            Ok(
+                uploads::parts(&inner.contents.parts(&what.key, &what.name)?)?
+                    .into_values()
+                    .collect(),
+            )
         })
         .await
     }
@@ -288,10 +316,23 @@ impl Inner {
         )
     }
 
-    fn parts_folder(&self, what: &Upload) -> Result<PathBuf> {
-        self.contents
-            .path(&what.key, &Content::Parts(what.name.clone()))
-            .ok_or(Error::NoSuchUpload)
+    fn destroy(&self) -> Result<()> {
+        let removing = |error| failed("removing the bucket", self.root.path())(error);
+        let locked = self.journal.lock()?;
+        let empty = locked.state()?.index().is_empty()
+            && uploads::list(&self.root, "")?.is_empty()
+            && journal::foreign_entry(&self.root)
+                .map_err(removing)?
+                .is_none();
+        if !empty {
+            return Err(Error::AlreadyExists);
+        }
+        locked
+            .retire()
+            .and_then(|()| self.contents.destroy())
+            .and_then(|()| uploads::destroy(&self.root))
+            .and_then(|()| journal::remove_rest(&self.root))
+            .map_err(removing)
     }
 
     /// Checks, appends one line that gives `key` the content, and removes what it replaced. `check` sees the
@@ -350,6 +391,7 @@ impl Inner {
             crc64: written.crc64,
             tag: written.tag,
             multipart: false,
+            infrequent: record::is_infrequent(headers),
         };
         self.contents.keep(key, &content, written)?;
         self.publish(
@@ -380,6 +422,10 @@ impl Inner {
             }
             let facts = Facts {
                 modified: unix(SystemTime::now()) as i64,
+                infrequent: match headers {
+                    CopyHeaders::Keep => found.facts.infrequent,
+                    CopyHeaders::Replace(headers) => record::is_infrequent(headers),
+                },
                 ..found.facts.clone()
             };
             let details = match headers {
@@ -478,17 +524,18 @@ impl Inner {
             initiated: unix(SystemTime::now()),
             details: Details::new(headers, Vec::new()),
         };
-        self.contents.make_folder(key.as_str())?;
-        let folder = self.parts_folder(&what)?;
-        std::fs::create_dir(&folder).map_err(disk::failed("creating a folder", &folder))?;
+        self.contents.make_parts(key.as_str(), &what.name)?;
         uploads::create(
-            &self.folder,
+            &self.root,
             &self.contents.new_id(),
             &upload,
             &what,
             self.contents.syncs(),
         )
-        .inspect_err(|_| disk::discard(&folder))?;
+        .inspect_err(|_| {
+            self.contents
+                .remove(key.as_str(), &Content::Parts(what.name.clone()));
+        })?;
         Ok(upload)
     }
 
@@ -512,25 +559,27 @@ impl Inner {
         let name = uploads::part_name(number, written.len, written.crc64, &written.tag);
         // Neither completed nor aborted nor sent twice at once while this goes on.
         let _locked = self.journal.lock()?;
-        let what = uploads::load(&self.folder, key.as_str(), upload)?;
-        let folder = self.parts_folder(&what)?;
-        let path = folder.join(&name);
+        let what = uploads::load(&self.root, key.as_str(), upload)?;
+        let folder = self.contents.parts(&what.key, &what.name)?;
         if written.len == 0 {
-            std::fs::File::create(&path).map_err(disk::failed("creating a part", &path))?;
+            folder
+                .open_or_create(&name)
+                .map_err(failed("creating a part", &folder.path_of(&name)))?;
         } else {
-            written.rename(&path)?;
+            written.rename(&folder, &name)?;
         }
         let number_prefix = format!("{number:05}~");
-        if let Ok(entries) = std::fs::read_dir(&folder) {
-            for entry in entries.flatten() {
-                let other = entry.file_name();
-                let same_number = other
-                    .to_str()
-                    .is_some_and(|other| other.starts_with(&number_prefix));
-                if same_number && *other != *name {
-                    disk::discard(&entry.path());
+        let replaced = |other: &str| other.starts_with(&number_prefix) && other != name;
+        let remove_replaced = || {
+            for other in folder.names()? {
+                if let Some(other) = other?.to_str().filter(|other| replaced(other)) {
+                    folder.remove_file(other)?;
                 }
             }
+            Ok::<(), std::io::Error>(())
+        };
+        if let Err(error) = remove_replaced() {
+            log::warn!("{key}: a replaced part cannot be removed: {error}");
         }
         Ok(part)
     }
@@ -542,8 +591,8 @@ impl Inner {
         parts: &[UploadedPart],
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        let what = uploads::load(&self.folder, key.as_str(), upload)?;
-        let folder = self.parts_folder(&what)?;
+        let what = uploads::load(&self.root, key.as_str(), upload)?;
+        let folder = self.contents.parts(&what.key, &what.name)?;
         let mut there = uploads::parts(&folder)?;
         let chosen = choose_parts(&mut there, parts)?;
 
@@ -556,12 +605,15 @@ impl Inner {
                 parts: chosen.len() as u16,
             },
             multipart: true,
+            infrequent: record::is_infrequent(&what.details.headers()),
         };
         let mut md5 = Md5::new();
         let mut files = Vec::with_capacity(chosen.len());
         for part in chosen {
             facts.crc64 = crc::combine(facts.crc64, part.crc64, part.size);
-            facts.size += part.size;
+            facts.size = facts.size.checked_add(part.size).ok_or_else(|| {
+                Error::TooLarge(message("parts of more bytes than can be counted"))
+            })?;
             md5.update(part.tag.digest);
             files.push(PartFile {
                 file: part.file,
@@ -570,10 +622,9 @@ impl Inner {
         }
         facts.tag.digest = md5.finalize().into();
         if self.contents.syncs() {
-            let data = self.contents.make_folder(key.as_str())?;
-            disk::sync_folder(&folder)
-                .and_then(|()| disk::sync_folder(&data))
-                .map_err(disk::failed("syncing the parts", &folder))?;
+            self.contents.sync(&folder)?;
+            self.contents
+                .sync(&self.contents.make_shard(key.as_str())?)?;
         }
         let mut details = what.details;
         details.parts = files;
@@ -585,11 +636,11 @@ impl Inner {
             |before| {
                 may_write(overwrite, before)?;
                 // Under the lock: it may have been aborted, completed, or got other parts meanwhile.
-                uploads::load(&self.folder, key.as_str(), upload)?;
+                uploads::load(&self.root, key.as_str(), upload)?;
                 let same = details
                     .parts
                     .iter()
-                    .all(|part| folder.join(&part.file).exists());
+                    .all(|part| folder.entry(&part.file).is_ok_and(|entry| entry.is_file));
                 if same {
                     Ok(())
                 } else {
@@ -598,27 +649,29 @@ impl Inner {
             },
             // Under the lock still: a part sent now would change an object.
             || {
-                if let Err(error) = uploads::remove(&self.folder, upload) {
+                if let Err(error) = uploads::remove(&self.root, upload) {
                     log::warn!("{key}: a completed upload stays listed: {error}");
                 }
             },
         )?;
         for part in there.into_values() {
-            disk::discard(&folder.join(part.file));
+            if let Err(error) = folder.remove_file(&part.file) {
+                log::warn!("{key}: a part that was not used cannot be removed: {error}");
+            }
         }
         Ok(answer(&facts))
     }
 
     fn abort(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
         let _locked = self.journal.lock()?;
-        let what = uploads::load(&self.folder, key.as_str(), upload)?;
+        let what = uploads::load(&self.root, key.as_str(), upload)?;
         let content = Content::Parts(what.name.clone());
         // A crash between completing an upload and forgetting it leaves parts that are an object now.
         let completed = self
             .journal
             .find(key.as_str())?
             .is_some_and(|found| found.content == content);
-        uploads::remove(&self.folder, upload)?;
+        uploads::remove(&self.root, upload)?;
         if !completed {
             self.contents.remove(key.as_str(), &content);
         }
@@ -630,6 +683,17 @@ fn may_write(overwrite: Overwrite, before: Option<&Found>) -> Result<()> {
     match (overwrite, before) {
         (Overwrite::Forbidden, Some(_)) => Err(Error::AlreadyExists),
         _ => Ok(()),
+    }
+}
+
+/// # Errors
+/// [`Error::TooLarge`] for what would not be read again.
+fn checked(headers: &ObjectHeaders) -> Result<()> {
+    match Details::new(headers, Vec::new()).is_bounded() {
+        true => Ok(()),
+        false => Err(Error::TooLarge(message(
+            "more metadata than an object can have",
+        ))),
     }
 }
 
@@ -669,7 +733,7 @@ fn choose_parts(
 #[async_trait]
 impl ObjectStore for LocalStore {
     fn name(&self) -> String {
-        format!("file://{}", self.inner.folder.display())
+        format!("file://{}", self.folder().display())
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
@@ -773,6 +837,7 @@ impl ObjectStore for LocalStore {
     }
 
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
+        checked(headers)?;
         let (key, headers) = (key.clone(), headers.clone());
         self.blocking(move |inner| inner.begin_upload(&key, &headers))
             .await
@@ -826,7 +891,7 @@ impl ObjectStore for LocalStore {
 
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let prefix = prefix.to_string();
-        self.blocking(move |inner| uploads::list(&inner.folder, &prefix))
+        self.blocking(move |inner| uploads::list(&inner.root, &prefix))
             .await
     }
 

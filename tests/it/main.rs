@@ -10,6 +10,7 @@ mod endurance;
 mod faults;
 mod formats;
 mod fuzz;
+mod hostile_folder;
 mod hostile_service;
 mod interop;
 mod model;

@@ -12,11 +12,11 @@
 //! HH spreads keys over 256 folders; KEY is escaped and, where it is long, cut.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -26,8 +26,10 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use md5::{Digest, Md5};
 use tokio::task::JoinHandle;
 
-use super::disk::{discard, failed, into_inner, message, sync_folder};
+use super::directory::Directory;
+use super::disk::{failed, into_inner, message};
 use super::record::{Content, PartFile, Tag, escape};
+use super::uploads::is_part_name;
 use crate::oss::crc::Crc64;
 use crate::store::error::Error;
 use crate::store::object_store::Result;
@@ -56,8 +58,77 @@ const OPEN_AHEAD: usize = 64;
 /// Nobody writes to a temporary file that has rested this long.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
+/// Below the bucket folder, in this order: the folder of all content, that of a shard of the keys, the content.
+const DATA: &str = "data";
+const TEMPORARY: &str = "tmp";
+
+/// Where the content of an object is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    /// `data/HH`
+    shard: String,
+    name: String,
+    /// A folder of part files.
+    in_parts: bool,
+}
+
+impl Place {
+    /// None for empty content.
+    fn of(key: &str, content: &Content) -> Option<Place> {
+        let (name, in_parts) = match content {
+            Content::Empty => return None,
+            Content::File(name) => (name, false),
+            Content::Parts(name) => (name, true),
+        };
+        Some(Place {
+            shard: shard(key),
+            name: name.clone(),
+            in_parts,
+        })
+    }
+
+    /// From the bucket folder.
+    fn path(&self) -> String {
+        format!("{}/{}", self.shard, self.name)
+    }
+
+    /// Removes the content, and nothing that this store does not make: no folder but one of parts, nothing in
+    /// that but parts. A failure costs only room.
+    fn remove(&self, root: &Directory) {
+        let remove = || {
+            let shard = root.directory(&self.shard)?;
+            if !self.in_parts {
+                return shard.remove_file(&self.name);
+            }
+            let parts = shard.directory(&self.name)?;
+            for name in parts.names()? {
+                if let Some(name) = name?.to_str().filter(|name| is_part_name(name)) {
+                    parts.remove_file(name)?;
+                }
+            }
+            shard.remove_directory(&self.name)
+        };
+        warn_of(remove(), &root.path_of(&self.path()));
+    }
+}
+
+fn shard(key: &str) -> String {
+    let spread = crc_fast::crc32_iso_hdlc(key.as_bytes()) & 0xff;
+    format!("{DATA}/{spread:02x}")
+}
+
+/// For a removal: what is gone already is no failure.
+fn warn_of(removed: io::Result<()>, path: &Path) {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            log::warn!("{}: cannot be removed: {error}", path.display());
+        }
+        _ => {}
+    }
+}
+
 pub struct Contents {
-    folder: PathBuf,
+    root: Directory,
     sync: bool,
     /// With `counter` makes names that no other process and no other run makes.
     instance: u64,
@@ -67,14 +138,17 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn new(folder: &Path, sync: bool) -> Contents {
+    pub fn new(root: Directory, sync: bool) -> Contents {
         Contents {
-            folder: folder.to_path_buf(),
+            leases: Arc::new(Leases {
+                root: root.clone(),
+                held: Mutex::default(),
+            }),
+            root,
             sync,
             instance: rand::random(),
             counter: AtomicU64::new(0),
             buffers: Arc::default(),
-            leases: Arc::default(),
         }
     }
 
@@ -95,32 +169,26 @@ impl Contents {
         format!("{name}~{}", self.new_id())
     }
 
-    fn data_folder(&self, key: &str) -> PathBuf {
-        let spread = crc_fast::crc32_iso_hdlc(key.as_bytes()) & 0xff;
-        self.folder.join("data").join(format!("{spread:02x}"))
-    }
-
-    /// None for empty content.
-    pub fn path(&self, key: &str, content: &Content) -> Option<PathBuf> {
-        match content {
-            Content::Empty => None,
-            Content::File(name) | Content::Parts(name) => Some(self.data_folder(key).join(name)),
-        }
-    }
-
     /// Removes temporary files of processes that died.
     pub fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.folder.join("tmp")) else {
+        let Ok(folder) = self.root.directory(TEMPORARY) else {
             return;
         };
-        for entry in entries.flatten() {
-            let rested = entry
-                .metadata()
-                .and_then(|file| file.modified())
-                .ok()
-                .and_then(|modified| SystemTime::now().duration_since(modified).ok());
-            if rested.is_some_and(|rested| rested > ABANDONED) {
-                discard(&entry.path());
+        let Ok(names) = folder.names() else {
+            return;
+        };
+        for name in names.flatten() {
+            let Some(name) = name.to_str() else {
+                continue;
+            };
+            let abandoned = folder.entry(name).is_ok_and(|entry| {
+                entry.is_file
+                    && SystemTime::now()
+                        .duration_since(entry.modified)
+                        .is_ok_and(|rested| rested > ABANDONED)
+            });
+            if abandoned {
+                warn_of(folder.remove_file(name), &folder.path_of(name));
             }
         }
     }
@@ -134,10 +202,9 @@ impl Contents {
         mut body: BoxStream<'static, Result<Bytes>>,
         expected: Option<u64>,
     ) -> Result<Received> {
-        let path = self.folder.join("tmp").join(self.new_id());
         let with_md5 = expected.is_none_or(|len| len <= MD5_LIMIT);
         let mut received = Received {
-            writer: Writer::new(path, with_md5),
+            writer: Writer::new(self.root.clone(), self.new_id(), with_md5),
             batch: Vec::new(),
             sync: self.sync,
         };
@@ -175,29 +242,65 @@ impl Contents {
 
     /// Puts a written file where `content` says. Blocks.
     pub fn keep(&self, key: &str, content: &Content, mut written: Written) -> Result<()> {
-        if let Some(path) = self.path(key, content) {
-            let folder = self.make_folder(key)?;
-            written.temporary.rename(&path)?;
-            if self.sync {
-                sync_folder(&folder).map_err(failed("syncing the folder", &folder))?;
-            }
+        if let Some(place) = Place::of(key, content) {
+            let shard = self.make_shard(key)?;
+            written.temporary.rename(&shard, &place.name)?;
+            self.sync(&shard)?;
         }
         Ok(())
     }
 
-    pub fn make_folder(&self, key: &str) -> Result<PathBuf> {
-        let folder = self.data_folder(key);
-        match fs::create_dir(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed("creating a folder", &folder)(error));
-            }
-            Ok(()) if self.sync => {
-                let data = self.folder.join("data");
-                sync_folder(&data).map_err(failed("syncing the folder", &data))?;
-            }
-            _ => {}
+    /// The folder of a key's content; made if it is absent.
+    pub fn make_shard(&self, key: &str) -> Result<Directory> {
+        let name = shard(key);
+        let path = || self.root.path_of(&name);
+        match self.root.directory(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened.map_err(|error| failed("opening a folder", &path())(error)),
         }
-        Ok(folder)
+        let make = || {
+            let data = self.root.directory(DATA)?;
+            let last = name.rsplit('/').next().unwrap_or_default();
+            match data.create_directory(last) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                Ok(()) if self.sync => data.sync()?,
+                _ => {}
+            }
+            data.directory(last)
+        };
+        make().map_err(|error| failed("creating a folder", &path())(error))
+    }
+
+    /// A new folder for the parts of an upload.
+    pub fn make_parts(&self, key: &str, name: &str) -> Result<()> {
+        let shard = self.make_shard(key)?;
+        shard
+            .create_directory(name)
+            .map_err(failed("creating a folder", &shard.path_of(name)))
+    }
+
+    /// The folder of the parts of an upload.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchUpload`].
+    pub fn parts(&self, key: &str, name: &str) -> Result<Directory> {
+        let path = format!("{}/{name}", shard(key));
+        self.root
+            .directory(&path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::NoSuchUpload,
+                _ => failed("opening the parts", &self.root.path_of(&path))(error),
+            })
+    }
+
+    /// If this store syncs.
+    pub fn sync(&self, folder: &Directory) -> Result<()> {
+        match self.sync {
+            true => folder
+                .sync()
+                .map_err(failed("syncing the folder", folder.path())),
+            false => Ok(()),
+        }
     }
 
     /// Gives `destination` content of its own that shares the bytes of `source`. Blocks.
@@ -208,39 +311,87 @@ impl Contents {
         parts: &[PartFile],
         destination: &str,
     ) -> Result<Content> {
-        let Some(from) = self.path(source, content) else {
+        let Some(from) = Place::of(source, content) else {
             return Ok(Content::Empty);
         };
-        let folder = self.make_folder(destination)?;
+        let shard = self.make_shard(destination)?;
         let name = self.new_name(destination);
-        let to = folder.join(&name);
-        let shared = if let Content::Parts(_) = content {
-            fs::create_dir(&to).map_err(failed("creating a folder", &to))?;
-            for part in parts {
-                if let Err(error) = link(&from.join(&part.file), &to.join(&part.file)) {
-                    discard(&to);
-                    return Err(error);
-                }
-            }
-            if self.sync {
-                sync_folder(&to).map_err(failed("syncing the folder", &to))?;
-            }
-            Content::Parts(name)
-        } else {
-            link(&from, &to)?;
-            Content::File(name)
-        };
-        if self.sync {
-            sync_folder(&folder).map_err(failed("syncing the folder", &folder))?;
+        if !from.in_parts {
+            let source = self.content_folder(&from.shard)?;
+            link(&source, &from.name, &shard, &name)?;
+            self.sync(&shard)?;
+            return Ok(Content::File(name));
         }
+        let source = self.content_folder(&from.path())?;
+        shard
+            .create_directory(&name)
+            .map_err(failed("creating a folder", &shard.path_of(&name)))?;
+        let shared = Content::Parts(name.clone());
+        let fill = || {
+            let to = shard
+                .directory(&name)
+                .map_err(failed("opening a folder", &shard.path_of(&name)))?;
+            for part in parts {
+                link(&source, &part.file, &to, &part.file)?;
+            }
+            self.sync(&to)
+        };
+        if let Err(error) = fill() {
+            if let Some(place) = Place::of(destination, &shared) {
+                place.remove(&self.root);
+            }
+            return Err(error);
+        }
+        self.sync(&shard)?;
         Ok(shared)
+    }
+
+    /// # Errors
+    /// [`Error::NotFound`] when it is gone.
+    fn content_folder(&self, path: &str) -> Result<Directory> {
+        self.root
+            .directory(path)
+            .map_err(missing("opening content", &self.root.path_of(path)))
     }
 
     /// Removes content that no line of the log refers to, at once or when the last read of it ends. Blocks.
     pub fn remove(&self, key: &str, content: &Content) {
-        if let Some(path) = self.path(key, content) {
-            self.leases.remove(&path);
+        if let Some(place) = Place::of(key, content) {
+            self.leases.remove(place);
         }
+    }
+
+    /// Removes all content and the folders it is in. For a bucket that is deleted.
+    ///
+    /// # Errors
+    /// The disk's; that something is there which this store has not made.
+    pub fn destroy(&self) -> io::Result<()> {
+        let temporary = self.root.directory(TEMPORARY)?;
+        for name in temporary.names()? {
+            if let Some(name) = name?.to_str() {
+                temporary.remove_file(name)?;
+            }
+        }
+        self.root.remove_directory(TEMPORARY)?;
+        let data = self.root.directory(DATA)?;
+        for shard in data.names()? {
+            let Some(shard) = shard?.to_str().map(str::to_string) else {
+                continue;
+            };
+            let folder = data.directory(&shard)?;
+            for name in folder.names()? {
+                if let Some(name) = name?.to_str() {
+                    let place = Place {
+                        shard: format!("{DATA}/{shard}"),
+                        name: name.to_string(),
+                        in_parts: folder.entry(name)?.is_directory,
+                    };
+                    place.remove(&self.root);
+                }
+            }
+            data.remove_directory(&shard)?;
+        }
+        self.root.remove_directory(DATA)
     }
 
     /// Opens `range` of content for reading. Short blocking calls only.
@@ -262,16 +413,20 @@ impl Contents {
             buffers: self.buffers.clone(),
             lease: None,
         };
-        let Some(path) = self.path(key, content) else {
+        let Some(place) = Place::of(key, content) else {
             return if size == 0 {
                 Ok(reading)
             } else {
                 Err(cut(key))
             };
         };
-        if let Content::File(_) = content {
-            let file = open(&path)?;
-            let found = file.metadata().map_err(failed("reading", &path))?.len();
+        let path = place.path();
+        if !place.in_parts {
+            let file = open(&self.root, &path)?;
+            let found = file
+                .metadata()
+                .map_err(failed("reading", &self.root.path_of(&path)))?
+                .len();
             if found != size {
                 return Err(cut(key));
             }
@@ -281,15 +436,15 @@ impl Contents {
             });
             return Ok(reading);
         }
-        reading.lease = Some(Leases::take(&self.leases, &path));
-        let mut begin = 0;
+        reading.lease = Some(Leases::take(&self.leases, &place));
+        let mut begin: u64 = 0;
         for part in parts {
-            let end = begin + part.size;
+            let end = begin.checked_add(part.size).ok_or_else(|| cut(key))?;
             let (from, to) = (range.start.max(begin), range.end.min(end));
             if from < to {
-                let path = path.join(&part.file);
+                let path = format!("{path}/{}", part.file);
                 let source = if reading.pieces.len() < OPEN_AHEAD {
-                    Source::Open(Arc::new(open(&path)?))
+                    Source::Open(Arc::new(open(&self.root, &path)?))
                 } else {
                     Source::Path(path)
                 };
@@ -314,24 +469,35 @@ fn cut(key: &str) -> Error {
     )))
 }
 
-fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| match error.kind() {
+/// `path` is from the bucket folder.
+fn open(root: &Directory, path: &str) -> Result<File> {
+    root.open_file(path)
+        .map_err(missing("opening content", &root.path_of(path)))
+}
+
+/// For `map_err`: content that is gone is [`Error::NotFound`].
+fn missing<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |error| match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound,
-        _ => failed("opening content", path)(error),
-    })
+        _ => failed(what, path)(error),
+    }
 }
 
 /// A hard link; a copy where the file system has none.
-fn link(from: &Path, to: &Path) -> Result<()> {
-    let Err(error) = fs::hard_link(from, to) else {
+fn link(from: &Directory, name: &str, to: &Directory, new_name: &str) -> Result<()> {
+    let Err(error) = from.link(name, to, new_name) else {
         return Ok(());
     };
     if error.kind() == io::ErrorKind::NotFound {
         return Err(Error::NotFound);
     }
-    if let Err(error) = fs::copy(from, to) {
-        discard(to);
-        return Err(failed("copying content", to)(error));
+    let copy = || {
+        let mut source = from.open_file(name)?;
+        io::copy(&mut source, &mut to.create_file(new_name)?)
+    };
+    if let Err(error) = copy() {
+        warn_of(to.remove_file(new_name), &to.path_of(new_name));
+        return Err(failed("copying content", &to.path_of(new_name))(error));
     }
     Ok(())
 }
@@ -364,8 +530,8 @@ pub struct Written {
 }
 
 impl Written {
-    pub fn rename(&mut self, path: &Path) -> Result<()> {
-        self.temporary.rename(path)
+    pub fn rename(&mut self, folder: &Directory, name: &str) -> Result<()> {
+        self.temporary.rename(folder, name)
     }
 }
 
@@ -381,9 +547,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(path: PathBuf, with_md5: bool) -> Writer {
+    fn new(root: Directory, id: String, with_md5: bool) -> Writer {
         Writer {
-            temporary: Temporary(Some(path)),
+            temporary: Temporary(Some((root, id))),
             md5: with_md5.then(Md5::new),
             ..Default::default()
         }
@@ -400,26 +566,18 @@ impl Writer {
                 md5.update(chunk);
             }
         }
-        let path = self.temporary.0.clone().unwrap_or_default();
         let file = match &mut self.file {
             Some(file) => file,
             None if self.len == 0 => return Ok(()),
-            none => none.insert(
-                OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .create_new(true)
-                    .open(&path)
-                    .map_err(failed("creating content", &path))?,
-            ),
+            none => none.insert(self.temporary.create()?),
         };
-        write_all(file, chunks).map_err(failed("writing content", &path))
+        write_all(file, chunks).map_err(|error| self.temporary.failed("writing content", error))
     }
 
     fn finish(mut self, sync: bool) -> Result<Written> {
         if let (Some(file), true) = (&self.file, sync) {
-            let path = self.temporary.0.clone().unwrap_or_default();
-            file.sync_all().map_err(failed("syncing content", &path))?;
+            file.sync_all()
+                .map_err(|error| self.temporary.failed("syncing content", error))?;
         }
         if self.file.is_none() {
             self.temporary.0 = None;
@@ -464,14 +622,31 @@ fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-/// A file that goes when nobody gave it a name.
+/// A file in `tmp/` that is removed unless it gets another name; by the bucket folder and its own name.
 #[derive(Default)]
-struct Temporary(Option<PathBuf>);
+struct Temporary(Option<(Directory, String)>);
 
 impl Temporary {
-    fn rename(&mut self, to: &Path) -> Result<()> {
-        if let Some(path) = &self.0 {
-            fs::rename(path, to).map_err(failed("naming content", to))?;
+    fn create(&self) -> Result<File> {
+        let Some((root, id)) = &self.0 else {
+            return Err(Error::other(io::Error::from(io::ErrorKind::NotFound)));
+        };
+        root.create_file(&format!("{TEMPORARY}/{id}"))
+            .map_err(|error| self.failed("creating content", error))
+    }
+
+    fn failed(&self, what: &'static str, error: io::Error) -> Error {
+        let path = self.0.as_ref().map_or_else(Default::default, |(root, id)| {
+            root.path_of(TEMPORARY).join(id)
+        });
+        failed(what, &path)(error)
+    }
+
+    fn rename(&mut self, to: &Directory, name: &str) -> Result<()> {
+        if let Some((root, id)) = &self.0 {
+            root.directory(TEMPORARY)
+                .and_then(|folder| folder.rename(id, to, name))
+                .map_err(failed("naming content", &to.path_of(name)))?;
         }
         self.0 = None;
         Ok(())
@@ -480,8 +655,11 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(path) = self.0.take() {
-            discard(&path);
+        if let Some((root, id)) = self.0.take() {
+            let removed = root
+                .directory(TEMPORARY)
+                .and_then(|folder| folder.remove_file(&id));
+            warn_of(removed, &root.path_of(TEMPORARY).join(id));
         }
     }
 }
@@ -503,7 +681,8 @@ struct Piece {
 
 enum Source {
     Open(Arc<File>),
-    Path(PathBuf),
+    /// From the bucket folder.
+    Path(String),
 }
 
 impl Reading {
@@ -515,7 +694,11 @@ impl Reading {
         let file = match &piece.source {
             Source::Open(file) => file.clone(),
             Source::Path(path) => {
-                let file = Arc::new(open(path)?);
+                let lease = self.lease.as_ref();
+                let root = lease
+                    .map(|lease| &lease.leases.root)
+                    .ok_or(Error::NotFound)?;
+                let file = Arc::new(open(root, path)?);
                 piece.source = Source::Open(file.clone());
                 file
             }
@@ -626,50 +809,59 @@ impl Drop for Buffer {
 }
 
 /// Which folders of parts are being read: these are removed when the last read ends.
+struct Leases {
+    root: Directory,
+    held: Mutex<HashMap<Place, Held>>,
+}
+
 #[derive(Default)]
-struct Leases(Mutex<HashMap<PathBuf, (usize, bool)>>);
+struct Held {
+    readers: usize,
+    removed: bool,
+}
 
 struct Lease {
     leases: Arc<Leases>,
-    path: PathBuf,
+    place: Place,
 }
 
 impl Leases {
-    fn take(leases: &Arc<Leases>, path: &Path) -> Lease {
+    fn take(leases: &Arc<Leases>, place: &Place) -> Lease {
         leases
-            .0
+            .held
             .lock()
             .unwrap_or_else(into_inner)
-            .entry(path.to_path_buf())
-            .or_insert((0, false))
-            .0 += 1;
+            .entry(place.clone())
+            .or_default()
+            .readers += 1;
         Lease {
             leases: leases.clone(),
-            path: path.to_path_buf(),
+            place: place.clone(),
         }
     }
 
-    fn remove(&self, path: &Path) {
-        match self.0.lock().unwrap_or_else(into_inner).get_mut(path) {
-            Some((_, doomed)) => *doomed = true,
-            None => discard(path),
+    fn remove(&self, place: Place) {
+        if let Some(held) = self.held.lock().unwrap_or_else(into_inner).get_mut(&place) {
+            held.removed = true;
+            return;
         }
+        place.remove(&self.root);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut leases = self.leases.0.lock().unwrap_or_else(into_inner);
-        let Some((readers, doomed)) = leases.get_mut(&self.path) else {
+        let mut leases = self.leases.held.lock().unwrap_or_else(into_inner);
+        let Some(held) = leases.get_mut(&self.place) else {
             return;
         };
-        *readers -= 1;
-        if *readers == 0 {
-            let doomed = *doomed;
-            leases.remove(&self.path);
+        held.readers -= 1;
+        if held.readers == 0 {
+            let removed = held.removed;
+            leases.remove(&self.place);
             drop(leases);
-            if doomed {
-                discard(&self.path);
+            if removed {
+                self.place.remove(&self.leases.root);
             }
         }
     }

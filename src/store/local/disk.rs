@@ -1,6 +1,5 @@
 //! What a disk says, in the words of a store.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,29 +40,10 @@ pub fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) 
                 Error::AccessDenied(cause)
             }
             io::ErrorKind::FileTooLarge => Error::TooLarge(cause),
+            // Not what this store makes: see directory::Foreign.
+            io::ErrorKind::InvalidData => Error::Corrupt(cause),
             _ => Error::Other(cause),
         }
-    }
-}
-
-/// Makes the entries of a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// Removes a file or a folder with files. Nobody refers to it any more, so a failure costs only room.
-pub fn discard(path: &Path) {
-    let removed = match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::IsADirectory => fs::remove_dir_all(path),
-        // What POSIX names for unlink() of a directory.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::remove_dir_all(path),
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            log::warn!("{}: cannot be removed: {error}", path.display());
-        }
-        _ => {}
     }
 }
 

@@ -185,6 +185,7 @@ mod tests {
                             parts: 0,
                         },
                         multipart: false,
+                        infrequent: false,
                     },
                     content: Content::Empty,
                 },

@@ -12,16 +12,17 @@
 //!   one; whoever has the old one open sees that it has no name any more, and loads the new one.
 //! - one process holds the lock and stops. Waiting for it has a deadline.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
-use super::disk::{failed, into_inner, message, sync_folder};
+use super::directory::Directory;
+use super::disk::{failed, into_inner, message};
 use super::index::{Index, Line};
-use super::record::{self, Content, Details, Facts};
+use super::record::{self, Content, Details, Facts, MAX_LINE};
 use crate::store::error::Error;
 use crate::store::object_store::Result;
 
@@ -31,6 +32,12 @@ const LOCK: &str = "lock";
 const LOG: &str = "log";
 const NEW_LOG: &str = "log.new";
 
+/// What is read of the log in one piece.
+const BLOCK: usize = 1 << 20;
+
+/// Damaged lines that are reported one by one.
+const SHOWN: u64 = 10;
+
 /// Below this size a log is not worth rewriting.
 const SMALL_LOG: u64 = 4 << 20;
 
@@ -38,7 +45,7 @@ const SMALL_LOG: u64 = 4 << 20;
 const LOCK_WAIT: Duration = Duration::from_secs(30);
 
 pub struct Journal {
-    folder: PathBuf,
+    root: Directory,
     sync: bool,
     /// The lock file. Taken before `state`; held for every change, across disk I/O, never across an await.
     writer: Mutex<File>,
@@ -50,6 +57,8 @@ pub struct State {
     log: Arc<File>,
     /// Everything before this offset is in the index.
     end: u64,
+    /// That offset is within a line that is longer than any of ours, and skipped.
+    overlong: bool,
     index: Index,
 }
 
@@ -91,67 +100,92 @@ impl State {
     }
 
     /// Reads what others appended.
-    fn catch_up(&mut self, folder: &Path) -> Result<()> {
-        let path = folder.join(LOG);
-        let log = self
+    fn catch_up(&mut self, root: &Directory) -> Result<()> {
+        let path = root.path_of(LOG);
+        let mut log = self
             .log
             .metadata()
             .map_err(failed("reading the log", &path))?;
         if log.nlink() == 0 || log.len() < self.end {
-            *self = State::open(&path)?;
+            *self = State::open(root)?;
+            log = self
+                .log
+                .metadata()
+                .map_err(failed("reading the log", &path))?;
         }
-        let mut block = vec![0; 1 << 20];
+        // One byte more than there is: the end is found by a read that fills less.
+        let new = usize::try_from(log.len() - self.end.min(log.len())).unwrap_or(BLOCK);
+        let mut block = vec![0; (new + 1).min(BLOCK)];
         // Bytes of the block that are a line's beginning.
         let mut kept = 0;
+        let mut damaged = 0;
         loop {
             let read = self
                 .log
                 .read_at(&mut block[kept..], self.end + kept as u64)
                 .map_err(failed("reading the log", &path))?;
             if read == 0 {
+                if damaged > SHOWN {
+                    let more = damaged - SHOWN;
+                    log::warn!("{}: skipped {more} more damaged lines", path.display());
+                }
                 return Ok(());
             }
             let filled = kept + read;
             let mut begin = 0;
             while let Some(len) = block[begin..filled].iter().position(|byte| *byte == b'\n') {
                 let line = &block[begin..begin + len];
-                match record::parse(line) {
+                let offset = self.end + begin as u64;
+                let change = match std::mem::take(&mut self.overlong) {
+                    true => None,
+                    false => record::parse(line),
+                };
+                match change {
                     Some(change) => self.index.apply(
                         change,
                         Line {
-                            offset: self.end + begin as u64,
+                            offset,
                             len: len as u32,
                         },
                     ),
-                    None => log::warn!(
-                        "{}: skipped a damaged line at offset {}",
-                        path.display(),
-                        self.end + begin as u64
-                    ),
+                    None => {
+                        damaged += 1;
+                        if damaged <= SHOWN {
+                            log::warn!(
+                                "{}: skipped a damaged line at offset {offset}",
+                                path.display()
+                            );
+                        }
+                    }
                 }
                 begin += len + 1;
             }
             self.end += begin as u64;
             block.copy_within(begin..filled, 0);
             kept = filled - begin;
+            if self.overlong || kept > MAX_LINE {
+                self.overlong = true;
+                self.end += kept as u64;
+                kept = 0;
+            }
             if kept == block.len() {
-                block.resize(block.len() * 2, 0);
+                block.resize((block.len() * 2).min(MAX_LINE + 1).max(BLOCK), 0);
             }
         }
     }
 
-    fn open(path: &Path) -> Result<State> {
-        let log = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .open(path)
+    fn open(root: &Directory) -> Result<State> {
+        let path = root.path_of(LOG);
+        let log = root
+            .open_log(LOG, false)
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound => Error::NoSuchBucket(path.display().to_string()),
-                _ => failed("opening the log", path)(error),
+                _ => failed("opening the log", &path)(error),
             })?;
         Ok(State {
             log: Arc::new(log),
             end: 0,
+            overlong: false,
             index: Index::default(),
         })
     }
@@ -175,29 +209,24 @@ impl Journal {
     ///
     /// # Errors
     /// [`Error::Misconfigured`] when it holds something else.
-    pub fn open(folder: &Path, sync: bool) -> Result<Journal> {
-        fs::create_dir_all(folder).map_err(failed("creating the bucket's folder", folder))?;
-        if !is_bucket(folder)? {
-            check_empty(folder)?;
+    pub fn open(root: Directory, sync: bool) -> Result<Journal> {
+        if !is_bucket(&root)? {
+            check_empty(&root)?;
         }
-        let lock_path = folder.join(LOCK);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
+        let lock_path = root.path_of(LOCK);
+        let lock = root
+            .open_or_create(LOCK)
             .map_err(failed("opening the lock file", &lock_path))?;
         take(&lock, &lock_path)?;
         // Again under the lock: another process may have been quicker.
-        if !is_bucket(folder)? {
-            make_bucket(folder, sync)?;
+        if !is_bucket(&root)? {
+            make_bucket(&root, sync)?;
         }
-        let path = folder.join(LOG);
-        let mut state = State::open(&path)?;
-        state.catch_up(folder)?;
+        let mut state = State::open(&root)?;
+        state.catch_up(&root)?;
         lock.unlock().map_err(failed("unlocking", &lock_path))?;
         Ok(Journal {
-            folder: folder.to_path_buf(),
+            root,
             sync,
             writer: Mutex::new(lock),
             state: RwLock::new(state),
@@ -209,7 +238,7 @@ impl Journal {
         let state = self.state.read().unwrap_or_else(into_inner);
         if state
             .is_current()
-            .map_err(failed("reading the log", &self.folder))?
+            .map_err(failed("reading the log", self.root.path()))?
         {
             return Ok(state);
         }
@@ -217,7 +246,7 @@ impl Journal {
         self.state
             .write()
             .unwrap_or_else(into_inner)
-            .catch_up(&self.folder)?;
+            .catch_up(&self.root)?;
         Ok(self.state.read().unwrap_or_else(into_inner))
     }
 
@@ -231,7 +260,7 @@ impl Journal {
     /// [`Error::TimedOut`].
     pub fn lock(&self) -> Result<Locked<'_>> {
         let lock = self.writer.lock().unwrap_or_else(into_inner);
-        take(&lock, &self.folder.join(LOCK))?;
+        take(&lock, &self.root.path_of(LOCK))?;
         Ok(Locked {
             journal: self,
             lock,
@@ -246,15 +275,26 @@ impl Locked<'_> {
     }
 
     /// The moment of change: everybody sees it from now on.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a line that would not be read again.
     pub fn commit(&self, lines: &str) -> Result<Committed> {
         let journal = self.journal;
-        let path = journal.folder.join(LOG);
+        let path = journal.root.path_of(LOG);
+        if lines.lines().any(|line| line.len() > MAX_LINE) {
+            return Err(Error::TooLarge(message(
+                "more metadata or parts than an object can have",
+            )));
+        }
         let mut state = journal.state.write().unwrap_or_else(into_inner);
-        state.catch_up(&journal.folder)?;
+        state.catch_up(&journal.root)?;
         let end = state.end;
         let append = || {
             if state.log.metadata()?.len() != end {
                 state.log.set_len(end)?;
+            }
+            if state.overlong {
+                (&*state.log).write_all(b"\n")?;
             }
             (&*state.log).write_all(lines.as_bytes())
         };
@@ -263,12 +303,12 @@ impl Locked<'_> {
             let _ = state.log.set_len(end);
             return Err(failed("writing the log", &path)(error));
         }
-        state.catch_up(&journal.folder)?;
+        state.catch_up(&journal.root)?;
         if state.end > SMALL_LOG && state.index.live_bytes() < state.end / 2 {
-            if let Err(error) = rewrite(&journal.folder, &state, journal.sync) {
+            if let Err(error) = rewrite(&journal.root, &state, journal.sync) {
                 log::warn!("{}: the log cannot be rewritten: {error}", path.display());
             }
-            state.catch_up(&journal.folder)?;
+            state.catch_up(&journal.root)?;
         }
         Ok(Committed {
             log: journal.sync.then(|| state.log.clone()),
@@ -295,9 +335,13 @@ impl Committed {
 }
 
 /// Writes a log with the living lines only and gives it the log's name.
-fn rewrite(folder: &Path, state: &State, sync: bool) -> io::Result<()> {
-    let path = folder.join(NEW_LOG);
-    let mut new = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+fn rewrite(root: &Directory, state: &State, sync: bool) -> io::Result<()> {
+    // Left by a crash.
+    match root.remove_file(NEW_LOG) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = BufWriter::with_capacity(1 << 20, root.create_file(NEW_LOG)?);
     let mut lines: Vec<Line> = state.index.lines().collect();
     // In the order of the old log: it is read in one sweep.
     lines.sort_unstable_by_key(|line| line.offset);
@@ -311,9 +355,9 @@ fn rewrite(folder: &Path, state: &State, sync: bool) -> io::Result<()> {
     if sync {
         new.sync_all()?;
     }
-    fs::rename(&path, folder.join(LOG))?;
+    root.rename(NEW_LOG, root, LOG)?;
     if sync {
-        sync_folder(folder)?;
+        root.sync()?;
     }
     Ok(())
 }
@@ -341,62 +385,114 @@ fn take(lock: &File, path: &Path) -> Result<()> {
     }
 }
 
+/// Opens the folder that the user named, and makes it if it is absent.
+pub fn open_folder(folder: &Path) -> Result<Directory> {
+    fs::create_dir_all(folder).map_err(failed("creating the bucket's folder", folder))?;
+    Directory::open(folder).map_err(failed("opening the bucket's folder", folder))
+}
+
 /// Whether the folder is a bucket already.
 ///
 /// # Errors
 /// [`Error::Misconfigured`] when it is one of a format this program does not know.
-pub fn is_bucket(folder: &Path) -> Result<bool> {
-    let path = folder.join(MARKER);
-    match fs::read(&path) {
-        Ok(text) if text == MARKER_TEXT.as_bytes() => Ok(true),
-        Ok(_) => Err(Error::Misconfigured(message(format!(
+pub fn is_bucket(root: &Directory) -> Result<bool> {
+    let other = || {
+        Error::Misconfigured(message(format!(
             "{} is a bucket folder of another format than 1, or damaged",
-            folder.display()
-        )))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("reading the marker", &path)(error)),
+            root.path().display()
+        )))
+    };
+    match root.read(MARKER, MARKER_TEXT.len() as u64) {
+        Ok(text) if text == MARKER_TEXT.as_bytes() => Ok(true),
+        Ok(_) => Err(other()),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(false),
+            io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData => Err(other()),
+            _ => Err(failed("reading the marker", &root.path_of(MARKER))(error)),
+        },
     }
 }
 
-fn check_empty(folder: &Path) -> Result<()> {
-    // What a half-made bucket has, and what a fresh file system has.
-    const OWN: [&str; 6] = [LOCK, LOG, "data", "uploads", "tmp", "lost+found"];
-    let entries = fs::read_dir(folder).map_err(failed("reading the folder", folder))?;
-    for entry in entries {
-        let name = entry
-            .map_err(failed("reading the folder", folder))?
-            .file_name();
+/// What a bucket folder has; `lost+found` is what a fresh file system has.
+const OWN: [&str; 8] = [
+    MARKER,
+    LOCK,
+    LOG,
+    NEW_LOG,
+    "data",
+    "uploads",
+    "tmp",
+    "lost+found",
+];
+
+/// Something in the folder that is not of a bucket.
+pub fn foreign_entry(root: &Directory) -> io::Result<Option<String>> {
+    for name in root.names()? {
+        let name = name?;
         if !OWN.iter().any(|own| name == *own) {
-            return Err(Error::Misconfigured(message(format!(
-                "{} is neither empty nor a bucket folder: it holds {}",
-                folder.display(),
-                name.to_string_lossy().escape_debug()
-            ))));
+            return Ok(Some(name.to_string_lossy().escape_debug().to_string()));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+fn check_empty(root: &Directory) -> Result<()> {
+    match foreign_entry(root).map_err(failed("reading the folder", root.path()))? {
+        None => Ok(()),
+        Some(name) => Err(Error::Misconfigured(message(format!(
+            "{} is neither empty nor a bucket folder: it holds {name}",
+            root.path().display()
+        )))),
+    }
 }
 
 /// The marker comes last, by rename: a folder that has it is whole.
-fn make_bucket(folder: &Path, sync: bool) -> Result<()> {
+fn make_bucket(root: &Directory, sync: bool) -> Result<()> {
     let make = || {
         for name in ["data", "uploads", "tmp"] {
-            fs::create_dir_all(folder.join(name))?;
+            match root.create_directory(name) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {
+                    root.directory(name)?;
+                }
+            }
         }
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(folder.join(LOG))?;
-        let temporary = folder.join("tmp").join(MARKER);
-        fs::write(&temporary, MARKER_TEXT)?;
-        if sync {
-            File::open(&temporary)?.sync_all()?;
+        root.open_log(LOG, true)?;
+        let temporary = root.directory("tmp")?;
+        match temporary.remove_file(MARKER) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        fs::rename(&temporary, folder.join(MARKER))?;
+        let mut marker = temporary.create_file(MARKER)?;
+        marker.write_all(MARKER_TEXT.as_bytes())?;
         if sync {
-            sync_folder(folder)?;
+            marker.sync_all()?;
+        }
+        temporary.rename(MARKER, root, MARKER)?;
+        if sync {
+            root.sync()?;
         }
         Ok(())
     };
-    make().map_err(failed("making a bucket of the folder", folder))
+    make().map_err(failed("making a bucket of the folder", root.path()))
+}
+
+impl Locked<'_> {
+    /// The first step of deleting the bucket: from now on every process finds that there is none.
+    pub fn retire(&self) -> io::Result<()> {
+        let root = &self.journal.root;
+        root.remove_file(MARKER)?;
+        root.remove_file(LOG)
+    }
+}
+
+/// The last step, when everything else is gone.
+pub fn remove_rest(root: &Directory) -> io::Result<()> {
+    for name in [NEW_LOG, LOCK] {
+        match root.remove_file(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }

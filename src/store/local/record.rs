@@ -5,6 +5,8 @@
 //! CRC32 D KEY\n                                           the key has none
 //! ```
 //!
+//! M stands for P where a multipart upload made the object; small letters where its storage class is IA.
+//!
 //! Fields are separated by one space. CRC32 (8 hex digits, ISO-HDLC) covers everything after the space
 //! that follows it, so a line that was torn by a crash, or damaged later, is known and skipped without
 //! doubt about its neighbours. KEY is percent-encoded. MODIFIED is Unix seconds, SIZE bytes, CRC64 16 hex
@@ -16,7 +18,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::store::object_store::{ETag, ObjectHeaders};
+use super::uploads::MAX_PARTS;
+use crate::store::object_store::{ETag, ObjectHeaders, ObjectKey};
+
+/// A line of the largest object: 10,000 parts with their names, and the metadata. What is longer is no line of
+/// this store, and is not read into memory.
+pub const MAX_LINE: usize = 4 << 20;
+
+/// The last second of the year 9999: dates beyond it cannot be written.
+pub const MAX_TIME: u64 = 253_402_300_799;
+
+/// Sizes beyond it are no file's.
+const MAX_SIZE: u64 = i64::MAX as u64;
+
+/// Names and values of all headers of an object, in bytes. The service takes 8 KiB of user metadata.
+const MAX_HEADERS: usize = 64 << 10;
 
 /// An entity tag as this store makes them, 16 bytes and the number of parts: an index holds hundreds of
 /// thousands.
@@ -122,6 +138,13 @@ pub struct Facts {
     pub tag: Tag,
     /// Made by a multipart upload (the listing's `Type`).
     pub multipart: bool,
+    /// Of the storage class `IA`; all others are `Standard`.
+    pub infrequent: bool,
+}
+
+/// Whether the headers ask for the storage class `IA`.
+pub fn is_infrequent(headers: &ObjectHeaders) -> bool {
+    headers.storage_class.as_deref() == Some("IA")
 }
 
 /// One part file of a multipart object, in the order of the content.
@@ -159,6 +182,23 @@ impl Details {
         }
     }
 
+    /// Whether it is what an object of this store can have.
+    pub fn is_bounded(&self) -> bool {
+        let headers: usize = self
+            .user
+            .iter()
+            .chain(&self.standard)
+            .map(|(name, value)| name.len() + value.len())
+            .chain(
+                [&self.content_type, &self.storage_class]
+                    .map(|text| text.as_deref().map_or(0, str::len)),
+            )
+            .sum();
+        headers <= MAX_HEADERS
+            && self.parts.len() <= usize::from(MAX_PARTS)
+            && self.parts.iter().all(|part| safe_name(&part.file))
+    }
+
     pub fn headers(&self) -> ObjectHeaders {
         ObjectHeaders {
             user: self.user.clone(),
@@ -187,7 +227,12 @@ pub fn put_line(key: &str, facts: &Facts, content: &Content, details: &Details) 
     let json = serde_json::to_string(details).expect("maps of strings are JSON");
     seal(&format!(
         "{} {} {} {} {:016x} {} {content} {json}",
-        if facts.multipart { 'M' } else { 'P' },
+        match (facts.multipart, facts.infrequent) {
+            (false, false) => 'P',
+            (false, true) => 'p',
+            (true, false) => 'M',
+            (true, true) => 'm',
+        },
         escape(key),
         facts.modified,
         facts.size,
@@ -219,16 +264,25 @@ pub fn parse(line: &[u8]) -> Option<Change> {
     let text = unseal(line)?;
     let mut fields = text.splitn(8, ' ');
     let kind = fields.next()?;
-    let key = unescape(fields.next()?)?;
+    let key = unescape(fields.next()?).filter(|key| is_key(key))?;
     match kind {
         "D" => Some(Change::Delete { key }),
-        "P" | "M" => {
+        "P" | "M" | "p" | "m" => {
             let facts = Facts {
-                modified: fields.next()?.parse().ok()?,
-                size: fields.next()?.parse().ok()?,
+                modified: fields
+                    .next()?
+                    .parse()
+                    .ok()
+                    .filter(|seconds| (0..=MAX_TIME as i64).contains(seconds))?,
+                size: fields
+                    .next()?
+                    .parse()
+                    .ok()
+                    .filter(|size| *size <= MAX_SIZE)?,
                 crc64: u64::from_str_radix(fields.next()?, 16).ok()?,
                 tag: Tag::parse(fields.next()?)?,
-                multipart: kind == "M",
+                multipart: kind.eq_ignore_ascii_case("m"),
+                infrequent: kind == "p" || kind == "m",
             };
             let content = Content::parse(fields.next()?)?;
             fields.next()?;
@@ -248,11 +302,12 @@ pub fn details(line: &[u8]) -> Option<(Content, Details)> {
     let mut fields = text.splitn(8, ' ').skip(6);
     let content = Content::parse(fields.next()?)?;
     let details: Details = serde_json::from_str(fields.next()?).ok()?;
-    details
-        .parts
-        .iter()
-        .all(|part| safe_name(&part.file))
-        .then_some((content, details))
+    details.is_bounded().then_some((content, details))
+}
+
+/// Whether an object can have this name.
+pub fn is_key(key: &str) -> bool {
+    ObjectKey::new(key).is_ok()
 }
 
 /// Letters, digits, `-`, `_` and `.` stay, everything else is `%XX`: no separator, no control character.
@@ -301,6 +356,7 @@ mod tests {
                 parts: 3,
             },
             multipart: true,
+            infrequent: true,
         }
     }
 
@@ -363,6 +419,48 @@ mod tests {
             let text = format!("P k 0 1 0 {} f{name} {{}}", facts().tag);
             assert_eq!(parse(seal(&text).trim_end().as_bytes()), None, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_line_that_this_store_would_not_write_is_damaged() {
+        let line = |fields: String| parse(seal(&fields).trim_end().as_bytes());
+        let tag = facts().tag;
+        assert!(line(format!("P k 0 1 0 {tag} fx {{}}")).is_some());
+        let long = "k".repeat(1024);
+        for fields in [
+            format!("P {long} 0 1 0 {tag} fx {{}}"),
+            format!("P %2Fk 0 1 0 {tag} fx {{}}"),
+            format!("P  0 1 0 {tag} fx {{}}"),
+            format!("P k -1 1 0 {tag} fx {{}}"),
+            format!("P k 253402300800 1 0 {tag} fx {{}}"),
+            format!("P k 9223372036854775807 1 0 {tag} fx {{}}"),
+            format!("P k 0 9223372036854775808 0 {tag} fx {{}}"),
+            format!("P k 0 18446744073709551615 0 {tag} fx {{}}"),
+        ] {
+            assert_eq!(line(fields.clone()), None, "{fields}");
+        }
+        let part = |file: &str| PartFile {
+            file: file.into(),
+            size: u64::MAX,
+        };
+        let of = |headers: &ObjectHeaders, parts| {
+            let line = put_line(
+                "k",
+                &facts(),
+                &Content::Empty,
+                &Details::new(headers, parts),
+            );
+            details(line.trim_end().as_bytes())
+        };
+        let none = ObjectHeaders::default();
+        assert!(of(&none, vec![part("1"); 10_000]).is_some());
+        assert!(of(&none, vec![part("1"); 10_001]).is_none());
+        assert!(of(&none, vec![part("../1")]).is_none());
+        let large = ObjectHeaders {
+            user: [("a".to_string(), "x".repeat(64 << 10))].into(),
+            ..Default::default()
+        };
+        assert!(of(&large, Vec::new()).is_none());
     }
 
     #[test]

@@ -5,14 +5,13 @@
 //! to know of a part is in its file's name: `NUMBER~SIZE~CRC64~TAG`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{failed, message, sync_folder};
+use super::directory::Directory;
+use super::disk::{failed, message};
 use super::record::{self, Details, Tag};
 use crate::store::error::Error;
 use crate::store::object_store::{PendingUpload, Result, UploadId};
@@ -20,6 +19,14 @@ use crate::store::object_store::{PendingUpload, Result, UploadId};
 /// Parts but the last one have at least this many bytes.
 pub const MIN_PART: u64 = 100 << 10;
 pub const MAX_PARTS: u16 = 10_000;
+
+/// Of the file that tells of an upload: as much metadata as an object can have, and room.
+const MAX_FILE: u64 = 256 << 10;
+
+/// More are not listed. Each is a file that somebody made, maybe not this store.
+const MAX_LISTED: usize = 100_000;
+
+const UPLOADS: &str = "uploads";
 
 /// Why an upload cannot be completed, or a part not be taken; the cause of an [`Error::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,10 +83,19 @@ pub fn part_name(number: u16, size: u64, crc64: u64, tag: &Tag) -> String {
     format!("{number:05}~{size}~{crc64:016x}~{tag}")
 }
 
+/// Whether a file is one that [`part_name`] named.
+pub fn is_part_name(name: &str) -> bool {
+    parse_part(name, UNIX_EPOCH).is_some()
+}
+
 fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
     let mut fields = name.split('~');
     let part = Part {
-        number: fields.next()?.parse().ok()?,
+        number: fields
+            .next()?
+            .parse()
+            .ok()
+            .filter(|number| (1..=MAX_PARTS).contains(number))?,
         size: fields.next()?.parse().ok()?,
         crc64: u64::from_str_radix(fields.next()?, 16).ok()?,
         tag: Tag::parse(fields.next()?)?,
@@ -89,49 +105,63 @@ fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
     fields.next().is_none().then_some(part)
 }
 
-fn path(folder: &Path, upload: &UploadId) -> Result<PathBuf> {
+/// From the bucket folder.
+fn path(upload: &UploadId) -> Result<String> {
     // An id comes from outside; only what this store makes is a file name.
     let valid = upload.0.len() == 32 && upload.0.bytes().all(|b| b.is_ascii_hexdigit());
-    if !valid {
-        return Err(Error::NoSuchUpload);
+    match valid {
+        true => Ok(format!("{UPLOADS}/{}", upload.0)),
+        false => Err(Error::NoSuchUpload),
     }
-    Ok(folder.join("uploads").join(&upload.0))
 }
 
 pub fn create(
-    folder: &Path,
+    root: &Directory,
     temporary: &str,
     upload: &UploadId,
     what: &Upload,
     sync: bool,
 ) -> Result<()> {
-    let path = path(folder, upload)?;
-    let temporary = folder.join("tmp").join(temporary);
+    let path = path(upload)?;
     let text = serde_json::to_vec(what).map_err(Error::other)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(Error::TooLarge(message(
+            "more metadata than an object can have",
+        )));
+    }
     let write = || {
-        fs::write(&temporary, text)?;
+        let folder = root.directory("tmp")?;
+        let mut file = folder.create_file(temporary)?;
+        file.write_all(&text)?;
         if sync {
-            fs::File::open(&temporary)?.sync_all()?;
+            file.sync_all()?;
         }
-        fs::rename(&temporary, &path)?;
+        let uploads = root.directory(UPLOADS)?;
+        folder.rename(temporary, &uploads, &upload.0)?;
         if sync {
-            sync_folder(&folder.join("uploads"))?;
+            uploads.sync()?;
         }
         Ok(())
     };
-    write().map_err(failed("writing the upload", &path))
+    write().map_err(failed("writing the upload", &root.path_of(&path)))
 }
 
 /// # Errors
 /// [`Error::NoSuchUpload`], also when it is one of another key.
-pub fn load(folder: &Path, key: &str, upload: &UploadId) -> Result<Upload> {
-    let path = path(folder, upload)?;
-    let text = fs::read(&path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::NoSuchUpload,
-        _ => failed("reading the upload", &path)(error),
+pub fn load(root: &Directory, key: &str, upload: &UploadId) -> Result<Upload> {
+    let path = path(upload)?;
+    let text = root
+        .read(&path, MAX_FILE)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::NoSuchUpload,
+            _ => failed("reading the upload", &root.path_of(&path))(error),
+        })?;
+    let what: Upload = parse(&text).ok_or_else(|| {
+        Error::Corrupt(message(format!(
+            "{}: damaged",
+            root.path_of(&path).display()
+        )))
     })?;
-    let what: Upload = parse(&text)
-        .ok_or_else(|| Error::Corrupt(message(format!("{}: damaged", path.display()))))?;
     if what.key != key {
         return Err(Error::NoSuchUpload);
     }
@@ -140,14 +170,22 @@ pub fn load(folder: &Path, key: &str, upload: &UploadId) -> Result<Upload> {
 
 fn parse(text: &[u8]) -> Option<Upload> {
     let what: Upload = serde_json::from_slice(text).ok()?;
-    record::safe_name(&what.name).then_some(what)
+    let valid = record::safe_name(&what.name)
+        && record::is_key(&what.key)
+        && what.initiated <= record::MAX_TIME
+        && what.details.parts.is_empty()
+        && what.details.is_bounded();
+    valid.then_some(what)
 }
 
-pub fn remove(folder: &Path, upload: &UploadId) -> Result<()> {
-    let path = path(folder, upload)?;
-    match fs::remove_file(&path) {
+pub fn remove(root: &Directory, upload: &UploadId) -> Result<()> {
+    let path = path(upload)?;
+    let removed = root
+        .directory(UPLOADS)
+        .and_then(|uploads| uploads.remove_file(&upload.0));
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(failed("removing the upload", &path)(error))
+            Err(failed("removing the upload", &root.path_of(&path))(error))
         }
         _ => Ok(()),
     }
@@ -155,23 +193,24 @@ pub fn remove(folder: &Path, upload: &UploadId) -> Result<()> {
 
 /// The parts in a folder by number. Of two with one number (a crash between the two steps of replacing
 /// one) the later counts.
-pub fn parts(folder: &Path) -> Result<BTreeMap<u16, Part>> {
+pub fn parts(folder: &Directory) -> Result<BTreeMap<u16, Part>> {
     let mut parts: BTreeMap<u16, Part> = BTreeMap::new();
     let mut read = || {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            let modified = match entry.metadata() {
-                Ok(file) => file.modified()?,
+        for name in folder.names()? {
+            let name = name?;
+            let Some(name) = name.to_str() else {
+                continue;
+            };
+            let entry = match folder.entry(name) {
+                Ok(entry) => entry,
                 // Replaced meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let Some(part) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| parse_part(name, modified))
-            else {
-                log::warn!("{}: not a part", entry.path().display());
+            let part = parse_part(name, entry.modified)
+                .filter(|part| entry.is_file && entry.len == part.size);
+            let Some(part) = part else {
+                log::warn!("{}: not a part", folder.path_of(name).display());
                 continue;
             };
             let later = parts
@@ -186,38 +225,63 @@ pub fn parts(folder: &Path) -> Result<BTreeMap<u16, Part>> {
     match read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoSuchUpload),
         read => {
-            read.map_err(failed("reading the parts", folder))?;
+            read.map_err(failed("reading the parts", folder.path()))?;
             Ok(parts)
         }
     }
 }
 
 /// Those of keys that begin with `prefix`, by key and then by id.
-pub fn list(folder: &Path, prefix: &str) -> Result<Vec<PendingUpload>> {
-    let folder = folder.join("uploads");
+pub fn list(root: &Directory, prefix: &str) -> Result<Vec<PendingUpload>> {
     let mut uploads = Vec::new();
-    let entries = fs::read_dir(&folder).map_err(failed("reading the uploads", &folder))?;
-    for entry in entries {
-        let entry = entry.map_err(failed("reading the uploads", &folder))?;
-        let Ok(text) = fs::read(entry.path()) else {
-            // Completed or aborted meanwhile.
+    let reading = |error| failed("reading the uploads", &root.path_of(UPLOADS))(error);
+    let folder = root.directory(UPLOADS).map_err(reading)?;
+    for name in folder.names().map_err(reading)? {
+        let name = name.map_err(reading)?;
+        let Some(id) = name.to_str() else {
             continue;
         };
-        let (Some(what), Some(id)) = (parse(&text), entry.file_name().to_str().map(str::to_string))
-        else {
-            log::warn!("{}: not an upload", entry.path().display());
+        let text = match folder.read(id, MAX_FILE) {
+            Ok(text) => text,
+            // Completed or aborted meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                log::warn!("{}: not an upload: {error}", folder.path_of(id).display());
+                continue;
+            }
+        };
+        let Some(what) = parse(&text) else {
+            log::warn!("{}: not an upload", folder.path_of(id).display());
             continue;
         };
         if what.key.starts_with(prefix) {
+            if uploads.len() == MAX_LISTED {
+                log::warn!(
+                    "{}: more than {MAX_LISTED} uploads",
+                    folder.path().display()
+                );
+                break;
+            }
             uploads.push(PendingUpload {
                 initiated: what.initiated(),
                 key: what.key,
-                upload: UploadId(id),
+                upload: UploadId(id.to_string()),
             });
         }
     }
     uploads.sort_by(|a, b| (&a.key, &a.upload.0).cmp(&(&b.key, &b.upload.0)));
     Ok(uploads)
+}
+
+/// Removes the folder of uploads with what is in it. For a bucket that is deleted.
+pub fn destroy(root: &Directory) -> io::Result<()> {
+    let folder = root.directory(UPLOADS)?;
+    for name in folder.names()? {
+        if let Some(name) = name?.to_str() {
+            folder.remove_file(name)?;
+        }
+    }
+    root.remove_directory(UPLOADS)
 }
 
 #[cfg(test)]
@@ -241,6 +305,8 @@ mod tests {
             "1",
             "1~2~3",
             "x~1~2~3",
+            "00000~5~2~AB",
+            "10001~5~2~AB",
             "00001~5~zz~00",
             &format!("{name}~"),
         ] {
@@ -250,6 +316,8 @@ mod tests {
 
     #[test]
     fn an_id_is_never_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Directory::open(folder.path()).unwrap();
         for id in [
             "",
             "..",
@@ -258,7 +326,7 @@ mod tests {
             &"g".repeat(32),
         ] {
             assert!(matches!(
-                load(Path::new("/nonexistent"), "k", &UploadId(id.to_string())),
+                load(&root, "k", &UploadId(id.to_string())),
                 Err(Error::NoSuchUpload)
             ));
         }
