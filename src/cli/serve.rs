@@ -32,9 +32,10 @@ pub struct ServeArgs {
     #[arg(long)]
     pub no_sync: bool,
 
-    /// Region that the buckets say they are in
-    #[arg(long, value_name = "REGION", default_value = "cn-hangzhou")]
-    pub region: String,
+    /// Region that the buckets are in, and the only one that requests may be signed for; without it, all are
+    /// taken, and the buckets say cn-hangzhou
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
 
     /// Wait this long before every answer
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
@@ -53,15 +54,22 @@ pub struct ServeArgs {
 /// # Errors
 /// One line that says what was tried and what to do.
 pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
-    let credentials = credentials(variable)?;
+    let mut credentials = credentials(variable)?;
+    credentials.region.clone_from(&args.region);
     let config = Config {
         dir: args.dir.clone(),
         listen: args.listen,
         credentials,
         sync: !args.no_sync,
-        region: args.region.clone(),
         instrument: args.instrument,
         ..Config::new(&args.dir)
+    };
+    let config = match &args.region {
+        Some(region) => Config {
+            region: region.clone(),
+            ..config
+        },
+        None => config,
     };
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,4 @@
-//! Who sent a request: V4 and V1 signatures, in the header or in the URL, for any region.
+//! Who sent a request: V4 and V1 signatures, in the header or in the URL.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -21,6 +21,8 @@ pub struct Credentials {
     pub secret: Zeroizing<String>,
     /// With it, requests must carry this security token.
     pub token: Option<Zeroizing<String>>,
+    /// With it, V4 signatures of other regions are refused.
+    pub region: Option<String>,
 }
 
 impl Credentials {
@@ -33,6 +35,7 @@ impl Credentials {
             id: id.into(),
             secret: Zeroizing::new(secret.into()),
             token: token.map(Zeroizing::new),
+            region: None,
         }
     }
 }
@@ -171,6 +174,16 @@ fn check_v4(
         return Err(Refusal::argument("The credential scope is malformed."));
     }
     check_id(id, credentials)?;
+    if credentials
+        .region
+        .as_deref()
+        .is_some_and(|own| own != region)
+    {
+        return Err(
+            Refusal::argument("Invalid signing region in Authorization header.")
+                .ec("0002-00000226"),
+        );
+    }
     let additional: Vec<&str> = additional
         .split(';')
         .filter(|name| !name.is_empty())

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,6 +14,8 @@ use hyper::{Method, Request};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+use super::accepted;
+use super::pace::{Floor, Patience};
 use super::refusal::{BodyFault, Refusal, Result};
 use crate::oss::crc::Crc64;
 use crate::oss::sign::percent_decoded;
@@ -39,6 +42,8 @@ pub enum Operation {
     DeleteBucket,
     GetBucketInfo,
     GetBucketLocation,
+    /// There are none here; clients that clear a bucket ask.
+    ListLiveChannels,
     ListObjects,
     ListObjectsV2,
     ListMultipartUploads,
@@ -60,6 +65,30 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The actions that a policy must allow for it. A copy needs the first one for its source.
+    pub fn actions(self) -> &'static [&'static str] {
+        use Operation::*;
+        match self {
+            ListBuckets => &["oss:ListBuckets"],
+            PutBucket => &["oss:PutBucket"],
+            DeleteBucket => &["oss:DeleteBucket"],
+            GetBucketInfo => &["oss:GetBucketInfo"],
+            GetBucketLocation => &["oss:GetBucketLocation"],
+            ListLiveChannels => &["oss:ListLiveChannel"],
+            ListObjects | ListObjectsV2 => &["oss:ListObjects"],
+            ListMultipartUploads => &["oss:ListMultipartUploads"],
+            ListParts => &["oss:ListParts"],
+            GetObject | HeadObject | GetObjectMeta => &["oss:GetObject"],
+            CopyObject | UploadPartCopy => &["oss:GetObject", "oss:PutObject"],
+            PutObject | InitiateMultipartUpload | UploadPart | CompleteMultipartUpload => {
+                &["oss:PutObject"]
+            }
+            AbortMultipartUpload => &["oss:AbortMultipartUpload"],
+            DeleteObject | DeleteMultipleObjects => &["oss:DeleteObject"],
+            Unknown => &[],
+        }
+    }
+
     /// Whether it can change what is in a bucket.
     pub fn writes(self) -> bool {
         use Operation::*;
@@ -68,6 +97,7 @@ impl Operation {
             ListBuckets
                 | GetBucketInfo
                 | GetBucketLocation
+                | ListLiveChannels
                 | ListObjects
                 | ListObjectsV2
                 | ListMultipartUploads
@@ -90,31 +120,15 @@ pub struct Call {
     pub headers: HeaderMap,
     pub body: Option<Incoming>,
     pub host: String,
+    /// Why the operation is not done, where the request names something that this server does not do.
+    pub refusal: Option<Refusal>,
+    pub patience: Patience,
 }
-
-/// Sub-resources of the service that are told apart from a plain object or bucket, so that a client that
-/// asks for one does not get the other.
-const UNSUPPORTED: [&str; 14] = [
-    "acl",
-    "append",
-    "cors",
-    "encryption",
-    "lifecycle",
-    "logging",
-    "policy",
-    "referer",
-    "restore",
-    "symlink",
-    "tagging",
-    "versioning",
-    "versions",
-    "website",
-];
 
 impl Call {
     /// # Errors
     /// 400 for a path that is no key.
-    pub fn read(request: Request<Incoming>) -> Result<Call> {
+    pub fn read(request: Request<Incoming>, patience: Patience) -> Result<Call> {
         let (parts, body) = request.into_parts();
         let host = parts
             .headers
@@ -153,17 +167,20 @@ impl Call {
             headers: parts.headers,
             body: Some(body),
             host,
+            refusal: None,
+            patience,
         };
-        call.operation = call.which_operation();
+        let operation = call.which_operation();
+        match accepted::check(operation, &call.query, &call.headers) {
+            Ok(()) => call.operation = operation,
+            Err(refusal) => call.refusal = Some(refusal),
+        }
         Ok(call)
     }
 
     fn which_operation(&self) -> Operation {
         use Operation::*;
         let has = |name| self.parameter(name).is_some();
-        if UNSUPPORTED.iter().any(|name| has(name)) {
-            return Unknown;
-        }
         let copies = self.headers.contains_key("x-oss-copy-source");
         match (&self.bucket, &self.key, self.method.as_str()) {
             (None, _, "GET") => ListBuckets,
@@ -173,6 +190,7 @@ impl Call {
             (Some(_), None, "GET") if has("bucketInfo") => GetBucketInfo,
             (Some(_), None, "GET") if has("location") => GetBucketLocation,
             (Some(_), None, "GET") if has("uploads") => ListMultipartUploads,
+            (Some(_), None, "GET") if has("live") => ListLiveChannels,
             (Some(_), None, "GET") if self.parameter("list-type") == Some("2") => ListObjectsV2,
             (Some(_), None, "GET") => ListObjects,
             (Some(_), Some(_), "PUT") if has("uploadId") && copies => UploadPartCopy,
@@ -337,7 +355,12 @@ impl Call {
         let Some(body) = self.body.take() else {
             return Ok(stream::empty().boxed());
         };
-        let checked = Checked { body, md5, crc64 };
+        let checked = Checked {
+            body,
+            md5,
+            crc64,
+            floor: Floor::new(self.patience),
+        };
         Ok(stream::unfold(Some(checked), next_chunk)
             .inspect(move |chunk| {
                 if let Ok(chunk) = chunk {
@@ -347,21 +370,31 @@ impl Call {
             .boxed())
     }
 
-    /// A body that must fit into memory.
+    /// A document that must fit into memory, and arrive soon.
     pub async fn collect_body(&mut self, limit: usize) -> Result<Bytes> {
-        let mut body = self.take_body(|_| ())?;
-        let mut bytes = Vec::new();
-        while let Some(chunk) = body.next().await {
-            bytes.extend_from_slice(&chunk?);
-            if bytes.len() > limit {
-                return Err(Refusal::new(
-                    400,
-                    "MalformedXML",
-                    "The XML you provided is too large.",
-                ));
-            }
+        let too_large = || Refusal::new(400, "MalformedXML", "The XML you provided is too large.");
+        // Without a length there may be nothing, or chunks.
+        if self.header("content-length").is_some()
+            && self.length()?.is_some_and(|length| length > limit as u64)
+        {
+            return Err(too_large());
         }
-        Ok(bytes.into())
+        let patience = self.patience;
+        let mut body = self.take_body(|_| ())?;
+        let collected = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) = body.next().await {
+                let chunk = chunk?;
+                if bytes.len() + chunk.len() > limit {
+                    return Err(too_large());
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes.into())
+        };
+        tokio::time::timeout(patience.body, collected)
+            .await
+            .unwrap_or_else(|_| Err(Error::other(BodyFault::Slow).into()))
     }
 
     /// For a signature: every header once, as text.
@@ -382,6 +415,7 @@ struct Checked {
     body: Incoming,
     md5: Option<(Md5, [u8; 16])>,
     crc64: Option<(Crc64, u64)>,
+    floor: Floor,
 }
 
 type Chunk = std::result::Result<Bytes, Error>;
@@ -389,8 +423,9 @@ type Chunk = std::result::Result<Bytes, Error>;
 async fn next_chunk(checked: Option<Checked>) -> Option<(Chunk, Option<Checked>)> {
     let mut checked = checked?;
     loop {
-        let frame = match checked.body.frame().await {
-            None => {
+        let frame = match checked.floor.next(checked.body.frame()).await {
+            Err(_) => return Some((Err(Error::other(BodyFault::Slow)), None)),
+            Ok(None) => {
                 if let Some((md5, wanted)) = checked.md5
                     && <[u8; 16]>::from(md5.finalize()) != wanted
                 {
@@ -403,12 +438,13 @@ async fn next_chunk(checked: Option<Checked>) -> Option<(Chunk, Option<Checked>)
                 }
                 return None;
             }
-            Some(Err(_)) => return Some((Err(Error::other(BodyFault::Incomplete)), None)),
-            Some(Ok(frame)) => frame,
+            Ok(Some(Err(_))) => return Some((Err(Error::other(BodyFault::Incomplete)), None)),
+            Ok(Some(Ok(frame))) => frame,
         };
         let Ok(chunk) = frame.into_data() else {
             continue;
         };
+        checked.floor.arrived(chunk.len());
         if let Some((md5, _)) = &mut checked.md5 {
             md5.update(&chunk);
         }
@@ -462,17 +498,20 @@ pub(super) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
 }
 
 /// Reads what is left of a refused request's body, so that the client gets to read the answer; not more than
-/// `limit` bytes of it.
-pub async fn drain(body: Incoming, limit: u64) {
-    let mut frames = BodyStream::new(body);
-    let mut left = limit;
-    while let Some(Ok(frame)) = frames.next().await {
-        let len = frame.data_ref().map_or(0, Bytes::len) as u64;
-        if len > left {
-            return;
+/// `limit` bytes of it, and not longer than `patience`.
+pub async fn drain(body: Incoming, limit: u64, patience: Duration) {
+    let drained = async {
+        let mut frames = BodyStream::new(body);
+        let mut left = limit;
+        while let Some(Ok(frame)) = frames.next().await {
+            let len = frame.data_ref().map_or(0, Bytes::len) as u64;
+            if len > left {
+                return;
+            }
+            left -= len;
         }
-        left -= len;
-    }
+    };
+    let _ = tokio::time::timeout(patience, drained).await;
 }
 
 #[cfg(test)]

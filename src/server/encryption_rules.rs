@@ -134,13 +134,22 @@ impl Plan {
     }
 }
 
-/// Metadata repeated with a part must be those of the initiation.
+/// The envelope repeated with a part must be that of the initiation. What else an SDK says of a part, the MD5 of
+/// its plaintext for one, is its own and is not kept.
 pub fn check_repeated(part: &ObjectHeaders, initiated: &ObjectHeaders) -> Result<()> {
-    let differs = part
-        .user
-        .iter()
-        .any(|(name, value)| name.starts_with(PREFIX) && initiated.user.get(name) != Some(value));
-    if differs {
+    const ENVELOPE: [&str; 7] = [
+        "key",
+        "start",
+        "cek-alg",
+        "wrap-alg",
+        "matdesc",
+        "data-size",
+        "part-size",
+    ];
+    let differs = |name: &&str| {
+        get(&part.user, name).is_some_and(|value| get(&initiated.user, name) != Some(value))
+    };
+    if ENVELOPE.iter().any(|name| differs(name)) {
         return Err(refused(
             "The headers are not those of the initiation.",
             "0005-00000413",
@@ -212,6 +221,20 @@ mod tests {
         assert_eq!(check_new(&headers(&rsa)).unwrap_err().ec, "0005-00000405");
         rsa.push(("magic-number-hmac", "x"));
         check_new(&headers(&rsa)).unwrap();
+    }
+
+    #[test]
+    fn a_part_repeats_the_envelope_and_may_say_more() {
+        let initiated = headers(&WHOLE);
+        check_repeated(&headers(&[]), &initiated).unwrap();
+        check_repeated(&initiated, &initiated).unwrap();
+        for name in ["unencrypted-content-md5", "unencrypted-content-length"] {
+            check_repeated(&headers(&[("key", "k"), (name, "x")]), &initiated).unwrap();
+        }
+        for name in ["key", "start", "cek-alg", "wrap-alg", "part-size"] {
+            let refused = check_repeated(&headers(&[(name, "other")]), &initiated);
+            assert_eq!(refused.unwrap_err().ec, "0005-00000413", "{name}");
+        }
     }
 
     #[test]

@@ -23,15 +23,17 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::accepted;
 use super::auth::{self, Credentials};
 use super::call::{self, Call, Operation};
 use super::instruments::{Action, Fault, Instruments};
+use super::pace::{Paced, Patience};
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
-use super::{listing, multipart, objects, s3};
+use super::{listing, multipart, objects, s3, xml};
 use crate::oss::date;
 use crate::store::error::Error;
 use crate::store::local::directory::Directory;
@@ -44,8 +46,20 @@ const COPY_LIMIT: u64 = 1 << 30;
 /// What is read of the body of a refused request, so that its sender gets to the answer.
 const DRAIN_LIMIT: u64 = 64 << 20;
 
-/// A connection that is silent for so long before its request's headers are complete is closed.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(120);
+/// And for so long.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request may have so many headers: 8 KiB of metadata in small entries, and more.
+const MAX_HEADERS: usize = 512;
+
+/// Each has a descriptor, and one for what it reads or writes.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Documents of up to 4 MiB that are read into memory at one time; others wait.
+const MAX_DOCUMENTS: usize = 16;
+
+/// Of the document that creates a bucket.
+const MAX_CONFIGURATION: usize = 64 << 10;
 
 /// hyper's buffer for reading and writing: bodies move in pieces of up to this size.
 const CONNECTION_BUFFER: usize = 1 << 20;
@@ -58,12 +72,15 @@ pub struct Config {
     pub credentials: Credentials,
     /// See [`local::Settings`].
     pub sync: bool,
-    /// What buckets say of where they are; signatures of every region are taken.
+    /// What buckets say of where they are. Which regions signatures may be for is in the credentials.
     pub region: String,
     /// Say that old versions are kept. None are: for what clients tell their users.
     pub versioned: bool,
     /// In bytes; larger objects are refused as source of CopyObject.
     pub copy_limit: u64,
+    /// Further connections wait until one of these ends.
+    pub max_connections: usize,
+    pub patience: Patience,
     /// Serve counts and take faults under `/-/`, and serve clients that speak S3.
     pub instrument: bool,
 }
@@ -79,6 +96,8 @@ impl Config {
             region: "cn-hangzhou".to_string(),
             versioned: false,
             copy_limit: COPY_LIMIT,
+            max_connections: MAX_CONNECTIONS,
+            patience: Patience::default(),
             instrument: false,
         }
     }
@@ -115,6 +134,7 @@ impl Server {
             // Different in every run: ids are looked for in logs.
             next_request: AtomicU64::new(rand::random::<u64>() << 24 >> 8),
             buckets: Mutex::default(),
+            documents: Semaphore::new(MAX_DOCUMENTS),
             instruments: Arc::default(),
         });
         let (stop, stopped) = watch::channel(false);
@@ -172,6 +192,7 @@ pub struct Shared {
     next_request: AtomicU64,
     /// Held for memory, and while a bucket is opened.
     buckets: Mutex<HashMap<String, LocalStore>>,
+    documents: Semaphore,
     instruments: Arc<Instruments>,
 }
 
@@ -190,6 +211,27 @@ impl Shared {
 
     pub fn started(&self) -> SystemTime {
         self.started
+    }
+
+    /// To be held while a document is in memory.
+    ///
+    /// # Errors
+    /// 503 when none of those that are there ends in time.
+    pub async fn document(&self) -> Result<SemaphorePermit<'_>> {
+        let waiting = self.documents.acquire();
+        match tokio::time::timeout(self.config.patience.body, waiting).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refusal::new(
+                503,
+                "ServiceUnavailable",
+                "Please reduce your request rate.",
+            )),
+        }
+    }
+
+    /// Whether there may be such a bucket. Opens nothing.
+    fn has_bucket(&self, name: &str) -> bool {
+        check_name(name).is_ok() && self.served.directory(name).is_ok()
     }
 
     /// Counts a body's bytes.
@@ -316,8 +358,9 @@ fn check_name(name: &str) -> Result<()> {
 async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
+        let has_room = connections.len() < shared.config.max_connections;
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if has_room => accepted,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             () = until(&mut stopped) => break,
         };
@@ -343,15 +386,17 @@ async fn until(stopped: &mut watch::Receiver<bool>) {
 
 async fn connection(stream: TcpStream, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
+    let patience = shared.config.patience;
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move { answer(shared, request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(patience.head)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(CONNECTION_BUFFER)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Paced::new(stream, patience.answer)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -392,9 +437,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
         false => Dialect::Oss,
     };
     let read = match dialect {
-        Dialect::Oss => Call::read(request),
+        Dialect::Oss => Call::read(request, shared.config.patience),
         Dialect::S3 => s3::translated(request, &shared.config.credentials, SystemTime::now())
-            .and_then(Call::read),
+            .and_then(|request| Call::read(request, shared.config.patience)),
     };
     let mut call = match read {
         Ok(call) => call,
@@ -430,10 +475,12 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
         result.as_ref().map_or_else(|refusal| refusal.code, |_| "")
     );
     let mut reply = result.unwrap_or_else(|refusal| refused(&refusal, &id, &host, head));
-    if let Some(body) = call.body.take()
+    // Where no body belongs, its announcement may be all there is: such a connection is closed instead.
+    let has_body = call.method == Method::PUT || call.method == Method::POST;
+    if let Some(body) = call.body.take().filter(|_| has_body)
         && !call.headers.contains_key(header::EXPECT)
     {
-        call::drain(body, DRAIN_LIMIT).await;
+        call::drain(body, DRAIN_LIMIT, DRAIN_PATIENCE).await;
     }
     if let Some(fault) = fault {
         spoil(&mut reply, fault);
@@ -453,33 +500,61 @@ enum Dialect {
 }
 
 async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<Reply> {
-    if dialect == Dialect::Oss {
-        auth::check(call, &shared.config.credentials, SystemTime::now())?;
-    }
+    let checked = match dialect {
+        Dialect::Oss => auth::check(call, &shared.config.credentials, SystemTime::now()),
+        Dialect::S3 => Ok(()),
+    };
     let name = call.bucket.clone().unwrap_or_default();
-    match call.operation {
-        Operation::ListBuckets => return listing::buckets(shared, call).await,
-        Operation::PutBucket => {
+    let creates = call.method == Method::PUT
+        && call.key.is_none()
+        && call
+            .query
+            .iter()
+            .all(|(name, _)| accepted::is_of_signature(name));
+    let needs_bucket = call.bucket.is_some() && !creates;
+    match checked {
+        // Of a bucket that does not exist, this is said to everybody.
+        Err(refusal) if needs_bucket && refusal.is_of_a_stranger() && !shared.has_bucket(&name) => {
             check_name(&name)?;
-            shared.create_bucket(&name)?;
-            return Ok(Reply::empty(200));
+            return Err(Refusal::no_such_bucket(&name));
         }
-        Operation::Unknown => return Err(Refusal::not_implemented("The operation")),
-        _ => {}
+        checked => checked?,
     }
-    let store = shared.bucket(&name).await?;
-    let store = &store;
+    if let Some(action) = shared.instruments.denies(call.operation) {
+        return Err(Refusal::new(
+            403,
+            "AccessDenied",
+            "You have no right to access this object.",
+        )
+        .ec("0003-00000001")
+        .with("AuthAction", action));
+    }
+    let store = match needs_bucket {
+        true => Some(shared.bucket(&name).await?),
+        false => None,
+    };
+    if let Some(refusal) = call.refusal.take() {
+        return Err(refusal);
+    }
+    let Some(store) = &store else {
+        return match call.operation {
+            Operation::ListBuckets => listing::buckets(shared, call).await,
+            Operation::PutBucket => create_bucket(shared, call, &name).await,
+            _ => Err(Refusal::not_implemented("The operation")),
+        };
+    };
     match call.operation {
         Operation::ListBuckets | Operation::PutBucket | Operation::Unknown => {
-            unreachable!("answered above")
+            Err(Refusal::not_implemented("The operation"))
         }
         Operation::DeleteBucket => shared.delete_bucket(&name, store).await,
         Operation::GetBucketInfo => Ok(listing::bucket_info(shared, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
+        Operation::ListLiveChannels => listing::live_channels(call),
         Operation::ListObjects => listing::objects_v1(store, call),
         Operation::ListObjectsV2 => listing::objects_v2(store, call),
         Operation::ListMultipartUploads => multipart::list_uploads(store, call).await,
-        Operation::DeleteMultipleObjects => objects::delete_many(call, store).await,
+        Operation::DeleteMultipleObjects => objects::delete_many(shared, store, call).await,
         Operation::PutObject => objects::put(shared, store, call).await,
         Operation::CopyObject => objects::copy(shared, store, call).await,
         Operation::GetObject => objects::get(store, call),
@@ -489,10 +564,35 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
         Operation::InitiateMultipartUpload => multipart::initiate(store, call).await,
         Operation::UploadPart => multipart::upload_part(shared, store, call).await,
         Operation::UploadPartCopy => multipart::copy_part(shared, store, call).await,
-        Operation::CompleteMultipartUpload => multipart::complete(store, call).await,
+        Operation::CompleteMultipartUpload => multipart::complete(shared, store, call).await,
         Operation::AbortMultipartUpload => multipart::abort(store, call).await,
         Operation::ListParts => multipart::list_parts(store, call).await,
     }
+}
+
+/// Buckets are private and of one class; what else is asked for is refused.
+async fn create_bucket(shared: &Shared, call: &mut Call, name: &str) -> Result<Reply> {
+    check_name(name)?;
+    if call.length().is_ok_and(|length| length != Some(0)) {
+        let _document = shared.document().await?;
+        let configuration = call.collect_body(MAX_CONFIGURATION).await?;
+        if !configuration.is_empty() {
+            let configuration = xml::parse(&configuration)?;
+            for setting in &configuration.children {
+                let value = setting.text.trim();
+                match (setting.name.as_str(), value) {
+                    ("StorageClass", "Standard") | ("DataRedundancyType", "LRS") => {}
+                    ("LocationConstraint", region)
+                        if region.strip_prefix("oss-").unwrap_or(region) == shared.region() => {}
+                    (name, value) => {
+                        return Err(Refusal::not_implemented(&format!("{name} {value}")));
+                    }
+                }
+            }
+        }
+    }
+    shared.create_bucket(name)?;
+    Ok(Reply::empty(200))
 }
 
 fn refused(refusal: &Refusal, id: &str, host: &str, head: bool) -> Reply {

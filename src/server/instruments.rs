@@ -1,6 +1,6 @@
 //! What tests and benches need of a server: counts, latency, faults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,9 @@ pub struct Instruments {
 #[derive(Default)]
 struct State {
     faults: Vec<Fault>,
+    /// The actions that requests may need, by their names in policies; none is all.
+    allowed: Option<BTreeSet<String>>,
+    denied: BTreeMap<&'static str, u64>,
     requests: BTreeMap<Operation, u64>,
     in_flight: BTreeMap<Operation, u64>,
     most_in_flight: BTreeMap<Operation, u64>,
@@ -149,6 +152,35 @@ impl Instruments {
     /// The first fault that matches a request spoils it.
     pub fn add_fault(&self, fault: Fault) {
         self.state().faults.push(fault);
+    }
+
+    /// From now on, requests are refused that need another action than these (`oss:GetObject`).
+    pub fn allow_only<'a>(&self, actions: impl IntoIterator<Item = &'a str>) {
+        let mut state = self.state();
+        state.allowed = Some(actions.into_iter().map(str::to_string).collect());
+        state.denied.clear();
+    }
+
+    pub fn allow_all(&self) {
+        self.state().allowed = None;
+    }
+
+    /// The actions that requests were refused for since [`Instruments::allow_only`], and how often.
+    pub fn denied(&self) -> BTreeMap<&'static str, u64> {
+        self.state().denied.clone()
+    }
+
+    /// The first action that the operation needs and is not allowed.
+    pub(super) fn denies(&self, operation: Operation) -> Option<&'static str> {
+        let mut state = self.state();
+        let allowed = state.allowed.as_ref()?;
+        let action = operation
+            .actions()
+            .iter()
+            .copied()
+            .find(|action| !allowed.contains(*action))?;
+        *state.denied.entry(action).or_default() += 1;
+        Some(action)
     }
 
     pub fn clear_faults(&self) {

@@ -131,7 +131,10 @@ fn write_facts(xml: &mut Xml, facts: &Facts) {
         },
     );
     xml.number("Size", facts.size);
-    xml.text("StorageClass", "Standard");
+    xml.text(
+        "StorageClass",
+        if facts.infrequent { "IA" } else { "Standard" },
+    );
 }
 
 fn write_owner(xml: &mut Xml) {
@@ -153,23 +156,47 @@ fn read_token(token: &str) -> Option<From> {
 
 pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
     let prefix = call.parameter("prefix").unwrap_or_default();
+    let marker = call.parameter("marker").unwrap_or_default();
+    let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
+    let names = shared.bucket_names().await?;
+    let mut left = names
+        .iter()
+        .filter(|name| name.starts_with(prefix) && name.as_str() > marker);
+    let page: Vec<&String> = left.by_ref().take(max as usize).collect();
+    let truncated = left.next().is_some();
     let mut xml = Xml::document("ListAllMyBucketsResult");
     write_owner(&mut xml);
+    xml.text("Prefix", prefix);
+    xml.text("Marker", marker);
+    xml.number("MaxKeys", max);
+    xml.number("IsTruncated", truncated);
+    if let (true, Some(last)) = (truncated, page.last()) {
+        xml.text("NextMarker", last);
+    }
     xml.begin("Buckets");
-    for name in shared.bucket_names().await? {
-        if !name.starts_with(prefix) {
-            continue;
-        }
+    for name in page {
         xml.begin("Bucket");
         xml.text("CreationDate", &date::extended(shared.started()));
         xml.text("ExtranetEndpoint", &call.host);
         xml.text("IntranetEndpoint", &call.host);
         xml.text("Location", &format!("oss-{}", shared.region()));
-        xml.text("Name", &name);
+        xml.text("Name", name);
         xml.text("Region", shared.region());
         xml.text("StorageClass", "Standard");
         xml.end();
     }
+    Ok(Reply::xml(xml.finish()))
+}
+
+/// None are kept here, so none are listed.
+pub fn live_channels(call: &Call) -> Result<Reply> {
+    let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
+    let mut xml = Xml::document("ListLiveChannelResult");
+    xml.text("Prefix", call.parameter("prefix").unwrap_or_default());
+    xml.text("Marker", call.parameter("marker").unwrap_or_default());
+    xml.number("MaxKeys", max);
+    xml.number("IsTruncated", false);
+    xml.text("NextMarker", "");
     Ok(Reply::xml(xml.finish()))
 }
 

@@ -121,7 +121,7 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
     Err(Error::PreconditionFailed.into())
 }
 
-pub async fn complete(store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn complete(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let url = call.wants_url_encoding()?;
@@ -129,6 +129,7 @@ pub async fn complete(store: &LocalStore, call: &mut Call) -> Result<Reply> {
         .header("x-oss-complete-all")
         .is_some_and(|value| value.eq_ignore_ascii_case("yes"));
     let initiated = store.upload_headers(&key, &upload)?;
+    let _document = shared.document().await?;
     let document = call.collect_body(MAX_COMPLETE).await?;
     let parts = if all {
         if !document.is_empty() {

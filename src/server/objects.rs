@@ -123,6 +123,12 @@ impl Conditions<'_> {
     }
 }
 
+/// Whether `If-Range` names the object as it is: by its tag or by its date.
+fn is_version(version: &str, meta: &ObjectMeta) -> bool {
+    Tag::parse(version).is_some_and(|tag| tag.is(&meta.etag))
+        || date::parse_http(version).is_some_and(|date| date == meta.last_modified)
+}
+
 /// What a `Range` header gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Extent {
@@ -196,8 +202,11 @@ pub fn get(store: &LocalStore, call: &Call) -> Result<Reply> {
     let opened = store.open_object(&key, |meta| {
         verdict = conditions.judge(meta);
         total = meta.size;
+        let whole = call
+            .header("if-range")
+            .is_some_and(|version| !is_version(version, meta));
         let extent = match range {
-            Some(range) if verdict == Verdict::Go => extent(range, meta.size, standard),
+            Some(range) if verdict == Verdict::Go && !whole => extent(range, meta.size, standard),
             _ => Extent::Whole,
         };
         match (verdict, extent) {
@@ -263,6 +272,11 @@ pub fn head(store: &LocalStore, call: &Call) -> Result<Reply> {
 pub fn object_meta(store: &LocalStore, call: &Call) -> Result<Reply> {
     let key = call.object_key()?;
     let (meta, _, _) = store.describe(&key)?;
+    match Conditions::of(call, "").judge(&meta) {
+        Verdict::Failed => return Err(Error::PreconditionFailed.into()),
+        Verdict::NotModified => return Ok(not_modified(&meta)),
+        Verdict::Go => {}
+    }
     let mut reply = Reply::empty(200);
     reply.header("etag", meta.etag.as_str());
     reply.http_date("last-modified", meta.last_modified);
@@ -312,7 +326,7 @@ pub async fn delete(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
-pub async fn delete_many(call: &mut Call, store: &LocalStore) -> Result<Reply> {
+pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     if call.header("content-md5").is_none() {
         return Err(Refusal::new(
             400,
@@ -322,22 +336,36 @@ pub async fn delete_many(call: &mut Call, store: &LocalStore) -> Result<Reply> {
     }
     let url = call.wants_url_encoding()?;
     call.length()?;
+    let _document = shared.document().await?;
     let document = xml::parse(&call.collect_body(MAX_DELETE).await?)?;
-    let quiet = document
-        .child_text("Quiet")
-        .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
-    let names: Vec<&str> = document
-        .children
-        .iter()
-        .filter(|child| child.name == "Object")
-        .filter_map(|object| object.child_text("Key"))
-        .collect();
-    if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
-        return Err(Refusal::new(
+    let malformed = || {
+        Refusal::new(
             400,
             "MalformedXML",
             "The XML you provided was not well-formed or did not validate against our published schema.",
-        ));
+        )
+    };
+    let quiet = document
+        .child_text("Quiet")
+        .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+    let mut names = Vec::new();
+    for child in &document.children {
+        match child.name.as_str() {
+            "Quiet" => continue,
+            "Object" => {}
+            _ => return Err(malformed()),
+        }
+        // Of an object's versions, or under a condition, is another request than this one.
+        if let Some(other) = child.children.iter().find(|field| field.name != "Key") {
+            return Err(Refusal::not_implemented(&format!(
+                "{} in a deletion",
+                other.name
+            )));
+        }
+        names.push(child.child_text("Key").ok_or_else(malformed)?);
+    }
+    if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
+        return Err(malformed());
     }
     let keys = names
         .iter()
@@ -376,9 +404,9 @@ pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
         )
     };
     let text = call.header("x-oss-copy-source").unwrap_or_default();
-    let text = text
-        .split_once("?versionId=")
-        .map_or(text, |(text, _)| text);
+    if text.contains('?') {
+        return Err(Refusal::not_implemented("A version as source of a copy"));
+    }
     let text = percent_decoded(text).ok_or_else(malformed)?;
     let text = text.strip_prefix('/').unwrap_or(&text);
     let (bucket, key) = text.split_once('/').ok_or_else(malformed)?;
@@ -418,9 +446,14 @@ pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Re
         // Onto itself the request's metadata are taken whatever the directive says.
         let onto_itself = source.here && source.key == key;
         let headers = if replaces || onto_itself {
+            let mut replacement = replacement.clone();
+            // The one header that is not dropped when it is not replaced.
+            replacement.content_type = replacement
+                .content_type
+                .or_else(|| source.meta.headers.content_type.clone());
             encryption_rules::check_replace(&source.meta.headers, &replacement)?;
             encryption_rules::check_new(&replacement)?;
-            CopyHeaders::Replace(replacement.clone())
+            CopyHeaders::Replace(replacement)
         } else {
             CopyHeaders::Keep
         };

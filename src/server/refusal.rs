@@ -47,7 +47,7 @@ impl Refusal {
 
     pub fn not_implemented(what: &str) -> Refusal {
         Refusal::new(
-            400,
+            501,
             "NotImplemented",
             format!("{what} is not implemented here."),
         )
@@ -57,6 +57,11 @@ impl Refusal {
         Refusal::new(404, "NoSuchBucket", "The specified bucket does not exist.")
             .ec("0015-00000101")
             .with("BucketName", bucket)
+    }
+
+    /// Whether it says that the sender is not known, and not that a known one made a mistake.
+    pub fn is_of_a_stranger(&self) -> bool {
+        self.code == "InvalidAccessKeyId" || self.ec == "0003-00000001"
     }
 
     /// The document in the body, or in `x-oss-err`.
@@ -85,6 +90,8 @@ pub enum BodyFault {
     Crc64,
     #[error("the body broke off")]
     Incomplete,
+    #[error("the body did not arrive in time")]
+    Slow,
 }
 
 impl From<Error> for Refusal {
@@ -138,9 +145,19 @@ impl From<Error> for Refusal {
                     Some(BodyFault::Incomplete) => {
                         new(400, "IncompleteBody", "The request body is incomplete.")
                     }
+                    Some(BodyFault::Slow) => new(
+                        400,
+                        "RequestTimeout",
+                        "Your socket connection to the server was not read from or written to within the timeout period.",
+                    ),
                     None => internal(&error),
                 }
             }
+            Error::TooLarge(_) => new(
+                400,
+                "InvalidArgument",
+                "The metadata or the parts are more than an object can have.",
+            ),
             _ => internal(&error),
         }
     }

@@ -26,12 +26,18 @@ const OWN: &str = "x-amz-";
 const THEIRS: &str = "x-oss-";
 
 /// Headers that OSS has no use for: what the signature needed, and classes of storage it does not have.
-const DROPPED: [&str; 4] = [
+const DROPPED: [&str; 6] = [
     "x-amz-date",
     "x-amz-content-sha256",
     "x-amz-acl",
     "x-amz-storage-class",
+    // Of the SDKs: who sends it, and that a checksum in the answer would be welcome.
+    "x-amz-user-agent",
+    "x-amz-checksum-mode",
 ];
+
+/// Parameters of requests to a bucket that are not for a listing.
+const NO_LISTING: [&str; 3] = ["uploads", "location", "bucketInfo"];
 
 pub fn speaks<B>(request: &Request<B>) -> bool {
     text(request.headers(), "authorization").starts_with(ALGORITHM)
@@ -54,8 +60,10 @@ pub fn translated<B>(
     parts.uri = rewritten_uri(&mut parts.method, &parts.uri)?;
     parts.headers = renamed(&parts.headers, OWN, THEIRS, &DROPPED);
     // Ranges behave as the standard says without being told.
-    let standard = HeaderValue::from_static("standard");
-    parts.headers.insert("x-oss-range-behavior", standard);
+    if parts.headers.contains_key(header::RANGE) {
+        let standard = HeaderValue::from_static("standard");
+        parts.headers.insert("x-oss-range-behavior", standard);
+    }
     Ok(Request::from_parts(parts, body))
 }
 
@@ -70,7 +78,20 @@ pub fn translate_reply(reply: &mut Reply) {
 
 /// Gives what S3 does by default to what OSS does only when asked.
 fn rewritten_uri(method: &mut Method, uri: &Uri) -> Result<Uri> {
-    let mut query = uri.query().unwrap_or_default().to_string();
+    // The SDKs repeat the name of the operation.
+    let mut query = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.starts_with("x-id="))
+        .collect::<Vec<_>>()
+        .join("&");
+    let names = |wanted: &str| {
+        let query = uri.query().unwrap_or_default();
+        query
+            .split('&')
+            .any(|pair| pair.split('=').next() == Some(wanted))
+    };
     let mut add = |pair: &str| {
         if !query.is_empty() {
             query.push('&');
@@ -82,7 +103,10 @@ fn rewritten_uri(method: &mut Method, uri: &Uri) -> Result<Uri> {
         // There is no HEAD of a bucket; the connection leaves the body of the answer out.
         *method = Method::GET;
         add("bucketInfo");
-    } else if *method == Method::GET && !uri.query().is_some_and(|query| query.contains("max-keys"))
+    } else if bucket
+        && *method == Method::GET
+        && !names("max-keys")
+        && !NO_LISTING.iter().any(|name| names(name))
     {
         add("max-keys=1000");
     }

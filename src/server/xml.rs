@@ -93,6 +93,9 @@ pub struct Element {
 /// Deeper than any request of the service.
 const MAX_DEPTH: usize = 8;
 
+/// More than in any request: one that completes an upload of 10,000 parts has three for each.
+const MAX_ELEMENTS: usize = 50_000;
+
 impl Element {
     pub fn child(&self, name: &str) -> Option<&Element> {
         self.children.iter().find(|child| child.name == name)
@@ -118,8 +121,16 @@ fn read(document: &[u8]) -> Option<Element> {
     let document = std::str::from_utf8(document).ok()?;
     let mut reader = Reader::from_str(document);
     let mut open = vec![Element::default()];
+    let mut elements = 0;
     loop {
-        match reader.read_event().ok()? {
+        let event = reader.read_event().ok()?;
+        if matches!(event, Event::Start(_) | Event::Empty(_)) {
+            elements += 1;
+            if elements > MAX_ELEMENTS {
+                return None;
+            }
+        }
+        match event {
             Event::Start(start) => {
                 let name = start.local_name().into_inner().to_string();
                 open.push(Element {
@@ -198,7 +209,17 @@ mod tests {
     #[test]
     fn refuses_what_is_no_document() {
         let deep = "<a>".repeat(100);
-        for text in ["", "x", "<a>", "<a></b>", "<a>&nbsp;</a>", "\u{0}", &deep] {
+        let wide = format!("<a>{}</a>", "<b/>".repeat(60_000));
+        for text in [
+            "",
+            "x",
+            "<a>",
+            "<a></b>",
+            "<a>&nbsp;</a>",
+            "\u{0}",
+            &deep,
+            &wide,
+        ] {
             assert!(parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }

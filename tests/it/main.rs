@@ -25,6 +25,8 @@ mod secrets;
 mod semantics;
 mod sentences;
 mod server;
+mod server_accepts;
+mod server_limits;
 mod signing;
 mod small_trees;
 mod store;

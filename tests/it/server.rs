@@ -14,16 +14,18 @@ use ossvault::server::s3;
 use ossvault::store::object_store::*;
 use reqwest::{Method, Response};
 
-struct Bench {
-    server: Server,
-    http: reqwest::Client,
-    folder: tempfile::TempDir,
+pub struct Bench {
+    pub server: Server,
+    pub http: reqwest::Client,
+    pub folder: tempfile::TempDir,
 }
 
-/// A request to the bucket `bucket`; signed with V1 when it is sent.
-struct Request<'a> {
+/// A request to the bucket `bucket`, unless another is named; signed with V1 when it is sent.
+pub struct Request<'a> {
     bench: &'a Bench,
     method: Method,
+    id: &'a str,
+    bucket: &'a str,
     key: &'a str,
     query: Vec<(&'a str, &'a str)>,
     headers: Vec<(&'a str, String)>,
@@ -32,11 +34,11 @@ struct Request<'a> {
 }
 
 impl Bench {
-    async fn new() -> Bench {
+    pub async fn new() -> Bench {
         Bench::with(|_| ()).await
     }
 
-    async fn with(change: impl FnOnce(&mut Config)) -> Bench {
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::new(folder.path());
         change(&mut config);
@@ -53,10 +55,12 @@ impl Bench {
         }
     }
 
-    fn request<'a>(&'a self, method: &str, key: &'a str) -> Request<'a> {
+    pub fn request<'a>(&'a self, method: &str, key: &'a str) -> Request<'a> {
         Request {
             bench: self,
             method: method.parse().unwrap(),
+            id: "test",
+            bucket: "bucket",
             key,
             query: Vec::new(),
             headers: Vec::new(),
@@ -65,29 +69,39 @@ impl Bench {
         }
     }
 
-    async fn put(&self, key: &str, body: &[u8]) {
+    pub async fn put(&self, key: &str, body: &[u8]) {
         let put = self.request("PUT", key).body(body).send().await.unwrap();
         assert_eq!(put.status(), 200);
     }
 }
 
 impl<'a> Request<'a> {
-    fn query(mut self, name: &'a str, value: &'a str) -> Self {
+    pub fn id(mut self, id: &'a str) -> Self {
+        self.id = id;
+        self
+    }
+
+    pub fn bucket(mut self, bucket: &'a str) -> Self {
+        self.bucket = bucket;
+        self
+    }
+
+    pub fn query(mut self, name: &'a str, value: &'a str) -> Self {
         self.query.push((name, value));
         self
     }
 
-    fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    fn body(mut self, body: &[u8]) -> Self {
+    pub fn body(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self
     }
 
-    async fn send(self) -> reqwest::Result<Response> {
+    pub async fn send(self) -> reqwest::Result<Response> {
         let date = date::http(self.date);
         let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = self
             .query
@@ -102,7 +116,7 @@ impl<'a> Request<'a> {
         let to_sign = sign::v1_string_to_sign(
             &sign::Request {
                 method: self.method.as_str(),
-                bucket: Some("bucket"),
+                bucket: Some(self.bucket).filter(|bucket| !bucket.is_empty()),
                 key: Some(self.key).filter(|key| !key.is_empty()),
                 query: &query,
                 headers: &headers,
@@ -111,7 +125,10 @@ impl<'a> Request<'a> {
         );
         let signature = sign::v1_signature("test", &to_sign);
         let key = sign::percent_encoded(self.key, true);
-        let mut url = format!("{}/bucket/{key}", self.bench.server.endpoint());
+        let mut url = format!("{}/{}", self.bench.server.endpoint(), self.bucket);
+        if !self.bucket.is_empty() {
+            url = format!("{url}/{key}");
+        }
         for (n, (name, value)) in self.query.iter().enumerate() {
             url.push(if n == 0 { '?' } else { '&' });
             url.push_str(&sign::percent_encoded(name, false));
@@ -125,7 +142,7 @@ impl<'a> Request<'a> {
             .http
             .request(self.method.clone(), url)
             .header("date", &date)
-            .header("authorization", sign::v1_authorization("test", &signature))
+            .header("authorization", sign::v1_authorization(self.id, &signature))
             .body(self.body.clone());
         for (name, value) in &self.headers {
             request = request.header(*name, value);
@@ -134,7 +151,7 @@ impl<'a> Request<'a> {
     }
 }
 
-fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response
         .headers()
         .get(name)
@@ -142,7 +159,7 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 }
 
 /// Sends what must be refused; returns the error's document.
-async fn refused(request: Request<'_>, status: u16, code: &str) -> String {
+pub async fn refused(request: Request<'_>, status: u16, code: &str) -> String {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), status);
     assert!(!header(&response, "x-oss-request-id").is_empty());
