@@ -200,6 +200,14 @@ impl Attributes {
         }
     }
 
+    /// Of an object whose headers may not be read.
+    pub fn unreadable_file(mtime: Timestamp) -> Attributes {
+        Attributes {
+            kind: Kind::File,
+            ..Attributes::implicit_directory(mtime)
+        }
+    }
+
     /// As `meta` says. `directory`: it is a directory's marker, whatever its mode claims; otherwise it is
     /// none, whatever its mode claims.
     pub fn read(meta: &ObjectMeta, directory: bool) -> Attributes {

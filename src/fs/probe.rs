@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -239,14 +239,49 @@ impl Filesystem {
             }
         };
         let (head, below) = tokio::join!(head, store.list(&below));
-        let (head, below) = (head?, below?);
-        if below.objects.is_empty() && below.prefixes.is_empty() && below.hidden == 0 {
+        let below = below?;
+        let is_directory =
+            !below.objects.is_empty() || !below.prefixes.is_empty() || below.hidden > 0;
+        let head = match head {
+            Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {
+                if is_directory {
+                    return Ok(Some(Entry::Directory));
+                }
+                let key = object.as_ref().expect("only a possible key was asked for");
+                return Ok(self.listed_alone(key).await?.map(Entry::Object));
+            }
+            head => head?,
+        };
+        if !is_directory {
             return Ok(head.map(|meta| {
                 let key = object.as_ref().expect("only a possible key was asked for");
                 Entry::Object(self.describe(key, meta, sent))
             }));
         }
         Ok(Some(Entry::Directory))
+    }
+
+    /// The object as a listing shows it, where its headers may not be read.
+    async fn listed_alone(&self, key: &ObjectKey) -> Result<Option<Object>> {
+        // The key itself is the first of those that begin with it.
+        let request = ListRequest {
+            prefix: key.as_str().to_owned(),
+            max_keys: 1,
+            ..ListRequest::default()
+        };
+        let page = self.bucket.store().list(&request).await?;
+        let found = page.objects.into_iter().next();
+        Ok(found
+            .filter(|found| found.key == key.as_str())
+            .map(|found| {
+                unreadable(Object {
+                    size: found.size,
+                    etag: found.etag,
+                    last_modified: super::seconds(found.last_modified),
+                    ours: false,
+                    known: None,
+                })
+            }))
     }
 
     /// Whether there is neither an object of that key nor anything below it. False also where too many keys
@@ -304,8 +339,10 @@ impl Filesystem {
             (key, directory.listing.begin(), reading)
         };
         let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
-        let entry = self.object_at(key, fetch, sent).await;
-        let entry = entry.inspect_err(|_| self.give_up(parent, epoch))?;
+        let entry = match self.object_at(key, fetch, sent).await {
+            Err(Error::Denied(_)) if !self.bucket.can_read() => Some(unreadable(object.clone())),
+            entry => entry.inspect_err(|_| self.give_up(parent, epoch))?,
+        };
         let mut namespace = self.namespace();
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
@@ -433,6 +470,11 @@ impl Filesystem {
                 (attributes, Some(marker))
             }
             Err(StoreError::NotFound) => {
+                let began = Timestamp::from_system(self.began);
+                (Attributes::implicit_directory(began), None)
+            }
+            // The directory is there: whoever may write, but not read, can go on with the mount's defaults.
+            Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {
                 let began = Timestamp::from_system(self.began);
                 (Attributes::implicit_directory(began), None)
             }
@@ -581,6 +623,21 @@ impl Filesystem {
         if let Some(directory) = self.namespace().directory(parent) {
             directory.listing.give_up(epoch);
         }
+    }
+}
+
+/// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
+fn unreadable(object: Object) -> Object {
+    let modified = UNIX_EPOCH
+        .checked_add(Duration::from_secs(object.last_modified))
+        .unwrap_or(UNIX_EPOCH);
+    Object {
+        known: Some(Arc::new(Known {
+            attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
+            settled: false,
+            xattrs: false,
+        })),
+        ..object
     }
 }
 

@@ -17,6 +17,7 @@ mod model;
 mod mount;
 mod open_file_states;
 mod other_writers;
+mod permissions;
 mod posix;
 mod raw_server;
 mod refusals;
