@@ -29,7 +29,7 @@ use crate::store::object_store::{
 const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
 
 /// How often a change is tried over again when other clients replace the object in between.
-const TRIES: usize = 8;
+pub(super) const TRIES: usize = 8;
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
 /// the default TTL: within it, the marker's headers need not be asked for.

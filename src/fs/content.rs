@@ -707,16 +707,23 @@ impl Fetch {
     async fn get(&self) -> Result<Ciphertext, Error> {
         let Fetch { content, part } = self;
         loop {
-            let (key, etag) = {
+            let (key, etag, crc64) = {
                 let inner = content.lock();
-                (inner.key.clone(), inner.etag.clone())
+                (inner.key.clone(), inner.etag.clone(), inner.crc64)
             };
+            // Under one tag there is one content, and it has one checksum.
+            let other_bytes = |found: Option<u64>| matches!((crc64, found), (Some(known), Some(found)) if known != found);
             let range = Some(part.range.clone());
             match content.bucket.get(&key, range, Some(&etag)).await {
                 Ok(answer) if answer.meta.size != content.size || answer.range != part.range => {
                     return Err(Error::Changed);
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if other_bytes(answer.meta.crc64) => return Err(Error::Changed),
+                Ok(answer) => {
+                    let mut inner = content.lock();
+                    inner.crc64 = inner.crc64.or(answer.meta.crc64);
+                    return Ok(answer);
+                }
                 Err(error) => {
                     let error = Error::from(error);
                     let inner = content.lock();

@@ -4,7 +4,7 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
@@ -14,7 +14,12 @@ use super::gate::Scope;
 use super::listing::{Entry, Epoch, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Marker, Namespace};
+use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject};
+
+/// Anybody may have stored such keys, and directories are listed all the time.
+static HIDDEN_LOG: LogLimit = LogLimit::new();
+const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The listings that are under way, and whether each is of the whole directory.
 pub(super) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
@@ -406,7 +411,7 @@ impl Listed {
             fresh_names.push((name.clone(), Shape::Directory));
             self.entries.push((name, Entry::Directory));
         }
-        if hidden > 0 {
+        if hidden > 0 && HIDDEN_LOG.admits(Instant::now(), HIDDEN_LOG_INTERVAL) {
             log::warn!(
                 "{hidden} keys below \"{}\" are no valid paths and are not shown",
                 prefix.escape_debug()

@@ -13,6 +13,7 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+use super::change_attributes::TRIES;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
@@ -337,9 +338,11 @@ impl Filesystem {
         let from = names::object_key(source.key.clone())?;
         let to = path.renamed(&source.key)?;
         let mut object = object_of(source);
+        let mut tries = 1;
         loop {
             match self.copy_listed(&from, &object, &to, overwrite).await {
-                Err(Error::Stale) => {
+                Err(Error::Stale) if tries < TRIES => {
+                    tries += 1;
                     // Replaced by another client since it was listed.
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(&from).await?;

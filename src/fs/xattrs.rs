@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::attributes::{Attributes, XATTR};
+use super::change_attributes::TRIES;
 use super::error::{Error, Result};
 use super::filesystem::{Described, Filesystem};
 use super::gate::Scope;
@@ -207,7 +208,7 @@ impl Filesystem {
         if self.namespace().is_directory(ino) {
             return self.change_directory_xattrs(ino, change).await;
         }
-        loop {
+        for _ in 0..TRIES {
             if let Some(file) = self.file_of(ino) {
                 let mut state = file.lock();
                 if state.is_dirty() {
@@ -264,6 +265,7 @@ impl Filesystem {
                 Err(error) => return self.settled(*parent, name, Err(error)),
             }
         }
+        Err(Error::Busy)
     }
 
     /// What is written to an open file later takes these along, not those of when it was opened.
@@ -294,7 +296,7 @@ impl Filesystem {
             .await?;
         let key = self.marker_key(&self.namespace(), ino);
         let key = names::object_key(key.ok_or(Error::NotFound)?)?;
-        loop {
+        for _ in 0..TRIES {
             let sent = Instant::now();
             let changed = match self.bucket.store().head(&key).await {
                 Ok(meta) => self.change_marker(&key, &meta, &change).await,
@@ -320,6 +322,7 @@ impl Filesystem {
                 }
             }
         }
+        Err(Error::Busy)
     }
 
     async fn change_marker(

@@ -522,7 +522,7 @@ impl Client {
         );
         let mut map = HeaderMap::with_capacity(headers.len() + 4);
         for (name, value) in &headers {
-            let unusable = || Error::Protocol {
+            let unusable = || Error::Unsendable {
                 operation: call.operation,
                 what: format!("not a possible header: {name}"),
             };

@@ -50,6 +50,12 @@ pub enum Error {
         operation: &'static str,
         what: String,
     },
+    /// A request that cannot be written down: a tag or a metadata entry that no header can carry.
+    #[error("{operation}: {}", .what.escape_debug())]
+    Unsendable {
+        operation: &'static str,
+        what: String,
+    },
     /// CRC-64 of what was sent or received is not what the service says.
     #[error("{operation}: CRC-64 is {found}, the service says {expected}")]
     Corrupt {
@@ -252,7 +258,7 @@ impl Error {
             Error::Transport { .. } => Kind::Unavailable,
             Error::Stalled { .. } => Kind::TimedOut,
             Error::Corrupt { .. } => Kind::Corrupt,
-            Error::Protocol { .. } | Error::Source(_) => Kind::Other,
+            Error::Protocol { .. } | Error::Unsendable { .. } | Error::Source(_) => Kind::Other,
             Error::GaveUp { last, .. } => last.kind(),
             Error::Unsure(error) => error.kind(),
         }

@@ -3,7 +3,7 @@
 //! What a page says comes from outside: anybody may have stored objects under any bytes, and the server itself
 //! may be mistaken or hostile. So, for every store and every caller:
 //!
-//! - each entry lies below the prefix that was asked for, has a name that can be one and a size that can be one.
+//! - each entry lies below the prefix that was asked for, and its name, its size and its tag can be such.
 //!   One that does not is hidden and counted; the rest of the page is served;
 //! - entries come in order, behind `start_after` and behind the pages before. A page that goes back, a token
 //!   that comes twice, or more than [`MAX_BARREN`] pages in a row without an entry end the listing with an
@@ -124,7 +124,8 @@ fn checked(
         }
         order.object(&object.key, &mut previous)?;
         let name = scan.name(object.key, false);
-        if let Some((key, size)) = name.and_then(|key| scan.sized(key, object.size)) {
+        let size = object.size.filter(|_| is_tag(object.etag.as_str()));
+        if let Some((key, size)) = name.and_then(|key| scan.sized(key, size)) {
             objects.push(ListedObject {
                 key,
                 size,
@@ -170,6 +171,12 @@ fn checked(
         date: page.date,
         hidden: scan.count,
     })
+}
+
+/// Whether a tag can be sent back in a header. None at all is for the caller to find out.
+fn is_tag(tag: &str) -> bool {
+    const LONGEST: usize = 1024;
+    tag.len() <= LONGEST && tag.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// What came, in the order of bytes.
@@ -294,8 +301,8 @@ impl Hidden {
         self.0.count.fetch_add(count as u64, Ordering::Relaxed);
         if self.0.log.admits(Instant::now(), LOG_INTERVAL) {
             warn!(
-                "{count} entries of a listing of \"{}\" are not shown, among them \"{example}\": their names or \
-                 sizes cannot be right ({} in all since the start)",
+                "{count} entries of a listing of \"{}\" are not shown, among them \"{example}\": their names, \
+                 sizes or tags cannot be right ({} in all since the start)",
                 prefix.escape_debug(),
                 self.count()
             );
@@ -388,6 +395,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!((names(&flat), flat.hidden), (vec!["a/b"], 1));
+        // A tag that no header can carry.
+        for tag in ["E\n1", "E\u{e9}", &"E".repeat(1025)] {
+            let mut page = page(&[b"a", b"b"], &[], None);
+            page.objects[0].etag = ETag::new(tag);
+            let rest = check(&request("", true), page, &hidden).unwrap();
+            assert_eq!((names(&rest), rest.hidden), (vec!["b"], 1));
+        }
         // No size.
         let mut unsized_ = page(&[b"a", b"b"], &[], None);
         unsized_.objects[0].size = None;

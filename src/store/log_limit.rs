@@ -11,6 +11,12 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
+    pub const fn new() -> LogLimit {
+        LogLimit {
+            last: Mutex::new(None),
+        }
+    }
+
     pub fn admits(&self, now: Instant, interval: Duration) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|last| now.saturating_duration_since(last) >= interval);

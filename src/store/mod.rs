@@ -3,6 +3,6 @@
 pub mod error;
 pub mod listing;
 pub mod local;
-mod log_limit;
+pub mod log_limit;
 pub mod object_store;
 pub mod oss;

@@ -53,3 +53,41 @@ fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
         eventually("the mount recovers", || fs::read(mount.path("f0")).is_ok());
     }
 }
+
+#[test]
+fn a_service_that_says_replaced_for_ever_is_given_up() {
+    let Some(mount) = Mount::served(&[]) else {
+        return;
+    };
+    fs::create_dir(mount.path("d")).unwrap();
+    fs::write(mount.path("d/f"), "x").unwrap();
+    let replaced = Action::Status {
+        status: 412,
+        code: "PreconditionFailed".to_owned(),
+    };
+    let fault = Fault::once(Operation::CopyObject, replaced).always();
+    mount.instruments().add_fault(fault);
+    let begun = Instant::now();
+    for path in ["d/f", "d"] {
+        let name = c_path(&mount.path(path));
+        let set = unsafe {
+            libc::setxattr(
+                name.as_ptr(),
+                c"user.a".as_ptr(),
+                c"1".as_ptr().cast(),
+                1,
+                0,
+            )
+        };
+        // A directory's first attribute may make its marker anew instead.
+        assert!(checked(set).is_err() || path == "d");
+    }
+    assert!(fs::rename(mount.path("d"), mount.path("e")).is_err());
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+    mount.instruments().clear_faults();
+    assert_eq!(fs::read(mount.path("d/f")).unwrap(), b"x");
+}

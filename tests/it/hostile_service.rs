@@ -641,3 +641,14 @@ async fn long_answers_wait_for_each_other_and_all_arrive() {
     }
     assert_eq!(asked.load(Ordering::Relaxed), 40);
 }
+
+#[tokio::test]
+async fn a_tag_that_no_header_carries_is_refused_at_once() {
+    let server = Server::with(vec![], TIMEOUT * 10, 4).await;
+    let began = Instant::now();
+    let tag = ETag::new("E\r\nX-Evil: 1");
+    let result = server.store.get(&key("a"), Some(0..1), Some(&tag)).await;
+    assert!(matches!(result.map(drop), Err(Error::Other(_))));
+    assert!(began.elapsed() < TIMEOUT * 5);
+    assert_eq!(server.lines().len(), 0);
+}

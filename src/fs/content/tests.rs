@@ -477,6 +477,27 @@ async fn a_replaced_object_is_an_error_and_our_own_copy_is_not() {
 }
 
 #[tokio::test]
+async fn the_checksum_of_the_whole_does_not_change_under_one_tag() {
+    for known in [true, false] {
+        let world = Setup {
+            known,
+            ..Setup::default()
+        };
+        let world = world.build().await;
+        let reader = world.content.reader();
+        let say = |crc64| world.fake.meta.lock().unwrap().as_mut().unwrap().crc64 = crc64;
+        let crc64 = world.fake.meta.lock().unwrap().as_ref().unwrap().crc64;
+        world.check(&reader, 4 * MIB, 4096).await;
+        say(crc64.map(|crc| crc ^ 1));
+        let error = reader.read(8 * MIB..8 * MIB + 1).await.err();
+        assert!(matches!(error, Some(Error::Changed)), "{error:?}");
+        // A gateway may leave it out.
+        say(None);
+        world.check(&reader, 12 * MIB, 4096).await;
+    }
+}
+
+#[tokio::test]
 async fn an_envelope_may_change_under_one_tag_but_not_the_key() {
     let world = Setup {
         known: true,
