@@ -18,6 +18,7 @@ use crate::fs::filesystem::{Filesystem, Unsaved};
 use crate::fs::settings::Settings;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::session::{self, Mounted};
+use crate::store::circuit_breaker::CircuitBreaker;
 
 /// Mount a bucket as an encrypted directory
 #[derive(Debug, clap::Args)]
@@ -110,6 +111,9 @@ fn start(
         None => None,
     };
     let store = parts::open_store(config.place(), server.as_ref())?;
+    let prefix = settings(&config).prefix;
+    let timeout = config.options.service.timeout;
+    let store = CircuitBreaker::new(store, prefix, timeout, runtime.handle().clone());
     let writes_for = key_ring.writing().fingerprint().to_owned();
     let bucket = parts::encrypted_bucket(store, key_ring, config.bucket_settings());
     let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, config.place());

@@ -13,6 +13,8 @@ use super::supervisor::contained;
 const DEEP: usize = 16;
 /// How long directories are kept that were asked ahead and nobody came for.
 const LONGEST_KEPT: Duration = Duration::from_secs(10);
+/// And how many of them at most.
+const MOST_KEPT: usize = 4096;
 
 impl Filesystem {
     /// Lists a directory anew in which names are looked up, before what is known of it expires.
@@ -91,6 +93,9 @@ impl Filesystem {
 
     /// As [`Filesystem::walk_files`], of a directory below: its attributes and its names.
     pub(super) fn walk_directories(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
+        if lock(&self.asked_ahead).len() >= MOST_KEPT {
+            return;
+        }
         let now = Instant::now();
         let next: Vec<Ino> = {
             let mut namespace = self.namespace();

@@ -8,7 +8,8 @@
 //! on when every other byte is dirty.
 //!
 //! [`Core`] is arithmetic and queues, without clock or waker; [`MemoryBudget`] adds the waiting.
-//! It always holds that `used` is the sum of all live [`Reservation`]s and at most the limit.
+//! It always holds that `used` is the sum of all live [`Reservation`]s and at most the limit, but for what was
+//! [charged](MemoryBudget::charge).
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -107,6 +108,16 @@ impl MemoryBudget {
             budget: self.clone(),
             bytes,
         })
+    }
+
+    /// Counts memory that is in use whatever is free, in bytes: what is remembered of names. It is taken from what
+    /// others would have had next, so its owner keeps it to a small share of the limit.
+    pub fn charge(&self, bytes: u64) -> Reservation {
+        self.lock().core.charge(bytes);
+        Reservation {
+            budget: self.clone(),
+            bytes,
+        }
     }
 
     /// As [`MemoryBudget::reserve_for`] with [`Class::Normal`].
@@ -265,6 +276,16 @@ impl Reservation {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
+    /// Counts exactly `bytes` from now on: less is given back, more is charged (see [`MemoryBudget::charge`]).
+    pub fn resize(&mut self, bytes: u64) {
+        if bytes > self.bytes {
+            self.budget.lock().core.charge(bytes - self.bytes);
+            self.bytes = bytes;
+        } else {
+            self.shrink_to(bytes);
+        }
+    }
+
     /// Gives back all above `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let surplus = self.bytes.saturating_sub(bytes);
@@ -343,6 +364,10 @@ impl Core {
             return true;
         }
         false
+    }
+
+    fn charge(&mut self, bytes: u64) {
+        self.used = self.used.saturating_add(bytes);
     }
 
     fn fits(&self, class: Class, bytes: u64) -> bool {
@@ -443,6 +468,24 @@ mod tests {
             assert_eq!(budget.allowance(Class::Drain), kept, "{limit}");
             assert_eq!(budget.allowance(Class::Normal), limit - kept, "{limit}");
         }
+    }
+
+    #[test]
+    fn what_is_charged_is_taken_from_what_others_would_have_had() {
+        let budget = MemoryBudget::new(16 * MIB);
+        let taken = budget.try_reserve(10 * MIB).expect("free");
+        let mut charged = budget.charge(8 * MIB);
+        assert_eq!(budget.used(), 18 * MIB, "above the limit for a while");
+        assert!(budget.try_reserve(1).is_none());
+        let mut waiting = Box::pin(budget.reserve(6 * MIB));
+        assert!(poll(waiting.as_mut()).is_pending());
+        drop(taken);
+        assert!(poll(waiting.as_mut()).is_pending());
+        charged.resize(5 * MIB);
+        assert!(poll(waiting.as_mut()).is_ready());
+        charged.resize(7 * MIB);
+        drop(charged);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

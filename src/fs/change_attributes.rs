@@ -303,8 +303,8 @@ impl Filesystem {
                     local.revision += 1;
                     return Ok(());
                 }
-                let object = namespace.object(ino).ok_or(Error::NotFound)?;
-                (object, namespace.place(ino).ok_or(Error::NotFound)?)
+                let object = namespace.object(ino).ok_or(Error::Stale)?;
+                (object, namespace.place(ino).ok_or(Error::Stale)?)
             };
             let (parent, name) = place;
             let _changing = self.begin_change([(parent, &name)]);

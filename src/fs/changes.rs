@@ -33,7 +33,7 @@ impl Filesystem {
             return Err(Error::NotPermitted);
         }
         let key = self.namespace().child_key(parent, name);
-        names::object_key(key.ok_or(Error::NotFound)?)?;
+        names::object_key(key.ok_or(Error::Stale)?)?;
         Ok(())
     }
 
@@ -74,6 +74,7 @@ impl Filesystem {
         caller: Caller,
     ) -> Result<Looks> {
         let start = self.begin_making(parent, name).await?;
+        let _held;
         let ino = {
             let _changing = self.begin_change([(parent, name)]);
             let marker_key = |namespace: &Namespace| {
@@ -85,7 +86,7 @@ impl Filesystem {
                 .await?;
             let (key, attributes) = {
                 let namespace = self.namespace();
-                let key = marker_key(&namespace).ok_or(Error::NotFound)?;
+                let key = marker_key(&namespace).ok_or(Error::Stale)?;
                 let attributes =
                     self.new_attributes(&namespace, parent, Kind::Directory, mode, caller);
                 (names::object_key(key)?, attributes)
@@ -94,7 +95,10 @@ impl Filesystem {
             let marker = self.settled(parent, name, marker)?;
             let mut namespace = self.namespace();
             namespace.touch_directory(parent, now());
-            namespace.made_directory(parent, name, attributes, marker, Instant::now())
+            let now = Instant::now();
+            let ino = namespace.made_directory(parent, name, attributes, marker, now);
+            _held = self.hold_in(&mut namespace, ino);
+            ino
         };
         let view = self.look_at(ino, start).await?;
         Ok(self.entered(view, start))
@@ -153,7 +157,7 @@ impl Filesystem {
             let _pass = self.enter_name(parent, name).await?;
             let (key, attributes) = {
                 let namespace = self.namespace();
-                let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
+                let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
                 let mut attributes = self.new_attributes(&namespace, parent, kind, mode, caller);
                 attributes.rdev = rdev;
                 (names::object_key(key)?, attributes)
@@ -171,8 +175,8 @@ impl Filesystem {
             namespace.published(parent, name, object, Instant::now());
             namespace.touch_directory(parent, now());
         }
-        let view = self.look(parent, name, start).await?;
-        Ok(self.entered(view.map_err(|_| Error::NotFound)?, start))
+        let view = self.look_up(parent, name, start).await?;
+        Ok(self.looks(view.map_err(|_| Error::NotFound)?))
     }
 
     /// # Errors
@@ -248,7 +252,7 @@ impl Filesystem {
                 return Ok(());
             }
             let key = self.namespace().child_key(parent, name);
-            let key = names::object_key(key.ok_or(Error::NotFound)?)?;
+            let key = names::object_key(key.ok_or(Error::Stale)?)?;
             self.bucket.store().delete(&key).await?;
             self.namespace().removed(parent, name, Instant::now());
             Ok(())
@@ -269,13 +273,13 @@ impl Filesystem {
         }
         let (key, attributes) = {
             let mut namespace = self.namespace();
-            let key = namespace.key(parent).ok_or(Error::NotFound)?;
+            let key = namespace.key(parent).ok_or(Error::Stale)?;
             let stored = namespace.stored_directory(parent);
             let Some(directory) = namespace.directory(parent) else {
                 return Ok(());
             };
             let listing = &directory.listing;
-            let others = listing.names().any(|(name, _)| **name != *last);
+            let others = listing.has_hidden() || listing.names().any(|(name, _)| **name != *last);
             if listing.marker() != Some(false) || others || listing.complete().is_none() {
                 return Ok(());
             }
@@ -307,7 +311,7 @@ impl Filesystem {
             .await?;
         self.check_empty(ino, start).await?;
         self.keep_directory(parent, name).await?;
-        let key = self.namespace().key(ino).ok_or(Error::NotFound)?;
+        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
         let deleted = self.bucket.store().delete(&names::object_key(key)?).await;
         self.settled(parent, name, deleted.map_err(Error::from))?;
         let mut namespace = self.namespace();
@@ -326,7 +330,7 @@ impl Filesystem {
             if !namespace.unpublished_children(ino).is_empty() {
                 return Err(Error::NotEmpty);
             }
-            let key = namespace.key(ino).ok_or(Error::NotFound)?;
+            let key = namespace.key(ino).ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
             if directory.listing.is_fresh(ttl, start) {

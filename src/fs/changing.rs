@@ -130,13 +130,13 @@ impl Filesystem {
     /// The right to change what `scopes` tells; its keys are those at the end of the waiting.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when `scopes` finds no keys.
+    /// [`Error::Stale`] when `scopes` finds no keys: what is to be changed has no name any more.
     pub(super) async fn enter(
         &self,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
     ) -> Result<Pass> {
         loop {
-            let wanted = scopes(&self.namespace()).ok_or(Error::NotFound)?;
+            let wanted = scopes(&self.namespace()).ok_or(Error::Stale)?;
             let pass = self.gate.enter(wanted.clone()).await;
             if scopes(&self.namespace()).as_ref() == Some(&wanted) {
                 return Ok(pass);

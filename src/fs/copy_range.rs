@@ -121,10 +121,10 @@ impl Filesystem {
             Ok(object) if described.meta.etag == source.etag => object.clone(),
             _ => return Err(Error::NotSupported),
         };
-        let at = self.enter_for(file.ino).await?.ok_or(Error::NotFound)?;
+        let at = self.enter_for(file.ino).await?.ok_or(Error::Stale)?;
         let (attributes, revision) = {
             let mut namespace = self.namespace();
-            let local = namespace.local_mut(file.ino).ok_or(Error::NotFound)?;
+            let local = namespace.local_mut(file.ino).ok_or(Error::Stale)?;
             let time = now();
             local.attributes.set_mtime(time);
             local.attributes.ctime = Some(time);

@@ -3,18 +3,20 @@
 //! An open directory is a list of names that grows while pages of the listing come; an offset is an index
 //! into it, so that it stays valid while the directory changes. Names that have gone meanwhile are skipped.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::attributes::Kind;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
-use super::lister::{Build, Come, Shape};
+use super::lister::{Build, Come, Page, Rest, Shape};
 use super::listing::{Entry, Object};
 use super::lookup::Looks;
 use super::names::Name;
-use super::namespace::{Ino, Look};
+use super::namespace::{Directory, Ino, Look};
+use super::page_window::{PageWindow, Seek};
+use crate::store::listing::PageToken;
 use crate::store::object_store::ETag;
 
 /// Objects above this many bytes are regular files: a link's target is no longer.
@@ -37,6 +39,24 @@ struct Reading {
     local: Vec<(Name, Ino)>,
     /// How many names the bucket had, once that is known.
     listed: Option<u64>,
+    /// Behind what the listing has, where that was cut: in a directory that is too large to be remembered.
+    rest: Option<PageWindow<PageToken>>,
+    /// Of the names that stood here, those that the pages of the rest have brought.
+    passed: HashSet<Name>,
+}
+
+impl DirectoryHandle {
+    /// Of a name behind the `listed` ones of a listing that was cut at `rest`.
+    fn seek(&self, index: u64, listed: usize, rest: Rest) -> Seek<PageToken> {
+        let mut state = lock(&self.state);
+        let Some(state) = state.as_mut() else {
+            return Seek::End;
+        };
+        let window = state
+            .rest
+            .get_or_insert_with(|| PageWindow::new(listed as u64, rest));
+        window.seek(index)
+    }
 }
 
 /// An entry as readdir returns it.
@@ -56,8 +76,16 @@ pub struct DirectoryEntry {
 
 impl Filesystem {
     pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<u64> {
-        if !self.namespace().is_directory(ino) {
-            return Err(Error::NotDirectory);
+        {
+            let namespace = self.namespace();
+            if !namespace.is_directory(ino) {
+                let known = namespace.exists(ino);
+                return Err(if known {
+                    Error::NotDirectory
+                } else {
+                    Error::Stale
+                });
+            }
         }
         let handle = self.new_handle();
         let directory = DirectoryHandle {
@@ -81,22 +109,38 @@ impl Filesystem {
             let ttl = namespace.ttl();
             let known = namespace.directory(ino).and_then(|directory| {
                 directory.walk.begin_reading(start);
-                let names = directory.listing.names();
-                let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
+                directory.listing.begin_traversal(start);
+                if directory.listing.is_too_large() {
+                    return Some(Build::cut_at_beginning(start));
+                }
                 let fresh = directory.listing.is_fresh(ttl, start);
-                fresh.then(|| names.collect())
+                fresh.then(|| self.reading_of(directory, start))
             });
             (known, local)
         };
-        let build = match known {
-            Some(names) => Build::of_names(names, start),
-            None => self.list(ino, true, start),
-        };
         Reading {
-            build,
+            build: known.unwrap_or_else(|| self.list(ino, true, start)),
             local,
             listed: None,
+            rest: None,
+            passed: HashSet::new(),
         }
+    }
+
+    /// The names that are known: one copy of them for all who read while they stay as they are.
+    fn reading_of(&self, directory: &mut Directory, start: Instant) -> Arc<Build> {
+        let version = directory.listing.version();
+        if let Some((of, build)) = &directory.reading
+            && *of == version
+            && let Some(build) = build.upgrade()
+        {
+            return build;
+        }
+        let names = directory.listing.names();
+        let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
+        let build = Build::of_names(names.collect(), start, self.staging.budget());
+        directory.reading = Some((version, Arc::downgrade(&build)));
+        build
     }
 
     /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
@@ -112,10 +156,18 @@ impl Filesystem {
             .cloned()
             .ok_or(Error::BadHandle)?;
         let ino = directory.ino;
+        let start = Instant::now();
         if offset == 0 || lock(&directory.state).is_none() {
             // The first read, or rewinddir: what the directory holds now.
             let reading = self.begin_reading(ino);
             *lock(&directory.state) = Some(reading);
+        }
+        {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            if let Some(directory) = namespace.directory(ino) {
+                directory.listing.continue_traversal(ttl.objects, start);
+            }
         }
         let mut entries = Vec::new();
         let mut at = offset;
@@ -132,16 +184,33 @@ impl Filesystem {
             let build = build.expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
-                Come::Entry(name, shape) => Some((name, shape)),
+                Come::Entry(name, shape) => Some((name, shape, build.sent)),
                 Come::End => None,
-                Come::NotYet if entries.is_empty() => build.entry(index).await?,
+                Come::NotYet if entries.is_empty() => {
+                    self.in_time(start, build.wait_for(index)).await??;
+                    continue;
+                }
                 Come::NotYet => break,
+                Come::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
+                    Seek::Entry(name, shape, since) => Some((name, shape, since)),
+                    Seek::End => None,
+                    Seek::Wanted(first, page) if entries.is_empty() => {
+                        // A task: who gives up waiting does not break it off, for the listing counts on its end.
+                        let fs = self.clone();
+                        let work = async move { fs.list_page(ino, page).await };
+                        let task = self.runtime.spawn(work);
+                        let broken = |_| Error::io("a page of a listing was broken off");
+                        let page = self.in_time(start, task).await?.map_err(broken)??;
+                        self.took_page(&directory, first, page);
+                        continue;
+                    }
+                    Seek::Wanted(..) => break,
+                },
             };
             let next = at + 1;
             match entry {
-                Some((name, shape)) => {
+                Some((name, shape, since)) => {
                     at = next;
-                    let since = build.sent;
                     if let Some(entry) = self.entry_of(ino, name, shape, since, next, plus) {
                         entries.push(entry);
                     }
@@ -156,6 +225,34 @@ impl Filesystem {
             }
         }
         Ok(entries)
+    }
+
+    /// A page of the rest of a directory that is too large to be remembered.
+    fn took_page(&self, directory: &DirectoryHandle, first: u64, page: Page) {
+        let local: HashSet<Name> = {
+            let mut namespace = self.namespace();
+            let mut local = namespace.changed_files(directory.ino);
+            local.extend(namespace.unpublished_children(directory.ino));
+            // It may have become smaller.
+            let most = namespace.most_names() as u64;
+            if page.next.is_none()
+                && first + page.names.len() as u64 <= most
+                && let Some(known) = namespace.directory(directory.ino)
+            {
+                known.listing.set_too_large(false);
+            }
+            local.into_iter().map(|(name, _)| name).collect()
+        };
+        let mut state = lock(&directory.state);
+        let Some(state) = state.as_mut() else {
+            return;
+        };
+        let passed = page.names.iter().map(|(name, _)| name);
+        let passed = passed.filter(|name| local.contains(*name));
+        state.passed.extend(passed.cloned());
+        if let Some(rest) = &mut state.rest {
+            rest.put(first, page);
+        }
     }
 
     fn dots(&self, ino: Ino, at: u64) -> DirectoryEntry {
@@ -207,7 +304,11 @@ impl Filesystem {
         };
         let looks = match plus && known.is_some() {
             true => match namespace.look(parent, &name, Instant::now()) {
-                Look::Known(view) => Some(view),
+                Look::Known(view) => {
+                    // Until the reply is written.
+                    namespace.pin(view.ino);
+                    Some(view)
+                }
                 Look::AskDirectory(ino) => {
                     // Nobody is told of the inode that it got.
                     namespace.forget(ino, 0);
@@ -237,11 +338,17 @@ impl Filesystem {
         let listed = match state.listed {
             Some(listed) => listed,
             None => {
-                let Reading { build, local, .. } = &mut *state;
+                let Reading {
+                    build,
+                    local,
+                    passed,
+                    ..
+                } = &mut *state;
                 local.extend(self.namespace().unpublished_children(directory.ino));
                 local.sort_unstable();
                 local.dedup_by(|later, earlier| later.0 == earlier.0);
                 build.without(local);
+                local.retain(|(name, _)| !passed.contains(name));
                 *state.listed.insert(index)
             }
         };
@@ -280,6 +387,7 @@ impl Filesystem {
         let same = namespace.exists(looks.ino) && namespace.version(looks.ino) == entry.version;
         if same {
             namespace.remember(looks.ino);
+            self.forget_surplus(&mut namespace);
         }
         same
     }
@@ -288,7 +396,7 @@ impl Filesystem {
     pub fn entries_were_offered(&self, entries: &[DirectoryEntry]) {
         let mut namespace = self.namespace();
         for looks in entries.iter().filter_map(|entry| entry.looks.as_ref()) {
-            namespace.forget(looks.ino, 0);
+            namespace.unpin(looks.ino);
         }
     }
 

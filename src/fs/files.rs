@@ -20,6 +20,9 @@ use super::staging::StagedFile;
 use super::temporary_names;
 use crate::store::object_store::{ETag, ObjectKey};
 
+/// What a content takes in memory besides its bytes.
+const SMALL_WEIGHT: u64 = 2048;
+
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
@@ -106,7 +109,7 @@ impl Filesystem {
         start: Instant,
     ) -> Result<Arc<OpenFile>> {
         // What is being removed is opened before that, or not at all.
-        self.not_leaving(ino).await;
+        self.in_time(start, self.not_leaving(ino)).await?;
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
@@ -225,7 +228,8 @@ impl Filesystem {
             Some(envelope.clone()),
         );
         content.preload(envelope.clone(), &body);
-        lock(&self.small).put((key.clone(), etag.clone()), content);
+        let place = (key.clone(), etag.clone());
+        lock(&self.small).put(place, content, SMALL_WEIGHT + body.len() as u64);
     }
 
     fn take_small(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
@@ -281,22 +285,24 @@ impl Filesystem {
         self.writable()?;
         self.check_new_name(parent, name)?;
         let start = Instant::now();
-        let target = self.target(parent, name, start).await?;
+        // A name that others remove between the two looks is one to be made.
+        while let Some(target) = self.target(parent, name, start).await? {
+            if how.exclusive {
+                return Err(Error::Exists);
+            }
+            if let Target::Directory(_) = target {
+                return Err(Error::IsDirectory);
+            }
+            if let Ok(view) = self.look_up(parent, name, start).await? {
+                let opened = self.open(view.ino, how).await;
+                if opened.is_err() {
+                    self.forget(view.ino, 1);
+                }
+                return Ok((self.looks(view), opened?));
+            }
+        }
         // What is made in a directory may get its group from it.
         self.look_at(parent, start).await?;
-        match target {
-            Some(_) if how.exclusive => return Err(Error::Exists),
-            Some(Target::Directory(_)) => return Err(Error::IsDirectory),
-            Some(_) => {
-                // The kernel knows the inode from here on: it stays the version that was looked up.
-                let view = self.look_up(parent, name, start).await?;
-                let view = view.map_err(|_| Error::NotFound)?;
-                let opened = self.open(view.ino, how).await;
-                let opened = opened.inspect_err(|_| self.forget(view.ino, 1))?;
-                return Ok((self.looks(view), opened));
-            }
-            None => {}
-        }
         let (ino, file) = {
             let mut files = lock(&self.files);
             let mut namespace = self.namespace();
@@ -463,7 +469,8 @@ impl Filesystem {
     fn keep_unopened(&self, file: &OpenFile) {
         let content = file.lock().content.clone();
         if let Some(content) = content.filter(|content| content.is_unopened()) {
-            lock(&self.small).put(content.place(), content);
+            let place = content.place();
+            lock(&self.small).put(place, content, SMALL_WEIGHT);
         }
     }
 

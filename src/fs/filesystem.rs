@@ -6,18 +6,17 @@
 //! runtime only if it has to wait.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
-use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
+use super::byte_lru::ByteLru;
 use super::content::{Content, ContentCache};
 use super::directories::DirectoryHandle;
 use super::error::{Error, Result};
@@ -25,6 +24,7 @@ use super::gate::Gate;
 use super::leftover::Leftovers;
 use super::lister::Builds;
 use super::listing::Ttl;
+use super::names::Name;
 use super::namespace::{Ino, Namespace};
 use super::open_file::{FileHandle, OpenFile};
 use super::probe::Questions;
@@ -37,12 +37,15 @@ use crate::envelope::Format;
 use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
-/// Headers kept, of some 2 KB each.
-const DESCRIBED: usize = 4096;
+/// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
+const DESCRIBED_SHARE: u64 = 32;
 
-/// Small bodies kept that were fetched with their headers, at most 64 KiB each, and contents whose envelope
-/// did not open.
-const SMALL_BODIES: usize = 1024;
+/// And so much to small bodies that were fetched with their headers, at most 64 KiB each, and contents whose
+/// envelope did not open.
+const SMALL_SHARE: u64 = 8;
+
+/// Names that the kernel is yet to be asked to forget: when it does not keep up, it is asked again later.
+const FORGETS_WAITING: usize = 1024;
 
 /// What the kernel is still to be told, at most, of some 100 bytes each.
 const NOTICES: usize = 4096;
@@ -55,6 +58,16 @@ pub(super) struct Described {
 }
 
 impl Described {
+    /// What it takes in memory, in bytes: besides the headers, what was made of them.
+    pub fn weight(&self) -> u64 {
+        const BESIDES: usize = 1024;
+        const EACH: usize = 64;
+        let headers = &self.meta.headers;
+        let entries = headers.user.iter().chain(&headers.standard);
+        let entries = entries.map(|(name, value)| name.len() + value.len() + EACH);
+        (2 * entries.sum::<usize>() + BESIDES) as u64
+    }
+
     /// Served although it is not encrypted.
     pub fn is_plain(&self) -> bool {
         let object = self.object.as_ref();
@@ -130,8 +143,8 @@ pub struct Filesystem {
     pub(super) questions: Mutex<Questions>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) asked_ahead: Mutex<HashSet<Ino>>,
-    pub(super) described: Mutex<LruCache<(ObjectKey, ETag), Arc<Described>>>,
-    pub(super) small: Mutex<LruCache<(ObjectKey, ETag), Arc<Content>>>,
+    pub(super) described: Mutex<ByteLru<(ObjectKey, ETag), Arc<Described>>>,
+    pub(super) small: Mutex<ByteLru<(ObjectKey, ETag), Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
     pub(super) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(super) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
@@ -142,6 +155,8 @@ pub struct Filesystem {
     kernel: OnceLock<KernelCaches>,
     notices: mpsc::Sender<Notice>,
     notices_out: Mutex<Option<mpsc::Receiver<Notice>>>,
+    forgets: mpsc::Sender<(Ino, Name)>,
+    forgets_out: Mutex<Option<mpsc::Receiver<(Ino, Name)>>>,
     root_stored: AtomicBool,
     /// Directories whose times are to be stored soon.
     pub(super) late: Mutex<HashSet<Ino>>,
@@ -165,13 +180,18 @@ impl Filesystem {
             ..staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout)
         };
         let staging = StagingArea::open(area, budget.clone())?;
-        let cache = ContentCache::new(budget, runtime.clone(), settings.timeout);
+        let described = ByteLru::new(budget.limit() / DESCRIBED_SHARE, Some(budget.charge(0)));
+        // Their bytes are counted as cached content is.
+        let small = ByteLru::new(budget.limit() / SMALL_SHARE, None);
+        let cache = ContentCache::new(budget.clone(), runtime.clone(), settings.timeout);
         let ttl = Ttl {
             objects: settings.metadata_ttl,
             directories: settings.dir_ttl,
         };
-        let namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
+        let mut namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
+        namespace.count_against(&budget);
         let (notices, notices_out) = mpsc::channel(NOTICES);
+        let (forgets, forgets_out) = mpsc::channel(FORGETS_WAITING);
         let spilled = Arc::downgrade(&staging);
         keep_running(&runtime, "spilling", PAUSE, move || {
             let area = spilled.upgrade();
@@ -198,12 +218,8 @@ impl Filesystem {
             builds: Mutex::default(),
             questions: Mutex::default(),
             asked_ahead: Mutex::default(),
-            described: Mutex::new(LruCache::new(
-                NonZeroUsize::new(DESCRIBED).expect("not zero"),
-            )),
-            small: Mutex::new(LruCache::new(
-                NonZeroUsize::new(SMALL_BODIES).expect("not zero"),
-            )),
+            described: Mutex::new(described),
+            small: Mutex::new(small),
             files: Mutex::default(),
             handles: RwLock::default(),
             directory_handles: Mutex::default(),
@@ -213,6 +229,8 @@ impl Filesystem {
             kernel: OnceLock::new(),
             notices,
             notices_out: Mutex::new(Some(notices_out)),
+            forgets,
+            forgets_out: Mutex::new(Some(forgets_out)),
             root_stored: AtomicBool::new(false),
             late: Mutex::default(),
             uploads: Mutex::default(),
@@ -262,6 +280,20 @@ impl Filesystem {
     /// What the kernel must be told, as it comes up. To be taken once.
     pub fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
         lock(&self.notices_out).take()
+    }
+
+    /// Names of files that the kernel should forget, because there are more inodes than there is memory for. To be
+    /// taken once; without a taker nothing is forgotten.
+    pub fn take_forgets(&self) -> Option<mpsc::Receiver<(Ino, Name)>> {
+        lock(&self.forgets_out).take()
+    }
+
+    /// The kernel was given another inode: some that it was not given of late may be too many now.
+    pub(super) fn forget_surplus(&self, namespace: &mut Namespace) {
+        for name in namespace.surplus() {
+            // A full channel is one that is being worked off.
+            let _ = self.forgets.try_send(name);
+        }
     }
 
     /// The first time counts: before anything is served.
@@ -352,6 +384,11 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
         let Some(fs) = fs.upgrade() else { return };
         if fs.cache.evict(budget.wanted()) < budget.wanted() {
             fs.namespace().drop_expired(Instant::now());
+        }
+        if budget.wanted() > 0 {
+            fs.namespace().release_memory(Instant::now());
+            lock(&fs.described).clear();
+            lock(&fs.small).clear();
         }
     }
 }

@@ -3,19 +3,22 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
+use super::budget::{MemoryBudget, Reservation};
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
 use super::gate::Scope;
-use super::listing::{Entry, Epoch, Object, fresh};
+use super::inode_hold::InodeHold;
+use super::listing::{BYTES_PER_ENTRY, Entry, Epoch, ListingVersion, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Marker, Namespace};
+use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
-use crate::store::object_store::{ListPage, ListRequest, ListedObject};
+use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
 
 /// Anybody may have stored such keys, and directories are listed all the time.
 static HIDDEN_LOG: LogLimit = LogLimit::new();
@@ -37,7 +40,20 @@ struct State {
     /// In the order of the bucket, as far as it has come.
     names: Vec<(Name, Shape)>,
     end: Option<Result<Extent>>,
+    /// The page that follows, where the listing was cut.
+    rest: Option<Rest>,
+    /// What the names take of the memory budget.
+    memory: Option<Reservation>,
 }
+
+/// Where the pages of a directory are that is too large to be remembered whole. None: at its beginning.
+pub type Rest = Option<PageToken>;
+
+/// What a name takes in a listing under way, in bytes: the name itself is shared with what is remembered.
+const BYTES_PER_NAME: u64 = 64;
+
+/// A listing as it stood, for those who begin to read the directory while nothing changes.
+pub type SharedReading = (ListingVersion, Weak<Build>);
 
 /// What a listing tells of an entry's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +68,8 @@ pub enum Come {
     Entry(Name, Shape),
     /// There is no such entry.
     End,
+    /// It is in the pages that follow, from this one on, which are not remembered.
+    Cut(Rest),
     /// Its page is on its way, or failed.
     NotYet,
 }
@@ -61,6 +79,8 @@ pub enum Extent {
     Whole,
     /// The first page was all that was wanted, and there are more.
     FirstPage,
+    /// There are more names than are remembered: the rest is read page by page by those who want it.
+    Cut,
 }
 
 impl Build {
@@ -73,12 +93,38 @@ impl Build {
     }
 
     /// Names that were there already at `start`, as a listing that has ended.
-    pub fn of_names(names: Vec<(Name, Shape)>, start: Instant) -> Arc<Build> {
+    pub fn of_names(
+        names: Vec<(Name, Shape)>,
+        start: Instant,
+        budget: &MemoryBudget,
+    ) -> Arc<Build> {
         let build = Build::new(start);
         *build.lock() = State {
+            memory: Some(budget.charge(names.len() as u64 * BYTES_PER_NAME)),
             names,
             end: Some(Ok(Extent::Whole)),
+            rest: None,
         };
+        build
+    }
+
+    /// One of a directory that is known to be too large: all its pages are to be read.
+    pub fn cut_at_beginning(start: Instant) -> Arc<Build> {
+        let build = Build::new(start);
+        build.end_cut(None);
+        build
+    }
+
+    fn end_cut(&self, rest: Rest) {
+        let mut state = self.lock();
+        state.rest = Some(rest);
+        state.end = Some(Ok(Extent::Cut));
+    }
+
+    /// One that could not begin.
+    fn failed(error: Error) -> Arc<Build> {
+        let build = Build::new(Instant::now());
+        build.lock().end = Some(Err(error));
         build
     }
 
@@ -86,19 +132,17 @@ impl Build {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry at `index`, waiting for its page; None after the last.
-    pub async fn entry(&self, index: usize) -> Result<Option<(Name, Shape)>> {
+    /// Waits until [`Build::entry_now`] tells of the entry at `index`.
+    pub async fn wait_for(&self, index: usize) -> Result<()> {
         loop {
             let grew = self.grew.notified();
             tokio::pin!(grew);
             grew.as_mut().enable();
             {
                 let state = self.lock();
-                if let Some(entry) = state.names.get(index) {
-                    return Ok(Some(entry.clone()));
-                }
                 match &state.end {
-                    Some(Ok(_)) => return Ok(None),
+                    _ if index < state.names.len() => return Ok(()),
+                    Some(Ok(_)) => return Ok(()),
                     Some(Err(error)) => return Err(error.clone()),
                     None => {}
                 }
@@ -112,15 +156,28 @@ impl Build {
         let state = self.lock();
         match (state.names.get(index), &state.end) {
             (Some((name, shape)), _) => Come::Entry(name.clone(), *shape),
-            (None, Some(Ok(_))) => Come::End,
+            (None, Some(Ok(_))) => match &state.rest {
+                Some(rest) => Come::Cut(rest.clone()),
+                None => Come::End,
+            },
             (None, _) => Come::NotYet,
         }
     }
 
     /// Names that are known from now on.
-    fn come(&self, names: impl IntoIterator<Item = (Name, Shape)>) {
-        self.lock().names.extend(names);
+    fn come(&self, names: impl IntoIterator<Item = (Name, Shape)>, budget: &MemoryBudget) {
+        let mut state = self.lock();
+        state.names.extend(names);
+        let bytes = state.names.len() as u64 * BYTES_PER_NAME;
+        let memory = state.memory.get_or_insert_with(|| budget.charge(0));
+        memory.resize(bytes);
+        drop(state);
         self.grew.notify_waiters();
+    }
+
+    /// How many names have come.
+    pub fn len(&self) -> usize {
+        self.lock().names.len()
     }
 
     /// Leaves out those names that have come.
@@ -163,28 +220,33 @@ impl Filesystem {
         if let Some(build) = under_way(&lock(&self.builds), ino) {
             return build;
         }
+        let hold = match self.hold_inode(ino) {
+            Ok(hold) => hold,
+            Err(error) => return Build::failed(error),
+        };
         let tree = self.small_tree_with(ino, start);
         let mut builds = lock(&self.builds);
         // Somebody else may have begun meanwhile.
         if let Some(build) = under_way(&builds, ino) {
             return build;
         }
-        let mut begin = |ino, whole| {
+        let mut begin = |ino, whole, hold| {
             let build = Build::new(Instant::now());
             builds.insert(ino, (build.clone(), whole));
             Begun {
                 fs: self.clone(),
                 ino,
                 build,
+                hold: Some(hold),
             }
         };
-        let begun = begin(ino, whole || tree.is_some());
+        let begun = begin(ino, whole || tree.is_some(), hold);
         let build = begun.build.clone();
         match tree {
             None => drop(self.runtime.spawn(begun.run(whole))),
-            Some(tree) => {
-                let others = tree.directories.iter().filter(|other| **other != ino);
-                let others = others.map(|other| begin(*other, true));
+            Some(mut tree) => {
+                let others = std::mem::take(&mut tree.holds).into_iter();
+                let others = others.map(|(other, hold)| begin(other, true, hold));
                 let begun = std::iter::once(begun).chain(others).collect();
                 drop(self.runtime.spawn(tree.run(begun)));
             }
@@ -198,8 +260,8 @@ impl Filesystem {
         let _pass = self.enter(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.namespace();
-            let prefix = namespace.key(ino).ok_or(Error::NotFound)?;
-            let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
+            let prefix = namespace.key(ino).ok_or(Error::Stale)?;
+            let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             (prefix, directory.listing.begin())
         };
         let extent = self.read_pages(build, ino, &prefix, epoch, whole).await;
@@ -219,34 +281,136 @@ impl Filesystem {
             delimited: true,
             ..ListRequest::default()
         };
+        let budget = self.staging.budget();
+        let most = self.namespace().most_names();
         let mut listed = Listed::default();
+        let mut memory = budget.charge(0);
         loop {
+            let sent = Instant::now();
             let page = self.bucket.store().list(&request).await?;
             let next = page.next.clone();
             let last = last_key(&page);
             let at_root = ino == Ino::ROOT;
             let before = listed.entries.len();
             let come = listed.take_page(page, prefix, at_root);
+            memory.resize(listed.entries.len() as u64 * BYTES_PER_ENTRY / 4);
             if next.is_none() {
                 self.apply_whole(build, ino, epoch, come, listed);
                 return Ok(Extent::Whole);
             }
-            if let Some(directory) = self.namespace().directory(ino) {
-                // A name of which the keys below may be still to come is not known yet.
-                let sure = listed.entries[before..].iter().filter(|(name, entry)| {
-                    matches!(entry, Entry::Directory) || format!("{prefix}{name}/") <= last
-                });
-                directory
-                    .listing
-                    .apply_some(epoch, build.sent, sure.cloned());
+            {
+                let mut namespace = self.namespace();
+                if let Some(directory) = namespace.directory(ino) {
+                    let sure = sure_of(&listed.entries[before..], prefix, &last);
+                    directory.listing.apply_some(epoch, sent, sure);
+                }
+                namespace.account(ino, sent);
             }
-            build.come(come);
+            build.come(come, budget);
             if !whole {
                 self.give_up(ino, epoch);
                 return Ok(Extent::FirstPage);
             }
+            if listed.entries.len() > most {
+                if let Some(directory) = self.namespace().directory(ino) {
+                    directory.listing.set_too_large(true);
+                    directory.listing.give_up(epoch);
+                }
+                build.end_cut(next);
+                return Ok(Extent::Cut);
+            }
             request.token = next;
         }
+    }
+
+    /// One page of a directory, from that place on, whatever is remembered of it.
+    pub(super) async fn list_page(&self, ino: Ino, at: Rest) -> Result<Page> {
+        let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
+        let _pass = self.enter(listing).await?;
+        let (prefix, epoch) = {
+            let mut namespace = self.namespace();
+            let prefix = namespace.key(ino).ok_or(Error::Stale)?;
+            let directory = namespace.directory(ino).ok_or(Error::Stale)?;
+            (prefix, directory.listing.begin())
+        };
+        let request = ListRequest {
+            prefix: prefix.clone(),
+            delimited: true,
+            token: at,
+            ..ListRequest::default()
+        };
+        let sent = Instant::now();
+        let page = self.bucket.store().list(&request).await;
+        let page = page.inspect_err(|_| self.give_up(ino, epoch))?;
+        Ok(self.apply_page(ino, epoch, sent, page, &prefix, None))
+    }
+
+    /// The page from a name on, which is likely to tell of those that are asked for next. Returns whether the name
+    /// itself is there; None if the page does not settle it.
+    pub(super) async fn list_from(&self, parent: Ino, name: &Name) -> Result<Option<bool>> {
+        let (prefix, start_after, epoch) = {
+            let mut namespace = self.namespace();
+            let prefix = namespace.key(parent).ok_or(Error::Stale)?;
+            let directory = namespace.directory(parent).ok_or(Error::Stale)?;
+            let start_after = format!("{prefix}{}", names::just_before(name));
+            if start_after.len() > ObjectKey::MAX_LEN {
+                // The service may not take it.
+                return Ok(None);
+            }
+            (prefix, start_after, directory.listing.begin())
+        };
+        let request = ListRequest {
+            prefix: prefix.clone(),
+            delimited: true,
+            start_after: Some(start_after),
+            ..ListRequest::default()
+        };
+        let sent = Instant::now();
+        let page = self.bucket.store().list(&request).await;
+        let page = page.inspect_err(|_| self.give_up(parent, epoch))?;
+        let covered = page.next.is_none() || format!("{prefix}{name}/") <= last_key(&page);
+        let covered = covered.then_some(name);
+        let page = self.apply_page(parent, epoch, sent, page, &prefix, covered);
+        let found = page.names.iter().any(|(found, _)| found == name);
+        Ok(covered.map(|_| found))
+    }
+
+    /// `covered`: a name of which the page settles whether it is there.
+    fn apply_page(
+        &self,
+        ino: Ino,
+        epoch: Epoch,
+        sent: Instant,
+        page: ListPage,
+        prefix: &str,
+        covered: Option<&Name>,
+    ) -> Page {
+        let next = page.next.clone();
+        let last = last_key(&page);
+        let mut listed = Listed::default();
+        let names = listed.take_page(page, prefix, ino == Ino::ROOT);
+        let mut namespace = self.namespace();
+        let moving = namespace.is_moving(ino);
+        if let Some(directory) = namespace.directory(ino) {
+            if !moving {
+                let mut sure = sure_of(&listed.entries, prefix, &last);
+                let mut all = listed.entries.iter().cloned();
+                let entries: &mut dyn Iterator<Item = _> = match next {
+                    None => &mut all,
+                    Some(_) => &mut sure,
+                };
+                directory.listing.apply_some(epoch, sent, entries);
+            }
+            let absent = covered.filter(|name| !names.iter().any(|(found, _)| found == *name));
+            match absent {
+                Some(name) if !moving => {
+                    directory.listing.apply_name(epoch, sent, name, None);
+                }
+                _ => directory.listing.give_up(epoch),
+            }
+        }
+        namespace.account(ino, sent);
+        Page { names, sent, next }
     }
 
     fn apply_whole(
@@ -261,24 +425,27 @@ impl Filesystem {
             entries,
             marker,
             pages,
+            hidden,
         } = listed;
         let mut namespace = self.namespace();
-        let vanished = entries.is_empty() && marker.is_none() && ino != Ino::ROOT;
+        let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
+        let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
-            build.come(come);
+            build.come(come, self.staging.budget());
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
         directory.walk.was_listed();
         let listing = &mut directory.listing;
         listing.set_duration(build.sent.elapsed());
+        listing.set_hidden(hidden > 0);
         let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
             let shape = Shape::of(listing.last_known(&name)?);
             Some((name, shape))
         });
-        build.come(come.into_iter().chain(made));
-        namespace.account(ino, self.staging.budget(), Instant::now());
+        build.come(come.into_iter().chain(made), self.staging.budget());
+        namespace.account(ino, Instant::now());
         if vanished && namespace.unpublished_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
             if let Some((parent, name)) = namespace.place(ino)
@@ -297,6 +464,8 @@ pub(super) struct Begun {
     pub fs: Arc<Filesystem>,
     pub ino: Ino,
     pub build: Arc<Build>,
+    /// The directory stays meanwhile. None only while this is dropped.
+    hold: Option<InodeHold>,
 }
 
 impl Begun {
@@ -322,7 +491,9 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        let Begun { fs, ino, build } = self;
+        // First, so that nothing is held any more when the listing does not count as under way.
+        drop(self.hold.take());
+        let Begun { fs, ino, build, .. } = self;
         let mut builds = lock(&fs.builds);
         if let MapEntry::Occupied(slot) = builds.entry(*ino)
             && Arc::ptr_eq(&slot.get().0, build)
@@ -361,6 +532,27 @@ pub(super) fn object_of(listed: &ListedObject) -> Object {
     }
 }
 
+/// One page of a directory that is read page by page.
+pub struct Page<T = PageToken> {
+    pub names: Vec<(Name, Shape)>,
+    /// When it was asked for.
+    pub sent: Instant,
+    /// Where the next one is; None after the last.
+    pub next: Option<T>,
+}
+
+/// The entries of a page that are known with it: of other names, the keys below may be still to come.
+fn sure_of<'a>(
+    entries: &'a [(Name, Entry)],
+    prefix: &'a str,
+    last: &'a str,
+) -> impl Iterator<Item = (Name, Entry)> + 'a {
+    let sure = entries.iter().filter(move |(name, entry)| {
+        matches!(entry, Entry::Directory) || *format!("{prefix}{name}/") <= *last
+    });
+    sure.cloned()
+}
+
 /// What the pages of one listing have brought.
 #[derive(Default)]
 struct Listed {
@@ -368,6 +560,8 @@ struct Listed {
     entries: Vec<(Name, Entry)>,
     marker: Option<Marker>,
     pages: u32,
+    /// Keys that are no valid path below the directory. They keep it in the bucket all the same.
+    hidden: u32,
 }
 
 impl Listed {
@@ -376,6 +570,9 @@ impl Listed {
     fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, Shape)> {
         self.pages += 1;
         let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
+        // The store has left out some already, and told of them.
+        let left_out = u32::try_from(page.hidden).unwrap_or(u32::MAX);
+        self.hidden = self.hidden.saturating_add(left_out);
         let mut hidden = 0;
         for object in page.objects {
             let Some(name) = object.key.strip_prefix(prefix) else {
@@ -411,6 +608,7 @@ impl Listed {
             fresh_names.push((name.clone(), Shape::Directory));
             self.entries.push((name, Entry::Directory));
         }
+        self.hidden = self.hidden.saturating_add(hidden);
         if hidden > 0 && HIDDEN_LOG.admits(Instant::now(), HIDDEN_LOG_INTERVAL) {
             log::warn!(
                 "{hidden} keys below \"{}\" are no valid paths and are not shown",

@@ -94,12 +94,35 @@ pub enum Entry {
     Object(Object),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     entry: Entry,
     /// When this name alone was last known to be so.
     checked: Option<Instant>,
+    /// When it was looked up first in the traversal that goes on, if that is later than its beginning.
+    visited: Option<Instant>,
 }
+
+impl Slot {
+    fn new(entry: Entry, checked: Option<Instant>) -> Slot {
+        Slot {
+            entry,
+            checked,
+            visited: None,
+        }
+    }
+}
+
+/// Somebody reads the directory, and looks up what it has in it.
+#[derive(Clone, Copy, Debug)]
+struct Traversal {
+    began: Instant,
+    /// When a name was read or looked up last.
+    last: Instant,
+}
+
+/// When the whole was true, the last change of ours, how many names there are.
+pub type ListingVersion = (Option<Instant>, u64, usize);
 
 /// What can be said of a name.
 #[derive(Debug)]
@@ -132,6 +155,13 @@ pub struct Listing {
     under_way: u32,
     /// Whether the directory has a marker, as the last listing showed.
     marker: Option<bool>,
+    /// Whether there are keys below that are no valid paths, as the last listing showed.
+    hidden: bool,
+    /// It has more names than are remembered.
+    too_large: bool,
+    traversal: Option<Traversal>,
+    /// The name that was asked for last, and how many before it came in ascending order.
+    sequence: Option<(Name, u32)>,
 }
 
 /// Of which listing, and the number of our last change before a request was sent. Given back with the
@@ -155,9 +185,17 @@ impl Default for ListingId {
 }
 
 /// Whoever asked looks at the answer within this time.
-const LOOKED_AT: Duration = Duration::from_secs(1);
+pub const LOOKED_AT: Duration = Duration::from_secs(1);
 /// Absent names kept at most.
 const MAX_ABSENT: usize = 4096;
+/// What a name takes in memory, in bytes: its slot and the tree's share, the name, the tag, its attributes.
+pub const BYTES_PER_ENTRY: u64 = 400;
+/// A directory of no more names is listed anew with one request.
+const ONE_PAGE: usize = 1000;
+/// How long one traversal may take for each name: so much older may be what it is shown.
+const TRAVERSAL_PER_NAME: Duration = Duration::from_millis(1);
+/// After so many names in ascending order those that follow are likely to be asked for next.
+const SEQUENTIAL: u32 = 3;
 
 impl Listing {
     /// Of a directory that we made just now: known whole. To list it will take as long as it took to list its
@@ -193,6 +231,7 @@ impl Listing {
     /// that takes, twice over.
     pub fn wants_refreshing(&self, ttl: Ttl, walked: bool, now: Instant) -> bool {
         let ahead = (2 * self.took).min(ttl.objects / 4);
+        let walked = walked && !self.is_traversed(ttl.objects, now);
         (self.is_one_page() || (walked && self.took < ttl.objects / 4))
             && self.complete.is_some_and(|complete| {
                 !fresh(complete, ttl.objects - ahead, now) && fresh(complete, ttl.objects, now)
@@ -205,7 +244,83 @@ impl Listing {
 
     /// Whether a whole listing is one request, as far as is known.
     pub fn is_one_page(&self) -> bool {
-        self.pages <= 1
+        self.pages <= 1 && !self.too_large
+    }
+
+    /// Whether it has more names than are remembered, so that it is read page by page.
+    pub fn is_too_large(&self) -> bool {
+        self.too_large
+    }
+
+    pub fn set_too_large(&mut self, too_large: bool) {
+        self.too_large = too_large;
+    }
+
+    /// Notes that a name must be asked for, and tells whether names are asked for in order, so that a page from
+    /// this one on is likely to answer the next.
+    pub fn asks_in_order(&mut self, name: &Name) -> bool {
+        let steps = match &self.sequence {
+            Some((last, steps)) if **last < **name => steps.saturating_add(1),
+            _ => 0,
+        };
+        self.sequence = Some((name.clone(), steps));
+        steps >= SEQUENTIAL
+    }
+
+    // ---- traversals ----
+
+    /// Somebody begins to read the directory from its beginning.
+    pub fn begin_traversal(&mut self, now: Instant) {
+        self.traversal = Some(Traversal {
+            began: now,
+            last: now,
+        });
+    }
+
+    /// Who reads the directory goes on.
+    pub fn continue_traversal(&mut self, ttl: Duration, now: Instant) {
+        if self.is_traversed(ttl, now)
+            && let Some(traversal) = &mut self.traversal
+        {
+            traversal.last = traversal.last.max(now);
+        }
+    }
+
+    fn is_traversed(&self, ttl: Duration, now: Instant) -> bool {
+        self.traversal
+            .is_some_and(|traversal| fresh(traversal.last, ttl.max(LOOKED_AT), now))
+    }
+
+    /// How long what was listed counts for somebody who goes through a directory of many pages.
+    fn lifetime_in_traversal(&self, ttl: Duration, now: Instant) -> Duration {
+        match self.is_traversed(ttl, now) && self.slots.len() > ONE_PAGE {
+            true => TRAVERSAL_PER_NAME * self.slots.len() as u32,
+            false => Duration::ZERO,
+        }
+    }
+
+    /// As [`Listing::look`], for who goes through the directory and looks at each name: a traversal that began on
+    /// a listing may end on it. So what was listed since shortly before it began counts for one look at each
+    /// name, which may be several calls in a row.
+    pub fn look_traversing(&mut self, name: &str, ttl: Ttl, start: Instant) -> Answer<'_> {
+        self.continue_traversal(ttl.objects, start);
+        let longest = self.lifetime_in_traversal(ttl.objects, start);
+        let (complete, traversal) = (self.complete, self.traversal);
+        let mut relaxed = Duration::ZERO;
+        if let Some(Traversal { began, .. }) = traversal
+            && let Some(slot) = self.slots.get_mut(name)
+        {
+            let visited = slot.visited.filter(|at| *at >= began);
+            let one_look = visited.is_none_or(|at| fresh(at, ttl.objects.max(LOOKED_AT), start));
+            let checked = slot.checked.max(complete);
+            if one_look && checked.is_some_and(|checked| fresh(checked, ttl.objects, began)) {
+                relaxed = longest;
+            }
+            if visited.is_none() {
+                slot.visited = Some(start.max(began));
+            }
+        }
+        self.look_within(name, ttl, relaxed, start)
     }
 
     /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now. It
@@ -224,6 +339,11 @@ impl Listing {
     }
 
     pub fn look(&self, name: &str, ttl: Ttl, start: Instant) -> Answer<'_> {
+        self.look_within(name, ttl, Duration::ZERO, start)
+    }
+
+    /// `relaxed`: what is there counts that long at least.
+    fn look_within(&self, name: &str, ttl: Ttl, relaxed: Duration, start: Instant) -> Answer<'_> {
         let complete = self.complete;
         if let Some(slot) = self.slots.get(name) {
             let Some(checked) = slot.checked.max(complete) else {
@@ -233,6 +353,7 @@ impl Listing {
                 Entry::Directory => ttl.of_directories(),
                 Entry::Object(_) => ttl.objects,
             };
+            let lifetime = lifetime.max(relaxed);
             return if fresh(checked, lifetime, start) || self.is_changing(name) {
                 Answer::Present(&slot.entry, checked)
             } else {
@@ -277,13 +398,31 @@ impl Listing {
         self.absent.get(name).is_some_and(|&at| at >= since)
     }
 
-    /// Whether nothing is in the directory, as far as is known.
+    /// Whether nothing is in the directory, as far as is known; keys that are not shown count.
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && !self.hidden
+    }
+
+    /// Whether nothing is remembered.
+    pub fn is_bare(&self) -> bool {
+        self.slots.is_empty() && self.absent.is_empty()
+    }
+
+    pub fn has_hidden(&self) -> bool {
+        self.hidden
+    }
+
+    pub fn set_hidden(&mut self, hidden: bool) {
+        self.hidden = hidden;
     }
 
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Changes whenever the names do.
+    pub fn version(&self) -> ListingVersion {
+        (self.complete, self.epoch, self.slots.len())
     }
 
     pub fn names(&self) -> impl Iterator<Item = (&Name, &Entry)> {
@@ -297,6 +436,7 @@ impl Listing {
         lifetime: Duration,
         start: Instant,
     ) -> impl Iterator<Item = (&Name, &Entry)> {
+        let lifetime = lifetime.max(self.lifetime_in_traversal(lifetime, start));
         self.slots
             .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
             .take_while(move |(_, slot)| {
@@ -310,13 +450,7 @@ impl Listing {
     pub fn put(&mut self, name: &Name, entry: Entry, now: Instant) {
         self.note_change(name);
         self.absent.remove(name);
-        self.slots.insert(
-            name.clone(),
-            Slot {
-                entry,
-                checked: Some(now),
-            },
-        );
+        self.slots.insert(name.clone(), Slot::new(entry, Some(now)));
     }
 
     /// A change of ours that is done: the name is gone.
@@ -366,6 +500,33 @@ impl Listing {
         true
     }
 
+    /// What it takes in memory, in bytes.
+    pub fn weight(&self) -> u64 {
+        (self.slots.len() + self.absent.len()) as u64 * BYTES_PER_ENTRY
+    }
+
+    /// Keeps about that many names, those last known, and those that are `held` or changing. What it says of
+    /// others it does not know any more.
+    pub fn trim(&mut self, most: usize, held: impl Fn(&str) -> bool) {
+        let surplus = (self.slots.len() + self.absent.len()).saturating_sub(most);
+        if surplus == 0 {
+            return;
+        }
+        let complete = self.complete.take();
+        let slots = self.slots.values();
+        let times = slots.map(|slot| slot.checked.max(complete));
+        let absent = self.absent.values().map(|at| Some(*at));
+        let mut times: Vec<_> = times.chain(absent).collect();
+        let (_, oldest, _) = times.select_nth_unstable(surplus - 1);
+        let oldest = *oldest;
+        self.absent.retain(|_, at| Some(*at) > oldest);
+        let changing = &self.changing;
+        self.slots.retain(|name, slot| {
+            slot.checked = slot.checked.max(complete);
+            slot.checked > oldest || held(name) || changing.contains_key(name)
+        });
+    }
+
     /// Before a request is sent. Every call is followed by one of [`Listing::apply`],
     /// [`Listing::apply_name`] and [`Listing::give_up`].
     pub fn begin(&mut self) -> Epoch {
@@ -404,14 +565,17 @@ impl Listing {
                     overtaken.insert(name);
                     return None;
                 }
-                let entry = self.with_what_is_known(&name, entry);
-                Some((
-                    name,
-                    Slot {
-                        entry,
-                        checked: None,
-                    },
-                ))
+                let before = self.slots.get(&name);
+                if let Some(before) = before
+                    && before.checked.is_some_and(|at| at > sent)
+                {
+                    // Its page came later than the first, or it was asked for alone since.
+                    return Some((name, before.clone()));
+                }
+                let visited = before.and_then(|slot| slot.visited);
+                let mut slot = Slot::new(self.with_what_is_known(&name, entry), None);
+                slot.visited = visited;
+                Some((name, slot))
             })
             .collect();
         let mut before = std::mem::take(&mut self.slots);
@@ -424,6 +588,7 @@ impl Listing {
         self.absent.clear();
         self.complete = Some(sent);
         self.pages = pages;
+        self.too_large = false;
         self.asked = 0;
         self.marker = Some(marker);
         self.end();
@@ -488,13 +653,9 @@ impl Listing {
             match entry {
                 Some(entry) => {
                     self.absent.remove(name);
-                    self.slots.insert(
-                        name.clone(),
-                        Slot {
-                            entry,
-                            checked: Some(sent),
-                        },
-                    );
+                    let mut slot = Slot::new(entry, Some(sent));
+                    slot.visited = self.slots.get(name).and_then(|slot| slot.visited);
+                    self.slots.insert(name.clone(), slot);
                 }
                 None => {
                     self.slots.remove(name);
@@ -646,6 +807,130 @@ mod tests {
         // It would have expired before it could be used.
         listing.set_duration(TTL.objects);
         assert!(!(1..100).any(|_| listing.should_list_again(TTL)));
+    }
+
+    /// Of so many names, `00000` and on, asked for at `sent`.
+    fn many(count: usize, sent: Instant) -> Listing {
+        let names: Vec<_> = (0..count).map(|i| format!("{i:05}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let mut listing = Listing::default();
+        let epoch = listing.begin();
+        listing.apply(epoch, sent, 2, false, listed(&names));
+        listing
+    }
+
+    #[test]
+    fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name() {
+        let ms = Duration::from_millis;
+        let start = Instant::now();
+        let late = start + ms(5000);
+        fn present(answer: Answer<'_>) -> bool {
+            matches!(answer, Answer::Present(..))
+        }
+        let traversed = |count: usize, began: Instant, until: Instant| {
+            let mut listing = many(count, start);
+            listing.begin_traversal(began);
+            let mut now = began;
+            while now < until {
+                listing.continue_traversal(TTL.objects, now);
+                now += ms(500);
+            }
+            listing
+        };
+        let mut listing = traversed(10_000, start + ms(900), late);
+        assert!(!present(listing.look("00001", TTL, late)), "not for all");
+        assert!(present(listing.look_traversing("00001", TTL, late)));
+        // lstat, and then getxattr.
+        assert!(present(listing.look_traversing(
+            "00001",
+            TTL,
+            late + ms(900)
+        )));
+        assert!(!present(listing.look_traversing(
+            "00001",
+            TTL,
+            late + ms(1100)
+        )));
+        assert!(present(listing.look_traversing(
+            "00002",
+            TTL,
+            late + ms(1100)
+        )));
+        // At most a millisecond for each name.
+        assert!(!present(listing.look_traversing(
+            "00003",
+            TTL,
+            start + ms(9999)
+        )));
+        let mut listing = traversed(10_000, start, start + ms(9999));
+        assert!(present(listing.look_traversing(
+            "00003",
+            TTL,
+            start + ms(9999)
+        )));
+        assert!(!present(listing.look_traversing(
+            "00004",
+            TTL,
+            start + ms(10_001)
+        )));
+        // Who was looked up before the traversal has no part in it; who polls a name sees it change.
+        let mut listing = traversed(10_000, start, start + ms(500));
+        assert!(present(listing.look_traversing(
+            "00005",
+            TTL,
+            start + ms(500)
+        )));
+        let mut at = start + ms(500);
+        while at < late {
+            at += ms(100);
+            listing.continue_traversal(TTL.objects, at);
+            let fresh_or_first = at <= start + ms(1500);
+            let answer = listing.look_traversing("00005", TTL, at);
+            assert_eq!(present(answer), fresh_or_first, "{:?}", at - start);
+        }
+        // One page is renewed with one request; what was listed long before says nothing.
+        let mut listing = traversed(1000, start, late);
+        assert!(!present(listing.look_traversing("00001", TTL, late)));
+        let mut listing = traversed(10_000, start + ms(2000), late);
+        assert!(!present(listing.look_traversing("00001", TTL, late)));
+        // Nobody reads on.
+        let mut listing = traversed(10_000, start, start + ms(500));
+        assert!(!present(listing.look_traversing("00001", TTL, late)));
+    }
+
+    #[test]
+    fn what_was_known_last_is_kept_when_there_is_room_for_some() {
+        let start = Instant::now();
+        let mut listing = many(100, start);
+        for (i, name_of) in (40..50).map(|i| (i, format!("{i:05}"))) {
+            let epoch = listing.begin();
+            let at = start + Duration::from_millis(i);
+            listing.apply_name(epoch, at, &name(&name_of), Some(object("new", 1)));
+        }
+        assert_eq!(listing.weight(), 100 * BYTES_PER_ENTRY);
+        listing.trim(5, |name| name == "00007");
+        let kept: Vec<_> = listing.names().map(|(name, _)| name.to_string()).collect();
+        let expected = ["00007", "00045", "00046", "00047", "00048", "00049"];
+        assert_eq!(kept, expected);
+        // What is not kept is not known; what is counts as long as before.
+        assert!(matches!(listing.look("00001", TTL, start), Answer::Unknown));
+        assert!(matches!(
+            listing.look("00007", TTL, start),
+            Answer::Present(..)
+        ));
+        listing.trim(0, |_| false);
+        assert!(listing.is_bare());
+    }
+
+    #[test]
+    fn names_that_are_asked_for_in_ascending_order_are_seen_to_be() {
+        let mut listing = Listing::default();
+        let asked = ["b", "a", "c", "d", "e", "f", "e", "f"];
+        let in_order = asked.map(|text| listing.asks_in_order(&name(text)));
+        assert_eq!(
+            in_order,
+            [false, false, false, false, true, true, false, false]
+        );
     }
 
     /// Where memory was short, an answer was dropped before who had asked looked at it, and so on until EBUSY.

@@ -89,7 +89,7 @@ impl Filesystem {
 
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
         let start = Instant::now();
-        let view = self.look_at(ino, start).await?;
+        let view = self.look_at_traversing(ino, start).await?;
         Ok(self.looks(view))
     }
 
@@ -130,7 +130,10 @@ impl Filesystem {
 
     /// A view that is given to the kernel as an entry.
     pub(super) fn entered(&self, view: View, _start: Instant) -> Looks {
-        self.namespace().remember(view.ino);
+        let mut namespace = self.namespace();
+        namespace.remember(view.ino);
+        self.forget_surplus(&mut namespace);
+        drop(namespace);
         self.looks(view)
     }
 

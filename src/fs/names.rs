@@ -42,6 +42,22 @@ pub fn is_component(name: &str) -> bool {
         && !name.contains(['/', '\0'])
 }
 
+/// A text that sorts before this name, with next to no other name between them: for listings, which begin after
+/// a key.
+pub fn just_before(name: &str) -> String {
+    /// Sorts after nearly everything that names are made of.
+    const HIGH: char = '\u{fffd}';
+    let mut characters = name.chars();
+    let last = characters.next_back();
+    let start = characters.as_str();
+    let before = last.and_then(|last| char::from_u32((last as u32).checked_sub(1)?));
+    match before {
+        // Control characters have no place in requests.
+        Some(before) if before >= ' ' => format!("{start}{before}{HIGH}"),
+        _ => start.to_owned(),
+    }
+}
+
 /// # Errors
 /// [`Error::NameTooLong`] above 1023 bytes, [`Error::Invalid`] for what else the service refuses.
 pub fn object_key(key: String) -> Result<ObjectKey> {
@@ -55,6 +71,27 @@ pub fn object_key(key: String) -> Result<ObjectKey> {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn what_is_just_before_a_name_is_before_it_and_close() {
+        for (name, between) in [
+            ("file-00012", "file-00011"),
+            ("a", "`"),
+            ("b", "azz"),
+            ("\u{e9}", "\u{e8}zz"),
+            ("\u{e000}", ""),
+            (" ", ""),
+            ("a\u{1}", "a"),
+        ] {
+            let before = just_before(name);
+            assert!(*before < *name, "{name:?}");
+            assert!(
+                *between <= *before || between == "a",
+                "{name:?}: {before:?}"
+            );
+        }
+        assert_eq!(just_before("x!"), "x \u{fffd}");
+    }
 
     #[test]
     fn components_are_what_a_path_can_hold() {

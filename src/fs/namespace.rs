@@ -16,7 +16,7 @@
 mod attributes;
 mod looking;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -27,14 +27,22 @@ use lru::LruCache;
 use super::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
 use super::budget::{MemoryBudget, Reservation};
 use super::error::Result;
-use super::listing::{Entry, Listing, Object, Ttl};
+use super::lister::SharedReading;
+use super::listing::{BYTES_PER_ENTRY, Entry, LOOKED_AT, Listing, Object, Ttl, fresh};
 use super::names::Name;
 use super::walk::Walk;
 use crate::store::object_store::ETag;
 
-/// What a name in a listing takes: the slot, the name, the tag and the tree's share. Attributes, where they
-/// are known, as much again.
-const BYTES_PER_ENTRY: u64 = 256;
+/// What an inode takes, in bytes: the node, its share of two tables, and its name.
+const BYTES_PER_INODE: u64 = 768;
+/// Inodes are counted by so many.
+const INODES_COUNTED: usize = 64;
+/// So much of the memory budget, as a divisor, may go to what directories have in them.
+const NAMES_SHARE: u64 = 4;
+/// And so much to inodes.
+const INODES_SHARE: u64 = 8;
+/// A listing is counted anew when it has changed by this part of what was counted, as a divisor.
+const NAMES_COUNTED: u64 = 8;
 
 /// Forgotten inodes of which it is known what they stood for: some 2 MB.
 const FORGOTTEN: NonZeroUsize = NonZeroUsize::new(16384).expect("not zero");
@@ -73,6 +81,8 @@ pub struct Directory {
     pub wanted: Option<Instant>,
     /// What the listing takes of the memory budget.
     memory: Option<Reservation>,
+    /// A reading of the listing as it stands, while somebody goes on with it.
+    pub reading: Option<SharedReading>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +110,8 @@ struct Node {
     /// None: it has no name any more.
     place: Option<(Ino, Name)>,
     lookups: u64,
+    /// The kernel was given it again since it was last considered for being forgotten.
+    used: bool,
     /// Open files and whatever else must not lose the node.
     pins: u32,
     local: Option<Local>,
@@ -108,7 +120,7 @@ struct Node {
     /// It is to replace an object: when it goes before it was uploaded, that object must go as well.
     covers: bool,
     /// Attribute changes on their way to the bucket.
-    pending: Option<Pending>,
+    pending: Option<Box<Pending>>,
     /// What was known when it lost its name.
     nameless: Option<Object>,
     /// The version that open files read; a name that shows another one gets another inode.
@@ -168,6 +180,8 @@ pub enum Look {
     AskObject(Object),
     /// It is a directory whose marker must be asked for.
     AskDirectory(Ino),
+    /// The inode in whose terms the question was put is not known any more, which says nothing about any name.
+    Stale,
 }
 
 /// What stands under a name.
@@ -191,6 +205,20 @@ pub struct Namespace {
     prefix: String,
     ttl: Ttl,
     defaults: Defaults,
+    memory: Option<Memory>,
+    /// Files, those first that were made or considered longest ago. May hold some that are gone.
+    clock: VecDeque<Ino>,
+}
+
+/// What everything here takes of the memory budget.
+#[derive(Debug)]
+struct Memory {
+    budget: MemoryBudget,
+    /// Of all listings together, in bytes.
+    names: u64,
+    inodes: Reservation,
+    /// How many inodes are counted.
+    counted: usize,
 }
 
 impl Namespace {
@@ -199,6 +227,7 @@ impl Namespace {
         let root = Node {
             place: None,
             lookups: 1,
+            used: true,
             pins: 1,
             local: None,
             unpublished: false,
@@ -220,7 +249,19 @@ impl Namespace {
             prefix,
             ttl,
             defaults,
+            memory: None,
+            clock: VecDeque::new(),
         }
+    }
+
+    /// From now on, what is remembered counts against this budget and keeps to its shares of it.
+    pub fn count_against(&mut self, budget: &MemoryBudget) {
+        self.memory = Some(Memory {
+            budget: budget.clone(),
+            names: 0,
+            inodes: budget.charge(0),
+            counted: 0,
+        });
     }
 
     /// How many inodes there are.
@@ -404,37 +445,183 @@ impl Namespace {
 
     // ---- memory ----
 
-    /// Counts a directory's listing against the budget; what cannot be had, expired listings give.
-    pub fn account(&mut self, ino: Ino, budget: &MemoryBudget, now: Instant) {
+    /// How many names all listings together may have.
+    pub fn most_names(&self) -> usize {
+        let share = self.names_share();
+        usize::try_from(share / BYTES_PER_ENTRY).unwrap_or(usize::MAX)
+    }
+
+    fn names_share(&self) -> u64 {
+        let memory = self.memory.as_ref();
+        memory.map_or(u64::MAX, |memory| memory.budget.limit() / NAMES_SHARE)
+    }
+
+    /// Counts what is known of a directory against the budget, if that has grown or become less. Beyond the share
+    /// of all listings, those give way that have expired, then those wanted longest ago; the directory's own
+    /// is remembered as far as it fits.
+    pub fn account(&mut self, ino: Ino, now: Instant) {
         let Some(directory) = self.directory(ino) else {
             return;
         };
-        directory.memory = None;
-        let bytes = directory.listing.len() as u64 * BYTES_PER_ENTRY;
-        let memory = budget.try_reserve(bytes).or_else(|| {
-            self.drop_expired(now);
-            budget.try_reserve(bytes)
-        });
-        if let Some(directory) = self.directory(ino) {
-            directory.memory = memory;
+        let counted = directory.memory.as_ref().map_or(0, Reservation::bytes);
+        let weight = directory.listing.weight();
+        if weight.abs_diff(counted) * NAMES_COUNTED <= counted {
+            return;
         }
+        let share = self.names_share();
+        if self.names_but(ino).saturating_add(weight) > share {
+            self.drop_expired(now);
+        }
+        if self.names_but(ino).saturating_add(weight) > share {
+            self.make_room(ino, share / 4 * 3);
+        }
+        let free = share.saturating_sub(self.names_but(ino));
+        if let Some(Directory {
+            listing, children, ..
+        }) = self.directory(ino)
+            && listing.weight() > free
+        {
+            let most = free / BYTES_PER_ENTRY / 4 * 3;
+            listing.trim(most as usize, |name| children.contains_key(name));
+        }
+        self.count_names(ino);
+    }
+
+    /// What the listings of all other directories take, in bytes.
+    fn names_but(&mut self, ino: Ino) -> u64 {
+        let own = self.directory(ino);
+        let own = own.and_then(|directory| directory.memory.as_ref());
+        let own = own.map_or(0, Reservation::bytes);
+        let memory = self.memory.as_ref();
+        memory.map_or(0, |memory| memory.names.saturating_sub(own))
+    }
+
+    fn count_names(&mut self, ino: Ino) {
+        let Some(memory) = &mut self.memory else {
+            return;
+        };
+        let node = self.nodes.get_mut(&ino);
+        if let Some(directory) = node.and_then(|node| node.directory.as_deref_mut()) {
+            let weight = directory.listing.weight();
+            let counted = directory
+                .memory
+                .get_or_insert_with(|| memory.budget.charge(0));
+            memory.names = memory.names.saturating_sub(counted.bytes()) + weight;
+            counted.resize(weight);
+        }
+    }
+
+    /// Forgets listings, those wanted longest ago first, until all but `except` take no more than `goal`.
+    fn make_room(&mut self, except: Ino, goal: u64) {
+        let directories = self.nodes.iter().filter_map(|(ino, node)| {
+            let directory = node.directory.as_deref()?;
+            (*ino != except && !directory.listing.is_bare()).then_some((directory.wanted, *ino))
+        });
+        let mut directories: Vec<_> = directories.collect();
+        directories.sort_unstable();
+        for (_, ino) in directories {
+            if self.names_but(except) <= goal {
+                return;
+            }
+            self.forget_names(ino);
+        }
+    }
+
+    /// Forgets what is known of a directory's names, but for those that somebody holds.
+    fn forget_names(&mut self, ino: Ino) {
+        if let Some(Directory {
+            listing, children, ..
+        }) = self.directory(ino)
+        {
+            listing.trim(0, |name| children.contains_key(name));
+        }
+        self.count_names(ino);
+    }
+
+    /// Somebody waits for memory, and nothing is cached that could be dropped: the names in directories are asked for
+    /// anew, but for those where somebody is about to look at an answer.
+    pub fn release_memory(&mut self, now: Instant) {
+        self.drop_expired(now);
+        let idle = self.nodes.iter().filter(|(_, node)| {
+            let wanted = node
+                .directory
+                .as_deref()
+                .and_then(|directory| directory.wanted);
+            wanted.is_none_or(|wanted| !fresh(wanted, 2 * LOOKED_AT, now))
+        });
+        let idle: Vec<_> = idle.map(|(ino, _)| *ino).collect();
+        for ino in idle {
+            self.forget_names(ino);
+        }
+    }
+
+    /// Counts the inodes against the budget.
+    fn count_inodes(&mut self) {
+        let len = self.nodes.len();
+        if let Some(memory) = &mut self.memory
+            && memory.counted.abs_diff(len) >= INODES_COUNTED
+        {
+            memory.counted = len;
+            memory.inodes.resize(len as u64 * BYTES_PER_INODE);
+        }
+        if self.clock.len() > 2 * len + INODES_COUNTED {
+            let nodes = &self.nodes;
+            self.clock.retain(|ino| nodes.contains_key(ino));
+        }
+    }
+
+    /// Names of files that the kernel should forget, because there are more inodes than the budget has room for: some
+    /// that it was not given of late, and that nobody has open. Directories stay, for one of them may be some
+    /// program's working directory.
+    pub fn surplus(&mut self) -> Vec<(Ino, Name)> {
+        /// For each that is added, more than one goes.
+        const AT_ONCE: usize = 4;
+        const LOOKED_AT: usize = 32;
+        let mut surplus = Vec::new();
+        let Some(memory) = &self.memory else {
+            return surplus;
+        };
+        let share = memory.budget.limit() / INODES_SHARE;
+        if self.nodes.len() as u64 * BYTES_PER_INODE <= share {
+            return surplus;
+        }
+        for _ in 0..LOOKED_AT {
+            let Some(ino) = self.clock.pop_front() else {
+                break;
+            };
+            let Some(node) = self.nodes.get_mut(&ino) else {
+                continue;
+            };
+            self.clock.push_back(ino);
+            let used = std::mem::replace(&mut node.used, false);
+            let held = node.pins > 0 || node.local.is_some() || node.pending.is_some();
+            if used || held || node.lookups == 0 || node.open.is_some() {
+                continue;
+            }
+            surplus.extend(node.place.clone());
+            if surplus.len() == AT_ONCE {
+                break;
+            }
+        }
+        surplus
     }
 
     /// Forgets listings that answer nothing any more, but for the names that somebody holds.
     pub fn drop_expired(&mut self, now: Instant) {
         let ttl = self.ttl;
-        for node in self.nodes.values_mut() {
+        let mut dropped = Vec::new();
+        for (ino, node) in &mut self.nodes {
             if let Some(directory) = &mut node.directory {
                 let Directory {
-                    listing,
-                    children,
-                    memory,
-                    ..
+                    listing, children, ..
                 } = &mut **directory;
                 if listing.drop_expired(ttl, now, |name| children.contains_key(name)) {
-                    *memory = None;
+                    dropped.push(*ino);
                 }
             }
+        }
+        for ino in dropped {
+            self.count_names(ino);
         }
     }
 
@@ -464,6 +651,7 @@ impl Namespace {
     pub fn remember(&mut self, ino: Ino) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups += 1;
+            node.used = true;
         }
     }
 
@@ -502,10 +690,10 @@ impl Namespace {
         true
     }
 
-    pub fn pin(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.pins += 1;
-        }
+    /// Keeps an inode until [`Namespace::unpin`]. False if it is not known.
+    pub fn pin(&mut self, ino: Ino) -> bool {
+        let node = self.nodes.get_mut(&ino);
+        node.map(|node| node.pins += 1).is_some()
     }
 
     pub fn unpin(&mut self, ino: Ino) {
@@ -530,6 +718,12 @@ impl Namespace {
                 return;
             }
             let node = self.nodes.remove(&at).expect("looked up above");
+            let names = node.directory.as_deref();
+            let names = names.and_then(|directory| directory.memory.as_ref());
+            if let (Some(memory), Some(names)) = (&mut self.memory, names) {
+                memory.names = memory.names.saturating_sub(names.bytes());
+            }
+            self.count_inodes();
             let Some((parent, name)) = node.place else {
                 return;
             };
@@ -586,6 +780,7 @@ impl Namespace {
             Node {
                 place: Some((parent, name.clone())),
                 lookups: 0,
+                used: true,
                 pins: 0,
                 local: None,
                 unpublished: false,
@@ -603,6 +798,10 @@ impl Namespace {
         if let Some(parent) = self.directory(parent) {
             parent.children.insert(name.clone(), ino);
         }
+        if !directory {
+            self.clock.push_back(ino);
+        }
+        self.count_inodes();
     }
 
     /// A new file that only this mount has yet. It must be pinned before the lock is let go.
@@ -784,6 +983,7 @@ impl Namespace {
         if let Some(directory) = self.directory(parent) {
             directory.listing.put(name, Entry::Directory, now);
         }
+        self.account(parent, now);
         ino
     }
 
@@ -823,6 +1023,7 @@ impl Namespace {
         if let Some(directory) = self.directory(parent) {
             directory.listing.put(name, Entry::Object(object), now);
         }
+        self.account(parent, now);
     }
 
     /// Whether the inode is to replace an object that it is not the next version of.

@@ -36,6 +36,26 @@ pub(super) enum Question {
     Directory(Ino),
 }
 
+/// What is likely to stand under a name that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// The last name was not there: a LIST of what begins with the key comes first, and is mostly enough.
+    Nothing,
+    /// It was an object, and somebody looks at one name after another: a HEAD is enough while it is one.
+    Object,
+    Either,
+}
+
+impl Question {
+    /// What must be known for as long as it is asked.
+    fn inode(&self) -> Ino {
+        match self {
+            Question::Name(parent, _) | Question::Object(parent, _) => *parent,
+            Question::Directory(ino) => *ino,
+        }
+    }
+}
+
 /// Objects up to this many bytes are fetched whole where they are looked up to be read.
 const SMALL: u64 = 64 << 10;
 
@@ -43,38 +63,35 @@ const SMALL: u64 = 64 << 10;
 const TRIES: usize = 16;
 
 impl Filesystem {
-    /// What a name looks like; None if it is not there, and since when that is known.
-    pub(super) async fn look(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &str,
-        start: Instant,
-    ) -> Result<std::result::Result<View, Instant>> {
-        self.look_with(parent, name, start, Namespace::look).await
-    }
-
-    /// As [`Filesystem::look`]; a name that is there counts as known to the kernel once more.
+    /// What a name looks like, which counts as known to the kernel once more; if it is not there, since when that is
+    /// known.
     pub(super) async fn look_up(
         self: &Arc<Self>,
         parent: Ino,
         name: &str,
         start: Instant,
     ) -> Result<std::result::Result<View, Instant>> {
-        self.look_with(parent, name, start, Namespace::look_up)
-            .await
-    }
-
-    async fn look_with(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &str,
-        start: Instant,
-        look: fn(&mut Namespace, Ino, &str, Instant) -> Look,
-    ) -> Result<std::result::Result<View, Instant>> {
         let mut walked = false;
+        let mut _held = [None, None];
         for _ in 0..TRIES {
-            let look = look(&mut self.namespace(), parent, name, start);
+            let (look, holds) = {
+                let mut namespace = self.namespace();
+                let look = namespace.look_up(parent, name, start);
+                // What something must be asked about stays until the answer has been looked at.
+                let wanted = match &look {
+                    Look::Known(_) | Look::Absent(_) | Look::Stale => [None, None],
+                    Look::AskName | Look::AskObject(_) => [Some(parent), None],
+                    Look::AskDirectory(ino) => [Some(parent), Some(*ino)],
+                };
+                let holds = wanted.map(|ino| self.hold_in(&mut namespace, ino?));
+                if let Look::Known(_) = &look {
+                    self.forget_surplus(&mut namespace);
+                }
+                (look, holds)
+            };
+            _held = holds;
             match look {
+                Look::Stale => return Err(Error::Stale),
                 Look::Known(view) => {
                     match view.attributes.kind {
                         _ if walked => {}
@@ -104,12 +121,7 @@ impl Filesystem {
                         self.walk_directories(parent, name, true);
                     }
                     self.renew_below(parent, name, start);
-                    let asked = self.ask_directory(ino, start).await;
-                    if asked.is_err() {
-                        // Nobody is told of the inode that it got.
-                        self.namespace().forget(ino, 0);
-                    }
-                    asked?;
+                    self.ask_directory(ino, start).await?;
                 }
             }
         }
@@ -122,12 +134,39 @@ impl Filesystem {
     /// [`Error::Stale`] when its name is gone or stands for something else: the kernel looks the name up
     /// anew, and finds what there is.
     pub(super) async fn look_at(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<View> {
+        self.look_at_with(ino, start, Namespace::look_at).await
+    }
+
+    /// As [`Filesystem::look_at`], for who goes through a directory and looks at each name.
+    pub(super) async fn look_at_traversing(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<View> {
+        self.look_at_with(ino, start, Namespace::look_at_traversing)
+            .await
+    }
+
+    async fn look_at_with(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+        look_at: fn(&mut Namespace, Ino, Instant) -> Look,
+    ) -> Result<View> {
+        let mut _held = None;
         for _ in 0..TRIES {
-            let look = self.namespace().look_at(ino, start);
+            let (look, hold) = {
+                let mut namespace = self.namespace();
+                let look = look_at(&mut namespace, ino, start);
+                let asks = !matches!(look, Look::Known(_) | Look::Absent(_) | Look::Stale);
+                let hold = asks.then(|| self.hold_in(&mut namespace, ino));
+                (look, hold)
+            };
+            _held = hold;
             match look {
                 Look::Known(view) => return Ok(view),
                 // A caller that came by a path looks again, and finds what stands there now.
-                Look::Absent(_) => return Err(Error::Stale),
+                Look::Absent(_) | Look::Stale => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
                     let place = self.namespace().place(ino);
@@ -152,28 +191,41 @@ impl Filesystem {
         name: &str,
         start: Instant,
     ) -> Result<()> {
-        self.unchanging(parent, name).await;
-        let (one_page, again) = {
+        self.in_time(start, self.unchanging(parent, name)).await?;
+        let name = Name::from(name);
+        let (one_page, again, in_order) = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
             let remembers = !ttl.objects.is_zero();
-            let directory = namespace.directory(parent).ok_or(Error::NotDirectory)?;
+            let directory = namespace.directory(parent).ok_or(Error::Stale)?;
+            let finds_nothing = directory.walk.finds_nothing;
             let listing = &mut directory.listing;
             // Where nothing is remembered, a page would answer this one name and no other.
             let one_page = listing.is_one_page() && (remembers || listing.complete().is_none());
-            let again = remembers && !one_page && listing.should_list_again(ttl);
-            (one_page, again)
+            // Who makes files in a large directory asks for names that are not there.
+            let in_order = remembers && !one_page && listing.asks_in_order(&name) && !finds_nothing;
+            let again = remembers
+                && !one_page
+                && !in_order
+                && !listing.is_too_large()
+                && listing.should_list_again(ttl);
+            (one_page, again, in_order)
         };
         if one_page || again {
             let build = self.list(parent, again, start);
-            if build.ended().await? == Extent::Whole {
+            if self.in_time(start, build.ended()).await?? == Extent::Whole {
                 return Ok(());
             }
         }
-        let name = Name::from(name);
         let question = Question::Name(parent, name.clone());
         let fs = self.clone();
         self.ask(question, start, async move {
+            if in_order && let Some(found) = fs.list_from(parent, &name).await? {
+                if let Some(directory) = fs.namespace().directory(parent) {
+                    directory.walk.finds_nothing = !found;
+                }
+                return Ok(());
+            }
             fs.ask_name_alone(parent, &name).await
         })
         .await
@@ -183,14 +235,23 @@ impl Filesystem {
     /// LIST of what begins with the key comes first, and is mostly enough.
     async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
         let sent = Instant::now();
-        let (key, epoch, finds_nothing) = {
+        let (key, epoch, expected) = {
             let mut namespace = self.namespace();
-            let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
-            let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
-            let finds_nothing = directory.walk.finds_nothing;
-            (key, directory.listing.begin(), finds_nothing)
+            let ttl = namespace.ttl();
+            let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
+            let directory = namespace.directory(parent).ok_or(Error::Stale)?;
+            let listing = &mut directory.listing;
+            let was_object = matches!(listing.last_known(name), Some(Entry::Object(_)));
+            let expected = if directory.walk.finds_nothing {
+                Expected::Nothing
+            } else if was_object && directory.walk.goes_on(ttl.objects, sent) {
+                Expected::Object
+            } else {
+                Expected::Either
+            };
+            (key, listing.begin(), expected)
         };
-        let entry = self.entry_at(key, finds_nothing, sent).await;
+        let entry = self.entry_at(key, expected, sent).await;
         let entry = entry.inspect_err(|_| self.give_up(parent, epoch))?;
         let mut namespace = self.namespace();
         // Its keys are changing: the answer tells of neither time.
@@ -202,13 +263,14 @@ impl Filesystem {
                 false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
             }
         }
+        namespace.account(parent, sent);
         Ok(())
     }
 
     async fn entry_at(
         &self,
         key: String,
-        finds_nothing: bool,
+        expected: Expected,
         sent: Instant,
     ) -> Result<Option<Entry>> {
         let below = ListRequest {
@@ -221,13 +283,22 @@ impl Filesystem {
             Err(Error::NameTooLong) => None,
             Err(error) => return Err(error),
         };
-        if finds_nothing
+        if expected == Expected::Nothing
             && let Some(key) = &object
             && self.is_nothing(key.as_str()).await?
         {
             return Ok(None);
         }
         let store = self.bucket.store();
+        if expected == Expected::Object
+            && let Some(key) = &object
+        {
+            match store.head(key).await {
+                Ok(meta) => return Ok(Some(Entry::Object(self.describe(key, meta, sent)))),
+                Err(StoreError::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let head = async {
             match &object {
                 None => Ok(None),
@@ -312,7 +383,7 @@ impl Filesystem {
         object: Object,
         start: Instant,
     ) -> Result<()> {
-        self.unchanging(parent, name).await;
+        self.in_time(start, self.unchanging(parent, name)).await?;
         let question = Question::Object(parent, name.clone());
         let fs = self.clone();
         let name = name.clone();
@@ -326,8 +397,8 @@ impl Filesystem {
         let sent = Instant::now();
         let (key, epoch, reading) = {
             let mut namespace = self.namespace();
-            let key = namespace.child_key(parent, name).ok_or(Error::NotFound)?;
-            let directory = namespace.directory(parent).ok_or(Error::NotFound)?;
+            let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
+            let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             if let Some(Entry::Object(now)) = directory.listing.last_known(name)
                 && now.etag == object.etag
                 && now.known.is_some()
@@ -398,11 +469,11 @@ impl Filesystem {
 
     /// Makes sure that a directory's own attributes are known.
     pub(super) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
-        self.unmoving(ino).await;
+        self.in_time(start, self.unmoving(ino)).await?;
         let one_page = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
-            let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
+            let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
             // Of a root without stored attributes nothing has to be asked.
             let asks =
@@ -413,11 +484,11 @@ impl Filesystem {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
             let listing = self.list(ino, false, start);
             if self.namespace().expects_marker(ino) {
-                let (listed, asked) =
-                    tokio::join!(listing.ended(), self.ask_marker_once(ino, start));
-                return listed.and(asked);
+                let listed = self.in_time(start, listing.ended());
+                let (listed, asked) = tokio::join!(listed, self.ask_marker_once(ino, start));
+                return listed?.and(asked);
             }
-            listing.ended().await?;
+            self.in_time(start, listing.ended()).await??;
             let look = self.namespace().look_at(ino, start);
             if !matches!(look, Look::AskDirectory(_)) {
                 return Ok(());
@@ -438,9 +509,9 @@ impl Filesystem {
         let sent = Instant::now();
         let (key, listed) = {
             let mut namespace = self.namespace();
-            let key = self.marker_key(&namespace, ino).ok_or(Error::NotFound)?;
+            let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
-            let directory = namespace.directory(ino).ok_or(Error::NotFound)?;
+            let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
             let listed = match listing.complete() {
                 Some(at) if fresh(at, ttl.objects, sent) => listing.marker(),
@@ -525,7 +596,8 @@ impl Filesystem {
             object,
             checked,
         });
-        described.put(id, entry.clone());
+        let weight = entry.weight();
+        described.put(id, entry.clone(), weight);
         entry
     }
 
@@ -584,6 +656,8 @@ impl Filesystem {
         start: Instant,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {
+        // However many callers give up or forget it meanwhile.
+        let held = self.hold_inode(question.inode())?;
         let answer = {
             let mut questions = self
                 .questions
@@ -599,6 +673,7 @@ impl Filesystem {
                     let key = question.clone();
                     let task = self.runtime.spawn(async move {
                         let result = contained(work).await;
+                        drop(held);
                         let mut questions =
                             fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
                         if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
@@ -616,7 +691,19 @@ impl Filesystem {
                 }
             }
         };
-        answer.await
+        self.in_time(start, answer).await?
+    }
+
+    /// Waits no longer than a call may take that began at `start`, however many steps it has behind it: the
+    /// deadline is the caller's.
+    pub(super) async fn in_time<T>(
+        &self,
+        start: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        let deadline = start + self.settings.timeout;
+        let done = tokio::time::timeout_at(deadline.into(), work).await;
+        done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
     }
 
     pub(super) fn give_up(&self, parent: Ino, epoch: Epoch) {

@@ -146,7 +146,7 @@ impl Filesystem {
                 Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
             })
             .await?;
-        let (old, new) = prefixes(&self.namespace()).ok_or(Error::NotFound)?;
+        let (old, new) = prefixes(&self.namespace()).ok_or(Error::Stale)?;
         match replaced {
             Some(replaced) => self.check_empty(replaced, start).await?,
             None if !replace && !self.is_bare(&new).await? => return Err(Error::Exists),

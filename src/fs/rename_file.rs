@@ -140,7 +140,7 @@ impl Filesystem {
         // The upload that was waited for may have put it into the bucket.
         let source = match source {
             Target::Unpublished(ino) if !self.namespace().is_unpublished(ino) => {
-                let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
+                let object = self.namespace().object(ino).ok_or(Error::Stale)?;
                 Target::Object(object, Some(ino))
             }
             source => source,
@@ -207,7 +207,7 @@ impl Filesystem {
     async fn remove_covered(self: &Arc<Self>, from: &(Ino, Name)) -> Result<()> {
         self.keep_directory(from.0, &from.1).await?;
         let key = self.namespace().child_key(from.0, &from.1);
-        let key = names::object_key(key.ok_or(Error::NotFound)?)?;
+        let key = names::object_key(key.ok_or(Error::Stale)?)?;
         self.bucket.store().delete(&key).await?;
         self.namespace()
             .removed_name(from.0, &from.1, Instant::now());
@@ -244,7 +244,7 @@ impl Filesystem {
             let namespace = self.namespace();
             let old = namespace.child_key(from.0, &from.1);
             let new = namespace.child_key(to.0, &to.1);
-            (old.ok_or(Error::NotFound)?, new.ok_or(Error::NotFound)?)
+            (old.ok_or(Error::Stale)?, new.ok_or(Error::Stale)?)
         };
         let (old_key, new_key) = (names::object_key(old_key)?, names::object_key(new_key)?);
         let described = self.known_headers(&old_key, &object.etag);

@@ -5,6 +5,7 @@
 //! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future;
@@ -12,6 +13,7 @@ use futures_util::future;
 use super::error::Error;
 use super::filesystem::Filesystem;
 use super::gate::{Pass, Scope};
+use super::inode_hold::InodeHold;
 use super::lister::Begun;
 use super::listing::Entry;
 use super::namespace::{Ino, Namespace};
@@ -28,11 +30,13 @@ pub(super) struct Tree {
     pub directories: Vec<Ino>,
     /// Until it is dropped, their keys stay.
     _pass: Pass,
+    /// All of them but the one that was asked for stay themselves as long as these do.
+    pub holds: Vec<(Ino, InodeHold)>,
 }
 
 impl Filesystem {
     /// The largest small tree with this directory in it. None if it is not to be listed with others.
-    pub(super) fn small_tree_with(&self, ino: Ino, now: Instant) -> Option<Tree> {
+    pub(super) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
         let mut namespace = self.namespace();
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);
@@ -45,7 +49,10 @@ impl Filesystem {
             .collect::<Option<_>>();
         // Not waited for: who asks may be the one who is renaming a directory in it.
         let pass = self.gate.try_enter(scopes?)?;
+        let others = directories.iter().filter(|other| **other != ino);
+        let holds = others.filter_map(|&other| Some((other, self.hold_in(&mut namespace, other)?)));
         Some(Tree {
+            holds: holds.collect(),
             directories,
             _pass: pass,
         })
@@ -58,6 +65,8 @@ impl Tree {
         let Some(fs) = begun.first().map(|begun| begun.fs.clone()) else {
             return;
         };
+        // To be ended with the namespace unlocked.
+        let mut gone = Vec::new();
         let (top, asked) = {
             let mut namespace = fs.namespace();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
@@ -68,7 +77,7 @@ impl Tree {
                         Some((begun, prefix, directory.listing.begin()))
                     }
                     _ => {
-                        begun.end(Err(Error::NotFound));
+                        gone.push(begun);
                         None
                     }
                 }
@@ -76,12 +85,15 @@ impl Tree {
             let asked: Vec<_> = begun.into_iter().filter_map(ask).collect();
             (top, asked)
         };
+        for begun in gone {
+            begun.end(Err(Error::Stale));
+        }
         let request = ListRequest {
             prefix: top.clone(),
             ..ListRequest::default()
         };
         match fs.bucket.store().list(&request).await {
-            Ok(page) if page.next.is_none() => {
+            Ok(page) if page.next.is_none() && page.hidden == 0 => {
                 let date = page.date;
                 let mut shares = split(page, &top);
                 for (begun, prefix, epoch) in asked {
@@ -89,7 +101,7 @@ impl Tree {
                     begun.end_with_page(share, &prefix, epoch);
                 }
             }
-            // Others have made more of it than one page tells.
+            // Others have made more of it than one page tells, or what cannot be told where it belongs.
             Ok(_) => {
                 let alone = asked.into_iter().map(|(begun, _, epoch)| {
                     fs.give_up(begun.ino, epoch);

@@ -72,7 +72,7 @@ impl Filesystem {
         let (key, local) = {
             let namespace = self.namespace();
             let local = namespace.local(file.ino).cloned();
-            namespace.key(file.ino).zip(local).ok_or(Error::NotFound)?
+            namespace.key(file.ino).zip(local).ok_or(Error::Stale)?
         };
         let name = names::object_key(key.clone())?;
         let headers = headers_of(&local.attributes);

@@ -253,8 +253,8 @@ impl Filesystem {
             .await;
         let Ok(pass) = entered else { return Ok(None) };
         let namespace = self.namespace();
-        let key = namespace.key(ino).ok_or(Error::NotFound)?;
-        let (parent, name) = namespace.place(ino).ok_or(Error::NotFound)?;
+        let key = namespace.key(ino).ok_or(Error::Stale)?;
+        let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
         Ok(Some(Destination {
             key: names::object_key(key)?,
             parent,

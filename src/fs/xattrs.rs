@@ -137,7 +137,7 @@ impl Filesystem {
 
     /// A file's extended attributes, as it stands here.
     async fn xattrs(self: &Arc<Self>, ino: Ino) -> Result<Arc<Xattrs>> {
-        self.look_at(ino, Instant::now()).await?;
+        self.look_at_traversing(ino, Instant::now()).await?;
         if let Some(file) = self.file_of(ino)
             && let state = file.lock()
             && state.is_dirty()
@@ -158,7 +158,7 @@ impl Filesystem {
         let (key, etag) = {
             let namespace = self.namespace();
             if namespace.is_directory(ino) {
-                let key = self.marker_key(&namespace, ino).ok_or(Error::NotFound)?;
+                let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
                 match namespace.directory_marker(ino) {
                     Some(marker) => (key, marker.etag),
                     None => return Ok(None),
@@ -232,7 +232,7 @@ impl Filesystem {
                 key, parent, name, ..
             } = &at;
             let _changing = self.begin_change([(*parent, name)]);
-            let object = self.namespace().object(ino).ok_or(Error::NotFound)?;
+            let object = self.namespace().object(ino).ok_or(Error::Stale)?;
             let described = self.headers(key, &object.etag, Instant::now()).await?;
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
@@ -295,7 +295,7 @@ impl Filesystem {
             .enter(|namespace| Some(vec![Scope::Key(self.marker_key(namespace, ino)?)]))
             .await?;
         let key = self.marker_key(&self.namespace(), ino);
-        let key = names::object_key(key.ok_or(Error::NotFound)?)?;
+        let key = names::object_key(key.ok_or(Error::Stale)?)?;
         for _ in 0..TRIES {
             let sent = Instant::now();
             let changed = match self.bucket.store().head(&key).await {

@@ -95,6 +95,11 @@ impl Adapter {
         }
     }
 
+    /// Names that the kernel should forget, to be told by a thread of the session. To be taken once.
+    pub fn forgets(&self) -> Forgets {
+        Forgets(self.fs.take_forgets())
+    }
+
     /// Polls `work` once here, and hands it to the runtime if it has to wait. A panic answers EIO.
     fn run<T: Send + 'static, R: Reply>(
         &self,
@@ -813,6 +818,22 @@ fn invalidate(notifier: &fuser::Notifier, ino: Ino, offset: i64, len: i64) {
         && error.kind() != io::ErrorKind::NotFound
     {
         log::debug!("the kernel could not be told of {ino:?}: {error}");
+    }
+}
+
+/// Names of files that the kernel should forget.
+pub struct Forgets(Option<mpsc::Receiver<(Ino, Name)>>);
+
+impl Forgets {
+    /// As [`Notices::tell`], apart from it: nothing that must be told soon waits for this.
+    pub fn tell(self, notifier: &fuser::Notifier) {
+        let Some(mut forgets) = self.0 else {
+            return;
+        };
+        while let Some((parent, name)) = forgets.blocking_recv() {
+            // It may have forgotten the name by itself, or a program may use the file: it is considered again.
+            let _ = notifier.inval_entry(INodeNo(parent.0), OsStr::new(&*name));
+        }
     }
 }
 

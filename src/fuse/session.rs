@@ -102,6 +102,7 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
     let dirents = filesystem.dirents();
     let notices = filesystem.notices();
     let kernel_caches = filesystem.kernel_caches();
+    let forgets = filesystem.forgets();
     let mut config = Config::default();
     config.acl = if options.allow_other || root {
         SessionACL::All
@@ -154,6 +155,11 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
     }
     dirents.set_device(session.as_fd()).map_err(Error::Io)?;
     kernel_caches(session.notifier());
+    let notifier = session.notifier();
+    thread::Builder::new()
+        .name("fuse-forgets".to_owned())
+        .spawn(move || forgets.tell(&notifier))
+        .map_err(Error::Io)?;
     let notifier = session.notifier();
     // Ends with the file system.
     thread::Builder::new()

@@ -1,5 +1,6 @@
 //! Buckets: the trait, the service, a folder on disk.
 
+pub mod circuit_breaker;
 pub mod error;
 pub mod listing;
 pub mod local;

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ossvault::server::call::Operation::{self, *};
 use ossvault::server::instruments::Counts;
@@ -167,6 +167,55 @@ fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each(
     println!("{N} names looked up: {:?}", looks.requests);
     assert!(looks.total() <= N + besides(N), "{:?}", looks.requests);
     mount.end_well();
+}
+
+/// While a program goes through a directory of more than a thousand names, `stat()` shows each of them once as it was
+/// listed, at most a millisecond for each name ago.
+///
+/// When the listing expired on the way, each name that followed cost a HEAD and a LIST, one after the other.
+#[test]
+fn going_through_a_directory_costs_a_list_a_thousand_names_and_a_head_each_however_long_it_takes() {
+    walk_through(3000);
+}
+
+#[test]
+fn going_through_fifteen_thousand_names_costs_no_more_for_each() {
+    walk_through(15_000);
+}
+
+fn walk_through(n: u64) {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    put_bare_objects(&rig, n);
+    // In order, out of order where there are many (find sorts by inode), and all names before the first look.
+    for walk in [
+        "ls -l \"$MNT\" | grep -c file-",
+        "find \"$MNT\" -type f -size +1c | wc -l",
+        "python3 -c 'import os, sys\nfor name in os.listdir(sys.argv[1]): print(os.stat(sys.argv[1] + \"/\" + name).st_size)' \"$MNT\" | wc -l",
+    ] {
+        if walk.starts_with("python3") && !has_program("python3") {
+            continue;
+        }
+        let mount = rig.mount("mnt", &["--metadata-ttl", "0.2"]);
+        rig.instruments().set_latency(Duration::from_millis(20));
+        let began = Instant::now();
+        let mut took = Duration::ZERO;
+        let counts = rig.requests(|| {
+            assert_eq!(shell(&mount.path, walk).trim(), n.to_string(), "{walk}");
+            took = began.elapsed();
+        });
+        rig.instruments().set_latency(Duration::ZERO);
+        println!("{n} names, {walk}: {took:.1?}, {:?}", counts.requests);
+        let heads = counts.of(HeadObject);
+        assert!(heads <= n + besides(n), "{walk}: {:?}", counts.requests);
+        // On a slow machine some pages expire before their names are looked at.
+        let lists = counts.of(ListObjectsV2);
+        assert!(lists <= n / 1000 * 2 + 5, "{walk}: {:?}", counts.requests);
+        assert_eq!(counts.others(&[HeadObject, ListObjectsV2]), 0);
+        mount.end_well();
+    }
 }
 
 /// A listing that took longer than it counted was made again and again, and answered nothing.

@@ -66,12 +66,26 @@ pub struct Failure {
     pub times: u32,
 }
 
+/// How every request fares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    #[default]
+    Well,
+    /// It is answered so much later.
+    Slow(Duration),
+    /// The answer is 403, as with an expired token.
+    Refusing,
+    /// It is not carried out, and times out after so long.
+    Hanging(Duration),
+}
+
 /// A bucket whose clock is moved by the test, so that whole seconds pass without waiting, and whose requests
 /// fail when they are told to.
 pub struct Weather {
     inner: LocalStore,
     modified: Mutex<HashMap<String, u64>>,
     seconds: AtomicU64,
+    mood: Mutex<Mood>,
     failure: Mutex<Option<Failure>>,
     failed: AtomicU64,
     calls: Mutex<HashMap<Call, u32>>,
@@ -91,6 +105,7 @@ impl Weather {
             inner,
             modified: Mutex::default(),
             seconds: AtomicU64::new(now.as_secs()),
+            mood: Mutex::default(),
             failure: Mutex::default(),
             failed: AtomicU64::new(0),
             calls: Mutex::default(),
@@ -102,6 +117,10 @@ impl Weather {
 
     pub fn advance(&self, seconds: u64) {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    pub fn set_mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
     }
 
     pub fn fail(&self, failure: Option<Failure>) {
@@ -175,7 +194,24 @@ impl Weather {
     }
 
     async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
-        match self.begin(call) {
+        let begun = self.begin(call);
+        let mood = *self.mood.lock().unwrap();
+        match mood {
+            Mood::Well => {}
+            Mood::Slow(delay) => tokio::time::sleep(delay).await,
+            Mood::Refusing => {
+                // As a service does: not at once.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let refusal = std::io::Error::other("refused by the test");
+                return Err(Error::AccessDenied(Arc::new(refusal)));
+            }
+            Mood::Hanging(timeout) => {
+                tokio::time::sleep(timeout).await;
+                let stalled = std::io::Error::other("hung by the test");
+                return Err(Error::TimedOut(Arc::new(stalled)));
+            }
+        }
+        match begun {
             None => {
                 let answer = work.await;
                 let held = self.held.lock().unwrap().clone();

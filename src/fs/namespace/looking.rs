@@ -8,6 +8,11 @@ use crate::fs::listing::{Answer, Entry, Known, Object, fresh};
 impl Namespace {
     /// What a name looks like to a call that began at `start`. Known names get an inode.
     pub fn look(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
+        self.look_as(parent, name, start, false)
+    }
+
+    /// `traversing`: for who may be going through the directory, see [`Listing::look_traversing`].
+    fn look_as(&mut self, parent: Ino, name: &str, start: Instant, traversing: bool) -> Look {
         // A file that was changed here looks as it stands here, whatever others made of its object.
         if let Some(ino) = self.child(parent, name)
             && self.nodes[&ino].local.is_some()
@@ -17,10 +22,15 @@ impl Namespace {
         let moving = self.is_moving(parent);
         let ttl = self.ttl_of(moving);
         let Some(directory) = self.directory(parent) else {
-            return Look::Absent(start);
+            return Look::Stale;
         };
         directory.wanted = Some(start);
-        match directory.listing.look(name, ttl, start) {
+        let listing = &mut directory.listing;
+        let answer = match traversing {
+            true => listing.look_traversing(name, ttl, start),
+            false => listing.look(name, ttl, start),
+        };
+        match answer {
             Answer::Unknown => Look::AskName,
             Answer::Absent(checked) => {
                 if let Some(ino) = self.child(parent, name)
@@ -54,10 +64,10 @@ impl Namespace {
         }
     }
 
-    /// As [`Namespace::look`], for an answer to the kernel: what is known counts as looked up once more, at
-    /// once, lest a forget that comes now takes the inode away.
+    /// As [`Namespace::look`], for an answer to the kernel, which may be going through the directory: what is known
+    /// counts as looked up once more, at once, lest a forget that comes now takes the inode away.
     pub fn look_up(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
-        let look = self.look(parent, name, start);
+        let look = self.look_as(parent, name, start, true);
         if let Look::Known(view) = &look {
             self.remember(view.ino);
         }
@@ -66,8 +76,17 @@ impl Namespace {
 
     /// What an inode looks like to a call that began at `start`. Absent: it is gone.
     pub fn look_at(&mut self, ino: Ino, start: Instant) -> Look {
+        self.look_at_as(ino, start, false)
+    }
+
+    /// As [`Namespace::look_at`], for who may be going through the directory that the inode is in.
+    pub fn look_at_traversing(&mut self, ino: Ino, start: Instant) -> Look {
+        self.look_at_as(ino, start, true)
+    }
+
+    fn look_at_as(&mut self, ino: Ino, start: Instant, traversing: bool) -> Look {
         let Some(node) = self.nodes.get(&ino) else {
-            return Look::Absent(start);
+            return Look::Stale;
         };
         if let Some(directory) = &node.directory {
             let ttl = self.ttl_of(self.is_moving(ino)).objects;
@@ -111,15 +130,15 @@ impl Namespace {
                     let (known, size) = (known.clone(), object.size);
                     Look::Known(self.view_of(ino, &known, size, start, start))
                 }
-                None => Look::Absent(start),
+                None => Look::Stale,
             };
         }
         match node.place.clone() {
-            Some((parent, name)) => match self.look(parent, &name, start) {
-                Look::Known(view) if view.ino != ino => Look::Absent(start),
+            Some((parent, name)) => match self.look_as(parent, &name, start, traversing) {
+                Look::Known(view) if view.ino != ino => Look::Stale,
                 look => look,
             },
-            None => Look::Absent(start),
+            None => Look::Stale,
         }
     }
 
