@@ -1,9 +1,10 @@
 //! What to fetch when a range is read: a pure policy, one per open handle.
 //!
-//! A handle is read in a few *runs*, each a stretch of reads in order. A run begins with the blocks
-//! asked for and nothing more; once a second read follows (or at once, at the beginning of the
-//! object) a window opens in front of it that grows with what the run has consumed, up to as many
-//! parallel parts as keep a link full. Random reads never prove a run, so each costs its own blocks.
+//! A handle is read in a few *runs*, each a stretch of reads in order. At the beginning of the object a window
+//! opens in front of it at once, that grows with what the run has consumed, up to as many parallel parts as keep a
+//! link full. After a seek a run begins with what is asked for and little more, for it may be a member of an
+//! archive, and the kernel reads ahead as well: the window opens when the run has gone on for [`SEEK`].
+//! Random reads never prove a run, so each costs its own grains.
 //!
 //! What makes it hard, and where it is answered:
 //! - the kernel's own read-ahead keeps several reads in flight and session threads reorder them:
@@ -18,7 +19,7 @@
 //!   memory costs more than all else that a byte goes through.
 //!
 //! What always holds: a plan lies inside the object, covers the read, begins and ends at multiples of
-//! [`BLOCK`] (or at the object's end), and nothing ahead of a run is planned twice. Whether something
+//! [`GRAIN`] (or at the object's end), ahead of it of [`BLOCK`], and nothing ahead of a run is planned twice. Whether something
 //! planned is in memory already is not known here.
 
 use std::collections::VecDeque;
@@ -26,8 +27,19 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The unit of fetching and caching, in bytes: every planned range is made of whole blocks.
+/// The unit of fetching and caching, in bytes, where reads are in order.
 pub const BLOCK: u64 = 128 << 10;
+
+/// The same after a seek: a quarter of what the kernel reads ahead at most.
+pub const GRAIN: u64 = 32 << 10;
+
+/// How far a run goes on after a seek before anything is fetched ahead of it, in bytes: a picture in an archive,
+/// and what the kernel reads ahead of it.
+const SEEK: u64 = 1 << 20;
+
+/// An object of which at least this share, as a divisor, would be whole blocks around the places that were read is
+/// read all over, like a small database: then whole blocks are the better bargain.
+const DENSE: u64 = 4;
 
 /// How far from its edge, in bytes, a run still takes a read: more than two session threads can put
 /// four reads of the kernel's largest size (1 MiB) out of order by.
@@ -44,7 +56,7 @@ const PARTS_AHEAD: u64 = 4;
 const SMALLEST_SPLIT: u64 = 1 << 20;
 
 /// An object up to this size, in bytes, is fetched whole when its beginning is read: one request.
-const WHOLE: u64 = 512 << 10;
+pub const WHOLE: u64 = 512 << 10;
 
 /// Runs remembered per handle: a player reads two (sound and picture), a linker a few.
 const RUNS: usize = 4;
@@ -76,7 +88,7 @@ impl Limits {
 /// What a read asks for. Both ranges are in bytes of the object; either may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The blocks of the read itself.
+    /// The grains or blocks of the read itself.
     pub demand: Range<u64>,
     /// What is wanted soon: begins at or after `demand`'s end.
     pub ahead: Range<u64>,
@@ -85,9 +97,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The blocks of `range`, which lies inside an object of `size` bytes, and nothing ahead.
+    /// The grains of `range`, which lies inside an object of `size` bytes, and nothing ahead.
     pub fn only(range: Range<u64>, size: u64) -> Plan {
-        let demand = floor(range.start, BLOCK)..ceiling(range.end, BLOCK).min(size);
+        let demand = floor(range.start, GRAIN)..ceiling(range.end, GRAIN).min(size);
         Plan {
             ahead: demand.end..demand.end,
             demand,
@@ -126,6 +138,8 @@ pub struct ReadAhead {
     handle: u64,
     /// The most recently used one last.
     runs: Vec<Run>,
+    /// How many runs have begun.
+    places: u64,
 }
 
 /// A stretch of reads in order.
@@ -139,6 +153,8 @@ struct Run {
     consumed: u64,
     /// The window's limit since memory was refused.
     cap: u64,
+    /// It began at the object's beginning.
+    from_start: bool,
     /// A second read came, or the first was at the object's beginning.
     proven: bool,
 }
@@ -150,6 +166,7 @@ impl Run {
             frontier: at,
             consumed: 0,
             cap: limits.window,
+            from_start: at == 0,
             proven: at == 0,
         }
     }
@@ -170,10 +187,22 @@ impl Run {
     }
 
     fn window(&self) -> u64 {
-        if self.proven {
-            self.consumed.saturating_mul(GROWTH).min(self.cap)
-        } else {
-            0
+        let window = match self.from_start {
+            true => self.consumed.saturating_mul(GROWTH),
+            // Never more than twice what was read is fetched.
+            false => self.consumed.saturating_sub(SEEK),
+        };
+        match self.proven {
+            true => window.min(self.cap),
+            false => 0,
+        }
+    }
+
+    /// What its reads are rounded to.
+    fn unit(&self) -> u64 {
+        match self.from_start || self.consumed > SEEK {
+            true => BLOCK,
+            false => GRAIN,
         }
     }
 }
@@ -187,6 +216,7 @@ impl ReadAhead {
             handle: sharers.next.fetch_add(1, Ordering::Relaxed),
             sharers: sharers.clone(),
             runs: Vec::with_capacity(RUNS),
+            places: 0,
         }
     }
 
@@ -201,10 +231,12 @@ impl ReadAhead {
                 split: self.limits.part,
             };
         }
-        let demand = floor(offset, BLOCK)..ceiling(end, BLOCK).min(size);
         let limits = self.limits;
+        let dense = self.places.saturating_mul(BLOCK) >= size / DENSE;
         let run = self.run_for(offset);
         run.take(offset, end, limits);
+        let unit = if dense { BLOCK } else { run.unit() };
+        let demand = floor(offset, unit)..ceiling(end, unit).min(size);
 
         let wanted = run.window();
         let window = self.share(wanted);
@@ -264,6 +296,7 @@ impl ReadAhead {
                 if self.runs.len() == RUNS {
                     self.runs.remove(0);
                 }
+                self.places += 1;
                 Run::begin(offset, self.limits)
             }
         };
@@ -373,20 +406,28 @@ mod tests {
                 (128 * KIB, 128 * KIB),
             ),
             (
-                "a random read costs its block",
+                "a random read costs its grain",
                 GIB,
                 &[],
                 (777 * MIB + 5, 4096),
-                (777 * MIB, 777 * MIB + 128 * KIB),
+                (777 * MIB, 777 * MIB + 32 * KIB),
                 (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB),
             ),
             (
-                "across two blocks costs two",
+                "across two grains costs two",
                 GIB,
                 &[],
                 (777 * MIB - 5, 10),
-                (777 * MIB - 128 * KIB, 777 * MIB + 128 * KIB),
+                (777 * MIB - 32 * KIB, 777 * MIB + 32 * KIB),
                 (777 * MIB + 128 * KIB, 777 * MIB + 128 * KIB),
+            ),
+            (
+                "a read that follows a seek fetches nothing ahead at first",
+                GIB,
+                &[(100 * MIB, 128 * KIB), (100 * MIB + 128 * KIB, 256 * KIB)],
+                (100 * MIB + 384 * KIB, 100 * KIB),
+                (100 * MIB + 384 * KIB, 100 * MIB + 512 * KIB),
+                (100 * MIB + 512 * KIB, 100 * MIB + 512 * KIB),
             ),
             (
                 "the second read in order opens the window",
@@ -394,15 +435,15 @@ mod tests {
                 &[(100 * MIB, MIB)],
                 (101 * MIB, MIB),
                 (101 * MIB, 102 * MIB),
-                (102 * MIB, 110 * MIB),
+                (102 * MIB, 103 * MIB),
             ),
             (
                 "the window stays inside the object",
-                105 * MIB,
+                102 * MIB + 512 * KIB,
                 &[(100 * MIB, MIB)],
                 (101 * MIB, MIB),
                 (101 * MIB, 102 * MIB),
-                (102 * MIB, 105 * MIB),
+                (102 * MIB, 102 * MIB + 512 * KIB),
             ),
             (
                 "what is planned is not planned again",
@@ -410,7 +451,7 @@ mod tests {
                 &[(100 * MIB, MIB), (101 * MIB, MIB)],
                 (101 * MIB, MIB),
                 (101 * MIB, 102 * MIB),
-                (110 * MIB, 114 * MIB),
+                (103 * MIB, 104 * MIB),
             ),
             (
                 "a seek away is random again",
@@ -421,11 +462,11 @@ mod tests {
                 (501 * MIB, 501 * MIB),
             ),
             (
-                "the tail of an object costs its blocks",
+                "the tail of an object costs its grains",
                 100 * MIB + 7,
                 &[],
                 (100 * MIB - KIB, 64 * KIB),
-                (100 * MIB - 128 * KIB, 100 * MIB + 7),
+                (100 * MIB - 32 * KIB, 100 * MIB + 7),
                 (100 * MIB + 7, 100 * MIB + 7),
             ),
             (
@@ -521,6 +562,68 @@ mod tests {
         assert!(fetched <= 2000 * BLOCK + 8 * BLOCK, "{}", fetched / BLOCK);
     }
 
+    /// What unzip asks for that reads one picture of an archive: its table of contents at the end, then the
+    /// picture, and what the kernel reads ahead of it.
+    #[test]
+    fn a_member_of_an_archive_costs_little_more_than_its_size() {
+        const SIZE: u64 = 78_940_822;
+        const MEMBER: u64 = 263_000;
+        let kernels: [&[(u64, u64)]; 2] = [
+            // (offset, length) in KiB
+            &[
+                (77_088, 4),
+                (77_064, 8),
+                (77_072, 16),
+                (16_184, 8),
+                (16_192, 16),
+                (16_208, 32),
+                (16_240, 64),
+                (16_304, 128),
+                (16_432, 128),
+                (16_560, 128),
+            ],
+            &[
+                (77_088, 4),
+                (77_068, 20),
+                (69_872, 128),
+                (70_000, 128),
+                (70_128, 128),
+                (70_256, 128),
+                (70_384, 128),
+            ],
+        ];
+        for reads in kernels {
+            let mut policy = alone(LIMITS);
+            let mut blocks = std::collections::BTreeSet::new();
+            for (offset, len) in reads {
+                let plan = policy.plan(offset * KIB, len * KIB, SIZE);
+                for range in [plan.demand, plan.ahead] {
+                    blocks.extend(range.start / GRAIN..range.end.div_ceil(GRAIN));
+                }
+            }
+            let fetched = blocks.len() as u64 * GRAIN;
+            assert!(fetched <= 2 * MEMBER + 256 * KIB, "{fetched}");
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_read_all_over_is_fetched_in_whole_blocks() {
+        let mut policy = alone(LIMITS);
+        const SIZE: u64 = 128 * MIB;
+        let lengths: Vec<u64> = (1..=600u64)
+            .map(|index| {
+                let offset = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) % (SIZE / 4096) * 4096;
+                let plan = policy.plan(offset, 4096, SIZE);
+                plan.demand.end - plan.demand.start
+            })
+            .collect();
+        assert!(lengths[..100].iter().all(|len| *len == GRAIN));
+        assert!(
+            lengths[590..].iter().all(|len| *len == BLOCK),
+            "{lengths:?}"
+        );
+    }
+
     #[test]
     fn strides_do_not_fetch_what_lies_between() {
         let mut policy = alone(LIMITS);
@@ -534,14 +637,14 @@ mod tests {
     fn two_runs_on_one_handle_both_have_a_window() {
         let mut policy = alone(LIMITS);
         let mut planned = [0, 0];
-        for index in 0..32 {
+        for index in 0..64 {
             for (run, start) in [10 * MIB, 600 * MIB].into_iter().enumerate() {
                 let plan = policy.plan(start + index * MIB, MIB, GIB);
                 planned[run] = plan.ahead.end.max(planned[run]);
             }
         }
         assert!(
-            planned[0] >= 90 * MIB && planned[1] >= 680 * MIB,
+            planned[0] >= 122 * MIB && planned[1] >= 712 * MIB,
             "{planned:?}"
         );
     }
@@ -623,7 +726,10 @@ mod tests {
                 if offset < end {
                     prop_assert!(plan.demand.start <= offset && end <= plan.demand.end);
                 }
-                for edge in [plan.demand.start, plan.demand.end, plan.ahead.start, plan.ahead.end] {
+                for edge in [plan.demand.start, plan.demand.end] {
+                    prop_assert!(edge % GRAIN == 0 || edge == size, "{:?}", plan);
+                }
+                for edge in [plan.ahead.start, plan.ahead.end] {
                     prop_assert!(edge % BLOCK == 0 || edge == size, "{:?}", plan);
                 }
                 prop_assert!(plan.demand.end <= plan.ahead.start);

@@ -385,7 +385,7 @@ async fn readers_of_one_range_share_one_request() {
         assert_eq!(bytes.unwrap(), world.plain(offset, 1000));
     }
     let gets = world.gets();
-    assert_eq!((gets.len(), &gets[0]), (1, &(offset..offset + 128 * KIB)));
+    assert_eq!((gets.len(), &gets[0]), (1, &(offset..offset + 32 * KIB)));
 }
 
 #[tokio::test]
@@ -760,7 +760,7 @@ async fn an_object_far_larger_than_memory_displaces_its_own_blocks() {
     // Every block, scattered, so that all of them are worth keeping.
     for index in 0..960u64 {
         let offset = index * 7 % 960 * 128 * KIB;
-        world.check(&reader, offset, 4096).await;
+        world.check(&reader, offset, 100 * KIB).await;
         assert!(world.budget.used() <= 32 * MIB);
     }
     assert!(world.content.lock().parts.len() < 700);
