@@ -8,6 +8,7 @@ use super::listing::{Entry, Object};
 use super::names::Name;
 use super::namespace::{Ino, Look};
 use super::supervisor::contained;
+use super::walk::Step;
 
 /// As deep as paths are followed down.
 const DEEP: usize = 16;
@@ -69,7 +70,14 @@ impl Filesystem {
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
-            let Some(distance) = directory.walk.looks_at_file(asks, ttl.objects, now) else {
+            let previous = directory.walk.files.previous();
+            let is_file = |entry: &Entry| matches!(entry, Entry::Object(_));
+            let step = Step {
+                name,
+                asks,
+                follows: directory.listing.follows(name, previous, is_file),
+            };
+            let Some(distance) = directory.walk.looks_at_file(step, ttl.objects, now) else {
                 return;
             };
             let following = directory.listing.fresh_after(name, ttl.objects, now);
@@ -85,7 +93,7 @@ impl Filesystem {
                 // What fails here is asked again, and reported, when it is wanted.
                 let _ = contained(fs.ask_object(parent, &name, object, Instant::now())).await;
                 if let Some(directory) = fs.namespace().directory(parent) {
-                    directory.walk.files.probe_ended();
+                    directory.walk.files.probe_ended(&name);
                 }
             });
         }
@@ -97,14 +105,21 @@ impl Filesystem {
             return;
         }
         let now = Instant::now();
-        let next: Vec<Ino> = {
+        let next: Vec<(Name, Ino)> = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
+            let previous = directory.walk.directories.previous();
+            let is_directory = |entry: &Entry| matches!(entry, Entry::Directory);
+            let step = Step {
+                name,
+                asks,
+                follows: directory.listing.follows(name, previous, is_directory),
+            };
             let walk = &mut directory.walk;
-            let Some(distance) = walk.looks_at_directory(name, asks, ttl.objects, now) else {
+            let Some(distance) = walk.looks_at_directory(step, ttl.objects, now) else {
                 return;
             };
             let following = directory
@@ -114,11 +129,13 @@ impl Filesystem {
                 .filter(|(_, entry)| matches!(entry, Entry::Directory))
                 .map(|(name, _)| (name, Some(&())));
             let next = walk.directories.probe(name, distance, following);
-            next.into_iter()
-                .map(|(name, ())| namespace.node_for(parent, &name, true))
-                .collect()
+            let inode = |(name, ()): (Name, ())| {
+                let ino = namespace.node_for(parent, &name, true);
+                (name, ino)
+            };
+            next.into_iter().map(inode).collect()
         };
-        for ino in next {
+        for (name, ino) in next {
             lock(&self.asked_ahead).insert(ino);
             let fs = self.clone();
             self.runtime.spawn(async move {
@@ -128,7 +145,7 @@ impl Filesystem {
                     let _ = contained(fs.ask_directory(ino, now)).await;
                 }
                 if let Some(directory) = fs.namespace().directory(parent) {
-                    directory.walk.directories.probe_ended();
+                    directory.walk.directories.probe_ended(&name);
                 }
                 let counts = fs.settings.metadata_ttl.min(LONGEST_KEPT);
                 let weak = Arc::downgrade(&fs);

@@ -307,6 +307,9 @@ impl Filesystem {
                 Look::Known(view) => {
                     // Until the reply is written.
                     namespace.pin(view.ino);
+                    if let Some(directory) = namespace.directory(parent) {
+                        directory.walk.was_offered(&name, view.attributes.kind);
+                    }
                     Some(view)
                 }
                 Look::AskDirectory(ino) => {

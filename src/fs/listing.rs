@@ -446,6 +446,23 @@ impl Listing {
             .map(|(name, slot)| (name, &slot.entry))
     }
 
+    /// Whether `name` comes right after `previous` among the entries of its kind, few of the others between them.
+    pub fn follows(
+        &self,
+        name: &str,
+        previous: Option<&Name>,
+        of_kind: impl Fn(&Entry) -> bool,
+    ) -> bool {
+        /// Entries of another kind that are skipped.
+        const FEW: usize = 16;
+        previous.is_some_and(|previous| {
+            let bounds = (Bound::Excluded(&**previous), Bound::Unbounded);
+            let mut after = self.slots.range::<str, _>(bounds).take(FEW);
+            let next = after.find(|(_, slot)| of_kind(&slot.entry));
+            next.is_some_and(|(next, _)| **next == *name)
+        })
+    }
+
     /// A change of ours that is done: the name is now this.
     pub fn put(&mut self, name: &Name, entry: Entry, now: Instant) {
         self.note_change(name);

@@ -380,6 +380,17 @@ impl Namespace {
         })
     }
 
+    /// How many directories in a directory were wanted within `lately`.
+    pub fn directories_wanted(&self, parent: Ino, lately: Duration, now: Instant) -> usize {
+        let directory = |ino: &Ino| self.nodes.get(ino)?.directory.as_deref();
+        let children = directory(&parent).map(|parent| parent.children.values());
+        let wanted = children.into_iter().flatten().filter(|child| {
+            let wanted = directory(child).and_then(|directory| directory.wanted);
+            wanted.is_some_and(|wanted| now.saturating_duration_since(wanted) < lately)
+        });
+        wanted.count()
+    }
+
     /// Files in a directory that stand here whatever the bucket has: not uploaded yet, or changed.
     pub fn changed_files(&self, parent: Ino) -> Vec<(Name, Ino)> {
         let mut children = self.children(parent);

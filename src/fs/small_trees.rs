@@ -3,6 +3,9 @@
 //! Directories that are in use together expire one after the other. Listed alone, each costs a request, and mostly a
 //! round trip that somebody waits for. So when one of them is listed anew, and is known to lie in a tree with few
 //! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
+//!
+//! The same where many directories beside it were wanted within the lifetime, as git wants the 256 that its objects
+//! are in: then some pages of keys are fewer requests than a listing for each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,17 +13,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future;
 
-use super::error::Error;
+use super::error::{Error, Result};
 use super::filesystem::Filesystem;
 use super::gate::{Pass, Scope};
 use super::inode_hold::InodeHold;
 use super::lister::Begun;
 use super::listing::Entry;
-use super::namespace::{Ino, Namespace};
+use super::namespace::{Directory, Ino, Namespace};
 use crate::store::object_store::{ListPage, ListRequest};
 
 /// So many names may be known in a tree that is listed whole: half a page, for there may be more by now.
 const FEW: usize = 500;
+/// A tree of more names is not listed whole, however busy it is.
+const MANY: usize = 4000;
+/// Of a tree whose directories are busy, so many must be wanted for each page that it takes.
+const WORTH: usize = 4;
+/// Keys in a page.
+const PAGE: usize = 1000;
 /// A directory that nobody has wanted for so many lifetimes of what is known is not in use.
 const IN_USE: u32 = 10;
 
@@ -28,6 +37,8 @@ const IN_USE: u32 = 10;
 pub(super) struct Tree {
     /// The first has all the others in it.
     pub directories: Vec<Ino>,
+    /// How many pages their keys have at most; there may be a few more keys by now.
+    pages: usize,
     /// Until it is dropped, their keys stay.
     _pass: Pass,
     /// All of them but the one that was asked for stay themselves as long as these do.
@@ -41,8 +52,13 @@ impl Filesystem {
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);
         }
-        let lately = namespace.ttl().objects.saturating_mul(IN_USE);
-        let directories = largest(&mut namespace, ino, lately, now)?;
+        let ttl = namespace.ttl().objects;
+        let lately = ttl.saturating_mul(IN_USE);
+        let few = largest(&mut namespace, ino, lately, now);
+        let (directories, pages) = match few {
+            Some(directories) => (directories, 1),
+            None => busy(&mut namespace, ino, ttl, now)?,
+        };
         let keys = directories.iter().map(|&ino| namespace.key(ino));
         let scopes = keys
             .map(|key| key.map(Scope::Listing))
@@ -54,6 +70,7 @@ impl Filesystem {
         Some(Tree {
             holds: holds.collect(),
             directories,
+            pages,
             _pass: pass,
         })
     }
@@ -88,12 +105,8 @@ impl Tree {
         for begun in gone {
             begun.end(Err(Error::Stale));
         }
-        let request = ListRequest {
-            prefix: top.clone(),
-            ..ListRequest::default()
-        };
-        match fs.bucket.store().list(&request).await {
-            Ok(page) if page.next.is_none() && page.hidden == 0 => {
+        match self.read_pages(&fs, &top).await {
+            Ok(Some(page)) => {
                 let date = page.date;
                 let mut shares = split(page, &top);
                 for (begun, prefix, epoch) in asked {
@@ -101,8 +114,8 @@ impl Tree {
                     begun.end_with_page(share, &prefix, epoch);
                 }
             }
-            // Others have made more of it than one page tells, or what cannot be told where it belongs.
-            Ok(_) => {
+            // Others have made more of it than was to be expected, or what cannot be told where it belongs.
+            Ok(None) => {
                 let alone = asked.into_iter().map(|(begun, _, epoch)| {
                     fs.give_up(begun.ino, epoch);
                     begun.run(true)
@@ -110,13 +123,37 @@ impl Tree {
                 future::join_all(alone).await;
             }
             Err(error) => {
-                let error = Error::from(error);
                 for (begun, _, epoch) in asked {
                     fs.give_up(begun.ino, epoch);
                     begun.end(Err(error.clone()));
                 }
             }
         }
+    }
+
+    /// All keys below `top`, as one page. None if there are more than so many pages tell.
+    async fn read_pages(&self, fs: &Filesystem, top: &str) -> Result<Option<ListPage>> {
+        let mut request = ListRequest {
+            prefix: top.to_owned(),
+            ..ListRequest::default()
+        };
+        let mut all: Option<ListPage> = None;
+        for _ in 0..self.pages {
+            let page = fs.bucket.store().list(&request).await?;
+            request.token = page.next.clone();
+            match &mut all {
+                Some(all) => {
+                    all.objects.extend(page.objects);
+                    all.hidden += page.hidden;
+                }
+                None => all = Some(page),
+            }
+            if request.token.is_none() {
+                break;
+            }
+        }
+        // Keys that are hidden may be any directory's: each listing tells of its own.
+        Ok(all.filter(|all| request.token.is_none() && all.hidden == 0))
     }
 }
 
@@ -170,10 +207,14 @@ fn largest(
     lately: Duration,
     now: Instant,
 ) -> Option<Vec<Ino>> {
+    let in_use = |directory: &Directory| {
+        let wanted = directory.wanted;
+        wanted.is_some_and(|wanted| now.saturating_duration_since(wanted) < lately)
+    };
     let mut tree = None;
     let mut top = Some(ino);
     while let Some(at) = top {
-        let Some(larger) = small_tree(namespace, at, lately, now) else {
+        let Some((larger, _)) = known_tree(namespace, at, FEW, in_use) else {
             break;
         };
         tree = Some(larger);
@@ -182,23 +223,40 @@ fn largest(
     tree.filter(|tree| tree.len() > 1)
 }
 
-fn small_tree(
+/// The directories of the tree above `ino`, and how many pages they take, if so many of them were wanted within
+/// the lifetime that listing all is worth it.
+fn busy(
+    namespace: &mut Namespace,
+    ino: Ino,
+    ttl: Duration,
+    now: Instant,
+) -> Option<(Vec<Ino>, usize)> {
+    let (parent, _) = namespace.place(ino)?;
+    let wanted = namespace.directories_wanted(parent, ttl, now);
+    if wanted < WORTH {
+        return None;
+    }
+    let (tree, names) = known_tree(namespace, parent, MANY, |_| true)?;
+    let pages = names / PAGE + 1;
+    (wanted >= WORTH * pages).then_some((tree, pages + 1))
+}
+
+/// The directories of the tree below `top`, and how many names are in them, if all are known and `wanted`, and
+/// they have no more than `most` names.
+fn known_tree(
     namespace: &mut Namespace,
     top: Ino,
-    lately: Duration,
-    now: Instant,
-) -> Option<Vec<Ino>> {
+    most: usize,
+    wanted: impl Fn(&Directory) -> bool,
+) -> Option<(Vec<Ino>, usize)> {
     let mut directories = vec![top];
     let mut names = 0;
     let mut at = 0;
     while let Some(&ino) = directories.get(at) {
         let directory = namespace.directory(ino)?;
         let known = directory.listing.complete().is_some() && directory.listing.is_one_page();
-        let in_use = directory
-            .wanted
-            .is_some_and(|wanted| now.saturating_duration_since(wanted) < lately);
         names += directory.listing.len();
-        if !known || !in_use || names > FEW {
+        if !known || !wanted(directory) || names > most {
             return None;
         }
         let entries = directory.listing.names();
@@ -209,7 +267,7 @@ fn small_tree(
         }
         at += 1;
     }
-    Some(directories)
+    Some((directories, names))
 }
 
 #[cfg(test)]
@@ -218,7 +276,6 @@ mod tests {
     use crate::fs::attributes::Defaults;
     use crate::fs::listing::{Listing, Object, Ttl};
     use crate::fs::names::Name;
-    use crate::fs::namespace::Directory;
     use crate::store::object_store::{ETag, ListedObject};
 
     fn page(keys: &[&str]) -> ListPage {

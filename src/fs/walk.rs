@@ -3,10 +3,16 @@
 //! Two kinds of walkers come by. One looks at every entry of a directory in order (`ls -l`, rsync, git status); one
 //! goes down into each directory before it looks at the next (find, du). So files and directories are counted
 //! apart, and directories are asked ahead only as far as the walker will come while the answers still count.
+//!
+//! And some are no walkers: git looks up its objects here and there among 256 directories. So asking ahead
+//! measures what of it is used: a probe costs one of a [credit](Steps::credit), a probed name that is then looked up
+//! brings two. What begins it is evidence: the directory was read, or names are looked up in their order.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::attributes::Kind;
 use super::listing::fresh;
 use super::names::Name;
 
@@ -52,11 +58,13 @@ impl Walk {
         self.opened = (self.opened + 2).min(*BALANCE.end());
     }
 
-    /// A file was looked up, which had to be asked for (`asks`) or was answered from memory. Returns how many of
-    /// those behind it should be known or asked for now, if any.
-    pub fn looks_at_file(&mut self, asks: bool, ttl: Duration, now: Instant) -> Option<u32> {
-        let expected = self.was_read(ttl, now);
-        let ahead = self.files.step(asks, expected, Steps::MOST, now);
+    /// A file was looked up. Returns how many of those behind it should be known or asked for now, if any.
+    pub fn looks_at_file(&mut self, look: Step<'_>, ttl: Duration, now: Instant) -> Option<u32> {
+        let read = self.was_read(ttl, now);
+        let ahead = self.files.step(look, read, Steps::MOST, ttl, now);
+        if self.files.scanned >= Steps::SCAN {
+            self.files.credit = Steps::CREDIT;
+        }
         if self.files.count > 0 {
             self.opened = (self.opened - 1).max(*BALANCE.start());
         }
@@ -66,11 +74,11 @@ impl Walk {
     /// As [`Walk::looks_at_file`], of a directory below.
     pub fn looks_at_directory(
         &mut self,
-        name: &str,
-        asks: bool,
+        look: Step<'_>,
         ttl: Duration,
         now: Instant,
     ) -> Option<u32> {
+        let name = look.name;
         let pace = match &mut self.entered {
             Some(entered) if *entered.name == *name => {
                 entered.last = now;
@@ -88,8 +96,16 @@ impl Walk {
         // Half of the time that an answer counts, for the other half goes by before it is wanted.
         let in_time = pace.map_or(0, |pace| (ttl / 2).as_micros() / pace.as_micros().max(1));
         let most = u32::try_from(in_time).unwrap_or(u32::MAX);
-        let expected = self.was_read(ttl, now);
-        self.directories.step(asks, expected, most, now)
+        let read = self.was_read(ttl, now);
+        self.directories.step(look, read, most, ttl, now)
+    }
+
+    /// Reading the directory gave the kernel what is known of an entry, which it need not look up.
+    pub fn was_offered(&mut self, name: &str, kind: Kind) {
+        match kind {
+            Kind::Directory => self.directories.use_probe(name, false),
+            _ => self.files.use_probe(name, false),
+        }
     }
 
     /// Whether somebody goes through the files of the directory, one after another.
@@ -109,48 +125,128 @@ impl Walk {
 
     /// What was asked ahead may be out of date.
     pub fn was_listed(&mut self) {
-        self.files.probed = None;
-        self.directories.probed = None;
+        self.files.was_listed();
+        self.directories.was_listed();
     }
 
-    fn was_read(&self, ttl: Duration, now: Instant) -> bool {
-        self.read.is_some_and(|read| fresh(read, ttl, now))
+    /// When the directory was last read, if that was of late.
+    fn was_read(&self, ttl: Duration, now: Instant) -> Option<Instant> {
+        self.read.filter(|read| fresh(*read, ttl, now))
     }
 }
 
-/// Lookups of one kind of entry, in order or nearly so.
+/// A name that is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    pub name: &'a str,
+    /// It had to be asked for, and was not answered from memory.
+    pub asks: bool,
+    /// It comes right after the one that was looked up before, among its kind.
+    pub follows: bool,
+}
+
+/// Lookups of one kind of entry, and what asking ahead of them has brought.
 #[derive(Debug, Default)]
 pub struct Steps {
     /// From the first lookup on that had to ask.
     count: u32,
-    /// The latest.
+    /// The latest, and its name.
     last: Option<Instant>,
+    previous: Option<Name>,
     /// Probes under way.
     ahead: u32,
     /// The first and the last name of what has been probed.
     probed: Option<(Name, Name)>,
+    /// How many probes may be sent.
+    credit: u32,
+    /// Names that were probed and not looked up since, and whether they have been answered.
+    unused: HashMap<Name, bool>,
+    /// The reading of the directory that counted as evidence.
+    read: Option<Instant>,
+    /// The directory was read, and lookups have come one soon after the other since then.
+    scanning: bool,
+    /// Those of them that had to ask.
+    scanned: u32,
 }
 
 impl Steps {
     const MOST: u32 = 192;
-    /// Steps that reading the directory counts for.
+    /// Steps that reading the directory counts for, and the credit that it gives.
     const READING: u32 = 2;
+    const READ: u32 = 8;
+    /// What a probe brings that was used.
+    const USED: u32 = 2;
+    /// What a name brings that had to be asked for and was next in order.
+    const IN_ORDER: u32 = 2;
+    /// The most that is not used yet: what a walker leaves behind who goes away.
+    const CREDIT: u32 = 64;
+    /// So many names that had to be asked for after the directory was read, in whatever order, show somebody who
+    /// looks at all of them: some tools look at large directories in the order of inodes.
+    const SCAN: u32 = 16;
 
     /// How many names behind the walker should be known or asked for: doubled with every step, for the first few do not
     /// show yet whether the walker goes on, or opens what it looks up.
-    fn step(&mut self, asks: bool, expected: bool, most: u32, now: Instant) -> Option<u32> {
-        if self.count == 0 {
-            match (asks, expected) {
-                (false, _) => return None,
-                (true, false) => {}
-                (true, true) => self.count = Steps::READING,
-            }
+    fn step(
+        &mut self,
+        look: Step<'_>,
+        read: Option<Instant>,
+        most: u32,
+        ttl: Duration,
+        now: Instant,
+    ) -> Option<u32> {
+        let Step {
+            name,
+            asks,
+            follows,
+        } = look;
+        self.use_probe(name, asks);
+        self.previous = Some(Name::from(name));
+        if self.count == 0 && !asks {
+            return None;
+        }
+        let goes_on = self.last.is_some_and(|last| fresh(last, ttl, now));
+        self.scanning = read.is_some() || (self.scanning && goes_on);
+        self.scanned = match self.scanning {
+            true => self.scanned + u32::from(asks),
+            false => 0,
+        };
+        if asks && read.is_some() && read != self.read {
+            (self.read, self.scanned) = (read, 1);
+            self.count = self.count.max(Steps::READING);
+            self.credit = self.credit.max(Steps::READ);
+        }
+        if asks && follows {
+            self.earn(Steps::IN_ORDER);
         }
         self.count = self.count.saturating_add(1);
-        self.last = Some(now);
         let distance = (1 << self.count.min(16)).min(Steps::MOST).min(most);
         let enough = !asks && self.ahead * 8 >= distance * 7;
-        (self.count >= 2 && distance > 0 && !enough).then_some(distance)
+        self.last = Some(now);
+        (self.count >= 2 && self.credit > 0 && distance > 0 && !enough).then_some(distance)
+    }
+
+    fn earn(&mut self, credit: u32) {
+        self.credit = (self.credit + credit).min(Steps::CREDIT.max(self.credit));
+    }
+
+    /// The name was looked up, or taken from a reading of the directory. If it was probed and still had to be
+    /// asked for, the probe's answer had expired.
+    pub fn use_probe(&mut self, name: &str, asks: bool) {
+        if let Some(answered) = self.unused.remove(name)
+            && !(asks && answered)
+        {
+            self.earn(Steps::USED);
+        }
+    }
+
+    /// The name that was looked up last.
+    pub fn previous(&self) -> Option<&Name> {
+        self.previous.as_ref()
+    }
+
+    fn was_listed(&mut self) {
+        self.probed = None;
+        self.unused.retain(|_, answered| !*answered);
     }
 
     /// Of the names that follow `name`, in order, those that are still to be probed: as many as there is room for
@@ -162,27 +258,41 @@ impl Steps {
         distance: u32,
         following: impl Iterator<Item = (&'a Name, Option<&'a T>)>,
     ) -> Vec<(Name, T)> {
-        let room = distance.saturating_sub(self.ahead) as usize;
-        // Who comes back from further on, having looked at some names first, begins anew.
+        let room = distance.saturating_sub(self.ahead).min(self.credit) as usize;
+        let in_order = self.scanned < Steps::SCAN;
         let (first, reached) = match self.probed.take() {
-            Some((first, reached)) if *first <= *name => (first, Some(reached)),
-            _ => (Name::from(name), None),
+            Some((first, reached)) if *first <= *name && in_order => (first, Some(reached)),
+            _ => {
+                // Who comes back from further on, having looked at some names first, begins anew.
+                self.unused.retain(|_, answered| !*answered);
+                (Name::from(name), None)
+            }
         };
         let next: Vec<_> = following
             .take(distance as usize)
             .skip_while(|(name, _)| reached.as_ref().is_some_and(|reached| *name <= reached))
+            .filter(|(name, _)| !self.unused.contains_key(*name))
             .filter_map(|(name, wanted)| Some((name.clone(), wanted?.clone())))
             .take(room)
             .collect();
         self.ahead += next.len() as u32;
+        self.credit -= next.len() as u32;
+        if self.unused.len() > 4 * Steps::MOST as usize {
+            self.unused.clear();
+        }
+        let sent = next.iter().map(|(name, _)| (name.clone(), false));
+        self.unused.extend(sent);
         let last = next.last().map(|(name, _)| name.clone());
         self.probed = last.or(reached).map(|reached| (first, reached));
         next
     }
 
     /// A probe has ended.
-    pub fn probe_ended(&mut self) {
+    pub fn probe_ended(&mut self, name: &str) {
         self.ahead = self.ahead.saturating_sub(1);
+        if let Some(answered) = self.unused.get_mut(name) {
+            *answered = true;
+        }
     }
 }
 
@@ -202,19 +312,172 @@ mod tests {
         probed.iter().map(|(name, ())| name.to_string()).collect()
     }
 
+    /// A lookup of a name that is next in order, or of one somewhere else.
+    fn look(name: &str, asks: bool, follows: bool) -> Step<'_> {
+        Step {
+            name,
+            asks,
+            follows,
+        }
+    }
+
+    fn names() -> Vec<String> {
+        (0..1000).map(|number| format!("{number:03}")).collect()
+    }
+
+    /// A directory of a thousand files or directories whose answers come at once.
+    struct Directory {
+        walk: Walk,
+        names: Vec<Name>,
+        known: std::collections::HashSet<Name>,
+        probes: usize,
+        misses: usize,
+        now: Instant,
+    }
+
+    impl Directory {
+        fn new() -> Directory {
+            Directory {
+                walk: Walk::default(),
+                names: names().iter().map(|name| Name::from(&**name)).collect(),
+                known: std::collections::HashSet::new(),
+                probes: 0,
+                misses: 0,
+                now: Instant::now(),
+            }
+        }
+
+        fn look(&mut self, at: usize, directory: bool) {
+            self.now += Duration::from_micros(100);
+            let name = self.names[at].clone();
+            let asks = !self.known.contains(&name);
+            self.misses += usize::from(asks);
+            let steps = match directory {
+                true => &self.walk.directories,
+                false => &self.walk.files,
+            };
+            let follows = at > 0 && steps.previous() == Some(&self.names[at - 1]);
+            let step = look(&name, asks, follows);
+            let distance = match directory {
+                true => self.walk.looks_at_directory(step, TTL, self.now),
+                false => self.walk.looks_at_file(step, TTL, self.now),
+            };
+            self.known.insert(name.clone());
+            let Some(distance) = distance else { return };
+            let steps = match directory {
+                true => &mut self.walk.directories,
+                false => &mut self.walk.files,
+            };
+            let known = &self.known;
+            let following = self.names[at + 1..].iter();
+            let following = following.map(|name| (name, (!known.contains(name)).then_some(&())));
+            let sent = steps.probe(&name, distance, following);
+            for (name, ()) in sent {
+                self.probes += 1;
+                steps.probe_ended(&name);
+                self.known.insert(name);
+            }
+        }
+
+        /// What was known has expired.
+        fn expire(&mut self) {
+            self.known.clear();
+        }
+    }
+
+    /// As if shuffled.
+    fn scattered(count: usize) -> impl Iterator<Item = usize> {
+        (0..count).map(|step| step * 619 % 1000)
+    }
+
     #[test]
-    fn a_walk_shows_with_its_second_lookup_that_asks() {
+    fn a_walk_shows_with_its_second_lookup_in_order_that_asks() {
         let now = Instant::now();
         let mut walk = Walk::default();
-        assert_eq!(walk.looks_at_file(false, TTL, now), None);
-        assert_eq!(walk.looks_at_file(true, TTL, now), None);
-        assert_eq!(walk.looks_at_file(false, TTL, now), Some(4));
-        for _ in 0..20 {
-            walk.looks_at_file(true, TTL, now);
+        assert_eq!(walk.looks_at_file(look("a", false, false), TTL, now), None);
+        assert_eq!(walk.looks_at_file(look("b", true, false), TTL, now), None);
+        assert_eq!(walk.looks_at_file(look("c", true, true), TTL, now), Some(4));
+        for name in names().iter().take(20) {
+            walk.looks_at_file(look(name, true, true), TTL, now);
         }
-        assert_eq!(walk.looks_at_file(true, TTL, now), Some(Steps::MOST));
+        let far = walk.looks_at_file(look("z", true, true), TTL, now);
+        assert_eq!(far, Some(Steps::MOST));
         assert!(walk.goes_on(TTL, now));
         assert!(!walk.goes_on(TTL, now + 2 * TTL));
+    }
+
+    #[test]
+    fn who_walks_in_order_waits_for_the_first_few_only() {
+        for directory in [false, true] {
+            for read in [false, true] {
+                let mut world = Directory::new();
+                if read {
+                    world.walk.begin_reading(world.now);
+                }
+                for at in 0..1000 {
+                    world.look(at, directory);
+                }
+                assert!(world.misses <= 3, "{directory} {read}: {}", world.misses);
+                assert_eq!(world.probes + world.misses, 1000, "each is asked once");
+            }
+        }
+    }
+
+    #[test]
+    fn who_looks_here_and_there_is_hardly_asked_ahead_for() {
+        for directory in [false, true] {
+            let mut world = Directory::new();
+            for _ in 0..10 {
+                for at in scattered(300) {
+                    world.look(at, directory);
+                }
+                world.expire();
+            }
+            let (probes, misses) = (world.probes, world.misses);
+            assert!(
+                probes <= 30,
+                "{directory}: {probes} probes, {misses} lookups"
+            );
+            // Nor after somebody has walked through it: what that has earned is soon spent.
+            for at in 0..1000 {
+                world.look(at, directory);
+            }
+            world.expire();
+            let before = world.probes;
+            for _ in 0..10 {
+                for at in scattered(300) {
+                    world.look(at, directory);
+                }
+                world.expire();
+            }
+            let wasted = world.probes - before;
+            assert!(wasted <= 400, "{directory}: {wasted} probes");
+        }
+    }
+
+    /// find sorts large directories by inode numbers, which are in no order.
+    #[test]
+    fn who_reads_a_directory_and_looks_at_all_of_it_in_another_order_is_asked_ahead_for() {
+        let mut world = Directory::new();
+        world.walk.begin_reading(world.now);
+        for at in scattered(1000) {
+            world.look(at, false);
+        }
+        assert!(world.misses <= 100, "{}", world.misses);
+        assert_eq!(world.probes + world.misses, 1000, "each is asked once");
+    }
+
+    #[test]
+    fn a_walk_that_begins_anew_after_the_lifetime_is_asked_ahead_for_at_once() {
+        let mut world = Directory::new();
+        for _ in 0..3 {
+            for at in 0..100 {
+                world.look(at, true);
+            }
+            world.expire();
+            world.walk.was_listed();
+        }
+        assert!(world.misses <= 9, "{}", world.misses);
     }
 
     #[test]
@@ -222,10 +485,14 @@ mod tests {
         let now = Instant::now();
         let mut walk = Walk::default();
         walk.begin_reading(now);
-        assert_eq!(walk.looks_at_file(true, TTL, now), Some(8));
+        assert_eq!(
+            walk.looks_at_file(look("a", true, false), TTL, now),
+            Some(8)
+        );
         let mut walk = Walk::default();
         walk.begin_reading(now);
-        assert_eq!(walk.looks_at_file(true, TTL, now + 2 * TTL), None);
+        let late = now + 2 * TTL;
+        assert_eq!(walk.looks_at_file(look("a", true, false), TTL, late), None);
     }
 
     #[test]
@@ -236,9 +503,10 @@ mod tests {
             let mut last = None;
             for name in ["a", "b", "c"] {
                 now += Duration::from_millis(pace);
-                last = walk.looks_at_directory(name, true, TTL, now);
+                last = walk.looks_at_directory(look(name, true, name != "a"), TTL, now);
                 // Who goes on inside is no step further.
-                assert_eq!(walk.looks_at_directory(name, true, TTL, now), None);
+                let inside = walk.looks_at_directory(look(name, true, true), TTL, now);
+                assert_eq!(inside, None);
             }
             assert_eq!(last, ahead, "{pace} ms");
             let entered = walk.entered_of_late(TTL, now + TTL);
@@ -252,8 +520,8 @@ mod tests {
         let now = Instant::now();
         let mut walk = Walk::default();
         assert!(walk.expects_opens());
-        for _ in 0..3 {
-            walk.looks_at_file(true, TTL, now);
+        for name in ["a", "b", "c"] {
+            walk.looks_at_file(look(name, true, true), TTL, now);
         }
         assert!(!walk.expects_opens());
         for _ in 0..3 {
@@ -262,15 +530,22 @@ mod tests {
         assert!(walk.expects_opens());
     }
 
+    fn with_credit() -> Steps {
+        Steps {
+            credit: Steps::CREDIT,
+            ..Steps::default()
+        }
+    }
+
     #[test]
     fn nothing_is_probed_twice_and_nothing_too_far_ahead() {
-        let mut steps = Steps::default();
+        let mut steps = with_credit();
         assert_eq!(probe(&mut steps, 10, 3), ["011", "012", "013"]);
         assert!(probe(&mut steps, 11, 3).is_empty(), "three are under way");
-        steps.probe_ended();
+        steps.probe_ended("011");
         assert_eq!(probe(&mut steps, 11, 3), ["014"]);
-        for _ in 0..3 {
-            steps.probe_ended();
+        for name in ["012", "013", "014"] {
+            steps.probe_ended(name);
         }
         assert_eq!(probe(&mut steps, 100, 2), ["101", "102"], "it went on");
     }
@@ -278,10 +553,33 @@ mod tests {
     /// Small files may be symbolic links: who reads a directory asks for their types first, then for all.
     #[test]
     fn who_comes_back_to_the_beginning_is_asked_ahead_for_anew() {
-        let mut steps = Steps::default();
+        let mut steps = with_credit();
         assert_eq!(probe(&mut steps, 3, 2), ["004", "005"]);
-        steps.probe_ended();
-        steps.probe_ended();
+        steps.probe_ended("004");
+        steps.probe_ended("005");
         assert_eq!(probe(&mut steps, 0, 2), ["001", "002"]);
+    }
+
+    #[test]
+    fn an_answer_that_expired_before_it_was_wanted_was_not_used() {
+        let mut steps = Steps {
+            credit: 3,
+            ..Steps::default()
+        };
+        assert_eq!(
+            probe(&mut steps, 0, 9).len(),
+            3,
+            "as many as the credit allows"
+        );
+        steps.use_probe("001", true);
+        assert_eq!(steps.credit, 2, "joined while it is under way");
+        steps.probe_ended("002");
+        steps.use_probe("002", true);
+        assert_eq!(steps.credit, 2, "expired");
+        steps.probe_ended("003");
+        steps.use_probe("003", false);
+        assert_eq!(steps.credit, 4, "answered from memory");
+        steps.use_probe("003", false);
+        assert_eq!(steps.credit, 4, "once");
     }
 }
