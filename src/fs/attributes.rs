@@ -346,6 +346,14 @@ impl Change {
         self.clear_set_id |= later.clear_set_id;
     }
 
+    /// Whether it leaves these attributes as they are, but for the moment of the change.
+    pub fn changes_nothing_of(&self, attributes: &Attributes, defaults: &Defaults) -> bool {
+        let mut changed = attributes.clone();
+        self.apply(&mut changed, defaults);
+        changed.ctime = attributes.ctime;
+        changed == *attributes
+    }
+
     pub fn apply(&self, attributes: &mut Attributes, defaults: &Defaults) {
         if self.clear_set_id {
             attributes.clear_set_id(defaults);

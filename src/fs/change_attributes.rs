@@ -1,14 +1,18 @@
 //! setattr and extended attributes: metadata changes are copies of an object onto itself.
 //!
 //! Every such copy carries the whole truth and a precondition: all the headers as they were read, and the
-//! tag of the version they were read from. Changes that arrive while one copy is under way share the next.
+//! tag of the version they were read from.
+//!
+//! Copies cost as much as small files, and programs set attributes freely. So what changes nothing sends nothing;
+//! changes that arrive while one copy is under way share the next; and where it is known that another request
+//! follows which can carry a change, and that its caller hears what became of it, the change is [`Deferred`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::{Filesystem, Notice, lock};
 use super::gate::Scope;
 use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
@@ -36,11 +40,34 @@ pub(super) const TRIES: usize = 8;
 const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
 
+/// What attribute changes wait for that are shown and not stored yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deferred {
+    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times of a
+    /// directory that this mount made wait a moment, and what else is set meanwhile waits with them.
+    Moment,
+    /// The program that sets them has the file open for writing: its close stores them and says how that went.
+    Close,
+    /// The file has a tool's temporary name: the copy that renames it carries them.
+    Rename,
+}
+
 impl Filesystem {
     /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
     /// content is still to be uploaded, when the upload will carry it.
     pub async fn setattr(
         self: &Arc<Self>,
+        ino: Ino,
+        size: Option<u64>,
+        change: Change,
+    ) -> Result<Looks> {
+        self.setattr_by(0, ino, size, change).await
+    }
+
+    /// As [`Filesystem::setattr`], for this thread; 0 where the kernel does not say.
+    pub async fn setattr_by(
+        self: &Arc<Self>,
+        thread: u32,
         ino: Ino,
         size: Option<u64>,
         mut change: Change,
@@ -52,24 +79,26 @@ impl Filesystem {
                 // The upload that the truncation causes carries them.
                 change.ctime = Some(now());
             }
-            self.truncate_with(ino, size, &change).await?;
+            self.truncate_with(thread, ino, size, &change).await?;
         } else {
             if !change.is_empty() {
                 change.ctime = Some(change.ctime.unwrap_or_else(now));
             }
-            self.change_attributes(ino, change).await?;
+            self.change_attributes(thread, ino, change).await?;
         }
         self.getattr(ino).await
     }
 
-    async fn truncate_with(self: &Arc<Self>, ino: Ino, size: u64, change: &Change) -> Result<()> {
+    async fn truncate_with(
+        self: &Arc<Self>,
+        thread: u32,
+        ino: Ino,
+        size: u64,
+        change: &Change,
+    ) -> Result<()> {
         let before = self.look_at(ino, Instant::now()).await?;
         if before.size == size {
-            let mut change = change.clone();
-            let time = now();
-            change.mtime = change.mtime.or(Some(time));
-            change.ctime = change.ctime.or(Some(time));
-            return self.change_attributes(ino, change).await;
+            return self.change_attributes(thread, ino, change.clone()).await;
         }
         let file = self.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
@@ -118,21 +147,31 @@ impl Filesystem {
 
     pub(super) async fn change_attributes(
         self: &Arc<Self>,
+        thread: u32,
         ino: Ino,
         change: Change,
     ) -> Result<()> {
-        let start = Instant::now();
-        self.look_at(ino, start).await?;
+        self.look_at(ino, Instant::now()).await?;
         if change.is_empty() {
             return Ok(());
         }
-        let others_wait = lock(&self.late).contains(&ino);
+        let file = self.file_of(ino);
+        let by_writer = || {
+            let file = file.as_ref();
+            file.is_some_and(|file| file.lock().is_written_by(thread))
+        };
+        let waits_for_close = by_writer();
         let outcome = {
             let mut namespace = self.namespace();
+            let defaults = &self.settings.defaults;
             if let Some(local) = namespace.local_mut(ino) {
-                // The upload carries it.
-                change.apply(&mut local.attributes, &self.settings.defaults);
-                local.revision += 1;
+                if change.changes_nothing_of(&local.attributes, defaults) {
+                    namespace.confirm_attributes(ino, change.ctime);
+                } else {
+                    // The upload carries it.
+                    change.apply(&mut local.attributes, defaults);
+                    local.revision += 1;
+                }
                 return Ok(());
             }
             if namespace.is_replaced(ino) {
@@ -147,47 +186,60 @@ impl Filesystem {
                 }
                 return Ok(());
             }
-            if change.mtime.is_some()
-                && namespace.is_directory(ino)
-                && let Some(stored) = namespace.stored_directory(ino)
-                && namespace.directory_marker(ino).is_some()
-                && namespace.pending(ino).is_none()
-            {
-                // Changes in the directory are not stored in its times: setting them back costs nothing.
-                let mut wanted = stored.clone();
-                change.apply(&mut wanted, &self.settings.defaults);
-                wanted.ctime = stored.ctime;
-                if wanted == stored {
-                    namespace.untouch_directory(ino);
-                    return Ok(());
-                }
-            }
-            let outcome = namespace.add_pending(ino, &change);
+            // Changes in a directory are not stored in its times: setting them back costs nothing.
             if change.mtime.is_some() {
                 namespace.untouch_directory(ino);
             }
-            let marker = namespace.directory_marker(ino);
-            let may_wait = change.is_of_times() || others_wait;
-            if may_wait && marker.is_some_and(|marker| marker.ours) {
-                drop(namespace);
-                self.store_times_late(ino);
+            let refused = namespace
+                .key(ino)
+                .is_some_and(|key| self.bucket.serves_plaintext(&key));
+            let stored = namespace.stored_attributes(ino).filter(|_| !refused);
+            let waiting = lock(&self.late).get(&ino).copied();
+            let idle = stored.is_some_and(|stored| change.changes_nothing_of(&stored, defaults));
+            if idle && (waiting == Some(Deferred::Moment) || namespace.pending(ino).is_none()) {
+                namespace.confirm_attributes(ino, change.ctime);
                 return Ok(());
+            }
+            let deferred =
+                if namespace.is_made_here(ino) && namespace.directory_marker(ino).is_some() {
+                    (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
+                } else if waits_for_close {
+                    Some(Deferred::Close)
+                } else if namespace.awaits_rename(ino) && !self.settings.rename_grace.is_zero() {
+                    Some(Deferred::Rename)
+                } else {
+                    None
+                };
+            let outcome = namespace.add_pending(ino, &change);
+            drop(namespace);
+            if let Some(deferred) = deferred {
+                self.defer(ino, deferred);
+                if deferred != Deferred::Close || by_writer() {
+                    return Ok(());
+                }
+                // Closed meanwhile: the close that would have stored it is over.
+                lock(&self.late).remove(&ino);
             }
             outcome
         };
         self.store_pending(ino, &outcome).await
     }
 
-    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times
-    /// of a directory that this mount made wait a moment for what else is stored with them, and what else is
-    /// set meanwhile waits with them.
-    fn store_times_late(self: &Arc<Self>, ino: Ino) {
-        if !lock(&self.late).insert(ino) {
+    /// What is pending of an inode is stored later: see [`Deferred`].
+    fn defer(self: &Arc<Self>, ino: Ino, deferred: Deferred) {
+        let first = match deferred {
+            Deferred::Moment => Some(LATE),
+            Deferred::Rename => Some(self.settings.rename_grace),
+            Deferred::Close => None,
+        };
+        let before = lock(&self.late).insert(ino, deferred);
+        let watched = matches!(before, Some(Deferred::Moment | Deferred::Rename));
+        let Some(first) = first.filter(|_| !watched) else {
             return;
-        }
+        };
         let fs = self.clone();
         self.runtime.spawn(async move {
-            let mut wait = LATE;
+            let mut wait = first;
             loop {
                 tokio::time::sleep(wait).await;
                 let Some((change, _)) = fs.namespace().pending(ino) else {
@@ -197,31 +249,60 @@ impl Filesystem {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
                         let place = fs.describe_place(ino);
-                        log::warn!("the times of {place}: {}, trying again", chain(&error));
+                        log::warn!("the attributes of {place}: {}, trying again", chain(&error));
                         let mut namespace = fs.namespace();
                         if namespace.pending(ino).is_none() {
                             namespace.add_pending(ino, &change);
                         }
-                        wait = (2 * wait).min(LATEST);
+                        wait = (2 * wait).clamp(LATE, LATEST);
                     }
                 }
             }
-            lock(&fs.late).remove(&ino);
-            if fs.namespace().pending(ino).is_some() {
-                fs.store_times_late(ino);
+            let deferred = lock(&fs.late).remove(&ino);
+            // Set while the last was being stored.
+            if fs.namespace().pending(ino).is_some()
+                && let Some(deferred) = deferred
+            {
+                fs.defer(ino, deferred);
             }
         });
     }
 
-    /// Stores what waits, of one directory or of all. Returns what could not be stored.
-    pub(super) async fn store_late_times(self: &Arc<Self>, only: Option<Ino>) -> Vec<(Ino, Error)> {
-        let waiting: Vec<Ino> = lock(&self.late).iter().copied().collect();
+    /// Stores what waits for a close of the file, and says how that went. Of a file that has lost its name there
+    /// is nothing to store.
+    pub(super) async fn store_at_close(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        {
+            let mut late = lock(&self.late);
+            match late.get(&ino) {
+                Some(Deferred::Close) => drop(late.remove(&ino)),
+                _ => return Ok(()),
+            }
+        }
+        match self.store_what_is_pending(ino).await {
+            Err(Error::NotFound | Error::Stale) => Ok(()),
+            Err(error) => {
+                // The kernel was told that they are so.
+                self.notify(Notice::Content(ino));
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Stores what waits, of those inodes that are `wanted`. Returns what could not be stored.
+    pub(super) async fn store_late(
+        self: &Arc<Self>,
+        wanted: impl Fn(Ino) -> bool,
+    ) -> Vec<(Ino, Error)> {
+        let waiting: Vec<Ino> = lock(&self.late).keys().copied().collect();
         let mut failed = Vec::new();
         for ino in waiting {
-            if only.is_none_or(|only| only == ino)
+            if wanted(ino)
                 && let Err(error) = self.store_what_is_pending(ino).await
                 && !matches!(error, Error::NotFound | Error::Stale)
             {
+                // The kernel was told that they are so.
+                self.notify(Notice::Content(ino));
                 failed.push((ino, error));
             }
         }
@@ -296,11 +377,9 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let (object, place) = {
-                let mut namespace = self.namespace();
-                if let Some(local) = namespace.local_mut(ino) {
-                    // It was written to meanwhile: its upload carries the change.
-                    change.apply(&mut local.attributes, &self.settings.defaults);
-                    local.revision += 1;
+                let namespace = self.namespace();
+                if namespace.local(ino).is_some() {
+                    // It was written to meanwhile, which took the change along: its upload carries it.
                     return Ok(());
                 }
                 let object = namespace.object(ino).ok_or(Error::Stale)?;
@@ -309,7 +388,14 @@ impl Filesystem {
             let (parent, name) = place;
             let _changing = self.begin_change([(parent, &name)]);
             let described = self.headers(key, &object.etag, Instant::now()).await?;
+            if described.is_plain() {
+                return Err(READ_ONLY_PLAIN);
+            }
             let mut attributes = Attributes::read(&described.meta, false);
+            if change.changes_nothing_of(&attributes, &self.settings.defaults) {
+                // Another call's copy has carried it.
+                return Ok(());
+            }
             change.apply(&mut attributes, &self.settings.defaults);
             match self
                 .replace_attributes(key, &described.meta, &attributes)
@@ -384,6 +470,7 @@ impl Filesystem {
     pub(super) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
         self.namespace().retag(ino, copied, &object.etag);
         let Some(file) = lock(&self.files).get(&ino).cloned() else {
+            self.move_kept((key, copied), (key, &object.etag));
             return;
         };
         let state = file.lock();
@@ -438,22 +525,13 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let marker = self.namespace().directory_marker(ino);
-            // All markers have the tag of no bytes: only what was just read or written is as good as a HEAD.
-            let described = match marker.and_then(|marker| self.known_headers(key, &marker.etag)) {
-                Some(described) if fresh(described.checked, self.settings.metadata_ttl, sent) => {
-                    Ok(described.meta.clone())
-                }
-                _ => self.bucket.store().head(key).await,
-            };
-            let meta = match described {
-                Ok(meta) => Some(meta),
-                Err(StoreError::NotFound) => None,
-                Err(error) => return Err(error.into()),
-            };
+            let meta = self.marker_headers(ino, key).await?;
             let result = match &meta {
                 Some(meta) => {
                     let mut attributes = Attributes::read(meta, true);
+                    if change.changes_nothing_of(&attributes, &self.settings.defaults) {
+                        return Ok(());
+                    }
                     change.apply(&mut attributes, &self.settings.defaults);
                     let mut headers = meta.headers.clone();
                     attributes.write(&mut headers.user);
@@ -506,13 +584,43 @@ impl Filesystem {
         Err(Error::Busy)
     }
 
+    /// The headers of a directory's marker, as they are now or were at most the TTL ago; None if there is none.
+    pub(super) async fn marker_headers(
+        &self,
+        ino: Ino,
+        key: &ObjectKey,
+    ) -> Result<Option<ObjectMeta>> {
+        let sent = Instant::now();
+        let (marker, confirmed) = {
+            let namespace = self.namespace();
+            (
+                namespace.directory_marker(ino),
+                namespace.directory_checked(ino),
+            )
+        };
+        // All markers have the tag of no bytes: only what was just read or written, or what a listing has just
+        // shown to be unchanged, is as good as a HEAD.
+        if let Some(marker) = marker
+            && let Some(described) = self.known_headers(key, &marker.etag)
+            && let checked = confirmed.map_or(described.checked, |at| at.max(described.checked))
+            && fresh(checked, self.settings.metadata_ttl, sent)
+        {
+            return Ok(Some(described.meta.clone()));
+        }
+        match self.bucket.store().head(key).await {
+            Ok(meta) => Ok(Some(meta)),
+            Err(StoreError::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Writes a directory's marker.
     pub(super) async fn put_marker(
         &self,
         key: &ObjectKey,
         attributes: &Attributes,
     ) -> Result<Marker> {
-        let headers = marker_headers(attributes);
+        let headers = headers_of_marker(attributes);
         let sent = Instant::now();
         let answer = self
             .bucket
@@ -549,7 +657,7 @@ impl Filesystem {
         attributes: &Attributes,
         xattrs: &Xattrs,
     ) -> Result<Marker> {
-        let headers = marker_headers(attributes);
+        let headers = headers_of_marker(attributes);
         let nothing = Plaintext::empty();
         let put = self
             .bucket
@@ -563,7 +671,7 @@ impl Filesystem {
     }
 }
 
-fn marker_headers(attributes: &Attributes) -> ObjectHeaders {
+fn headers_of_marker(attributes: &Attributes) -> ObjectHeaders {
     let mut headers = headers_of(attributes);
     headers.content_type = Some("application/x-directory".to_owned());
     headers

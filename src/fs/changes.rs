@@ -204,8 +204,12 @@ impl Filesystem {
                 self.delete_object(parent, name, Some(ino)).await?;
                 self.after_removal(ino);
             }
-            Target::Object(_, ino) => {
+            Target::Object(object, ino) => {
+                let key = self.namespace().child_key(parent, name);
                 self.delete_object(parent, name, ino).await?;
+                if let Some(Ok(key)) = key.map(names::object_key) {
+                    self.forget_kept(&key, &object.etag);
+                }
                 if let Some(ino) = ino {
                     self.after_removal(ino);
                 }

@@ -37,7 +37,8 @@ use self::buffer::Space;
 use self::cache::Purpose;
 use self::coverage::Coverage;
 use self::part::{Answer, Part};
-use super::read_ahead::{Plan, ReadAhead};
+use super::read_ahead::{Plan, ReadAhead, WHOLE};
+use super::staging::{Piece, StagedFile, StagedPiece, zeros};
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
 use crate::oss::crc;
@@ -49,6 +50,9 @@ pub use self::error::Error;
 /// A fetch that still misses more than this many bytes is broken off when nobody has the object open:
 /// finishing a small one costs less than the connection that breaking off costs.
 const WORTH_ABORTING: u64 = 1 << 20;
+
+/// Holes up to this many bytes are kept with what was written around them.
+const KEPT_HOLE: u64 = 1 << 20;
 
 /// How often a read begins again when what it waited for was given up or displaced before it looked.
 const ATTEMPTS: usize = 8;
@@ -86,6 +90,19 @@ impl Shown {
     /// False if it was seen.
     fn retire(&self) -> bool {
         self.settle(Shown::RETIRED) != Shown::SEEN
+    }
+
+    fn was_seen(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Shown::SEEN
+    }
+
+    /// Nobody has it open any more who was shown anything. False if it was retired.
+    fn forget(&self) -> bool {
+        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
+        let forgotten = self
+            .0
+            .compare_exchange(Shown::SEEN, Shown::UNSEEN, set, get);
+        forgotten != Err(Shown::RETIRED)
     }
 
     /// What it is from now on: the first who settles it decides.
@@ -159,6 +176,11 @@ impl Content {
         self.shown.see();
     }
 
+    /// Whether programs may have bytes of it.
+    pub fn was_seen(&self) -> bool {
+        self.shown.was_seen()
+    }
+
     /// Ends it, unless a program may have bytes of it: true if it ended. Nothing is read of it from then on.
     pub fn retire(&self) -> bool {
         self.shown.retire()
@@ -221,6 +243,7 @@ impl Content {
         // Copied: a chunk from the socket may hold on to a buffer many times its size.
         filling.tail().copy_from_slice(ciphertext);
         let part = Part::sealed(0..self.size, buffer, filling);
+        part.keep();
         {
             let mut inner = self.lock();
             inner.sweep();
@@ -231,6 +254,117 @@ impl Content {
                 inner.learn(object);
             }
             inner.parts.insert(0, part.clone());
+            self.cache.insert(&part);
+        }
+    }
+
+    /// Nobody has it open: what is here stays until memory is wanted. False if nothing of it is worth that.
+    pub fn keep(&self) -> bool {
+        let mut inner = self.lock();
+        inner.parts.retain(|_, part| !part.is_over());
+        let worth = !inner.parts.is_empty() || self.is_unopened();
+        if !worth || inner.corrupt || !self.shown.forget() {
+            return false;
+        }
+        self.cache.keep(inner.parts.values());
+        true
+    }
+
+    /// Somebody opens it again: it is like a new one, of which some is here.
+    pub fn reuse(&self) {
+        let mut inner = self.lock();
+        inner.coverage.clear();
+        let Inner {
+            parts, coverage, ..
+        } = &mut *inner;
+        for part in parts.values() {
+            if let Some(crc) = part.crc() {
+                // If that is all of it, it was compared before.
+                let _ = coverage.add(part.range.clone(), crc, self.size);
+            }
+        }
+    }
+
+    /// Takes over staged bytes that were uploaded as this version, as far as they are in memory.
+    pub fn adopt(&self, staged: &StagedFile) {
+        if staged.len() != self.size || !self.cache.may_keep() {
+            return;
+        }
+        let mut at = 0;
+        for piece in staged.pieces(0..self.size) {
+            let range = at..at + piece.len();
+            at = range.end;
+            match piece {
+                Piece::Staged(piece) => {
+                    if let Some(bytes) = self.compact(&piece) {
+                        self.hold(range, bytes);
+                    }
+                }
+                Piece::Zero(len) if len <= KEPT_HOLE => {
+                    let mut start = range.start;
+                    while start < range.end {
+                        let bytes = zeros(range.end - start);
+                        let end = start + bytes.len() as u64;
+                        self.hold(start..end, bytes);
+                        start = end;
+                    }
+                }
+                // See `inherit`.
+                Piece::Zero(_) | Piece::Base(_) => {}
+            }
+        }
+    }
+
+    /// Without a copy, unless a few bytes would keep the memory of many.
+    fn compact(&self, piece: &StagedPiece) -> Option<Bytes> {
+        let (bytes, reserved) = piece.read_with_memory()?;
+        let len = bytes.len() as u64;
+        if 2 * len >= reserved {
+            return Some(bytes);
+        }
+        let (buffer, mut filling) = self.cache.buffer(self.cache.space(len, Purpose::Ahead)?);
+        filling.tail()[..bytes.len()].copy_from_slice(&bytes);
+        filling.advance(bytes.len());
+        buffer.slice(0..bytes.len())
+    }
+
+    /// Takes over what `other` has in memory of these ranges, in which both have the same bytes.
+    pub fn inherit(&self, other: &Content, ranges: impl IntoIterator<Item = Range<u64>>) {
+        if other.is_unopened() || !self.cache.may_keep() {
+            return;
+        }
+        for range in ranges {
+            for (range, bytes) in other.in_memory(&range) {
+                self.hold(range, bytes);
+            }
+        }
+    }
+
+    /// Whether all of these ranges are in memory.
+    pub fn is_here(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> bool {
+        ranges.into_iter().all(|range| {
+            let here = self.in_memory(&range).into_iter();
+            let bytes: u64 = here.map(|(range, _)| range.end - range.start).sum();
+            bytes == range.end - range.start
+        })
+    }
+
+    fn in_memory(&self, range: &Range<u64>) -> Vec<(Range<u64>, Bytes)> {
+        let inner = self.lock();
+        let parts = inner.parts.values().filter_map(|part| {
+            let common = range.start.max(part.range.start)..range.end.min(part.range.end);
+            let bytes = (common.start < common.end).then(|| part.peek(&common))??;
+            Some((common, bytes))
+        });
+        parts.collect()
+    }
+
+    /// Keeps bytes of the object, unless some of them are here or on their way.
+    fn hold(&self, range: Range<u64>, bytes: Bytes) {
+        let mut inner = self.lock();
+        if range.end <= self.size && inner.hole(range.clone()) == range {
+            let part = Part::held(range, bytes);
+            inner.parts.insert(part.range.start, part.clone());
             self.cache.insert(&part);
         }
     }
@@ -387,6 +521,12 @@ impl Content {
 
     fn fetch(self: &Arc<Self>, inner: &mut Inner, range: Range<u64>, space: Option<Space>) {
         let part = Part::new(range);
+        if self.size <= WHOLE {
+            part.keep();
+            if part.range == (0..self.size) && inner.crc64.is_some() {
+                part.set_whole();
+            }
+        }
         inner.parts.insert(part.range.start, part.clone());
         let guard = Fetch {
             content: self.clone(),
@@ -413,8 +553,10 @@ impl Content {
         Some(move || fetch.end(fetch.open(filling)))
     }
 
-    /// The checksum of a range that was fetched. An error if it makes the object whole and wrong.
-    fn cover(&self, range: Range<u64>, crc: u64) -> Result<(), Error> {
+    /// The checksum of a part that was fetched. An error if it makes the object whole and wrong.
+    fn cover(&self, part: &Part, crc: u64) -> Result<(), Error> {
+        part.set_crc(crc);
+        let range = part.range.clone();
         let mut inner = self.lock();
         let (Some(known), false) = (inner.crc64, inner.corrupt) else {
             return Ok(());
@@ -672,7 +814,7 @@ impl Fetch {
             };
             missing -= count;
             if missing == 0 {
-                content.cover(part.range.clone(), ciphertext.crc64())?;
+                content.cover(part, ciphertext.crc64())?;
             }
             filling.advance(count);
             part.advanced();
@@ -744,7 +886,7 @@ impl Fetch {
         let cipher = content.keeping(content.bucket.unlock_here(&object)?);
         let bytes = filling.tail();
         let crc = crc::of(bytes);
-        content.cover(part.range.clone(), crc)?;
+        content.cover(part, crc)?;
         let applied = cipher.apply_in_place(part.range.start, bytes);
         applied.map_err(encrypted::Error::from)?;
         let len = bytes.len();

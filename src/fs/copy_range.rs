@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::attributes::XATTR;
+use super::content::Content;
 use super::error::{Error, Result};
 use super::filesystem::Filesystem;
 use super::names;
@@ -32,6 +33,7 @@ struct Source {
     key: ObjectKey,
     etag: ETag,
     size: u64,
+    content: Arc<Content>,
 }
 
 /// However a copy ends, the next upload of the file can begin.
@@ -88,6 +90,7 @@ impl Filesystem {
             key: names::object_key(key.ok_or(Error::NotSupported)?)?,
             etag: content.etag(),
             size,
+            content: content.clone(),
         })
     }
 
@@ -154,12 +157,18 @@ impl Filesystem {
                 local.size = source.size;
             }
         }
+        let etag = answer.etag.clone();
         let uploaded = Uploaded {
             object: object.with_etag(answer.etag),
             headers,
             date: answer.date,
         };
         self.landed(file, written, &at, uploaded, revision, sent)
-            .await
+            .await?;
+        let content = file.lock().content.clone();
+        if let Some(content) = content.filter(|content| content.etag() == etag) {
+            content.inherit(&source.content, [0..source.size]);
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::attributes::{Attributes, Kind};
+use super::change_attributes::Deferred;
 use super::content::Content;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, lock};
@@ -18,10 +19,11 @@ use super::open_file::{FileHandle, OpenFile, OpenHow, State};
 use super::processes::process_of;
 use super::staging::StagedFile;
 use super::temporary_names;
+use crate::oss::error::chain;
 use crate::store::object_store::{ETag, ObjectKey};
 
 /// What a content takes in memory besides its bytes.
-const SMALL_WEIGHT: u64 = 2048;
+const CONTENT_WEIGHT: u64 = 2048;
 
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +195,7 @@ impl Filesystem {
 
     /// The readable content of a version, with the body that came with its headers if there was one.
     pub(super) fn content_of(&self, key: &ObjectKey, object: &Object) -> Arc<Content> {
-        if let Some(content) = self.take_small(key, &object.etag) {
+        if let Some(content) = self.take_kept(key, &object.etag) {
             return content;
         }
         let described = self.known_headers(key, &object.etag);
@@ -228,12 +230,34 @@ impl Filesystem {
             Some(envelope.clone()),
         );
         content.preload(envelope.clone(), &body);
-        let place = (key.clone(), etag.clone());
-        lock(&self.small).put(place, content, SMALL_WEIGHT + body.len() as u64);
+        lock(&self.contents).put((key.clone(), etag.clone()), content, CONTENT_WEIGHT);
     }
 
-    fn take_small(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
-        lock(&self.small).pop(&(key.clone(), etag.clone()))
+    fn take_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
+        let content = lock(&self.contents).pop(&(key.clone(), etag.clone()))?;
+        content.reuse();
+        Some(content)
+    }
+
+    /// What is kept of a version is found under its new name and tag: we copied it.
+    pub(super) fn move_kept(&self, from: (&ObjectKey, &ETag), to: (&ObjectKey, &ETag)) {
+        if from == to {
+            return;
+        }
+        let mut contents = lock(&self.contents);
+        let Some(content) = contents.pop(&(from.0.clone(), from.1.clone())) else {
+            return;
+        };
+        let Some(envelope) = content.object() else {
+            return;
+        };
+        content.set_object(to.0.clone(), envelope.with_etag(to.1.clone()));
+        contents.put((to.0.clone(), to.1.clone()), content, CONTENT_WEIGHT);
+    }
+
+    /// The version is gone.
+    pub(super) fn forget_kept(&self, key: &ObjectKey, etag: &ETag) {
+        lock(&self.contents).pop(&(key.clone(), etag.clone()));
     }
 
     /// Makes a handle of a file that is held.
@@ -242,6 +266,9 @@ impl Filesystem {
             let mut state = file.lock();
             state.readers += u32::from(how.read);
             state.writers += u32::from(how.write);
+            if how.write {
+                state.openers.push(how.thread);
+            }
             state.runners += u32::from(how.execute);
             let shows_version = |etag| self.namespace().pages_show(file.ino, Some(&etag));
             // Pages of a changed file are what was written into them; they stay until the version changes.
@@ -310,6 +337,8 @@ impl Filesystem {
             let ino = namespace.create(parent, name, attributes);
             namespace.pin(ino);
             namespace.touch_directory(parent, now());
+            let temporary = how.exclusive && temporary_names::is_temporary(name);
+            namespace.set_awaits_rename(ino, temporary);
             drop(namespace);
             let file = OpenFile::new(ino, None);
             {
@@ -319,7 +348,7 @@ impl Filesystem {
                 state.written = 1;
                 state.emptied = true;
                 state.exclusive = how.exclusive;
-                state.temporary = how.exclusive && temporary_names::is_temporary(name);
+                state.temporary = temporary;
             }
             if let Some(age) = self.settings.flush_after {
                 self.upload_after(&file, &mut file.lock(), age);
@@ -340,25 +369,40 @@ impl Filesystem {
         if !handle.changes {
             return Ok(());
         }
-        {
+        let publishes = {
             let state = handle.file.lock();
-            if !state.is_dirty() || state.gone || state.may_wait(self.settings.part_size) {
-                return Ok(());
-            }
-            // It has inherited the descriptor; those who write go on, or the last close sees to it.
-            if state.changers.are_others_than(thread, process_of) {
-                return Ok(());
-            }
+            state.is_dirty()
+                && !state.gone
+                && !state.may_wait(self.settings.part_size)
+                // It has inherited the descriptor; those who write go on, or the last close sees to it.
+                && !state.changers.are_others_than(thread, process_of)
+        };
+        if publishes {
+            self.publish(&handle.file).await?;
         }
-        self.publish(&handle.file).await
+        self.store_at_close(handle.file.ino).await
     }
 
     pub async fn fsync(self: &Arc<Self>, handle: u64) -> Result<()> {
         let handle = self.handle(handle)?;
-        if !handle.file.lock().is_dirty() {
-            return Ok(());
+        let publishes = {
+            let state = handle.file.lock();
+            let waits = state.temporary && state.may_wait(self.settings.part_size);
+            state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
+        };
+        if publishes {
+            self.publish(&handle.file).await?;
         }
-        self.publish(&handle.file).await
+        let of_file = |ino| ino == handle.file.ino;
+        match self.store_late(of_file).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn is_synced_before_rename(&self, ino: Ino) -> bool {
+        let place = self.namespace().place(ino);
+        place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
     }
 
     /// fsync of a directory: what waits in it for a rename, waits no longer.
@@ -375,7 +419,11 @@ impl Filesystem {
         for file in waiting {
             self.publish(&file).await?;
         }
-        match self.store_late_times(Some(ino)).await.pop() {
+        let of_directory = |waiting| {
+            let place = self.namespace().place(waiting);
+            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
+        };
+        match self.store_late(of_directory).await.pop() {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
@@ -387,6 +435,25 @@ impl Filesystem {
             return;
         };
         let file = handle.file.clone();
+        let writable = handle.writable;
+        if writable {
+            let mut state = file.lock();
+            if let Some(at) = state.openers.iter().position(|&of| of == handle.opener) {
+                state.openers.swap_remove(at);
+            }
+        }
+        if writable && lock(&self.late).get(&file.ino) == Some(&Deferred::Close) {
+            let (fs, ino) = (self.clone(), file.ino);
+            self.runtime.spawn(async move {
+                if let Err(error) = fs.store_at_close(ino).await {
+                    let place = fs.describe_place(ino);
+                    log::warn!(
+                        "the attributes of {place} are not stored: {}",
+                        chain(&error)
+                    );
+                }
+            });
+        }
         self.end_handle(&file, Some(handle));
     }
 
@@ -407,7 +474,7 @@ impl Filesystem {
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.
                 if self.namespace().key(file.ino).is_some() {
-                    state.staged = None;
+                    self.drop_staged(&mut state);
                 }
             }
             state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
@@ -449,7 +516,7 @@ impl Filesystem {
             .is_some_and(|current| Arc::ptr_eq(current, file));
         if current {
             files.remove(&file.ino);
-            self.keep_unopened(file);
+            self.keep_content(file);
             if let Some(aside) = file.lock().aside.take() {
                 let store = self.bucket.store().clone();
                 self.runtime.spawn(async move {
@@ -464,13 +531,34 @@ impl Filesystem {
         }
     }
 
-    /// The kernel keeps the pages of a file that was read. Of one whose envelope did not open it has none:
-    /// it is kept here, so that reading it once more asks the service for as little.
-    fn keep_unopened(&self, file: &OpenFile) {
-        let content = file.lock().content.clone();
-        if let Some(content) = content.filter(|content| content.is_unopened()) {
-            let place = content.place();
-            lock(&self.small).put(place, content, SMALL_WEIGHT);
+    /// What was read or written of a file that is closed stays while memory allows: programs open small files
+    /// again and again, and append to what they have just written. Of one whose envelope did not open the kernel
+    /// has no pages: reading it once more asks the service for as little.
+    fn keep_content(&self, file: &OpenFile) {
+        let content = {
+            let state = file.lock();
+            state.content.clone().filter(|_| !state.gone)
+        };
+        if let Some(content) = content.filter(|_| self.bucket.can_read())
+            && content.keep()
+        {
+            lock(&self.contents).put(content.place(), content, CONTENT_WEIGHT);
+        }
+    }
+
+    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back, and without the
+    /// private key there is no fetching it.
+    pub(super) fn drop_staged(&self, state: &mut State) {
+        if state.writers > 0 {
+            return;
+        }
+        let stored = state.stored.take();
+        if let Some(staged) = state.staged.take()
+            && stored == Some(staged.id())
+            && self.bucket.can_read()
+            && let Some(content) = &state.content
+        {
+            content.adopt(&staged);
         }
     }
 
@@ -503,5 +591,7 @@ impl Filesystem {
             change.apply(&mut attributes, &self.settings.defaults);
         }
         namespace.make_local(ino, attributes, size);
+        // The upload carries what was on its way.
+        namespace.end_pending(ino, usize::MAX, &Ok(()));
     }
 }

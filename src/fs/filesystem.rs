@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
 use super::byte_lru::ByteLru;
+use super::change_attributes::Deferred;
 use super::content::{Content, ContentCache};
 use super::directories::DirectoryHandle;
 use super::error::{Error, Result};
@@ -40,9 +41,8 @@ use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
 const DESCRIBED_SHARE: u64 = 32;
 
-/// And so much to small bodies that were fetched with their headers, at most 64 KiB each, and contents whose
-/// envelope did not open.
-const SMALL_SHARE: u64 = 8;
+/// And so much to contents that nobody has open, beside their bytes.
+const CONTENTS_SHARE: u64 = 32;
 
 /// Names that the kernel is yet to be asked to forget: when it does not keep up, it is asked again later.
 const FORGETS_WAITING: usize = 1024;
@@ -144,7 +144,8 @@ pub struct Filesystem {
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) asked_ahead: Mutex<HashSet<Ino>>,
     pub(super) described: Mutex<ByteLru<(ObjectKey, ETag), Arc<Described>>>,
-    pub(super) small: Mutex<ByteLru<(ObjectKey, ETag), Arc<Content>>>,
+    /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
+    pub(super) contents: Mutex<ByteLru<(ObjectKey, ETag), Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
     pub(super) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(super) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
@@ -158,8 +159,8 @@ pub struct Filesystem {
     forgets: mpsc::Sender<(Ino, Name)>,
     forgets_out: Mutex<Option<mpsc::Receiver<(Ino, Name)>>>,
     root_stored: AtomicBool,
-    /// Directories whose times are to be stored soon.
-    pub(super) late: Mutex<HashSet<Ino>>,
+    /// Inodes whose pending attributes are stored later, and when.
+    pub(super) late: Mutex<HashMap<Ino, Deferred>>,
     /// Uploads that go on while their files are written, and those that are being given up.
     pub(super) uploads: Mutex<JoinSet<()>>,
 }
@@ -182,7 +183,7 @@ impl Filesystem {
         let staging = StagingArea::open(area, budget.clone())?;
         let described = ByteLru::new(budget.limit() / DESCRIBED_SHARE, Some(budget.charge(0)));
         // Their bytes are counted as cached content is.
-        let small = ByteLru::new(budget.limit() / SMALL_SHARE, None);
+        let contents = ByteLru::new(budget.limit() / CONTENTS_SHARE, Some(budget.charge(0)));
         let cache = ContentCache::new(budget.clone(), runtime.clone(), settings.timeout);
         let ttl = Ttl {
             objects: settings.metadata_ttl,
@@ -219,7 +220,7 @@ impl Filesystem {
             questions: Mutex::default(),
             asked_ahead: Mutex::default(),
             described: Mutex::new(described),
-            small: Mutex::new(small),
+            contents: Mutex::new(contents),
             files: Mutex::default(),
             handles: RwLock::default(),
             directory_handles: Mutex::default(),
@@ -262,7 +263,7 @@ impl Filesystem {
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
         let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
-        let times = self.store_late_times(None).await;
+        let times = self.store_late(|_| true).await;
         unsaved.extend(self.clear_all().await);
         self.uploads_ended().await;
         self.forget_asked_ahead();
@@ -388,7 +389,7 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
         if budget.wanted() > 0 {
             fs.namespace().release_memory(Instant::now());
             lock(&fs.described).clear();
-            lock(&fs.small).clear();
+            lock(&fs.contents).clear();
         }
     }
 }

@@ -76,6 +76,8 @@ pub struct Directory {
     known: Option<KnownDirectory>,
     /// Changes in the directory since its stored times, ours: shown, not stored.
     touched: Option<Timestamp>,
+    /// This mount has made it.
+    made_here: bool,
     pub walk: Walk,
     /// When somebody last wanted to know what is in it.
     pub wanted: Option<Instant>,
@@ -121,6 +123,10 @@ struct Node {
     covers: bool,
     /// Attribute changes on their way to the bucket.
     pending: Option<Box<Pending>>,
+    /// When somebody last set attributes to what they were: shown as the time of change, not stored.
+    confirmed: Option<Timestamp>,
+    /// Made here under a tool's temporary name, which it still has: its rename is to come.
+    awaits_rename: bool,
     /// What was known when it lost its name.
     nameless: Option<Object>,
     /// The version that open files read; a name that shows another one gets another inode.
@@ -233,6 +239,8 @@ impl Namespace {
             unpublished: false,
             covers: false,
             pending: None,
+            confirmed: None,
+            awaits_rename: false,
             nameless: None,
             open: None,
             pages: None,
@@ -797,6 +805,8 @@ impl Namespace {
                 unpublished: false,
                 covers: false,
                 pending: None,
+                confirmed: None,
+                awaits_rename: false,
                 nameless: None,
                 open: None,
                 pages: None,
@@ -985,6 +995,7 @@ impl Namespace {
         let listing = Listing::of_new_directory(above.unwrap_or(&Listing::default()), now);
         let directory = self.directory(ino).expect("made as a directory");
         directory.listing = listing;
+        directory.made_here = true;
         directory.wanted = Some(now);
         directory.known = Some(KnownDirectory {
             attributes,
@@ -1012,6 +1023,7 @@ impl Namespace {
         // It has a name again, should it have lost it meanwhile.
         node.nameless = None;
         node.replaced = false;
+        node.awaits_rename = false;
         let before = node.place.replace((parent, name.clone()));
         if let Some((old_parent, old_name)) = before
             && let Some(directory) = self.directory(old_parent)

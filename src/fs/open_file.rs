@@ -25,7 +25,7 @@ use super::attributes::Timestamp;
 use super::content::{Content, Reader};
 use super::error::Error;
 use super::namespace::Ino;
-use super::processes::Changers;
+use super::processes::{Changers, same_process};
 use super::staging::StagedFile;
 use crate::encrypted::{EncryptedUpload, Xattrs};
 use crate::store::object_store::ObjectKey;
@@ -49,6 +49,8 @@ pub struct State {
     pub moved_on: bool,
     /// Everything that the bucket does not have was appended: to this many bytes of `content`.
     pub appended_to: Option<u64>,
+    /// The id of what was staged when the bucket got all of it, as `content`.
+    pub stored: Option<u64>,
     /// Counts changes of the content.
     pub written: u64,
     /// The `written` that the bucket has.
@@ -71,6 +73,8 @@ pub struct State {
     /// Handles that may read.
     pub readers: u32,
     pub writers: u32,
+    /// The threads that opened it for writing and have not closed it, as far as the kernel says.
+    pub openers: Vec<u32>,
     /// Handles through which the kernel runs this as a program.
     pub runners: u32,
     /// Created with O_EXCL: the upload must not replace anything.
@@ -143,6 +147,7 @@ impl OpenFile {
                 staged: None,
                 moved_on: false,
                 appended_to: None,
+                stored: None,
                 written: 0,
                 uploaded: 0,
                 changers: Changers::default(),
@@ -156,6 +161,7 @@ impl OpenFile {
                 opened: None,
                 readers: 0,
                 writers: 0,
+                openers: Vec::new(),
                 runners: 0,
                 exclusive: false,
                 unsure: Vec::new(),
@@ -209,6 +215,13 @@ impl State {
     pub fn may_wait(&self, largest_temporary: u64) -> bool {
         (self.emptied && self.size() == 0)
             || (self.temporary && self.size() <= largest_temporary && self.failure.is_none())
+    }
+
+    /// Whether the process of this thread has it open for writing: then that process will close it, and hear
+    /// what became of its changes.
+    pub fn is_written_by(&self, thread: u32) -> bool {
+        let mut openers = self.openers.iter();
+        openers.any(|&opener| same_process(opener, thread))
     }
 
     /// Whether some of what is visible is only in the bucket.
@@ -302,6 +315,8 @@ pub struct OpenHow {
     pub execute: bool,
     /// By somebody whose truncation takes the set-id bits away.
     pub clear_set_id: bool,
+    /// The thread's id; 0 where the kernel does not say.
+    pub thread: u32,
 }
 
 /// What `open` returned to a program.
@@ -312,6 +327,8 @@ pub struct FileHandle {
     /// Opened for writing, or truncating: its close waits for the upload.
     pub changes: bool,
     pub runs: bool,
+    /// The thread that opened it.
+    pub opener: u32,
     /// The view of the version this handle reads, as far as it is in the bucket.
     reader: Mutex<Option<Arc<Reader>>>,
 }
@@ -324,6 +341,7 @@ impl FileHandle {
             writable: how.write,
             changes: how.write || how.truncate,
             runs: how.execute,
+            opener: how.thread,
             reader: Mutex::new(None),
         })
     }

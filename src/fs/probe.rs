@@ -480,6 +480,13 @@ impl Filesystem {
                 ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
             asks && listing.is_stale_page(ttl, start)
         };
+        if ino == Ino::ROOT && self.settings.prefix.is_empty() {
+            if one_page {
+                // It tells nothing of the root's attributes, but will be wanted next.
+                self.list(ino, false, start);
+            }
+            return self.ask_marker_once(ino, start).await;
+        }
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
             let listing = self.list(ino, false, start);

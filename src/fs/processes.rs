@@ -61,6 +61,13 @@ pub fn process_of(thread: u32) -> Option<u32> {
     line.trim().parse().ok()
 }
 
+/// Whether two threads are known to be of one process. `0` is one that the kernel does not name.
+pub fn same_process(thread: u32, other: u32) -> bool {
+    thread != 0
+        && other != 0
+        && (thread == other || process_of(thread).is_some_and(|of| process_of(other) == Some(of)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,5 +107,15 @@ mod tests {
         let thread = std::thread::spawn(|| process_of(nix::unistd::gettid().as_raw() as u32));
         assert_eq!(thread.join().unwrap(), Some(std::process::id()));
         assert_eq!(process_of(u32::MAX), None);
+        let own = std::process::id();
+        let thread = std::thread::spawn(move || {
+            let thread = nix::unistd::gettid().as_raw() as u32;
+            same_process(own, thread) && same_process(thread, thread)
+        });
+        assert!(thread.join().unwrap());
+        for other in [0, 1, u32::MAX] {
+            assert!(!same_process(own, other), "{other}");
+        }
+        assert!(!same_process(0, 0));
     }
 }

@@ -226,6 +226,29 @@ impl Filesystem {
         Ok(())
     }
 
+    /// Whether a version whose bytes are in memory still stands in the bucket. What is written over it takes the
+    /// rest from it, and no request for that rest would tell that others have replaced it.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it does not.
+    pub(super) async fn check_stands(&self, content: &Content) -> Result<()> {
+        loop {
+            let (key, etag) = content.place();
+            let there = match self.bucket.store().head(&key).await {
+                Ok(meta) => Some(meta.etag),
+                Err(crate::store::error::Error::NotFound) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if there.as_ref() == Some(&etag) {
+                return Ok(());
+            }
+            // Unless we have renamed or copied it meanwhile.
+            if content.place() == (key, etag) {
+                return Err(Error::Stale);
+            }
+        }
+    }
+
     /// Logs why, with the file's name, once for each content.
     pub(super) fn read_failed(&self, ino: Ino, content: &Content, error: content::Error) -> Error {
         match &error {

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::attributes::{Attributes, Change};
 use super::changing::Changing;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice};
 use super::gate::{Pass, Scope};
 use super::leftover::Leftover;
-use super::listing::Object;
+use super::listing::{Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
+use super::probe::known_of;
 use crate::encrypted::copy::CopyLimits;
 use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
@@ -248,12 +250,22 @@ impl Filesystem {
         };
         let (old_key, new_key) = (names::object_key(old_key)?, names::object_key(new_key)?);
         let described = self.known_headers(&old_key, &object.etag);
+        // Attributes that wait to be stored go along.
+        let pending = ino.and_then(|ino| self.namespace().pending(ino));
+        let change = pending.as_ref().map(|(change, _)| change);
         let mut object = object;
         let mut tries = 1;
         let answer = loop {
-            let copied = self
-                .copy_listed(&old_key, &object, &new_key, path.overwrite)
-                .await;
+            let copied = match change {
+                Some(change) => {
+                    self.copy_changed(&old_key, &mut object, &new_key, change, path.overwrite)
+                        .await
+                }
+                None => {
+                    self.copy_listed(&old_key, &object, &new_key, path.overwrite)
+                        .await
+                }
+            };
             match copied {
                 Err(Error::Stale) if tries < TRIES => {
                     // Replaced by another client: it is the newer one that is renamed.
@@ -285,12 +297,18 @@ impl Filesystem {
         };
         let sent = Instant::now();
         if let Some(described) = described {
-            let meta = ObjectMeta {
+            let mut meta = ObjectMeta {
                 etag: answer.etag.clone(),
                 last_modified: answer.date,
                 date: answer.date,
                 ..described.meta.clone()
             };
+            if change.is_some()
+                && !described.is_plain()
+                && let Some(known) = &moved.known
+            {
+                known.attributes.write(&mut meta.headers.user);
+            }
             self.remember_headers(&new_key, meta, sent);
         }
         {
@@ -298,6 +316,9 @@ impl Filesystem {
             if let Some(ino) = ino {
                 namespace.moved(ino, to.0, &to.1);
                 namespace.retag(ino, &copied, &moved.etag);
+                if let Some((_, carried)) = &pending {
+                    namespace.end_pending(ino, *carried, &Ok(()));
+                }
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {
@@ -306,6 +327,7 @@ impl Filesystem {
             }
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
+        self.move_kept((&old_key, &copied), (&new_key, &moved.etag));
         if let Some(ino) = ino {
             // Before the old one goes: who has it open reads on.
             self.moved_content(ino, &new_key, &copied, &moved);
@@ -405,6 +427,39 @@ impl Filesystem {
         let keep = CopyHeaders::Keep;
         self.copy_object(source, &described.meta, destination, keep, overwrite)
             .await
+    }
+
+    /// Copies an object with attributes that it is to have; `object` has them from then on.
+    async fn copy_changed(
+        self: &Arc<Self>,
+        source: &ObjectKey,
+        object: &mut Object,
+        destination: &ObjectKey,
+        change: &Change,
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
+        let described = self.headers(source, &object.etag, Instant::now()).await?;
+        if described.meta.etag != object.etag {
+            return Err(Error::Stale);
+        }
+        if described.is_plain() {
+            return self
+                .copy_listed(source, object, destination, overwrite)
+                .await;
+        }
+        let mut attributes = Attributes::read(&described.meta, false);
+        change.apply(&mut attributes, &self.settings.defaults);
+        let mut headers = described.meta.headers.clone();
+        attributes.write(&mut headers.user);
+        let replace = CopyHeaders::Replace(headers);
+        let copied = self
+            .copy_object(source, &described.meta, destination, replace, overwrite)
+            .await?;
+        object.known = Some(Arc::new(Known {
+            attributes,
+            ..known_of(&described.meta)
+        }));
+        Ok(copied)
     }
 
     /// Copies an object whole, by whichever way the service allows.

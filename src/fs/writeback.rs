@@ -314,6 +314,13 @@ impl Filesystem {
             false => Overwrite::Allowed,
         };
         let size = freight.snapshot.len();
+        if let Some(base) = &freight.base
+            && let gaps = freight.snapshot.base_gaps()
+            && !gaps.is_empty()
+            && base.is_here(gaps)
+        {
+            self.check_stands(base).await?;
+        }
         let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
         // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
         let mut handover = match handover {
@@ -401,7 +408,11 @@ impl Filesystem {
             let mut state = file.lock();
             let end = content.size();
             state.appended_to = state.appended_to.map(|_| end);
-            state.content = Some(content);
+            let base = state.content.replace(content.clone());
+            if let (Some(base), Some(staged), true) = (&base, &state.staged, self.bucket.can_read())
+            {
+                content.inherit(base, staged.base_gaps(0..staged.len()));
+            }
             state.uploaded = written;
             state.exclusive = false;
             state.unsure.clear();
@@ -414,6 +425,7 @@ impl Filesystem {
             state.maybe_stored = false;
             let clean = !state.is_dirty();
             if clean {
+                state.stored = state.staged.as_ref().map(StagedFile::id);
                 state.changers.clear();
             }
             let mut namespace = self.namespace();
@@ -463,14 +475,6 @@ impl Filesystem {
             }
         }
         corrected
-    }
-
-    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back, and
-    /// without the private key there is no fetching it.
-    fn drop_staged(&self, state: &mut State) {
-        if state.writers == 0 {
-            state.staged = None;
-        }
     }
 
     /// Attributes were set after the upload had begun: the object gets them before anybody is told that

@@ -183,9 +183,16 @@ impl Filesystem {
                     .expect("stage_over needs one only to read it")
             };
             let mut staged = StagedFile::new(&self.staging, None);
-            let filled = self
-                .fill(&mut staged, &content.reader(), 0..content.size())
-                .await;
+            let filled = async {
+                // Who was shown this version goes on with it, and the last upload wins.
+                let asks = append || !content.was_seen();
+                if asks && content.is_here([0..content.size()]) {
+                    self.check_stands(&content).await?;
+                }
+                self.fill(&mut staged, &content.reader(), 0..content.size())
+                    .await
+            };
+            let filled = filled.await;
             match filled {
                 Ok(()) => {}
                 Err(Error::Stale) if moves < 4 => {

@@ -15,7 +15,6 @@ use super::writeback::Destination;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::oss::error::chain;
-use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
 const USER: &str = "user.";
@@ -214,8 +213,13 @@ impl Filesystem {
                 if state.is_dirty() {
                     // The upload carries them; it counts as a change of the content, so that one under way
                     // is followed by another.
-                    let mut xattrs = state.xattrs.as_deref().cloned().unwrap_or_default();
+                    let before = state.xattrs.as_deref().cloned().unwrap_or_default();
+                    let mut xattrs = before.clone();
                     change(&mut xattrs)?;
+                    if xattrs == before {
+                        self.namespace().confirm_attributes(ino, Some(now()));
+                        return Ok(());
+                    }
                     state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
                     state.written += 1;
                     if let Some(local) = self.namespace().local_mut(ino) {
@@ -237,10 +241,15 @@ impl Filesystem {
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
             }
-            let mut xattrs = (*self.stored_xattrs(key, &described).await?).clone();
+            let before = self.stored_xattrs(key, &described).await?;
+            let mut xattrs = (*before).clone();
             change(&mut xattrs)?;
             if !self.bucket.can_read() {
                 return Err(Error::Denied("this mount has no private key"));
+            }
+            if xattrs == *before {
+                self.namespace().confirm_attributes(ino, Some(now()));
+                return Ok(());
             }
             let envelope = described.object.as_ref().map_err(|error| error.clone())?;
             let mut headers = described.meta.headers.clone();
@@ -298,21 +307,32 @@ impl Filesystem {
         let key = names::object_key(key.ok_or(Error::Stale)?)?;
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let changed = match self.bucket.store().head(&key).await {
-                Ok(meta) => self.change_marker(&key, &meta, &change).await,
-                Err(StoreError::NotFound) => self.make_marker(ino, &key, &change).await,
-                Err(error) => return Err(error.into()),
+            let meta = self.marker_headers(ino, &key).await?;
+            let changed = match &meta {
+                Some(meta) => self.change_marker(&key, meta, &change).await,
+                None => self.make_marker(ino, &key, &change).await.map(Some),
+            };
+            let forget = || {
+                if let Some(meta) = &meta {
+                    self.forget_headers(&key, &meta.etag);
+                }
             };
             match changed {
-                // Replaced or removed by another client.
-                Err(Error::Stale | Error::NotFound) => continue,
+                // Replaced or removed by another client: asked for anew.
+                Err(Error::Stale | Error::NotFound) => forget(),
                 Err(error) => {
                     if !error.is_refusal() {
+                        // The answer may have been lost.
+                        forget();
                         self.namespace().doubt_attributes(ino);
                     }
                     return Err(error);
                 }
-                Ok((attributes, marker)) => {
+                Ok(None) => {
+                    self.namespace().confirm_attributes(ino, Some(now()));
+                    return Ok(());
+                }
+                Ok(Some((attributes, marker))) => {
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
                     }
@@ -325,18 +345,23 @@ impl Filesystem {
         Err(Error::Busy)
     }
 
+    /// None: it was so already.
     async fn change_marker(
         &self,
         key: &ObjectKey,
         meta: &ObjectMeta,
         change: impl Fn(&mut Xattrs) -> Result<()>,
-    ) -> Result<(Attributes, Marker)> {
+    ) -> Result<Option<(Attributes, Marker)>> {
         let sent = Instant::now();
         let mut headers = meta.headers.clone();
         match self.bucket.object_at(key, meta) {
             Ok(envelope) if envelope.format != Format::Plain => {
-                let mut xattrs = self.bucket.open_xattrs(&envelope, &headers).await?;
+                let before = self.bucket.open_xattrs(&envelope, &headers).await?;
+                let mut xattrs = before.clone();
                 change(&mut xattrs)?;
+                if xattrs == before {
+                    return Ok(None);
+                }
                 self.bucket
                     .seal_xattrs(&envelope, &xattrs, &mut headers)
                     .await?;
@@ -357,7 +382,7 @@ impl Filesystem {
             .copy_object(key, meta, key, replace, Overwrite::Allowed)
             .await?;
         let marker = self.remember_marker(key, headers, answer, sent);
-        Ok((attributes, marker))
+        Ok(Some((attributes, marker)))
     }
 
     async fn make_marker(

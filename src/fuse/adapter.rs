@@ -277,8 +277,8 @@ impl fuser::Filesystem for Adapter {
             // The kernel leaves it to us, and only root may keep the bits of a file that it cuts.
             clear_set_id: size.is_some() && request.uid() != 0,
         };
-        let fs = self.fs.clone();
-        let work = async move { fs.setattr(Ino(ino.0), size, change).await };
+        let (fs, thread) = (self.fs.clone(), request.pid());
+        let work = async move { fs.setattr_by(thread, Ino(ino.0), size, change).await };
         self.run("setattr", reply, work, attributes);
     }
 
@@ -856,6 +856,7 @@ fn how(request: &Request, flags: i32) -> OpenHow {
         execute: flags & FMODE_EXEC != 0,
         // As in setattr.
         clear_set_id: request.uid() != 0,
+        thread: request.pid(),
     }
 }
 

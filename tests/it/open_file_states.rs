@@ -336,3 +336,45 @@ fn a_change_of_some_bytes_of_a_long_file_reads_the_rest_from_its_base() {
         assert!(world.others.get("a").await.unwrap() == content);
     });
 }
+
+#[test]
+fn attributes_that_are_set_while_a_copy_is_under_way_share_the_next() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"x").await;
+        let ino = kernel.look("a").await.ino;
+        changes(&world);
+        let set = |change: ossvault::fs::attributes::Change| kernel.fs.setattr(ino, None, change);
+        let nothing = ossvault::fs::attributes::Change::default();
+        let time = ossvault::fs::attributes::Timestamp {
+            seconds: 1000,
+            nanos: 0,
+        };
+        let (mode, owner, times) = (nothing.clone(), nothing.clone(), nothing);
+        let (first, second, third, fourth) = tokio::join!(
+            set(ossvault::fs::attributes::Change {
+                mode: Some(0o640),
+                ..mode.clone()
+            }),
+            set(ossvault::fs::attributes::Change {
+                uid: Some(7),
+                ..owner
+            }),
+            set(ossvault::fs::attributes::Change {
+                mtime: Some(time),
+                ..times
+            }),
+            // The same as the first.
+            set(ossvault::fs::attributes::Change {
+                mode: Some(0o640),
+                ..mode
+            }),
+        );
+        for result in [first, second, third, fourth] {
+            result.unwrap();
+        }
+        assert_eq!(changes(&world), "Copy 2");
+        let stored = Kernel::new(world.mount().await).look("a").await;
+        assert_eq!((stored.mode, stored.uid, stored.mtime), (0o640, 7, time));
+    });
+}

@@ -21,6 +21,7 @@ pub const READ: OpenHow = OpenHow {
     truncate: false,
     exclusive: false,
     execute: false,
+    thread: 0,
 };
 
 pub const WRITE: OpenHow = OpenHow {
@@ -30,6 +31,7 @@ pub const WRITE: OpenHow = OpenHow {
     truncate: false,
     exclusive: false,
     execute: false,
+    thread: 0,
 };
 
 pub fn block<T>(work: impl Future<Output = T>) -> T {

@@ -334,9 +334,10 @@ fn an_empty_file_waits_for_its_last_writer() {
 }
 
 /// "A new file under a temporary name that a known tool will rename (rsync's `.NAME.XXXXXX`, git's
-/// `tmp_obj_*` and `*.lock`, `.goutputstream-*`, and others) is uploaded at its rename, under the final
-/// name. `rename()` returns the upload's error. `fsync()` of the file or its directory, `--rename-grace`
+/// `tmp_obj_*` and `*.lock`, `NAME.XXXXXX`, `*.tmp`, `.goutputstream-*`, and others) is uploaded at its rename, under
+/// the final name. `rename()` returns the upload's error. `fsync()` of the file or its directory, `--rename-grace`
 /// seconds (5) without a rename, and unmount end the waiting."
+/// "GLib calls `fsync()` right before it renames a `.goutputstream-*`: that one waits for the rename all the same."
 #[test]
 fn temporary_names_wait_for_their_rename() {
     let Some(mut mount) = Mount::served(&["--rename-grace", "1s"]) else {
@@ -366,6 +367,13 @@ fn temporary_names_wait_for_their_rename() {
         assert_eq!(puts(), before + 1, "{temporary}");
         assert_eq!(mount.bucket().head(name).size, 4);
     }
+    // As g_file_replace() does it.
+    let before = puts();
+    create(".goutputstream-W9K3E1").sync_all().unwrap();
+    assert_eq!(puts(), before);
+    fs::rename(mount.path(".goutputstream-W9K3E1"), mount.path("text")).unwrap();
+    assert_eq!(puts(), before + 1);
+    assert_eq!(mount.bucket().head("text").size, 4);
     drop(create(".failing.Ab3dE6"));
     mount.instruments().add_fault(refuse(Operation::PutObject));
     let renamed = fs::rename(mount.path(".failing.Ab3dE6"), mount.path("failing"));

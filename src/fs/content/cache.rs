@@ -1,9 +1,10 @@
 //! What the whole file system keeps of its objects' contents, within the memory budget.
 //!
-//! Parts stand in three queues: *spent* ones, every byte of which has been handed out once (the
+//! Parts stand in four queues: *spent* ones, every byte of which has been handed out once (the
 //! kernel has those pages; a few are kept for a reader close behind); *used* ones, read in part, the
-//! least recently read first; and *unread* ones, fetched ahead. Fetching ahead may displace the first
-//! two, never what was fetched ahead for others; a read that waits, and pressure, displace all.
+//! least recently read first; *kept* ones, of small objects, of what was just written and of files that were
+//! closed, which are likely to be opened again; and *unread* ones, fetched ahead. Fetching ahead may displace
+//! the first three, never what was fetched ahead for others; a read that waits, and pressure, displace all.
 //!
 //! Parts belong to their contents and know nothing of the cache; it holds them weakly and takes their
 //! bytes away. A content takes its parts out of the queues when it is dropped.
@@ -15,18 +16,21 @@ use lru::LruCache;
 use tokio::runtime::Handle;
 
 use super::super::budget::{Class, MemoryBudget};
-use super::super::read_ahead::{BLOCK, Limits, Sharers};
+use super::super::read_ahead::{GRAIN, Limits, Sharers};
 use super::buffer::{Buffer, Filling, Pool, Space};
 use super::part::Part;
 
 /// The budget's share, as a divisor, that spent parts may keep.
 const SPENT_SHARE: u64 = 32;
 
+/// The budget's share, as a divisor, that kept parts may have.
+const KEPT_SHARE: u64 = 2;
+
 /// The budget's share, as a divisor, that idle parts of each length may keep.
 const IDLE_SHARE: u64 = 16;
 
-/// Idle blocks kept: a random read takes one, and gives one back when it displaces another.
-const IDLE_BLOCKS: usize = 16;
+/// Idle grains kept: a random read takes one, and gives one back when it displaces another.
+const IDLE_GRAINS: usize = 64;
 
 /// One per file system.
 pub struct ContentCache {
@@ -49,7 +53,17 @@ struct Queues {
     spent: LruCache<u64, (Weak<Part>, u64)>,
     spent_bytes: u64,
     used: LruCache<u64, Weak<Part>>,
+    /// As `spent`.
+    kept: LruCache<u64, (Weak<Part>, u64)>,
+    kept_bytes: u64,
     unread: LruCache<u64, Weak<Part>>,
+}
+
+/// How many bytes the queues have at most that have such a limit.
+#[derive(Clone, Copy)]
+struct Most {
+    spent: u64,
+    kept: u64,
 }
 
 /// For whom memory is wanted.
@@ -73,7 +87,7 @@ impl ContentCache {
             sharers: Arc::default(),
             timeout,
             pool: Pool::new([
-                (BLOCK as usize, IDLE_BLOCKS),
+                (GRAIN as usize, IDLE_GRAINS),
                 (half_part as usize, idle(half_part)),
                 (limits.part as usize, idle(limits.part)),
             ]),
@@ -81,6 +95,8 @@ impl ContentCache {
                 spent: LruCache::unbounded(),
                 spent_bytes: 0,
                 used: LruCache::unbounded(),
+                kept: LruCache::unbounded(),
+                kept_bytes: 0,
                 unread: LruCache::unbounded(),
             }),
             opening: Mutex::default(),
@@ -123,8 +139,7 @@ impl ContentCache {
         }
         // What is cached stays below what fetching ahead may use, or one day nothing more would be
         // fetched ahead.
-        let comfortable = self.budget.limit() / 4 * 3;
-        let excess = (self.budget.used() + len).saturating_sub(comfortable);
+        let excess = (self.budget.used() + len).saturating_sub(self.comfortable());
         if excess == 0
             && let Some(space) = self.new_space(len, purpose)
         {
@@ -188,20 +203,45 @@ impl ContentCache {
     pub fn insert(&self, part: &Arc<Part>) {
         let mut queues = self.lock();
         queues.remove(part.id);
-        let over = queues.put(part, self.spent_limit());
+        let over = queues.put(part, self.most());
         drop(queues);
         evict_all(over);
+    }
+
+    /// Nobody has their content open: they stay until memory is wanted.
+    pub fn keep<'a>(&self, parts: impl Iterator<Item = &'a Arc<Part>>) {
+        let mut over = Vec::new();
+        let mut queues = self.lock();
+        for part in parts {
+            part.keep();
+            if queues.remove(part.id) {
+                over.extend(queues.put(part, self.most()));
+            }
+        }
+        drop(queues);
+        evict_all(over);
+    }
+
+    /// Whether memory that is in use already may go on to be used by kept parts: what is cached stays below what
+    /// fetching ahead may use.
+    pub fn may_keep(&self) -> bool {
+        let excess = || self.budget.used().saturating_sub(self.comfortable());
+        if excess() > 0 {
+            let bytes = excess();
+            self.displace(bytes, Purpose::Ahead);
+            self.pool.release(bytes);
+        }
+        excess() == 0
     }
 
     /// Bytes of the part have been handed out.
     pub fn touched(&self, part: &Arc<Part>) {
         let mut queues = self.lock();
-        if !queues.used.contains(&part.id) && !queues.unread.contains(&part.id) {
-            // Not complete yet, or spent.
+        if queues.spent.contains(&part.id) || !queues.remove(part.id) {
+            // Spent, or not complete yet.
             return;
         }
-        queues.remove(part.id);
-        let over = queues.put(part, self.spent_limit());
+        let over = queues.put(part, self.most());
         drop(queues);
         evict_all(over);
     }
@@ -214,8 +254,16 @@ impl ContentCache {
         }
     }
 
-    fn spent_limit(&self) -> u64 {
-        self.budget.limit() / SPENT_SHARE
+    fn most(&self) -> Most {
+        Most {
+            spent: self.budget.limit() / SPENT_SHARE,
+            kept: self.budget.limit() / KEPT_SHARE,
+        }
+    }
+
+    /// So much may be in use when something is cached.
+    fn comfortable(&self) -> u64 {
+        self.budget.limit() / 4 * 3
     }
 
     fn displace(&self, bytes: u64, purpose: Purpose) -> u64 {
@@ -235,11 +283,14 @@ impl ContentCache {
 }
 
 impl Queues {
-    /// Returns spent parts that are too many.
-    fn put(&mut self, part: &Arc<Part>, spent_limit: u64) -> Vec<Weak<Part>> {
+    /// Returns parts that are too many.
+    fn put(&mut self, part: &Arc<Part>, most: Most) -> Vec<Weak<Part>> {
         let weak = Arc::downgrade(part);
         let served = part.served();
-        if served == 0 {
+        if part.is_kept() {
+            self.kept.put(part.id, (weak, part.len()));
+            self.kept_bytes += part.len();
+        } else if served == 0 {
             self.unread.put(part.id, weak);
         } else if served < part.len() {
             self.used.put(part.id, weak);
@@ -248,18 +299,32 @@ impl Queues {
             self.spent_bytes += part.len();
         }
         let mut over = Vec::new();
-        while self.spent_bytes > spent_limit {
+        while self.spent_bytes > most.spent {
             over.extend(self.pop_spent());
+        }
+        while self.kept_bytes > most.kept {
+            over.extend(self.pop_kept());
         }
         over
     }
 
-    fn remove(&mut self, id: u64) {
+    /// False if it was in none.
+    fn remove(&mut self, id: u64) -> bool {
         if let Some((_, len)) = self.spent.pop(&id) {
             self.spent_bytes -= len;
+            return true;
         }
-        self.used.pop(&id);
-        self.unread.pop(&id);
+        if let Some((_, len)) = self.kept.pop(&id) {
+            self.kept_bytes -= len;
+            return true;
+        }
+        self.used.pop(&id).is_some() || self.unread.pop(&id).is_some()
+    }
+
+    fn pop_kept(&mut self) -> Option<Weak<Part>> {
+        let (_, (part, len)) = self.kept.pop_lru()?;
+        self.kept_bytes -= len;
+        Some(part)
     }
 
     fn pop_spent(&mut self) -> Option<Weak<Part>> {
@@ -273,6 +338,9 @@ impl Queues {
             return Some(part);
         }
         if let Some((_, part)) = self.used.pop_lru() {
+            return Some(part);
+        }
+        if let Some(part) = self.pop_kept() {
             return Some(part);
         }
         match purpose {

@@ -5,7 +5,7 @@
 //! again before its reader runs). A part fails as a whole: what was read from it stays read.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -24,6 +24,13 @@ pub struct Part {
     state: Mutex<State>,
     /// Bytes handed to readers, those read twice counted twice.
     served: AtomicU64,
+    /// It is worth keeping when it was read, too: programs open small files again, and what they have just
+    /// written.
+    kept: AtomicBool,
+    /// It is a whole object with a checksum: nothing of it is handed out before that was compared.
+    whole: AtomicBool,
+    /// Of its ciphertext, once all of it has come.
+    crc: OnceLock<u64>,
     /// The task that fills it.
     task: OnceLock<AbortHandle>,
 }
@@ -46,6 +53,8 @@ enum Stage {
     Sealed(Arc<Buffer>, Filling),
     Filling(Arc<Buffer>),
     Complete(Arc<Buffer>),
+    /// All of it, from elsewhere.
+    Held(Bytes),
     Failed(Error),
     /// Dropped from the cache.
     Evicted,
@@ -73,6 +82,14 @@ impl Part {
         Part::in_stage(range, Stage::Sealed(buffer, filling))
     }
 
+    /// `bytes` are those of the object: nothing is fetched.
+    pub fn held(range: Range<u64>, bytes: Bytes) -> Arc<Part> {
+        debug_assert_eq!(range.end - range.start, bytes.len() as u64);
+        let part = Part::in_stage(range, Stage::Held(bytes));
+        part.keep();
+        part
+    }
+
     fn in_stage(range: Range<u64>, stage: Stage) -> Arc<Part> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         assert!(range.start < range.end);
@@ -84,6 +101,9 @@ impl Part {
                 waiters: Vec::new(),
             }),
             served: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
+            whole: AtomicBool::new(false),
+            crc: OnceLock::new(),
             task: OnceLock::new(),
         })
     }
@@ -121,16 +141,57 @@ impl Part {
         }
     }
 
+    /// Those bytes if they are in memory, not counted as handed out.
+    pub fn peek(&self, range: &Range<u64>) -> Option<Bytes> {
+        match &self.lock().stage {
+            Stage::Complete(buffer) => buffer.slice(self.local(range)),
+            Stage::Held(bytes) => Some(bytes.slice(self.local(range))),
+            _ => None,
+        }
+    }
+
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Of a part that nobody reads yet.
+    pub fn set_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    pub fn set_crc(&self, crc: u64) {
+        // It is filled once.
+        let _ = self.crc.set(crc);
+    }
+
+    /// None if it did not come from the service, or is not in memory.
+    pub fn crc(&self) -> Option<u64> {
+        match &self.lock().stage {
+            Stage::Complete(_) => self.crc.get().copied(),
+            _ => None,
+        }
+    }
+
     fn answer_in(&self, state: &State, range: &Range<u64>) -> Answer {
         match &state.stage {
             Stage::Waiting => Answer::Later,
             Stage::Sealed(..) => Answer::Sealed,
+            Stage::Filling(_) if self.is_whole() => Answer::Later,
             Stage::Filling(buffer) | Stage::Complete(buffer) => {
                 match buffer.slice(self.local(range)) {
                     Some(bytes) => Answer::Ready(self.hand_out(bytes)),
                     None => Answer::Later,
                 }
             }
+            Stage::Held(bytes) => Answer::Ready(self.hand_out(bytes.slice(self.local(range)))),
             Stage::Failed(error) => Answer::Failed(error.clone()),
             Stage::Evicted => Answer::Gone,
         }
@@ -168,6 +229,9 @@ impl Part {
 
     /// Hands out the bytes that have come to those who wait for them.
     pub fn advanced(&self) {
+        if self.is_whole() {
+            return;
+        }
         let mut state = self.lock();
         let State { stage, waiters } = &mut *state;
         if let (Stage::Filling(buffer), false) = (stage, waiters.is_empty()) {
@@ -202,7 +266,7 @@ impl Part {
     pub fn evict(&self) -> u64 {
         let mut state = self.lock();
         match &state.stage {
-            Stage::Complete(_) | Stage::Sealed(..) => {
+            Stage::Complete(_) | Stage::Held(_) | Stage::Sealed(..) => {
                 let old = std::mem::replace(&mut state.stage, Stage::Evicted);
                 drop(state);
                 drop(old);

@@ -45,6 +45,55 @@ impl Namespace {
         outcome
     }
 
+    /// What is stored of an inode, as last known, with the changes on their way. None of a directory without a
+    /// marker: nothing of it is stored.
+    pub fn stored_attributes(&self, ino: Ino) -> Option<Attributes> {
+        let mut attributes = match self.is_directory(ino) {
+            true => {
+                self.directory_marker(ino)?;
+                self.stored_directory(ino)?
+            }
+            false => self.object(ino)?.known.as_ref()?.attributes.clone(),
+        };
+        if let Some((change, _)) = self.pending(ino) {
+            change.apply(&mut attributes, &self.defaults);
+        }
+        Some(attributes)
+    }
+
+    /// Somebody set attributes to what they were.
+    pub fn confirm_attributes(&mut self, ino: Ino, time: Option<Timestamp>) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.confirmed = node.confirmed.max(time);
+        }
+    }
+
+    /// Whether a tool is expected to rename the file.
+    pub fn awaits_rename(&self, ino: Ino) -> bool {
+        self.nodes.get(&ino).is_some_and(|node| node.awaits_rename)
+    }
+
+    pub fn set_awaits_rename(&mut self, ino: Ino, awaits: bool) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.awaits_rename = awaits;
+        }
+    }
+
+    /// Whether this mount has made the directory.
+    pub fn is_made_here(&self, ino: Ino) -> bool {
+        let directory = self
+            .nodes
+            .get(&ino)
+            .and_then(|node| node.directory.as_deref());
+        directory.is_some_and(|directory| directory.made_here)
+    }
+
+    /// When a directory's attributes were last known to be true.
+    pub fn directory_checked(&self, ino: Ino) -> Option<Instant> {
+        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        Some(directory.known.as_ref()?.checked)
+    }
+
     /// All that is on its way for an inode, and how many calls asked for it.
     pub fn pending(&self, ino: Ino) -> Option<(Change, usize)> {
         let pending = self.nodes.get(&ino)?.pending.as_ref()?;

@@ -89,9 +89,14 @@ impl Namespace {
             return Look::Stale;
         };
         if let Some(directory) = &node.directory {
-            let ttl = self.ttl_of(self.is_moving(ino)).objects;
+            let ttl = self.ttl_of(self.is_moving(ino));
+            // The root's lie in an object of their own, which no listing of the root shows.
+            let lasts = match ino == Ino::ROOT && self.prefix.is_empty() {
+                true => ttl.of_directories(),
+                false => ttl.objects,
+            };
             return match &directory.known {
-                Some(known) if fresh(known.checked, ttl, start) => {
+                Some(known) if fresh(known.checked, lasts, start) => {
                     let mut attributes = known.attributes.clone();
                     if let Some(pending) = &node.pending {
                         pending.change.apply(&mut attributes, &self.defaults);
@@ -100,11 +105,13 @@ impl Namespace {
                         attributes.set_mtime(touched);
                         attributes.ctime = attributes.ctime.max(Some(touched));
                     }
+                    attributes.ctime = attributes.ctime.max(node.confirmed);
                     Look::Known(View {
                         ino,
                         attributes,
                         size: 0,
-                        checked: known.checked,
+                        // The kernel keeps it as long as anything, and then asks for what is known here.
+                        checked: start.min(known.checked + (lasts - ttl.objects)),
                         named: ino == Ino::ROOT || node.place.is_some(),
                     })
                 }
@@ -112,9 +119,11 @@ impl Namespace {
             };
         }
         if let Some(local) = &node.local {
+            let mut attributes = local.attributes.clone();
+            attributes.ctime = attributes.ctime.max(node.confirmed);
             return Look::Known(View {
                 ino,
-                attributes: local.attributes.clone(),
+                attributes,
                 size: local.size,
                 checked: start,
                 named: node.place.is_some(),
@@ -155,9 +164,11 @@ impl Namespace {
         node.shown_until = node.shown_until.max(Some(until));
         let node = &self.nodes[&ino];
         if let Some(local) = &node.local {
+            let mut attributes = local.attributes.clone();
+            attributes.ctime = attributes.ctime.max(node.confirmed);
             return View {
                 ino,
-                attributes: local.attributes.clone(),
+                attributes,
                 size: local.size,
                 checked: start,
                 named: node.place.is_some(),
@@ -167,6 +178,7 @@ impl Namespace {
         if let Some(pending) = &node.pending {
             pending.change.apply(&mut attributes, &self.defaults);
         }
+        attributes.ctime = attributes.ctime.max(node.confirmed);
         View {
             ino,
             attributes,

@@ -16,7 +16,7 @@ use super::ranges::RangeSet;
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// `len` zeros, or as many as one chunk has.
-pub(super) fn zeros(len: u64) -> Bytes {
+pub fn zeros(len: u64) -> Bytes {
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
     Bytes::from_static(&ZEROS[..len])
 }
@@ -62,6 +62,17 @@ impl StagedPiece {
     pub fn read_now(&self) -> Option<Bytes> {
         match self.block.held() {
             Some(Held::Memory(buffer)) => Some(slice(buffer, self.range.clone())),
+            _ => None,
+        }
+    }
+
+    /// As [`StagedPiece::read_now`], and how much memory of the budget the bytes hold while they live.
+    pub fn read_with_memory(&self) -> Option<(Bytes, u64)> {
+        match self.block.held() {
+            Some(Held::Memory(buffer)) => {
+                let reserved = buffer.reserved();
+                Some((slice(buffer, self.range.clone()), reserved))
+            }
             _ => None,
         }
     }

@@ -27,7 +27,7 @@ mod staged_file;
 mod tests;
 
 pub use area::{BLOCK, Settings, StagingArea, run_spiller};
-pub use content::{Piece, StagedPiece};
+pub use content::{Piece, StagedPiece, zeros};
 pub use error::Error;
 pub use snapshot::{BaseReader, Snapshot};
 pub use staged_file::{NeedsRoom, Room, StagedFile};

@@ -37,9 +37,14 @@ impl Snapshot {
         self.content.base
     }
 
+    /// What is read from the base object.
+    pub fn base_gaps(&self) -> Vec<Range<u64>> {
+        self.content.base_gaps(self.window.clone())
+    }
+
     /// Whether any byte is read from the base object.
     pub fn needs_base(&self) -> bool {
-        !self.content.base_gaps(self.window.clone()).is_empty()
+        !self.base_gaps().is_empty()
     }
 
     /// All of it has gone up: when memory is short, its blocks are spilled before others.

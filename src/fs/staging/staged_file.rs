@@ -97,6 +97,11 @@ impl StagedFile {
         }
     }
 
+    /// No two have the same.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// In bytes.
     pub fn len(&self) -> u64 {
         self.content.len
