@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ossvault::crypto::ctr::{ContentCipher, Kernel};
-use ossvault::crypto::data_key::{CounterStart, DataKey};
+use ossvault::crypto::data_key::{ContentKind, CounterStart, DataKey};
 use ossvault::crypto::key_pair::KeyPair;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::envelope::{self, Format, open, write};
@@ -62,11 +62,11 @@ fn envelope(c: &mut Criterion) {
     let mut group = c.benchmark_group("envelope/RSA-2048");
     group.bench_function("write", |b| {
         b.iter(|| {
-            let cipher = write::fresh_cipher(Format::Seed);
+            let cipher = write::fresh_cipher(ContentKind::File);
             write::write(Format::Seed, &public, &cipher, None).unwrap()
         });
     });
-    let cipher = write::fresh_cipher(Format::Seed);
+    let cipher = write::fresh_cipher(ContentKind::File);
     let headers = write::write(Format::Seed, &public, &cipher, None).unwrap();
     group.bench_function("detect", |b| {
         b.iter(|| envelope::detect(black_box(&headers)).unwrap().unwrap());

@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::cli::source::Source;
 use crate::cli::values;
 use crate::crypto::key_parse;
+use crate::crypto::xattr::{self, Xattrs};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::oss::xml;
@@ -57,6 +58,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "store_record",
         run: store_record,
+    },
+    Target {
+        name: "xattrs",
+        run: xattrs,
     },
 ];
 
@@ -142,8 +147,25 @@ fn envelope(input: &[u8]) {
         // No RSA modulus that is accepted is longer.
         assert!(envelope.wrapped_key.len() <= 2048);
     }
-    let _ = envelope::format::announced_part_size(&user);
+    let _ = envelope::format::claimed_kind(&user);
     let _ = envelope::format::is_bound_by_sdk_rules(&user);
+}
+
+/// What is sealed of extended attributes, and the header values that they are sealed in.
+fn xattrs(input: &[u8]) {
+    for version in [xattr::Version::One, xattr::Version::Two] {
+        let Some(found) = Xattrs::decode(input, version) else {
+            continue;
+        };
+        assert!(found.iter().all(|(name, _)| Xattrs::is_name(name)));
+        // Each set of attributes has one text.
+        assert_eq!(*found.encode(version), input);
+    }
+    let text = String::from_utf8_lossy(input);
+    let _ = xattr::Version::of(&text);
+    if let Ok((wrapped_key, sealed)) = xattr::split(&text) {
+        assert!(wrapped_key.len() + sealed.len() <= text.len());
+    }
 }
 
 fn key_file(input: &[u8]) {

@@ -73,7 +73,8 @@ pub fn run(args: &Args) -> Result<()> {
                 )
             })?,
     };
-    let ring = KeyRing::new(private, public).with_pkcs1_limit(args.keys.reading.pkcs1_limit);
+    let ring =
+        KeyRing::new(private, public).with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,

@@ -67,7 +67,7 @@ pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
             ),
         ));
     }
-    let ring = KeyRing::new(private, writing).with_pkcs1_limit(reading.pkcs1_limit);
+    let ring = KeyRing::new(private, writing).with_process_pkcs1_limit(reading.pkcs1_limit);
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,
@@ -89,7 +89,7 @@ pub fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Resul
         return placeholder();
     };
     let writing = first.public().clone();
-    Ok(KeyRing::new(private, writing).with_pkcs1_limit(options.pkcs1_limit))
+    Ok(KeyRing::new(private, writing).with_process_pkcs1_limit(options.pkcs1_limit))
 }
 
 /// A ring that opens nothing. Nothing is written with it, but a ring has a writing key.

@@ -13,7 +13,7 @@ use super::error::{self, Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
 use super::{keys, logging, parts, secrets};
-use crate::fs::attributes::Defaults;
+use crate::fs::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::{Filesystem, Unsaved};
 use crate::fs::settings::Settings;
 use crate::fuse::adapter::Adapter;
@@ -186,6 +186,14 @@ fn settings(config: &MountConfig) -> Settings {
             file_mode: options.access.file_mode,
             dir_mode: options.access.dir_mode,
         },
+        overrides: Overrides {
+            uid: options.access.force_uid,
+            gid: options.access.force_gid,
+            file_mode: options.access.force_file_mode,
+            dir_mode: options.access.force_dir_mode,
+            umask: options.access.umask,
+        },
+        trust_links: options.keys.trust_links,
         // Where only one user can enter, a stored owner would lock that user out of their own files.
         show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
         rename_grace: options.tuning.rename_grace,

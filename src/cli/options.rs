@@ -70,6 +70,10 @@ pub struct KeyOptions {
     /// Serve unencrypted objects under this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
+    /// Follow symbolic links that other programs made too. Who can write to the bucket can then turn a file that
+    /// another program made into a link, and learn what is in it
+    #[arg(long)]
+    pub trust_links: bool,
 }
 
 /// Of every command that opens envelopes.
@@ -144,9 +148,13 @@ pub struct TuningOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Owners and permissions")]
 pub struct AccessOptions {
-    /// Let other users in (root's mounts always do)
+    /// Let other users in. The stored owners and modes, which whoever can write to the bucket can change, then
+    /// say who may do what: see --umask and --force-uid
     #[arg(long)]
     pub allow_other: bool,
+    /// Permissions to take away from everything, stored or not, like 027
+    #[arg(long, default_value = "0", value_name = "MODE", value_parser = values::mode)]
+    pub umask: u32,
     /// Owner of files that store none [default: you]
     #[arg(long)]
     pub uid: Option<u32>,
@@ -159,6 +167,18 @@ pub struct AccessOptions {
     /// Mode of directories that store none
     #[arg(long, default_value = "0755", value_name = "MODE", value_parser = values::mode)]
     pub dir_mode: u32,
+    /// Owner of everything, whatever is stored
+    #[arg(long, value_name = "UID", conflicts_with = "uid")]
+    pub force_uid: Option<u32>,
+    /// Group of everything, whatever is stored
+    #[arg(long, value_name = "GID", conflicts_with = "gid")]
+    pub force_gid: Option<u32>,
+    /// Mode of every file, whatever is stored
+    #[arg(long, value_name = "MODE", value_parser = values::mode, conflicts_with = "file_mode")]
+    pub force_file_mode: Option<u32>,
+    /// Mode of every directory, whatever is stored
+    #[arg(long, value_name = "MODE", value_parser = values::mode, conflicts_with = "dir_mode")]
+    pub force_dir_mode: Option<u32>,
 }
 
 /// Between our own processes, and for tests.

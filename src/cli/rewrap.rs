@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     // The first pass needs what opens, the last one what opens with one key alone.
     let bucket = |private: Vec<PrivateKey>| {
         let ring = KeyRing::new(private, public.clone());
-        let ring = ring.with_pkcs1_limit(args.keys.reading.pkcs1_limit);
+        let ring = ring.with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
         EncryptedBucket::new(store.clone(), ring, Settings::default())
     };
     let rewrap = Arc::new(Rewrap {

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 #[cfg(target_arch = "x86_64")]
 use super::ctr_vector;
-use super::data_key::{self, CounterStart, DataKey, Purpose};
+use super::data_key::{self, CounterStart, DataKey, Purpose, StartBinding};
 use super::stack::wiped;
 
 /// The kernels work in pieces of this many bytes, so that what one step wrote is still in the
@@ -149,6 +149,14 @@ impl ContentCipher {
 
     pub fn start(&self) -> CounterStart {
         self.start
+    }
+
+    /// What the counter start says of the object, see [`CounterStart::binding`].
+    pub fn binding(&self) -> Option<StartBinding> {
+        match self.kind {
+            Kind::Cipher => self.start.binding(&self.secrets.key),
+            Kind::Unopened | Kind::Identity => None,
+        }
     }
 
     /// For wrapping: the one use of the key beside content and subkeys.

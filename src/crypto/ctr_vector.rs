@@ -129,7 +129,7 @@ fn expand(key: &[u8; 32]) -> Schedule {
     keys[0].copy_from_slice(&key[..16]);
     keys[1].copy_from_slice(&key[16..]);
     for i in 2..15 {
-        // Safety: a round key has 16 bytes, also below.
+        // Safety: a round key has 16 bytes.
         let previous = unsafe { _mm_loadu_si128(keys[i - 1].as_ptr().cast()) };
         let assist = _mm_aeskeygenassist_si128::<0>(previous);
         let round = _mm_set1_epi32(1 << (i / 2 - 1));
@@ -138,6 +138,7 @@ fn expand(key: &[u8; 32]) -> Schedule {
             _ => _mm_shuffle_epi32::<0xaa>(assist),
         };
         let key = mix(&keys[i - 2], word);
+        // Safety: a round key has 16 bytes.
         unsafe { _mm_storeu_si128(keys[i].as_mut_ptr().cast(), key) };
     }
     schedule

@@ -18,12 +18,12 @@ impl DataKey {
     /// In bytes.
     pub const LEN: usize = 32;
 
-    /// A fresh key whose derived counter start exists.
+    /// A fresh key whose derived counter starts exist.
     pub fn generate() -> DataKey {
         loop {
             let mut key = DataKey(Box::new(Zeroizing::new([0; DataKey::LEN])));
             random::fill(key.0.as_mut_slice());
-            if CounterStart::derive(&key).is_some() {
+            if derived_starts(&key).iter().all(|start| !start.is_zero()) {
                 return key;
             }
         }
@@ -52,25 +52,87 @@ impl DataKey {
     }
 }
 
+/// What the content of an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentKind {
+    /// A file's bytes, and whatever else is not a link.
+    File,
+    /// The target of a symbolic link.
+    Link,
+}
+
+/// What a derived counter start says of its object. Only a holder of the data key can make the start that
+/// says something else, so metadata that contradict it were changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartBinding {
+    pub kind: ContentKind,
+    /// The object has a seal. Reserved for the integrity layer: never written, and without a seal an error.
+    pub sealed: bool,
+}
+
+impl StartBinding {
+    pub const ALL: [StartBinding; 4] = [
+        StartBinding::of(ContentKind::File),
+        StartBinding::of(ContentKind::Link),
+        StartBinding {
+            kind: ContentKind::File,
+            sealed: true,
+        },
+        StartBinding {
+            kind: ContentKind::Link,
+            sealed: true,
+        },
+    ];
+
+    /// What is written: unsealed.
+    pub const fn of(kind: ContentKind) -> StartBinding {
+        StartBinding {
+            kind,
+            sealed: false,
+        }
+    }
+
+    /// The input of HKDF-Expand. Part of the format.
+    fn info(self) -> [u8; 5] {
+        let [a, b, c, d] = match self.kind {
+            ContentKind::File => *b"file",
+            ContentKind::Link => *b"link",
+        };
+        [a, b, c, d, u8::from(self.sealed)]
+    }
+}
+
 /// The counter of an object's first block: a 128-bit integer, big-endian in the counter block.
 /// No secret by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterStart(u128);
 
 impl CounterStart {
-    /// What a writer of the seed and dual formats uses: HKDF of the key, with bytes 8 to 11 zero as in
-    /// the SDKs' IVs, so that readers that add the block number to 64 or even 32 bits agree with us.
-    /// None if it were 0, which the documentation example takes for "not given": draw another key.
-    pub fn derive(key: &DataKey) -> Option<CounterStart> {
+    /// What a writer uses: HKDF of the key, with bytes 8 to 11 zero as in the SDKs' IVs, so that readers that
+    /// add the block number to 64 or even 32 bits agree with us. None if it were 0, which the documentation
+    /// example takes for "not given": draw another key.
+    pub fn derive(key: &DataKey, binding: StartBinding) -> Option<CounterStart> {
+        let index = StartBinding::ALL.iter().position(|of| *of == binding);
+        let start = derived_starts(key)[index.expect("all of them are there")];
+        (!start.is_zero()).then_some(start)
+    }
+
+    /// As version 1 derived it, which said nothing of the object. Read, not written anew.
+    pub fn derive_v1(key: &DataKey) -> Option<CounterStart> {
         let start = wiped(|| {
             let prk = hmac_sha256(b"ossvault start v1", &[key.expose()]);
-            let okm = hmac_sha256(&*prk, &[b"start", &[1]]);
-            let mut start = [0; 16];
-            start.copy_from_slice(&okm[..16]);
-            start
+            shaped(&hmac_sha256(&*prk, &[b"start", &[1]]))
         });
-        let start = u128::from_be_bytes(start) & !(0xffff_ffff << 32);
-        (start != 0).then_some(CounterStart(start))
+        (!start.is_zero()).then_some(start)
+    }
+
+    /// What the start says of the object with this key; None for one that was not derived by version 2.
+    pub fn binding(self, key: &DataKey) -> Option<StartBinding> {
+        if self.is_zero() {
+            return None;
+        }
+        let index = derived_starts(key).iter().position(|start| *start == self);
+        index.map(|index| StartBinding::ALL[index])
     }
 
     /// A random start in the shape the SDKs use: 8 random bytes, 4 zero bytes, 4 random bytes. Not 0.
@@ -119,6 +181,20 @@ impl CounterStart {
     pub fn at(self, offset: u64) -> u128 {
         self.0.wrapping_add(u128::from(offset / 16))
     }
+}
+
+/// In the order of [`StartBinding::ALL`]. The one that is used is wrapped and written, the others are not.
+fn derived_starts(key: &DataKey) -> [CounterStart; 4] {
+    wiped(|| {
+        let prk = hmac_sha256(b"ossvault start v2", &[key.expose()]);
+        StartBinding::ALL.map(|binding| shaped(&hmac_sha256(&*prk, &[&binding.info(), &[1]])))
+    })
+}
+
+/// The first 16 bytes, with the gap of the SDKs' IVs.
+fn shaped(okm: &[u8; 32]) -> CounterStart {
+    let start = okm.first_chunk().expect("16 of 32 bytes");
+    CounterStart(u128::from_be_bytes(*start) & !(0xffff_ffff << 32))
 }
 
 /// What a subkey is for. The labels are part of the format.
@@ -175,6 +251,14 @@ mod tests {
         DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)))
     }
 
+    /// For the sequential key: file and link, unsealed and sealed.
+    const PUBLISHED_STARTS: [&str; 4] = [
+        "c995df0454111f690000000001af3b62",
+        "87e762b4666173330000000046e8fb19",
+        "709dfab3e714fb2a00000000f3f89b29",
+        "7556241bd6dbc39800000000e1454144",
+    ];
+
     #[test]
     fn subkeys_are_the_published_ones() {
         let start = CounterStart::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 8, 9, 10, 11]);
@@ -201,13 +285,22 @@ mod tests {
     }
 
     #[test]
-    fn the_derived_start_is_the_published_one() {
-        let start = CounterStart::derive(&sequential()).unwrap();
+    fn the_derived_starts_are_the_published_ones() {
+        let start = CounterStart::derive_v1(&sequential()).unwrap();
         assert_eq!(
             hex(&start.to_be_bytes()),
             "0eaf5e9bfe1ee4fc0000000051f0cfbf"
         );
         assert_eq!(start.to_decimal(), "19519762796746891640986000929097568191");
+        assert_eq!(start.binding(&sequential()), None);
+        for (binding, expected) in StartBinding::ALL.into_iter().zip(PUBLISHED_STARTS) {
+            let start = CounterStart::derive(&sequential(), binding).unwrap();
+            assert_eq!(hex(&start.to_be_bytes()), expected, "{binding:?}");
+            assert_eq!(start.binding(&sequential()), Some(binding));
+            let other = DataKey::from_bytes(Zeroizing::new([7; 32]));
+            assert_eq!(start.binding(&other), None, "{binding:?}");
+        }
+        assert_eq!(CounterStart(0).binding(&sequential()), None);
     }
 
     #[test]

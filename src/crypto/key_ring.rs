@@ -9,12 +9,12 @@
 //! gets a key computed from its text under a secret of this process, everything goes on as if it had
 //! opened, and the error is only told where bytes would be returned
 //! ([`ContentCipher::unopened`]). All keys are always tried. After
-//! [`KeyRing::PKCS1_LIMIT`] such envelopes v1.5 stops for the process.
+//! [`KeyRing::PKCS1_LIMIT`] such envelopes v1.5 stops for the process, however many rings it has.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use lru::LruCache;
 use zeroize::Zeroizing;
@@ -27,6 +27,9 @@ use super::random;
 /// Hints remembered: one for each key that writes to the bucket, and there are few.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 
+/// Longer ones, which come from metadata, are not remembered, in bytes.
+const LONGEST_HINT: usize = 1024;
+
 pub struct KeyRing {
     private: Vec<PrivateKey>,
     writing: PublicKey,
@@ -34,7 +37,7 @@ pub struct KeyRing {
     remembered: Mutex<LruCache<String, usize>>,
     /// Which key opened the last object without a hint.
     last: AtomicUsize,
-    pkcs1: Pkcs1Guard,
+    pkcs1: Arc<Pkcs1Guard>,
 }
 
 /// v1.5 has been stopped: too many envelopes did not open.
@@ -56,7 +59,7 @@ impl KeyRing {
             writing,
             remembered: Mutex::new(LruCache::new(REMEMBERED)),
             last: AtomicUsize::new(0),
-            pkcs1: Pkcs1Guard::new(Self::PKCS1_LIMIT),
+            pkcs1: Arc::new(Pkcs1Guard::new(Self::PKCS1_LIMIT)),
         }
     }
 
@@ -71,10 +74,20 @@ impl KeyRing {
         KeyRing::new(vec![], writing)
     }
 
-    /// Replaces [`PKCS1_LIMIT`](Self::PKCS1_LIMIT).
+    /// Replaces [`PKCS1_LIMIT`](Self::PKCS1_LIMIT) for this ring alone.
     #[must_use]
     pub fn with_pkcs1_limit(mut self, limit: usize) -> KeyRing {
-        self.pkcs1 = Pkcs1Guard::new(limit);
+        self.pkcs1 = Arc::new(Pkcs1Guard::new(limit));
+        self
+    }
+
+    /// Counts together with every other ring of the process for which this was called; the limit is that of
+    /// the first. What a command builds its rings with: an attacker counts tries, not rings.
+    #[must_use]
+    pub fn with_process_pkcs1_limit(mut self, limit: usize) -> KeyRing {
+        static SHARED: OnceLock<Arc<Pkcs1Guard>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Arc::new(Pkcs1Guard::new(limit)));
+        self.pkcs1 = shared.clone();
         self
     }
 
@@ -128,7 +141,8 @@ impl KeyRing {
     }
 
     /// Opens an SDK envelope. Always succeeds as seen from outside, see the module's documentation; the
-    /// key that opened it is None for a cipher that is [unopened](ContentCipher::unopened). Blocks.
+    /// key that opened it is None for a cipher that is [unopened](ContentCipher::unopened). What `accepts`
+    /// refuses counts as not opened. Blocks.
     ///
     /// # Errors
     /// [`Pkcs1Stopped`].
@@ -136,10 +150,14 @@ impl KeyRing {
         &self,
         wrapped_key: &[u8],
         wrapped_start: &[u8],
+        accepts: impl Fn(&DataKey, CounterStart) -> bool,
     ) -> Result<(ContentCipher, Option<&PublicKey>), Pkcs1Stopped> {
         let stand_in = self.pkcs1.stand_in(wrapped_key, wrapped_start);
         let attempt = self.pkcs1.begin(&stand_in)?;
-        Ok(match self.try_pkcs1(wrapped_key, wrapped_start) {
+        let opened = self
+            .try_pkcs1(wrapped_key, wrapped_start)
+            .filter(|(key, start, _)| accepts(key, *start));
+        Ok(match opened {
             Some((key, start, public)) => (ContentCipher::new(key, start), Some(public)),
             None => {
                 attempt.failed();
@@ -198,6 +216,7 @@ impl KeyRing {
 
     fn remember(&self, hint: Option<&str>, index: usize) {
         match hint {
+            Some(hint) if hint.len() > LONGEST_HINT => {}
             None => self.last.store(index, Ordering::Relaxed),
             Some(hint) => {
                 let mut remembered = self.remembered.lock().expect("never poisoned");
@@ -337,6 +356,10 @@ mod tests {
         )
     }
 
+    fn any(_: &DataKey, _: CounterStart) -> bool {
+        true
+    }
+
     #[test]
     fn finds_the_key_by_trial_whatever_the_hint_says() {
         let ring = ring(&[0, 1]);
@@ -375,7 +398,11 @@ mod tests {
         for index in [0, 1] {
             let public = PAIRS[index].public();
             let (cipher, by) = ring
-                .open_pkcs1(&public.wrap_pkcs1(&[3; 32]), &public.wrap_pkcs1(&[4; 16]))
+                .open_pkcs1(
+                    &public.wrap_pkcs1(&[3; 32]),
+                    &public.wrap_pkcs1(&[4; 16]),
+                    any,
+                )
                 .unwrap();
             assert!(cipher.is_opened());
             assert_eq!(cipher.key().expose(), &[3; 32]);
@@ -395,7 +422,7 @@ mod tests {
             ("wrong length", public.wrap_pkcs1(&[3; 31]), start.clone()),
             ("wrong start", key.clone(), public.wrap_pkcs1(&[4; 17])),
         ] {
-            let open = || ring.open_pkcs1(&bad_key, &bad_start).unwrap();
+            let open = || ring.open_pkcs1(&bad_key, &bad_start, any).unwrap();
             let (first, by) = open();
             assert!(!first.is_opened() && by.is_none(), "{name}");
             // The same each time, and counted once.
@@ -403,10 +430,10 @@ mod tests {
             assert_eq!(first.key().expose(), again.key().expose(), "{name}");
             assert_eq!(first.start(), again.start(), "{name}");
         }
-        assert!(ring.open_pkcs1(&key, &start).unwrap().0.is_opened());
-        let (last, _) = ring.open_pkcs1(&start, &key).unwrap();
+        assert!(ring.open_pkcs1(&key, &start, any).unwrap().0.is_opened());
+        let (last, _) = ring.open_pkcs1(&start, &key, any).unwrap();
         assert!(!last.is_opened());
-        assert_eq!(ring.open_pkcs1(&key, &start).err(), Some(Pkcs1Stopped));
+        assert_eq!(ring.open_pkcs1(&key, &start, any).err(), Some(Pkcs1Stopped));
         // OAEP is untouched by it.
         assert!(ring.unwrap(None, [&public.wrap(b"a")]).is_some());
     }
@@ -425,7 +452,7 @@ mod tests {
             for key in &bad {
                 scope.spawn(|| {
                     begin.wait();
-                    if ring.open_pkcs1(key, &start).is_ok() {
+                    if ring.open_pkcs1(key, &start, any).is_ok() {
                         unopened.fetch_add(1, Ordering::Relaxed);
                     }
                 });
@@ -442,13 +469,44 @@ mod tests {
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
         // One failure is left, and seeing an old one again does not use it.
         let bad = public.wrap_pkcs1(&[3; 31]);
-        ring.open_pkcs1(&bad, &start).unwrap();
+        ring.open_pkcs1(&bad, &start, any).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..50 {
-                scope.spawn(|| assert!(ring.open_pkcs1(&key, &start).unwrap().0.is_opened()));
-                scope.spawn(|| assert!(!ring.open_pkcs1(&bad, &start).unwrap().0.is_opened()));
+                scope.spawn(|| assert!(ring.open_pkcs1(&key, &start, any).unwrap().0.is_opened()));
+                scope.spawn(|| assert!(!ring.open_pkcs1(&bad, &start, any).unwrap().0.is_opened()));
             }
         });
+    }
+
+    #[test]
+    fn what_the_caller_refuses_looks_like_an_envelope_that_did_not_open() {
+        let ring = ring(&[0]).with_pkcs1_limit(1);
+        let public = PAIRS[0].public();
+        let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
+        let opened = |accepted| ring.open_pkcs1(&key, &start, |_, _| accepted);
+        assert!(opened(true).unwrap().0.is_opened());
+        let (refused, by) = opened(false).unwrap();
+        assert!(!refused.is_opened() && by.is_none());
+        // And it counts like one.
+        assert_eq!(opened(true).err(), Some(Pkcs1Stopped));
+    }
+
+    /// Each ring had a count of its own: two keys to rotate between were twice as many tries.
+    #[test]
+    fn the_rings_of_a_process_share_one_limit() {
+        let (one, two) = (ring(&[0]), ring(&[1]));
+        let one = one.with_process_pkcs1_limit(2);
+        let two = two.with_process_pkcs1_limit(100);
+        let start = PAIRS[2].public().wrap_pkcs1(&[4; 16]);
+        let foreign = |byte| PAIRS[2].public().wrap_pkcs1(&[byte; 32]);
+        assert!(one.open_pkcs1(&foreign(1), &start, any).is_ok());
+        assert!(two.open_pkcs1(&foreign(2), &start, any).is_ok());
+        for ring in [&one, &two] {
+            let third = ring.open_pkcs1(&foreign(3), &start, any);
+            assert_eq!(third.err(), Some(Pkcs1Stopped));
+        }
+        let own = ring(&[0]).with_pkcs1_limit(1);
+        assert!(own.open_pkcs1(&foreign(3), &start, any).is_ok());
     }
 
     #[test]

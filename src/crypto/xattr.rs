@@ -1,42 +1,65 @@
 //! Extended attributes: all of a file's `user.*` attributes as one encrypted header value.
 //!
 //! The plaintext is `u16be` of the length that follows, then for each attribute in order of name
-//! `u16be` length and name, `u16be` length and value, then zeros to a multiple of 64 bytes. The header
-//! is `1.` and base64url without padding of nonce, ciphertext and tag: AES-256-GCM-SIV under the
-//! object's xattr subkey, so that even a repeated nonce would give away equality and no more.
+//! `u16be` length and name, `u16be` length and value, then zeros to a multiple of 64 bytes.
+//!
+//! Version 2, which is written, seals it under a key of its own: a holder of the object's data key, who may
+//! have planted the object or have kept the key from before a rotation, does not read what is set later. The
+//! header is `2.`, that key wrapped with RSA-OAEP, `.`, and nonce, ciphertext and tag of AES-256-GCM-SIV; both
+//! in base64url without padding. The additional data holds the SHA-256 of the object's wrapped data key, so
+//! that the value opens beside that envelope only. Names are without `user.`.
+//!
+//! Version 1, which is read, is `1.` and nonce, ciphertext and tag under the xattr subkey of the object's data
+//! key, with whole names.
 
 use std::collections::BTreeMap;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::ctr::{ContentCipher, Unopened};
 use super::data_key::Purpose;
+use super::key_pair::PublicKey;
+use super::key_ring::KeyRing;
 use super::random;
 use super::stack::wiped;
 
-const AAD: &[u8] = b"ossvault/xattr/1";
-const VERSION: &str = "1.";
+const AAD_V1: &[u8] = b"ossvault/xattr/1";
+const AAD_V2: &[u8] = b"ossvault/xattr/2";
 const NONCE_LEN: usize = 12;
 const PADDING: usize = 64;
+
+/// The service keeps 8 KB of metadata: what is longer is no value of ours, and not decoded, in bytes.
+const LONGEST_HEADER: usize = 8192;
+
+/// Every name begins so.
+const NAMESPACE: &str = "user.";
+
+/// XATTR_NAME_MAX
+const LONGEST_NAME: usize = 255;
 
 /// A file's extended attributes, by name. Within the limits by construction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Xattrs(BTreeMap<String, Vec<u8>>);
 
-/// More than fits beside the other metadata of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "extended attributes above {} bytes or {} in number",
-    Xattrs::MAX_BYTES,
-    Xattrs::MAX_COUNT
-)]
-pub struct TooLarge;
+pub enum SetError {
+    /// More than fits beside the other metadata of an object.
+    #[error(
+        "extended attributes above {} bytes or {} in number",
+        Xattrs::MAX_BYTES,
+        Xattrs::MAX_COUNT
+    )]
+    TooLarge,
+    #[error("no name of an extended attribute")]
+    NotAName,
+}
 
 impl Xattrs {
-    /// Of names and values together. The service keeps 8 KB of metadata; sealed, these take 4 of them.
+    /// Of names and values together. The service keeps 8 KB of metadata; sealed, these take less than 4 of them.
     pub const MAX_BYTES: usize = 2048;
     /// Each costs four bytes of lengths beside its name and value.
     pub const MAX_COUNT: usize = 256;
@@ -58,11 +81,24 @@ impl Xattrs {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
     }
 
+    /// Whether a file can have an attribute of that name: `user.` and something more, of at most 255 bytes. What
+    /// no program could have set is not shown to one either: the kernel and programs take a zero byte for the
+    /// end of a name, and names outside of `user.` for the system's.
+    pub fn is_name(name: &str) -> bool {
+        name.len() > NAMESPACE.len()
+            && name.len() <= LONGEST_NAME
+            && name.starts_with(NAMESPACE)
+            && !name.contains('\0')
+    }
+
     /// Sets or replaces one.
     ///
     /// # Errors
-    /// [`TooLarge`]; nothing has changed then.
-    pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), TooLarge> {
+    /// See [`SetError`]; nothing has changed then.
+    pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), SetError> {
+        if !Xattrs::is_name(name) {
+            return Err(SetError::NotAName);
+        }
         let others: usize = self
             .0
             .iter()
@@ -71,7 +107,7 @@ impl Xattrs {
             .sum();
         let count = self.0.len() + usize::from(!self.0.contains_key(name));
         if others + name.len() + value.len() > Self::MAX_BYTES || count > Self::MAX_COUNT {
-            return Err(TooLarge);
+            return Err(SetError::TooLarge);
         }
         self.0.insert(name.to_owned(), value.to_vec());
         Ok(())
@@ -82,9 +118,13 @@ impl Xattrs {
         self.0.remove(name)
     }
 
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self, version: Version) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(vec![0, 0]);
         for (name, value) in &self.0 {
+            let name = match version {
+                Version::One => name,
+                Version::Two => &name[NAMESPACE.len()..],
+            };
             for field in [name.as_bytes(), value] {
                 let len = u16::try_from(field.len()).expect("bounded by MAX_BYTES");
                 out.extend_from_slice(&len.to_be_bytes());
@@ -99,7 +139,7 @@ impl Xattrs {
     }
 
     /// Reads exactly what [`encode`](Self::encode) writes.
-    fn decode(plain: &[u8]) -> Option<Xattrs> {
+    pub(crate) fn decode(plain: &[u8], version: Version) -> Option<Xattrs> {
         let (len, rest) = plain.split_first_chunk::<2>()?;
         let len = usize::from(u16::from_be_bytes(*len));
         let (mut fields, padding) = rest.split_at_checked(len)?;
@@ -118,15 +158,19 @@ impl Xattrs {
         let mut xattrs = Xattrs::new();
         while let Some(name) = take()? {
             let name = std::str::from_utf8(name).ok()?;
+            let name = match version {
+                Version::One => name.to_owned(),
+                Version::Two => format!("{NAMESPACE}{name}"),
+            };
             let value = take()??;
             let in_order = xattrs
                 .0
                 .last_key_value()
-                .is_none_or(|(last, _)| last.as_str() < name);
-            if name.is_empty() || !in_order {
+                .is_none_or(|(last, _)| *last < name);
+            if !in_order {
                 return None;
             }
-            xattrs.set(name, value).ok()?;
+            xattrs.set(&name, value).ok()?;
         }
         Some(xattrs)
     }
@@ -139,84 +183,165 @@ pub enum OpenError {
     Damaged,
     #[error("the extended attributes have an unknown version")]
     UnknownVersion,
+    /// Of version 2.
+    #[error("no private key opens the extended attributes")]
+    NotOpened,
+    /// Of version 1.
     #[error(transparent)]
     Unopened(#[from] Unopened),
 }
 
-/// The header value, under a fresh nonce.
-///
-/// # Errors
-/// [`Unopened`].
-pub fn seal(cipher: &ContentCipher, xattrs: &Xattrs) -> Result<String, Unopened> {
+/// How a header value is sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Under the object's data key.
+    One,
+    /// Under a key of its own.
+    Two,
+}
+
+impl Version {
+    /// None for a version that is not known here.
+    pub fn of(header: &str) -> Option<Version> {
+        match header.split_once('.')?.0 {
+            "1" => Some(Version::One),
+            "2" => Some(Version::Two),
+            _ => None,
+        }
+    }
+}
+
+/// The header value for an object whose data key is wrapped as `wrapped_data_key`: under a fresh key, which
+/// `public` wraps, and a fresh nonce.
+pub fn seal(public: &PublicKey, wrapped_data_key: &[u8], xattrs: &Xattrs) -> String {
     let mut nonce = [0; NONCE_LEN];
     random::fill(&mut nonce);
-    seal_with_nonce(cipher, xattrs, nonce)
+    let (wrapped_key, sealed) = wiped(|| {
+        let mut key = Zeroizing::new([0; 32]);
+        random::fill(key.as_mut_slice());
+        let plain = xattrs.encode(Version::Two);
+        let sealed = encrypt(&key, nonce, &aad_v2(wrapped_data_key), plain);
+        (public.wrap(key.as_slice()), sealed)
+    });
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    format!("2.{}.{}", encode(&wrapped_key), encode(&sealed))
 }
 
-fn seal_with_nonce(
-    cipher: &ContentCipher,
-    xattrs: &Xattrs,
-    nonce: [u8; NONCE_LEN],
-) -> Result<String, Unopened> {
-    let sealed = wiped(|| {
-        let key = key(cipher)?;
-        let mut sealed = xattrs.encode();
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(AAD),
-            &mut *sealed,
-        )
-        .expect("a few KiB can be sealed");
-        Ok(sealed)
-    })?;
-    let bytes = [nonce.as_slice(), &sealed].concat();
-    Ok(format!("{VERSION}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
-}
-
+/// Opens a value of version 2 with any of the keys; `hint` names the one to begin with. Blocks.
+///
 /// # Errors
 /// See [`OpenError`].
-pub fn open(cipher: &ContentCipher, header: &str) -> Result<Xattrs, OpenError> {
+pub fn open(
+    keys: &KeyRing,
+    hint: Option<&str>,
+    wrapped_data_key: &[u8],
+    header: &str,
+) -> Result<Xattrs, OpenError> {
+    let (wrapped_key, sealed) = split(header)?;
+    let ([key], _) = keys
+        .unwrap(hint, [&wrapped_key])
+        .ok_or(OpenError::NotOpened)?;
+    let key: &[u8; 32] = key.as_slice().try_into().map_err(|_| OpenError::Damaged)?;
+    decrypt(key, &aad_v2(wrapped_data_key), &sealed, Version::Two)
+}
+
+/// Opens a value of version 1 with the object's data key.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn open_v1(cipher: &ContentCipher, header: &str) -> Result<Xattrs, OpenError> {
     if !cipher.is_opened() {
         return Err(Unopened.into());
     }
-    let text = header
-        .strip_prefix(VERSION)
-        .ok_or(OpenError::UnknownVersion)?;
-    let bytes = BASE64_URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| OpenError::Damaged)?;
-    let (nonce, sealed) = bytes
+    let sealed = decode(body_of(header, "1.")?)?;
+    wiped(|| {
+        let key = cipher.subkey(Purpose::Xattr);
+        decrypt(&key, AAD_V1, &sealed, Version::One)
+    })
+}
+
+/// The wrapped key and the sealed attributes of a value of version 2.
+pub(crate) fn split(header: &str) -> Result<(Vec<u8>, Vec<u8>), OpenError> {
+    let body = body_of(header, "2.")?;
+    let (wrapped_key, sealed) = body.split_once('.').ok_or(OpenError::Damaged)?;
+    Ok((decode(wrapped_key)?, decode(sealed)?))
+}
+
+/// Names the envelope beside which the value stands.
+fn aad_v2(wrapped_data_key: &[u8]) -> Vec<u8> {
+    [AAD_V2, &Sha256::digest(wrapped_data_key)].concat()
+}
+
+fn body_of<'a>(header: &'a str, version: &str) -> Result<&'a str, OpenError> {
+    if header.len() > LONGEST_HEADER {
+        return Err(OpenError::Damaged);
+    }
+    let body = header.strip_prefix(version);
+    body.ok_or(OpenError::UnknownVersion)
+}
+
+fn decode(text: &str) -> Result<Vec<u8>, OpenError> {
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(text);
+    bytes.map_err(|_| OpenError::Damaged)
+}
+
+/// Nonce, ciphertext and tag.
+fn encrypt(
+    key: &[u8; 32],
+    nonce: [u8; NONCE_LEN],
+    aad: &[u8],
+    mut sealed: Zeroizing<Vec<u8>>,
+) -> Vec<u8> {
+    wiped(|| {
+        aead(key)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                &mut *sealed,
+            )
+            .expect("a few KiB can be sealed");
+        [nonce.as_slice(), &sealed].concat()
+    })
+}
+
+fn decrypt(
+    key: &[u8; 32],
+    aad: &[u8],
+    sealed: &[u8],
+    version: Version,
+) -> Result<Xattrs, OpenError> {
+    let (nonce, sealed) = sealed
         .split_first_chunk::<NONCE_LEN>()
         .ok_or(OpenError::Damaged)?;
     let mut sealed = Zeroizing::new(sealed.to_vec());
     wiped(|| {
-        let plain = key(cipher)?
+        let plain = aead(key)
             .open_in_place(
                 Nonce::assume_unique_for_key(*nonce),
-                Aad::from(AAD),
+                Aad::from(aad),
                 &mut sealed,
             )
             .map_err(|_| OpenError::Damaged)?;
-        Xattrs::decode(plain).ok_or(OpenError::Damaged)
+        Xattrs::decode(plain, version).ok_or(OpenError::Damaged)
     })
 }
 
-fn key(cipher: &ContentCipher) -> Result<LessSafeKey, Unopened> {
-    if !cipher.is_opened() {
-        return Err(Unopened);
-    }
-    let subkey = cipher.subkey(Purpose::Xattr);
-    Ok(LessSafeKey::new(
-        UnboundKey::new(&AES_256_GCM_SIV, subkey.as_slice()).expect("32 bytes are a key"),
-    ))
+/// Even a repeated nonce would give away equality and no more.
+fn aead(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("32 bytes are a key"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::data_key::{CounterStart, DataKey};
+    use crate::crypto::key_pair::KeyPair;
+    use std::sync::LazyLock;
 
     const PUBLISHED: &str = "1.AAECAwQFBgcICQoLnVwddbm1qfnTfnhCYrUrf6rxdw0gWd1zxOVU6PtIXiLzUa5SRIOoAcOTrg6ioB09Xx7jZjZ5VgdYJPx9i03eyvj6D40sQy0PkjT3Xz7ABsU";
+
+    /// Made with another implementation.
+    const PUBLISHED_V2: &str = "AAECAwQFBgcICQoLbhgTRfQIM_m3wSVccfBGhil_2F-OzfPrnxaXnJAEuIC7XMmhjx_xM1RSO9NKy1oAjrD95XVsHPj1M1am_MAL6VwDEFlQVWSBOJud_mGTUdc";
 
     fn cipher() -> ContentCipher {
         ContentCipher::new(
@@ -233,15 +358,50 @@ mod tests {
         xattrs
     }
 
+    static PAIRS: LazyLock<[KeyPair; 2]> =
+        LazyLock::new(|| std::array::from_fn(|_| KeyPair::generate(2048).unwrap()));
+
+    fn ring(index: usize) -> KeyRing {
+        let pem = PAIRS[index].private_pem(None).unwrap();
+        let key = crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap();
+        KeyRing::single(key)
+    }
+
+    /// As an object's wrapped data key.
+    const BESIDE: &[u8] = &[3; 256];
+
+    fn sealed(xattrs: &Xattrs) -> String {
+        seal(PAIRS[0].public(), BESIDE, xattrs)
+    }
+
+    fn opened(header: &str) -> Result<Xattrs, OpenError> {
+        open(&ring(0), None, BESIDE, header)
+    }
+
     #[test]
-    fn seals_to_the_published_header() {
+    fn the_published_header_of_version_1_opens() {
         let xattrs = xattrs(&[("user.comment", b"hello")]);
+        assert_eq!(open_v1(&cipher(), PUBLISHED), Ok(xattrs.clone()));
+        // And is what its plaintext, key and nonce give.
         let nonce = std::array::from_fn(|i| i as u8);
-        assert_eq!(
-            seal_with_nonce(&cipher(), &xattrs, nonce).unwrap(),
-            PUBLISHED
-        );
-        assert_eq!(open(&cipher(), PUBLISHED), Ok(xattrs));
+        let key = cipher().subkey(Purpose::Xattr);
+        let bytes = encrypt(&key, nonce, AAD_V1, xattrs.encode(Version::One));
+        let text = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        assert_eq!(format!("1.{text}"), PUBLISHED);
+    }
+
+    #[test]
+    fn the_published_bytes_of_version_2_are_these() {
+        let key: [u8; 32] = std::array::from_fn(|i| 0x20 + i as u8);
+        let nonce = std::array::from_fn(|i| i as u8);
+        let beside: [u8; 256] = std::array::from_fn(|i| i as u8);
+        let xattrs = xattrs(&[("user.comment", b"hello")]);
+        let aad = aad_v2(&beside);
+        let bytes = encrypt(&key, nonce, &aad, xattrs.encode(Version::Two));
+        assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(&bytes), PUBLISHED_V2);
+        let document = include_str!("../../docs/format.md");
+        assert!(document.contains(PUBLISHED_V2) && document.contains(PUBLISHED));
+        assert_eq!(decrypt(&key, &aad, &bytes, Version::Two), Ok(xattrs));
     }
 
     #[test]
@@ -252,35 +412,135 @@ mod tests {
             vec![("user.a", b"\0\xff"), ("user.b", &[7; 2000])],
         ] {
             let xattrs = xattrs(&entries);
-            let header = seal(&cipher(), &xattrs).unwrap();
-            assert_eq!(open(&cipher(), &header), Ok(xattrs));
+            let header = sealed(&xattrs);
+            assert_eq!(Version::of(&header), Some(Version::Two));
+            assert_eq!(opened(&header), Ok(xattrs.clone()));
+            // Neither key nor nonce is used again.
+            assert_ne!(sealed(&xattrs), header);
         }
+    }
+
+    /// "They are encrypted under a key of their own, a new one at each change: who knows the file's does not read
+    /// what is set later."
+    ///
+    /// Whoever held the object's data key, or had planted the object, did.
+    #[test]
+    fn the_objects_data_key_opens_nothing() {
+        let header = sealed(&xattrs(&[("user.a", b"later")]));
+        assert_eq!(open_v1(&cipher(), &header), Err(OpenError::UnknownVersion));
+        let as_version_1 = header.replacen("2.", "1.", 1);
+        assert_eq!(open_v1(&cipher(), &as_version_1), Err(OpenError::Damaged));
+        let (_, last) = header.rsplit_once('.').unwrap();
+        let alone = format!("1.{last}");
+        assert_eq!(open_v1(&cipher(), &alone), Err(OpenError::Damaged));
+    }
+
+    #[test]
+    fn it_opens_with_its_key_beside_its_envelope_and_as_it_is() {
+        let header = sealed(&xattrs(&[("user.a", b"b")]));
+        let foreign = open(&ring(1), None, BESIDE, &header);
+        assert_eq!(foreign, Err(OpenError::NotOpened));
+        let elsewhere = open(&ring(0), None, &[4; 256], &header);
+        assert_eq!(elsewhere, Err(OpenError::Damaged));
+        let (front, last) = header.rsplit_once('.').unwrap();
+        // Of another header of the same object.
+        let (_, other) = {
+            let header = sealed(&xattrs(&[("user.a", b"c")]));
+            let (front, last) = header.rsplit_once('.').unwrap();
+            (front.to_owned(), last.to_owned())
+        };
+        let short = BASE64_URL_SAFE_NO_PAD.encode(PAIRS[0].public().wrap(&[1; 31]));
+        for (header, expected) in [
+            (format!("{front}.{other}"), OpenError::Damaged),
+            (format!("{header}="), OpenError::Damaged),
+            (format!("{header}.{last}"), OpenError::Damaged),
+            (format!("2.{short}.{last}"), OpenError::Damaged),
+            (format!("2..{last}"), OpenError::NotOpened),
+            (front.to_owned(), OpenError::Damaged),
+            (format!("{front}."), OpenError::Damaged),
+            ("2.".into(), OpenError::Damaged),
+            (format!("2.{}", "A".repeat(1 << 20)), OpenError::Damaged),
+            (header.replacen("2.", "3.", 1), OpenError::UnknownVersion),
+        ] {
+            assert_eq!(opened(&header), Err(expected), "{header}");
+        }
+    }
+
+    /// A name of another namespace, or with a zero byte in it, was listed like two names, one of which a
+    /// program takes for the system's.
+    #[test]
+    fn names_that_no_program_could_have_set_make_the_value_damaged() {
+        let longest = format!("user.{}", "a".repeat(250));
+        for name in ["user.a", "user.ä\u{202e}", "user. ", longest.as_str()] {
+            assert_eq!(
+                opened(&sealed(&xattrs(&[(name, b"x")]))),
+                Ok(xattrs(&[(name, b"x")]))
+            );
+            let plain = pad(plain_of(&[name.as_bytes(), b"x"]));
+            let found = Xattrs::decode(&plain, Version::One);
+            assert_eq!(found, Some(xattrs(&[(name, b"x")])), "{name:?}");
+        }
+        let too_long = format!("{longest}a");
+        for name in [
+            "user.",
+            "user",
+            "",
+            "a",
+            "security.capability",
+            "trusted.a",
+            "system.posix_acl_access",
+            "USER.a",
+            "user.a\0security.selinux",
+            "user.\0",
+            too_long.as_str(),
+        ] {
+            assert_eq!(Xattrs::new().set(name, b"x"), Err(SetError::NotAName));
+            let plain = pad(plain_of(&[name.as_bytes(), b"x"]));
+            assert_eq!(Xattrs::decode(&plain, Version::One), None, "{name:?}");
+        }
+        // What stands in version 2 is always a name in `user.`.
+        for name in ["", "a\0security.selinux", &too_long[5..]] {
+            let plain = pad(plain_of(&[name.as_bytes(), b"x"]));
+            assert_eq!(Xattrs::decode(&plain, Version::Two), None, "{name:?}");
+        }
+        let plain = pad(plain_of(&[b"security.capability", b"x"]));
+        let found = Xattrs::decode(&plain, Version::Two);
+        assert_eq!(found, Some(xattrs(&[("user.security.capability", b"x")])));
     }
 
     #[test]
     fn the_limit_is_two_kilobytes_of_names_and_values() {
         let mut xattrs = Xattrs::new();
         assert_eq!(xattrs.set("user.a", &[1; 2042]), Ok(()));
-        assert_eq!(xattrs.set("user.a", &[1; 2043]), Err(TooLarge));
-        assert_eq!(xattrs.set("b", b""), Err(TooLarge));
+        assert_eq!(xattrs.set("user.a", &[1; 2043]), Err(SetError::TooLarge));
+        assert_eq!(xattrs.set("user.b", b""), Err(SetError::TooLarge));
         assert_eq!(xattrs.get("user.a").map(<[u8]>::len), Some(2042));
         assert_eq!(xattrs.set("user.a", b""), Ok(()));
         for i in 1..Xattrs::MAX_COUNT {
-            assert_eq!(xattrs.set(&format!("u{i}"), b""), Ok(()), "{i}");
+            // As long as all of them may be.
+            let name = format!("user.{i:03}");
+            assert_eq!(xattrs.set(&name, b""), Ok(()), "{i}");
         }
-        assert_eq!(xattrs.set("one more", b""), Err(TooLarge));
-        let header = seal(&cipher(), &xattrs).unwrap();
-        assert!(header.len() < 4096, "{}", header.len());
-        assert_eq!(open(&cipher(), &header), Ok(xattrs));
+        assert_eq!(xattrs.set("user.one more", b""), Err(SetError::TooLarge));
+        // 255 names of 8 bytes, and one of 6.
+        assert_eq!(xattrs.set("user.a", b"22"), Ok(()));
+        let header = sealed(&xattrs);
+        assert_eq!(opened(&header), Ok(xattrs));
+        // Without the namespace's name, many small ones take no more than one large one.
+        let mut one = Xattrs::new();
+        one.set("user.a", &[1; 2042]).unwrap();
+        for header in [header, sealed(&one)] {
+            assert!(header.len() <= 3300, "{}", header.len());
+        }
     }
 
     #[test]
-    fn refuses_what_it_would_not_have_written() {
+    fn version_1_refuses_what_it_would_not_have_written() {
         let other = ContentCipher::new(
             DataKey::from_bytes(Zeroizing::new([9; 32])),
             CounterStart::from_be_bytes([1; 16]),
         );
-        assert_eq!(open(&other, PUBLISHED), Err(OpenError::Damaged));
+        assert_eq!(open_v1(&other, PUBLISHED), Err(OpenError::Damaged));
         for (header, expected) in [
             (PUBLISHED.replace("1.AAE", "1.AAF"), OpenError::Damaged),
             (PUBLISHED.replace("1.", "2."), OpenError::UnknownVersion),
@@ -288,12 +548,8 @@ mod tests {
             ("1.".into(), OpenError::Damaged),
             (String::new(), OpenError::UnknownVersion),
         ] {
-            assert_eq!(open(&cipher(), &header), Err(expected), "{header}");
+            assert_eq!(open_v1(&cipher(), &header), Err(expected), "{header}");
         }
-        let pad = |mut v: Vec<u8>| {
-            v.resize(v.len().next_multiple_of(64), 0);
-            v
-        };
         for (name, plain) in [
             ("empty", vec![]),
             ("no padding", vec![0, 0]),
@@ -304,28 +560,44 @@ mod tests {
                 v
             }),
             ("a length beyond the end", pad(vec![1, 0])),
-            ("a name without a value", pad(vec![0, 3, 0, 1, b'a'])),
+            ("a name without a value", pad(plain_of(&[b"user.a"]))),
             ("no name", pad(vec![0, 4, 0, 0, 0, 0])),
             (
                 "twice the same",
-                pad(vec![0, 10, 0, 1, b'a', 0, 0, 0, 1, b'a', 0, 0]),
+                pad(plain_of(&[b"user.a", b"", b"user.a", b""])),
             ),
             (
                 "out of order",
-                pad(vec![0, 10, 0, 1, b'b', 0, 0, 0, 1, b'a', 0, 0]),
+                pad(plain_of(&[b"user.b", b"", b"user.a", b""])),
             ),
-            ("no text", pad(vec![0, 5, 0, 1, 0xff, 0, 0])),
+            ("no text", pad(plain_of(&[b"user.\xff", b""]))),
         ] {
-            assert_eq!(Xattrs::decode(&plain), None, "{name}");
+            for version in [Version::One, Version::Two] {
+                assert_eq!(Xattrs::decode(&plain, version), None, "{name}");
+            }
         }
     }
 
+    fn pad(mut plain: Vec<u8>) -> Vec<u8> {
+        plain.resize(plain.len().next_multiple_of(PADDING), 0);
+        plain
+    }
+
+    /// Without padding.
+    fn plain_of(fields: &[&[u8]]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for field in fields {
+            out.extend((field.len() as u16).to_be_bytes());
+            out.extend_from_slice(field);
+        }
+        [&(out.len() as u16).to_be_bytes(), out.as_slice()].concat()
+    }
+
     #[test]
-    fn an_unopened_cipher_seals_and_opens_nothing() {
+    fn an_unopened_cipher_opens_nothing() {
         let unopened = ContentCipher::unopened(DataKey::generate(), CounterStart::generate());
-        assert_eq!(seal(&unopened, &Xattrs::new()), Err(Unopened));
         assert_eq!(
-            open(&unopened, PUBLISHED),
+            open_v1(&unopened, PUBLISHED),
             Err(OpenError::Unopened(Unopened))
         );
     }

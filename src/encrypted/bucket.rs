@@ -9,11 +9,12 @@ use super::plaintext::Plaintext;
 use super::strips::{self, Sent};
 use super::upload::{self, EncryptedUpload, Uploaded};
 use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::KeyRing;
-use crate::crypto::xattr::{self, Xattrs};
-use crate::envelope::Format;
-use crate::envelope::format::{XATTR_NAME, is_envelope_name};
+use crate::crypto::xattr::{self, Version, Xattrs};
+use crate::envelope::format::{LONGEST_LINK, XATTR_NAME, claimed_kind, is_envelope_name};
 use crate::envelope::write::{self, MultipartSizes};
+use crate::envelope::{self, Format};
 use crate::store::object_store::{
     ByteRange, ETag, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
 };
@@ -35,6 +36,9 @@ impl Default for Settings {
         }
     }
 }
+
+/// Whoever opens such an object would refuse it.
+const NO_LINK: Error = Error::Abandoned("a symbolic link's target has 1 to 4095 bytes");
 
 pub struct EncryptedBucket {
     store: Arc<dyn ObjectStore>,
@@ -152,7 +156,8 @@ impl EncryptedBucket {
     }
 
     /// Uploads `plain` with one PUT under a fresh key. `headers` go along; what they carry of an older
-    /// envelope, its sealed attributes included, is replaced.
+    /// envelope, its sealed attributes included, is replaced. Where their mode says that it is a symbolic
+    /// link, so will its key.
     ///
     /// # Errors
     /// The store's, among them [`Corrupt`](crate::store::error::Error::Corrupt) if the store received
@@ -165,6 +170,11 @@ impl EncryptedBucket {
         xattrs: Option<&Xattrs>,
         overwrite: Overwrite,
     ) -> Result<Uploaded> {
+        if claimed_kind(&headers.user) == ContentKind::Link
+            && !(1..=LONGEST_LINK).contains(&plain.len())
+        {
+            return Err(NO_LINK);
+        }
         let (cipher, headers) = self.fresh_envelope(headers, xattrs, None)?;
         let sent = Arc::new(Sent::default());
         let body = strips::body(cipher.clone(), plain.clone(), 0..plain.len(), sent.clone());
@@ -226,6 +236,9 @@ impl EncryptedBucket {
         xattrs: Option<&Xattrs>,
         sizes: Option<MultipartSizes>,
     ) -> Result<EncryptedUpload> {
+        if claimed_kind(&headers.user) == ContentKind::Link {
+            return Err(NO_LINK);
+        }
         let (cipher, headers) = self.fresh_envelope(headers, xattrs, sizes)?;
         let id = self.store.create_multipart(key, &headers).await?;
         Ok(EncryptedUpload::new(
@@ -244,7 +257,8 @@ impl EncryptedBucket {
     /// The extended attributes among an object's headers.
     ///
     /// # Errors
-    /// As [`unlock`](Self::unlock); [`Error::Damaged`] and [`Error::Unsupported`] for the sealed value.
+    /// [`Error::KeyMissing`] and [`Error::WrongKey`]; [`Error::Damaged`] and [`Error::Unsupported`] for the
+    /// sealed value.
     pub async fn open_xattrs(
         &self,
         object: &EncryptedObject,
@@ -253,37 +267,51 @@ impl EncryptedBucket {
         let Some(sealed) = headers.user.get(XATTR_NAME) else {
             return Ok(Xattrs::new());
         };
-        let cipher = self.unlock(object).await?;
-        Ok(xattr::open(&cipher, sealed)?)
+        match Version::of(sealed) {
+            None => Err(xattr::OpenError::UnknownVersion.into()),
+            Some(Version::One) => {
+                let cipher = self.unlock(object).await?;
+                Ok(xattr::open_v1(&cipher, sealed)?)
+            }
+            Some(Version::Two) => object.open_xattrs(&self.keys, sealed).await,
+        }
     }
 
-    /// Puts extended attributes into the headers that a copy will replace; none removes the entry.
+    /// Whether a key opens the extended attributes by itself, whatever opens the content.
+    pub async fn opens_xattrs(&self, object: &EncryptedObject, headers: &ObjectHeaders) -> bool {
+        let sealed = headers.user.get(XATTR_NAME);
+        let own_key = sealed.is_some_and(|sealed| Version::of(sealed) == Some(Version::Two));
+        own_key && self.open_xattrs(object, headers).await.is_ok()
+    }
+
+    /// Puts extended attributes into the headers that a copy will replace, for the writing key and bound to the
+    /// envelope among them; none removes the entry.
     ///
     /// # Errors
-    /// As [`unlock`](Self::unlock).
-    pub async fn seal_xattrs(
-        &self,
-        object: &EncryptedObject,
-        xattrs: &Xattrs,
-        headers: &mut ObjectHeaders,
-    ) -> Result<()> {
+    /// [`Error::NotEncrypted`] and what else can be wrong with the envelope.
+    pub fn seal_xattrs(&self, xattrs: &Xattrs, headers: &mut ObjectHeaders) -> Result<()> {
         if xattrs.is_empty() {
             headers.user.remove(XATTR_NAME);
             return Ok(());
         }
-        let cipher = self.unlock(object).await?;
-        let sealed = xattr::seal(&cipher, xattrs)?;
+        let envelope = envelope::detect(&headers.user)?.ok_or(Error::NotEncrypted)?;
+        let sealed = xattr::seal(self.keys.writing(), &envelope.wrapped_key, xattrs);
         headers.user.insert(XATTR_NAME.to_owned(), sealed);
         Ok(())
     }
 
     /// The headers of an object without content that is to have these extended attributes: with an envelope of
-    /// its own, under a fresh key, where there are any.
+    /// its own, under a fresh key, where there are any, and with none otherwise.
     ///
     /// # Errors
-    /// [`Error::XattrsTooLarge`].
-    pub fn headers_with(&self, headers: ObjectHeaders, xattrs: &Xattrs) -> Result<ObjectHeaders> {
+    /// None that is the object's.
+    pub fn headers_with(
+        &self,
+        mut headers: ObjectHeaders,
+        xattrs: &Xattrs,
+    ) -> Result<ObjectHeaders> {
         if xattrs.is_empty() {
+            headers.user.retain(|name, _| !is_envelope_name(name));
             return Ok(headers);
         }
         let (_, headers) = self.fresh_envelope(headers, Some(xattrs), None)?;
@@ -297,7 +325,7 @@ impl EncryptedBucket {
         xattrs: Option<&Xattrs>,
         sizes: Option<MultipartSizes>,
     ) -> Result<(Arc<ContentCipher>, ObjectHeaders)> {
-        let cipher = write::fresh_cipher(self.format());
+        let cipher = write::fresh_cipher(claimed_kind(&headers.user));
         headers.user.retain(|name, _| !is_envelope_name(name));
         headers.user.extend(write::write(
             self.format(),
@@ -305,9 +333,8 @@ impl EncryptedBucket {
             &cipher,
             sizes,
         )?);
-        if let Some(xattrs) = xattrs.filter(|xattrs| !xattrs.is_empty()) {
-            let sealed = xattr::seal(&cipher, xattrs)?;
-            headers.user.insert(XATTR_NAME.to_owned(), sealed);
+        if let Some(xattrs) = xattrs {
+            self.seal_xattrs(xattrs, &mut headers)?;
         }
         Ok((Arc::new(cipher), headers))
     }

@@ -74,20 +74,21 @@ impl Ciphertext {
         Ok(Some((at, chunk)))
     }
 
-    /// The rest of the body, encrypted as it is, in one piece: for small objects.
+    /// The rest of the body, encrypted as it is, in one piece: for small objects, of at most `longest` bytes.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
-    pub async fn skip_to_bytes(mut self) -> Result<Bytes> {
+    /// As [`read`](Self::read); [`Error::Damaged`] for a longer one, of which no more is fetched.
+    pub async fn skip_to_bytes(mut self, longest: u64) -> Result<Bytes> {
+        let rest = self.range.end.saturating_sub(self.position);
+        let rest = usize::try_from(rest).ok().filter(|_| rest <= longest);
+        let rest = rest.ok_or_else(|| Error::damaged("it is longer than it was said to be"))?;
         let Some((_, first)) = self.chunk().await? else {
             return Ok(Bytes::new());
         };
         if self.position == self.range.end {
             return Ok(first);
         }
-        let rest = usize::try_from(self.range.end - self.position)
-            .map_err(|_| Error::damaged("too long to be kept in memory"))?;
-        let mut whole = BytesMut::with_capacity(first.len() + rest);
+        let mut whole = BytesMut::with_capacity(rest);
         whole.extend_from_slice(&first);
         while let Some((_, chunk)) = self.chunk().await? {
             whole.extend_from_slice(&chunk);

@@ -7,15 +7,18 @@
 //!
 //! An upload has no precondition, and the service decides the moment at which it takes effect. So the
 //! version is asked for once more when all that is left to be sent is short: a small body, or the word that
-//! completes the parts.
+//! completes the parts. And what was read is compared with the source's CRC-64 before that: once it is
+//! published, it has replaced what was whole.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::bucket::EncryptedBucket;
-use crate::envelope::format::{announce_sizes, announced_part_size, is_bound_by_sdk_rules};
+use crate::envelope::format::{announce_sizes, is_bound_by_sdk_rules};
+use crate::oss::crc::{self, Crc64};
 use crate::store::error::Error;
 use crate::store::object_store::{
     Body, ByteRange, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -105,8 +108,8 @@ impl EncryptedBucket {
         limits: CopyLimits,
     ) -> Result<PutAnswer> {
         if meta.size > limits.held {
-            let part = announced_part_size(&to.headers.user).filter(|part| *part > 0);
-            let part = part.unwrap_or_else(|| part_size(meta.size, SENT_PART));
+            // Not the announced one: that is a number from the bucket, and readers need none.
+            let part = part_size(meta.size, SENT_PART);
             announce_sizes(&mut to.headers.user, meta.size, part);
             return self.in_parts(source, meta, to, part, Way::Sent).await;
         }
@@ -118,7 +121,7 @@ impl EncryptedBucket {
         Ok(answer)
     }
 
-    /// A small object's ciphertext.
+    /// A small object's ciphertext, with the checksum that it should have.
     async fn hold(&self, source: &ObjectKey, meta: &ObjectMeta) -> Result<Body> {
         if meta.size == 0 {
             return Ok(Body::empty());
@@ -129,8 +132,19 @@ impl EncryptedBucket {
             Err(Error::NotFound) => return Err(Error::PreconditionFailed),
             answer => answer?,
         };
-        let pieces: Vec<Bytes> = answer.body.try_collect().await?;
-        Ok(Body::from_bytes(pieces.concat()))
+        let mut body = answer.body;
+        let mut content = BytesMut::new();
+        while let Some(chunk) = body.try_next().await? {
+            content.extend_from_slice(&chunk);
+            if content.len() as u64 > meta.size {
+                break;
+            }
+        }
+        if content.len() as u64 != meta.size {
+            return Err(Error::Corrupt(Arc::new(SourceDiffers)));
+        }
+        check(Some(crc::of(&content)), meta.crc64)?;
+        Ok(Body::from_bytes(content.freeze()))
     }
 
     /// # Errors
@@ -166,6 +180,7 @@ impl EncryptedBucket {
                 .try_collect()
                 .await?;
             done.sort_unstable_by_key(|part| part.number);
+            check(whole(&done), meta.crc64)?;
             if source == destination {
                 self.check_version(source, meta).await?;
             }
@@ -196,42 +211,66 @@ impl EncryptedBucket {
         way: Way,
     ) -> Result<UploadedPart> {
         let store = self.store();
-        match way {
+        let len = range.end - range.start;
+        let part = match way {
             Way::Copied => {
                 store
                     .copy_part(destination, upload, number, source, &meta.etag, range)
-                    .await
+                    .await?
             }
             Way::Sent => {
-                let body = self.body(source, meta, range);
-                let sent = store.upload_part(destination, upload, number, body.body.clone());
-                body.explain(sent.await)
+                let relayed = self.body(source, meta, range);
+                let body = relayed.body.clone();
+                let sent = store.upload_part(destination, upload, number, body);
+                let part = relayed.explain(sent.await)?;
+                let read = relayed.crc64();
+                let read = read.ok_or_else(|| Error::Corrupt(Arc::new(SourceDiffers)))?;
+                check(part.crc64, Some(read))?;
+                UploadedPart {
+                    crc64: Some(read),
+                    ..part
+                }
             }
-        }
+        };
+        Ok(UploadedPart { size: len, ..part })
     }
 
     /// A body that is read from the bucket while it is sent to it.
     fn body(&self, source: &ObjectKey, meta: &ObjectMeta, range: ByteRange) -> Relayed {
-        let replaced = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (replaced, read) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let (store, source, tag) = (self.store().clone(), source.clone(), meta.etag.clone());
-        let flag = replaced.clone();
-        let body = Body::new(range.end - range.start, move || {
+        let len = range.end - range.start;
+        let (flag, sum) = (replaced.clone(), read.clone());
+        let body = Body::new(len, move || {
             let (store, source, tag) = (store.clone(), source.clone(), tag.clone());
-            let (range, flag) = (range.clone(), flag.clone());
+            let (range, flag, sum) = (range.clone(), flag.clone(), sum.clone());
             if range.is_empty() {
                 return stream::empty().boxed();
             }
+            let mut crc = Crc64::new();
+            let mut missing = len;
             stream::once(async move {
                 let answer = store.get(&source, Some(range), Some(&tag)).await;
                 if let Err(Error::PreconditionFailed | Error::NotFound) = &answer {
-                    flag.store(true, std::sync::atomic::Ordering::Relaxed);
+                    flag.store(true, Ordering::Relaxed);
                 }
                 Ok::<_, Error>(answer?.body)
             })
             .try_flatten()
+            .inspect_ok(move |chunk: &Bytes| {
+                crc.update(chunk);
+                missing = missing.saturating_sub(chunk.len() as u64);
+                if missing == 0 {
+                    *sum.lock().unwrap_or_else(PoisonError::into_inner) = Some(crc.value());
+                }
+            })
             .boxed()
         });
-        Relayed { body, replaced }
+        Relayed {
+            body,
+            replaced,
+            read,
+        }
     }
 }
 
@@ -251,18 +290,22 @@ enum Way {
 struct Relayed {
     body: Body,
     /// The source was another version when it was to be read.
-    replaced: Arc<std::sync::atomic::AtomicBool>,
+    replaced: Arc<AtomicBool>,
+    /// CRC-64 of what the last attempt read, if that came to the range's end.
+    read: Arc<Mutex<Option<u64>>>,
 }
 
 impl Relayed {
     /// A body that broke off reaches us as an error of the request that carried it.
     fn explain<T>(&self, answer: Result<T>) -> Result<T> {
         match answer {
-            Err(_) if self.replaced.load(std::sync::atomic::Ordering::Relaxed) => {
-                Err(Error::PreconditionFailed)
-            }
+            Err(_) if self.replaced.load(Ordering::Relaxed) => Err(Error::PreconditionFailed),
             answer => answer,
         }
+    }
+
+    fn crc64(&self) -> Option<u64> {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -273,13 +316,23 @@ fn part_size(size: u64, least: u64) -> u64 {
         .max(least)
 }
 
-fn parts(size: u64, part: u64) -> Vec<(u16, ByteRange)> {
-    let starts = (0..size.div_ceil(part)).map(|index| index * part);
-    starts
-        .zip(1..)
-        .map(|(start, number)| (number, start..size.min(start + part)))
-        .collect()
+/// One after the other as they are wanted: `size` is a number from the bucket.
+fn parts(size: u64, part: u64) -> impl Iterator<Item = (u16, ByteRange)> {
+    let starts = (0..size.div_ceil(part)).map(move |index| index * part);
+    let ranges = starts.map(move |start| start..size.min(start.saturating_add(part)));
+    (1..).zip(ranges)
 }
+
+/// The CRC-64 of the parts together; None if one of them is not known.
+fn whole(parts: &[UploadedPart]) -> Option<u64> {
+    parts.iter().try_fold(0, |whole, part| {
+        Some(crc::combine(whole, part.crc64?, part.size))
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the source's body is not as long as the source")]
+struct SourceDiffers;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the copy's CRC-64 is not the source's")]
@@ -289,5 +342,22 @@ fn check(copy: Option<u64>, source: Option<u64>) -> Result<()> {
     match (copy, source) {
         (Some(copy), Some(source)) if copy != source => Err(Error::Corrupt(Arc::new(CopyDiffers))),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_few_whatever_size_is_claimed() {
+        for size in [1, SENT_PART + 1, 48 << 40, 1 << 62, u64::MAX] {
+            let part = part_size(size, SENT_PART);
+            let mut parts = parts(size, part);
+            assert_eq!(parts.next(), Some((1, 0..part.min(size))));
+            let last = parts.last().unwrap_or((1, 0..size));
+            assert_eq!(last.1.end, size);
+            assert!(u64::from(last.0) <= MAX_PARTS, "{size}");
+        }
     }
 }

@@ -27,9 +27,6 @@ pub enum Error {
     /// A key management service, an unknown algorithm, a later version of the format.
     #[error("not supported: {0}")]
     Unsupported(Arc<str>),
-    /// Extended attributes above the limit.
-    #[error(transparent)]
-    XattrsTooLarge(#[from] xattr::TooLarge),
     /// The bytes to be sent are not the ones that were sent before under the same key, or do not fit the
     /// upload: nothing of them left this machine. The upload must be abandoned.
     #[error("the upload is abandoned: {0}")]
@@ -53,9 +50,12 @@ impl From<envelope::Error> for Error {
             E::Kms(_) | E::UnknownWrap(_) | E::UnknownCipher(_) | E::UnknownVersion(_) => {
                 Error::Unsupported(error.to_string().into())
             }
-            E::Incomplete { .. } | E::Malformed { .. } | E::WrongContent(_) => {
-                Error::damaged(error)
-            }
+            E::Incomplete { .. }
+            | E::Malformed { .. }
+            | E::WrongContent(_)
+            | E::WrongStart
+            | E::WrongKind { .. }
+            | E::SealMissing => Error::damaged(error),
         }
     }
 }
@@ -71,7 +71,7 @@ impl From<xattr::OpenError> for Error {
         match error {
             xattr::OpenError::Damaged => Error::damaged(error),
             xattr::OpenError::UnknownVersion => Error::Unsupported(error.to_string().into()),
-            xattr::OpenError::Unopened(_) => Error::WrongKey,
+            xattr::OpenError::NotOpened | xattr::OpenError::Unopened(_) => Error::WrongKey,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! One version of one encrypted object.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::OnceCell;
 
 use super::error::{Error, Result};
 use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::KeyRing;
+use crate::crypto::xattr::{self, Xattrs};
+use crate::envelope::format::LONGEST_LINK;
 use crate::envelope::open::Opened;
 use crate::envelope::{self, Envelope, Format};
 use crate::store::error::Error as StoreError;
@@ -30,6 +33,18 @@ pub struct EncryptedObject {
 struct Locked {
     envelope: Envelope,
     unlocked: OnceCell<Unlocked>,
+    /// What a sealed value held that was opened before, and that value. Held for a look-up only.
+    xattrs: Mutex<Option<(String, Xattrs)>>,
+}
+
+impl Locked {
+    fn new(envelope: Envelope, unlocked: Option<Unlocked>) -> Arc<Locked> {
+        Arc::new(Locked {
+            envelope,
+            unlocked: OnceCell::new_with(unlocked),
+            xattrs: Mutex::default(),
+        })
+    }
 }
 
 struct Unlocked {
@@ -56,10 +71,7 @@ impl EncryptedObject {
             last_modified: meta.last_modified,
             crc64: meta.crc64,
             format: envelope.format,
-            locked: Arc::new(Locked {
-                envelope,
-                unlocked: OnceCell::new(),
-            }),
+            locked: Locked::new(envelope, None),
         })
     }
 
@@ -71,23 +83,18 @@ impl EncryptedObject {
             last_modified: meta.last_modified,
             crc64: meta.crc64,
             format: Format::Plain,
-            locked: Arc::new(Locked {
-                envelope: Envelope::plain(),
-                unlocked: OnceCell::new(),
-            }),
+            locked: Locked::new(Envelope::plain(), None),
         }
     }
 
     /// For what was just uploaded: the key is at hand and need not be unwrapped.
     pub(super) fn with_cipher(self, cipher: Arc<ContentCipher>, by: &str) -> EncryptedObject {
+        let unlocked = Unlocked {
+            cipher,
+            by: Some(by.into()),
+        };
         EncryptedObject {
-            locked: Arc::new(Locked {
-                envelope: self.locked.envelope.clone(),
-                unlocked: OnceCell::new_with(Some(Unlocked {
-                    cipher,
-                    by: Some(by.into()),
-                })),
-            }),
+            locked: Locked::new(self.locked.envelope.clone(), Some(unlocked)),
             ..self
         }
     }
@@ -111,6 +118,31 @@ impl EncryptedObject {
 
     pub fn envelope(&self) -> &Envelope {
         &self.locked.envelope
+    }
+
+    /// What the metadata claim the content to be: [`unlock`](Self::unlock) fails where the key says otherwise.
+    pub fn claimed_kind(&self) -> ContentKind {
+        self.locked.envelope.kind
+    }
+
+    /// What is wrong with it as a symbolic link, where its metadata claim that it is one. `cipher` is its own.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn check_link(&self, cipher: &ContentCipher) -> Result<()> {
+        match (self.claimed_kind(), cipher.binding()) {
+            (ContentKind::File, _) => Ok(()),
+            (ContentKind::Link, _) if !(1..=LONGEST_LINK).contains(&self.size) => {
+                Err(Error::damaged(
+                    "its metadata say that it is a symbolic link, and no target has its length",
+                ))
+            }
+            // A start that says something else has not opened.
+            (ContentKind::Link, Some(_)) => Ok(()),
+            (ContentKind::Link, None) => Err(Error::damaged(
+                "its metadata say that it is a symbolic link, and its key does not: another program made it, or an earlier version of this one, or a file's metadata were changed; mounts follow it with --trust-links",
+            )),
+        }
     }
 
     /// Whether another version's envelope text is the same: then so are key and counter.
@@ -156,6 +188,38 @@ impl EncryptedObject {
         let cipher = unlocked.cipher.clone();
         let _ = self.locked.unlocked.set(unlocked);
         Ok(cipher)
+    }
+
+    /// Opens a sealed value of version 2 that stands beside the envelope; on a blocking thread, unless it was
+    /// opened before.
+    pub(super) async fn open_xattrs(&self, keys: &Arc<KeyRing>, sealed: &str) -> Result<Xattrs> {
+        if !keys.can_read() {
+            return Err(envelope::Error::NoPrivateKey.into());
+        }
+        let kept = || {
+            self.locked
+                .xattrs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some((before, xattrs)) = &*kept()
+            && before == sealed
+        {
+            return Ok(xattrs.clone());
+        }
+        let (keys, locked, header) = (keys.clone(), self.locked.clone(), sealed.to_owned());
+        let open = tokio::task::spawn_blocking(move || {
+            let envelope = &locked.envelope;
+            xattr::open(
+                &keys,
+                envelope.hint.as_deref(),
+                &envelope.wrapped_key,
+                &header,
+            )
+        });
+        let xattrs = open.await.map_err(StoreError::other)??;
+        *kept() = Some((sealed.to_owned(), xattrs.clone()));
+        Ok(xattrs)
     }
 
     /// Tries on a blocking thread, and keeps nothing.

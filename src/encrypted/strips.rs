@@ -231,7 +231,7 @@ impl Drop for Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::format::Format;
+    use crate::crypto::data_key::ContentKind;
     use crate::envelope::write;
 
     /// The HTTP client never polls an empty body, so its end was never seen and every upload of an empty
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn an_empty_body_has_its_checksum_without_being_polled() {
         let sent = Arc::new(Sent::default());
-        let cipher = write::fresh_cipher(Format::Seed);
+        let cipher = write::fresh_cipher(ContentKind::File);
         let body = body(Arc::new(cipher), Plaintext::empty(), 0..0, sent.clone());
         assert_eq!(body.len(), 0);
         assert_eq!(sent.crc64(), Some(0));

@@ -13,10 +13,11 @@ use futures_util::stream::{self, StreamExt};
 
 use super::*;
 use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
-use crate::envelope::write::MultipartSizes;
+use crate::envelope::write::{self, MultipartSizes};
 use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
@@ -37,6 +38,8 @@ struct Memory {
     attempts: AtomicUsize,
     lies_about_crc: AtomicBool,
     gives_no_crc: AtomicBool,
+    /// A bit of every body that is read is wrong, under the object's own tag and checksum.
+    flips: AtomicBool,
     /// Everything that any attempt sent.
     seen: Mutex<Vec<Bytes>>,
     puts: AtomicUsize,
@@ -124,6 +127,10 @@ impl ObjectStore for Memory {
         let bytes = self
             .stored(key.as_str())
             .slice(range.start as usize..range.end as usize);
+        let mut bytes = bytes.to_vec();
+        if self.flips.load(Ordering::Relaxed) {
+            bytes[0] ^= 1;
+        }
         let chunks: Vec<_> = bytes
             .chunks(1000)
             .map(|c| Ok(Bytes::copy_from_slice(c)))
@@ -611,19 +618,13 @@ async fn extended_attributes_go_with_the_content() {
         .await;
     assert_eq!(opened.unwrap(), xattrs);
 
-    // Changed under the same key, as a copy would carry it.
+    // Changed beside the same envelope, as a copy would carry it.
     let mut headers = uploaded.headers.clone();
     xattrs.set("user.b", b"c").unwrap();
-    bucket
-        .seal_xattrs(&uploaded.object, &xattrs, &mut headers)
-        .await
-        .unwrap();
+    bucket.seal_xattrs(&xattrs, &mut headers).unwrap();
     let copy = uploaded.object.with_etag(ETag::new("\"2\""));
     assert_eq!(bucket.open_xattrs(&copy, &headers).await.unwrap(), xattrs);
-    bucket
-        .seal_xattrs(&uploaded.object, &Xattrs::new(), &mut headers)
-        .await
-        .unwrap();
+    bucket.seal_xattrs(&Xattrs::new(), &mut headers).unwrap();
     assert!(!headers.user.contains_key("ossvault-xattr"));
 
     // A new content keeps the attributes that are not encrypted, and nothing of the old envelope.
@@ -657,6 +658,157 @@ async fn extended_attributes_go_with_the_content() {
         .err()
         .unwrap();
     assert!(matches!(error, Error::Damaged(_)), "{error}");
+}
+
+/// An object whose data key is 00 01 .. 1f, as earlier versions sealed `user.comment` beside it.
+fn with_version_1_xattrs() -> ObjectHeaders {
+    const SEALED: &str = "1.AAECAwQFBgcICQoLnVwddbm1qfnTfnhCYrUrf6rxdw0gWd1zxOVU6PtIXiLzUa5SRIOoAcOTrg6ioB09Xx7jZjZ5VgdYJPx9i03eyvj6D40sQy0PkjT3Xz7ABsU";
+    let cipher = ContentCipher::new(
+        DataKey::from_slice(&std::array::from_fn::<u8, 32, _>(|i| i as u8)).unwrap(),
+        CounterStart::from_be_bytes([0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0, 0, 8, 9, 10, 11]),
+    );
+    let mut user = write::write(Format::Seed, PAIR.public(), &cipher, None).unwrap();
+    user.insert("ossvault-xattr".into(), SEALED.into());
+    ObjectHeaders {
+        user,
+        ..ObjectHeaders::default()
+    }
+}
+
+/// They were sealed under the object's data key, which whoever planted the object knows.
+#[tokio::test]
+async fn extended_attributes_of_version_1_are_read_and_change_to_version_2() {
+    let (memory, bucket) = setup(Format::Seed, ring());
+    let mut headers = with_version_1_xattrs();
+    memory
+        .put(&key(), &headers, Body::empty(), Overwrite::Allowed)
+        .await
+        .unwrap();
+    let object = bucket.object(&memory.head(&key()).await.unwrap()).unwrap();
+    let mut xattrs = bucket.open_xattrs(&object, &headers).await.unwrap();
+    assert_eq!(xattrs.get("user.comment"), Some(b"hello".as_slice()));
+    assert!(!bucket.opens_xattrs(&object, &headers).await);
+    xattrs.set("user.comment", b"later").unwrap();
+    bucket.seal_xattrs(&xattrs, &mut headers).unwrap();
+    assert!(headers.user["ossvault-xattr"].starts_with("2."));
+    assert_eq!(bucket.open_xattrs(&object, &headers).await.unwrap(), xattrs);
+    assert!(bucket.opens_xattrs(&object, &headers).await);
+    // Beside another envelope they do not open.
+    let other = bucket
+        .put(
+            &key(),
+            &Plaintext::empty(),
+            ObjectHeaders::default(),
+            None,
+            Overwrite::Allowed,
+        )
+        .await
+        .unwrap();
+    let error = bucket.open_xattrs(&other.object, &headers).await.err();
+    assert!(matches!(error, Some(Error::Damaged(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_has_no_content_gets_a_fresh_envelope_with_every_change_of_its_attributes() {
+    let (_, bucket) = setup(Format::Seed, ring());
+    let mut xattrs = Xattrs::new();
+    xattrs.set("user.a", b"b").unwrap();
+    let before = with_version_1_xattrs();
+    let after = bucket.headers_with(before.clone(), &xattrs).unwrap();
+    assert_ne!(after.user["x-oss-key"], before.user["x-oss-key"]);
+    assert_eq!(after.user["ossvault-v"], "2");
+    let none = bucket.headers_with(after, &Xattrs::new()).unwrap();
+    assert!(none.user.is_empty(), "{none:?}");
+}
+
+/// All that one object can have in its metadata: the largest key, both halves of an envelope, as many and as
+/// long extended attributes as are allowed, every attribute.
+#[tokio::test]
+async fn the_metadata_of_an_object_fit_into_what_the_service_keeps() {
+    const SERVICE: usize = 8 << 10;
+    let pair = KeyPair::generate(4096).unwrap();
+    let (_, bucket) = setup(Format::Dual, KeyRing::write_only(pair.public().clone()));
+    let mut one = Xattrs::new();
+    one.set("user.a", &[1; Xattrs::MAX_BYTES - 6]).unwrap();
+    let mut many = Xattrs::new();
+    for index in 0..Xattrs::MAX_COUNT {
+        many.set(&format!("user.{index:03}"), b"").unwrap();
+    }
+    for xattrs in [one, many] {
+        let mut headers = ObjectHeaders::default();
+        let time = "-9223372036854775808.999999999";
+        for (name, value) in [
+            ("mode", "4294967295"),
+            ("uid", "4294967295"),
+            ("gid", "4294967295"),
+            ("mtime", time),
+            ("ctime", time),
+            ("atime", time),
+            ("ossvault-rdev", "4294967295"),
+        ] {
+            headers.user.insert(name.into(), value.into());
+        }
+        let sizes = MultipartSizes {
+            total: 48 << 40,
+            part: 5 << 30,
+        };
+        let upload = bucket
+            .begin_sized_upload(&key(), headers, Some(&xattrs), sizes)
+            .await
+            .unwrap();
+        let mut user = upload.headers().user.clone();
+        user.insert("ossvault-rewrapped".into(), "1".into());
+        let lengths = user
+            .iter()
+            .map(|(name, value)| "x-oss-meta-".len() + name.len() + value.len());
+        let length: usize = lengths.sum();
+        assert!(length < SERVICE, "{length}");
+    }
+}
+
+/// A link's target is read by the kernel, which looks it up in the bucket: neither a file's content nor what
+/// no target can be is ever written as one.
+#[tokio::test]
+async fn the_key_says_what_the_mode_says_and_a_link_has_a_targets_length() {
+    let link = || {
+        let mut headers = ObjectHeaders::default();
+        headers.user.insert("mode".into(), "41471".into());
+        headers
+    };
+    for format in [Format::Seed, Format::Sdk, Format::Dual] {
+        let (_, bucket) = setup(format, ring());
+        for (headers, kind) in [
+            (ObjectHeaders::default(), ContentKind::File),
+            (link(), ContentKind::Link),
+        ] {
+            for length in [1, 4095] {
+                let plain = Plaintext::from_bytes(content(length));
+                let name = key();
+                let put = bucket.put(&name, &plain, headers.clone(), None, Overwrite::Allowed);
+                let object = put.await.unwrap().object;
+                assert_eq!(object.claimed_kind(), kind);
+                let cipher = bucket.unlock(&object).await.unwrap();
+                assert_eq!(cipher.binding(), Some(StartBinding::of(kind)), "{format}");
+                object.check_link(&cipher).unwrap();
+            }
+        }
+        for length in [0, 4096] {
+            let plain = Plaintext::from_bytes(content(length));
+            let name = key();
+            let put = bucket.put(&name, &plain, link(), None, Overwrite::Allowed);
+            let error = put.await.err();
+            assert!(matches!(error, Some(Error::Abandoned(_))), "{error:?}");
+        }
+        let sizes = MultipartSizes {
+            total: 1 << 20,
+            part: 128 << 10,
+        };
+        let error = bucket
+            .begin_sized_upload(&key(), link(), None, sizes)
+            .await
+            .err();
+        assert!(matches!(error, Some(Error::Abandoned(_))), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -727,7 +879,7 @@ async fn objects_that_cannot_be_opened_say_why() {
     ));
     let without_start = with(&|user| drop(user.remove("x-oss-start")));
     assert!(matches!(without_start.err(), Some(Error::Damaged(_))));
-    let newer = with(&|user| drop(user.insert("ossvault-v".into(), "2".into())));
+    let newer = with(&|user| drop(user.insert("ossvault-v".into(), "3".into())));
     assert!(matches!(newer.err(), Some(Error::Unsupported(_))));
     let foreign = with(&|user| {
         user.insert("x-oss-key".into(), BASE64_STANDARD.encode([7; 256]));
@@ -775,7 +927,7 @@ async fn ciphertext_can_be_taken_ahead_of_its_key() {
         .await
         .unwrap();
     let body = bucket.get(&key(), Some(1500..4000), None).await.unwrap();
-    let raw = body.skip_to_bytes().await.unwrap();
+    let raw = body.skip_to_bytes(1 << 20).await.unwrap();
     assert_eq!(raw, memory.stored("k").slice(1500..4000));
     let mut body = bucket.get(&key(), None, None).await.unwrap();
     let mut at = 0;
@@ -784,4 +936,84 @@ async fn ciphertext_can_be_taken_ahead_of_its_key() {
         at += chunk.len() as u64;
     }
     assert_eq!(body.crc64(), crc::of(&memory.stored("k")));
+}
+
+/// Sends an object with the SDK's names again, with another entry among its headers.
+async fn send_again(bucket: &EncryptedBucket, meta: &ObjectMeta, held: u64) -> Result<PutAnswer> {
+    let mut headers = meta.headers.clone();
+    headers.user.insert("mode".into(), "33188".into());
+    let limits = copy::CopyLimits {
+        held,
+        ..copy::CopyLimits::default()
+    };
+    let replace = CopyHeaders::Replace(headers);
+    bucket
+        .copy(&key(), meta, &key(), replace, Overwrite::Allowed, limits)
+        .await
+}
+
+/// The list of the parts was made before the first was sent, and its length came from the bucket: one entry
+/// for each byte of a large object.
+#[tokio::test]
+async fn the_part_size_that_an_object_announces_is_not_believed() {
+    let (memory, bucket) = setup(Format::Sdk, ring());
+    let plain = content(300_000);
+    put(&bucket, &Plaintext::from_bytes(plain.clone()))
+        .await
+        .unwrap();
+    for announced in [
+        "1",
+        "16",
+        "0",
+        "-1",
+        "7",
+        "262144",
+        "18446744073709551615",
+        "x",
+        "",
+    ] {
+        memory.change("k", |(_, headers)| {
+            let user = &mut headers.user;
+            user.insert("client-side-encryption-part-size".into(), announced.into());
+            user.insert("client-side-encryption-data-size".into(), announced.into());
+        });
+        memory.parts.lock().unwrap().clear();
+        let meta = memory.head(&key()).await.unwrap();
+        send_again(&bucket, &meta, 1000).await.unwrap();
+        assert_eq!(memory.parts.lock().unwrap().len(), 1, "{announced:?}");
+        let meta = memory.head(&key()).await.unwrap();
+        let user = &meta.headers.user;
+        let part = &user["client-side-encryption-part-size"];
+        assert_eq!(part.parse::<u64>().unwrap() % 16, 0, "{announced:?}");
+        assert_eq!(user["client-side-encryption-data-size"], "300000");
+        assert_eq!(user["mode"], "33188");
+        assert_eq!(read_back(&bucket, None).await.unwrap(), plain);
+    }
+}
+
+/// It was completed and then compared: what had been whole was replaced by what the store had just given.
+#[tokio::test]
+async fn what_is_sent_again_is_compared_with_its_checksum_before_it_is_published() {
+    let (memory, bucket) = setup(Format::Dual, ring());
+    let plain = content(20_000);
+    put(&bucket, &Plaintext::from_bytes(plain.clone()))
+        .await
+        .unwrap();
+    let before = (memory.stored("k"), memory.puts.load(Ordering::Relaxed));
+    let meta = memory.head(&key()).await.unwrap();
+    // Held in memory, and in parts.
+    for held in [1 << 20, 1000] {
+        memory.flips.store(true, Ordering::Relaxed);
+        let error = send_again(&bucket, &meta, held).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{held}: {error}");
+        assert_eq!(memory.stored("k"), before.0, "{held}");
+        assert_eq!(memory.puts.load(Ordering::Relaxed), before.1, "{held}");
+        memory.flips.store(false, Ordering::Relaxed);
+        // A retry reads again, and the last reading counts.
+        memory.attempts.store(2, Ordering::Relaxed);
+        send_again(&bucket, &meta, held).await.unwrap();
+        assert_eq!(read_back(&bucket, None).await.unwrap(), plain);
+        memory.attempts.store(0, Ordering::Relaxed);
+        memory.puts.store(before.1, Ordering::Relaxed);
+    }
 }

@@ -7,13 +7,17 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::error::{Error, excerpt};
-use super::format::{Format, is_envelope_name, is_note, names};
+use super::format::{Format, claimed_kind, is_envelope_name, is_note, names};
+use crate::crypto::data_key::ContentKind;
+
+/// The sizes of RSA values, in bytes: for 1024 to 8192 bits. What can be opened is the keys' to say.
+const WRAPPED: std::ops::RangeInclusive<usize> = 128..=1024;
 
 /// The counter start as an envelope gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// `ossvault-v: 1`: computed from the key, which saves an RSA operation.
-    Derived,
+    /// `ossvault-v: 1`: computed from the key, as that version did.
+    DerivedV1,
     /// Wrapped decimal text.
     Decimal(Vec<u8>),
     /// Wrapped, 16 bytes.
@@ -27,6 +31,11 @@ pub struct Envelope {
     /// What opens to the 32 bytes of the data key.
     pub wrapped_key: Vec<u8>,
     pub start: Start,
+    /// `ossvault-v: 2`: the start must be one that is derived from the key.
+    pub bound: bool,
+    /// What the metadata beside it claim the content to be. A derived start that says something else is an
+    /// error.
+    pub kind: ContentKind,
     /// Says which key may open it: our key id, else the SDK's material description. Never trusted.
     pub hint: Option<String>,
 }
@@ -37,9 +46,20 @@ impl Envelope {
         Envelope {
             format: Format::Plain,
             wrapped_key: Vec::new(),
-            start: Start::Derived,
+            start: Start::DerivedV1,
+            bound: false,
+            kind: ContentKind::File,
             hint: None,
         }
+    }
+
+    /// Whether the other has the same key and start in the same wrapping, whatever is claimed beside it.
+    pub fn same_wrapping(&self, other: &Envelope) -> bool {
+        let claims_the_same = Envelope {
+            kind: other.kind,
+            ..self.clone()
+        };
+        claims_the_same == *other
     }
 
     /// The key id that our writers leave, if the hint is one: 16 lower-case hex digits.
@@ -105,14 +125,16 @@ fn missing_key(name: &str) -> Error {
 fn seed(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
     let wrapped_key = wrapped(user, "seed", names::SEED_KEY, "x-oss-meta-x-oss-key")?;
     let wrapped_start = wrapped(user, "seed", names::SEED_START, "x-oss-meta-x-oss-start")?;
+    let version = version(user)?;
     Ok(Envelope {
         format: Format::Seed,
         wrapped_key,
-        start: if is_version_1(user)? {
-            Start::Derived
-        } else {
-            Start::Decimal(wrapped_start)
+        start: match version {
+            Version::One => Start::DerivedV1,
+            Version::None | Version::Two => Start::Decimal(wrapped_start),
         },
+        bound: version == Version::Two,
+        kind: claimed_kind(user),
         hint: hint(user),
     })
 }
@@ -135,8 +157,7 @@ fn sdk(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
     if cipher != "AES/CTR/NoPadding" {
         return Err(Error::UnknownCipher(excerpt(cipher)));
     }
-    // Only to refuse what a later version may write.
-    is_version_1(user)?;
+    let bound = version(user)? == Version::Two;
     Ok(Envelope {
         format,
         wrapped_key: wrapped(
@@ -151,6 +172,8 @@ fn sdk(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
             names::SDK_START,
             "x-oss-meta-client-side-encryption-start",
         )?),
+        bound,
+        kind: claimed_kind(user),
         hint: hint(user),
     })
 }
@@ -166,7 +189,7 @@ fn legacy(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
         None | Some("AES/GCM/NoPadding" | "AES/CTR/NoPadding") => {}
         Some(other) => return Err(Error::UnknownCipher(excerpt(other))),
     }
-    is_version_1(user)?;
+    let bound = version(user)? == Version::Two;
     Ok(Envelope {
         format: Format::Legacy,
         wrapped_key: wrapped(
@@ -181,14 +204,26 @@ fn legacy(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
             names::LEGACY_START,
             "x-oss-meta-oss-crypto-start",
         )?),
+        bound,
+        kind: claimed_kind(user),
         hint: hint(user),
     })
 }
 
-fn is_version_1(user: &BTreeMap<String, String>) -> Result<bool, Error> {
+/// What `ossvault-v` says. Version 1 only ever stood in the formats seed and dual; in the others it says
+/// nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    None,
+    One,
+    Two,
+}
+
+fn version(user: &BTreeMap<String, String>) -> Result<Version, Error> {
     match user.get(names::VERSION).map(String::as_str) {
-        None => Ok(false),
-        Some("1") => Ok(true),
+        None => Ok(Version::None),
+        Some("1") => Ok(Version::One),
+        Some("2") => Ok(Version::Two),
         Some(other) => Err(Error::UnknownVersion(excerpt(other))),
     }
 }
@@ -215,7 +250,8 @@ fn required<'a>(
         })
 }
 
-/// Standard base64 with padding, on one line, of an RSA value for 2048 to 4096 bits.
+/// Standard base64 with padding, on one line, of an RSA value. Its length is looked at before anything is made
+/// of it.
 fn wrapped(
     user: &BTreeMap<String, String>,
     family: &'static str,
@@ -227,13 +263,17 @@ fn wrapped(
         reason,
     };
     let value = required(user, family, name, full_name)?;
+    let no_rsa_value = || malformed("no RSA value by its length");
+    if value.len() > WRAPPED.end().div_ceil(3) * 4 {
+        return Err(no_rsa_value());
+    }
     let bytes = BASE64_STANDARD
         .decode(value)
         .map_err(|_| malformed("no base64"))?;
-    if !(128..=1024).contains(&bytes.len()) {
-        return Err(malformed("no RSA value by its length"));
+    match WRAPPED.contains(&bytes.len()) {
+        true => Ok(bytes),
+        false => Err(no_rsa_value()),
     }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -304,6 +344,8 @@ mod tests {
     #[test]
     fn what_is_refused_says_why() {
         let (k, s) = (value(1), value(2));
+        // Base64 in full, of more than any key unwraps.
+        let long = BASE64_STANDARD.encode([1; 1 << 20]);
         let seed_k = ("x-oss-key", k.as_str());
         let seed_s = ("x-oss-start", s.as_str());
         let sdk_k = ("client-side-encryption-key", k.as_str());
@@ -380,7 +422,12 @@ mod tests {
                 vec![("x-oss-key", "AAAA"), seed_s],
                 "no RSA value by its length",
             ),
-            (vec![seed_k, seed_s, ("ossvault-v", "2")], "version 2"),
+            (
+                vec![("x-oss-key", long.as_str()), seed_s],
+                "no RSA value by its length",
+            ),
+            (vec![seed_k, seed_s, ("ossvault-v", "3")], "version 3"),
+            (vec![seed_k, seed_s, ("ossvault-v", "02")], "version 02"),
             (vec![seed_k, seed_s, ("ossvault-v", "")], "version "),
             (
                 vec![
@@ -424,6 +471,43 @@ mod tests {
         ] {
             let error = detect(&user(&entries)).expect_err(message).to_string();
             assert!(error.contains(message), "{entries:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_version_and_the_claim_are_part_of_the_envelope() {
+        let (k, s) = (value(1), value(2));
+        let seed = [("x-oss-key", k.as_str()), ("x-oss-start", s.as_str())];
+        let sdk = [
+            ("client-side-encryption-key", k.as_str()),
+            ("client-side-encryption-start", s.as_str()),
+            CTR,
+            V15,
+        ];
+        let legacy = [
+            ("oss-crypto-key", k.as_str()),
+            ("oss-crypto-start", s.as_str()),
+        ];
+        for envelope in [
+            seed.as_slice(),
+            &sdk,
+            &legacy,
+            &[seed.as_slice(), &sdk].concat(),
+        ] {
+            for (extra, bound, kind) in [
+                (None, false, ContentKind::File),
+                (Some(("ossvault-v", "2")), true, ContentKind::File),
+                (Some(("mode", "41471")), false, ContentKind::Link),
+                (Some(("mode", "33188")), false, ContentKind::File),
+                // A mode without type bits, that of a directory, and none at all.
+                (Some(("mode", "511")), false, ContentKind::File),
+                (Some(("mode", "16877")), false, ContentKind::File),
+                (Some(("mode", "0120777")), false, ContentKind::File),
+            ] {
+                let entries: Vec<_> = envelope.iter().copied().chain(extra).collect();
+                let found = detect(&user(&entries)).unwrap().unwrap();
+                assert_eq!((found.bound, found.kind), (bound, kind), "{entries:?}");
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What can be wrong with an envelope. Values that came from the bucket are escaped and cut.
 
+use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::Pkcs1Stopped;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +34,30 @@ pub enum Error {
     NotOpened,
     #[error("what was wrapped is no {0}")]
     WrongContent(&'static str),
+    /// Of an envelope whose version says that the start is derived.
+    #[error("the counter start is not the one that is derived from the data key")]
+    WrongStart,
+    /// The metadata were changed: a file's content must not be taken for a link's target, nor the reverse.
+    #[error("its metadata say {}, and its key says {}: the metadata were changed", kind_name(*.claimed), kind_name(other(*.claimed)))]
+    WrongKind { claimed: ContentKind },
+    #[error("its key says that it has a seal, and it has none")]
+    SealMissing,
     #[error(transparent)]
     Pkcs1Stopped(#[from] Pkcs1Stopped),
+}
+
+fn kind_name(kind: ContentKind) -> &'static str {
+    match kind {
+        ContentKind::File => "file",
+        ContentKind::Link => "symbolic link",
+    }
+}
+
+fn other(kind: ContentKind) -> ContentKind {
+    match kind {
+        ContentKind::File => ContentKind::Link,
+        ContentKind::Link => ContentKind::File,
+    }
 }
 
 /// For values that strangers wrote and logs will show.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::crypto::data_key::ContentKind;
+
 /// Names are without the `x-oss-meta-` prefix, in lower case.
 pub(super) mod names {
     pub const SEED_KEY: &str = "x-oss-key";
@@ -30,6 +32,25 @@ pub(super) mod names {
     pub const REWRAPPED: &str = "ossvault-rewrapped";
 }
 
+/// The permissions and the type of a file, in decimal, without the `x-oss-meta-` prefix.
+pub const MODE: &str = "mode";
+
+/// The longest target of a symbolic link, in bytes: PATH_MAX with its zero byte is 4096.
+pub const LONGEST_LINK: u64 = 4095;
+
+/// The mode in an object's user metadata, with the type bits that it claims; None where it makes no sense.
+pub fn stored_mode(user: &BTreeMap<String, String>) -> Option<u32> {
+    user.get(MODE)?.parse().ok()
+}
+
+/// What an object's user metadata claim its content to be. Whether that is true, the counter start says.
+pub fn claimed_kind(user: &BTreeMap<String, String>) -> ContentKind {
+    match stored_mode(user).map(|mode| mode & libc::S_IFMT) {
+        Some(libc::S_IFLNK) => ContentKind::Link,
+        _ => ContentKind::File,
+    }
+}
+
 /// The metadata entry of sealed extended attributes, without the `x-oss-meta-` prefix.
 pub const XATTR_NAME: &str = names::XATTR;
 
@@ -37,11 +58,6 @@ pub const XATTR_NAME: &str = names::XATTR;
 /// rules on client-side encryption: its metadata cannot be changed by a copy, nor can it be copied in parts.
 pub fn is_bound_by_sdk_rules(user: &BTreeMap<String, String>) -> bool {
     user.contains_key(names::SDK_KEY)
-}
-
-/// The part size that an object's metadata announce, in bytes.
-pub fn announced_part_size(user: &BTreeMap<String, String>) -> Option<u64> {
-    user.get(names::SDK_PART_SIZE)?.parse().ok()
 }
 
 /// Announces the sizes of a multipart upload in an object's metadata.

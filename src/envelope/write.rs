@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::format::{Format, names};
 use crate::crypto::ctr::ContentCipher;
-use crate::crypto::data_key::{CounterStart, DataKey};
+use crate::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
 use crate::crypto::key_pair::PublicKey;
 
 /// What the service wants to know before a multipart upload of an object with the SDK's names.
@@ -35,22 +35,21 @@ pub enum NotWritten {
     Forbidden(Format),
 }
 
-/// A fresh cipher for one upload in `format`.
-pub fn fresh_cipher(format: Format) -> ContentCipher {
+/// A fresh cipher for one upload of such content.
+pub fn fresh_cipher(kind: ContentKind) -> ContentCipher {
     let key = DataKey::generate();
-    let start = match format {
-        // Its readers do not know our version header: nothing would be gained by deriving.
-        Format::Sdk => CounterStart::generate(),
-        _ => CounterStart::derive(&key).expect("generate only returns keys that have one"),
-    };
-    ContentCipher::new(key, start)
+    let start = CounterStart::derive(&key, StartBinding::of(kind));
+    ContentCipher::new(
+        key,
+        start.expect("generate only returns keys that have one"),
+    )
 }
 
 /// The user metadata that stands for `cipher`, without the `x-oss-meta-` prefix: its key and start
 /// wrapped with `public`.
 ///
-/// A start that is the derived one is marked with `ossvault-v: 1`, so the same call re-wraps an object of
-/// any writer to a new key.
+/// A start that is a derived one is marked with the version that derives it, so the same call re-wraps an
+/// object of any writer to a new key.
 ///
 /// # Errors
 /// [`NotWritten`].
@@ -84,9 +83,12 @@ pub fn write(
             names::SEED_START,
             BASE64_STANDARD.encode(public.wrap(start.to_decimal().as_bytes())),
         );
-        if CounterStart::derive(cipher.key()) == Some(start) {
+        if CounterStart::derive_v1(cipher.key()) == Some(start) {
             put(names::VERSION, "1".into());
         }
+    }
+    if cipher.binding().is_some() {
+        put(names::VERSION, "2".into());
     }
     if matches!(format, Format::Sdk | Format::Dual) {
         let wrap = |secret: &[u8]| BASE64_STANDARD.encode(public.wrap_pkcs1(secret));
@@ -104,9 +106,9 @@ pub fn write(
 }
 
 /// The user metadata of an object whose key, `cipher`'s, is wrapped with `public` instead; everything that
-/// is no envelope stays, and so do sealed attributes, whose key is derived from the data key. An object of
-/// the legacy format becomes one of the seed format, which is its successor. A mark says that the data key
-/// is older than its wrapping.
+/// is no envelope stays. Sealed attributes stay as they are, and have to be sealed anew: they are bound to the
+/// wrapped key. An object of the legacy format becomes one of the seed format, which is its successor. A mark
+/// says that the data key is older than its wrapping.
 ///
 /// # Errors
 /// [`NotWritten`]: [`NotWritten::Forbidden`] for what carries the SDK's names.
@@ -140,13 +142,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fresh_cipher_of_each_format_has_a_start_of_the_sdk_shape() {
-        for format in [Format::Seed, Format::Sdk, Format::Dual] {
-            let cipher = fresh_cipher(format);
-            assert_eq!(cipher.start().to_be_bytes()[8..12], [0; 4], "{format}");
-            assert!(!cipher.start().is_zero(), "{format}");
-            let derived = CounterStart::derive(cipher.key()) == Some(cipher.start());
-            assert_eq!(derived, format != Format::Sdk, "{format}");
+    fn a_fresh_cipher_says_its_kind_and_has_a_start_of_the_sdk_shape() {
+        for kind in [ContentKind::File, ContentKind::Link] {
+            let cipher = fresh_cipher(kind);
+            assert_eq!(cipher.start().to_be_bytes()[8..12], [0; 4], "{kind:?}");
+            assert!(!cipher.start().is_zero(), "{kind:?}");
+            assert_eq!(cipher.binding(), Some(StartBinding::of(kind)));
         }
     }
 }

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::envelope::format::{MODE, stored_mode};
 use crate::store::object_store::ObjectMeta;
 
-const MODE: &str = "mode";
 const UID: &str = "uid";
 const GID: &str = "gid";
 const MTIME: &str = "mtime";
@@ -17,7 +17,7 @@ const CTIME: &str = "ctime";
 const ATIME: &str = "atime";
 const RDEV: &str = "ossvault-rdev";
 /// Encrypted `user.*` attributes; written and read by the floor below.
-pub const XATTR: &str = "ossvault-xattr";
+pub use crate::envelope::format::XATTR_NAME as XATTR;
 
 const TYPE_BITS: u32 = libc::S_IFMT;
 const PERMISSION_BITS: u32 = 0o7777;
@@ -157,6 +157,32 @@ pub struct Defaults {
     pub dir_mode: u32,
 }
 
+/// What is shown instead of what objects say. Who can write to the bucket can change every object's owner and
+/// mode, and with them which users of this machine may read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    /// Permission bits.
+    pub file_mode: Option<u32>,
+    /// Permission bits.
+    pub dir_mode: Option<u32>,
+    /// Permission bits that nothing has.
+    pub umask: u32,
+}
+
+impl Overrides {
+    /// The permissions that are shown of what has `mode` otherwise.
+    pub fn permissions(&self, kind: Kind, mode: u32) -> u32 {
+        let forced = match kind {
+            Kind::Directory => self.dir_mode,
+            Kind::Symlink => None,
+            _ => self.file_mode,
+        };
+        forced.unwrap_or(mode) & !self.umask
+    }
+}
+
 /// What an object says of the file it holds. `None`: it does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
@@ -209,15 +235,18 @@ impl Attributes {
     }
 
     /// As `meta` says. `directory`: it is a directory's marker, whatever its mode claims; otherwise it is
-    /// none, whatever its mode claims.
+    /// none, whatever its mode claims. Fifos, sockets and devices are empty: what has content is a file, or
+    /// claims to be a symbolic link, which [`readlink`](super::lookup) believes when the object's key says so.
     pub fn read(meta: &ObjectMeta, directory: bool) -> Attributes {
         let user = &meta.headers.user;
         let number = |name: &str| user.get(name).and_then(|text| text.parse::<u32>().ok());
         let time = |name: &str| user.get(name).and_then(|text| Timestamp::parse(text));
-        let mode = number(MODE);
+        let mode = stored_mode(user);
         let kind = match mode.and_then(Kind::from_mode) {
             _ if directory => Kind::Directory,
+            Some(Kind::Symlink) => Kind::Symlink,
             Some(Kind::Directory) | None => Kind::File,
+            Some(_) if meta.size > 0 => Kind::File,
             Some(kind) => kind,
         };
         Attributes {
@@ -444,6 +473,78 @@ mod tests {
             assert_eq!(attributes.mtime, time(9));
             assert_eq!(attributes.atime, Some(expected));
         }
+    }
+
+    #[test]
+    fn a_fifo_a_socket_and_a_device_have_no_content() {
+        let mut meta = meta_without_entries();
+        for (type_bits, empty, full) in [
+            (libc::S_IFREG, Kind::File, Kind::File),
+            (libc::S_IFIFO, Kind::Fifo, Kind::File),
+            (libc::S_IFSOCK, Kind::Socket, Kind::File),
+            (libc::S_IFCHR, Kind::CharDevice, Kind::File),
+            (libc::S_IFBLK, Kind::BlockDevice, Kind::File),
+            (libc::S_IFDIR, Kind::File, Kind::File),
+            (libc::S_IFLNK, Kind::Symlink, Kind::Symlink),
+        ] {
+            let mode = (type_bits | 0o644).to_string();
+            meta.headers.user.insert("mode".into(), mode);
+            for (size, expected) in [(0, empty), (1, full), (u64::MAX, full)] {
+                meta.size = size;
+                let kind = Attributes::read(&meta, false).kind;
+                assert_eq!(kind, expected, "{type_bits:o} {size}");
+                assert_eq!(Attributes::read(&meta, true).kind, Kind::Directory);
+            }
+        }
+    }
+
+    #[test]
+    fn no_change_of_the_mode_changes_what_a_file_is() {
+        for kind in [Kind::File, Kind::Directory, Kind::Symlink, Kind::Fifo] {
+            let mut attributes =
+                Attributes::new(kind, 0o600, 0, 0, Timestamp::from_system(UNIX_EPOCH));
+            let change = Change {
+                mode: Some(libc::S_IFLNK | 0o4755),
+                ..Change::default()
+            };
+            let defaults = Defaults {
+                uid: 0,
+                gid: 0,
+                file_mode: 0o644,
+                dir_mode: 0o755,
+            };
+            change.apply(&mut attributes, &defaults);
+            assert_eq!((attributes.kind, attributes.mode), (kind, Some(0o4755)));
+            let mut user = BTreeMap::new();
+            attributes.write(&mut user);
+            let written: u32 = user["mode"].parse().unwrap();
+            assert_eq!(written, kind.type_bits() | 0o4755);
+        }
+    }
+
+    #[test]
+    fn what_is_shown_can_be_set_and_masked() {
+        let nothing = Overrides::default();
+        assert_eq!(nothing.permissions(Kind::File, 0o4777), 0o4777);
+        let forced = Overrides {
+            file_mode: Some(0o640),
+            dir_mode: Some(0o750),
+            umask: 0o027,
+            ..nothing
+        };
+        for (kind, mode, shown) in [
+            (Kind::File, 0o4777, 0o640),
+            (Kind::Fifo, 0o666, 0o640),
+            (Kind::Directory, 0o777, 0o750),
+            (Kind::Symlink, 0o777, 0o750),
+        ] {
+            assert_eq!(forced.permissions(kind, mode), shown, "{kind:?}");
+        }
+        let masked = Overrides {
+            umask: 0o077,
+            ..nothing
+        };
+        assert_eq!(masked.permissions(Kind::File, 0o4755), 0o4700);
     }
 
     #[test]

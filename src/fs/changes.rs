@@ -13,10 +13,8 @@ use super::namespace::{Ino, Namespace, Target, now};
 use super::open_file::OpenFile;
 use super::uploads::{headers_of, object_of_ours};
 use crate::encrypted::Plaintext;
+use crate::envelope::format::LONGEST_LINK;
 use crate::store::object_store::{ListRequest, Overwrite};
-
-/// How long a symbolic link's target may be, in bytes.
-const MAX_TARGET: usize = 4095;
 
 impl Filesystem {
     // ---- what every change asks first ----
@@ -114,7 +112,7 @@ impl Filesystem {
         if target.is_empty() {
             return Err(Error::NotFound);
         }
-        if target.len() > MAX_TARGET {
+        if target.len() as u64 > LONGEST_LINK {
             return Err(Error::NameTooLong);
         }
         let target = bytes::Bytes::copy_from_slice(target);
@@ -165,10 +163,12 @@ impl Filesystem {
             let size = content.len() as u64;
             let plain = Plaintext::from_bytes(content);
             let headers = headers_of(&attributes);
+            let sent = Instant::now();
             let put = self
                 .bucket
                 .put(&key, &plain, headers, None, Overwrite::Forbidden);
             let uploaded = self.settled(parent, name, put.await.map_err(Error::from))?;
+            self.remember_upload(&key, &uploaded, sent);
             let etag = uploaded.object.etag.clone();
             let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
             let mut namespace = self.namespace();

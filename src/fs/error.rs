@@ -157,7 +157,6 @@ impl From<EncryptedError> for Error {
             EncryptedError::Store(error) => error.into(),
             EncryptedError::KeyMissing(_) => Error::NoKey(Arc::new(error)),
             EncryptedError::Unsupported(_) => Error::UnsupportedEnvelope(Arc::new(error)),
-            EncryptedError::XattrsTooLarge(_) => Error::NoSpace,
             EncryptedError::WrongKey
             | EncryptedError::Damaged(_)
             | EncryptedError::NotEncrypted

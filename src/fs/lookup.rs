@@ -6,9 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::attributes::{Attributes, Kind, Timestamp};
+use super::content::Content;
 use super::error::{Error, Result};
 use super::filesystem::Filesystem;
+use super::names;
 use super::namespace::{Ino, Namespace, View, now};
+use crate::crypto::data_key::ContentKind;
+use crate::envelope::format::LONGEST_LINK;
+use crate::oss::error::chain;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +102,14 @@ impl Filesystem {
         self.namespace().forget(ino, lookups);
     }
 
+    /// A link's target. Programs go on to resolve it, and the names in it are asked of the bucket: what is not
+    /// known to be a target is not told to the kernel. What claims to be a link looks like one all the same,
+    /// and can be removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the length is that of no target, where the object's key says that it is a file, and
+    /// where it does not say, unless [`trust_links`](super::settings::Settings::trust_links). Nothing of the
+    /// content has been fetched then.
     pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
         let view = self.look_at(ino, Instant::now()).await?;
         if view.attributes.kind != Kind::Symlink {
@@ -108,19 +121,63 @@ impl Filesystem {
         let file = self.hold_file(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
-            Some(content) => {
-                let size = content.size();
-                let target = content.reader().read(0..size).await;
-                target.map_err(|error| self.read_failed(ino, &content, error))
-            }
-            None => Ok(Bytes::new()),
+            Some(content) => self.link_target(ino, &content).await,
+            None => Err(Error::io("the object is no symbolic link")),
         };
         self.end_hold(&file);
-        let target = result?;
-        if target.is_empty() || target.len() > libc::PATH_MAX as usize || target.contains(&0) {
-            return Err(Error::io("the object is no symbolic link"));
+        result
+    }
+
+    async fn link_target(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<Bytes> {
+        let size = content.size();
+        if !(1..=LONGEST_LINK).contains(&size) {
+            return Err(Error::io("no symbolic link's target has that length"));
         }
-        Ok(target)
+        if let Err(error) = self.check_link(ino, content).await {
+            if content.to_be_told() {
+                let place = self.describe_place(ino);
+                log::error!("the symbolic link {place}: {}", chain(&error));
+            }
+            return Err(error.told());
+        }
+        let target = content.reader().read(0..size).await;
+        let target = target.map_err(|error| self.read_failed(ino, content, error))?;
+        match target.contains(&0) {
+            true => Err(Error::io("the object is no symbolic link")),
+            false => Ok(target),
+        }
+    }
+
+    /// Whether the key of this version says that the content is a link's target. From here on the version is
+    /// read under this envelope and no other.
+    async fn check_link(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let object = match content.object() {
+            Some(object) => object,
+            None => {
+                let key = self.namespace().key(ino).ok_or(Error::Stale)?;
+                let key = names::object_key(key)?;
+                let etag = content.etag();
+                let described = match self.known_headers(&key, &etag) {
+                    Some(described) => described,
+                    None => self.headers(&key, &etag, Instant::now()).await?,
+                };
+                let object = described.object.as_ref().map_err(|error| error.clone())?;
+                if object.etag != etag {
+                    return Err(Error::Stale);
+                }
+                content.set_object(key, object.clone());
+                object.clone()
+            }
+        };
+        // Fails where the key says that it is a file.
+        let cipher = self.bucket.unlock(&object).await?;
+        if object.claimed_kind() != ContentKind::Link {
+            return Err(Error::io("its metadata say that it is no symbolic link"));
+        }
+        match object.check_link(&cipher) {
+            Err(_) if self.settings.trust_links => Ok(()),
+            checked => Ok(checked?),
+        }
     }
 
     /// Free space, as such a thing can be told of a bucket: in bytes.
@@ -155,7 +212,10 @@ impl Filesystem {
             let shown = attributes.gid.filter(|gid| self.groups.contains(gid));
             (defaults.uid, shown.unwrap_or(defaults.gid))
         };
-        let mut mode = attributes.permissions(defaults);
+        let overrides = &self.settings.overrides;
+        let (uid, gid) = (overrides.uid.unwrap_or(uid), overrides.gid.unwrap_or(gid));
+        let mode = attributes.permissions(defaults);
+        let mut mode = overrides.permissions(attributes.kind, mode);
         if self.settings.read_only {
             mode &= !0o222;
         }

@@ -23,6 +23,8 @@ use super::listing::{Entry, Epoch, Known, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Look, Marker, Namespace, View};
 use super::supervisor::contained;
+use super::uploads::meta_of;
+use crate::encrypted::Uploaded;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
@@ -463,7 +465,7 @@ impl Filesystem {
         if meta.size > SMALL {
             return Ok((meta, None));
         }
-        let body = answer.skip_to_bytes().await?;
+        let body = answer.skip_to_bytes(SMALL).await?;
         Ok((meta, Some(body)))
     }
 
@@ -606,6 +608,21 @@ impl Filesystem {
         let weight = entry.weight();
         described.put(id, entry.clone(), weight);
         entry
+    }
+
+    /// As [`remember_headers`](Self::remember_headers), of an upload of ours: its key is at hand, and need not
+    /// be unwrapped.
+    pub(super) fn remember_upload(&self, key: &ObjectKey, uploaded: &Uploaded, checked: Instant) {
+        let entry = Arc::new(Described {
+            meta: meta_of(uploaded),
+            object: Ok(uploaded.object.clone()),
+            checked,
+        });
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        described.put((key.clone(), uploaded.object.etag.clone()), entry);
     }
 
     /// An object's headers as they are now, or were at most the TTL ago for a call that began at `start`.

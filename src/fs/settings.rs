@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::attributes::Defaults;
+use super::attributes::{Defaults, Overrides};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -22,6 +22,10 @@ pub struct Settings {
     pub read_only: bool,
     /// For objects that do not say: the owner and the modes.
     pub defaults: Defaults,
+    /// What is shown instead of what objects say.
+    pub overrides: Overrides,
+    /// Follow symbolic links whose writer has not bound that they are links.
+    pub trust_links: bool,
     /// Stored owners count. Otherwise everything appears to belong to the user of `defaults`, and to its group
     /// unless the stored one is another of this process's.
     pub show_owner: bool,

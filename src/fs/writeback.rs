@@ -392,8 +392,8 @@ impl Filesystem {
         revision: u64,
         sent: Instant,
     ) -> Result<()> {
-        let meta = meta_of(&uploaded);
-        let mut object = self.describe(&at.key, meta, sent);
+        self.remember_upload(&at.key, &uploaded, sent);
+        let mut object = self.describe(&at.key, meta_of(&uploaded), sent);
         object.ours = true;
         let etag = object.etag.clone();
         let content = Content::new(

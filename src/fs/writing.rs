@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::attributes::Kind;
 use super::content::Reader;
 use super::error::{Error, Result};
 use super::filesystem::Filesystem;
@@ -287,6 +288,11 @@ impl Filesystem {
         if let Some(local) = namespace.local_mut(file.ino) {
             let time = now();
             local.size = size;
+            // What is written is a file, whatever its metadata have come to claim since it was opened: the
+            // key of its upload will say what the attributes say.
+            if local.attributes.kind == Kind::Symlink {
+                local.attributes.kind = Kind::File;
+            }
             // The object has its time of change since its upload began. Correcting it costs a copy of
             // the whole object, so it is not moved for less than [`STREAM_DRIFT`].
             let began = local.attributes.mtime;

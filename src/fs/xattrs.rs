@@ -12,6 +12,7 @@ use super::names;
 use super::namespace::{Ino, Marker, now};
 use super::open_file::OpenFile;
 use super::writeback::Destination;
+use crate::crypto::xattr::SetError;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::oss::error::chain;
@@ -87,7 +88,10 @@ impl Filesystem {
                 (SetXattr::Existing, false) => return Err(Error::NoAttribute),
                 _ => {}
             }
-            xattrs.set(name, value).map_err(|_| Error::NoSpace)
+            xattrs.set(name, value).map_err(|error| match error {
+                SetError::TooLarge => Error::NoSpace,
+                SetError::NotAName => Error::Invalid,
+            })
         })
         .await
     }
@@ -251,11 +255,8 @@ impl Filesystem {
                 self.namespace().confirm_attributes(ino, Some(now()));
                 return Ok(());
             }
-            let envelope = described.object.as_ref().map_err(|error| error.clone())?;
             let mut headers = described.meta.headers.clone();
-            self.bucket
-                .seal_xattrs(envelope, &xattrs, &mut headers)
-                .await?;
+            self.bucket.seal_xattrs(&xattrs, &mut headers)?;
             changed_now(&described.meta, false).write(&mut headers.user);
             match self.replace_headers(key, &described.meta, headers).await {
                 Ok(object) => {
@@ -353,30 +354,29 @@ impl Filesystem {
         change: impl Fn(&mut Xattrs) -> Result<()>,
     ) -> Result<Option<(Attributes, Marker)>> {
         let sent = Instant::now();
-        let mut headers = meta.headers.clone();
-        match self.bucket.object_at(key, meta) {
+        let mut xattrs = match self.bucket.object_at(key, meta) {
             Ok(envelope) if envelope.format != Format::Plain => {
-                let before = self.bucket.open_xattrs(&envelope, &headers).await?;
-                let mut xattrs = before.clone();
-                change(&mut xattrs)?;
-                if xattrs == before {
-                    return Ok(None);
-                }
-                self.bucket
-                    .seal_xattrs(&envelope, &xattrs, &mut headers)
-                    .await?;
+                self.bucket.open_xattrs(&envelope, &meta.headers).await?
             }
-            Ok(_) | Err(encrypted::Error::NotEncrypted) if meta.size == 0 => {
-                let mut xattrs = Xattrs::new();
-                change(&mut xattrs)?;
-                headers = self.bucket.headers_with(headers, &xattrs)?;
-            }
+            Ok(_) | Err(encrypted::Error::NotEncrypted) if meta.size == 0 => Xattrs::new(),
             // Another tool's, with content that no envelope of ours would belong to.
             Ok(_) | Err(encrypted::Error::NotEncrypted) => return Err(Error::NotSupported),
             Err(error) => return Err(error.into()),
+        };
+        let before = xattrs.clone();
+        change(&mut xattrs)?;
+        if xattrs == before {
+            return Ok(None);
         }
         let attributes = changed_now(meta, true);
+        let mut headers = meta.headers.clone();
         attributes.write(&mut headers.user);
+        if meta.size == 0 {
+            // There is no content that an envelope would have to stay with: each change draws a new key.
+            headers = self.bucket.headers_with(headers, &xattrs)?;
+        } else {
+            self.bucket.seal_xattrs(&xattrs, &mut headers)?;
+        }
         let replace = CopyHeaders::Replace(headers.clone());
         let answer = self
             .copy_object(key, meta, key, replace, Overwrite::Allowed)

@@ -75,8 +75,8 @@ pub struct Options {
     /// `oss://bucket/prefix`: shown by mount and df.
     pub source: String,
     pub read_only: bool,
-    /// Other users may enter the mount. Root's mounts always allow it: the permissions on the files
-    /// decide there, as on any file system root mounts.
+    /// Other users may enter the mount; the permissions on the files decide then. Never without having been
+    /// asked for, not even in root's mounts: the permissions come from the bucket.
     pub allow_other: bool,
 }
 
@@ -99,7 +99,7 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
     let kernel_caches = filesystem.kernel_caches();
     let forgets = filesystem.forgets();
     let mut config = Config::default();
-    config.acl = if options.allow_other || root {
+    config.acl = if options.allow_other {
         SessionACL::All
     } else {
         SessionACL::Owner
@@ -352,10 +352,14 @@ fn mount_directly(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Error
         .open("/dev/fuse")
         .map_err(Error::NoFuse)?;
     let data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,allow_other",
+        "fd={},rootmode=40000,user_id={},group_id={},default_permissions{}",
         device.as_raw_fd(),
         nix::unistd::getuid(),
         nix::unistd::getgid(),
+        match options.allow_other {
+            true => ",allow_other",
+            false => "",
+        },
     );
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if options.read_only {

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::ContentKind;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
+use crate::envelope::format::{LONGEST_LINK, claimed_kind};
 use crate::fs::attributes::Attributes;
 use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
@@ -83,6 +85,12 @@ impl Adopt {
         }
         if source.as_str().ends_with('/') {
             return self.directory(listed, source, destination, &meta).await;
+        }
+        if claimed_kind(&meta.headers.user) == ContentKind::Link
+            && !(1..=LONGEST_LINK).contains(&meta.size)
+        {
+            return Ok(Finding::new(listed, Grade::Bad, "not-a-link")
+                .detail("its metadata say that it is a symbolic link, and no target has its length: remove its x-oss-meta-mode"));
         }
         let mut headers = meta.headers.clone();
         keep_time(&mut headers, &meta);

@@ -93,7 +93,7 @@ impl Finding {
             E::Damaged(_) | E::Store(StoreError::Corrupt(_)) => "damaged",
             E::NotEncrypted => "not-encrypted",
             E::Unsupported(_) => "unsupported",
-            E::Store(_) | E::XattrsTooLarge(_) | E::Abandoned(_) => "failed",
+            E::Store(_) | E::Abandoned(_) => "failed",
         };
         Ok(Finding::new(object, Grade::Bad, outcome).detail(chain(&error)))
     }

@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, keep_time};
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Error};
-use crate::envelope::format::is_envelope_name;
-use crate::envelope::{self};
+use crate::envelope;
+use crate::envelope::format::{MODE, claimed_kind, is_envelope_name};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
@@ -315,6 +315,8 @@ impl Restore {
             Ok(Some(now)) if now == was => {
                 return Ok(Finding::new(listed, Grade::Fine, "whole").format(now.format));
             }
+            // What the mode says is part of it: somebody has changed that alone.
+            Ok(Some(now)) if now.same_wrapping(&was) => {}
             Ok(Some(now)) => {
                 // Re-wrapped since, or forged: to decide which is not ours.
                 return Ok(Finding::new(listed, Grade::Left, "another-envelope")
@@ -344,6 +346,13 @@ fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
             .user
             .entry(name.clone())
             .or_insert_with(|| value.clone());
+    }
+    // The key was bound to what the content is: a mode that claims something else does not stay.
+    if claimed_kind(&headers.user) != claimed_kind(&saved.user) {
+        match saved.user.get(MODE) {
+            Some(mode) => headers.user.insert(MODE.to_owned(), mode.clone()),
+            None => headers.user.remove(MODE),
+        };
     }
     headers.content_type = headers.content_type.or_else(|| saved.content_type.clone());
     // The time of the last edit is not the file's, where a better one is known.

@@ -85,14 +85,15 @@ pub async fn inspect(
         return Ok(report);
     }
     let opened = match bucket.unlock(&object).await {
-        Ok(cipher) if cipher.is_opened() => Ok(()),
+        Ok(cipher) if cipher.is_opened() => Ok(cipher),
         Ok(_) => Err(Error::WrongKey),
         Err(error) => Err(error),
     };
     report.can_open = Some(opened.is_ok());
     match opened {
-        Ok(()) => {
+        Ok(cipher) => {
             report.fingerprint = object.opened_by().map(str::to_owned);
+            report.problem = object.check_link(&cipher).err().map(|error| chain(&error));
             match bucket.open_xattrs(&object, &meta.headers).await {
                 Ok(xattrs) => {
                     let lengths = xattrs.iter();

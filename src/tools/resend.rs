@@ -66,6 +66,8 @@ impl Resend<'_> {
                 count => filled += count,
             }
         }
+        // The body's answer may have had another checksum, or none.
+        self.check_sum(body.crc64())?;
         self.check_source().await?;
         self.bucket
             .put(
@@ -97,11 +99,7 @@ impl Resend<'_> {
                 .buffer_unordered(PARALLEL_PARTS)
                 .try_collect::<()>()
                 .await?;
-            if self.meta.crc64.is_some_and(|crc| sums.whole() != crc) {
-                return Err(Error::Damaged(
-                    "its CRC-64 is not the one the store gave".into(),
-                ));
-            }
+            self.check_sum(sums.whole())?;
             self.check_source().await?;
             upload.complete(self.overwrite).await
         }
@@ -113,6 +111,17 @@ impl Resend<'_> {
             log::warn!("an unfinished upload of {key} is left in the bucket: {error}");
         }
         result
+    }
+
+    /// # Errors
+    /// [`Error::Damaged`].
+    fn check_sum(&self, read: u64) -> Result<()> {
+        match self.meta.crc64 {
+            Some(theirs) if theirs != read => Err(Error::Damaged(
+                "its CRC-64 is not the one the store gave".into(),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// # Errors

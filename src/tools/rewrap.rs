@@ -12,8 +12,9 @@ use std::sync::Arc;
 use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
+use crate::crypto::data_key::ContentKind;
 use crate::encrypted::copy::CopyLimits;
-use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
+use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result, Xattrs};
 use crate::envelope::Format;
 use crate::envelope::format::is_rewrapped;
 use crate::envelope::write;
@@ -94,19 +95,34 @@ impl Rewrap {
                     .detail("its data key is older than the new key: only the new private key opens it, to encrypt it anew"));
             }
             Opens::New(object, _) => {
-                return Ok(Finding::new(listed, Grade::Fine, "already").format(object.format));
+                return self.xattrs_of_rewrapped(listed, key, meta, &object).await;
             }
         };
         let writing = self.old.keys().writing();
         let headers = write::rewrap(&meta.headers.user, object.format, writing, &cipher);
         let anew = match (&headers, self.re_encrypt) {
             (Ok(_), ReEncrypt::Nothing | ReEncrypt::Needed) => None,
+            (_, ReEncrypt::All) | (Err(_), ReEncrypt::Needed)
+                if is_unbound_link(&object, &cipher) =>
+            {
+                return Ok(Finding::new(listed, Grade::Bad, "unbound-link")
+                    .format(object.format)
+                    .detail("its metadata say that it is a symbolic link, and its key does not: encrypted anew, a file whose metadata were changed would become a link for good. Make the link again in a mount, or remove it"));
+            }
             (_, ReEncrypt::All) | (Err(_), ReEncrypt::Needed) => Some("re-encrypted"),
             (Err(why), ReEncrypt::Nothing) => {
                 return Ok(Finding::new(listed, Grade::Bad, "needs-re-encryption")
                     .format(object.format)
                     .detail(why.to_string()));
             }
+        };
+        let xattrs = match self.xattrs(&object, meta).await {
+            Err(Error::KeyMissing(_) | Error::WrongKey) if self.new.is_none() => {
+                return Ok(Finding::new(listed, Grade::Bad, "xattrs-need-new-key")
+                    .format(object.format)
+                    .detail("its extended attributes were set by a mount that writes for the new key, and only the new private key opens them, to seal them beside the new envelope: name it with --new-private-key"));
+            }
+            xattrs => xattrs?,
         };
         let outcome = anew.unwrap_or("rewrapped");
         let finding = Finding::new(listed, Grade::Fine, outcome).format(object.format);
@@ -120,14 +136,62 @@ impl Rewrap {
                     ..meta.headers.clone()
                 };
                 keep_time(&mut headers, meta);
-                let replace = CopyHeaders::Replace(headers);
-                self.old
-                    .copy(key, meta, key, replace, Overwrite::Allowed, self.limits)
-                    .await?;
+                self.old.seal_xattrs(&xattrs, &mut headers)?;
+                self.replace_headers(key, meta, headers).await?;
             }
-            _ => self.send_anew(key, meta, &object, cipher).await?,
+            _ => {
+                self.send_anew(key, meta, &object, cipher, &xattrs).await?;
+            }
         }
         Ok(finding)
+    }
+
+    /// What the new key opens is left alone, but for extended attributes that a host sealed for an old key
+    /// since.
+    async fn xattrs_of_rewrapped(
+        &self,
+        listed: &ListedObject,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        object: &EncryptedObject,
+    ) -> Result<Finding> {
+        let finding = |outcome| Finding::new(listed, Grade::Fine, outcome).format(object.format);
+        if !self.old.opens_xattrs(object, &meta.headers).await {
+            return Ok(finding("already"));
+        }
+        if !self.dry_run {
+            let xattrs = self.old.open_xattrs(object, &meta.headers).await?;
+            let mut headers = meta.headers.clone();
+            keep_time(&mut headers, meta);
+            self.old.seal_xattrs(&xattrs, &mut headers)?;
+            self.replace_headers(key, meta, headers).await?;
+        }
+        Ok(finding("rewrapped"))
+    }
+
+    /// The extended attributes of an object that was opened. Mounts that write for the new key seal them for
+    /// that, whichever key the content is for.
+    async fn xattrs(&self, object: &EncryptedObject, meta: &ObjectMeta) -> Result<Xattrs> {
+        match (self.old.open_xattrs(object, &meta.headers).await, &self.new) {
+            (Err(Error::KeyMissing(_) | Error::WrongKey), Some(new)) => {
+                new.open_xattrs(object, &meta.headers).await
+            }
+            (xattrs, _) => xattrs,
+        }
+    }
+
+    async fn replace_headers(
+        &self,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        headers: ObjectHeaders,
+    ) -> Result<()> {
+        let replace = CopyHeaders::Replace(headers);
+        let copy = self
+            .old
+            .copy(key, meta, key, replace, Overwrite::Allowed, self.limits);
+        copy.await?;
+        Ok(())
     }
 
     async fn send_anew(
@@ -136,9 +200,8 @@ impl Rewrap {
         meta: &ObjectMeta,
         object: &EncryptedObject,
         cipher: Arc<ContentCipher>,
+        xattrs: &Xattrs,
     ) -> Result<()> {
-        // Whoever opened the object, it keeps its key.
-        let xattrs = self.old.open_xattrs(object, &meta.headers).await?;
         let mut headers = meta.headers.clone();
         keep_time(&mut headers, meta);
         let format = match object.format {
@@ -153,7 +216,7 @@ impl Rewrap {
             cipher,
             destination: key,
             headers,
-            xattrs: Some(&xattrs),
+            xattrs: Some(xattrs),
             overwrite: Overwrite::Allowed,
         };
         resend.run().await.map(drop)
@@ -219,7 +282,8 @@ impl Rewrap {
         let finding = |grade, outcome| Finding::new(listed, grade, outcome).format(object.format);
         // By trial, whatever the object says of its key. Nothing is asked of the service after this: what
         // opens here, it does not see.
-        let old_opens = self.old.opens(&object).await?;
+        let old_opens =
+            self.old.opens(&object).await? || self.old.opens_xattrs(&object, &meta.headers).await;
         let (opened, fine, bad) = match &self.new {
             Some(new) => (new.opens(&object).await?, "proved", "new-key-does-not-open"),
             None => (
@@ -244,6 +308,11 @@ async fn open(bucket: &EncryptedBucket, object: &EncryptedObject) -> Result<Arc<
     } else {
         Err(Error::WrongKey)
     }
+}
+
+/// A link by its metadata, and by nothing that only its writer could have said.
+fn is_unbound_link(object: &EncryptedObject, cipher: &ContentCipher) -> bool {
+    object.claimed_kind() == ContentKind::Link && cipher.binding().is_none()
 }
 
 /// Directories are not encrypted; what else is not, somebody may want to know.

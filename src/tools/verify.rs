@@ -255,9 +255,11 @@ impl Verify {
 
     /// Opens what the headers hold.
     async fn open(&self, object: &EncryptedObject, meta: &ObjectMeta) -> Result<(), Error> {
-        if !self.bucket.unlock(object).await?.is_opened() {
+        let cipher = self.bucket.unlock(object).await?;
+        if !cipher.is_opened() {
             return Err(Error::WrongKey);
         }
+        object.check_link(&cipher)?;
         self.bucket.open_xattrs(object, &meta.headers).await?;
         Ok(())
     }
@@ -411,6 +413,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::data_key::ContentKind;
     use crate::crypto::key_pair::KeyPair;
     use crate::crypto::key_ring::KeyRing;
     use crate::encrypted::Settings;
@@ -424,7 +427,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::open(folder.path(), local::Settings { sync: false }).unwrap();
         let pair = KeyPair::generate(2048).unwrap();
-        let cipher = write::fresh_cipher(Format::Seed);
+        let cipher = write::fresh_cipher(ContentKind::File);
         let user = write::write(Format::Seed, pair.public(), &cipher, None).unwrap();
         let ring = KeyRing::single(pair.into_private());
         let verify = Verify {

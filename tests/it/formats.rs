@@ -189,6 +189,7 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
             Ok(Some(envelope)) => match open(envelope, &ring) {
                 Err(Error::NotOpened) => "unwrap_failed",
                 Err(Error::WrongContent(_)) => "unwrap_or_length_error",
+                Err(Error::WrongStart) => "start_not_derived",
                 Err(Error::ForeignKey(_)) => "foreign_key",
                 Err(other) => panic!("{name}: {other}"),
                 // No oracle: it looks opened, and gives no byte.
@@ -387,7 +388,7 @@ fn crc64_is_the_one_of_the_service_whole_and_combined() {
 #[test]
 fn the_worked_examples_of_the_format_document_hold() {
     use ossvault::crypto::ctr::ContentCipher;
-    use ossvault::crypto::data_key::{CounterStart, DataKey};
+    use ossvault::crypto::data_key::{CounterStart, DataKey, StartBinding};
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/format.md");
     let document = std::fs::read_to_string(path).expect("docs/format.md");
@@ -397,9 +398,20 @@ fn the_worked_examples_of_the_format_document_hold() {
         blocks.join(" ")
     };
 
-    let key = DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)));
-    let start = CounterStart::derive(&key).expect("not 0");
-    says(&format!("S             {}", hex(&start.to_be_bytes())));
+    let key = || DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)));
+    let v1 = CounterStart::derive_v1(&key()).expect("not 0");
+    says(&format!("S, version 1  {}", hex(&v1.to_be_bytes())));
+    for (binding, name) in StartBinding::ALL.into_iter().zip([
+        "file, unsealed",
+        "link, unsealed",
+        "file, sealed",
+        "link, sealed",
+    ]) {
+        let start = CounterStart::derive(&key(), binding).expect("not 0");
+        says(&format!("{name:<15} {}", hex(&start.to_be_bytes())));
+    }
+    let key = key();
+    let start = CounterStart::derive(&key, StartBinding::ALL[0]).expect("not 0");
     says(&start.to_decimal());
     says(&hex(start.to_decimal().as_bytes()));
     says(&hex(&start.at(8 << 20).to_be_bytes()));

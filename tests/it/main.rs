@@ -1,5 +1,6 @@
 //! Integration tests, one binary.
 
+mod access;
 mod applications;
 mod bucket_refusals;
 mod cli;
@@ -13,6 +14,7 @@ mod fuzz;
 mod hostile_folder;
 mod hostile_service;
 mod interop;
+mod links;
 mod model;
 mod mount;
 mod name_resolution;

@@ -807,7 +807,7 @@ fn writing_takes_the_set_id_bits_away() {
         eprintln!("skipped: only root can become another user");
         return;
     }
-    let Some(mut mount) = Mount::new(&[]) else {
+    let Some(mut mount) = Mount::new(&["--allow-other"]) else {
         return;
     };
     let path = mount.path("f");
@@ -822,7 +822,7 @@ fn writing_takes_the_set_id_bits_away() {
         let (done, text) = shell_as(65534, mount.root(), line);
         assert!(done, "{what}: {text}");
         assert_eq!(mode(&path), 0o777, "{what}");
-        mount.remount(&[]);
+        mount.remount(&["--allow-other"]);
         assert_eq!(mode(&path), 0o777, "{what}, stored");
     }
     for (before, after) in [(0o6777, 0o777), (0o4644, 0o644), (0o2644, 0o2644)] {
@@ -838,7 +838,9 @@ fn the_kernel_checks_permissions() {
         eprintln!("skipped: only root can become another user");
         return;
     }
-    let Some(mount) = Mount::new(&[]) else { return };
+    let Some(mount) = Mount::new(&["--allow-other"]) else {
+        return;
+    };
     fs::create_dir(mount.path("sticky")).unwrap();
     set_mode(&mount.path("sticky"), 0o1777);
     fs::write(mount.path("sticky/roots"), "x").unwrap();

@@ -8,8 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use ossvault::crypto::ctr::ContentCipher;
-use ossvault::crypto::data_key::Purpose;
+use ossvault::crypto::data_key::{ContentKind, Purpose};
 use ossvault::crypto::key_parse;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::crypto::xattr::{self, Xattrs};
@@ -162,21 +164,26 @@ fn uses_data_keys_and_drops_them() {
         let mut attributes = Xattrs::new();
         attributes.set("user.comment", b"sealed").unwrap();
         let (envelope, sealed) = {
-            let cipher = fresh_cipher(format);
+            let cipher = fresh_cipher(ContentKind::File);
             let envelope = write(format, ring.writing(), &cipher, None).unwrap();
             let plain = content.clone();
             cipher.apply(0, &plain, &mut content).unwrap();
             cipher.apply_in_place(5, &mut content[5..50]).unwrap();
-            (envelope, xattr::seal(&cipher, &attributes).unwrap())
+            let beside = detect(&envelope).unwrap().unwrap().wrapped_key;
+            let sealed = xattr::seal(ring.writing(), &beside, &attributes);
+            (envelope, sealed)
         };
         {
-            let opened = open(&detect(&envelope).unwrap().unwrap(), &ring).unwrap();
+            let found = detect(&envelope).unwrap().unwrap();
+            let opened = open(&found, &ring).unwrap();
             let mut plain = vec![0; content.len()];
             opened.cipher.apply(0, &content, &mut plain).unwrap();
-            let again = xattr::open(&opened.cipher, &sealed).unwrap();
+            let again = xattr::open(&ring, None, &found.wrapped_key, &sealed).unwrap();
             assert!(again == attributes);
         }
-        said.push(envelope);
+        let mut said_of_it = envelope;
+        said_of_it.insert("ossvault-xattr".to_owned(), sealed);
+        said.push(said_of_it);
     }
     // The same through a bucket, on threads that live on.
     let folder = tempfile::tempdir().unwrap();
@@ -236,9 +243,16 @@ fn nothing_of_a_data_key_is_left_once_it_is_dropped() {
             let user: BTreeMap<String, String> = serde_json::from_str(text).unwrap();
             let opened = open(&detect(&user).unwrap().unwrap(), &ring).unwrap();
             traces.extend(self::traces(&opened.cipher));
+            if let Some(sealed) = user.get("ossvault-xattr") {
+                let wrapped = sealed.split('.').nth(1).unwrap();
+                let wrapped = BASE64_URL_SAFE_NO_PAD.decode(wrapped).unwrap();
+                let ([key], _) = ring.unwrap(None, [&wrapped]).unwrap();
+                let name = "the key of extended attributes";
+                traces.push((name, *key.first_chunk().unwrap()));
+            }
         }
     }
-    assert_eq!(traces.len(), 11 * 7);
+    assert_eq!(traces.len(), 11 * 7 + 3);
     let found = found(child.id(), &traces);
     drop(child.stdin.take());
     lines.for_each(drop);

@@ -28,6 +28,7 @@ use crate::rig::{BUCKET, Rig, can_mount, eventually, has_program, shell};
 
 mod adopting;
 mod damage;
+mod kinds;
 mod mounts;
 mod rotation;
 

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use ossvault::crypto::key_pair::KeyPair;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
-use ossvault::fs::attributes::Defaults;
+use ossvault::envelope::Format;
+use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::lookup::{Caller, Found, Looks};
 use ossvault::fs::namespace::Ino;
@@ -412,7 +413,7 @@ impl ObjectStore for Weather {
     }
 }
 
-fn keys() -> KeyRing {
+pub fn keys() -> KeyRing {
     static PEM: OnceLock<Vec<u8>> = OnceLock::new();
     let der = PEM.get_or_init(|| {
         let pair = KeyPair::generate(2048).unwrap();
@@ -454,6 +455,8 @@ impl World {
                 file_mode: 0o644,
                 dir_mode: 0o755,
             },
+            overrides: Overrides::default(),
+            trust_links: false,
             show_owner: true,
             rename_grace: Duration::from_millis(20),
             flush_after: None,
@@ -471,6 +474,15 @@ impl World {
             settings,
             _folder: folder,
         }
+    }
+
+    /// The bucket as a client that writes `format` has it.
+    pub fn bucket_in(&self, format: Format) -> Arc<EncryptedBucket> {
+        let settings = encrypted::Settings {
+            format,
+            ..encrypted::Settings::default()
+        };
+        EncryptedBucket::new(self.weather.clone(), keys(), settings)
     }
 
     /// Mounts; to be called in a runtime.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::super::budget::{Class, MemoryBudget};
 use super::*;
+use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_parse;
 use crate::crypto::key_ring::KeyRing;
@@ -523,7 +524,7 @@ async fn an_envelope_may_change_under_one_tag_but_not_the_key() {
     world.check(&reader, 6 * MIB, 4096).await;
 
     let mut other = meta.headers.clone();
-    let fresh = write::fresh_cipher(bucket.format());
+    let fresh = write::fresh_cipher(ContentKind::File);
     let entries = write::write(bucket.format(), writing, &fresh, None).unwrap();
     other.user.extend(entries);
     for headers in [other, ObjectHeaders::default()] {
@@ -641,7 +642,7 @@ async fn a_preloaded_object_whose_v15_envelope_does_not_open_costs_no_request_ei
     let world = world.build().await;
     let mut meta = world.fake.meta.lock().unwrap().clone().unwrap();
     let strange = KeyPair::generate(2048).unwrap();
-    let cipher = write::fresh_cipher(Format::Sdk);
+    let cipher = write::fresh_cipher(ContentKind::File);
     let mut user = write::write(Format::Sdk, strange.public(), &cipher, None).unwrap();
     user.remove("ossvault-key");
     meta.headers.user = user;

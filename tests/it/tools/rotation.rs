@@ -190,7 +190,8 @@ fn a_command_over_a_prefix_keeps_64_requests_in_flight() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 200, Format::Seed);
-    rig.instruments().set_latency(Duration::from_millis(100));
+    // Long enough for a busy machine to unwrap and wrap more than 64 keys meanwhile.
+    rig.instruments().set_latency(Duration::from_millis(300));
     let counts = rig.requests(|| {
         run(&rig, &REWRAP).succeeds();
     });
