@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::attributes::{Attributes, Kind, Timestamp, XATTR};
-use super::error::{Error, Result};
+use super::error::{Error, Refusal, Result};
 use super::filesystem::{Described, Filesystem};
 use super::lister::Extent;
 use super::listing::{Entry, Epoch, Known, Object, fresh};
@@ -413,7 +413,9 @@ impl Filesystem {
         };
         let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
         let entry = match self.object_at(key, fetch, sent).await {
-            Err(Error::Denied(_)) if !self.bucket.can_read() => Some(unreadable(object.clone())),
+            Err(Error::Refused(Refusal::Denied, _)) if !self.bucket.can_read() => {
+                Some(unreadable(object.clone()))
+            }
             entry => entry.inspect_err(|_| self.give_up(parent, epoch))?,
         };
         let mut namespace = self.namespace();
