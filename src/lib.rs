@@ -11,4 +11,5 @@ pub mod fuzzing;
 pub mod oss;
 pub mod server;
 pub mod store;
+pub mod text;
 pub mod tools;

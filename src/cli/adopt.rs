@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::secrets::Environment;
 use super::source::Source;
+use super::values;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::envelope::Format;
@@ -23,10 +25,15 @@ pub struct Args {
     #[command(flatten)]
     keys: ReadingKeys,
     /// The key to encrypt for [default: the first private key's public half]
-    #[arg(long, value_name = "FILE", env = "OSSVAULT_PUBLIC_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OSSVAULT_PUBLIC_KEY",
+        hide_env_values = true
+    )]
     public_key: Option<PathBuf>,
     /// How keys are written: seed, sdk or dual
-    #[arg(long, default_value = "seed")]
+    #[arg(long, default_value = "seed", value_parser = values::format)]
     format: Format,
     /// Write the encrypted objects below this prefix of the same bucket instead, under the same names; the
     /// unencrypted ones stay, but for --remove
@@ -43,8 +50,8 @@ pub struct Args {
 
 /// # Errors
 /// [`Code::Incomplete`] if something could not be encrypted.
-pub fn run(args: &Args) -> Result<()> {
-    let run = Run::new(&args.options)?;
+pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+    let run = Run::new(&args.options, environment)?;
     let from = run.prefix().to_owned();
     let to = match &args.into {
         None => from.clone(),
@@ -53,7 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
             if to.starts_with(&from) || from.starts_with(&to) {
                 return Err(Error::new(
                     Code::Usage,
-                    format!("--into {into}: one of the two prefixes lies in the other"),
+                    "--into: one of the two prefixes lies in the other".to_owned(),
                 ));
             }
             to
@@ -73,6 +80,12 @@ pub fn run(args: &Args) -> Result<()> {
                 )
             })?,
     };
+    if public.is_weak() {
+        return Err(Error::new(
+            Code::KeyInvalid,
+            "a key of less than 2048 bits is too weak to encrypt for: name another one with --public-key FILE",
+        ));
+    }
     let ring =
         KeyRing::new(private, public).with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
     ring.prove().map_err(|error| {
@@ -105,7 +118,14 @@ pub fn run(args: &Args) -> Result<()> {
             scope.for_each(progress, sink, work).await
         },
     )?;
-    bulk::conclude(&summary, "were not encrypted")
+    run.require_some(&summary, "adopt: there is no object under")?;
+    bulk::conclude(
+        &summary,
+        match args.dry_run {
+            true => "would not be encrypted",
+            false => "were not encrypted",
+        },
+    )
 }
 
 /// A prefix as a source's is.

@@ -11,21 +11,28 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use super::bulk;
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::secrets::Environment;
+use crate::text;
 
 /// The hidden option that makes a mount report to the process that started it.
 pub const REPORT_OPTION: &str = "--report";
+
+/// What a line begins with that the parent shows as it is, before the one that says how it went.
+const NOTE: &str = "note ";
 
 /// Starts this program again with the same arguments, in the background. Returns when the mount serves.
 ///
 /// # Errors
 /// The error of the child, as it reported it.
-pub fn start() -> Result<()> {
+pub fn start(environment: &Environment) -> Result<()> {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
     let mut command = Command::new(this_program()?);
     command.arg0(name).args(arguments);
+    environment.pass_on(&mut command);
     start_command(command)
 }
 
@@ -58,9 +65,16 @@ pub fn start_command(mut command: Command) -> Result<()> {
             )
         })?;
     let report = child.stdout.take().expect("stdout was asked for as a pipe");
+    let mut report = BufReader::new(report);
     let mut line = String::new();
     // Ends when the child reports or dies; everything the child does before has its own deadline.
-    let _ = BufReader::new(report).read_line(&mut line);
+    while report.read_line(&mut line).is_ok_and(|count| count > 0) {
+        match line.strip_prefix(NOTE) {
+            Some(note) => bulk::print_line(note),
+            None => break,
+        }
+        line.clear();
+    }
     if line == "ready\n" {
         return Ok(());
     }
@@ -143,13 +157,22 @@ impl Report {
         self.send(&format!("{} {error}\n", error.code().number()));
     }
 
+    /// Something that the user should know although all goes well. Before [`Self::ready`].
+    pub fn note(&self, note: &str) {
+        write(&format!("{NOTE}{}\n", text::one_line(note)));
+    }
+
     fn send(&mut self, line: &str) {
         if !self.sent {
             self.sent = true;
-            let mut stdout = std::io::stdout();
-            // A parent that was killed does not keep the mount from serving.
-            let _ = stdout.write_all(line.as_bytes());
-            let _ = stdout.flush();
+            write(line);
         }
     }
+}
+
+fn write(line: &str) {
+    let mut stdout = std::io::stdout();
+    // A parent that was killed does not keep the mount from serving.
+    let _ = stdout.write_all(line.as_bytes());
+    let _ = stdout.flush();
 }

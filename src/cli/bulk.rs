@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::error::{self, Error, Result};
+use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys::Files;
 use super::options::{ReadingOptions, ServiceOptions};
-use super::parts::{self, Place};
-use super::secrets::{self, GivenPassphrase};
+use super::parts::{self, Missing, Place};
+use super::secrets::Environment;
 use super::source::Source;
 use super::{logging, values};
+use crate::oss::error::chain;
 use crate::store;
 use crate::store::object_store::ObjectStore;
+use crate::text;
 use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
+use crate::tools::local_file::LocalFileError;
 
 /// How often the progress line is drawn anew.
 const REDRAW: Duration = Duration::from_millis(500);
@@ -34,8 +37,11 @@ pub struct BulkOptions {
     /// Name every object, not only those that need attention
     #[arg(long, short = 'v')]
     pub verbose: bool,
+    /// Take it for success when there is nothing to do: no object at all
+    #[arg(long)]
+    pub allow_empty: bool,
     /// Objects in work, and requests in flight, at most
-    #[arg(long, default_value_t = PARALLEL, value_name = "N", value_parser = values::parallel())]
+    #[arg(long, default_value_t = PARALLEL, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
     #[command(flatten)]
     pub service: ServiceOptions,
@@ -48,7 +54,12 @@ pub const PARALLEL: u16 = 64;
 #[command(next_help_heading = "Keys")]
 pub struct ReadingKeys {
     /// A private key (PEM) that opens the objects, or a folder of them (repeatable)
-    #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OSSVAULT_PRIVATE_KEY",
+        hide_env_values = true
+    )]
     pub private_key: Vec<PathBuf>,
     #[command(flatten)]
     pub reading: ReadingOptions,
@@ -57,18 +68,17 @@ pub struct ReadingKeys {
 /// A command at work: its runtime, its bucket and its report.
 pub struct Run<'a> {
     options: &'a BulkOptions,
-    given: GivenPassphrase,
+    environment: &'a Environment,
     source: Source,
     runtime: tokio::runtime::Runtime,
 }
 
 impl<'a> Run<'a> {
-    /// Before any secret is read.
+    /// Before any key is read.
     ///
     /// # Errors
     /// The source is none.
-    pub fn new(options: &'a BulkOptions) -> Result<Run<'a>> {
-        let given = secrets::close_process();
+    pub fn new(options: &'a BulkOptions, environment: &'a Environment) -> Result<Run<'a>> {
         logging::start(0).to_terminal();
         let source = Source::parse(&options.source, options.prefix.as_deref())
             .map_err(|message| Error::new(Code::Usage, message))?;
@@ -80,7 +90,7 @@ impl<'a> Run<'a> {
         })?;
         Ok(Run {
             options,
-            given,
+            environment,
             source,
             runtime: runtime()?,
         })
@@ -92,7 +102,7 @@ impl<'a> Run<'a> {
 
     /// For reading key files.
     pub fn files<'k>(&'k self, options: &'k ReadingOptions) -> Files<'k> {
-        Files::new(options, &self.given)
+        Files::new(options, self.environment)
     }
 
     pub fn source(&self) -> &Source {
@@ -107,7 +117,7 @@ impl<'a> Run<'a> {
     /// As [`parts::open_store`].
     pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
         let _inside = self.runtime.enter();
-        parts::open_store(self.place(), None)
+        parts::open_store(self.place(), self.environment, None, Missing::Refused)
     }
 
     fn place(&self) -> Place<'_> {
@@ -172,24 +182,50 @@ impl<'a> Run<'a> {
         if on_terminal {
             draw("");
         }
-        let summary = result.map_err(|error| self.explain(&error))?;
+        let summary = result.map_err(|error| match LocalFileError::in_chain(&error) {
+            Some(local) => local.into(),
+            None => self.explain(&error),
+        })?;
         report.summary(&summary, began.elapsed());
         Ok(summary)
+    }
+
+    /// Nothing found is no success, unless that was expected: the name of the source may be mistyped.
+    ///
+    /// # Errors
+    /// [`Code::Incomplete`].
+    pub fn require_some(&self, summary: &Summary, nothing: &str) -> Result<()> {
+        if summary.objects > 0 || self.options.allow_empty {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::Incomplete,
+            format!(
+                "nothing to {nothing} {}; check the name, or pass --allow-empty",
+                self.source
+            ),
+        ))
     }
 
     /// A warning where old versions are kept: they stay as they are.
     pub fn warn_if_versioned(&self, store: &Arc<dyn ObjectStore>, what_stays: &str) {
         match self.block_on(store.bucket_info()) {
-            Ok(info) if info.versioned => eprintln!(
-                "ossvault: warning: {} keeps old versions: {what_stays}",
+            Ok(info) if info.versioned => tell(&format!(
+                "warning: {} keeps old versions: {what_stays}",
                 self.source
-            ),
+            )),
             Ok(_) => {}
-            Err(_) => eprintln!(
-                "ossvault: warning: whether {} keeps old versions could not be found out; if it does, {what_stays}",
+            Err(_) => tell(&format!(
+                "warning: whether {} keeps old versions could not be found out; if it does, {what_stays}",
                 self.source
-            ),
+            )),
         }
+    }
+}
+
+impl From<&LocalFileError> for Error {
+    fn from(error: &LocalFileError) -> Error {
+        Error::new(Code::Local, chain(error))
     }
 }
 
@@ -234,12 +270,12 @@ impl Report {
             if self.on_terminal {
                 draw("");
             }
-            let mut text = format!("{}: {}", finding.outcome, error::one_line(&finding.key));
+            let mut line = format!("{}: {}", finding.outcome, finding.key);
             if let Some(detail) = &finding.detail {
-                text.push_str(": ");
-                text.push_str(&error::one_line(detail));
+                line.push_str(": ");
+                line.push_str(detail);
             }
-            print_line(&text);
+            print_line(&line);
         }
     }
 
@@ -261,15 +297,32 @@ impl Report {
     }
 }
 
-fn print_json(value: &impl serde::Serialize) {
-    if let Ok(text) = serde_json::to_string(value) {
-        print_line(&text);
+pub fn print_json(value: &impl serde::Serialize) {
+    if let Ok(json) = serde_json::to_string(value) {
+        print(&text::json(&json));
     }
 }
 
+/// For people, over several lines.
+pub fn print_pretty_json(value: &impl serde::Serialize) {
+    if let Ok(json) = serde_json::to_string_pretty(value) {
+        print(&text::json(&json));
+    }
+}
+
+/// One line, whatever names and messages it holds.
+pub fn print_line(line: &str) {
+    print(&text::one_line(line));
+}
+
+/// The same on stderr, for what is no result.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
+}
+
 /// A reader that went away is no reason to stop half-way.
-pub fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn draw(text: &str) {

@@ -9,6 +9,7 @@ use super::options::MountOptions;
 use super::source::Source;
 use crate::encrypted;
 use crate::fuse::session;
+use crate::text;
 
 /// Below this the fixed reserves alone would not fit.
 const SMALLEST_MEMORY_LIMIT: u64 = 16 << 20;
@@ -44,9 +45,10 @@ impl MountConfig {
         }
         for prefix in &options.keys.allow_plaintext {
             if prefix.is_empty() || (prefix.starts_with('/') && prefix != "/") {
-                return Err(usage(format!(
-                    "--allow-plaintext {prefix:?}: expected a directory of the mount, like public/, or / for all of it"
-                )));
+                return Err(usage(
+                    "--allow-plaintext: expected a directory of the mount, like public/, or / for all of it"
+                        .to_owned(),
+                ));
             }
         }
         let keys = &options.keys;
@@ -132,8 +134,8 @@ impl MountConfig {
                 Code::Overlap,
                 format!(
                     "{what} {} {relation} the mount point {}: the mount would wait for itself; choose another place",
-                    path.display(),
-                    self.mountpoint.display()
+                    text::path(path),
+                    text::path(&self.mountpoint)
                 ),
             ));
         }
@@ -174,7 +176,7 @@ impl MountConfig {
                     Code::Local,
                     format!(
                         "cannot create the cache directory {}: {error}; name another one with --cache-dir",
-                        self.cache_dir.display()
+                        text::path(&self.cache_dir)
                     ),
                 )
             })
@@ -185,7 +187,7 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| {
         Error::new(
             Code::Usage,
-            format!("{:?} is no path: {error}", path.display()),
+            format!("{} is no path: {error}", text::path(path)),
         )
     })
 }

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::error::{Error, Result, one_line};
+use super::error::{Error, Result};
 use super::exit::Code;
+use crate::text::{self, one_line};
 
 /// How often a waiter looks whether the lock is free: quicker than a person notices.
 const POLL: Duration = Duration::from_millis(20);
@@ -32,15 +33,12 @@ impl DaemonFile {
     /// No folder for such files can be used.
     pub fn create(mountpoint: &Path, source: &str) -> Result<DaemonFile> {
         let uid = nix::unistd::geteuid().as_raw();
-        let folder = folders(uid)
-            .into_iter()
-            .find(|folder| usable(folder, uid))
-            .ok_or_else(|| {
-                Error::new(
-                    Code::Local,
-                    "no folder for the mount's state: set XDG_RUNTIME_DIR to a directory of yours",
-                )
-            })?;
+        let folder = first_usable(folders(uid), uid).ok_or_else(|| {
+            Error::new(
+                Code::Local,
+                "no folder for the mount's state: set XDG_RUNTIME_DIR to a directory of yours",
+            )
+        })?;
         DaemonFile::create_in(&folder, mountpoint, source)
     }
 
@@ -75,7 +73,7 @@ impl DaemonFile {
                 Code::Local,
                 format!(
                     "cannot write the mount's state to {}: {error}",
-                    path.display()
+                    text::path(&path)
                 ),
             )
         })?;
@@ -204,12 +202,21 @@ fn folders(uid: u32) -> Vec<PathBuf> {
         folders.push(PathBuf::from(format!("/run/user/{uid}/ossvault")));
     }
     folders.push(PathBuf::from(format!("/tmp/ossvault-{uid}")));
+    // Another user may have made that one first. The home is taken from the user database, for whoever waits
+    // may have another HOME.
+    if let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into()) {
+        folders.push(user.dir.join(".cache/ossvault/run"));
+    }
     folders
+}
+
+fn first_usable(folders: Vec<PathBuf>, uid: u32) -> Option<PathBuf> {
+    folders.into_iter().find(|folder| usable(folder, uid))
 }
 
 /// Creates the folder; true if it is this user's and nobody else may write in it.
 fn usable(folder: &Path, uid: u32) -> bool {
-    let _ = DirBuilder::new().mode(0o700).create(folder);
+    let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     std::fs::symlink_metadata(folder).is_ok_and(|metadata| {
         metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o022 == 0
     })
@@ -221,6 +228,27 @@ mod tests {
 
     fn uid() -> u32 {
         nix::unistd::geteuid().as_raw()
+    }
+
+    /// Whoever makes the folder in /tmp first must not be able to keep others from mounting.
+    #[test]
+    fn a_folder_that_is_not_ours_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let [taken, link, ours] =
+            ["taken", "link", "home/.cache/ossvault/run"].map(|name| root.path().join(name));
+        std::fs::create_dir(&taken).unwrap();
+        std::fs::set_permissions(&taken, std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
+        std::os::unix::fs::symlink(root.path(), &link).unwrap();
+        let list = vec![taken, link, ours.clone()];
+        assert_eq!(first_usable(list, uid()), Some(ours.clone()));
+        let mode = ours.metadata().unwrap().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let home = nix::unistd::User::from_uid(uid().into())
+            .unwrap()
+            .unwrap()
+            .dir;
+        assert_eq!(folders(uid()).pop(), Some(home.join(".cache/ossvault/run")));
     }
 
     #[test]

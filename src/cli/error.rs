@@ -7,6 +7,7 @@ use std::fmt;
 use super::exit::Code;
 use crate::fuse::session;
 use crate::oss::error::chain;
+use crate::text::one_line;
 
 #[derive(Debug)]
 pub struct Error {
@@ -17,13 +18,22 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// `message` becomes one line: line breaks and control characters, which server messages and file
-    /// names may hold, are escaped when it is shown.
+    /// `message` becomes one line when it is shown: characters that act on a terminal, which server messages
+    /// and file names may hold, are escaped, and PEM blocks are left out.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error {
             code,
             message: message.into(),
         }
+    }
+
+    /// Of which everything has been said already.
+    pub fn silent(code: Code) -> Error {
+        Error::new(code, "")
+    }
+
+    pub fn is_silent(&self) -> bool {
+        self.message.is_empty()
     }
 
     pub fn code(&self) -> Code {
@@ -38,19 +48,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// Escapes what would break a line or move a terminal's cursor; leaves letters of every script alone.
-pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.trim_end().chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
 
 impl From<session::Error> for Error {
     fn from(error: session::Error) -> Error {

@@ -46,14 +46,17 @@ pub enum Code {
     /// This machine's clock and the service's differ too much.
     Clock = 33,
     Unreachable = 34,
-    /// The folder of a `file://` source cannot be used as a bucket.
+    /// The folder of a `file://` source, or of `serve`, cannot be used or holds no bucket.
     Store = 35,
+    /// `serve` cannot listen on its address.
+    Address = 36,
 
     /// The mount ended, and not everything written to it reached the bucket.
     Unsaved = 40,
     /// The background process died without a report.
     DaemonDied = 41,
-    /// The cache directory or the log file cannot be used.
+    /// A file or folder on this machine cannot be used: the cache directory, the log file, or one that a command
+    /// reads or writes.
     Local = 42,
 
     /// A command over many objects: some need attention, and the report names them.
@@ -64,7 +67,7 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Code; 28] = [
+    const ALL: [Code; 29] = [
         Code::Success,
         Code::Failure,
         Code::Usage,
@@ -88,6 +91,7 @@ impl Code {
         Code::Clock,
         Code::Unreachable,
         Code::Store,
+        Code::Address,
         Code::Unsaved,
         Code::DaemonDied,
         Code::Local,

@@ -6,13 +6,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
-use super::error::{self, Error, Result};
+use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys;
+use super::secrets::Environment;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::fs::attributes::Timestamp;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
+use crate::text;
 use crate::tools::inspect::{self, Report};
 
 /// Say how an object is stored, and whether it can be opened
@@ -30,26 +32,26 @@ pub struct Args {
 }
 
 /// # Errors
-/// There is no such object.
-pub fn run(args: &Args) -> Result<()> {
+/// There is no such object, or no key that is here opens it.
+pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     let report = match split(&args.object)? {
-        Some((source, key)) => in_bucket(args, source, &key)?,
+        Some((source, key)) => in_bucket(args, environment, source, &key)?,
         None => in_mount(Path::new(&args.object))?,
     };
     if args.json {
-        let text = serde_json::to_string_pretty(&report)
-            .map_err(|error| Error::new(Code::Failure, error.to_string()))?;
-        bulk::print_line(&text);
+        bulk::print_pretty_json(&report);
     } else {
         for (name, value) in lines(&report) {
-            bulk::print_line(&format!(
-                "{:<13} {}",
-                format!("{name}:"),
-                error::one_line(&value)
-            ));
+            bulk::print_line(&format!("{:<13} {value}", format!("{name}:")));
         }
     }
-    Ok(())
+    match report.can_open {
+        Some(false) => Err(Error::new(
+            Code::Incomplete,
+            "the object cannot be opened: its problem is named above",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The source and the key of an object's name; none for a path.
@@ -57,7 +59,7 @@ fn split(object: &str) -> Result<Option<(String, String)>> {
     let usage = |expected: &str| {
         Err(Error::new(
             Code::Usage,
-            format!("{object:?} names no object: expected {expected}"),
+            format!("that names no object: expected {expected}"),
         ))
     };
     if let Some(rest) = object.strip_prefix("oss://") {
@@ -77,16 +79,17 @@ fn split(object: &str) -> Result<Option<(String, String)>> {
     Ok(None)
 }
 
-fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
+fn in_bucket(args: &Args, environment: &Environment, source: String, key: &str) -> Result<Report> {
     let options = BulkOptions {
         source,
         prefix: None,
         json: args.json,
         verbose: false,
+        allow_empty: false,
         parallel: bulk::PARALLEL,
         service: args.service.clone(),
     };
-    let run = Run::new(&options)?;
+    let run = Run::new(&options, environment)?;
     let key = ObjectKey::new(key).map_err(|error| Error::new(Code::Usage, error.to_string()))?;
     let private = run
         .files(&args.keys.reading)
@@ -105,15 +108,25 @@ fn in_bucket(args: &Args, source: String, key: &str) -> Result<Report> {
 
 /// By the attributes that a mount shows of its files, and by reading a byte of the file.
 fn in_mount(path: &Path) -> Result<Report> {
-    let failed =
-        |error: &std::io::Error| Error::new(Code::Failure, format!("{}: {error}", path.display()));
+    let failed = |error: &std::io::Error| {
+        Error::new(Code::Failure, format!("{}: {error}", text::path(path)))
+    };
     let found = path.symlink_metadata().map_err(|error| failed(&error))?;
     let encrypted = attribute(path, "user.ossvault.encrypted").map_err(|_| {
+        if found.is_dir() {
+            return Error::new(
+                Code::Usage,
+                format!(
+                    "{} is a directory; info tells of files: name a file in a mount, or oss://bucket/key",
+                    text::path(path)
+                ),
+            );
+        }
         Error::new(
             Code::Usage,
             format!(
                 "{} is no file in a mount of ours: name a file there, or oss://bucket/key",
-                path.display()
+                text::path(path)
             ),
         )
     })?;

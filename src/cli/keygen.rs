@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::exit::Code;
-use super::secrets::{self, PassphraseArgs};
+use super::secrets::{Environment, PassphraseArgs};
+use super::{bulk, values};
 use crate::crypto::key_file;
 use crate::crypto::key_pair::KeyPair;
+use crate::text;
 
 /// Make a key pair: PATH is the private key, PATH.pub the public one
 #[derive(Debug, clap::Args)]
@@ -14,7 +16,7 @@ pub struct Args {
     /// Where to write the private key, for your eyes only; the public key goes to PATH.pub
     pub path: PathBuf,
     /// The key's size
-    #[arg(long, default_value_t = 3072, value_parser = parse_bits)]
+    #[arg(long, default_value_t = 3072, value_parser = values::key_bits)]
     pub bits: usize,
     /// Write the private key unprotected: who reads the file reads the bucket
     #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_command"])]
@@ -23,19 +25,9 @@ pub struct Args {
     pub passphrase: PassphraseArgs,
 }
 
-fn parse_bits(text: &str) -> std::result::Result<usize, String> {
-    match text {
-        "2048" => Ok(2048),
-        "3072" => Ok(3072),
-        "4096" => Ok(4096),
-        _ => Err("expected 2048, 3072 or 4096".to_owned()),
-    }
-}
-
 /// # Errors
 /// A file of that name exists, there is no passphrase, or the files cannot be written.
-pub fn run(args: &Args) -> Result<()> {
-    let given = secrets::close_process();
+pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     // Before anybody types a passphrase; writing the files checks again, without a gap.
     for path in [args.path.clone(), key_file::public_path(&args.path)] {
         if path.symlink_metadata().is_ok() {
@@ -45,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     let passphrase = if args.no_passphrase {
         None
     } else {
-        let chosen = args.passphrase.choose(&args.path, &given)?;
+        let chosen = args.passphrase.choose(&args.path, environment)?;
         Some(chosen.ok_or_else(|| {
             Error::new(
                 Code::Passphrase,
@@ -58,14 +50,12 @@ pub fn run(args: &Args) -> Result<()> {
         args.bits,
         passphrase.as_ref().map(|passphrase| passphrase.as_str()),
     )?;
-    println!("private key: {}", args.path.display());
-    println!(
-        "public key:  {}",
-        key_file::public_path(&args.path).display()
-    );
-    println!("fingerprint: {fingerprint}");
-    println!(
-        "Back the private key up now: without it, nothing written with it can ever be read again."
+    let public = key_file::public_path(&args.path);
+    bulk::print_line(&format!("private key: {}", text::path(&args.path)));
+    bulk::print_line(&format!("public key:  {}", text::path(&public)));
+    bulk::print_line(&format!("fingerprint: {fingerprint}"));
+    bulk::print_line(
+        "Back the private key up now: without it, nothing written with it can ever be read again.",
     );
     Ok(())
 }

@@ -2,21 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
+use super::bulk;
 use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
-use super::secrets::{self, GivenPassphrase, PassphraseArgs};
+use super::secrets::{self, Environment, PassphraseArgs};
 use crate::crypto::key_file::{self, KeyFileError, Permissions};
-use crate::crypto::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey};
+use crate::crypto::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey, Strength};
 use crate::crypto::key_ring::KeyRing;
+use crate::text;
 
 /// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and
 /// unwrap.
 ///
 /// # Errors
 /// A file that cannot be read or may not be used, keys that do not belong together.
-pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
+pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
@@ -45,9 +47,9 @@ pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
             Code::KeyMismatch,
             format!(
                 "the public key {} (fingerprint {}) does not belong to the private key {} (fingerprint {}): what is written could not be read here; name the right one, or use --writing-key if that is meant",
-                path.display(),
+                text::path(path),
                 public.fingerprint(),
-                config.private_keys[0].display(),
+                text::path(&config.private_keys[0]),
                 private[0].public().fingerprint(),
             ),
         ));
@@ -56,6 +58,9 @@ pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
         .or(public)
         .or_else(|| private.first().map(|key: &PrivateKey| key.public().clone()))
         .ok_or_else(|| Error::new(Code::KeyMissing, "no key: name one with --private-key FILE"))?;
+    if writing.is_weak() && !config.options.read_only {
+        return Err(Error::new(Code::KeyInvalid, TOO_WEAK_TO_WRITE));
+    }
     if let Some(pinned) = &config.options.keys.key_fingerprint
         && pinned != writing.fingerprint()
     {
@@ -79,6 +84,9 @@ pub fn open(config: &MountConfig, given: &GivenPassphrase) -> Result<KeyRing> {
     }
     Ok(ring)
 }
+
+/// What weak keys are not for.
+pub const TOO_WEAK_TO_WRITE: &str = "a key of less than 2048 bits is too weak to write with: name another one to write with (--writing-key FILE.pub), or mount with --read-only";
 
 /// For a command that only reads.
 ///
@@ -105,16 +113,21 @@ pub fn placeholder() -> Result<KeyRing> {
 /// How key files are read.
 pub struct Files<'a> {
     permissions: Permissions,
+    strength: Strength,
     passphrase: &'a PassphraseArgs,
-    given: &'a GivenPassphrase,
+    given: &'a Environment,
 }
 
 impl<'a> Files<'a> {
-    pub fn new(options: &'a ReadingOptions, given: &'a GivenPassphrase) -> Files<'a> {
+    pub fn new(options: &'a ReadingOptions, given: &'a Environment) -> Files<'a> {
         Files {
             permissions: match options.insecure_key_permissions {
                 true => Permissions::Ignored,
                 false => Permissions::Enforced,
+            },
+            strength: match options.allow_weak_keys {
+                true => Strength::WeakAllowed,
+                false => Strength::Enforced,
             },
             passphrase: &options.passphrase,
             given,
@@ -129,6 +142,7 @@ impl<'a> Files<'a> {
     pub fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
         let mut keys = Vec::new();
         for path in paths {
+            // One with a key's text for its name is read, and refused, as a file.
             if !path.is_dir() {
                 keys.push(self.one_private(path)??);
                 continue;
@@ -136,18 +150,22 @@ impl<'a> Files<'a> {
             let before = keys.len();
             for file in files_in(path)? {
                 match self.one_private(&file)? {
-                    // Public keys lie beside private ones, and so do notes.
                     Err(KeyFileError::Key {
-                        source: KeyError::PublicOnly | KeyError::NotAKey,
+                        source: KeyError::PublicOnly,
                         ..
                     }) => {}
+                    Err(KeyFileError::Key { path, source })
+                        if key_file::holds_no_private_key(&source) =>
+                    {
+                        bulk::tell(&format!("left out: {}: {source}", text::path(&path)));
+                    }
                     key => keys.push(key?),
                 }
             }
             if keys.len() == before {
                 return Err(Error::new(
                     Code::KeyMissing,
-                    format!("there is no private key in the folder {}", path.display()),
+                    format!("there is no private key in the folder {}", text::path(path)),
                 ));
             }
         }
@@ -159,9 +177,9 @@ impl<'a> Files<'a> {
 
     fn one_private(&self, path: &Path) -> Result<std::result::Result<PrivateKey, KeyFileError>> {
         let mut asking = Ok(());
-        let key = key_file::read_private(path, self.permissions, &mut || {
+        let key = key_file::read_private(path, self.permissions, self.strength, &mut || {
             self.passphrase
-                .read(path, self.given)
+                .read(path, self.given, self.permissions)
                 .unwrap_or_else(|error| {
                     asking = Err(error);
                     None
@@ -184,7 +202,7 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error: std::io::Error| {
         Error::new(
             Code::KeyMissing,
-            format!("cannot read the folder {}: {error}", folder.display()),
+            format!("cannot read the folder {}: {error}", text::path(folder)),
         )
     };
     let mut files = Vec::new();
@@ -201,26 +219,99 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 
 impl From<KeyFileError> for Error {
     fn from(error: KeyFileError) -> Error {
-        let (code, advice) = match &error {
-            KeyFileError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => (
-                Code::KeyMissing,
-                "; make a key pair with: ossvault keygen FILE",
-            ),
-            KeyFileError::Io { .. } => (Code::KeyMissing, ""),
-            KeyFileError::ReadableByOthers { .. } | KeyFileError::WritableByOthers { .. } => {
-                (Code::KeyPermissions, "")
+        use std::io::ErrorKind;
+        let advice = match &error {
+            KeyFileError::Io { path, source } => return not_read(path, source),
+            KeyFileError::Write { path, source } => return not_written(path, source),
+            KeyFileError::Exists(path) if path.is_dir() => {
+                return Error::new(
+                    Code::Exists,
+                    format!(
+                        "{} is a folder: name a file in it, like {}",
+                        text::path(path),
+                        text::path(&path.join("vault.key"))
+                    ),
+                );
             }
-            KeyFileError::Exists(_) => (Code::Exists, "; name another file"),
-            KeyFileError::NotAFile(_) | KeyFileError::TooLong(_) => (Code::KeyInvalid, ""),
-            KeyFileError::Key { source, .. } => match source {
-                KeyError::PassphraseNeeded => (
-                    Code::Passphrase,
-                    "; use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or start it from a terminal",
-                ),
-                KeyError::WrongPassphrase | KeyError::EmptyPassphrase => (Code::Passphrase, ""),
-                _ => (Code::KeyInvalid, ""),
-            },
+            KeyFileError::Exists(_) => "; name another file",
+            KeyFileError::Key {
+                source: KeyError::PassphraseNeeded,
+                ..
+            } => {
+                "; use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or start it from a terminal"
+            }
+            _ => "",
         };
-        Error::new(code, format!("{error}{advice}"))
+        let code = match &error {
+            KeyFileError::ReadableByOthers { .. }
+            | KeyFileError::WritableByOthers { .. }
+            | KeyFileError::Exchangeable { .. } => Code::KeyPermissions,
+            KeyFileError::Exists(_) => Code::Exists,
+            KeyFileError::Key {
+                source:
+                    KeyError::PassphraseNeeded | KeyError::WrongPassphrase | KeyError::EmptyPassphrase,
+                ..
+            } => Code::Passphrase,
+            _ => Code::KeyInvalid,
+        };
+        return Error::new(code, format!("{error}{advice}"));
+
+        fn not_read(path: &Path, source: &std::io::Error) -> Error {
+            let shown = text::path(path);
+            match source.kind() {
+                ErrorKind::NotFound if !text::looks_like_a_path(&path.to_string_lossy()) => {
+                    Error::new(
+                        Code::KeyMissing,
+                        format!(
+                            "key file {shown}: that names no file; put the key into a file and name that"
+                        ),
+                    )
+                }
+                ErrorKind::NotFound => Error::new(
+                    Code::KeyMissing,
+                    format!(
+                        "key file {shown}: there is no such file; make a key pair with: ossvault keygen FILE"
+                    ),
+                ),
+                ErrorKind::PermissionDenied => Error::new(
+                    Code::KeyPermissions,
+                    format!("key file {shown}: you may not read it{}", owner_of(path)),
+                ),
+                _ => Error::new(Code::KeyMissing, format!("key file {shown}: {source}")),
+            }
+        }
+
+        fn not_written(path: &Path, source: &std::io::Error) -> Error {
+            let folder = match path.parent() {
+                Some(folder) if !folder.as_os_str().is_empty() => folder,
+                _ => Path::new("."),
+            };
+            let why = match source.kind() {
+                ErrorKind::NotFound => {
+                    format!("the folder {} does not exist", text::path(folder))
+                }
+                ErrorKind::PermissionDenied => {
+                    format!("you may not write in the folder {}", text::path(folder))
+                }
+                _ => source.to_string(),
+            };
+            Error::new(
+                Code::Local,
+                format!("cannot write {}: {why}", text::path(path)),
+            )
+        }
+    }
+}
+
+/// For a message, where the system tells.
+fn owner_of(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    match path.metadata() {
+        Ok(found) => format!(
+            " (owner: uid {}, mode {:04o})",
+            found.uid(),
+            found.mode() & 0o7777
+        ),
+        Err(_) => String::new(),
     }
 }

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::error::{Error, Result, one_line};
+use super::error::{Error, Result};
 use super::exit::Code;
+use crate::crypto::trust;
 use crate::oss::date;
+use crate::text::{self, one_line};
 
 /// The log of a process; cheap to clone, all clones are one log.
 #[derive(Clone)]
@@ -23,8 +25,7 @@ pub struct Logger {
 }
 
 struct Inner {
-    /// Builds the filter from RUST_LOG and --verbose.
-    filter: env_logger::Logger,
+    filter: Filter,
     /// Guards nothing but the writing of one line; held across no other lock.
     sink: Mutex<Sink>,
 }
@@ -40,7 +41,7 @@ enum Sink {
 }
 
 /// Warnings and errors always; `--verbose` adds what happens, twice what is asked of the service, three
-/// times everything. RUST_LOG overrides.
+/// times everything. RUST_LOG overrides, for this program's own lines.
 pub fn start(verbose: u8) -> Logger {
     let level = match verbose {
         0 => LevelFilter::Warn,
@@ -48,16 +49,11 @@ pub fn start(verbose: u8) -> Logger {
         2 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
     };
-    let mut builder = env_logger::Builder::new();
-    // Libraries below us log requests with their headers: never above warnings unless RUST_LOG says so.
-    builder
-        .filter_level(LevelFilter::Warn)
-        .filter_module("ossvault", level)
-        .parse_default_env();
+    let wanted = std::env::var("RUST_LOG").ok();
     let logger = Logger {
         inner: Arc::new(Inner {
-            filter: builder.build(),
-            sink: Mutex::new(if verbose == 0 && std::env::var_os("RUST_LOG").is_none() {
+            filter: Filter::new(level, wanted.as_deref()),
+            sink: Mutex::new(if verbose == 0 && wanted.is_none() {
                 Sink::Starting
             } else {
                 Sink::Stderr
@@ -66,28 +62,104 @@ pub fn start(verbose: u8) -> Logger {
     };
     // A second start in one process (tests) keeps the first logger.
     if log::set_boxed_logger(Box::new(logger.clone())).is_ok() {
-        log::set_max_level(logger.inner.filter.filter());
+        log::set_max_level(logger.inner.filter.highest());
     }
     logger
 }
 
+/// Which lines are written. Libraries log what must not be in a log, like requests with their headers and the
+/// targets of links that the kernel asks for: nothing of theirs below a warning is, whatever RUST_LOG says.
+#[derive(Debug)]
+struct Filter {
+    /// Paths of modules of this program, the longest first.
+    own: Vec<(String, LevelFilter)>,
+    others: LevelFilter,
+}
+
+const OWN: &str = "ossvault";
+
+impl Filter {
+    /// `wanted` is a list of levels and of `module=level`, as env_logger takes it. What is not understood, and
+    /// what is about other modules, is left out.
+    fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
+        let mut filter = Filter {
+            own: vec![(OWN.to_owned(), level)],
+            others: LevelFilter::Warn,
+        };
+        let list = wanted
+            .unwrap_or_default()
+            .split('/')
+            .next()
+            .unwrap_or_default();
+        for part in list.split(',').map(str::trim) {
+            let (module, level) = match part.split_once('=') {
+                Some((module, level)) => (module.trim(), level.trim().parse()),
+                None => match part.parse() {
+                    Ok(level) => (OWN, Ok(level)),
+                    Err(_) => (part, Ok(LevelFilter::Trace)),
+                },
+            };
+            let Ok(level) = level else { continue };
+            if module == OWN && !part.contains('=') {
+                filter.others = level.min(LevelFilter::Warn);
+            }
+            if is_within(module, OWN) {
+                filter.own.retain(|(known, _)| known != module);
+                filter.own.push((module.to_owned(), level));
+            }
+        }
+        filter
+            .own
+            .sort_by_key(|(module, _)| usize::MAX - module.len());
+        filter
+    }
+
+    fn level(&self, target: &str) -> LevelFilter {
+        let own = self
+            .own
+            .iter()
+            .find(|(module, _)| is_within(target, module));
+        own.map_or(self.others, |(_, level)| *level)
+    }
+
+    fn highest(&self) -> LevelFilter {
+        let own = self.own.iter().map(|(_, level)| *level).max();
+        own.unwrap_or(LevelFilter::Off).max(self.others)
+    }
+}
+
+fn is_within(target: &str, module: &str) -> bool {
+    target
+        .strip_prefix(module)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
 impl Logger {
-    /// Appends to `path`, which is created for this user's eyes only.
+    /// Appends to `path`, which is created for this user's eyes only. It may not be a symbolic link, and no
+    /// other user's file: what is logged would go where that user wants.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub fn to_file(&self, path: &Path) -> Result<()> {
+        let failed = |why: String| {
+            Error::new(
+                Code::Local,
+                format!("cannot open the log file {}: {why}", text::path(path)),
+            )
+        };
+        trust::links(path).map_err(|untrusted| failed(untrusted.to_string()))?;
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
-            .map_err(|error| {
-                Error::new(
-                    Code::Local,
-                    format!("cannot open the log file {}: {error}", path.display()),
-                )
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ELOOP) => failed("it is a symbolic link".to_owned()),
+                _ => failed(error.to_string()),
             })?;
+        let found = file.metadata().map_err(|error| failed(error.to_string()))?;
+        trust::owner(&found).map_err(|untrusted| failed(untrusted.to_string()))?;
         self.switch(Sink::File(file));
         Ok(())
     }
@@ -121,11 +193,11 @@ impl Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        self.inner.filter.enabled(metadata)
+        metadata.level() <= self.inner.filter.level(metadata.target())
     }
 
     fn log(&self, record: &Record) {
-        if !self.inner.filter.matches(record) {
+        if !self.enabled(record.metadata()) {
             return;
         }
         let text = one_line(&record.args().to_string());
@@ -197,5 +269,32 @@ fn severity(level: Level) -> u8 {
         Level::Warn => 4,
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_modules_are_never_above_warnings() {
+        use LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
+        for (wanted, own, fs, fuser) in [
+            (None, Info, Info, Warn),
+            (Some("debug"), Debug, Debug, Warn),
+            (Some("trace,fuser=trace"), Trace, Trace, Warn),
+            (Some("fuser"), Info, Info, Warn),
+            (Some("ossvault::fs=trace"), Info, Trace, Warn),
+            (Some("ossvault=error, ossvault::fs"), Error, Trace, Warn),
+            (Some("ossvaultish=trace"), Info, Info, Warn),
+            (Some("error"), Error, Error, Error),
+            (Some("off"), Off, Off, Off),
+            (Some("fuser=what/ever"), Info, Info, Warn),
+        ] {
+            let filter = Filter::new(Info, wanted);
+            let levels = ["ossvault::cli", "ossvault::fs::walk", "fuser::request"]
+                .map(|target| filter.level(target));
+            assert_eq!(levels, [own, fs, fuser], "{wanted:?}");
+        }
     }
 }

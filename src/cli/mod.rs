@@ -22,12 +22,13 @@ mod secrets;
 pub mod serve;
 pub(crate) mod source;
 mod umount;
+mod usage;
 mod verify;
 
 use clap::{Parser, Subcommand};
 
 use error::Error;
-use exit::Code;
+use secrets::Environment;
 
 /// Mounts an Alibaba Cloud OSS bucket as an encrypted directory
 #[derive(Debug, Parser)]
@@ -51,23 +52,29 @@ enum Command {
     Adopt(Box<adopt::Args>),
 }
 
+/// Reads the command line and does what it says. Called first of all, while the process has one thread.
+///
 /// # Errors
 /// What `main` shows, and the code it exits with.
-pub fn run(cli: Cli) -> Result<(), Error> {
+pub fn run() -> Result<(), Error> {
+    let environment = Environment::enter();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::explain(&error),
+    };
     match cli.command {
-        Command::Keygen(args) => keygen::run(&args),
-        Command::Mount(args) => mount::run(*args),
+        Command::Keygen(args) => keygen::run(&args, &environment),
+        Command::Mount(args) => mount::run(*args, environment),
         Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => {
             logging::start(0).to_terminal();
-            serve::run(&args, |name| std::env::var(name).ok())
-                .map_err(|message| Error::new(Code::Failure, message))
+            serve::run(&args, |name| environment.text(name))
         }
         Command::Demo(args) => demo::run(&args),
-        Command::Info(args) => info::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::RestoreEnvelopes(args) => verify::restore(&args),
-        Command::Rewrap(args) => rewrap::run(&args),
-        Command::Adopt(args) => adopt::run(&args),
+        Command::Info(args) => info::run(&args, &environment),
+        Command::Verify(args) => verify::run(&args, &environment),
+        Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
+        Command::Rewrap(args) => rewrap::run(&args, &environment),
+        Command::Adopt(args) => adopt::run(&args, &environment),
     }
 }

@@ -9,16 +9,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::background::{self, Report};
 use super::config::MountConfig;
 use super::daemon_file::DaemonFile;
-use super::error::{self, Error, Result};
+use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
-use super::{keys, logging, parts, secrets};
+use super::parts::{self, Missing};
+use super::secrets::Environment;
+use super::source::Source;
+use super::{bulk, keys, logging};
 use crate::fs::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::{Filesystem, Unsaved};
 use crate::fs::settings::Settings;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::session::{self, Mounted};
 use crate::store::circuit_breaker::CircuitBreaker;
+use crate::store::local::LocalStore;
+use crate::text::{self, one_line};
 
 /// Mount a bucket as an encrypted directory
 #[derive(Debug, clap::Args)]
@@ -44,14 +49,14 @@ const NAMES_IN_MESSAGE: usize = 10;
 ///
 /// # Errors
 /// Why the mount does not serve, or did not end well.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, environment: Environment) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
-        return background::start();
+        return background::start(&environment);
     }
     let mut report = options.hidden.report.then(Report::new);
     let logger = logging::start(options.verbose);
-    let result = start(options, &logger, report.as_mut())
+    let result = start(options, environment, &logger, report.as_mut())
         .and_then(|daemon| daemon.serve(&logger, report.as_mut()));
     match (&mut report, result) {
         // The parent shows it, or the log has it: nobody reads this process's stderr.
@@ -80,18 +85,17 @@ struct Daemon {
 /// command line makes sense, and mounts only what works.
 fn start(
     options: MountOptions,
+    environment: Environment,
     logger: &logging::Logger,
-    report: Option<&mut Report>,
+    mut report: Option<&mut Report>,
 ) -> Result<Daemon> {
-    let given = secrets::close_process();
     let config = MountConfig::new(options)?;
     config.create_cache_dir()?;
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
     }
     // Where the user is: a command for the passphrase may be relative to that.
-    let key_ring = keys::open(&config, &given)?;
-    drop(given);
+    let key_ring = keys::open(&config, &environment)?;
     raise_descriptor_limit();
     let cannot_run = |error: std::io::Error| {
         Error::new(Code::Failure, format!("cannot start the runtime: {error}"))
@@ -103,14 +107,31 @@ fn start(
     // What is relative has been made absolute; from here on the daemon keeps no directory busy.
     std::env::set_current_dir("/").map_err(cannot_run)?;
 
-    if let Some(report) = report {
+    if let Some(report) = &mut report {
         report.close_inherited();
     }
     let server = match &config.embedded_server {
         Some(folder) => Some(runtime.block_on(parts::start_server(folder))?),
         None => None,
     };
-    let store = parts::open_store(config.place(), server.as_ref())?;
+    let made = match &config.source {
+        Source::File { folder, .. } if !LocalStore::is_there(folder) => Some(text::path(folder)),
+        _ => None,
+    };
+    let store = parts::open_store(
+        config.place(),
+        &environment,
+        server.as_ref(),
+        Missing::Created,
+    )?;
+    if let Some(folder) = made {
+        let note = format!("made a new bucket in {folder}");
+        match report {
+            Some(ref mut report) => report.note(&note),
+            None => bulk::print_line(&note),
+        }
+    }
+    drop(environment);
     let prefix = settings(&config).prefix;
     let timeout = config.options.service.timeout;
     let store = CircuitBreaker::new(store, prefix, timeout, runtime.handle().clone());
@@ -140,7 +161,7 @@ fn start(
     log::info!(
         "{} is mounted on {}",
         config.source,
-        config.mountpoint.display()
+        text::path(&config.mountpoint)
     );
     Ok(Daemon {
         config,
@@ -335,7 +356,7 @@ fn not_saved(unsaved: &[Unsaved]) -> Error {
     let mut names: Vec<String> = unsaved
         .iter()
         .take(NAMES_IN_MESSAGE)
-        .map(|file| error::one_line(&file.to_string()))
+        .map(|file| one_line(&file.to_string()))
         .collect();
     if unsaved.len() > NAMES_IN_MESSAGE {
         names.push(format!("and {} more", unsaved.len() - NAMES_IN_MESSAGE));

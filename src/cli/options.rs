@@ -25,7 +25,7 @@ pub struct MountOptions {
     #[arg(long)]
     pub read_only: bool,
     /// Requests in flight at most
-    #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel())]
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
     /// Log what happens; twice: what is asked of the service
     #[arg(long, short = 'v', action = clap::ArgAction::Count)]
@@ -51,10 +51,20 @@ pub struct MountOptions {
 pub struct KeyOptions {
     /// A private key (PEM), or a folder of them. The first one's public half encrypts what is written; all of
     /// them decrypt
-    #[arg(long, value_name = "FILE", env = "OSSVAULT_PRIVATE_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OSSVAULT_PRIVATE_KEY",
+        hide_env_values = true
+    )]
     pub private_key: Vec<PathBuf>,
     /// The public key to write with, of one of the private keys. Without any, the mount is write-only
-    #[arg(long, value_name = "FILE", env = "OSSVAULT_PUBLIC_KEY")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "OSSVAULT_PUBLIC_KEY",
+        hide_env_values = true
+    )]
     pub public_key: Option<PathBuf>,
     /// Write with this public key even though no private key given here opens what it encrypts
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
@@ -65,7 +75,7 @@ pub struct KeyOptions {
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     pub key_fingerprint: Option<String>,
     /// How keys are written in objects: seed, or sdk or dual for the official SDKs to read
-    #[arg(long, default_value = "seed")]
+    #[arg(long, default_value = "seed", value_parser = values::format)]
     pub format: Format,
     /// Serve unencrypted objects under this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
@@ -82,11 +92,15 @@ pub struct KeyOptions {
 pub struct ReadingOptions {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
-    /// Use key files that other users can read or change
+    /// Use key and passphrase files that other users can read or change
     #[arg(long)]
     pub insecure_key_permissions: bool,
+    /// Take private keys of 1024 to 2047 bits, to read what they protect and move it to a new key. Nothing is
+    /// written with them
+    #[arg(long)]
+    pub allow_weak_keys: bool,
     /// Stop trying PKCS#1 v1.5 envelopes after so many that no key opened
-    #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT)]
+    #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT, value_parser = values::number::<usize>)]
     pub pkcs1_limit: usize,
 }
 
@@ -94,10 +108,10 @@ pub struct ReadingOptions {
 #[command(next_help_heading = "Service")]
 pub struct ServiceOptions {
     /// Where the bucket is: oss-cn-hangzhou.aliyuncs.com, or a URL
-    #[arg(long, env = "OSS_ENDPOINT")]
+    #[arg(long, env = "OSS_ENDPOINT", hide_env_values = true)]
     pub endpoint: Option<String>,
     /// The bucket's region, like cn-hangzhou; read from a standard endpoint's name if not given
-    #[arg(long, env = "OSS_REGION")]
+    #[arg(long, env = "OSS_REGION", hide_env_values = true, value_parser = values::region)]
     pub region: Option<String>,
     /// Speak plain http to an endpoint that is not on this machine
     #[arg(long)]
@@ -156,10 +170,10 @@ pub struct AccessOptions {
     #[arg(long, default_value = "0", value_name = "MODE", value_parser = values::mode)]
     pub umask: u32,
     /// Owner of files that store none [default: you]
-    #[arg(long)]
+    #[arg(long, value_parser = values::number::<u32>)]
     pub uid: Option<u32>,
     /// Group of files that store none [default: yours]
-    #[arg(long)]
+    #[arg(long, value_parser = values::number::<u32>)]
     pub gid: Option<u32>,
     /// Mode of files that store none
     #[arg(long, default_value = "0644", value_name = "MODE", value_parser = values::mode)]

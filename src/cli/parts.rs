@@ -8,6 +8,7 @@ use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ServiceOptions;
+use super::secrets::Environment;
 use super::source::Source;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{self, EncryptedBucket};
@@ -23,6 +24,7 @@ use crate::store;
 use crate::store::local::{self, LocalStore};
 use crate::store::object_store::{ObjectKey, ObjectStore};
 use crate::store::oss::OssStore;
+use crate::text;
 
 /// Any region does for servers that check none; one has to be named to sign with version 4.
 const LOOPBACK_REGION: &str = "cn-hangzhou";
@@ -51,12 +53,20 @@ impl Place<'_> {
     fn endpoint(&self) -> String {
         match self.source {
             Source::Oss { .. } => match endpoint_of(self.service) {
-                Ok(Some(endpoint)) => endpoint,
+                Ok(Some(endpoint)) if check_endpoint(&endpoint).is_ok() => endpoint,
                 _ => "the default endpoint".to_owned(),
             },
-            Source::File { folder, .. } => folder.display().to_string(),
+            Source::File { folder, .. } => text::path(folder),
         }
     }
+}
+
+/// What becomes of a `file://` source where there is no bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Whoever looks must not change what is looked at.
+    Refused,
+    Created,
 }
 
 /// The bucket as it is stored. Nothing is asked of the service yet.
@@ -65,24 +75,31 @@ impl Place<'_> {
 /// No credentials, no endpoint, no region; a folder that is no bucket.
 pub fn open_store(
     place: Place<'_>,
+    environment: &Environment,
     server: Option<&EmbeddedServer>,
+    missing: Missing,
 ) -> Result<Arc<dyn ObjectStore>> {
     match place.source {
         Source::Oss { bucket, .. } => {
-            let client = open_client(place, bucket, server)?;
+            let client = open_client(place, bucket, environment, server)?;
             Ok(Arc::new(OssStore::new(client)))
         }
         Source::File { folder, .. } => {
             let sync = !place.service.no_sync;
+            if missing == Missing::Refused && !LocalStore::is_there(folder) {
+                return Err(Error::new(
+                    Code::Store,
+                    format!(
+                        "there is no bucket in {}: check the path, or make one by mounting it",
+                        text::path(folder)
+                    ),
+                ));
+            }
             let store = LocalStore::open(folder, local::Settings { sync })
                 .map_err(|error| explain(&error, place))?;
             Ok(Arc::new(store))
         }
     }
-}
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// The endpoint that is named, or that of the region that is.
@@ -91,7 +108,7 @@ fn endpoint_of(options: &ServiceOptions) -> std::result::Result<Option<String>, 
     match (named(&options.endpoint), named(&options.region)) {
         (Some(endpoint), _) => Ok(Some(endpoint)),
         (None, Some(region)) => endpoint::of_region(&region).map(Some),
-        (None, None) => Ok(variable("OSS_TEST_ENDPOINT")),
+        (None, None) => Ok(std::env::var("OSS_TEST_ENDPOINT").ok()),
     }
 }
 
@@ -132,8 +149,14 @@ fn misconfigured(error: oss::error::Error) -> Error {
     Error::new(Code::Endpoint, error.to_string())
 }
 
-fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) -> Result<Client> {
+fn open_client(
+    place: Place<'_>,
+    bucket: &str,
+    environment: &Environment,
+    server: Option<&EmbeddedServer>,
+) -> Result<Client> {
     let options = place.service;
+    let variable = |name: &str| environment.text(name);
     let (text, key) = match server {
         Some(server) => (server.endpoint.clone(), server.access_key()),
         None => {
@@ -150,6 +173,7 @@ fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) 
             (text, key)
         }
     };
+    check_endpoint(&text)?;
     let endpoint = Endpoint::new(
         &text,
         bucket,
@@ -172,6 +196,25 @@ fn open_client(place: Place<'_>, bucket: &str, server: Option<&EmbeddedServer>) 
         parallel: place.parallel.into(),
     };
     Client::new(endpoint, key, version, settings).map_err(misconfigured)
+}
+
+/// From here on the endpoint may be shown: it is a host's name, with no user and password before it.
+fn check_endpoint(text: &str) -> Result<()> {
+    let host = text.split_once("://").map_or(text, |(_, host)| host);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]/".contains(&byte);
+    if text.len() <= 300 && host.bytes().all(plain) {
+        return Ok(());
+    }
+    let what = match host.contains('@') {
+        true => {
+            "the endpoint holds a user name or a password, which belong into OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET"
+        }
+        false => "the endpoint (not shown) is not a host name",
+    };
+    Err(Error::new(
+        Code::Endpoint,
+        format!("{what}; expected something like oss-cn-hangzhou.aliyuncs.com"),
+    ))
 }
 
 /// The bucket as its files are read and written.
@@ -200,7 +243,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
     use store::error::Error as Store;
     let source = place.source;
     let endpoint = place.endpoint();
-    let detail = chain(error);
+    let detail = cause_of(error);
     let is_folder = matches!(source, Source::File { .. });
     let refusal = refusal_of(error);
     let (code, message) = match error {
@@ -338,7 +381,10 @@ pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
     let server = Server::start(config).await.map_err(|error| {
         Error::new(
             Code::Store,
-            format!("cannot serve the buckets in {}: {error}", folder.display()),
+            format!(
+                "cannot serve the buckets in {}: {error}",
+                text::path(folder)
+            ),
         )
     })?;
     Ok(EmbeddedServer {
@@ -393,10 +439,22 @@ fn store_failed(folder: &Path, error: &store::error::Error) -> Error {
         Code::Store,
         format!(
             "cannot use the bucket in {}: {}",
-            folder.display(),
-            chain(error)
+            text::path(folder),
+            cause_of(error)
         ),
     )
+}
+
+/// What went wrong, without the word for the class of it that some errors begin with: it tells callers what to
+/// do, and users nothing.
+pub fn cause_of(error: &store::error::Error) -> String {
+    use store::error::Error as Store;
+    match error {
+        Store::Misconfigured(cause) | Store::Unavailable(cause) | Store::Other(cause) => {
+            chain(cause.as_ref())
+        }
+        _ => chain(error),
+    }
 }
 
 #[cfg(test)]

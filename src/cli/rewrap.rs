@@ -7,12 +7,13 @@ use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
-use super::secrets::PassphraseArgs;
+use super::secrets::{Environment, PassphraseArgs};
 use super::values;
 use crate::crypto::key_pair::{PrivateKey, PublicKey};
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Settings};
+use crate::text;
 use crate::tools::rewrap::{ReEncrypt, Rewrap};
 
 /// Wrap the objects' keys with another key pair; contents stay where they are
@@ -82,8 +83,8 @@ enum Which {
 
 /// # Errors
 /// [`Code::Incomplete`] if an object is not proved to be opened by the new key alone.
-pub fn run(args: &Args) -> Result<()> {
-    let run = Run::new(&args.options)?;
+pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+    let run = Run::new(&args.options, environment)?;
     let (old, new, public) = keys(&run, args)?;
     let store = run.store()?;
     run.warn_if_versioned(&store, "those stay wrapped to the old key");
@@ -101,6 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
             Some(Which::Needed) => ReEncrypt::Needed,
             Some(Which::All) => ReEncrypt::All,
         },
+        prefix: run.prefix().to_owned(),
         dry_run: args.dry_run,
         limits: CopyLimits::default(),
     });
@@ -113,6 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
+    run.require_some(&summary, "rewrap: there is no object under")?;
     // What the service does not let be re-wrapped has an answer of its own.
     let anew = match summary.of("needs-re-encryption") {
         0 => String::new(),
@@ -162,7 +165,7 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
     {
         return mismatch(format!(
             "the public key {} has not the fingerprint that was typed: it is another key, or somebody changed the file",
-            args.public_key.display()
+            text::path(&args.public_key)
         ));
     }
     let (mut new, old): (Vec<_>, Vec<_>) = files
@@ -179,8 +182,8 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
         if *key.public() != public {
             return mismatch(format!(
                 "{} is not the private half of {}",
-                path.display(),
-                args.public_key.display()
+                text::path(path),
+                text::path(&args.public_key)
             ));
         }
         new.push(key);
@@ -196,7 +199,7 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
             Code::KeyMissing,
             format!(
                 "does anybody hold the private half of {}? prove it with --new-private-key, or type the key's fingerprint, as keygen printed it where the key was made: --new-fingerprint SHA256",
-                args.public_key.display()
+                text::path(&args.public_key)
             ),
         ));
     }

@@ -1,8 +1,10 @@
 //! How secrets enter the process: it is closed to other eyes first, then passphrases are asked for.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::ptr::NonNull;
@@ -13,27 +15,97 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{Error, Result};
 use super::exit::Code;
+use crate::crypto::key_file::Permissions;
+use crate::crypto::trust;
+use crate::text;
 
 /// Longer than any passphrase, short enough for a pipe that never ends.
 const LONGEST_PASSPHRASE: u64 = 4096;
 
-/// The variable that may hold a passphrase.
-const VARIABLE: &CStr = c"OSSVAULT_PASSPHRASE";
+/// The variables that hold secrets, or half of one.
+const SECRETS: [&CStr; 6] = [
+    PASSPHRASE,
+    c"OSS_ACCESS_KEY_ID",
+    c"OSS_ACCESS_KEY_SECRET",
+    c"OSS_SESSION_TOKEN",
+    c"OSS_TEST_ACCESS_KEY_ID",
+    c"OSS_TEST_ACCESS_KEY_SECRET",
+];
 
-/// `OSSVAULT_PASSPHRASE`, if the process was given one.
-pub struct GivenPassphrase(Option<Zeroizing<Vec<u8>>>);
+const PASSPHRASE: &CStr = c"OSSVAULT_PASSPHRASE";
 
-/// No core file, no debugger and no /proc/PID/mem for other processes of this user, and no passphrase in the
-/// environment. Called before the first secret is read, while the process has one thread. A sandbox may
-/// forbid one of the first two: that is worth a line, not a failure.
-pub fn close_process() -> GivenPassphrase {
-    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        log::warn!("cannot turn core files off: {error}");
+/// Variables that do not begin with `OSS` and are read here or by a library: empty ones count as unset.
+const OTHERS: [&str; 8] = [
+    "RUST_LOG",
+    "HOME",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+];
+
+/// The environment that the process was given. What is secret in it is here and nowhere else: /proc/PID/environ
+/// shows it no more, and no child inherits it.
+pub struct Environment {
+    secrets: Vec<(&'static CStr, Zeroizing<Vec<u8>>)>,
+}
+
+impl Environment {
+    /// Closes the process: no core file, no debugger and no /proc/PID/mem for other processes of this user, and
+    /// no secret in the environment. Called before anything else, while the process has one thread. A sandbox
+    /// may forbid one of the first two: that is worth a line, not a failure.
+    pub fn enter() -> Environment {
+        if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+            log::warn!("cannot turn core files off: {error}");
+        }
+        if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+            log::warn!("cannot make the process undumpable: {error}");
+        }
+        let empty: Vec<CString> = std::env::vars_os()
+            .filter(|(name, value)| value.is_empty() && is_ours(name))
+            .filter_map(|(name, _)| CString::new(name.into_vec()).ok())
+            .collect();
+        for name in empty {
+            take_variable(&name);
+        }
+        Environment {
+            secrets: SECRETS
+                .into_iter()
+                .filter_map(|name| Some((name, take_variable(name)?)))
+                .collect(),
+        }
     }
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        log::warn!("cannot make the process undumpable: {error}");
+
+    fn secret(&self, name: &CStr) -> Option<&[u8]> {
+        let found = self.secrets.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.as_slice())
     }
-    GivenPassphrase(take_variable(VARIABLE))
+
+    /// Any variable, secret ones included. None where it is not UTF-8.
+    pub fn text(&self, name: &str) -> Option<String> {
+        let known = self
+            .secrets
+            .iter()
+            .find(|(known, _)| known.to_bytes() == name.as_bytes());
+        match known {
+            Some((_, value)) => std::str::from_utf8(value).ok().map(str::to_owned),
+            None => std::env::var(name).ok(),
+        }
+    }
+
+    /// For another process of this program, which takes them out of its environment first of all.
+    pub fn pass_on(&self, command: &mut Command) {
+        for (name, value) in &self.secrets {
+            let name = OsStr::from_bytes(name.to_bytes());
+            command.env(name, OsStr::from_bytes(value));
+        }
+    }
+}
+
+fn is_ours(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"OSS") || OTHERS.iter().any(|other| name == *other)
 }
 
 /// Keeps the heap as it is now out of swap: the private keys were just put on it. The C library's allocator
@@ -98,15 +170,20 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// A source that was named does not give a passphrase.
-    pub fn read(&self, key: &Path, given: &GivenPassphrase) -> Result<Option<Zeroizing<String>>> {
-        if let Some(passphrase) = self.without_asking(key, given)? {
+    pub fn read(
+        &self,
+        key: &Path,
+        given: &Environment,
+        permissions: Permissions,
+    ) -> Result<Option<Zeroizing<String>>> {
+        if let Some(passphrase) = self.without_asking(key, given, permissions)? {
             return Ok(Some(passphrase));
         }
         let Some(mut terminal) = Terminal::open() else {
             return Ok(None);
         };
         terminal
-            .ask(&format!("Passphrase for {}: ", key.display()))
+            .ask(&format!("Passphrase for {}: ", text::path(key)))
             .map(Some)
     }
 
@@ -114,14 +191,14 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// Empty, different the second time, or a source that was named does not give one.
-    pub fn choose(&self, key: &Path, given: &GivenPassphrase) -> Result<Option<Zeroizing<String>>> {
-        let passphrase = match self.without_asking(key, given)? {
+    pub fn choose(&self, key: &Path, given: &Environment) -> Result<Option<Zeroizing<String>>> {
+        let passphrase = match self.without_asking(key, given, Permissions::Enforced)? {
             Some(passphrase) => passphrase,
             None => {
                 let Some(mut terminal) = Terminal::open() else {
                     return Ok(None);
                 };
-                let first = terminal.ask(&format!("New passphrase for {}: ", key.display()))?;
+                let first = terminal.ask(&format!("New passphrase for {}: ", text::path(key)))?;
                 if !first.is_empty() && *terminal.ask("The same again: ")? != *first {
                     return Err(Error::new(
                         Code::Passphrase,
@@ -143,24 +220,16 @@ impl PassphraseArgs {
     fn without_asking(
         &self,
         key: &Path,
-        given: &GivenPassphrase,
+        given: &Environment,
+        permissions: Permissions,
     ) -> Result<Option<Zeroizing<String>>> {
         if let Some(path) = &self.passphrase_file {
-            let file = File::open(path).map_err(|error| {
-                Error::new(
-                    Code::Passphrase,
-                    format!(
-                        "cannot read the passphrase file {}: {error}",
-                        path.display()
-                    ),
-                )
-            })?;
-            return first_line(file, &format!("the file {}", path.display())).map(Some);
+            return from_file(path, permissions).map(Some);
         }
         if let Some(command) = &self.passphrase_command {
             return run(command, key).map(Some);
         }
-        let Some(bytes) = &given.0 else {
+        let Some(bytes) = given.secret(PASSPHRASE) else {
             return Ok(None);
         };
         match std::str::from_utf8(bytes) {
@@ -171,6 +240,49 @@ impl PassphraseArgs {
             )),
         }
     }
+}
+
+/// The file obeys the rule of private keys: it is as good as one.
+fn from_file(path: &Path, permissions: Permissions) -> Result<Zeroizing<String>> {
+    let name = format!("file {}", text::path(path));
+    let file = File::open(path).map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Code::KeyPermissions,
+            _ => Code::Passphrase,
+        };
+        Error::new(code, format!("cannot read the passphrase {name}: {error}"))
+    })?;
+    let found = file.metadata().map_err(|error| {
+        Error::new(
+            Code::Passphrase,
+            format!("cannot read the passphrase {name}: {error}"),
+        )
+    })?;
+    if found.is_dir() {
+        return Err(Error::new(
+            Code::Passphrase,
+            format!("the passphrase {name} is a folder"),
+        ));
+    }
+    let refused = |why: String| {
+        Error::new(
+            Code::KeyPermissions,
+            format!("the passphrase {name}: {why}, or pass --insecure-key-permissions"),
+        )
+    };
+    // A pipe is not in a folder, and has no mode that says anything.
+    if permissions == Permissions::Enforced && found.is_file() {
+        let mode = found.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(refused(format!(
+                "others may read it (mode {mode:04o}); run `chmod 600` on it"
+            )));
+        }
+        trust::owner(&found)
+            .and_then(|()| trust::way(path))
+            .map_err(|untrusted| refused(format!("others may exchange it: {untrusted};")))?;
+    }
+    first_line(file, &format!("the {name}"))
 }
 
 /// The command is told which key it is for: several may have passphrases of their own.

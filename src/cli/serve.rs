@@ -8,8 +8,12 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::error::{Error, Result};
+use super::exit::Code;
+use super::{bulk, parts, source, values};
 use crate::server::auth::Credentials;
 use crate::server::endpoint::{Config, Server};
+use crate::text;
 
 /// Connections get so long to finish their request at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,7 +25,7 @@ pub struct ServeArgs {
     pub dir: PathBuf,
 
     /// Loopback address to listen on; port 0 is any free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = values::address)]
     pub listen: SocketAddr,
 
     /// Create these buckets if they do not exist
@@ -34,11 +38,11 @@ pub struct ServeArgs {
 
     /// Region that the buckets are in, and the only one that requests may be signed for; without it, all are
     /// taken, and the buckets say cn-hangzhou
-    #[arg(long, value_name = "REGION")]
+    #[arg(long, value_name = "REGION", value_parser = values::region)]
     pub region: Option<String>,
 
     /// Wait this long before every answer
-    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true, value_parser = values::number::<u64>)]
     pub latency_ms: u64,
 
     /// Answer GET /-/counts, POST /-/reset, POST /-/faults, POST /-/latency; take S3 too
@@ -53,7 +57,7 @@ pub struct ServeArgs {
 ///
 /// # Errors
 /// One line that says what was tried and what to do.
-pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     let mut credentials = credentials(variable)?;
     credentials.region.clone_from(&args.region);
     let config = Config {
@@ -71,33 +75,56 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
         },
         None => config,
     };
+    if !args.listen.ip().is_loopback() {
+        return Err(Error::new(
+            Code::Usage,
+            "--listen: only this machine is served; expected a loopback address, like 127.0.0.1:8090",
+        ));
+    }
+    for name in &args.create {
+        source::check_bucket(name).map_err(|message| Error::new(Code::Usage, message))?;
+    }
+    make_folder(args)?;
     raise_descriptor_limit();
+    let cannot_run =
+        |error: std::io::Error| Error::new(Code::Failure, format!("cannot start: {error}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| format!("cannot start: {error}"))?;
+        .map_err(cannot_run)?;
     runtime.block_on(async {
         let server = Server::start(config).await.map_err(|error| {
-            format!(
-                "cannot serve {} on {}: {error}; choose another folder, or another address with --listen",
-                args.dir.display(),
-                args.listen
+            Error::new(
+                Code::Address,
+                format!(
+                    "cannot listen on {}: {error}; choose another address with --listen",
+                    args.listen
+                ),
             )
         })?;
         for name in &args.create {
-            server
-                .create_bucket(name)
-                .map_err(|error| format!("cannot create the bucket {}: {error}", name.escape_debug()))?;
+            server.create_bucket(name).map_err(|error| {
+                Error::new(
+                    Code::Store,
+                    format!(
+                        "cannot create the bucket {name}: {}",
+                        parts::cause_of(&error)
+                    ),
+                )
+            })?;
         }
         server
             .instruments()
             .set_latency(Duration::from_millis(args.latency_ms));
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot_run)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_run)?;
         // Whoever started this waits for the line, and may not read on.
-        let mut out = std::io::stdout();
-        let _ = writeln!(out, "serving {} at {}", args.dir.display(), server.endpoint());
-        let _ = out.flush();
+        bulk::print_line(&format!(
+            "serving {} at {}",
+            text::path(&args.dir),
+            server.endpoint()
+        ));
+        let _ = std::io::stdout().flush();
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -107,7 +134,31 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
     })
 }
 
-fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credentials, String> {
+/// The folder must be there, unless a bucket is to be made in it.
+fn make_folder(args: &ServeArgs) -> Result<()> {
+    let failed = |why: &str| {
+        Error::new(
+            Code::Store,
+            format!("cannot serve {}: {why}", text::path(&args.dir)),
+        )
+    };
+    if args.dir.is_dir() {
+        return Ok(());
+    }
+    if args.dir.exists() {
+        return Err(failed("it is a file; --dir wants a folder"));
+    }
+    if args.create.is_empty() {
+        return Err(failed(
+            "there is no such folder; --create NAME makes it, and a bucket in it",
+        ));
+    }
+    std::fs::create_dir_all(&args.dir).map_err(|error| failed(&error.to_string()))?;
+    bulk::tell(&format!("made the folder {}", text::path(&args.dir)));
+    Ok(())
+}
+
+fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credentials> {
     let get = |name: &str| variable(name).filter(|value| !value.is_empty());
     for prefix in ["OSS_", "OSS_TEST_"] {
         let id = get(&format!("{prefix}ACCESS_KEY_ID"));
@@ -117,7 +168,10 @@ fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credentials,
             return Ok(Credentials::new(id, secret, token));
         }
     }
-    Err("no credentials to check requests against: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, to any values, and the same ones for the clients".to_string())
+    Err(Error::new(
+        Code::Credentials,
+        "no credentials to check requests against: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, to any values, and the same ones for the clients",
+    ))
 }
 
 /// Connections and open objects each take one; the usual limit of 1024 is for programs that use `select`.

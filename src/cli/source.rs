@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::text;
+
 /// A source as the command line names it; not looked up anywhere yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -33,9 +35,10 @@ impl Source {
             let prefix = match option {
                 Some(option) if in_url.is_empty() => option,
                 Some(_) => {
-                    return Err(format!(
-                        "{text} names a prefix and so does --prefix: give one of them"
-                    ));
+                    return Err(
+                        "the source names a prefix and so does --prefix: give one of them"
+                            .to_owned(),
+                    );
                 }
                 None => in_url,
             };
@@ -46,18 +49,24 @@ impl Source {
         }
         if let Some(folder) = text.strip_prefix("file://") {
             if !folder.starts_with('/') {
-                return Err(format!(
-                    "{text} does not name an absolute folder: write file:///the/folder"
-                ));
+                return Err(
+                    "the source does not name an absolute folder: write file:///the/folder"
+                        .to_owned(),
+                );
             }
             return Ok(Source::File {
                 folder: PathBuf::from(folder),
                 prefix: option.unwrap_or_default(),
             });
         }
-        Err(format!(
-            "{text:?} is no source: expected oss://bucket[/prefix] or file:///folder"
-        ))
+        Err(match shown(text) {
+            Some(text) => {
+                format!("{text:?} is no source: expected oss://bucket[/prefix] or file:///folder")
+            }
+            None => {
+                "that is no source: expected oss://bucket[/prefix] or file:///folder".to_owned()
+            }
+        })
     }
 
     pub fn prefix(&self) -> &str {
@@ -86,8 +95,14 @@ impl fmt::Display for Source {
     }
 }
 
+/// What was typed, if it cannot be a secret: credentials stand before an `@`, and tokens are long.
+fn shown(text: &str) -> Option<&str> {
+    let plain = text.len() <= 100 && !text.contains(['@', '=']) && text::looks_like_a_path(text);
+    plain.then_some(text)
+}
+
 /// The service's rule: 3 to 63 lower-case letters, digits and hyphens, no hyphen at either end.
-fn check_bucket(bucket: &str) -> Result<(), String> {
+pub fn check_bucket(bucket: &str) -> Result<(), String> {
     let valid = (3..=63).contains(&bucket.len())
         && bucket
             .bytes()
@@ -97,9 +112,14 @@ fn check_bucket(bucket: &str) -> Result<(), String> {
     if valid {
         Ok(())
     } else {
-        Err(format!(
-            "{bucket:?} is no bucket name: 3 to 63 lower-case letters, digits and hyphens"
-        ))
+        Err(match text::word(bucket) {
+            Some(bucket) => format!(
+                "{bucket:?} is no bucket name: 3 to 63 lower-case letters, digits and hyphens"
+            ),
+            None => {
+                "that is no bucket name: 3 to 63 lower-case letters, digits and hyphens".to_owned()
+            }
+        })
     }
 }
 
@@ -115,13 +135,15 @@ fn check_prefix(prefix: &str) -> Result<String, String> {
         || path.starts_with('\\')
     {
         return Err(format!(
-            "{prefix:?} is no prefix: expected the path of a directory in the bucket, like photos/2024"
+            "{} is no prefix: expected the path of a directory in the bucket, like photos/2024",
+            text::path(prefix.as_ref())
         ));
     }
     if path.split('/').any(|name| name == ".ossvault") {
-        return Err(format!(
-            "{prefix:?} lies in .ossvault/, which is reserved for the mount's own objects"
-        ));
+        return Err(
+            "the prefix lies in .ossvault/, which is reserved for the mount's own objects"
+                .to_owned(),
+        );
     }
     if path.len() > 900 {
         return Err("the prefix is too long: at most 900 bytes leave room for names".to_owned());

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::bulk;
 use super::daemon_file::Waiter;
 use super::error::{Error, Result};
 use super::exit::Code;
@@ -72,11 +73,11 @@ pub fn run(args: &Args) -> Result<()> {
         Err(session::Error::Busy(_)) if stale => session::unmount(&mountpoint, true)?,
         Err(session::Error::Busy(_)) if args.lazy => {
             session::unmount(&mountpoint, true)?;
-            eprintln!(
-                "ossvault: {} is detached; programs that have files open in it keep them, and what they \
-                 write is uploaded until they close them",
+            bulk::tell(&format!(
+                "{} is detached; programs that have files open in it keep them, and what they write is uploaded \
+                 until they close them",
                 mountpoint.display()
-            );
+            ));
             return Ok(());
         }
         result => result?,
@@ -117,7 +118,7 @@ fn wait(waiter: Waiter) -> Result<()> {
     waiter.wait(|seconds| {
         // Often enough to be reassuring, seldom enough not to scroll.
         if seconds == 2 || seconds % 30 == 0 {
-            eprintln!("ossvault: still uploading what was written ({seconds} s)");
+            bulk::tell(&format!("still uploading what was written ({seconds} s)"));
         }
     })
 }

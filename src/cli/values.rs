@@ -1,13 +1,23 @@
 //! Values as people type them: sizes, durations, modes.
+//!
+//! What was typed is not repeated: it may be a secret that came to the wrong place.
 
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::envelope::Format;
+
+/// What an option expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Expected(pub &'static str);
 
 /// Bytes: a number with an optional unit `K`, `M`, `G`, `T` (powers of 1024; `KiB` and `KB` mean the same).
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn size(text: &str) -> Result<u64, String> {
-    let expected = || format!("{text:?} is no size: expected something like 512M or 10G");
+/// What was expected.
+pub fn size(text: &str) -> Result<u64, Expected> {
+    let expected = || Expected("expected a size, like 512M or 10G");
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -26,22 +36,20 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// A [`size`] that parts of uploads may have: a multiple of 128 KiB, at most 1 GiB.
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn part_size(text: &str) -> Result<u64, String> {
+/// What was expected.
+pub fn part_size(text: &str) -> Result<u64, Expected> {
     match size(text)? {
         size if size > 0 && size <= 1 << 30 && size.is_multiple_of(128 << 10) => Ok(size),
-        _ => Err(format!(
-            "{text:?} is no size of a part: expected a multiple of 128K, at most 1G"
-        )),
+        _ => Err(Expected("expected a multiple of 128K, at most 1G")),
     }
 }
 
 /// Seconds, with an optional fraction, or with a unit: `250ms`, `5s`, `2m`, `1h`. At most a year.
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is no duration: expected seconds, or something like 250ms");
+/// What was expected.
+pub fn duration(text: &str) -> Result<Duration, Expected> {
+    let expected = || Expected("expected seconds, or something like 250ms");
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -63,41 +71,92 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// A [`duration`] that is not zero.
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn positive_duration(text: &str) -> Result<Duration, String> {
+/// What was expected.
+pub fn positive_duration(text: &str) -> Result<Duration, Expected> {
     match duration(text)? {
-        Duration::ZERO => Err(format!("{text:?} is no time to wait: it must be above 0")),
+        Duration::ZERO => Err(Expected("expected a time above 0")),
         duration => Ok(duration),
     }
 }
 
 /// How much at once.
-pub fn parallel() -> clap::builder::RangedI64ValueParser<u16> {
-    clap::value_parser!(u16).range(1..=1024)
+///
+/// # Errors
+/// What was expected.
+pub fn parallel(text: &str) -> Result<u16, Expected> {
+    match text.parse() {
+        Ok(number @ 1..=1024) => Ok(number),
+        _ => Err(Expected("expected a number from 1 to 1024")),
+    }
+}
+
+/// A count, and the number of a user or a group.
+///
+/// # Errors
+/// What was expected.
+pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, Expected> {
+    text.parse().map_err(|_| Expected("expected a number"))
+}
+
+/// # Errors
+/// What was expected.
+pub fn address(text: &str) -> Result<SocketAddr, Expected> {
+    let expected = "expected an address and a port, like 127.0.0.1:8090";
+    text.parse().map_err(|_| Expected(expected))
+}
+
+/// # Errors
+/// What was expected.
+pub fn format(text: &str) -> Result<Format, Expected> {
+    text.parse()
+        .map_err(|_| Expected("expected seed, sdk or dual"))
+}
+
+/// # Errors
+/// What was expected.
+pub fn key_bits(text: &str) -> Result<usize, Expected> {
+    match text {
+        "2048" => Ok(2048),
+        "3072" => Ok(3072),
+        "4096" => Ok(4096),
+        _ => Err(Expected("expected 2048, 3072 or 4096")),
+    }
+}
+
+/// A region's name becomes a part of host names and signatures.
+///
+/// # Errors
+/// What was expected.
+pub fn region(text: &str) -> Result<String, Expected> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    match (1..=32).contains(&text.len()) && text.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Expected("expected a region's name, like cn-hangzhou")),
+    }
 }
 
 /// Permission bits in octal, 0 to 7777.
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn mode(text: &str) -> Result<u32, String> {
+/// What was expected.
+pub fn mode(text: &str) -> Result<u32, Expected> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= 0o7777 && text.bytes().all(|b| b.is_ascii_digit()))
-        .ok_or_else(|| format!("{text:?} is no mode: expected octal digits like 0644"))
+        .ok_or(Expected("expected octal digits, like 0644"))
 }
 
 /// SHA-256 of a public key: 64 hex digits, colons between them allowed. Returned in lower case without.
 ///
 /// # Errors
-/// A sentence that says what was expected.
-pub fn fingerprint(text: &str) -> Result<String, String> {
+/// What was expected.
+pub fn fingerprint(text: &str) -> Result<String, Expected> {
     let digits = text.replace(':', "").to_ascii_lowercase();
     let valid = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     match valid {
         true => Ok(digits),
-        false => Err(format!(
-            "{text:?} is no fingerprint: expected the 64 hex digits that `ossvault keygen` prints"
+        false => Err(Expected(
+            "no fingerprint: expected the 64 hex digits that `ossvault keygen` prints",
         )),
     }
 }

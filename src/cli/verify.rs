@@ -1,17 +1,20 @@
 //! `ossvault verify`: looks for damage, and changes nothing. `ossvault restore-envelopes`: undoes one kind
 //! of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys;
+use super::secrets::Environment;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::envelope::Format;
+use crate::text;
 use crate::tools::envelopes::{Lines, Restore, Saving};
+use crate::tools::local_file::LocalFileError;
 use crate::tools::verify::{Against, Manifest, Verify};
 
 /// Open every envelope and read every object, looking for damage; nothing is changed
@@ -40,8 +43,8 @@ pub struct Args {
 
 /// # Errors
 /// [`Code::Incomplete`] if something is damaged, differs or cannot be opened.
-pub fn run(args: &Args) -> Result<()> {
-    let run = Run::new(&args.options)?;
+pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+    let run = Run::new(&args.options, environment)?;
     let against = against(args)?;
     let reading = &args.keys.reading;
     let private = run.files(reading).private(&args.keys.private_key)?;
@@ -55,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let ring = keys::reading_ring(private, reading)?;
     let saving = args.save_envelopes.as_ref().map(|path| {
         let saving = Saving::create(path);
-        saving.map(Arc::new).map_err(|error| local(path, &error))
+        saving.map(Arc::new).map_err(|error| writing(path, error))
     });
     let saving = saving.transpose()?;
     let store = run.store()?;
@@ -72,6 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
             .collect(),
     };
     let verify = Arc::new(Verify {
+        prefix: prefix.to_owned(),
         bucket: EncryptedBucket::new(store.clone(), ring, settings),
         quick: args.quick,
         open,
@@ -84,8 +88,9 @@ pub fn run(args: &Args) -> Result<()> {
         async move |scope, progress, sink| verify.run(scope, progress, sink).await,
     )?;
     if let (Some(saving), Some(path)) = (saving, &args.save_envelopes) {
-        saving.finish().map_err(|error| local(path, &error))?;
+        saving.finish().map_err(|error| writing(path, error))?;
     }
+    run.require_some(&summary, "verify: there is no object under")?;
     bulk::conclude(&summary, "are damaged, differ or could not be opened")?;
     if !args.options.json {
         bulk::print_line(match (open, args.quick) {
@@ -99,10 +104,11 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn against(args: &Args) -> Result<Against> {
     if let Some(folder) = &args.compare {
-        if !folder.is_dir() {
+        let found = std::fs::metadata(folder).map_err(|error| reading(folder, error))?;
+        if !found.is_dir() {
             return Err(Error::new(
                 Code::Usage,
-                format!("--compare {}: not a folder", folder.display()),
+                format!("--compare {}: not a folder", text::path(folder)),
             ));
         }
         return Ok(Against::Folder(folder.clone()));
@@ -110,22 +116,34 @@ fn against(args: &Args) -> Result<Against> {
     let Some(path) = &args.manifest else {
         return Ok(Against::Nothing);
     };
-    let text = std::fs::read_to_string(path).map_err(|error| local(path, &error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| reading(path, error))?;
     let manifest = Manifest::parse(&text).map_err(|line| {
         Error::new(
             Code::Usage,
-            format!("{}: line {line} is none of sha256sum's", path.display()),
+            format!(
+                "{}, line {line}: not a line of sha256sum output (DIGEST  NAME)",
+                text::path(path)
+            ),
         )
     })?;
     Ok(Against::Manifest(manifest))
 }
 
-fn local(path: &std::path::Path, error: &std::io::Error) -> Error {
-    let code = match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Code::Exists,
-        _ => Code::Local,
-    };
-    Error::new(code, format!("{}: {error}", path.display()))
+fn reading(path: &Path, error: std::io::Error) -> Error {
+    (&LocalFileError::reading(path, error)).into()
+}
+
+fn writing(path: &Path, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::AlreadyExists {
+        return Error::new(
+            Code::Exists,
+            format!(
+                "{} exists; envelopes are never written over a file: name another",
+                text::path(path)
+            ),
+        );
+    }
+    (&LocalFileError::writing(path, error)).into()
 }
 
 /// Put envelopes back that another tool's metadata edit has lost
@@ -142,9 +160,9 @@ pub struct RestoreArgs {
 
 /// # Errors
 /// [`Code::Incomplete`] if an object is gone.
-pub fn restore(args: &RestoreArgs) -> Result<()> {
-    let run = Run::new(&args.options)?;
-    let lines = Lines::open(&args.file).map_err(|error| local(&args.file, &error))?;
+pub fn restore(args: &RestoreArgs, environment: &Environment) -> Result<()> {
+    let run = Run::new(&args.options, environment)?;
+    let lines = Lines::open(&args.file).map_err(|error| reading(&args.file, error))?;
     let store = run.store()?;
     let bucket = EncryptedBucket::new(store.clone(), keys::placeholder()?, Settings::default());
     let restore = Arc::new(Restore {
@@ -156,6 +174,10 @@ pub fn restore(args: &RestoreArgs) -> Result<()> {
         &run.scope(&store),
         "restore",
         async move |scope, progress, sink| restore.run(lines, scope, progress, sink).await,
+    )?;
+    run.require_some(
+        &summary,
+        "restore: the file has no line for an object under",
     )?;
     bulk::conclude(&summary, "could not be restored")
 }

@@ -1,22 +1,29 @@
 //! Key files on disk: who may read them, and how new ones are written.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey};
+use super::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey, Strength};
 use super::key_parse::{self, Passphrase};
+use super::trust::{self, Untrusted};
+use crate::text;
 
-/// No key file comes near it: an encrypted 4096-bit key has 3.5 KB.
+/// No key file comes near it: an encrypted 4096-bit key has 3.5 KB, and a certificate or two beside it.
 const MAX_LEN: u64 = 64 * 1024;
 
-/// Whether the mode of a key file is looked at.
+/// How long a pipe may take to bring the next bytes of a key.
+const PIPE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Whether it is looked at who can read or exchange a key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permissions {
-    /// A private key is for its owner alone; a public key is not to be changed by others.
+    /// A private key is for its owner alone; no key is to be changed by others.
     Enforced,
     /// `--insecure-key-permissions`.
     Ignored,
@@ -24,28 +31,40 @@ pub enum Permissions {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
-    #[error("key file {}: {source}", path.display())]
+    #[error("key file {}: {source}", text::path(path))]
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("key file {}: not a regular file", .0.display())]
-    NotAFile(PathBuf),
-    #[error("key file {}: too long for a key", .0.display())]
+    #[error("cannot write {}: {source}", text::path(path))]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("key file {}: a directory", text::path(.0))]
+    Directory(PathBuf),
+    #[error("key file {}: nothing came from the pipe within {} s", text::path(.0), PIPE_DEADLINE.as_secs())]
+    Silent(PathBuf),
+    #[error("key file {}: too long for a key", text::path(.0))]
     TooLong(PathBuf),
     #[error(
         "private key {}: others may read it (mode {mode:04o}); run `chmod 600` on it, or pass --insecure-key-permissions",
-        path.display()
+        text::path(path)
     )]
     ReadableByOthers { path: PathBuf, mode: u32 },
     #[error(
         "public key {}: others may change it (mode {mode:04o}); run `chmod go-w` on it, or pass --insecure-key-permissions",
-        path.display()
+        text::path(path)
     )]
     WritableByOthers { path: PathBuf, mode: u32 },
-    #[error("key file {}: {source}", path.display())]
+    #[error(
+        "key file {}: others may exchange it: {source}; or pass --insecure-key-permissions",
+        text::path(path)
+    )]
+    Exchangeable { path: PathBuf, source: Untrusted },
+    #[error("key file {}: {source}", text::path(path))]
     Key { path: PathBuf, source: KeyError },
-    #[error("{} exists already; keys are never overwritten", .0.display())]
+    #[error("{} exists already; keys are never overwritten", text::path(.0))]
     Exists(PathBuf),
 }
 
@@ -54,33 +73,65 @@ pub enum KeyFileError {
 pub fn read_private(
     path: &Path,
     permissions: Permissions,
+    strength: Strength,
     passphrase: Passphrase<'_>,
 ) -> Result<PrivateKey, KeyFileError> {
-    let (bytes, mode) = read(path)?;
-    if permissions == Permissions::Enforced && mode & 0o077 != 0 {
+    let (bytes, found) = read(path)?;
+    if permissions == Permissions::Enforced
+        && let Err(refused) = check(path, &found, 0o077)
+    {
         // Nothing secret is exposed by a file that holds no private key: its own mistake is told instead.
         return Err(match key_parse::private_key(&bytes, &mut || None) {
-            Err(error @ (KeyError::PublicOnly | KeyError::NotAKey)) => key_error(path, error),
-            _ => KeyFileError::ReadableByOthers {
-                path: path.to_owned(),
-                mode: mode & 0o7777,
-            },
+            Err(error) if holds_no_private_key(&error) => key_error(path, error),
+            _ => refused,
         });
     }
-    key_parse::private_key(&bytes, passphrase).map_err(|source| key_error(path, source))
+    key_parse::private_key_of(&bytes, strength, passphrase)
+        .map_err(|source| key_error(path, source))
+}
+
+/// Whether a file that is refused with this error is one of those that lie beside private keys: public keys,
+/// certificates, keys for other things, notes.
+pub fn holds_no_private_key(error: &KeyError) -> bool {
+    matches!(
+        error,
+        KeyError::PublicOnly | KeyError::NotAKey | KeyError::NotRsa(_) | KeyError::Foreign { .. }
+    )
 }
 
 /// # Errors
 /// See [`KeyFileError`].
 pub fn read_public(path: &Path, permissions: Permissions) -> Result<PublicKey, KeyFileError> {
-    let (bytes, mode) = read(path)?;
-    if permissions == Permissions::Enforced && mode & 0o022 != 0 {
-        return Err(KeyFileError::WritableByOthers {
-            path: path.to_owned(),
-            mode: mode & 0o7777,
-        });
+    let (bytes, found) = read(path)?;
+    if permissions == Permissions::Enforced {
+        check(path, &found, 0o022)?;
     }
     key_parse::public_key(&bytes).map_err(|source| key_error(path, source))
+}
+
+/// Who owns the file, what others may do with it (`forbidden`), and whether they can put another in its place.
+/// What came through a pipe has no such things.
+fn check(path: &Path, found: &Metadata, forbidden: u32) -> Result<(), KeyFileError> {
+    let exchangeable = |source| KeyFileError::Exchangeable {
+        path: path.to_owned(),
+        source,
+    };
+    if !found.is_file() {
+        return match trust::is_inherited(path) {
+            true => Ok(()),
+            false => trust::way(path).map_err(exchangeable),
+        };
+    }
+    trust::owner(found).map_err(exchangeable)?;
+    let mode = found.mode() & 0o7777;
+    if mode & forbidden != 0 {
+        let path = path.to_owned();
+        return Err(match forbidden {
+            0o022 => KeyFileError::WritableByOthers { path, mode },
+            _ => KeyFileError::ReadableByOthers { path, mode },
+        });
+    }
+    trust::way(path).map_err(exchangeable)
 }
 
 /// Where [`write_new`] puts the public key: `PATH.pub`.
@@ -94,7 +145,7 @@ pub fn public_path(path: &Path) -> PathBuf {
 /// durably. Neither may exist. Nothing is left behind when it fails.
 ///
 /// # Errors
-/// [`KeyFileError::Exists`], [`KeyFileError::Io`], and [`KeyFileError::Key`] for an empty passphrase.
+/// [`KeyFileError::Exists`], [`KeyFileError::Write`], and [`KeyFileError::Key`] for an empty passphrase.
 pub fn write_new(
     path: &Path,
     pair: &KeyPair,
@@ -114,7 +165,7 @@ pub fn write_new(
     };
     File::open(folder)
         .and_then(|folder| folder.sync_all())
-        .map_err(|source| io_error(folder, source))?;
+        .map_err(|source| write_error(folder, source))?;
     private_file.keep();
     public_file.keep();
     Ok(public_path)
@@ -136,7 +187,7 @@ impl NewFile {
             .open(path)
             .map_err(|source| match source.kind() {
                 std::io::ErrorKind::AlreadyExists => KeyFileError::Exists(path.to_owned()),
-                _ => io_error(path, source),
+                _ => write_error(path, source),
             })?;
         Ok(NewFile {
             path: path.to_owned(),
@@ -149,7 +200,7 @@ impl NewFile {
         self.file
             .write_all(bytes)
             .and_then(|()| self.file.sync_all())
-            .map_err(|source| io_error(&self.path, source))
+            .map_err(|source| write_error(&self.path, source))
     }
 
     fn keep(mut self) {
@@ -166,31 +217,61 @@ impl Drop for NewFile {
     }
 }
 
-/// Content and mode, from one open descriptor, so that both are of the same file.
-fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), KeyFileError> {
+/// Content and what the system says of it, from one open descriptor, so that both are of the same file.
+fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), KeyFileError> {
     // Without O_NONBLOCK, opening a FIFO would wait for ever.
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(path)
         .map_err(|source| io_error(path, source))?;
-    let metadata = file.metadata().map_err(|source| io_error(path, source))?;
-    if !metadata.is_file() {
-        return Err(KeyFileError::NotAFile(path.to_owned()));
+    let found = file.metadata().map_err(|source| io_error(path, source))?;
+    if found.is_dir() {
+        return Err(KeyFileError::Directory(path.to_owned()));
     }
-    // The capacity is made beforehand: growing would leave copies of the key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LEN as usize + 1));
-    file.take(MAX_LEN + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| io_error(path, source))?;
-    if bytes.len() as u64 > MAX_LEN {
+    // The room is made beforehand: growing would leave copies of the key behind.
+    let mut bytes = Zeroizing::new(vec![0; MAX_LEN as usize + 1]);
+    let mut len = 0;
+    while len < bytes.len() {
+        if !found.is_file() {
+            wait_for(&file, path)?;
+        }
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(source) => return Err(io_error(path, source)),
+        }
+    }
+    if len as u64 > MAX_LEN {
         return Err(KeyFileError::TooLong(path.to_owned()));
     }
-    Ok((bytes, metadata.mode()))
+    bytes.truncate(len);
+    Ok((bytes, found))
+}
+
+/// Until a pipe has bytes, or its end.
+fn wait_for(file: &File, path: &Path) -> Result<(), KeyFileError> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let timeout = PollTimeout::try_from(PIPE_DEADLINE).unwrap_or(PollTimeout::MAX);
+    let mut waiting = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut waiting, timeout) {
+        Ok(0) => Err(KeyFileError::Silent(path.to_owned())),
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(error) => Err(io_error(path, error.into())),
+    }
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> KeyFileError {
     KeyFileError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn write_error(path: &Path, source: std::io::Error) -> KeyFileError {
+    KeyFileError::Write {
         path: path.to_owned(),
         source,
     }
@@ -228,10 +309,15 @@ mod tests {
             assert_eq!(public, folder.path().join(format!("{name}.pub")));
             assert_eq!((mode(&path), mode(&public) & 0o700), (0o600, 0o600));
             let mut asked = 0;
-            let private = read_private(&path, Permissions::Enforced, &mut || {
-                asked += 1;
-                Some(Zeroizing::new("correct horse".into()))
-            })
+            let private = read_private(
+                &path,
+                Permissions::Enforced,
+                Strength::Enforced,
+                &mut || {
+                    asked += 1;
+                    Some(Zeroizing::new("correct horse".into()))
+                },
+            )
             .unwrap();
             assert_eq!(asked, usize::from(passphrase.is_some()));
             private.prove().unwrap();
@@ -241,6 +327,7 @@ mod tests {
         let wrong = read_private(
             &folder.path().join("protected"),
             Permissions::Enforced,
+            Strength::Enforced,
             &mut || Some(Zeroizing::new("wrong".into())),
         );
         assert!(
@@ -288,7 +375,9 @@ mod tests {
         ] {
             set_mode(&path, m);
             set_mode(&public, m);
-            let read = |permissions| read_private(&path, permissions, &mut || None).is_ok();
+            let read = |permissions| {
+                read_private(&path, permissions, Strength::Enforced, &mut || None).is_ok()
+            };
             assert_eq!(read(Permissions::Enforced), private_ok, "{m:o}");
             assert!(read(Permissions::Ignored), "{m:o}");
             assert_eq!(
@@ -300,9 +389,14 @@ mod tests {
         }
         // Its own mistake is told first.
         set_mode(&public, 0o644);
-        let error = read_private(&public, Permissions::Enforced, &mut || None)
-            .err()
-            .unwrap();
+        let error = read_private(
+            &public,
+            Permissions::Enforced,
+            Strength::Enforced,
+            &mut || None,
+        )
+        .err()
+        .unwrap();
         assert!(
             error.to_string().contains("this is a public key"),
             "{error}"
@@ -323,12 +417,17 @@ mod tests {
         set_mode(&long, 0o600);
         for (path, message) in [
             (folder.path().join("missing"), "No such file"),
-            (folder.path().to_owned(), "not a regular file"),
+            (folder.path().to_owned(), "a directory"),
             (long, "too long for a key"),
         ] {
-            let error = read_private(&path, Permissions::Enforced, &mut || None)
-                .err()
-                .unwrap();
+            let error = read_private(
+                &path,
+                Permissions::Enforced,
+                Strength::Enforced,
+                &mut || None,
+            )
+            .err()
+            .unwrap();
             let error = error.to_string();
             assert!(error.contains(message), "{error}");
             assert!(error.contains(path.to_str().unwrap()), "{error}");
@@ -352,5 +451,85 @@ mod tests {
             }
             Err(error) => println!("skipped: no openssl ({error})"),
         }
+    }
+
+    /// A public key that others can put in the place of ours reads what is written from then on.
+    #[test]
+    fn a_key_that_others_can_exchange_is_refused() {
+        use std::os::unix::fs::{lchown, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let open = root.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        let key = open.join("key");
+        let public = write_new(&key, &PAIR, None).unwrap();
+        let link = root.path().join("link");
+        symlink(&public, &link).unwrap();
+        let refused = |path: &Path, permissions| {
+            let error = match path == key {
+                true => read_private(path, permissions, Strength::Enforced, &mut || None).err(),
+                false => read_public(path, permissions).err(),
+            };
+            error.map(|error| error.to_string()).unwrap_or_default()
+        };
+        for path in [&key, &public, &link] {
+            assert_eq!(refused(path, Permissions::Enforced), "");
+        }
+        set_mode(&open, 0o777);
+        for path in [&key, &public, &link] {
+            let message = refused(path, Permissions::Enforced);
+            assert!(
+                message.contains("others can replace what is in the folder"),
+                "{message}"
+            );
+            assert_eq!(refused(path, Permissions::Ignored), "");
+        }
+        // A folder like /tmp: others add names there, and cannot replace ours.
+        set_mode(&open, 0o1777);
+        for path in [&key, &public, &link] {
+            assert_eq!(refused(path, Permissions::Enforced), "");
+        }
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped in part: only root gives files away");
+            return;
+        }
+        lchown(&link, Some(4711), None).unwrap();
+        let message = refused(&link, Permissions::Enforced);
+        assert!(
+            message.contains("belongs to another user (uid 4711)"),
+            "{message}"
+        );
+        lchown(&public, Some(4711), None).unwrap();
+        let message = refused(&public, Permissions::Enforced);
+        assert!(
+            message.contains("it belongs to another user (uid 4711)"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_key_comes_through_a_pipe_however_slowly() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        use std::os::fd::AsRawFd;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", reader.as_raw_fd()));
+        let pem = PAIR.private_pem(None).unwrap();
+        let (first, second) = pem.as_bytes().split_at(100);
+        let key = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                writer.write_all(first).unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+                writer.write_all(second).unwrap();
+            });
+            read_private(
+                &path,
+                Permissions::Enforced,
+                Strength::Enforced,
+                &mut || None,
+            )
+        });
+        assert_eq!(key.unwrap().public(), PAIR.public());
+        // Something that never ends is not read for ever.
+        let error = read_public(Path::new("/dev/zero"), Permissions::Ignored);
+        assert!(matches!(error, Err(KeyFileError::TooLong(_))));
     }
 }

@@ -1,213 +1,474 @@
-//! Keys from the bytes of the files people have: PEM and DER of PKCS#1, PKCS#8 (plain and encrypted)
-//! and SubjectPublicKeyInfo, and PEM in its pre-PKCS#8 encryption.
+//! Keys from the bytes of the files people have: every form that OpenSSL 3 reads.
+//!
+//! A file is PEM, or DER, or base64 of either. What a piece of it is, is told by its structure, for labels lie:
+//! PKCS#8 under `RSA PRIVATE KEY` and the reverse are common. Other things lie beside keys, like certificates;
+//! the first key is taken, wherever it stands. What holds no key that can be used is called by its name, with
+//! what to do about it.
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use pkcs8::der::Decode;
-use pkcs8::der::asn1::{AnyRef, BitStringRef, OctetStringRef};
-use pkcs8::{
-    AlgorithmIdentifierRef, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef,
-    SecretDocument, pkcs5,
-};
-use rsa::pkcs1::{RsaPrivateKeyRef, RsaPublicKeyRef};
 use zeroize::Zeroizing;
 
-use super::key_pair::{KeyError, PrivateKey, PublicKey};
+use super::ber::{BIT_STRING, CONSTRUCTED, Element, INTEGER, OCTET_STRING, SEQUENCE};
+use super::key_encryption::{Encryption, dotted};
+use super::key_pair::{KeyError, Numbers, PrivateKey, PublicKey, Strength};
+use super::key_text::{self, Block};
 use super::legacy_pem;
 
 /// Asked at most once, and only when the key is protected. None means that there is no passphrase.
 pub type Passphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<String>>;
 
-type Spki<'a> = pkcs8::SubjectPublicKeyInfo<AnyRef<'a>, BitStringRef<'a>>;
-
-const RSA_ENCRYPTION: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
+const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
 /// A private key from a file's bytes.
 ///
 /// # Errors
 /// Each way to fail has its own [`KeyError`].
 pub fn private_key(bytes: &[u8], passphrase: Passphrase<'_>) -> Result<PrivateKey, KeyError> {
-    let Some(pem) = Pem::find(bytes)? else {
-        return private_from_der(bytes, passphrase);
-    };
-    match pem.label {
-        "PRIVATE KEY" => private_from_pkcs8(&pem.body),
-        "ENCRYPTED PRIVATE KEY" => private_from_encrypted(&pem.body, passphrase),
-        "RSA PRIVATE KEY" => match pem.dek_info {
-            None => private_from_pkcs1(&pem.body),
-            Some(dek_info) => {
-                let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
-                let plain = legacy_pem::decrypt(dek_info, &pem.body, &passphrase)?;
-                // One wrong passphrase in 256 leaves a padding that looks right, but no key.
-                private_from_pkcs1(&plain).map_err(|error| match error {
-                    KeyError::NotAKey => KeyError::WrongPassphrase,
-                    other => other,
-                })
-            }
-        },
-        "PUBLIC KEY" | "RSA PUBLIC KEY" => Err(KeyError::PublicOnly),
-        other => Err(KeyError::NotRsa(kind_of(other))),
-    }
+    private_key_of(bytes, Strength::Enforced, passphrase)
 }
 
-/// A public key from a file's bytes.
+/// The same, of a size that `strength` allows.
+///
+/// # Errors
+/// Each way to fail has its own [`KeyError`].
+pub fn private_key_of(
+    bytes: &[u8],
+    strength: Strength,
+    passphrase: Passphrase<'_>,
+) -> Result<PrivateKey, KeyError> {
+    let pieces = Pieces::of(bytes)?;
+    let Some(piece) = pieces.first(|kind| *kind == Kind::Private) else {
+        return Err(match pieces.first(|_| true).map(Piece::kind) {
+            Some(Kind::Public) => KeyError::PublicOnly,
+            Some(Kind::Certificate) => KeyError::Foreign {
+                what: "a certificate",
+                advice: "the private key is needed here, which is in a file of its own",
+            },
+            Some(Kind::Other(error)) => error,
+            Some(Kind::Private) | None => pieces.nothing(),
+        });
+    };
+    let der = piece.body()?;
+    let Some(dek_info) = &piece.dek_info else {
+        return private_from_der(der, strength, passphrase);
+    };
+    let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
+    let plain = legacy_pem::decrypt(dek_info, der, &passphrase)?;
+    // One wrong passphrase in 256 leaves a padding that looks right, but no key.
+    private_from_der(&plain, strength, &mut || None).map_err(not_opened)
+}
+
+/// A public key from a file's bytes; a certificate has one, too.
 ///
 /// # Errors
 /// Each way to fail has its own [`KeyError`].
 pub fn public_key(bytes: &[u8]) -> Result<PublicKey, KeyError> {
-    let Some(pem) = Pem::find(bytes)? else {
-        return public_from_der(bytes);
+    let pieces = Pieces::of(bytes)?;
+    // Told, although there may be a public key beside it: a machine that only writes must not have it.
+    if let Some(piece) = pieces.first(|kind| *kind == Kind::Private) {
+        piece.body()?;
+        return Err(KeyError::PrivateGiven);
+    }
+    let found = pieces
+        .first(|kind| *kind == Kind::Public)
+        .or(pieces.first(|kind| *kind == Kind::Certificate));
+    let Some(piece) = found else {
+        return Err(match pieces.first(|_| true).map(Piece::kind) {
+            Some(Kind::Other(error)) => error,
+            _ => pieces.nothing(),
+        });
     };
-    match pem.label {
-        "PUBLIC KEY" => public_from_spki(&pem.body),
-        "RSA PUBLIC KEY" => PublicKey::from_pkcs1_der(&pem.body),
-        "PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" | "RSA PRIVATE KEY" => Err(KeyError::PrivateGiven),
-        other => Err(KeyError::NotRsa(kind_of(other))),
+    let der = piece.body()?;
+    let key = match Structure::of(der).ok_or(KeyError::NotAKey)? {
+        Structure::PublicPkcs1(numbers) => public_from_numbers(&numbers)?,
+        Structure::Spki(parts) => public_from_spki(&parts)?,
+        Structure::Certificate(parts) => {
+            let info = parts[0].sequence().and_then(|parts| spki_of(&parts));
+            public_from_spki(&info.ok_or(KeyError::NotAKey)?)?
+        }
+        _ => return Err(KeyError::NotAKey),
+    };
+    key.check_modulus()?;
+    Ok(key)
+}
+
+/// What a piece of a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Private,
+    Public,
+    Certificate,
+    /// Why it is of no use.
+    Other(KeyError),
+}
+
+/// One block of PEM, or a whole file of DER.
+struct Piece {
+    label: Option<String>,
+    dek_info: Option<String>,
+    body: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Piece {
+    fn body(&self) -> Result<&[u8], KeyError> {
+        match &self.body {
+            Some(body) => Ok(body),
+            None => Err(KeyError::Damaged("its base64 is malformed")),
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        let label = self.label.as_deref();
+        if self.dek_info.is_some() {
+            return Kind::Private;
+        }
+        if let Some(foreign) = label.and_then(|label| foreign_label(label, self.body.as_deref())) {
+            return Kind::Other(foreign);
+        }
+        if let Some(kind) = self
+            .body
+            .as_deref()
+            .and_then(|der| Some(Structure::of(der)?.kind()))
+        {
+            return kind;
+        }
+        // Its label says what it was meant to be.
+        match label {
+            Some("PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY") => Kind::Private,
+            Some("PUBLIC KEY" | "RSA PUBLIC KEY") => Kind::Public,
+            Some("CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") => Kind::Certificate,
+            Some(other) => Kind::Other(KeyError::NotRsa(format!(
+                "a PEM file of kind \"{}\"",
+                other.escape_debug()
+            ))),
+            None => Kind::Other(KeyError::NotAKey),
+        }
     }
 }
 
-fn kind_of(label: &str) -> String {
-    format!("a PEM file of kind \"{}\"", label.escape_debug())
+/// What a file consists of.
+struct Pieces {
+    pieces: Vec<Piece>,
+    incomplete: bool,
 }
 
-fn private_from_der(der: &[u8], passphrase: Passphrase<'_>) -> Result<PrivateKey, KeyError> {
-    if PrivateKeyInfoRef::from_der(der).is_ok() {
-        private_from_pkcs8(der)
-    } else if RsaPrivateKeyRef::from_der(der).is_ok() {
-        private_from_pkcs1(der)
-    } else if EncryptedPrivateKeyInfoRef::from_der(der).is_ok() {
-        private_from_encrypted(der, passphrase)
-    } else if Spki::from_der(der).is_ok() || RsaPublicKeyRef::from_der(der).is_ok() {
-        Err(KeyError::PublicOnly)
-    } else {
-        Err(KeyError::NotAKey)
+impl Pieces {
+    fn of(bytes: &[u8]) -> Result<Pieces, KeyError> {
+        if let Some(pieces) = Pieces::of_pem(bytes) {
+            return Ok(pieces);
+        }
+        if Structure::of(bytes).is_some() {
+            return Ok(Pieces::of_der(Zeroizing::new(bytes.to_vec())));
+        }
+        if let Some(error) = foreign(bytes) {
+            return Err(error);
+        }
+        let Some(decoded) = key_text::bare_base64(bytes) else {
+            return Err(KeyError::NotAKey);
+        };
+        Ok(Pieces::of_pem(&decoded).unwrap_or_else(|| Pieces::of_der(decoded)))
+    }
+
+    fn of_pem(bytes: &[u8]) -> Option<Pieces> {
+        let found = key_text::blocks(bytes)?;
+        let piece = |block: Block| Piece {
+            label: Some(block.label),
+            dek_info: block.dek_info,
+            body: block.body,
+        };
+        Some(Pieces {
+            pieces: found.blocks.into_iter().map(piece).collect(),
+            incomplete: found.incomplete,
+        })
+    }
+
+    fn of_der(bytes: Zeroizing<Vec<u8>>) -> Pieces {
+        let piece = Piece {
+            label: None,
+            dek_info: None,
+            body: Some(bytes),
+        };
+        Pieces {
+            pieces: vec![piece],
+            incomplete: false,
+        }
+    }
+
+    fn first(&self, is_wanted: impl Fn(&Kind) -> bool) -> Option<&Piece> {
+        self.pieces.iter().find(|piece| is_wanted(&piece.kind()))
+    }
+
+    fn nothing(&self) -> KeyError {
+        match self.incomplete {
+            true => KeyError::Damaged("its PEM text is incomplete"),
+            false => KeyError::NotAKey,
+        }
     }
 }
 
-fn public_from_der(der: &[u8]) -> Result<PublicKey, KeyError> {
-    if Spki::from_der(der).is_ok() {
-        public_from_spki(der)
-    } else if RsaPublicKeyRef::from_der(der).is_ok() {
-        PublicKey::from_pkcs1_der(der)
-    } else if PrivateKeyInfoRef::from_der(der).is_ok()
-        || RsaPrivateKeyRef::from_der(der).is_ok()
-        || EncryptedPrivateKeyInfoRef::from_der(der).is_ok()
-    {
-        Err(KeyError::PrivateGiven)
-    } else {
-        Err(KeyError::NotAKey)
-    }
+/// What DER is, by the elements that it begins with.
+enum Structure<'a> {
+    PrivatePkcs1(Vec<Element<'a>>),
+    Pkcs8(Vec<Element<'a>>),
+    EncryptedPkcs8(Vec<Element<'a>>),
+    PublicPkcs1(Vec<Element<'a>>),
+    Spki(Vec<Element<'a>>),
+    Certificate(Vec<Element<'a>>),
+    Other(KeyError),
 }
 
-pub(super) fn private_from_pkcs8(der: &[u8]) -> Result<PrivateKey, KeyError> {
-    let info = PrivateKeyInfoRef::from_der(der).map_err(|_| KeyError::NotAKey)?;
-    rsa_only(&info.algorithm)?;
-    private_from_pkcs1(info.private_key.as_bytes())
-}
-
-/// aws-lc takes PKCS#8 only, so the numbers are wrapped up again.
-fn private_from_pkcs1(der: &[u8]) -> Result<PrivateKey, KeyError> {
-    let numbers = RsaPrivateKeyRef::from_der(der).map_err(|_| KeyError::NotAKey)?;
-    let public = rsa::pkcs1::der::Encode::to_der(&numbers.public_key())
-        .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
-    let public = PublicKey::from_pkcs1_der(&public)?;
-    let octets = OctetStringRef::new(der).map_err(|_| KeyError::NotAKey)?;
-    let info = PrivateKeyInfoRef::new(rsa::pkcs1::ALGORITHM_ID, octets);
-    let pkcs8 = SecretDocument::encode_msg(&info)
-        .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
-    PrivateKey::from_pkcs8_der(pkcs8.as_bytes(), public)
-}
-
-fn private_from_encrypted(der: &[u8], passphrase: Passphrase<'_>) -> Result<PrivateKey, KeyError> {
-    let info = EncryptedPrivateKeyInfoRef::from_der(der).map_err(|_| KeyError::NotAKey)?;
-    let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
-    let plain = info
-        .decrypt(passphrase.as_bytes())
-        .map_err(|error| match error {
-            pkcs8::Error::EncryptedPrivateKey(
-                pkcs5::Error::UnsupportedAlgorithm { oid }
-                | pkcs5::Error::AlgorithmParametersInvalid { oid },
-            ) => KeyError::UnsupportedEncryption(oid.to_string()),
-            pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::NoPbes1CryptSupport) => {
-                KeyError::UnsupportedEncryption("PBES1".into())
+impl<'a> Structure<'a> {
+    /// None for what is no structure of keys.
+    fn of(der: &'a [u8]) -> Option<Structure<'a>> {
+        let parts = Element::first(der)?.sequence()?;
+        let tags: Vec<u8> = parts.iter().map(|part| part.tag & !CONSTRUCTED).collect();
+        const SEQUENCE_: u8 = SEQUENCE & !CONSTRUCTED;
+        let other = |what, advice| Structure::Other(KeyError::Foreign { what, advice });
+        Some(match tags[..] {
+            [INTEGER, SEQUENCE_, OCTET_STRING, ..] => Structure::Pkcs8(parts),
+            [SEQUENCE_, OCTET_STRING] => Structure::EncryptedPkcs8(parts),
+            [SEQUENCE_, BIT_STRING] => Structure::Spki(parts),
+            [INTEGER, INTEGER] => Structure::PublicPkcs1(parts),
+            [SEQUENCE_, SEQUENCE_, BIT_STRING] => match parts[0].sequence().map(|p| spki_of(&p)) {
+                Some(Some(_)) => Structure::Certificate(parts),
+                _ => other(
+                    "a certificate request or a list of certificates",
+                    "name the key that it was made with",
+                ),
+            },
+            [INTEGER, OCTET_STRING, ..] => {
+                Structure::Other(KeyError::NotRsa("an elliptic-curve key".into()))
             }
-            // A wrong key shows in the padding, or in what is decrypted being no document.
-            _ => KeyError::WrongPassphrase,
-        })?;
-    private_from_pkcs8(plain.as_bytes()).map_err(|error| match error {
-        KeyError::NotAKey => KeyError::WrongPassphrase,
+            [INTEGER, INTEGER, INTEGER, INTEGER, INTEGER, INTEGER] => {
+                Structure::Other(KeyError::NotRsa("a DSA key".into()))
+            }
+            [INTEGER, SEQUENCE_, ..] if parts[0].small() == Some(3) => other(
+                "a PKCS#12 file",
+                "take the key out of it with: openssl pkcs12 -in FILE -nocerts -out KEYFILE (with -legacy if it is old)",
+            ),
+            [INTEGER, INTEGER, INTEGER, INTEGER, ..] => Structure::PrivatePkcs1(parts),
+            _ => return None,
+        })
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Structure::PrivatePkcs1(_) | Structure::Pkcs8(_) | Structure::EncryptedPkcs8(_) => {
+                Kind::Private
+            }
+            Structure::PublicPkcs1(_) | Structure::Spki(_) => Kind::Public,
+            Structure::Certificate(_) => Kind::Certificate,
+            Structure::Other(error) => Kind::Other(error),
+        }
+    }
+}
+
+/// The SubjectPublicKeyInfo of a certificate's first part: serial number, algorithm, issuer, validity, subject
+/// and key, after a version that may be missing.
+fn spki_of<'a>(parts: &[Element<'a>]) -> Option<Vec<Element<'a>>> {
+    const VERSION: u8 = 0xa0;
+    let parts = match parts.first()?.tag {
+        VERSION => &parts[1..],
+        _ => parts,
+    };
+    let [serial, algorithm, issuer, validity, subject, info, ..] = parts else {
+        return None;
+    };
+    serial.unsigned()?;
+    for part in [algorithm, issuer, validity, subject] {
+        part.sequence()?;
+    }
+    let info = info.sequence()?;
+    (info.len() == 2 && info[1].tag & !CONSTRUCTED == BIT_STRING).then_some(info)
+}
+
+fn private_from_der(
+    der: &[u8],
+    strength: Strength,
+    passphrase: Passphrase<'_>,
+) -> Result<PrivateKey, KeyError> {
+    match Structure::of(der) {
+        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, strength),
+        Some(Structure::Pkcs8(parts)) => private_from_pkcs8(&parts, strength),
+        Some(Structure::EncryptedPkcs8(parts)) => {
+            let encryption = Encryption::parse(parts[0])?;
+            let body = parts[1].octets().ok_or(KeyError::NotAKey)?;
+            let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
+            let plain = encryption.decrypt(&passphrase, &body)?;
+            private_from_der(&plain, strength, &mut || None).map_err(not_opened)
+        }
+        _ => Err(KeyError::NotAKey),
+    }
+}
+
+/// What a wrong passphrase makes of a key is no structure at all.
+fn not_opened(error: KeyError) -> KeyError {
+    match error {
+        KeyError::NotAKey | KeyError::PassphraseNeeded => KeyError::WrongPassphrase,
         other => other,
-    })
+    }
 }
 
-fn public_from_spki(der: &[u8]) -> Result<PublicKey, KeyError> {
-    let info = Spki::from_der(der).map_err(|_| KeyError::NotAKey)?;
-    rsa_only(&info.algorithm)?;
-    let numbers = info
-        .subject_public_key
-        .as_bytes()
-        .ok_or(KeyError::NotAKey)?;
-    PublicKey::from_pkcs1_der(numbers)
+fn private_from_pkcs8(parts: &[Element<'_>], strength: Strength) -> Result<PrivateKey, KeyError> {
+    let [_, algorithm, key, ..] = parts else {
+        return Err(KeyError::NotAKey);
+    };
+    rsa_only(*algorithm)?;
+    let der = key.octets().ok_or(KeyError::NotAKey)?;
+    match Structure::of(&der) {
+        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, strength),
+        _ => Err(KeyError::NotAKey),
+    }
 }
 
-fn rsa_only(algorithm: &AlgorithmIdentifierRef<'_>) -> Result<(), KeyError> {
-    if algorithm.oid == RSA_ENCRYPTION {
+fn private_from_numbers(parts: &[Element<'_>], strength: Strength) -> Result<PrivateKey, KeyError> {
+    // The tenth element, of keys with more than two primes, is no number.
+    let numbers: Vec<&[u8]> = parts.iter().map_while(|part| part.unsigned()).collect();
+    let [version, modulus, exponent, private_exponent, rest @ ..] = &numbers[..] else {
+        return Err(KeyError::NotAKey);
+    };
+    if **version == [1] || parts.len() > numbers.len() {
+        return Err(KeyError::Unusable(
+            "it has more than two primes, which is not supported: make a new one with `ossvault keygen`",
+        ));
+    }
+    let crt = match *rest {
+        [p, q, dp, dq, inverse] if rest.iter().all(|number| !number.is_empty()) => {
+            Some([p, q, dp, dq, inverse])
+        }
+        _ => None,
+    };
+    let numbers = Numbers {
+        modulus,
+        exponent,
+        private_exponent,
+        crt,
+    };
+    PrivateKey::new(&numbers, strength)
+}
+
+fn public_from_spki(parts: &[Element<'_>]) -> Result<PublicKey, KeyError> {
+    let [algorithm, key] = parts else {
+        return Err(KeyError::NotAKey);
+    };
+    rsa_only(*algorithm)?;
+    let der = key.bits().ok_or(KeyError::NotAKey)?;
+    match Structure::of(&der) {
+        Some(Structure::PublicPkcs1(numbers)) => public_from_numbers(&numbers),
+        _ => Err(KeyError::NotAKey),
+    }
+}
+
+fn public_from_numbers(numbers: &[Element<'_>]) -> Result<PublicKey, KeyError> {
+    let number = |at: usize| {
+        let number = numbers.get(at).and_then(|number| number.unsigned());
+        number.ok_or(KeyError::NotAKey)
+    };
+    PublicKey::new(number(0)?, number(1)?, Strength::Enforced)
+}
+
+fn rsa_only(algorithm: Element<'_>) -> Result<(), KeyError> {
+    let parts = algorithm.sequence().ok_or(KeyError::NotAKey)?;
+    let name = parts.first().and_then(|name| dotted(*name));
+    let name = name.ok_or(KeyError::NotAKey)?;
+    if name == RSA_ENCRYPTION {
         return Ok(());
     }
-    Err(KeyError::NotRsa(match algorithm.oid.to_string().as_str() {
+    Err(KeyError::NotRsa(match name.as_str() {
         "1.2.840.10045.2.1" => "an elliptic-curve key".into(),
+        "1.2.840.10040.4.1" => "a DSA key".into(),
+        "1.3.101.110" => "an X25519 key".into(),
         "1.3.101.112" => "an Ed25519 key".into(),
         "1.2.840.113549.1.1.10" => "an RSA key for signatures only (PSS)".into(),
-        oid => format!("a key of algorithm {oid}"),
+        name => format!("a key of algorithm {name}"),
     }))
 }
 
-/// The first PEM block of a file. Text around it is allowed, as OpenSSL does.
-struct Pem<'a> {
-    label: &'a str,
-    /// The value of the `DEK-Info` header, in blocks that are encrypted the old way.
-    dek_info: Option<&'a str>,
-    body: Zeroizing<Vec<u8>>,
-}
-
-impl<'a> Pem<'a> {
-    /// None if the bytes are not PEM at all.
-    fn find(bytes: &'a [u8]) -> Result<Option<Pem<'a>>, KeyError> {
-        const BEGIN: &str = "-----BEGIN ";
-        const DAMAGED: KeyError = KeyError::Damaged("its PEM text is incomplete");
-        let Ok(text) = std::str::from_utf8(bytes) else {
-            return Ok(None);
-        };
-        let mut lines = text.lines().map(str::trim);
-        let Some(first) = lines.find(|line| line.starts_with(BEGIN)) else {
-            return Ok(None);
-        };
-        let label = first[BEGIN.len()..].strip_suffix("-----").ok_or(DAMAGED)?;
-        let mut dek_info = None;
-        let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
-        for line in lines {
-            if let Some(end) = line.strip_prefix("-----END ") {
-                if end.strip_suffix("-----") != Some(label) {
-                    return Err(DAMAGED);
-                }
-                let mut body = Zeroizing::new(Vec::with_capacity(base64.len()));
-                BASE64_STANDARD
-                    .decode_vec(base64.as_bytes(), &mut body)
-                    .map_err(|_| KeyError::Damaged("its base64 is malformed"))?;
-                return Ok(Some(Pem {
-                    label,
-                    dek_info,
-                    body,
-                }));
-            }
-            match line.split_once(':') {
-                Some(("DEK-Info", value)) => dek_info = Some(value.trim()),
-                Some(_) => {}
-                None => base64.push_str(line),
+/// Blocks that are told by their labels.
+fn foreign_label(label: &str, body: Option<&Vec<u8>>) -> Option<KeyError> {
+    let foreign = |what, advice| Some(KeyError::Foreign { what, advice });
+    match label {
+        "OPENSSH PRIVATE KEY" => {
+            // The kind of the key stands in clear text before it.
+            let is_rsa = body.is_none_or(|body| body.windows(7).any(|word| word == b"ssh-rsa"));
+            match is_rsa {
+                true => foreign(
+                    "a key in the format of OpenSSH",
+                    "convert a copy of it with: ssh-keygen -p -m PEM -f FILE",
+                ),
+                false => Some(KeyError::NotRsa("an SSH key of another kind".into())),
             }
         }
-        Err(DAMAGED)
+        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => foreign(
+            "a certificate request",
+            "name the key that it was made with",
+        ),
+        "PKCS7" | "CMS" => foreign("a file of certificates", "name the key's own file"),
+        "SSH2 PUBLIC KEY" => SSH_PUBLIC,
+        label if label.starts_with("PGP ") => {
+            foreign("a PGP key", "make a key pair with: ossvault keygen FILE")
+        }
+        _ => None,
     }
+}
+
+const SSH_PUBLIC: Option<KeyError> = Some(KeyError::Foreign {
+    what: "a public key in the format of SSH",
+    advice: "convert it with: ssh-keygen -e -m PKCS8 -f FILE > NEWFILE",
+});
+
+/// Files of other programs.
+fn foreign(bytes: &[u8]) -> Option<KeyError> {
+    let foreign = |what, advice| Some(KeyError::Foreign { what, advice });
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]);
+    let text = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let has = |word: &str| text.contains(word);
+    if bytes.starts_with(&[0xfe, 0xed, 0xfe, 0xed]) || bytes.starts_with(&[0xce, 0xce, 0xce, 0xce])
+    {
+        return foreign(
+            "a Java key store",
+            "convert it with: keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 -deststoretype PKCS12, then: openssl pkcs12 -in NEW.p12 -nocerts -out KEYFILE",
+        );
+    }
+    if text.starts_with("PuTTY-User-Key-File") {
+        return foreign(
+            "a PuTTY key",
+            "convert it with: puttygen FILE -O private-openssh -o NEWFILE, then: ssh-keygen -p -m PEM -f NEWFILE",
+        );
+    }
+    if text.starts_with("ssh-rsa ") {
+        return SSH_PUBLIC;
+    }
+    if text.starts_with("---- BEGIN SSH2 PUBLIC KEY") {
+        return SSH_PUBLIC;
+    }
+    if ["ssh-", "ecdsa-", "sk-"]
+        .iter()
+        .any(|word| text.starts_with(word))
+    {
+        return Some(KeyError::NotRsa("an SSH key of another kind".into()));
+    }
+    if text.starts_with("AGE-SECRET-KEY") || has("age-encryption.org") {
+        return Some(KeyError::NotRsa("a key of age".into()));
+    }
+    if text.starts_with('{') && has("\"kty\"") {
+        return foreign(
+            "a JSON web key",
+            "convert it to PEM with the program that it is from",
+        );
+    }
+    if text.starts_with('{') && has("-----BEGIN") || has("\"private_key\"") {
+        return foreign(
+            "a JSON file",
+            "put the PEM text that is in it into a file of its own",
+        );
+    }
+    if text.starts_with('<') && has("RSAKeyValue") {
+        return foreign(
+            "an XML key",
+            "convert it to PEM with the program that it is from",
+        );
+    }
+    None
 }
 
 #[cfg(test)]

@@ -3,12 +3,10 @@
 //! PyCrypto wrote these when it was given a passphrase, and so did `openssl genrsa` for decades. The key
 //! is one round of MD5, which protects little: read here, never written.
 
-use aes::{Aes128, Aes192, Aes256};
-use cbc::cipher::{Block, BlockCipherDecrypt, BlockModeDecrypt, KeyInit, KeyIvInit};
-use des::TdesEde3;
 use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
+use super::key_cipher::Cipher;
 use super::key_pair::KeyError;
 
 /// Decrypts the body of a PEM block with its `DEK-Info` value, for instance `AES-128-CBC,<hex IV>`.
@@ -22,55 +20,17 @@ pub fn decrypt(
     passphrase: &str,
 ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     const HEADER: KeyError = KeyError::Damaged("its DEK-Info header is malformed");
-    let (cipher, iv) = dek_info.split_once(',').ok_or(HEADER)?;
+    let (name, iv) = dek_info.split_once(',').ok_or(HEADER)?;
     let iv = from_hex(iv.trim()).ok_or(HEADER)?;
-    match cipher.trim() {
-        "AES-128-CBC" => cbc::<Aes128>(body, passphrase, &iv, 16),
-        "AES-192-CBC" => cbc::<Aes192>(body, passphrase, &iv, 24),
-        "AES-256-CBC" => cbc::<Aes256>(body, passphrase, &iv, 32),
-        "DES-EDE3-CBC" => cbc::<TdesEde3>(body, passphrase, &iv, 24),
-        other => Err(KeyError::UnsupportedEncryption(
-            other.escape_debug().to_string(),
-        )),
+    let name = name.trim();
+    let cipher = Cipher::named(name)
+        .ok_or_else(|| KeyError::UnsupportedEncryption(name.escape_debug().to_string()))?;
+    let salt = iv.first_chunk::<8>().ok_or(HEADER)?;
+    if cipher.block_len() != Some(iv.len()) {
+        return Err(HEADER);
     }
-}
-
-fn cbc<C: BlockCipherDecrypt + KeyInit>(
-    body: &[u8],
-    passphrase: &str,
-    iv: &[u8],
-    key_len: usize,
-) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let salt = iv
-        .first_chunk::<8>()
-        .ok_or(KeyError::Damaged("its DEK-Info header is malformed"))?;
-    let key = bytes_to_key(passphrase.as_bytes(), salt, key_len);
-    let mut mode = cbc::Decryptor::<C>::new_from_slices(&key, iv)
-        .map_err(|_| KeyError::Damaged("its DEK-Info header is malformed"))?;
-    let mut plain = Zeroizing::new(body.to_vec());
-    let block_len = iv.len();
-    if plain.is_empty() || !plain.len().is_multiple_of(block_len) {
-        return Err(KeyError::Damaged(
-            "its length is no multiple of the cipher's blocks",
-        ));
-    }
-    for block in plain.chunks_exact_mut(block_len) {
-        let block: &mut Block<cbc::Decryptor<C>> = block
-            .try_into()
-            .expect("a chunk is as long as the IV, which is a block");
-        mode.decrypt_block(block);
-    }
-    let padding = usize::from(plain[plain.len() - 1]);
-    let padded = (1..=block_len).contains(&padding)
-        && plain[plain.len() - padding..]
-            .iter()
-            .all(|&b| usize::from(b) == padding);
-    if !padded {
-        return Err(KeyError::WrongPassphrase);
-    }
-    let len = plain.len() - padding;
-    plain.truncate(len);
-    Ok(plain)
+    let key = bytes_to_key(passphrase.as_bytes(), salt, cipher.key_len());
+    cipher.decrypt(&key, &iv, body)
 }
 
 /// OpenSSL's EVP_BytesToKey with MD5 and one iteration.

@@ -2,25 +2,33 @@
 //!
 //! - [`data_key`]: one random key and one counter start per upload, and what is derived from them;
 //! - [`ctr`]: AES-256-CTR at any byte offset, with `ctr_vector` as its fast kernel;
-//! - [`key_pair`], [`key_parse`], [`key_file`]: RSA keys, the files they come in, the files we write;
+//! - [`key_pair`], [`key_parse`], [`key_file`]: RSA keys, the files they come in, the files we write
+//!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` are what it takes to read them);
 //! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: staged and cached bytes on this machine;
 //! - [`xattr`]: extended attributes under a subkey;
+//! - [`trust`]: whether other users of this machine can exchange a key file;
 //! - `stack`: what all of these leave on the stack is overwritten.
 //!
 //! A secret here is its own type, wiped on drop, without Debug, Clone, Copy or Default, and comes
 //! from the operating system's generator and nowhere else.
 
+mod ber;
 pub mod ctr;
 #[cfg(target_arch = "x86_64")]
 mod ctr_vector;
 pub mod data_key;
+mod key_cipher;
+mod key_encryption;
 pub mod key_file;
 pub mod key_pair;
 pub mod key_parse;
 pub mod key_ring;
+mod key_text;
 mod legacy_pem;
 pub mod random;
+mod recover;
 mod stack;
 pub mod staging_cipher;
+pub mod trust;
 pub mod xattr;

@@ -115,6 +115,17 @@ impl LocalStore {
         })
     }
 
+    /// Whether there is a bucket in `folder`, or something that only opening it can tell. Changes nothing.
+    pub fn is_there(folder: &Path) -> bool {
+        match folder.join(journal::MARKER).symlink_metadata() {
+            Ok(_) => true,
+            Err(error) => !matches!(
+                error.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ),
+        }
+    }
+
     /// For messages, and to open the bucket again.
     pub fn folder(&self) -> &Path {
         self.inner.root.path()

@@ -48,7 +48,7 @@ impl Adopt {
     }
 
     async fn try_object(&self, listed: &ListedObject) -> Result<Finding> {
-        if is_internal(&listed.key) {
+        if is_internal(&listed.key, &self.from) {
             return Ok(Finding::new(listed, Grade::Left, "internal"));
         }
         let source = ObjectKey::new(listed.key.as_str())?;
@@ -77,6 +77,16 @@ impl Adopt {
     ) -> Result<Finding> {
         let in_place = source == destination;
         if let Some(envelope) = envelope::detect(&meta.headers.user)? {
+            if !self.bucket.can_read() {
+                return Ok(Finding::new(listed, Grade::Bad, "not-confirmed")
+                    .format(envelope.format)
+                    .detail("it has an envelope, and whether that is one of its own cannot be seen without a private key"));
+            }
+            // An envelope is text that anybody who may write can put on a plaintext.
+            let object = self.bucket.object(&meta)?;
+            if !self.bucket.unlock(&object).await?.is_opened() {
+                return Err(Error::WrongKey);
+            }
             return Ok(match in_place {
                 true => Finding::new(listed, Grade::Fine, "already"),
                 false => Finding::new(listed, Grade::Left, "encrypted-already"),
@@ -103,7 +113,7 @@ impl Adopt {
             return Ok(finding);
         }
         if self.dry_run {
-            return Ok(Finding::new(listed, Grade::Fine, "adopted"));
+            return Ok(Finding::new(listed, Grade::Fine, "to-adopt"));
         }
         let resend = Resend {
             bucket: &self.bucket,

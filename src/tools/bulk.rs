@@ -302,9 +302,13 @@ pub(super) fn keep_time(headers: &mut ObjectHeaders, meta: &ObjectMeta) {
         .or_insert_with(|| mtime.to_text());
 }
 
-/// Whether a key is one of the mount's own, like the intent of a rename: not encrypted, and no file's.
-pub(super) fn is_internal(key: &str) -> bool {
-    key.split('/').any(|part| part == ".ossvault")
+/// Whether a key is one of the mount's own, like the intent of a rename: not encrypted, and no file's. Those are
+/// right below the mount's prefix; anywhere else, `.ossvault` is a name like others.
+pub(super) fn is_internal(key: &str, prefix: &str) -> bool {
+    let below = key.strip_prefix(prefix).unwrap_or(key);
+    below
+        .strip_prefix(".ossvault")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether an object stands for a directory and has no content that could be encrypted.

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, keep_time};
+use super::local_file::LocalFileError;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Error};
 use crate::envelope;
@@ -121,8 +122,10 @@ impl Saving {
         if !meta.headers.user.keys().any(|name| is_envelope_name(name)) {
             return Ok(());
         }
-        self.line(&Saved::new(key, meta))
-            .map_err(|error| Error::Store(StoreError::NoSpace(Arc::new(error))))
+        self.line(&Saved::new(key, meta)).map_err(|error| {
+            let error = LocalFileError::writing(&self.path, error);
+            Error::Store(error.into())
+        })
     }
 
     fn line(&self, line: &impl Serialize) -> std::io::Result<()> {
@@ -159,6 +162,7 @@ impl Drop for Saving {
 /// The lines of a file that was saved, one at a time.
 pub struct Lines {
     file: BufReader<File>,
+    path: PathBuf,
     /// Of the line that was read last, from 1.
     number: usize,
 }
@@ -189,6 +193,7 @@ impl Lines {
     pub fn open(path: &Path) -> std::io::Result<Lines> {
         let mut lines = Lines {
             file: BufReader::new(File::open(path)?),
+            path: path.to_owned(),
             number: 0,
         };
         match lines.read::<Heading>()? {
@@ -248,6 +253,7 @@ impl Restore {
         progress: &Progress,
         sink: Sink<'_>,
     ) -> Result<Summary, StoreError> {
+        let path = lines.path.clone();
         let rows = std::iter::from_fn(|| lines.next().transpose());
         let rows = rows.filter(|row| match row {
             Ok(Ok(saved)) => saved.key.starts_with(&scope.prefix),
@@ -255,7 +261,7 @@ impl Restore {
         });
         let objects = rows.map(|row| {
             let restore = self.clone();
-            let row = row.map_err(StoreError::other)?;
+            let row = row.map_err(|error| LocalFileError::reading(&path, error))?;
             let listed = match &row {
                 Ok(saved) => saved.listed(),
                 Err(line) => line.listed(),
@@ -325,7 +331,11 @@ impl Restore {
             }
             Ok(None) | Err(_) => {}
         }
-        let finding = Finding::new(listed, Grade::Fine, "restored").format(was.format);
+        let outcome = match self.dry_run {
+            true => "to-restore",
+            false => "restored",
+        };
+        let finding = Finding::new(listed, Grade::Fine, outcome).format(was.format);
         if !self.dry_run {
             let headers = merge(&meta, saved);
             let replace = CopyHeaders::Replace(headers);

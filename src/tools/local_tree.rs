@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::local_file::LocalFileError;
+
 /// A regular file or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalFile {
@@ -24,7 +26,7 @@ pub struct LocalTree {
 impl LocalTree {
     /// # Errors
     /// The folder cannot be read, or holds a name that is not UTF-8.
-    pub fn new(root: &Path) -> io::Result<LocalTree> {
+    pub fn new(root: &Path) -> Result<LocalTree, LocalFileError> {
         let mut tree = LocalTree {
             folders: vec![entries(root, "")?],
             next: None,
@@ -39,13 +41,13 @@ impl LocalTree {
 
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn take(&mut self) -> io::Result<Option<LocalFile>> {
+    pub fn take(&mut self) -> Result<Option<LocalFile>, LocalFileError> {
         let taken = self.next.take();
         self.advance()?;
         Ok(taken)
     }
 
-    fn advance(&mut self) -> io::Result<()> {
+    fn advance(&mut self) -> Result<(), LocalFileError> {
         while let Some(folder) = self.folders.last_mut() {
             match folder.pop() {
                 None => {
@@ -64,16 +66,17 @@ impl LocalTree {
 
 /// Path, full path and whether it is a folder; last first. Folders' paths end with `/`. Sockets, pipes and
 /// devices are left out.
-fn entries(folder: &Path, path: &str) -> io::Result<Vec<(String, PathBuf, bool)>> {
+fn entries(folder: &Path, path: &str) -> Result<Vec<(String, PathBuf, bool)>, LocalFileError> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
+    let failed = |error| LocalFileError::reading(folder, error);
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
         let name = entry.file_name();
         let name = name.to_str().ok_or_else(|| {
-            let full = entry.path();
-            io::Error::other(format!("{} is not UTF-8", full.display()))
+            let why = io::Error::other("its name is not UTF-8");
+            LocalFileError::reading(&entry.path(), why)
         })?;
-        let kind = entry.file_type()?;
+        let kind = entry.file_type().map_err(failed)?;
         if kind.is_dir() {
             found.push((format!("{path}{name}/"), entry.path(), true));
         } else if kind.is_file() || kind.is_symlink() {

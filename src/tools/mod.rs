@@ -8,6 +8,7 @@ pub mod adopt;
 pub mod bulk;
 pub mod envelopes;
 pub mod inspect;
+pub mod local_file;
 mod local_tree;
 mod resend;
 pub mod rewrap;

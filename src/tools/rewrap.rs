@@ -44,6 +44,8 @@ pub struct Rewrap {
     /// it when it says so and no old key opens it.
     pub new: Option<Arc<EncryptedBucket>>,
     pub re_encrypt: ReEncrypt,
+    /// What is rewrapped: empty, or ends with `/`.
+    pub prefix: String,
     /// Open everything and change nothing.
     pub dry_run: bool,
     pub limits: CopyLimits,
@@ -62,7 +64,7 @@ impl Rewrap {
     pub async fn object(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
         match self.try_object(&listed).await {
             Ok(finding) => Ok(finding),
-            Err(Error::NotEncrypted) => Ok(not_encrypted(&listed)),
+            Err(Error::NotEncrypted) => Ok(self.not_encrypted(&listed)),
             Err(error) => Finding::failed(&listed, error),
         }
     }
@@ -109,7 +111,7 @@ impl Rewrap {
                     .format(object.format)
                     .detail("its metadata say that it is a symbolic link, and its key does not: encrypted anew, a file whose metadata were changed would become a link for good. Make the link again in a mount, or remove it"));
             }
-            (_, ReEncrypt::All) | (Err(_), ReEncrypt::Needed) => Some("re-encrypted"),
+            (_, ReEncrypt::All) | (Err(_), ReEncrypt::Needed) => Some(()),
             (Err(why), ReEncrypt::Nothing) => {
                 return Ok(Finding::new(listed, Grade::Bad, "needs-re-encryption")
                     .format(object.format)
@@ -124,7 +126,12 @@ impl Rewrap {
             }
             xattrs => xattrs?,
         };
-        let outcome = anew.unwrap_or("rewrapped");
+        let outcome = match (anew, self.dry_run) {
+            (None, false) => "rewrapped",
+            (None, true) => "to-rewrap",
+            (Some(()), false) => "re-encrypted",
+            (Some(()), true) => "to-re-encrypt",
+        };
         let finding = Finding::new(listed, Grade::Fine, outcome).format(object.format);
         if self.dry_run {
             return Ok(finding);
@@ -270,7 +277,7 @@ impl Rewrap {
     pub async fn check(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
         match self.try_check(&listed).await {
             Ok(finding) => Ok(finding),
-            Err(Error::NotEncrypted) => Ok(not_encrypted(&listed)),
+            Err(Error::NotEncrypted) => Ok(self.not_encrypted(&listed)),
             Err(error) => Finding::failed(&listed, error),
         }
     }
@@ -298,6 +305,14 @@ impl Rewrap {
             (false, false) => finding(Grade::Bad, bad),
         })
     }
+
+    /// Directories are not encrypted; what else is not, somebody may want to know.
+    fn not_encrypted(&self, listed: &ListedObject) -> Finding {
+        match is_marker(listed) || is_internal(&listed.key, &self.prefix) {
+            true => Finding::new(listed, Grade::Left, "directory"),
+            false => Finding::new(listed, Grade::Left, "not-encrypted"),
+        }
+    }
 }
 
 /// The cipher, if a key of the bucket's ring really opened the envelope.
@@ -313,12 +328,4 @@ async fn open(bucket: &EncryptedBucket, object: &EncryptedObject) -> Result<Arc<
 /// A link by its metadata, and by nothing that only its writer could have said.
 fn is_unbound_link(object: &EncryptedObject, cipher: &ContentCipher) -> bool {
     object.claimed_kind() == ContentKind::Link && cipher.binding().is_none()
-}
-
-/// Directories are not encrypted; what else is not, somebody may want to know.
-fn not_encrypted(listed: &ListedObject) -> Finding {
-    match is_marker(listed) || is_internal(&listed.key) {
-        true => Finding::new(listed, Grade::Left, "directory"),
-        false => Finding::new(listed, Grade::Left, "not-encrypted"),
-    }
 }

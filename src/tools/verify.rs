@@ -25,6 +25,8 @@ use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 const STEP: usize = 128 << 10;
 
 pub struct Verify {
+    /// What is verified: empty, or ends with `/`.
+    pub prefix: String,
     pub bucket: Arc<EncryptedBucket>,
     /// Headers only: envelopes and sizes, no content.
     pub quick: bool,
@@ -113,7 +115,7 @@ impl Verify {
         sink: Sink<'_>,
     ) -> Result<Summary, StoreError> {
         let tree = match &self.against {
-            Against::Folder(folder) => Some(LocalTree::new(folder).map_err(StoreError::other)?),
+            Against::Folder(folder) => Some(LocalTree::new(folder)?),
             _ => None,
         };
         let tree = Arc::new(Mutex::new(tree));
@@ -137,7 +139,7 @@ impl Verify {
         let mut missing =
             std::mem::take(&mut *alone.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(tree) = &mut *tree.lock().unwrap_or_else(PoisonError::into_inner) {
-            while let Some(file) = tree.take().map_err(StoreError::other)? {
+            while let Some(file) = tree.take()? {
                 missing.push(file.path);
             }
         }
@@ -167,7 +169,9 @@ impl Verify {
     ) -> Result<Finding, StoreError> {
         match self.try_object(listed, path, local.as_ref()).await {
             Ok(finding) => Ok(finding),
-            Err(Error::NotEncrypted) if is_marker(listed) || is_internal(&listed.key) => {
+            Err(Error::NotEncrypted)
+                if is_marker(listed) || is_internal(&listed.key, &self.prefix) =>
+            {
                 Ok(Finding::new(listed, Grade::Left, "directory"))
             }
             Err(error) => Finding::failed(listed, error),
@@ -312,13 +316,13 @@ fn local_file(
         return Ok(None);
     };
     while tree.peek().is_some_and(|file| file.path.as_str() < path) {
-        if let Some(file) = tree.take().map_err(StoreError::other)? {
+        if let Some(file) = tree.take()? {
             let mut alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
             alone.push(file.path);
         }
     }
     match tree.peek().is_some_and(|file| file.path == path) {
-        true => tree.take().map_err(StoreError::other),
+        true => Ok(tree.take()?),
         false => Ok(None),
     }
 }
@@ -431,6 +435,7 @@ mod tests {
         let user = write::write(Format::Seed, pair.public(), &cipher, None).unwrap();
         let ring = KeyRing::single(pair.into_private());
         let verify = Verify {
+            prefix: String::new(),
             bucket: EncryptedBucket::new(Arc::new(store), ring, Settings::default()),
             quick: false,
             open: true,

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ossvault::store::local::{LocalStore, Settings};
+
 /// A folder with an empty mount point in it. What is still mounted there at the end is taken down.
 struct Place(tempfile::TempDir);
 
@@ -44,6 +46,19 @@ impl Place {
     fn keygen(&self, name: &str) {
         self.run(&["keygen", name, "--no-passphrase", "--bits", "2048"])
             .succeeds();
+    }
+
+    /// For this user's eyes only.
+    fn write_secret(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// An empty bucket in a folder, as a source.
+    fn make_bucket(&self) -> String {
+        let folder = self.path("store");
+        LocalStore::open(&folder, Settings { sync: false }).unwrap();
+        format!("file://{}", folder.display())
     }
 
     fn is_mounted(&self) -> bool {
@@ -177,12 +192,14 @@ fn keygen_without_a_terminal_wants_to_be_told_about_the_passphrase() {
     let run = Run::from(detached(&mut command).output().unwrap());
     run.fails(24, &["--passphrase-file", "--no-passphrase"]);
 
+    // An empty variable counts as unset.
+    let mut command = place.command(&["keygen", "key"]);
+    command.env("OSSVAULT_PASSPHRASE", "");
+    let run = Run::from(detached(&mut command).output().unwrap());
+    run.fails(24, &["--passphrase-file", "--no-passphrase"]);
+    place.write_secret("none", "\n");
     place
-        .command(&["keygen", "key"])
-        .env("OSSVAULT_PASSPHRASE", "")
-        .output()
-        .map(Run::from)
-        .unwrap()
+        .run(&["keygen", "key", "--passphrase-file", "none"])
         .fails(24, &["empty"]);
     place
         .run(&["keygen", "key", "--passphrase-file", "absent"])
@@ -970,7 +987,7 @@ fn a_passphrase_file_or_command_may_be_relative_to_where_the_user_is() {
     }
     let place = Place::new();
     protected_key(&place, "key", "open sesame");
-    fs::write(place.path("pass"), "open sesame\n").unwrap();
+    place.write_secret("pass", "open sesame\n");
     let source = format!("file://{}", place.path("store").display());
     for option in [
         ["--passphrase-file", "pass"],
@@ -987,9 +1004,9 @@ fn a_passphrase_command_is_told_which_key_it_is_for() {
     let place = Place::new();
     protected_key(&place, "one", "first word");
     protected_key(&place, "two", "second word");
-    fs::write(place.path("one.pass"), "first word\n").unwrap();
-    fs::write(place.path("two.pass"), "second word\n").unwrap();
-    let source = format!("file://{}", place.path("store").display());
+    place.write_secret("one.pass", "first word\n");
+    place.write_secret("two.pass", "second word\n");
+    let source = place.make_bucket();
     let verify = [
         "verify",
         &source,
@@ -997,6 +1014,7 @@ fn a_passphrase_command_is_told_which_key_it_is_for() {
         "one",
         "--private-key",
         "two",
+        "--allow-empty",
         "--passphrase-command",
     ];
     place
@@ -1013,9 +1031,9 @@ fn rewrap_takes_a_passphrase_for_the_new_key() {
     let place = Place::new();
     protected_key(&place, "old", "first word");
     protected_key(&place, "new", "second word");
-    fs::write(place.path("old.pass"), "first word\n").unwrap();
-    fs::write(place.path("new.pass"), "second word\n").unwrap();
-    let source = format!("file://{}", place.path("store").display());
+    place.write_secret("old.pass", "first word\n");
+    place.write_secret("new.pass", "second word\n");
+    let source = place.make_bucket();
     let rewrap = [
         "rewrap",
         &source,
@@ -1027,6 +1045,7 @@ fn rewrap_takes_a_passphrase_for_the_new_key() {
         "new.pub",
         "--new-private-key",
         "new",
+        "--allow-empty",
     ];
     place.run(&rewrap).fails(24, &["new", "wrong passphrase"]);
     for option in [

@@ -29,6 +29,7 @@ use crate::rig::{BUCKET, Rig, can_mount, eventually, has_program, shell};
 mod adopting;
 mod damage;
 mod kinds;
+mod looking;
 mod mounts;
 mod rotation;
 
@@ -390,7 +391,7 @@ fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
     assert_tree(&rig, "key", 3);
 
     let dry = run(&rig, &[&REWRAP[..], &["--dry-run"]].concat()).succeeds();
-    assert!(dry.stdout.contains("3 rewrapped"), "{}", dry.stdout);
+    assert!(dry.stdout.contains("3 to-rewrap"), "{}", dry.stdout);
     assert_tree(&rig, "key", 3);
 
     // The fingerprint, typed: the proof is then by the key id and by the old key's failure.
@@ -654,8 +655,12 @@ fn info_says_how_an_object_is_stored_and_who_opens_it() {
     fill(&rig, 4, Format::Seed);
     put_plain(&rig, "plain", &ObjectHeaders::default(), b"x");
     let info = |key: &str, object: &str| {
-        let run = run(&rig, &["info", object, "--private-key", key, "--json"]).succeeds();
-        serde_json::from_str::<serde_json::Value>(&run.stdout).unwrap()
+        let run = run(&rig, &["info", object, "--private-key", key, "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        // What cannot be opened is no success.
+        let code = if report["can_open"] == false { 43 } else { 0 };
+        assert_eq!(run.code, Some(code), "{}", run.stderr);
+        report
     };
     let ours = info("key", "oss://bucket/tree/003");
     assert_eq!(ours["format"], "seed");

@@ -26,7 +26,7 @@ use super::record::{self, Content, Details, Facts, MAX_LINE};
 use crate::store::error::Error;
 use crate::store::object_store::Result;
 
-const MARKER: &str = "ossvault-bucket";
+pub const MARKER: &str = "ossvault-bucket";
 const MARKER_TEXT: &str = "ossvault bucket folder, format 1\n";
 const LOCK: &str = "lock";
 const LOG: &str = "log";

@@ -117,7 +117,11 @@ fn a_dry_run_of_restoring_changes_nothing() {
     lose_envelopes(&rig, &["tree/001"]);
     let counts = rig.requests(|| {
         let dry = run(&rig, &[&RESTORE[..], &["--dry-run"]].concat()).succeeds();
-        assert!(dry.stdout.contains("1 restored, 1 whole"), "{}", dry.stdout);
+        assert!(
+            dry.stdout.contains("1 to-restore, 1 whole"),
+            "{}",
+            dry.stdout
+        );
     });
     assert_eq!(counts.of(Operation::CopyObject), 0);
     assert!(!has_envelope(&rig, "tree/001"));

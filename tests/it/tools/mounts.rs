@@ -185,8 +185,12 @@ fn info_reads_a_file_in_a_mount_to_say_whether_it_opens() {
     let mount = rig.mount("mnt", &["--allow-plaintext", "/"]);
     let info = |name: &str| {
         let path = mount.path.join(name);
-        let run = run(&rig, &["info", path.to_str().unwrap(), "--json"]).succeeds();
-        serde_json::from_str::<serde_json::Value>(&run.stdout).unwrap()
+        let run = run(&rig, &["info", path.to_str().unwrap(), "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        // What cannot be opened is no success.
+        let code = if report["can_open"] == false { 43 } else { 0 };
+        assert_eq!(run.code, Some(code), "{}", run.stderr);
+        report
     };
     let ours = info("tree/003");
     assert_eq!(ours["can_open"], true);

@@ -218,5 +218,6 @@ fn a_bucket_that_keeps_old_versions_is_announced() {
     // And where that is not so, nothing is said.
     let rig = Rig::new();
     make_new_key(&rig);
+    fill(&rig, 1, Format::Seed);
     assert_eq!(run(&rig, &REWRAP).succeeds().stderr, "");
 }

@@ -1,0 +1,207 @@
+//! What is said of a command line that cannot be understood.
+//!
+//! clap quotes what was typed. That may be a secret in a place where it does not belong, like a key instead of
+//! its file's name, so only names of options and commands, and what an option expects, are said here.
+
+use std::error::Error as _;
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use super::Cli;
+use super::error::Error;
+use super::exit::Code;
+use super::values::Expected;
+
+/// The error to end with.
+///
+/// # Errors
+/// Always, except for what is no mistake: help and the version, which are on stdout then.
+pub fn explain(error: &clap::Error) -> Result<(), Error> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            return Ok(());
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            return Err(Error::silent(Code::Usage));
+        }
+        _ => {}
+    }
+    let message = format!(
+        "{}; see: {}",
+        message(error),
+        help_of(std::env::args_os().nth(1))
+    );
+    Err(Error::new(Code::Usage, message))
+}
+
+fn message(error: &clap::Error) -> String {
+    let known = |kind| error.get(kind).map(one);
+    let option = known(ContextKind::InvalidArg).unwrap_or_else(|| "an argument".to_owned());
+    match error.kind() {
+        ErrorKind::UnknownArgument => {
+            let suggested = known(ContextKind::SuggestedArg);
+            let name = error
+                .get(ContextKind::InvalidArg)
+                .map(one)
+                .and_then(|text| option_name(&text).map(str::to_owned));
+            let unknown = match name {
+                Some(name) => format!("there is no option {name}"),
+                None => "there is an argument too many, or one that begins with -".to_owned(),
+            };
+            match suggested {
+                Some(suggested) => format!("{unknown}; did you mean {suggested}?"),
+                None => unknown,
+            }
+        }
+        ErrorKind::InvalidSubcommand => match known(ContextKind::SuggestedSubcommand) {
+            Some(suggested) => format!("there is no such command; did you mean {suggested}?"),
+            None => "there is no such command".to_owned(),
+        },
+        ErrorKind::ArgumentConflict => match known(ContextKind::PriorArg) {
+            Some(other) if other != option => format!("{option} does not go with {other}"),
+            _ => format!("{option} is given more than once"),
+        },
+        ErrorKind::MissingRequiredArgument => format!("{option} is missing"),
+        ErrorKind::MissingSubcommand => "a command is missing".to_owned(),
+        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
+        ErrorKind::NoEquals => format!("{option} takes its value after ="),
+        ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::TooManyValues => {
+            format!("{option} has not the number of values that it takes")
+        }
+        _ => {
+            let expected = error.source().and_then(|source| {
+                let expected: &Expected = source.downcast_ref()?;
+                Some(expected.to_string())
+            });
+            let possible = known(ContextKind::ValidValue).filter(|values| !values.is_empty());
+            match expected.or(possible.map(|values| format!("expected {values}"))) {
+                Some(expected) => format!("the value of {option} is not valid: {expected}"),
+                None => format!("the value of {option} is missing or not valid"),
+            }
+        }
+    }
+}
+
+fn one(value: &ContextValue) -> String {
+    match value {
+        ContextValue::String(text) => text.clone(),
+        ContextValue::Strings(texts) => texts.join(", "),
+        _ => String::new(),
+    }
+}
+
+/// The name in what was typed as an option, if it may be one: `--name` of `--name=value`.
+fn option_name(text: &str) -> Option<&str> {
+    let name = text.split('=').next().unwrap_or_default();
+    let letters = name.strip_prefix("--")?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+    let is_name = (2..=32).contains(&letters.len())
+        && !letters.starts_with('-')
+        && letters.bytes().all(plain);
+    is_name.then_some(name)
+}
+
+/// Of the command that was named, if it is one.
+fn help_of(first: Option<OsString>) -> String {
+    let named = first.and_then(|first| first.into_string().ok());
+    let command = named.filter(|name| Cli::command().find_subcommand(name).is_some());
+    match command {
+        Some(name) => format!("ossvault {name} --help"),
+        None => "ossvault --help".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn of(line: &[&str]) -> String {
+        let error = Cli::try_parse_from(line).err().unwrap();
+        message(&error)
+    }
+
+    #[test]
+    fn a_mistake_is_named_without_what_was_typed() {
+        for (line, said) in [
+            (
+                &["ossvault", "mount", "a", "b", "--memory-limit", "s3cret"][..],
+                "the value of --memory-limit <SIZE> is not valid: expected a size, like 512M or 10G",
+            ),
+            (
+                &["ossvault", "mount", "a", "b", "--uid", "s3cret"],
+                "the value of --uid <UID> is not valid: expected a number",
+            ),
+            (
+                &["ossvault", "mount", "a", "b", "--format", "s3cret"],
+                "the value of --format <FORMAT> is not valid: expected seed, sdk or dual",
+            ),
+            (
+                &[
+                    "ossvault",
+                    "rewrap",
+                    "a",
+                    "--re-encrypt=s3cret",
+                    "--public-key",
+                    "k",
+                ],
+                "the value of --re-encrypt[=<WHICH>] is not valid: expected needed, all",
+            ),
+            (
+                &["ossvault", "0451-marker-s3cret"],
+                "there is no such command",
+            ),
+            (
+                &["ossvault", "moun"],
+                "there is no such command; did you mean mount?",
+            ),
+            (
+                &["ossvault", "umount", "a", "s3cret"],
+                "there is an argument too many, or one that begins with -",
+            ),
+            (
+                &["ossvault", "umount", "--s3cret=s3cret", "a"],
+                "there is an argument too many, or one that begins with -",
+            ),
+            (
+                &[
+                    "ossvault",
+                    "mount",
+                    "a",
+                    "b",
+                    "--private-key",
+                    "--memory-limi=s3cret",
+                ],
+                "the value of --private-key <FILE> is missing or not valid",
+            ),
+            (
+                &["ossvault", "mount", "a", "b", "--memory-limi=s3cret"],
+                "there is no option --memory-limi; did you mean --memory-limit?",
+            ),
+            (
+                &["ossvault", "mount", "a", "b", "--path-style", "--cname"],
+                "--path-style does not go with --cname",
+            ),
+        ] {
+            let message = of(line);
+            assert!(!message.contains("s3cret"), "{message}");
+            assert_eq!(message, said, "{line:?}");
+        }
+        let pem = "-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----";
+        for line in [
+            &["ossvault", "mount", "a", "b", "--private-key", pem][..],
+            &["ossvault", "mount", "a", "b", "--timeout", pem],
+            &["ossvault", "mount", pem, "b"],
+            &["ossvault", pem],
+        ] {
+            if let Err(error) = Cli::try_parse_from(line) {
+                let message = message(&error);
+                assert!(!message.contains("s3cret"), "{message}");
+            }
+        }
+    }
+}
