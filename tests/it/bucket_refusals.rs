@@ -49,7 +49,10 @@ fn what_the_bucket_refuses_is_told_with_its_code() {
     assert_eq!(exit, Some(40), "{message}");
     let log = mount.log();
     for (n, (status, code, _)) in cases.into_iter().enumerate() {
-        assert!(log.contains(&format!("not uploaded: case{n}: ")), "{log}");
+        assert!(
+            log.contains(&format!("not uploaded: \"case{n}\": ")),
+            "{log}"
+        );
         let told = message.contains(&format!("status {status} {code}"));
         assert!(told || message.contains(" more"), "{code}: {message}");
     }
