@@ -624,7 +624,8 @@ impl Filesystem {
             .described
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        described.put((key.clone(), uploaded.object.etag.clone()), entry);
+        let weight = entry.weight();
+        described.put((key.clone(), uploaded.object.etag.clone()), entry, weight);
     }
 
     /// An object's headers as they are now, or were at most the TTL ago for a call that began at `start`.
