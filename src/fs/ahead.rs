@@ -136,7 +136,11 @@ impl Filesystem {
             next.into_iter().map(inode).collect()
         };
         for (name, ino) in next {
-            lock(&self.asked_ahead).insert(ino);
+            // It stays until somebody comes for it: what is asked about it on its way must not take it away.
+            let kept = lock(&self.asked_ahead).insert(ino);
+            if kept && !self.namespace().pin(ino) {
+                lock(&self.asked_ahead).remove(&ino);
+            }
             let fs = self.clone();
             self.runtime.spawn(async move {
                 let known = matches!(fs.namespace().look_at(ino, now), Look::Known(_));
@@ -151,10 +155,8 @@ impl Filesystem {
                 let weak = Arc::downgrade(&fs);
                 drop(fs);
                 tokio::time::sleep(counts).await;
-                if let Some(fs) = weak.upgrade() {
-                    lock(&fs.asked_ahead).remove(&ino);
-                    // If nobody came for it, nobody is told of the inode that it got.
-                    fs.namespace().forget(ino, 0);
+                if kept && let Some(fs) = weak.upgrade() {
+                    fs.forget_asked(ino);
                 }
             });
         }
@@ -162,10 +164,17 @@ impl Filesystem {
 
     /// Nobody will come any more for what was asked ahead.
     pub(super) fn forget_asked_ahead(&self) {
-        let asked = std::mem::take(&mut *lock(&self.asked_ahead));
-        let mut namespace = self.namespace();
+        let asked: Vec<Ino> = lock(&self.asked_ahead).iter().copied().collect();
         for ino in asked {
-            namespace.forget(ino, 0);
+            self.forget_asked(ino);
+        }
+    }
+
+    /// If nobody came for it, nobody is told of the inode that it got.
+    fn forget_asked(&self, ino: Ino) {
+        let was_kept = lock(&self.asked_ahead).remove(&ino);
+        if was_kept {
+            self.namespace().unpin(ino);
         }
     }
 
