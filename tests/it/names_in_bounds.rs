@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use ossvault::crypto::key_pair::KeyPair;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket};
-use ossvault::fs::attributes::Defaults;
+use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::lookup::Found;
 use ossvault::fs::namespace::Ino;
@@ -316,6 +316,8 @@ async fn use_crowd(names: u64, limit: u64) {
             file_mode: 0o644,
             dir_mode: 0o755,
         },
+        overrides: Overrides::default(),
+        trust_links: false,
         show_owner: true,
         rename_grace: Duration::from_secs(1),
         flush_after: None,
