@@ -560,14 +560,15 @@ fn setting_attributes_to_what_they_are_costs_nothing_while_the_file_is_open_or_p
         close(file).unwrap();
     });
     assert_costs("an open file", &counts, &[]);
-    // Changed: its upload carries what is set, once.
+    // Changed: its upload carries what is set, once. A HEAD tells whether what is appended to still stands there.
     let mut file = fs::File::options().append(true).open(&path).unwrap();
     let counts = rig.requests(|| {
         file.write_all(b"y").unwrap();
         set_what_is_so(&path);
         close(file).unwrap();
     });
-    assert_costs("a changed file", &counts, &[(PutObject, 1)]);
+    let expected = [(PutObject, 1), (HeadObject, 1)];
+    assert_costs("a changed file", &counts, &expected);
     // Under a temporary name, waiting for its rename.
     let path = mount.path.join(".waiting.a1B2c3");
     let mut file = fs::File::create_new(&path).unwrap();
