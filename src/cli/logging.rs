@@ -69,62 +69,30 @@ pub fn start(verbose: u8) -> Logger {
 
 /// Which lines are written. Libraries log what must not be in a log, like requests with their headers and the
 /// targets of links that the kernel asks for: nothing of theirs below a warning is, whatever RUST_LOG says.
-#[derive(Debug)]
-struct Filter {
-    /// Paths of modules of this program, the longest first.
-    own: Vec<(String, LevelFilter)>,
-    others: LevelFilter,
-}
+struct Filter(env_logger::Logger);
 
 const OWN: &str = "ossvault";
 
 impl Filter {
-    /// `wanted` is a list of levels and of `module=level`, as env_logger takes it. What is not understood, and
-    /// what is about other modules, is left out.
+    /// `wanted` is what RUST_LOG says; where it says nothing of this program, `level` counts.
     fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
-        let mut filter = Filter {
-            own: vec![(OWN.to_owned(), level)],
-            others: LevelFilter::Warn,
+        let mut builder = env_logger::Builder::new();
+        match wanted {
+            Some(wanted) => builder.filter_level(level).parse_filters(wanted),
+            None => builder
+                .filter_level(LevelFilter::Warn)
+                .filter_module(OWN, level),
         };
-        let list = wanted
-            .unwrap_or_default()
-            .split('/')
-            .next()
-            .unwrap_or_default();
-        for part in list.split(',').map(str::trim) {
-            let (module, level) = match part.split_once('=') {
-                Some((module, level)) => (module.trim(), level.trim().parse()),
-                None => match part.parse() {
-                    Ok(level) => (OWN, Ok(level)),
-                    Err(_) => (part, Ok(LevelFilter::Trace)),
-                },
-            };
-            let Ok(level) = level else { continue };
-            if module == OWN && !part.contains('=') {
-                filter.others = level.min(LevelFilter::Warn);
-            }
-            if is_within(module, OWN) {
-                filter.own.retain(|(known, _)| known != module);
-                filter.own.push((module.to_owned(), level));
-            }
-        }
-        filter
-            .own
-            .sort_by_key(|(module, _)| usize::MAX - module.len());
-        filter
+        Filter(builder.build())
     }
 
-    fn level(&self, target: &str) -> LevelFilter {
-        let own = self
-            .own
-            .iter()
-            .find(|(module, _)| is_within(target, module));
-        own.map_or(self.others, |(_, level)| *level)
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let may = is_within(metadata.target(), OWN) || metadata.level() <= Level::Warn;
+        may && self.0.enabled(metadata)
     }
 
     fn highest(&self) -> LevelFilter {
-        let own = self.own.iter().map(|(_, level)| *level).max();
-        own.unwrap_or(LevelFilter::Off).max(self.others)
+        self.0.filter()
     }
 }
 
@@ -193,7 +161,7 @@ impl Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= self.inner.filter.level(metadata.target())
+        self.inner.filter.enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
@@ -292,8 +260,14 @@ mod tests {
             (Some("fuser=what/ever"), Info, Info, Warn),
         ] {
             let filter = Filter::new(Info, wanted);
-            let levels = ["ossvault::cli", "ossvault::fs::walk", "fuser::request"]
-                .map(|target| filter.level(target));
+            let levels = ["ossvault::cli", "ossvault::fs::walk", "fuser::request"].map(|target| {
+                let is_written = |level: &LevelFilter| {
+                    let level = level.to_level().expect("not off");
+                    filter.enabled(&Metadata::builder().target(target).level(level).build())
+                };
+                let written = [Error, Warn, Info, Debug, Trace].into_iter();
+                written.take_while(is_written).last().unwrap_or(Off)
+            });
             assert_eq!(levels, [own, fs, fuser], "{wanted:?}");
         }
     }

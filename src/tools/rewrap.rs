@@ -173,7 +173,11 @@ impl Rewrap {
             self.old.seal_xattrs(&xattrs, &mut headers)?;
             self.replace_headers(key, meta, headers).await?;
         }
-        Ok(finding("rewrapped"))
+        Ok(finding(if self.dry_run {
+            "to-rewrap"
+        } else {
+            "rewrapped"
+        }))
     }
 
     /// The extended attributes of an object that was opened. Mounts that write for the new key seal them for
