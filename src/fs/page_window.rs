@@ -65,15 +65,15 @@ impl<T: Clone> PageWindow<T> {
                 return Seek::Entry(name.clone(), *shape, kept.page.sent);
             }
         }
-        // From what is kept onward, or from the last place before it.
-        if let (Some(first), Some(last)) = (self.pages.front(), self.pages.back())
-            && index >= first.first
+        // From the last place before it, or from what is kept onward where that is nearer.
+        let before = self.places.partition_point(|(first, _)| *first <= index);
+        let (first, rest) = &self.places[before.saturating_sub(1)];
+        if let Some(last) = self.pages.back()
+            && (*first..=index).contains(&last.end())
             && let Some(next) = &last.page.next
         {
             return Seek::Wanted(last.end(), Some(next.clone()));
         }
-        let before = self.places.partition_point(|(first, _)| *first <= index);
-        let (first, rest) = &self.places[before.saturating_sub(1)];
         Seek::Wanted(*first, rest.clone())
     }
 

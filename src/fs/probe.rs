@@ -298,6 +298,8 @@ impl Filesystem {
             match store.head(key).await {
                 Ok(meta) => return Ok(Some(Entry::Object(self.describe(key, meta, sent)))),
                 Err(StoreError::NotFound) => {}
+                // Its headers may not be read: the listing below tells.
+                Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -76,7 +76,7 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
                 }
                 let fits = match &result {
                     Ok(()) => true,
-                    Err(Error::Denied(_)) => mood == Mood::Refusing,
+                    Err(Error::Refused(..)) => mood == Mood::Refusing,
                     Err(Error::TimedOut(_)) => matches!(mood, Mood::Hanging(_)),
                     Err(_) => false,
                 };
