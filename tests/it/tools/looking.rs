@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use ossvault::crypto::data_key::ContentKind;
 use ossvault::crypto::key_pair::Strength;
 use ossvault::envelope::write;
 
@@ -188,7 +189,7 @@ fn an_envelope_that_does_not_open_is_not_taken_for_encryption() {
     make_new_key(&rig);
     let pem = fs::read(rig.path("new.pub")).unwrap();
     let stranger = key_parse::public_key(&pem).unwrap();
-    let cipher = write::fresh_cipher(Format::Seed);
+    let cipher = write::fresh_cipher(ContentKind::File);
     let mut forged = attributes(1);
     let envelope = write::write(Format::Seed, &stranger, &cipher, None).unwrap();
     forged.user.extend(envelope);
