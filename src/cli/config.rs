@@ -7,6 +7,8 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::MountOptions;
 use super::source::Source;
+use sha2::{Digest, Sha256};
+
 use crate::encrypted;
 use crate::fuse::session;
 use crate::text;
@@ -24,6 +26,8 @@ pub struct MountConfig {
     pub public_key: Option<PathBuf>,
     pub writing_key: Option<PathBuf>,
     pub cache_dir: PathBuf,
+    /// Where mounts keep what a later one needs to finish what they leave; none where there is no such place.
+    pub state_dir: Option<PathBuf>,
     pub log_file: Option<PathBuf>,
     pub embedded_server: Option<PathBuf>,
     /// As typed: values that need no more than clap's own checks.
@@ -63,7 +67,7 @@ impl MountConfig {
             *file = absolute(file)?;
         }
         let config = MountConfig {
-            mountpoint,
+            mountpoint: mountpoint.clone(),
             private_keys: options
                 .keys
                 .private_key
@@ -88,6 +92,10 @@ impl MountConfig {
                     std::env::var_os(name).map(PathBuf::from)
                 })?,
             },
+            state_dir: default_state_dir(nix::unistd::geteuid().is_root(), |name| {
+                std::env::var_os(name).map(PathBuf::from)
+            })
+            .filter(|folder| !overlaps(folder, &mountpoint)),
             log_file: options.log_file.as_deref().map(absolute).transpose()?,
             embedded_server: options
                 .hidden
@@ -140,6 +148,21 @@ impl MountConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Where mounts of this bucket and prefix keep what a later one of them needs: told apart by a checksum, for names
+    /// and places may hold anything.
+    pub fn state_folder(&self) -> Option<PathBuf> {
+        let service = &self.options.service;
+        let place = format!(
+            "{}\n{}\n{}",
+            self.source,
+            service.endpoint.as_deref().unwrap_or_default(),
+            service.region.as_deref().unwrap_or_default()
+        );
+        let sum = Sha256::digest(place.as_bytes());
+        let name: String = sum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(self.state_dir.as_ref()?.join(name))
     }
 
     /// How objects are written, and which may be read although they are not encrypted.
@@ -204,6 +227,24 @@ fn resolve(path: &Path) -> PathBuf {
         }
     }
     path.to_owned()
+}
+
+/// Whether one of two folders lies in the other.
+fn overlaps(folder: &Path, mountpoint: &Path) -> bool {
+    let real = resolve(folder);
+    real.starts_with(mountpoint) || mountpoint.starts_with(&real)
+}
+
+/// As for the cache, where the system keeps what outlasts a restart.
+fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    if let Some(folder) = absolute("XDG_STATE_HOME") {
+        return Some(folder.join("ossvault"));
+    }
+    match root {
+        true => Some(PathBuf::from("/var/lib/ossvault")),
+        false => absolute("HOME").map(|home| home.join(".local/state/ossvault")),
+    }
 }
 
 /// Root's cache is the machine's; everybody else has one at home.
@@ -308,5 +349,15 @@ mod tests {
             Path::new("/x/ossvault")
         );
         assert!(default_cache_dir(false, |_| None).is_err());
+        for (root, variables, expected) in [
+            (false, Some("HOME"), Some("/x/.local/state/ossvault")),
+            (true, Some("HOME"), Some("/var/lib/ossvault")),
+            (true, Some("XDG_STATE_HOME"), Some("/x/ossvault")),
+            (false, None, None),
+        ] {
+            let variable = |name: &str| (variables == Some(name)).then(|| PathBuf::from("/x"));
+            let found = default_state_dir(root, variable);
+            assert_eq!(found.as_deref(), expected.map(Path::new));
+        }
     }
 }

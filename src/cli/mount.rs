@@ -140,6 +140,9 @@ fn start(
     let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, config.place());
     let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
         .map_err(|error| explain(&error))?;
+    if let Some(folder) = config.state_folder() {
+        filesystem.keep_state_in(folder);
+    }
     runtime
         .block_on(filesystem.start())
         .map_err(|error| explain(&error))?;

@@ -6,6 +6,7 @@
 //!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` are what it takes to read them);
 //! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: staged and cached bytes on this machine;
+//! - [`mac`]: what this machine wrote itself;
 //! - [`xattr`]: extended attributes under a subkey;
 //! - [`trust`]: whether other users of this machine can exchange a key file;
 //! - `stack`: what all of these leave on the stack is overwritten.
@@ -26,6 +27,7 @@ pub mod key_parse;
 pub mod key_ring;
 mod key_text;
 mod legacy_pem;
+pub mod mac;
 pub mod random;
 mod recover;
 mod stack;

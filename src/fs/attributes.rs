@@ -13,7 +13,7 @@ use crate::store::object_store::ObjectMeta;
 const UID: &str = "uid";
 const GID: &str = "gid";
 const MTIME: &str = "mtime";
-const CTIME: &str = "ctime";
+pub const CTIME: &str = "ctime";
 const ATIME: &str = "atime";
 const RDEV: &str = "ossvault-rdev";
 /// Encrypted `user.*` attributes; written and read by the floor below.

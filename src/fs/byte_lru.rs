@@ -38,6 +38,11 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
+    /// Without counting as a use.
+    pub fn peek(&self, key: &K) -> Option<&V> {
+        self.entries.peek(key).map(|(value, _)| value)
+    }
+
     /// `bytes`: what the entry takes in memory. One that is larger than all that may be kept is not.
     pub fn put(&mut self, key: K, value: V, bytes: u64) {
         let mut held = self.held;

@@ -449,7 +449,6 @@ impl Filesystem {
         {
             return Err(READ_ONLY_PLAIN);
         }
-        let sent = Instant::now();
         let replace = CopyHeaders::Replace(headers.clone());
         let answer = self
             .copy_object(key, meta, key, replace, Overwrite::Allowed)
@@ -461,7 +460,7 @@ impl Filesystem {
             headers,
             ..meta.clone()
         };
-        let mut object = self.describe(key, meta, sent);
+        let mut object = self.describe(key, meta, Instant::now());
         object.ours = true;
         Ok(object)
     }
@@ -540,7 +539,7 @@ impl Filesystem {
                         .copy_object(key, meta, key, replace, Overwrite::Allowed)
                         .await;
                     copied.map(|answer| {
-                        let marker = self.remember_marker(key, headers, answer, sent);
+                        let marker = self.remember_marker(key, headers, answer);
                         (attributes, marker)
                     })
                 }
@@ -549,7 +548,7 @@ impl Filesystem {
                     let mut attributes =
                         stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
-                    self.put_marker(key, &attributes)
+                    self.put_marker(key, &attributes, Overwrite::Allowed)
                         .await
                         .map(|marker| (attributes, marker))
                 }
@@ -565,16 +564,12 @@ impl Filesystem {
                 }
                 // Replaced or removed by another client: asked for anew.
                 Err(Error::Stale | Error::NotFound) => {
-                    if let Some(meta) = &meta {
-                        self.forget_headers(key, &meta.etag);
-                    }
+                    self.forget_object(key);
                 }
                 Err(error) => {
                     if !error.is_refusal() {
                         // The answer may have been lost.
-                        if let Some(meta) = &meta {
-                            self.forget_headers(key, &meta.etag);
-                        }
+                        self.forget_object(key);
                         self.namespace().doubt_attributes(ino);
                     }
                     return Err(error);
@@ -619,15 +614,15 @@ impl Filesystem {
         &self,
         key: &ObjectKey,
         attributes: &Attributes,
+        overwrite: Overwrite,
     ) -> Result<Marker> {
         let headers = headers_of_marker(attributes);
-        let sent = Instant::now();
         let answer = self
             .bucket
             .store()
-            .put(key, &headers, Body::empty(), Overwrite::Allowed)
+            .put(key, &headers, Body::empty(), overwrite)
             .await?;
-        Ok(self.remember_marker(key, headers, answer, sent))
+        Ok(self.remember_marker(key, headers, answer))
     }
 
     /// Keeps what a marker of ours holds now, so that the next change need not ask.
@@ -636,7 +631,6 @@ impl Filesystem {
         key: &ObjectKey,
         headers: ObjectHeaders,
         answer: PutAnswer,
-        sent: Instant,
     ) -> Marker {
         let meta = ObjectMeta {
             size: 0,
@@ -646,7 +640,7 @@ impl Filesystem {
             crc64: answer.crc64,
             date: answer.date,
         };
-        self.remember_headers(key, meta, sent);
+        self.remember_headers(key, meta, Instant::now());
         marker_of_ours(answer.etag, answer.date)
     }
 
@@ -662,11 +656,10 @@ impl Filesystem {
         let put = self
             .bucket
             .put(key, &nothing, headers, Some(xattrs), Overwrite::Allowed);
-        let sent = Instant::now();
         let uploaded = put.await?;
         let meta = meta_of(&uploaded);
         let marker = marker_of_ours(meta.etag.clone(), meta.date);
-        self.remember_headers(key, meta, sent);
+        self.remember_headers(key, meta, Instant::now());
         Ok(marker)
     }
 }

@@ -51,11 +51,11 @@ impl Filesystem {
         }
     }
 
-    /// Passes on how a change of a name ended. Where the bucket may have it or not, what is known of the name
-    /// counts no more.
+    /// Passes on how a change of a name ended. Where the bucket may have it or not, or has what another client made,
+    /// what is known of the name counts no more.
     pub(super) fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
-            && !error.is_refusal()
+            && (!error.is_refusal() || matches!(error, Error::Exists))
         {
             self.namespace().doubt(parent, name);
         }
@@ -89,7 +89,9 @@ impl Filesystem {
                     self.new_attributes(&namespace, parent, Kind::Directory, mode, caller);
                 (names::object_key(key)?, attributes)
             };
-            let marker = self.put_marker(&key, &attributes).await;
+            let marker = self
+                .put_marker(&key, &attributes, Overwrite::Forbidden)
+                .await;
             let marker = self.settled(parent, name, marker)?;
             let mut namespace = self.namespace();
             namespace.touch_directory(parent, now());
@@ -163,12 +165,15 @@ impl Filesystem {
             let size = content.len() as u64;
             let plain = Plaintext::from_bytes(content);
             let headers = headers_of(&attributes);
-            let sent = Instant::now();
             let put = self
                 .bucket
                 .put(&key, &plain, headers, None, Overwrite::Forbidden);
-            let uploaded = self.settled(parent, name, put.await.map_err(Error::from))?;
-            self.remember_upload(&key, &uploaded, sent);
+            let uploaded = put.await.map_err(Error::from);
+            if uploaded.is_err() {
+                self.forget_object(&key);
+            }
+            let uploaded = self.settled(parent, name, uploaded)?;
+            self.remember_upload(&key, &uploaded, Instant::now());
             let etag = uploaded.object.etag.clone();
             let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
             let mut namespace = self.namespace();
@@ -257,7 +262,11 @@ impl Filesystem {
             }
             let key = self.namespace().child_key(parent, name);
             let key = names::object_key(key.ok_or(Error::Stale)?)?;
-            self.bucket.store().delete(&key).await?;
+            let deleted = self.bucket.store().delete(&key).await;
+            let deleted = deleted.map_err(Error::from);
+            self.note_deletion(key.as_str(), &deleted);
+            self.forget_object(&key);
+            deleted?;
             self.namespace().removed(parent, name, Instant::now());
             Ok(())
         }
@@ -290,7 +299,9 @@ impl Filesystem {
             let attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
             (names::object_key(key)?, attributes)
         };
-        let marker = self.put_marker(&key, &attributes).await?;
+        let marker = self
+            .put_marker(&key, &attributes, Overwrite::Allowed)
+            .await?;
         self.namespace()
             .set_directory(parent, attributes, Some(marker), Instant::now());
         Ok(())
@@ -316,8 +327,12 @@ impl Filesystem {
         self.check_empty(ino, start).await?;
         self.keep_directory(parent, name).await?;
         let key = self.namespace().key(ino).ok_or(Error::Stale)?;
-        let deleted = self.bucket.store().delete(&names::object_key(key)?).await;
-        self.settled(parent, name, deleted.map_err(Error::from))?;
+        let key = names::object_key(key)?;
+        let deleted = self.bucket.store().delete(&key).await;
+        let deleted = deleted.map_err(Error::from);
+        self.note_deletion(key.as_str(), &deleted);
+        self.forget_object(&key);
+        self.settled(parent, name, deleted)?;
         let mut namespace = self.namespace();
         namespace.removed(parent, name, Instant::now());
         namespace.touch_directory(parent, now());

@@ -16,7 +16,7 @@ use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
 use super::open_file::{FileHandle, OpenFile, OpenHow, State};
-use super::processes::process_of;
+use super::processes::{leaves_copies, process_of};
 use super::staging::StagedFile;
 use super::temporary_names;
 use crate::oss::error::chain;
@@ -230,13 +230,22 @@ impl Filesystem {
             Some(envelope.clone()),
         );
         content.preload(envelope.clone(), &body);
-        lock(&self.contents).put((key.clone(), etag.clone()), content, CONTENT_WEIGHT);
+        lock(&self.contents).put(key.clone(), content, CONTENT_WEIGHT);
     }
 
     fn take_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
-        let content = lock(&self.contents).pop(&(key.clone(), etag.clone()))?;
+        let content = self.pop_kept(key, etag)?;
         content.reuse();
         Some(content)
+    }
+
+    /// Another version than the one asked for stays.
+    fn pop_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
+        let mut contents = lock(&self.contents);
+        contents
+            .get(key)
+            .is_some_and(|content| content.etag() == *etag)
+            .then(|| contents.pop(key))?
     }
 
     /// What is kept of a version is found under its new name and tag: we copied it.
@@ -244,20 +253,19 @@ impl Filesystem {
         if from == to {
             return;
         }
-        let mut contents = lock(&self.contents);
-        let Some(content) = contents.pop(&(from.0.clone(), from.1.clone())) else {
+        let Some(content) = self.pop_kept(from.0, from.1) else {
             return;
         };
         let Some(envelope) = content.object() else {
             return;
         };
         content.set_object(to.0.clone(), envelope.with_etag(to.1.clone()));
-        contents.put((to.0.clone(), to.1.clone()), content, CONTENT_WEIGHT);
+        lock(&self.contents).put(to.0.clone(), content, CONTENT_WEIGHT);
     }
 
     /// The version is gone.
     pub(super) fn forget_kept(&self, key: &ObjectKey, etag: &ETag) {
-        lock(&self.contents).pop(&(key.clone(), etag.clone()));
+        self.pop_kept(key, etag);
     }
 
     /// Makes a handle of a file that is held.
@@ -312,21 +320,29 @@ impl Filesystem {
         self.writable()?;
         self.check_new_name(parent, name)?;
         let start = Instant::now();
-        // A name that others remove between the two looks is one to be made.
-        while let Some(target) = self.target(parent, name, start).await? {
-            if how.exclusive {
-                return Err(Error::Exists);
-            }
-            if let Target::Directory(_) = target {
-                return Err(Error::IsDirectory);
-            }
-            if let Ok(view) = self.look_up(parent, name, start).await? {
-                let opened = self.open(view.ino, how).await;
-                if opened.is_err() {
-                    self.forget(view.ino, 1);
+        let mut asked = !how.exclusive || temporary_names::is_random(name);
+        loop {
+            // A name that others remove between the two looks is one to be made.
+            while let Some(target) = self.target(parent, name, start).await? {
+                if how.exclusive {
+                    return Err(Error::Exists);
                 }
-                return Ok((self.looks(view), opened?));
+                if let Target::Directory(_) = target {
+                    return Err(Error::IsDirectory);
+                }
+                if let Ok(view) = self.look_up(parent, name, start).await? {
+                    let opened = self.open(view.ino, how).await;
+                    if opened.is_err() {
+                        self.forget(view.ino, 1);
+                    }
+                    return Ok((self.looks(view), opened?));
+                }
             }
+            if std::mem::replace(&mut asked, true) {
+                break;
+            }
+            // Whether it is there is the bucket's to say, and not what was remembered of it.
+            self.ask_whether_absent(parent, name, start).await?;
         }
         // What is made in a directory may get its group from it.
         self.look_at(parent, start).await?;
@@ -369,15 +385,18 @@ impl Filesystem {
         if !handle.changes {
             return Ok(());
         }
-        let publishes = {
+        let (publishes, still_empty) = {
             let state = handle.file.lock();
-            state.is_dirty()
+            state.check_lost()?;
+            let publishes = state.is_dirty()
                 && !state.gone
-                && !state.may_wait(self.settings.part_size)
+                && !state.waits_for_rename(self.settings.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
-                && !state.changers.are_others_than(thread, process_of)
+                && !state.changers.are_others_than(thread, process_of);
+            (publishes, state.is_still_empty())
         };
-        if publishes {
+        let ino = handle.file.ino.0;
+        if publishes && !(still_empty && leaves_copies(handle.opener, thread, ino)) {
             self.publish(&handle.file).await?;
         }
         self.store_at_close(handle.file.ino).await
@@ -387,6 +406,7 @@ impl Filesystem {
         let handle = self.handle(handle)?;
         let publishes = {
             let state = handle.file.lock();
+            state.check_lost()?;
             let waits = state.temporary && state.may_wait(self.settings.part_size);
             state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
         };
@@ -506,7 +526,7 @@ impl Filesystem {
     }
 
     /// Forgets a file that nobody has open and whose bytes are in the bucket.
-    pub(super) fn let_go(&self, file: &Arc<OpenFile>) {
+    pub(super) fn let_go(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let mut files = lock(&self.files);
         if !file.lock().is_finished() {
             return;
@@ -518,10 +538,13 @@ impl Filesystem {
             files.remove(&file.ino);
             self.keep_content(file);
             if let Some(aside) = file.lock().aside.take() {
-                let store = self.bucket.store().clone();
-                self.runtime.spawn(async move {
+                let (store, fs) = (self.bucket.store().clone(), Arc::downgrade(self));
+                self.spawn_upload(async move {
                     if let Err(error) = store.delete(&aside).await {
                         log::warn!("{aside} is left in the bucket: {error}");
+                        if let Some(fs) = fs.upgrade() {
+                            fs.leaves_something.store(true, Ordering::Relaxed);
+                        }
                     }
                 });
             }
@@ -542,7 +565,7 @@ impl Filesystem {
         if let Some(content) = content.filter(|_| self.bucket.can_read())
             && content.keep()
         {
-            lock(&self.contents).put(content.place(), content, CONTENT_WEIGHT);
+            lock(&self.contents).put(content.place().0, content, CONTENT_WEIGHT);
         }
     }
 

@@ -7,21 +7,24 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::JoinSet;
 
 use super::budget::MemoryBudget;
 use super::byte_lru::ByteLru;
 use super::change_attributes::Deferred;
 use super::content::{Content, ContentCache};
+use super::delete_permission::DeletePermissions;
 use super::directories::DirectoryHandle;
 use super::error::{Error, Result};
 use super::gate::Gate;
+use super::instance::Instance;
 use super::leftover::Leftovers;
 use super::lister::Builds;
 use super::listing::Ttl;
@@ -36,7 +39,7 @@ use super::supervisor::{PAUSE, keep_running};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
 use crate::oss::error::chain;
-use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
+use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
 const DESCRIBED_SHARE: u64 = 32;
@@ -139,13 +142,20 @@ pub struct Filesystem {
     /// A change of names has ended.
     pub(super) changed: Notify,
     pub(super) leftovers: Leftovers,
+    /// Where a mount of this bucket finds what an earlier one has kept.
+    pub(super) state_dir: OnceLock<PathBuf>,
+    pub(super) instance: OnceCell<Instance>,
+    /// Something of this mount stays in the bucket for a later one to clean up.
+    pub(super) leaves_something: AtomicBool,
+    pub(super) delete_permissions: Mutex<DeletePermissions>,
     pub(super) builds: Mutex<Builds>,
     pub(super) questions: Mutex<Questions>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) asked_ahead: Mutex<HashSet<Ino>>,
-    pub(super) described: Mutex<ByteLru<(ObjectKey, ETag), Arc<Described>>>,
+    /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
+    pub(super) described: Mutex<ByteLru<ObjectKey, Arc<Described>>>,
     /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
-    pub(super) contents: Mutex<ByteLru<(ObjectKey, ETag), Arc<Content>>>,
+    pub(super) contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
     pub(super) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(super) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
@@ -216,6 +226,10 @@ impl Filesystem {
             gate: Gate::default(),
             changed: Notify::new(),
             leftovers: Leftovers::default(),
+            state_dir: OnceLock::new(),
+            instance: OnceCell::new(),
+            leaves_something: AtomicBool::new(false),
+            delete_permissions: Mutex::default(),
             builds: Mutex::default(),
             questions: Mutex::default(),
             asked_ahead: Mutex::default(),
@@ -243,6 +257,13 @@ impl Filesystem {
         Ok(fs)
     }
 
+    /// Where a later mount of this bucket, of this prefix and on this machine, finds what it needs to finish what this
+    /// one leaves if it is killed: a folder for these mounts alone, made when it is needed. Without one, that is
+    /// reported and left. To be called before [`Filesystem::start`].
+    pub fn keep_state_in(&self, folder: PathBuf) {
+        let _ = self.state_dir.set(folder);
+    }
+
     /// Proves that the bucket is there, and finishes what an earlier mount left undone.
     ///
     /// # Errors
@@ -256,7 +277,7 @@ impl Filesystem {
         let root = format!("{}root", own.prefix);
         let stored = page.objects.iter().any(|object| object.key == root);
         self.set_root_stored(stored);
-        self.resume_renames(&page).await;
+        self.finish_for_earlier_mounts(&page).await;
         Ok(())
     }
 
@@ -272,6 +293,10 @@ impl Filesystem {
             error,
         }));
         if unsaved.is_empty() {
+            let files: Vec<_> = lock(&self.files).values().cloned().collect();
+            if files.iter().all(|file| file.lock().aside.is_none()) {
+                self.end_instance();
+            }
             Ok(())
         } else {
             Err(unsaved)

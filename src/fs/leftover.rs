@@ -30,11 +30,21 @@ pub(super) struct Leftover {
     pub from: (Ino, Name),
     /// Its keys.
     pub scope: Scope,
-    /// What is to be deleted, and then the note that tells a later mount to go on.
+    /// What is to be deleted.
     pub keys: Vec<String>,
+    /// The marker of a directory that gave way to one without a marker: its attributes go with it.
+    pub replaced_marker: Option<String>,
+    /// The note that tells a later mount to go on; it goes last.
     pub intent: Option<ObjectKey>,
     pub pass: Pass,
     pub changing: Changing,
+}
+
+/// What the bucket refuses to delete.
+pub(super) struct Refused {
+    pub error: Error,
+    /// The names stay marked as changing, and their keys ours, until the rename is undone.
+    _leftover: Leftover,
 }
 
 /// Those that are being deleted in the background.
@@ -65,8 +75,11 @@ impl Filesystem {
     /// Deletes it, now or later.
     ///
     /// # Errors
-    /// When the bucket refuses: then both names are there.
-    pub(super) async fn clear_away(self: &Arc<Self>, mut leftover: Leftover) -> Result<()> {
+    /// When the bucket refuses: the rename is to be undone.
+    pub(super) async fn clear_away(
+        self: &Arc<Self>,
+        mut leftover: Leftover,
+    ) -> std::result::Result<(), Box<Refused>> {
         match self.clear(&leftover).await {
             Err(error) if !error.is_refusal() => {
                 leftover.pass.narrow(vec![leftover.scope.clone()]);
@@ -75,17 +88,36 @@ impl Filesystem {
                 lock(&self.leftovers.tasks).spawn_on(later, &self.runtime);
                 Ok(())
             }
-            result => result,
+            Err(error) => Err(Box::new(Refused {
+                error,
+                _leftover: leftover,
+            })),
+            Ok(()) => Ok(()),
         }
     }
 
+    /// # Errors
+    /// A refusal means that some of the old name is still there.
     async fn clear(self: &Arc<Self>, leftover: &Leftover) -> Result<()> {
         let (parent, name) = &leftover.from;
         self.keep_directory(*parent, name).await?;
         self.delete_all(leftover.keys.iter().map(String::as_str))
             .await?;
+        // The old name is gone: what is refused from here on does not bring it back.
+        if let Some(marker) = &leftover.replaced_marker {
+            let deleted = self.delete_all([marker.as_str()].into_iter()).await;
+            accept_refusal(deleted, || {
+                format!(
+                    "\"{}\" keeps the attributes of the directory that was replaced",
+                    marker.escape_debug()
+                )
+            })?;
+        }
         if let Some(intent) = &leftover.intent {
-            self.bucket.store().delete(intent).await?;
+            let dropped = self.drop_intent(intent).await;
+            accept_refusal(dropped, || {
+                format!("{intent} is left of a rename that is done")
+            })?;
         }
         Ok(())
     }
@@ -133,20 +165,50 @@ impl Filesystem {
         left
     }
 
+    /// Deletes in batches, up to the first of which something cannot be deleted.
     pub(super) async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
         let keys: Vec<ObjectKey> = keys
             .map(|key| names::object_key(key.to_owned()))
             .collect::<Result<_>>()?;
-        if let [key] = &keys[..] {
-            return Ok(self.bucket.store().delete(key).await?);
-        }
         for batch in keys.chunks(BATCH) {
-            let failed = self.bucket.store().delete_many(batch).await?;
-            if let Some((key, error)) = failed.into_iter().next() {
-                log::error!("{key} was copied and could not be deleted: {error}");
-                return Err(error.into());
-            }
+            let result = match batch {
+                [key] => self.bucket.store().delete(key).await.map_err(Error::from),
+                batch => self.delete_batch(batch).await,
+            };
+            self.note_deletion(batch[0].as_str(), &result);
+            result?;
         }
         Ok(())
+    }
+
+    async fn delete_batch(&self, batch: &[ObjectKey]) -> Result<()> {
+        let failed = self.bucket.store().delete_many(batch).await?;
+        let mut worst = None;
+        for (key, error) in failed {
+            let error = Error::from(error);
+            // A refusal counts more than what may succeed later.
+            let counts = worst.is_none() || error.is_refusal();
+            if counts {
+                worst = Some((key, error));
+            }
+        }
+        match worst {
+            None => Ok(()),
+            Some((key, error)) => {
+                log::error!("{key} could not be deleted: {}", chain(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Says what a refusal leaves, and goes on.
+fn accept_refusal(result: Result<()>, left: impl FnOnce() -> String) -> Result<()> {
+    match result {
+        Err(error) if error.is_refusal() => {
+            log::error!("{}: {}", left(), chain(&error));
+            Ok(())
+        }
+        result => result,
     }
 }

@@ -119,6 +119,10 @@ struct Node {
     local: Option<Local>,
     /// There is no object of this name yet, or another one that this file replaces.
     unpublished: bool,
+    /// What it was when its name was last looked at.
+    kind: Option<Kind>,
+    /// When it was renamed last: shown as its time of change, stored only where that costs nothing.
+    renamed: Option<Timestamp>,
     /// It is to replace an object: when it goes before it was uploaded, that object must go as well.
     covers: bool,
     /// Attribute changes on their way to the bucket.
@@ -237,6 +241,8 @@ impl Namespace {
             pins: 1,
             local: None,
             unpublished: false,
+            kind: None,
+            renamed: None,
             covers: false,
             pending: None,
             confirmed: None,
@@ -783,6 +789,32 @@ impl Namespace {
         self.make(parent, &Name::from(name), directory)
     }
 
+    /// The inode of a name that stands for an object of this kind. One that stood for another kind gets another inode,
+    /// though the tags be the same, as those of all empty objects are.
+    fn node_of_kind(&mut self, parent: Ino, name: &str, kind: Kind) -> Ino {
+        let ino = self.node_for(parent, name, false);
+        let node = &self.nodes[&ino];
+        let other = node.local.is_none() && node.kind.is_some_and(|before| before != kind);
+        let ino = match other {
+            true => {
+                self.detach(ino);
+                self.make(parent, &Name::from(name), false)
+            }
+            false => ino,
+        };
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.kind = Some(kind);
+        }
+        ino
+    }
+
+    /// The inode has another name since that time.
+    pub fn renamed(&mut self, ino: Ino, time: Timestamp) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            node.renamed = Some(time);
+        }
+    }
+
     fn make(&mut self, parent: Ino, name: &Name, directory: bool) -> Ino {
         let key = self.child_key(parent, name).unwrap_or_default();
         let ino = (0..)
@@ -803,6 +835,8 @@ impl Namespace {
                 pins: 0,
                 local: None,
                 unpublished: false,
+                kind: None,
+                renamed: None,
                 covers: false,
                 pending: None,
                 confirmed: None,

@@ -92,6 +92,10 @@ pub struct State {
     pub aside: Option<ObjectKey>,
     /// Unlinked or replaced: it is never uploaded again.
     pub gone: bool,
+    /// Another client had made the name before this new file was uploaded: its bytes have nowhere to go.
+    pub lost: bool,
+    /// A rename tries the upload under a new name that must be free: where it is not, the old name stays.
+    pub renaming: bool,
     /// Its name is being taken away, which may fail yet: it is kept until that is known.
     pub leaving: bool,
     /// An upload may have brought an object into being that is not known to be there.
@@ -170,6 +174,8 @@ impl OpenFile {
                 xattrs: None,
                 aside: None,
                 gone: false,
+                lost: false,
+                renaming: false,
                 leaving: false,
                 maybe_stored: false,
             }),
@@ -197,6 +203,15 @@ impl State {
         self.written != self.uploaded
     }
 
+    /// # Errors
+    /// [`Error::Exists`] if another client made the name first.
+    pub fn check_lost(&self) -> Result<(), Error> {
+        match self.lost {
+            true => Err(Error::Exists),
+            false => Ok(()),
+        }
+    }
+
     /// It is dirty, and that matters: it has a name.
     pub fn is_unsaved(&self) -> bool {
         !self.gone && (self.is_dirty() || self.upload.is_some())
@@ -211,10 +226,20 @@ impl State {
         }
     }
 
-    /// Whether a flush leaves the upload to later: see the exceptions of rule 2 in docs/semantics.md.
+    /// Whether it is new, or was emptied by its open, and nothing has been written to it: see the exceptions of rule 2
+    /// in docs/semantics.md.
+    pub fn is_still_empty(&self) -> bool {
+        self.emptied && self.size() == 0
+    }
+
+    /// Whether a flush leaves the upload to the rename that is to come, as those exceptions say.
+    pub fn waits_for_rename(&self, largest: u64) -> bool {
+        self.temporary && self.size() <= largest && self.failure.is_none()
+    }
+
+    /// Whether the age of the change is no reason to upload it.
     pub fn may_wait(&self, largest_temporary: u64) -> bool {
-        (self.emptied && self.size() == 0)
-            || (self.temporary && self.size() <= largest_temporary && self.failure.is_none())
+        self.is_still_empty() || self.waits_for_rename(largest_temporary)
     }
 
     /// Whether the process of this thread has it open for writing: then that process will close it, and hear

@@ -87,12 +87,7 @@ impl Filesystem {
             return Ok(true);
         };
         let key = names::object_key(key)?;
-        let aside = names::object_key(format!(
-            "{}{}/aside/{:016x}",
-            self.settings.prefix,
-            names::RESERVED,
-            rand::random::<u64>()
-        ))?;
+        let aside = self.key_of_ours("aside/").await?;
         let described = self.headers(&key, &content.etag(), Instant::now()).await?;
         let answer = self
             .copy_object(

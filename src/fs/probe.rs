@@ -17,16 +17,16 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::attributes::{Attributes, Kind, Timestamp, XATTR};
 use super::error::{Error, Refusal, Result};
-use super::filesystem::{Described, Filesystem};
+use super::filesystem::{Described, Filesystem, lock};
 use super::lister::Extent;
-use super::listing::{Entry, Epoch, Known, Object, fresh};
+use super::listing::{Answer, Entry, Epoch, Known, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Look, Marker, Namespace, View};
 use super::supervisor::contained;
 use super::uploads::meta_of;
 use crate::encrypted::Uploaded;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
+use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
 /// Questions under way, so that nobody asks the same twice at once.
 pub(super) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
@@ -233,6 +233,37 @@ impl Filesystem {
         .await
     }
 
+    /// Makes sure that a name that is not there was not there after `start`, whatever was remembered of it.
+    pub(super) async fn ask_whether_absent(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        start: Instant,
+    ) -> Result<()> {
+        self.in_time(start, self.unchanging(parent, name)).await?;
+        {
+            let mut namespace = self.namespace();
+            let ttl = namespace.ttl();
+            let directory = namespace.directory(parent).ok_or(Error::Stale)?;
+            match directory.listing.look(name, ttl, start) {
+                Answer::Absent(checked) if checked < start => {}
+                // Asked for by this very call, or there by now.
+                _ => return Ok(()),
+            }
+            directory.walk.finds_nothing = true;
+        }
+        // No question that is under way already will do: it may have been asked before `start`.
+        let held = self.hold_inode(parent)?;
+        let (fs, name) = (self.clone(), name.clone());
+        let answer = self.runtime.spawn(contained(async move {
+            let answer = fs.ask_name_alone(parent, &name).await;
+            drop(held);
+            answer
+        }));
+        let answer = self.in_time(start, answer).await?;
+        answer.unwrap_or_else(|_| Err(Error::io("a request was broken off")))
+    }
+
     /// A HEAD of the key and a LIST below it, at once: one round trip, exact. Where the last name was not there, a
     /// LIST of what begins with the key comes first, and is mostly enough.
     async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
@@ -361,7 +392,7 @@ impl Filesystem {
 
     /// Whether there is neither an object of that key nor anything below it. False also where too many keys
     /// begin like it to tell by one page.
-    async fn is_nothing(&self, key: &str) -> Result<bool> {
+    pub(super) async fn is_nothing(&self, key: &str) -> Result<bool> {
         /// `f1`, and `f10` to `f19` with the tools' temporary names beside them.
         const LIKE_IT: u16 = 32;
         let like_it = ListRequest {
@@ -587,7 +618,8 @@ impl Filesystem {
         }
     }
 
-    /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back.
+    /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back. They were
+    /// true at `checked`; what was true later stays.
     pub(super) fn remember_headers(
         &self,
         key: &ObjectKey,
@@ -598,10 +630,17 @@ impl Filesystem {
             .described
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let id = (key.clone(), meta.etag.clone());
+        let overtaken = described
+            .peek(key)
+            .is_some_and(|known| known.checked > checked);
         // The data key that was unwrapped stays with the version as long as its envelope does.
-        let object = match described.get(&id) {
-            Some(before) if before.meta.headers.user == meta.headers.user => before.object.clone(),
+        let object = match described.get(key) {
+            Some(before)
+                if before.meta.etag == meta.etag
+                    && before.meta.headers.user == meta.headers.user =>
+            {
+                before.object.clone()
+            }
             _ => self.bucket.object_at(key, &meta),
         };
         let entry = Arc::new(Described {
@@ -609,8 +648,10 @@ impl Filesystem {
             object,
             checked,
         });
-        let weight = entry.weight();
-        described.put(id, entry.clone(), weight);
+        if !overtaken {
+            let weight = entry.weight();
+            described.put(key.clone(), entry.clone(), weight);
+        }
         entry
     }
 
@@ -627,14 +668,14 @@ impl Filesystem {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let weight = entry.weight();
-        described.put((key.clone(), uploaded.object.etag.clone()), entry, weight);
+        described.put(key.clone(), entry, weight);
     }
 
     /// An object's headers as they are now, or were at most the TTL ago for a call that began at `start`.
     pub(super) async fn headers(
         &self,
         key: &ObjectKey,
-        etag: &crate::store::object_store::ETag,
+        etag: &ETag,
         start: Instant,
     ) -> Result<Arc<Described>> {
         if let Some(described) = self.known_headers(key, etag)
@@ -647,26 +688,36 @@ impl Filesystem {
         Ok(self.remember_headers(key, meta, sent))
     }
 
-    /// What was known of that content turned out to be wrong.
-    pub(super) fn forget_headers(&self, key: &ObjectKey, etag: &crate::store::object_store::ETag) {
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        described.pop(&(key.clone(), etag.clone()));
+    /// What stands under a key, if anything does, is another object from now on, or was found to be: what is known
+    /// of the one before may not be taken for it, though the tag be the same.
+    pub(super) fn forget_object(&self, key: &ObjectKey) {
+        lock(&self.described).pop(key);
+        lock(&self.contents).pop(key);
     }
 
     /// The headers of that very content, however old.
-    pub(super) fn known_headers(
+    pub(super) fn known_headers(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Described>> {
+        let mut described = lock(&self.described);
+        let described = described.get(key)?;
+        (described.meta.etag == *etag).then(|| described.clone())
+    }
+
+    /// The headers of an object that a listing has just shown, if they are known and it shows that they are as they
+    /// were.
+    pub(super) fn headers_as_listed(
         &self,
         key: &ObjectKey,
-        etag: &crate::store::object_store::ETag,
+        etag: &ETag,
+        last_modified: u64,
+        start: Instant,
     ) -> Option<Arc<Described>> {
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        described.get(&(key.clone(), etag.clone())).cloned()
+        let described = self.known_headers(key, etag)?;
+        let (modified, read) = (described.meta.last_modified, described.meta.date);
+        // A change within the second would not show.
+        let settled = super::seconds(read) >= super::seconds(modified) + 2;
+        let unchanged = settled && super::seconds(modified) == last_modified;
+        (unchanged || fresh(described.checked, self.settings.metadata_ttl, start))
+            .then_some(described)
     }
 
     /// The key of the object that holds a directory's attributes.

@@ -1,109 +1,64 @@
 //! Renaming directories: the bucket has none, so every object below is copied and then deleted.
 //!
 //! The subtree is gated: nothing in it changes meanwhile, and what is not uploaded yet moves without a
-//! request, because an upload takes its name when it starts. Before the first copy an intent is written; an
-//! interrupted rename is finished at the next mount, but for what others have changed since: that is left as
-//! it is, and reported. Exactly what was copied is deleted.
+//! request, because an upload takes its name when it starts. Before the first copy an intent is written, by which an
+//! interrupted rename is finished at the next mount (see `rename_intent`). Exactly what was copied is deleted; where
+//! that is refused, all is as it was before.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
+use futures_util::stream::{self, StreamExt};
 
+use super::attributes::{Attributes, Timestamp};
 use super::change_attributes::TRIES;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::{Filesystem, Notice, lock};
 use super::gate::Scope;
 use super::leftover::Leftover;
 use super::lister::object_of;
-use super::listing::{Entry, Object};
+use super::listing::{Entry, Known, Object};
 use super::names::{self, Name};
-use super::namespace::{Ino, Namespace};
-use super::rename_file::is_copy;
+use super::namespace::{Ino, Namespace, now};
+use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::oss::error::chain;
+use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    Body, ETag, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite, PutAnswer,
+    Body, CopyHeaders, ETag, ListRequest, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
 
 /// Copies in flight.
-const PARALLEL: usize = 64;
-
-/// What an intent object holds.
-#[derive(Debug, Serialize, Deserialize)]
-struct Intent {
-    /// Below the mount's prefix, both with a trailing `/`.
-    from: String,
-    to: String,
-    /// Who began it: while that process lives, nobody else finishes it.
-    host: String,
-    boot: String,
-    pid: u32,
-    /// When that process started, in the kernel's ticks: a later one may have its number.
-    #[serde(default)]
-    started: u64,
-}
-
-impl Intent {
-    fn new(from: String, to: String) -> Intent {
-        let (host, boot) = this_machine();
-        let pid = std::process::id();
-        Intent {
-            from,
-            to,
-            host,
-            boot,
-            pid,
-            started: start_of(pid).unwrap_or_default(),
-        }
-    }
-
-    /// Whether the one who began it is known to be gone.
-    fn is_orphaned(&self) -> bool {
-        let (host, boot) = this_machine();
-        let alive = boot == self.boot && start_of(self.pid) == Some(self.started);
-        host == self.host && !(alive && self.pid != std::process::id())
-    }
-}
-
-/// When a process started, in ticks since the machine did; None if it is gone, or dead and not yet waited for.
-fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    match fields.next()? {
-        "Z" | "X" => None,
-        _ => fields.nth(18)?.parse().ok(),
-    }
-}
-
-/// Its name, and what tells one start of it from another.
-fn this_machine() -> (String, String) {
-    let read = |path: &str| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    (
-        read("/proc/sys/kernel/hostname"),
-        read("/proc/sys/kernel/random/boot_id"),
-    )
-}
+pub(super) const PARALLEL: usize = 64;
 
 /// A directory on its way from one name to another.
-struct Move {
-    ino: Ino,
+pub(super) struct Move {
+    pub ino: Ino,
     /// The prefixes of its keys before and after, with a trailing `/`.
-    old: String,
-    new: String,
-    from: (Ino, Name),
-    to: (Ino, Name),
+    pub old: String,
+    pub new: String,
+    pub from: (Ino, Name),
+    pub to: (Ino, Name),
 }
 
 impl Move {
+    /// Of an object below the old name, the key under the new one.
+    pub fn key_of_copy(&self, key: &str) -> String {
+        let rest = key.strip_prefix(self.old.as_str()).unwrap_or(key);
+        format!("{}{rest}", self.new)
+    }
+
+    fn reversed(&self) -> Move {
+        Move {
+            ino: self.ino,
+            old: self.new.clone(),
+            new: self.old.clone(),
+            from: self.to.clone(),
+            to: self.from.clone(),
+        }
+    }
+
     /// The part of a key below the directory.
     fn below<'k>(&self, key: &'k str) -> Option<&'k str> {
         key.strip_prefix(self.old.as_str())
@@ -149,7 +104,10 @@ impl Filesystem {
         let (old, new) = prefixes(&self.namespace()).ok_or(Error::Stale)?;
         match replaced {
             Some(replaced) => self.check_empty(replaced, start).await?,
-            None if !replace && !self.is_bare(&new).await? => return Err(Error::Exists),
+            None if !replace && !self.is_nothing(new.trim_end_matches('/')).await? => {
+                self.namespace().doubt(to.0, &to.1);
+                return Err(Error::Exists);
+            }
             None => {}
         }
         let path = Move {
@@ -161,16 +119,30 @@ impl Filesystem {
         };
         let sources = self.list_below(&path.old).await?;
         self.check_names(&path, &sources)?;
+        let marked = sources.iter().any(|source| source.key == path.old);
+        if replaced.is_none() && !marked && !self.is_bare(&path.new).await? {
+            // With a marker, its copy finds out.
+            self.namespace().doubt(to.0, &to.1);
+            return Err(Error::NotEmpty);
+        }
+        self.check_deletable(&names::object_key(path.old.clone())?, false)
+            .await?;
+        let replaced_marker = match replaced {
+            Some(_) => self.marker_at(&path.new).await?,
+            None => None,
+        };
         let intent = match sources.len() {
             0 | 1 => None,
             _ => Some(self.write_intent(&path.old, &path.new).await?),
         };
-        let copied = match self.copy_or_undo(&path, &sources, replaced).await {
+        let time = now();
+        let copies = self.copy_or_undo(&path, &sources, replaced.is_some(), &replaced_marker, time);
+        let copied = match copies.await {
             Ok(copied) => copied,
             Err(error) => {
                 // An intent that is left would have the next mount finish what was refused here.
                 if let Some(intent) = intent
-                    && let Err(error) = self.bucket.store().delete(&intent).await
+                    && let Err(error) = self.drop_intent(&intent).await
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
@@ -178,61 +150,188 @@ impl Filesystem {
                 return Err(error);
             }
         };
-        // From here on the directory is where it was to go, whatever becomes of what it leaves behind.
-        let unmarked = replaced.is_some()
-            && !sources.is_empty()
-            && sources.iter().all(|source| source.key != path.old);
-        self.show_moved(&path, &sources, &copied);
-        let mut keys: Vec<String> = sources.into_iter().map(|source| source.key).collect();
-        if unmarked {
-            // The directory that gave way had a marker, this one has none: its attributes go with it.
-            keys.push(path.new.clone());
-        }
+        // From here on the directory is where it was to go, whatever becomes of what it leaves behind, unless the
+        // bucket refuses to delete that.
+        let unmarked = replaced_marker.is_some() && !sources.is_empty() && !marked;
+        self.show_moved(&path);
+        self.retag(&path, &sources, &copied);
         let cleared = self.clear_away(Leftover {
-            from: path.from,
+            from: path.from.clone(),
             scope: Scope::Subtree(path.old.clone()),
-            keys,
-            intent,
+            keys: sources.iter().map(|source| source.key.clone()).collect(),
+            // This directory has no marker: it does not get the other one's attributes.
+            replaced_marker: unmarked.then(|| path.new.clone()),
+            intent: intent.clone(),
             pass,
             changing,
         });
-        let result = cleared.await;
-        if let Err(error) = &result {
-            log::error!(
-                "\"{}\" is copied to \"{}\" and cannot be deleted: {}",
-                path.old.escape_debug(),
-                path.new.escape_debug(),
-                chain(error)
-            );
-            let mut namespace = self.namespace();
-            namespace.doubt(from.0, &from.1);
-            namespace.doubt(to.0, &to.1);
+        let Err(refused) = cleared.await else {
+            self.namespace().renamed(ino, time);
+            return Ok(());
+        };
+        let error = &refused.error;
+        log::error!(
+            "\"{}\" cannot be deleted, and is not renamed to \"{}\": {}",
+            path.old.escape_debug(),
+            path.new.escape_debug(),
+            chain(error)
+        );
+        if let Some(intent) = intent
+            && let Err(error) = self.drop_intent(&intent).await
+        {
+            log::error!("{intent} is left of a rename that failed: {error}");
         }
-        result
+        self.move_directory_back(&path, &sources, &copied, replaced_marker)
+            .await;
+        Err(error.clone())
     }
 
-    /// The directory has its new name, and what is known below it its new keys. Before the old ones go: who
-    /// has files open reads on.
-    fn show_moved(
+    /// A directory's marker, as it is now.
+    pub(super) async fn marker_at(&self, key: &str) -> Result<Option<ObjectMeta>> {
+        match self
+            .bucket
+            .store()
+            .head(&names::object_key(key.to_owned())?)
+            .await
+        {
+            Ok(meta) => Ok(Some(meta)),
+            Err(StoreError::NotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The old objects stay, for deleting them was refused: those that were deleted before are copied back, and then
+    /// the copies go. What cannot be undone is left, and said.
+    async fn move_directory_back(
         self: &Arc<Self>,
         path: &Move,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
+        replaced_marker: Option<ObjectMeta>,
     ) {
-        let now = Instant::now();
-        {
-            let mut namespace = self.namespace();
-            namespace.moved(path.ino, path.to.0, &path.to.1);
-            namespace.removed_name(path.from.0, &path.from.1, now);
-            if let Some(parent) = namespace.directory(path.to.0) {
-                parent.listing.put(&path.to.1, Entry::Directory, now);
+        let back = &path.reversed();
+        // No copy goes but of what the bucket shows under its old key.
+        let there: Option<HashSet<String>> = match self.list_below(&path.old).await {
+            Ok(there) => Some(there.into_iter().map(|object| object.key).collect()),
+            Err(error) => {
+                log::error!(
+                    "\"{}\" is left with copies below \"{}\": {}",
+                    path.old.escape_debug(),
+                    path.new.escape_debug(),
+                    chain(&error)
+                );
+                None
+            }
+        };
+        let is_gone = |key: &String| there.as_ref().is_some_and(|there| !there.contains(key));
+        let is_gone = &is_gone;
+        // In the order of `sources`: what stands under the old key again.
+        let restored: Vec<Option<PutAnswer>> = stream::iter(0..sources.len())
+            .map(|index| async move {
+                let (source, (etag, copy)) = (&sources[index], &copied[index]);
+                match is_gone(&source.key) {
+                    true => self.copy_back(back, path, source, &copy.etag).await,
+                    false => Some(PutAnswer {
+                        etag: etag.clone(),
+                        crc64: None,
+                        date: source.last_modified,
+                    }),
+                }
+            })
+            .buffered(PARALLEL)
+            .collect()
+            .await;
+        let (mut copies, mut back_there) = (Vec::new(), Vec::new());
+        for ((source, (_, copy)), restored) in sources.iter().zip(copied).zip(restored) {
+            if let Some(restored) = restored {
+                copies.push(ListedObject {
+                    key: path.key_of_copy(&source.key),
+                    ..source.clone()
+                });
+                back_there.push((copy.etag.clone(), restored));
             }
         }
-        self.retag(path, sources, copied);
+        self.show_moved(back);
+        self.retag(back, &copies, &back_there);
+        let keys = copies
+            .iter()
+            .filter(|_| there.is_some())
+            .map(|copy| copy.key.as_str())
+            .filter(|key| *key != path.new || replaced_marker.is_none());
+        if let Err(error) = self.delete_all(keys).await {
+            log::error!(
+                "copies below \"{}\" are left of a rename that was refused: {}",
+                path.new.escape_debug(),
+                chain(&error)
+            );
+        }
+        if copies.iter().any(|copy| copy.key == path.new) {
+            self.put_marker_back(&path.new, replaced_marker).await;
+        }
+        let mut namespace = self.namespace();
+        namespace.doubt(path.from.0, &path.from.1);
+        namespace.doubt(path.to.0, &path.to.1);
+        drop(namespace);
+        self.notify(Notice::Name(path.to.0, path.to.1.to_string()));
+    }
+
+    async fn copy_back(
+        &self,
+        back: &Move,
+        path: &Move,
+        source: &ListedObject,
+        copy: &ETag,
+    ) -> Option<PutAnswer> {
+        let copy = ListedObject {
+            key: path.key_of_copy(&source.key),
+            etag: copy.clone(),
+            ..source.clone()
+        };
+        match self.copy_below(back, &copy, Overwrite::Forbidden).await {
+            Ok((_, answer)) => Some(answer),
+            Err(error) => {
+                log::error!(
+                    "\"{}\" is left of a rename that was refused, and not \"{}\": {}",
+                    copy.key.escape_debug(),
+                    source.key.escape_debug(),
+                    chain(&error)
+                );
+                None
+            }
+        }
+    }
+
+    /// The directory that was to give way has its own attributes again.
+    async fn put_marker_back(&self, key: &str, marker: Option<ObjectMeta>) {
+        let Some(marker) = marker else { return };
+        let put = async {
+            let key = names::object_key(key.to_owned())?;
+            let store = self.bucket.store();
+            let put = store.put(&key, &marker.headers, Body::empty(), Overwrite::Allowed);
+            Ok::<_, Error>(put.await?)
+        };
+        if let Err(error) = put.await {
+            log::error!(
+                "\"{}\" has the attributes of the directory that was to replace it: {}",
+                key.escape_debug(),
+                chain(&error)
+            );
+        }
+    }
+
+    /// The directory has its new name. Before the old keys go: who has files open reads on.
+    fn show_moved(&self, path: &Move) {
+        let now = Instant::now();
+        let mut namespace = self.namespace();
+        namespace.moved(path.ino, path.to.0, &path.to.1);
+        namespace.removed_name(path.from.0, &path.from.1, now);
+        if let Some(parent) = namespace.directory(path.to.0) {
+            parent.listing.put(&path.to.1, Entry::Directory, now);
+        }
     }
 
     /// Every object below a prefix, its marker included.
-    async fn list_below(&self, prefix: &str) -> Result<Vec<ListedObject>> {
+    pub(super) async fn list_below(&self, prefix: &str) -> Result<Vec<ListedObject>> {
         let mut request = ListRequest {
             prefix: prefix.to_owned(),
             ..ListRequest::default()
@@ -268,14 +367,17 @@ impl Filesystem {
         }
     }
 
-    /// Copies everything, the marker last: until then a directory that gives way is what it was. When
+    /// Copies everything. The marker comes first where nothing is known to stand: of two clients that make the name at
+    /// once, one is told. It comes last where a directory gives way, which is what it was until then. When
     /// something fails, what was copied is deleted again: nothing has changed. Returns, in the order of
     /// `sources`, the tag of what was copied and the answer.
     async fn copy_or_undo(
         self: &Arc<Self>,
         path: &Move,
         sources: &[ListedObject],
-        replaced: Option<Ino>,
+        replaces: bool,
+        replaced_marker: &Option<ObjectMeta>,
+        time: Timestamp,
     ) -> Result<Vec<(ETag, PutAnswer)>> {
         let is_marker = |index: &usize| sources[*index].key == path.old;
         let (marker, files): (Vec<usize>, Vec<usize>) = (0..sources.len()).partition(is_marker);
@@ -283,17 +385,24 @@ impl Filesystem {
         // No copy is broken off: it might come to be after it was undone.
         let failed = &failed;
         let mut copied: HashMap<usize, Result<(ETag, PutAnswer)>> = HashMap::new();
-        for (group, overwrite) in [
-            (files, Overwrite::Forbidden),
-            // It takes the place of that of the directory that gives way.
-            (marker, Overwrite::Allowed),
-        ] {
+        let groups = match replaces {
+            false => [
+                (marker, Overwrite::Forbidden),
+                (files, Overwrite::Forbidden),
+            ],
+            true => [(files, Overwrite::Forbidden), (marker, Overwrite::Allowed)],
+        };
+        for (group, overwrite) in groups {
             let results: Vec<_> = stream::iter(group)
                 .map(|index| async move {
                     if failed.load(Ordering::Relaxed) {
                         return None;
                     }
-                    let result = self.copy_below(path, &sources[index], overwrite).await;
+                    let source = &sources[index];
+                    let result = match source.key == path.old {
+                        true => self.copy_marker(path, source, overwrite, time).await,
+                        false => self.copy_below(path, source, overwrite).await,
+                    };
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     Some((index, result))
                 })
@@ -306,14 +415,19 @@ impl Filesystem {
             let in_order = (0..sources.len()).filter_map(|index| copied.remove(&index));
             return in_order.collect();
         }
-        let copies: Vec<ObjectKey> = copied
+        // One whose answer was lost may be there all the same.
+        let may_be_there = copied
             .iter()
-            // One whose answer was lost may be there all the same.
-            .filter(|(_, result)| !matches!(result, Err(error) if error.is_refusal()))
-            .filter(|(index, _)| replaced.is_none() || sources[**index].key != path.old)
-            .filter_map(|(index, _)| path.renamed(&sources[*index].key).ok())
+            .filter(|(_, result)| !matches!(result, Err(error) if error.is_refusal()));
+        let mut copies: Vec<String> = may_be_there
+            .map(|(index, _)| path.key_of_copy(&sources[*index].key))
             .collect();
-        if let Err(error) = self.delete_all(copies.iter().map(ObjectKey::as_str)).await {
+        if replaced_marker.is_some() && copies.contains(&path.new) {
+            copies.retain(|key| *key != path.new);
+            self.put_marker_back(&path.new, replaced_marker.clone())
+                .await;
+        }
+        if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {
             log::error!(
                 "copies below \"{}\" are left of a rename that failed: {}",
                 path.new.escape_debug(),
@@ -328,8 +442,40 @@ impl Filesystem {
         })
     }
 
+    /// Copies the directory's marker, with this time of change if its headers are known.
+    async fn copy_marker(
+        &self,
+        path: &Move,
+        source: &ListedObject,
+        overwrite: Overwrite,
+        time: Timestamp,
+    ) -> Result<(ETag, PutAnswer)> {
+        let from = names::object_key(path.old.clone())?;
+        let to = names::object_key(path.new.clone())?;
+        let modified = super::seconds(source.last_modified);
+        let known = self.headers_as_listed(&from, &source.etag, modified, Instant::now());
+        let known = known.filter(|known| !is_bound_by_sdk_rules(&known.meta.headers.user));
+        let Some(described) = known else {
+            return self.copy_below(path, source, overwrite).await;
+        };
+        let mut headers = described.meta.headers.clone();
+        let mut attributes = Attributes::read(&described.meta, true);
+        attributes.ctime = Some(time);
+        attributes.write(&mut headers.user);
+        let replace = CopyHeaders::Replace(headers.clone());
+        let copied = self.copy_object(&from, &described.meta, &to, replace, overwrite);
+        match copied.await {
+            Ok(answer) => {
+                self.remember_marker(&to, headers, answer.clone());
+                Ok((source.etag.clone(), answer))
+            }
+            Err(Error::Stale) => self.copy_below(path, source, overwrite).await,
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns the tag of what was copied, and that of the copy.
-    async fn copy_below(
+    pub(super) async fn copy_below(
         &self,
         path: &Move,
         source: &ListedObject,
@@ -389,6 +535,13 @@ impl Filesystem {
                     .into_iter()
                     .flatten()
                     .find_map(|object| object.known);
+                // The copies have the attributes that the objects had then, which others may have changed.
+                let known = known.map(|known| {
+                    Arc::new(Known {
+                        settled: false,
+                        ..(*known).clone()
+                    })
+                });
                 (namespace.key(file), namespace.place(file), known)
             };
             let (Some(key), Some((parent, name))) = (key, place) else {
@@ -406,7 +559,7 @@ impl Filesystem {
                 size: sources[index].size,
                 etag: answer.etag.clone(),
                 last_modified: super::seconds(answer.date),
-                ours: true,
+                ours: false,
                 known,
             };
             self.moved_content(file, &key, version, &object);
@@ -417,139 +570,5 @@ impl Filesystem {
         }
         // Copies of multipart objects have other tags: listings below are asked for anew.
         self.namespace().doubt_below(path.ino);
-    }
-
-    // ---- intents ----
-
-    async fn write_intent(&self, old: &str, new: &str) -> Result<ObjectKey> {
-        let prefix = &self.settings.prefix;
-        let below = |key: &str| key.strip_prefix(prefix.as_str()).unwrap_or(key).to_owned();
-        let intent = Intent::new(below(old), below(new));
-        let text = serde_json::to_vec(&intent).map_err(|error| Error::io(error.to_string()))?;
-        let key = names::object_key(format!(
-            "{prefix}{}/rename-{:016x}",
-            names::RESERVED,
-            rand::random::<u64>()
-        ))?;
-        let headers = ObjectHeaders {
-            content_type: Some("application/json".to_owned()),
-            ..ObjectHeaders::default()
-        };
-        let store = self.bucket.store();
-        let body = Body::from_bytes(text);
-        match store.put(&key, &headers, body, Overwrite::Allowed).await {
-            Ok(_) => Ok(key),
-            Err(error) => {
-                // The answer may have been lost.
-                let _ = store.delete(&key).await;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Finishes the renames that an earlier mount began, or reports those it cannot.
-    pub(super) async fn resume_renames(self: &Arc<Self>, own: &ListPage) {
-        let start = format!("{}{}/rename-", self.settings.prefix, names::RESERVED);
-        for object in own
-            .objects
-            .iter()
-            .filter(|object| object.key.starts_with(&start))
-        {
-            let result = match self.settings.read_only {
-                true => Err(Error::ReadOnly),
-                false => self.resume_rename(&object.key).await,
-            };
-            match result {
-                Ok(None) => {}
-                Ok(Some(intent)) => log::warn!(
-                    "finished renaming \"{}\" to \"{}\", which an earlier mount had begun",
-                    intent.from.escape_debug(),
-                    intent.to.escape_debug()
-                ),
-                Err(error) => log::error!(
-                    "a directory rename that an earlier mount began is unfinished (see the object \"{}\"): {}",
-                    object.key.escape_debug(),
-                    chain(&error)
-                ),
-            }
-        }
-    }
-
-    /// Copies an object where nothing stands. Whether what stands there otherwise is the same: its copy, which
-    /// nobody has changed since.
-    async fn copy_or_compare(&self, path: &Move, source: &ListedObject) -> Result<bool> {
-        match self.copy_below(path, source, Overwrite::Forbidden).await {
-            Ok(_) => Ok(true),
-            // Gone since it was listed.
-            Err(Error::NotFound) => Ok(true),
-            Err(Error::Exists) => {
-                let from = names::object_key(source.key.clone())?;
-                let to = path.renamed(&source.key)?;
-                let store = self.bucket.store();
-                let (from, to) = tokio::try_join!(store.head(&from), store.head(&to))?;
-                Ok(is_copy(&from, &to))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// None: it has not happened, and will not.
-    async fn resume_rename(self: &Arc<Self>, key: &str) -> Result<Option<Intent>> {
-        let key = names::object_key(key.to_owned())?;
-        let answer = self.bucket.store().get(&key, None, None).await?;
-        let mut text = Vec::new();
-        let mut body = answer.body;
-        while let Some(chunk) = body.next().await {
-            text.extend_from_slice(&chunk?);
-            if text.len() > 8192 {
-                return Err(Error::io("the intent is too long"));
-            }
-        }
-        let intent: Intent =
-            serde_json::from_slice(&text).map_err(|error| Error::io(error.to_string()))?;
-        let sound = |path: &str| {
-            path.strip_suffix('/')
-                .is_some_and(|path| path.split('/').all(names::is_component))
-        };
-        if !sound(&intent.from) || !sound(&intent.to) || intent.to.starts_with(&intent.from) {
-            return Err(Error::io("the intent makes no sense"));
-        }
-        if !intent.is_orphaned() {
-            return Err(Error::Busy);
-        }
-        let prefix = &self.settings.prefix;
-        let (old, new) = (
-            format!("{prefix}{}", intent.from),
-            format!("{prefix}{}", intent.to),
-        );
-        if self.is_bare(&new).await? {
-            // Nothing was copied yet, or it was undone: it has not happened.
-            self.bucket.store().delete(&key).await?;
-            return Ok(None);
-        }
-        let sources = self.list_below(&old).await?;
-        let path = Move {
-            ino: Ino::ROOT,
-            old,
-            new,
-            from: (Ino::ROOT, Name::from("")),
-            to: (Ino::ROOT, Name::from("")),
-        };
-        let copied: Vec<bool> = stream::iter(&sources)
-            .map(|source| self.copy_or_compare(&path, source))
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        let done = sources.iter().zip(&copied).filter(|(_, copied)| **copied);
-        self.delete_all(done.map(|(source, _)| source.key.as_str()))
-            .await?;
-        if let Some(left) = copied.iter().position(|copied| !copied) {
-            return Err(Error::io(format!(
-                "\"{}\" stands under the new name with another content: both are left as they are",
-                sources[left].key.escape_debug()
-            )));
-        }
-        self.bucket.store().delete(&key).await?;
-        Ok(Some(intent))
     }
 }

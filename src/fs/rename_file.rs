@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attributes::{Attributes, Change};
+use super::attributes::{Attributes, CTIME, Change, Timestamp};
 use super::changing::Changing;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice};
@@ -15,9 +15,11 @@ use super::leftover::Leftover;
 use super::listing::{Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
-use super::probe::known_of;
+use super::open_file::Attempt;
 use crate::encrypted::copy::CopyLimits;
+use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::oss::error::chain;
+use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 
 /// Tries to copy what other clients replace meanwhile.
@@ -30,6 +32,29 @@ struct Move<'a> {
     target: Option<Target>,
     /// Whether what others have made under the new name, and is not known here, gives way.
     overwrite: Overwrite,
+}
+
+/// What a file was that is renamed before the bucket has it.
+#[derive(Default)]
+struct Unpublished {
+    exclusive: bool,
+    unsure: Vec<Attempt>,
+    maybe_stored: bool,
+    temporary: bool,
+    covers: bool,
+}
+
+/// A file whose copy stands under the new name, on its way back.
+struct MoveBack<'a> {
+    ino: Option<Ino>,
+    old_key: &'a ObjectKey,
+    new_key: &'a ObjectKey,
+    /// What stands under the old name.
+    original: Object,
+    /// The tag of the copy.
+    copy: &'a ETag,
+    /// The original is known to be there, and the copy has replaced nothing.
+    removes_copy: bool,
 }
 
 impl Filesystem {
@@ -48,7 +73,12 @@ impl Filesystem {
         self.check_new_name(to.0, &to.1)?;
         let source = self.target(from.0, &from.1, start).await?;
         let source = source.ok_or(Error::NotFound)?;
-        let target = self.target(to.0, &to.1, start).await?;
+        let mut target = self.target(to.0, &to.1, start).await?;
+        if let (Target::Unpublished(_), None, false) = (&source, &target, replace) {
+            // Its upload, which finds out, may be long in coming.
+            self.ask_whether_absent(to.0, &to.1, start).await?;
+            target = self.target(to.0, &to.1, start).await?;
+        }
         if target.is_some() && !replace {
             return Err(Error::Exists);
         }
@@ -98,13 +128,16 @@ impl Filesystem {
             _ => None,
         };
         if let Target::Unpublished(ino) = &source
-            && let Some(file) = replaced.and_then(|ino| self.file_of(ino))
-            && file.lock().is_dirty()
-            && let Some(source) = self.file_of(*ino)
-            && source.lock().writers == 0
+            && let Some(file) = self.file_of(*ino)
         {
-            // What the rename replaces is nowhere but here: it goes when its successor is safe.
-            self.publish(&source).await?;
+            let replaced = replaced.and_then(|ino| self.file_of(ino));
+            let replaced = replaced.is_some_and(|replaced| replaced.lock().is_dirty());
+            // What the rename replaces is nowhere but here: it goes when its successor is safe. And an object that the
+            // file is to replace under its old name has to be deleted, which may be refused: the file takes its
+            // place first, and is renamed as any other.
+            if (replaced && file.lock().writers == 0) || self.covers_object(*ino) {
+                self.publish(&file).await?;
+            }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
         let changing = self.begin_change(names).and_leaving(replaced);
@@ -149,28 +182,16 @@ impl Filesystem {
         };
         let result = match source {
             Target::Unpublished(ino) => {
-                let uncovers = self.covers_object(ino);
                 let covers = match &path.target {
                     Some(Target::Unpublished(replaced)) => self.covers_object(*replaced),
                     target => target.is_some(),
                 };
-                self.rename_unpublished(ino, path, covers);
-                let removed = match uncovers {
-                    true => self.remove_covered(from).await,
-                    false => Ok(()),
-                };
+                let before = self.rename_unpublished(ino, path, covers);
                 drop(pass);
-                let result = match removed {
-                    Ok(()) => self.publish_renamed(ino).await,
-                    error => error,
-                };
-                if result.is_err() {
-                    // Nothing has changed in the bucket: nor has the name.
-                    let mut namespace = self.namespace();
-                    namespace.moved(ino, from.0, &from.1);
-                    namespace.set_covers(ino, false);
-                    drop(namespace);
-                    self.notify(Notice::Name(to.0, to.1.to_string()));
+                let result = self.publish_renamed(ino).await;
+                match result {
+                    Ok(()) => self.namespace().renamed(ino, now()),
+                    Err(_) => self.undo_renaming_unpublished(ino, path, before),
                 }
                 result
             }
@@ -188,32 +209,58 @@ impl Filesystem {
         result
     }
 
-    /// A file that the bucket does not have yet costs no request: its upload takes the new name.
-    fn rename_unpublished(&self, ino: Ino, path: &Move<'_>, covers: bool) {
+    /// A file that the bucket does not have yet costs no request: its upload takes the new name. Returns what it was.
+    fn rename_unpublished(&self, ino: Ino, path: &Move<'_>, covers: bool) -> Unpublished {
+        let mut before = Unpublished::default();
         if let Some(file) = self.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; whether it may replace is the rename's to say now.
             state.abandon_stream();
+            before = Unpublished {
+                exclusive: state.exclusive,
+                unsure: std::mem::take(&mut state.unsure),
+                maybe_stored: state.maybe_stored,
+                temporary: state.temporary,
+                covers: false,
+            };
             state.exclusive = path.overwrite == Overwrite::Forbidden;
-            state.unsure.clear();
             state.maybe_stored = false;
             drop(state);
             file.moved.notify_waiters();
         }
         let mut namespace = self.namespace();
+        before.covers = namespace.covers(ino);
+        if let Some(local) = namespace.local_mut(ino) {
+            local.attributes.ctime = Some(now());
+            local.revision += 1;
+        }
         namespace.moved(ino, path.to.0, &path.to.1);
         namespace.set_covers(ino, covers);
+        before
     }
 
-    /// Deletes what a file that has moved on stood over.
-    async fn remove_covered(self: &Arc<Self>, from: &(Ino, Name)) -> Result<()> {
-        self.keep_directory(from.0, &from.1).await?;
-        let key = self.namespace().child_key(from.0, &from.1);
-        let key = names::object_key(key.ok_or(Error::Stale)?)?;
-        self.bucket.store().delete(&key).await?;
-        self.namespace()
-            .removed_name(from.0, &from.1, Instant::now());
-        Ok(())
+    /// Its upload under the new name was refused: nothing has changed in the bucket, nor have the names.
+    fn undo_renaming_unpublished(&self, ino: Ino, path: &Move<'_>, before: Unpublished) {
+        let (from, to) = (path.from, path.to);
+        if let Some(file) = self.file_of(ino) {
+            let mut state = file.lock();
+            state.exclusive = before.exclusive;
+            state.unsure = before.unsure;
+            state.maybe_stored = before.maybe_stored;
+            state.temporary = before.temporary;
+        }
+        let mut namespace = self.namespace();
+        namespace.moved(ino, from.0, &from.1);
+        namespace.set_covers(ino, before.covers);
+        let replaced = match &path.target {
+            Some(Target::Unpublished(ino) | Target::Object(_, Some(ino))) => Some(*ino),
+            _ => None,
+        };
+        if let Some(replaced) = replaced {
+            namespace.moved(replaced, to.0, &to.1);
+        }
+        drop(namespace);
+        self.notify(Notice::Name(to.0, to.1.to_string()));
     }
 
     /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
@@ -224,13 +271,18 @@ impl Filesystem {
         let closed = {
             let mut state = file.lock();
             state.temporary = false;
+            state.renaming = true;
             state.writers == 0 && state.is_dirty()
         };
-        if closed {
-            self.publish(&file).await?;
+        let result = match closed {
+            true => self.publish(&file).await,
+            false => Ok(()),
+        };
+        file.lock().renaming = false;
+        if result.is_ok() {
             self.let_go(&file);
         }
-        Ok(())
+        result
     }
 
     async fn move_object(
@@ -249,23 +301,17 @@ impl Filesystem {
             (old.ok_or(Error::Stale)?, new.ok_or(Error::Stale)?)
         };
         let (old_key, new_key) = (names::object_key(old_key)?, names::object_key(new_key)?);
-        let described = self.known_headers(&old_key, &object.etag);
         // Attributes that wait to be stored go along.
         let pending = ino.and_then(|ino| self.namespace().pending(ino));
         let change = pending.as_ref().map(|(change, _)| change);
-        let mut object = object;
+        let replaces = path.target.is_some();
+        self.check_deletable(&old_key, replaces).await?;
+        let (mut object, time) = (object, now());
         let mut tries = 1;
-        let answer = loop {
-            let copied = match change {
-                Some(change) => {
-                    self.copy_changed(&old_key, &mut object, &new_key, change, path.overwrite)
-                        .await
-                }
-                None => {
-                    self.copy_listed(&old_key, &object, &new_key, path.overwrite)
-                        .await
-                }
-            };
+        let (answer, headers) = loop {
+            let copied = self
+                .copy_to_rename(&old_key, &object, &new_key, path.overwrite, change, time)
+                .await;
             match copied {
                 Err(Error::Stale) if tries < TRIES => {
                     // Replaced by another client: it is the newer one that is renamed.
@@ -277,7 +323,7 @@ impl Filesystem {
                 Err(error) if !error.is_refusal() => {
                     // Its answer may have been lost, and what stood under the new name with it.
                     match self.copy_that_is_there(&old_key, &object, &new_key).await {
-                        Some(answer) => break answer,
+                        Some(answer) => break (answer, None),
                         None => return Err(error),
                     }
                 }
@@ -288,37 +334,47 @@ impl Filesystem {
         // The listing may have been asked anew since the file was opened.
         let opened = ino.and_then(|ino| self.namespace().open_version(ino));
         let opened = opened.filter(|opened| opened.etag == copied);
-        let moved = Object {
-            etag: answer.etag.clone(),
-            last_modified: super::seconds(answer.date),
-            ours: true,
-            known: object.known.or(opened.and_then(|opened| opened.known)),
-            ..object
-        };
+        let original = object.clone();
         let sent = Instant::now();
-        if let Some(described) = described {
-            let mut meta = ObjectMeta {
-                etag: answer.etag.clone(),
-                last_modified: answer.date,
-                date: answer.date,
-                ..described.meta.clone()
-            };
-            if change.is_some()
-                && !described.is_plain()
-                && let Some(known) = &moved.known
-            {
-                known.attributes.write(&mut meta.headers.user);
+        let carried = headers.is_some();
+        self.forget_object(&new_key);
+        self.move_kept((&old_key, &copied), (&new_key, &answer.etag));
+        self.forget_object(&old_key);
+        let moved = match headers {
+            Some(meta) => {
+                let meta = ObjectMeta {
+                    etag: answer.etag.clone(),
+                    last_modified: answer.date,
+                    date: answer.date,
+                    ..meta
+                };
+                let mut moved = self.describe(&new_key, meta, sent);
+                moved.ours = true;
+                moved
             }
-            self.remember_headers(&new_key, meta, sent);
-        }
+            None => {
+                // It has the headers that the object had then, which others may have changed.
+                let known = object.known.or(opened.and_then(|opened| opened.known));
+                let known = known.map(|known| {
+                    Arc::new(Known {
+                        settled: false,
+                        ..(*known).clone()
+                    })
+                });
+                Object {
+                    etag: answer.etag.clone(),
+                    last_modified: super::seconds(answer.date),
+                    ours: false,
+                    known,
+                    ..object
+                }
+            }
+        };
         {
             let mut namespace = self.namespace();
             if let Some(ino) = ino {
                 namespace.moved(ino, to.0, &to.1);
                 namespace.retag(ino, &copied, &moved.etag);
-                if let Some((_, carried)) = &pending {
-                    namespace.end_pending(ino, *carried, &Ok(()));
-                }
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {
@@ -327,7 +383,6 @@ impl Filesystem {
             }
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
-        self.move_kept((&old_key, &copied), (&new_key, &moved.etag));
         if let Some(ino) = ino {
             // Before the old one goes: who has it open reads on.
             self.moved_content(ino, &new_key, &copied, &moved);
@@ -336,18 +391,90 @@ impl Filesystem {
             from: from.clone(),
             scope: Scope::Key(old_key.as_str().to_owned()),
             keys: vec![old_key.as_str().to_owned()],
+            replaced_marker: None,
             intent: None,
             pass,
             changing,
         });
-        let result = cleared.await;
-        if let Err(error) = &result {
+        let cleared = cleared.await;
+        // A DELETE that took effect without an answer may have been tried again and refused. Some: something is there
+        // still, or may be, and whether it is what was copied.
+        let still_there = match &cleared {
+            Ok(()) => None,
+            Err(_) => match self.bucket.store().head(&old_key).await {
+                Ok(there) => Some(there.etag == original.etag),
+                Err(StoreError::NotFound) => None,
+                Err(_) => Some(false),
+            },
+        };
+        let (Err(refused), Some(same)) = (&cleared, still_there) else {
+            if let Some(ino) = ino {
+                let mut namespace = self.namespace();
+                namespace.renamed(ino, time);
+                if let Some((_, waiting)) = pending.filter(|_| carried) {
+                    namespace.end_pending(ino, waiting, &Ok(()));
+                }
+            }
+            return Ok(());
+        };
+        let back = MoveBack {
+            ino,
+            old_key: &old_key,
+            new_key: &new_key,
+            original,
+            copy: &moved.etag,
+            removes_copy: same && path.target.is_none(),
+        };
+        self.move_back(path, back).await;
+        Err(refused.error.clone())
+    }
+
+    /// The old name stays: its DELETE was refused. The copy goes again, unless it has replaced what stood there: then
+    /// both names are left with the content that was to be renamed.
+    async fn move_back(self: &Arc<Self>, path: &Move<'_>, back: MoveBack<'_>) {
+        let (from, to) = (path.from, path.to);
+        let (old_key, new_key) = (back.old_key, back.new_key);
+        let at = Instant::now();
+        {
+            let mut namespace = self.namespace();
+            if let Some(ino) = back.ino {
+                namespace.moved(ino, from.0, &from.1);
+                namespace.retag(ino, back.copy, &back.original.etag);
+            }
+            namespace.published(from.0, &from.1, back.original.clone(), at);
+            namespace.removed_name(to.0, &to.1, at);
+        }
+        self.move_kept((new_key, back.copy), (old_key, &back.original.etag));
+        self.forget_object(new_key);
+        if let Some(ino) = back.ino {
+            self.moved_content(ino, old_key, back.copy, &back.original);
+        }
+        // The kernel's entry may be of the inode that lost its name to the copy.
+        self.notify(Notice::Name(to.0, to.1.to_string()));
+        if !back.removes_copy {
+            let replaced = match path.target {
+                Some(_) => ", in the place of what it has replaced",
+                None => "",
+            };
             log::error!(
-                "{old_key} is copied to {new_key} and cannot be deleted: {}",
-                chain(error)
+                "{old_key} could not be renamed: it cannot be deleted. Its copy {new_key} is left{replaced}"
+            );
+            return;
+        }
+        let removed = async {
+            let there = self.bucket.store().head(new_key).await?;
+            // What another client has put there since is not ours to delete.
+            match there.etag == *back.copy {
+                true => self.bucket.store().delete(new_key).await,
+                false => Ok(()),
+            }
+        };
+        if let Err(error) = removed.await.map_err(Error::from) {
+            log::error!(
+                "{old_key} could not be renamed, and its copy {new_key} is left: {}",
+                chain(&error)
             );
         }
-        result
     }
 
     /// What a copy that failed would have been answered, if it was made all the same.
@@ -401,6 +528,44 @@ impl Filesystem {
 
     // ---- copies ----
 
+    /// Copies an object to its new name, with a `change` of its attributes if there is one. Where the service lets headers
+    /// be changed by a copy, the copy's time of change is `time`, and its headers, with the object's size, are returned.
+    async fn copy_to_rename(
+        &self,
+        source: &ObjectKey,
+        object: &Object,
+        destination: &ObjectKey,
+        overwrite: Overwrite,
+        change: Option<&Change>,
+        time: Timestamp,
+    ) -> Result<(PutAnswer, Option<ObjectMeta>)> {
+        let (start, etag) = (Instant::now(), &object.etag);
+        let described = match self.headers_as_listed(source, etag, object.last_modified, start) {
+            Some(described) => described,
+            None => self.headers(source, etag, start).await?,
+        };
+        if described.meta.etag != *etag {
+            return Err(Error::Stale);
+        }
+        // A time alone is not worth what changing the headers of others' objects takes.
+        let keeps_time =
+            described.object.is_err() || is_bound_by_sdk_rules(&described.meta.headers.user);
+        if described.is_plain() || (change.is_none() && keeps_time) {
+            let copied = self.copy_listed(source, object, destination, overwrite);
+            return Ok((copied.await?, None));
+        }
+        let mut meta = described.meta.clone();
+        let mut attributes = Attributes::read(&meta, false);
+        if let Some(change) = change {
+            change.apply(&mut attributes, &self.settings.defaults);
+        }
+        attributes.ctime = Some(time);
+        attributes.write(&mut meta.headers.user);
+        let replace = CopyHeaders::Replace(meta.headers.clone());
+        let copied = self.copy_object(source, &described.meta, destination, replace, overwrite);
+        Ok((copied.await?, Some(meta)))
+    }
+
     /// Copies an object of which only the listing's line is known.
     pub(super) async fn copy_listed(
         &self,
@@ -429,39 +594,6 @@ impl Filesystem {
             .await
     }
 
-    /// Copies an object with attributes that it is to have; `object` has them from then on.
-    async fn copy_changed(
-        self: &Arc<Self>,
-        source: &ObjectKey,
-        object: &mut Object,
-        destination: &ObjectKey,
-        change: &Change,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        let described = self.headers(source, &object.etag, Instant::now()).await?;
-        if described.meta.etag != object.etag {
-            return Err(Error::Stale);
-        }
-        if described.is_plain() {
-            return self
-                .copy_listed(source, object, destination, overwrite)
-                .await;
-        }
-        let mut attributes = Attributes::read(&described.meta, false);
-        change.apply(&mut attributes, &self.settings.defaults);
-        let mut headers = described.meta.headers.clone();
-        attributes.write(&mut headers.user);
-        let replace = CopyHeaders::Replace(headers);
-        let copied = self
-            .copy_object(source, &described.meta, destination, replace, overwrite)
-            .await?;
-        object.known = Some(Arc::new(Known {
-            attributes,
-            ..known_of(&described.meta)
-        }));
-        Ok(copied)
-    }
-
     /// Copies an object whole, by whichever way the service allows.
     ///
     /// # Errors
@@ -485,11 +617,15 @@ impl Filesystem {
     }
 }
 
-/// Whether an object has the bytes and the headers of another.
+/// Whether an object has the bytes and the headers of another, but for the time of change, which a rename moves.
 pub(super) fn is_copy(source: &ObjectMeta, copy: &ObjectMeta) -> bool {
     // A copy of an object that was uploaded in parts has another tag.
     let same_bytes = source.crc64.is_some() && source.crc64 == copy.crc64;
     source.size == copy.size
         && (source.etag == copy.etag || same_bytes)
-        && source.headers.user == copy.headers.user
+        && entries_but_ctime(source).eq(entries_but_ctime(copy))
+}
+
+fn entries_but_ctime(meta: &ObjectMeta) -> impl Iterator<Item = (&String, &String)> {
+    meta.headers.user.iter().filter(|(name, _)| *name != CTIME)
 }

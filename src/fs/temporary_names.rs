@@ -137,24 +137,35 @@ const fn drawn(
 
 /// Whether a known tool will rename a file of this name, created with O_EXCL, or remove it at once.
 pub fn is_temporary(name: &str) -> bool {
-    let around = |(begin, end): &(&str, &str)| {
-        let rest = name.strip_prefix(begin);
-        rest.and_then(|rest| rest.strip_suffix(end))
-            .is_some_and(|name| !name.is_empty())
-    };
-    let is_drawn = |drawn: &Drawn| {
-        let Some(rest) = name.strip_prefix(drawn.begin) else {
-            return false;
-        };
-        match drawn.has_name {
-            false => (drawn.random)(rest),
-            true => rest
-                .rsplit_once(drawn.mark)
-                .is_some_and(|(name, random)| !name.is_empty() && (drawn.random)(random)),
-        }
-    };
     !STAYING.contains(&name)
-        && (name == VIM || AROUND.iter().any(around) || DRAWN.iter().any(is_drawn))
+        && (name == VIM
+            || AROUND.iter().any(|around| is_around(name, around))
+            || DRAWN.iter().any(|drawn| is_drawn(name, drawn)))
+}
+
+/// Whether such a name has a random part, so that no two clients choose the same.
+pub fn is_random(name: &str) -> bool {
+    // What only ends in a known way has the final name before that.
+    let mut around = AROUND.iter().filter(|(begin, _)| !begin.is_empty());
+    around.any(|around| is_around(name, around)) || DRAWN.iter().any(|drawn| is_drawn(name, drawn))
+}
+
+fn is_around(name: &str, (begin, end): &(&str, &str)) -> bool {
+    let rest = name.strip_prefix(begin);
+    rest.and_then(|rest| rest.strip_suffix(end))
+        .is_some_and(|name| !name.is_empty())
+}
+
+fn is_drawn(name: &str, drawn: &Drawn) -> bool {
+    let Some(rest) = name.strip_prefix(drawn.begin) else {
+        return false;
+    };
+    match drawn.has_name {
+        false => (drawn.random)(rest),
+        true => rest
+            .rsplit_once(drawn.mark)
+            .is_some_and(|(name, random)| !name.is_empty() && (drawn.random)(random)),
+    }
 }
 
 /// Whether the tool that made it calls fsync right before it renames it.
@@ -242,6 +253,21 @@ mod tests {
             (".#é", false),
         ] {
             assert_eq!(is_temporary(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_two_clients_may_choose_are_told_from_those_drawn_at_random() {
+        for (name, expected) in [
+            ("tmp_obj_abc123", true),
+            (".stdio.h.a1B2c3", true),
+            (".goutputstream-XYZ123", true),
+            ("index.lock", false),
+            ("film.mkv.part", false),
+            ("4913", false),
+            ("file", false),
+        ] {
+            assert_eq!(is_random(name), expected, "{name}");
         }
     }
 

@@ -70,6 +70,7 @@ impl Filesystem {
             moved.as_mut().enable();
             let begun = {
                 let mut state = file.lock();
+                state.check_lost()?;
                 if state.gone || state.uploaded >= wanted {
                     return Ok(());
                 }
@@ -218,6 +219,9 @@ impl Filesystem {
                 return Ok(());
             }
         }
+        if freight.exclusive && matches!(result, Err(Error::Exists)) {
+            self.creation_lost(file, &destination);
+        }
         let (uploaded, revision) = result?;
         self.landed(
             file,
@@ -228,6 +232,21 @@ impl Filesystem {
             sent,
         )
         .await
+    }
+
+    /// Another client has made the name first: it stands for what is there, and what was written here has nowhere to go.
+    fn creation_lost(&self, file: &OpenFile, at: &Destination) {
+        {
+            let mut state = file.lock();
+            if state.renaming {
+                return;
+            }
+            (state.gone, state.lost) = (true, true);
+            let mut namespace = self.namespace();
+            namespace.forgotten(at.parent, &at.name);
+            namespace.doubt(at.parent, &at.name);
+        }
+        self.notify(Notice::Name(at.parent, at.name.to_string()));
     }
 
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
@@ -392,8 +411,8 @@ impl Filesystem {
         revision: u64,
         sent: Instant,
     ) -> Result<()> {
-        self.remember_upload(&at.key, &uploaded, sent);
-        let mut object = self.describe(&at.key, meta_of(&uploaded), sent);
+        self.remember_upload(&at.key, &uploaded, Instant::now());
+        let mut object = self.describe(&at.key, meta_of(&uploaded), Instant::now());
         object.ours = true;
         let etag = object.etag.clone();
         let content = Content::new(

@@ -133,6 +133,9 @@ impl Filesystem {
     /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
     /// have nowhere to go. (Who unlinked it here knows that.)
     fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
+        if state.lost {
+            return Err(Error::Stale);
+        }
         if state.gone || state.is_dirty() || self.namespace().key(file.ino).is_some() {
             return Ok(());
         }

@@ -313,11 +313,7 @@ impl Filesystem {
                 Some(meta) => self.change_marker(&key, meta, &change).await,
                 None => self.make_marker(ino, &key, &change).await.map(Some),
             };
-            let forget = || {
-                if let Some(meta) = &meta {
-                    self.forget_headers(&key, &meta.etag);
-                }
-            };
+            let forget = || self.forget_object(&key);
             match changed {
                 // Replaced or removed by another client: asked for anew.
                 Err(Error::Stale | Error::NotFound) => forget(),
@@ -353,7 +349,6 @@ impl Filesystem {
         meta: &ObjectMeta,
         change: impl Fn(&mut Xattrs) -> Result<()>,
     ) -> Result<Option<(Attributes, Marker)>> {
-        let sent = Instant::now();
         let mut xattrs = match self.bucket.object_at(key, meta) {
             Ok(envelope) if envelope.format != Format::Plain => {
                 self.bucket.open_xattrs(&envelope, &meta.headers).await?
@@ -381,7 +376,7 @@ impl Filesystem {
         let answer = self
             .copy_object(key, meta, key, replace, Overwrite::Allowed)
             .await?;
-        let marker = self.remember_marker(key, headers, answer, sent);
+        let marker = self.remember_marker(key, headers, answer);
         Ok(Some((attributes, marker)))
     }
 

@@ -174,6 +174,7 @@ impl Rig {
             .args(options)
             .env("OSS_ACCESS_KEY_ID", "test")
             .env("OSS_ACCESS_KEY_SECRET", "test")
+            .env("XDG_STATE_HOME", self.path("state"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(errors);

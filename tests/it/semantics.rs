@@ -310,8 +310,7 @@ fn a_failed_upload_is_reported_and_tried_again() {
     }
 }
 
-/// "A new file, or one that was emptied by opening it, is published when its last writer closes it if it is
-/// still empty then."
+/// "Of several copies of it, only the last one's close uploads: a shell makes copies of it before it writes."
 #[test]
 fn an_empty_file_waits_for_its_last_writer() {
     let Some(mount) = Mount::served(&[]) else {

@@ -186,6 +186,7 @@ impl Mount {
         }
         command
             .arg(&self.mountpoint)
+            .env("XDG_STATE_HOME", folder.join("state"))
             .current_dir(folder)
             .arg("--cache-dir")
             .arg(folder.join("cache"))

@@ -80,6 +80,25 @@ pub enum Mood {
     Hanging(Duration),
 }
 
+/// A refusal to come, as a policy's: of calls that change something.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Only this call; none is any.
+    pub only: Option<Call>,
+    /// So many of them still succeed.
+    pub after: u32,
+    /// So many are refused.
+    pub times: u32,
+}
+
+/// What is to become of a call.
+enum Spoilt {
+    Failed,
+    /// It is carried out first.
+    Lost,
+    Refused,
+}
+
 /// A bucket whose clock is moved by the test, so that whole seconds pass without waiting, and whose requests
 /// fail when they are told to.
 pub struct Weather {
@@ -88,6 +107,10 @@ pub struct Weather {
     seconds: AtomicU64,
     mood: Mutex<Mood>,
     failure: Mutex<Option<Failure>>,
+    refusal: Mutex<Option<Refusal>>,
+    last_refused: Mutex<Option<Call>>,
+    /// Keys that contain this are not deleted.
+    undeletable: Mutex<Option<String>>,
     failed: AtomicU64,
     calls: Mutex<HashMap<Call, u32>>,
     /// What uploads of a whole object need to go on.
@@ -108,6 +131,9 @@ impl Weather {
             seconds: AtomicU64::new(now.as_secs()),
             mood: Mutex::default(),
             failure: Mutex::default(),
+            refusal: Mutex::default(),
+            last_refused: Mutex::default(),
+            undeletable: Mutex::default(),
             failed: AtomicU64::new(0),
             calls: Mutex::default(),
             puts: Semaphore::new(1000),
@@ -126,6 +152,26 @@ impl Weather {
 
     pub fn fail(&self, failure: Option<Failure>) {
         *self.failure.lock().unwrap() = failure;
+    }
+
+    pub fn refuse(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+
+    pub fn last_refused(&self) -> Option<Call> {
+        *self.last_refused.lock().unwrap()
+    }
+
+    /// Refuses to delete what has a key that contains this.
+    pub fn keep(&self, keys: Option<&str>) {
+        *self.undeletable.lock().unwrap() = keys.map(str::to_owned);
+    }
+
+    fn check_deletable(&self, key: &ObjectKey) -> Result<()> {
+        match &*self.undeletable.lock().unwrap() {
+            Some(kept) if key.as_str().contains(kept) => Err(refused()),
+            _ => Ok(()),
+        }
     }
 
     /// How many calls have failed on purpose.
@@ -173,9 +219,12 @@ impl Weather {
         UNIX_EPOCH + Duration::from_secs(self.seconds.load(Ordering::Relaxed))
     }
 
-    /// Counts the call; Some if it is to fail: whether it is to be carried out first.
-    fn begin(&self, call: Call) -> Option<bool> {
+    /// Counts the call; Some if it is to fail.
+    fn begin(&self, call: Call) -> Option<Spoilt> {
         *self.calls.lock().unwrap().entry(call).or_default() += 1;
+        if self.is_refused(call) {
+            return Some(Spoilt::Refused);
+        }
         let mut plan = self.failure.lock().unwrap();
         let failure = plan.as_mut()?;
         if failure.changes_only && !call.changes() {
@@ -191,7 +240,31 @@ impl Weather {
             *plan = None;
         }
         self.failed.fetch_add(1, Ordering::Relaxed);
-        Some(lost)
+        Some(match lost {
+            true => Spoilt::Lost,
+            false => Spoilt::Failed,
+        })
+    }
+
+    fn is_refused(&self, call: Call) -> bool {
+        let mut refusal = self.refusal.lock().unwrap();
+        let Some(plan) = &mut *refusal else {
+            return false;
+        };
+        if !call.changes() || plan.only.is_some_and(|only| only != call) {
+            return false;
+        }
+        if plan.after > 0 {
+            plan.after -= 1;
+            return false;
+        }
+        plan.times -= 1;
+        if plan.times == 0 {
+            *refusal = None;
+        }
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        *self.last_refused.lock().unwrap() = Some(call);
+        true
     }
 
     async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -223,8 +296,9 @@ impl Weather {
                 }
                 answer
             }
-            Some(lost) => {
-                if lost {
+            Some(Spoilt::Refused) => Err(refused()),
+            Some(spoilt) => {
+                if matches!(spoilt, Spoilt::Lost) {
                     let _ = work.await;
                 }
                 Err(Error::Unavailable(Arc::new(std::io::Error::other(
@@ -309,11 +383,24 @@ impl ObjectStore for Weather {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.call(Call::Delete, self.inner.delete(key)).await
+        self.call(Call::Delete, async {
+            self.check_deletable(key)?;
+            self.inner.delete(key).await
+        })
+        .await
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        self.call(Call::Delete, self.inner.delete_many(keys)).await
+        self.call(Call::Delete, async {
+            let (free, kept): (Vec<ObjectKey>, Vec<ObjectKey>) = keys
+                .iter()
+                .cloned()
+                .partition(|key| self.check_deletable(key).is_ok());
+            let mut failed = self.inner.delete_many(&free).await?;
+            failed.extend(kept.into_iter().map(|key| (key, refused())));
+            Ok(failed)
+        })
+        .await
     }
 
     async fn copy(
@@ -413,6 +500,10 @@ impl ObjectStore for Weather {
     }
 }
 
+fn refused() -> Error {
+    Error::AccessDenied(Arc::new(std::io::Error::other("refused by the test")))
+}
+
 pub fn keys() -> KeyRing {
     static PEM: OnceLock<Vec<u8>> = OnceLock::new();
     let der = PEM.get_or_init(|| {
@@ -485,10 +576,54 @@ impl World {
         EncryptedBucket::new(self.weather.clone(), keys(), settings)
     }
 
+    /// What mounts keep on this machine.
+    pub fn state_folder(&self) -> std::path::PathBuf {
+        self._folder.path().join("state")
+    }
+
+    /// The note of a directory rename by a mount of this machine that has been killed.
+    pub async fn leave_intent(&self, from: &str, to: &str) -> String {
+        let id = "0123456789abcdef";
+        let secret = [7; 32];
+        self.leave_secret(id, &secret);
+        self.put_intent(id, &secret, from, to).await
+    }
+
+    /// What that mount had kept here.
+    pub fn leave_secret(&self, id: &str, secret: &[u8; 32]) {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        std::fs::create_dir_all(self.state_folder()).unwrap();
+        let mut options = std::fs::File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let mut file = options.open(self.state_folder().join(id)).unwrap();
+        file.write_all(secret).unwrap();
+    }
+
+    /// An intent under this secret, as docs/format.md has it. Returns its key.
+    pub async fn put_intent(&self, id: &str, secret: &[u8; 32], from: &str, to: &str) -> String {
+        let prefix = &self.settings.prefix;
+        let key = format!("{prefix}.ossvault/rename-{id}-0000000000000001");
+        let mut message = Vec::new();
+        for field in ["ossvault rename 1", &key, from, to] {
+            message.extend((field.len() as u64).to_be_bytes());
+            message.extend(field.as_bytes());
+        }
+        use hmac::{KeyInit, Mac};
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret).unwrap();
+        mac.update(&message);
+        let sum = mac.finalize().into_bytes();
+        let mac: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let intent = format!(r#"{{"from":"{from}","to":"{to}","mac":"{mac}"}}"#);
+        self.others.put_plain(&key, &intent).await;
+        key
+    }
+
     /// Mounts; to be called in a runtime.
     pub async fn mount(&self) -> Arc<Filesystem> {
         let runtime = tokio::runtime::Handle::current();
         let fs = Filesystem::new(bucket(&self.weather), self.settings.clone(), runtime).unwrap();
+        fs.keep_state_in(self.state_folder());
         fs.start().await.unwrap();
         fs
     }
@@ -558,6 +693,12 @@ impl Others {
 
     pub async fn chmod(&self, key: &str, mode: u32) {
         self.weather.advance(3);
+        self.chmod_now(key, mode).await;
+        self.weather.advance(3);
+    }
+
+    /// In the very second in which it is.
+    pub async fn chmod_now(&self, key: &str, mode: u32) {
         let key = object_key(key);
         let meta = self.bucket.store().head(&key).await.unwrap();
         let mut headers = meta.headers.clone();
@@ -568,7 +709,6 @@ impl Others {
             .copy(&key, &meta.etag, &key, headers, Overwrite::Allowed)
             .await
             .unwrap();
-        self.weather.advance(3);
     }
 
     /// None: there is no such object.

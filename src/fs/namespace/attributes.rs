@@ -155,8 +155,9 @@ impl Namespace {
             (Some(ours), Some(listed)) if ours.ours && ours.etag == listed.etag => {
                 let unchanged = listed.last_modified <= ours.last_modified;
                 if unchanged {
+                    // Another client may have changed it in the same second: the next listing asks, once.
                     ours.last_modified = listed.last_modified;
-                    (ours.ours, ours.settled) = (false, true);
+                    ours.ours = false;
                 }
                 unchanged
             }

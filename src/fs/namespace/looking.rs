@@ -50,7 +50,7 @@ impl Namespace {
                 self.part_from_replaced(parent, name, &object.etag);
                 match &object.known {
                     Some(known) => {
-                        let ino = self.node_for(parent, name, false);
+                        let ino = self.node_of_kind(parent, name, known.attributes.kind);
                         if let Some(node) = self.nodes.get_mut(&ino)
                             && node.local.is_none()
                         {
@@ -105,7 +105,7 @@ impl Namespace {
                         attributes.set_mtime(touched);
                         attributes.ctime = attributes.ctime.max(Some(touched));
                     }
-                    attributes.ctime = attributes.ctime.max(node.confirmed);
+                    attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
                     Look::Known(View {
                         ino,
                         attributes,
@@ -178,7 +178,7 @@ impl Namespace {
         if let Some(pending) = &node.pending {
             pending.change.apply(&mut attributes, &self.defaults);
         }
-        attributes.ctime = attributes.ctime.max(node.confirmed);
+        attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
         View {
             ino,
             attributes,
