@@ -271,7 +271,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
                 "what is at {endpoint} does not answer like OSS: {detail}; {}",
                 match refusal.map(|refusal| refusal.status) {
                     Some(407) =>
-                        "the proxy asks for a name and a password: set them in https_proxy=http://USER:PASSWORD@HOST:PORT",
+                        "the proxy asks for a name and a password: put them before the host in https_proxy, as USER:PASSWORD@HOST:PORT",
                     _ => "check --endpoint, and whether a proxy or a login page stands in between",
                 }
             ),

@@ -40,10 +40,15 @@ pub fn explain(error: &clap::Error) -> Result<(), Error> {
 
 fn message(error: &clap::Error) -> String {
     let known = |kind| error.get(kind).map(one);
+    // The likeliest is the last.
+    let suggested = |kind| match error.get(kind)? {
+        ContextValue::Strings(texts) => texts.last().cloned(),
+        value => Some(one(value)),
+    };
     let option = known(ContextKind::InvalidArg).unwrap_or_else(|| "an argument".to_owned());
     match error.kind() {
         ErrorKind::UnknownArgument => {
-            let suggested = known(ContextKind::SuggestedArg);
+            let suggested = suggested(ContextKind::SuggestedArg);
             let name = error
                 .get(ContextKind::InvalidArg)
                 .map(one)
@@ -57,7 +62,7 @@ fn message(error: &clap::Error) -> String {
                 None => unknown,
             }
         }
-        ErrorKind::InvalidSubcommand => match known(ContextKind::SuggestedSubcommand) {
+        ErrorKind::InvalidSubcommand => match suggested(ContextKind::SuggestedSubcommand) {
             Some(suggested) => format!("there is no such command; did you mean {suggested}?"),
             None => "there is no such command".to_owned(),
         },

@@ -246,7 +246,8 @@ impl Directory {
         }
         if !NO_OPENAT2.load(Ordering::Relaxed) {
             let how = OpenHow::new()
-                .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW)
+                // Without O_NOFOLLOW, which would call a link to a directory no directory.
+                .flags(flags | OFlag::O_CLOEXEC)
                 .mode(mode)
                 .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
             for _ in 0..DISTURBED {
