@@ -309,6 +309,29 @@ impl Filesystem {
         failed
     }
 
+    /// Stores a change that its caller was told is stored, in the background.
+    pub(super) fn store_after_all(self: &Arc<Self>, ino: Ino, change: &Change) {
+        {
+            let mut namespace = self.namespace();
+            let newer = namespace.pending(ino);
+            namespace.add_pending(ino, change);
+            if let Some((newer, _)) = newer {
+                namespace.add_pending(ino, &newer);
+            }
+        }
+        let fs = self.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = fs.store_what_is_pending(ino).await {
+                log::error!(
+                    "the attributes of {} are not stored: {}",
+                    fs.describe_place(ino),
+                    chain(&error)
+                );
+                fs.notify(Notice::Content(ino));
+            }
+        });
+    }
+
     async fn store_what_is_pending(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let outcome = {
             let mut namespace = self.namespace();

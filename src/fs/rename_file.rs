@@ -336,7 +336,7 @@ impl Filesystem {
         let opened = opened.filter(|opened| opened.etag == copied);
         let original = object.clone();
         let sent = Instant::now();
-        let carried = headers.is_some();
+        let carried = pending.filter(|_| headers.is_some());
         self.forget_object(&new_key);
         self.move_kept((&old_key, &copied), (&new_key, &answer.etag));
         self.forget_object(&old_key);
@@ -375,6 +375,9 @@ impl Filesystem {
             if let Some(ino) = ino {
                 namespace.moved(ino, to.0, &to.1);
                 namespace.retag(ino, &copied, &moved.etag);
+                if let Some((_, waiting)) = &carried {
+                    namespace.end_pending(ino, *waiting, &Ok(()));
+                }
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {
@@ -409,11 +412,7 @@ impl Filesystem {
         };
         let (Err(refused), Some(same)) = (&cleared, still_there) else {
             if let Some(ino) = ino {
-                let mut namespace = self.namespace();
-                namespace.renamed(ino, time);
-                if let Some((_, waiting)) = pending.filter(|_| carried) {
-                    namespace.end_pending(ino, waiting, &Ok(()));
-                }
+                self.namespace().renamed(ino, time);
             }
             return Ok(());
         };
@@ -426,6 +425,10 @@ impl Filesystem {
             removes_copy: same && path.target.is_none(),
         };
         self.move_back(path, back).await;
+        if let (Some(ino), Some((change, _))) = (ino, carried) {
+            // The copy had it, and the original has not.
+            self.store_after_all(ino, &change);
+        }
         Err(refused.error.clone())
     }
 
