@@ -181,7 +181,7 @@ mod tests {
                     "--private-key",
                     "--memory-limi=s3cret",
                 ],
-                "the value of --private-key <FILE> is missing or not valid",
+                "there is no option --memory-limi; did you mean --memory-limit?",
             ),
             (
                 &["ossvault", "mount", "a", "b", "--memory-limi=s3cret"],

@@ -167,7 +167,7 @@ impl Filesystem {
             .await?;
         let content = file.lock().content.clone();
         if let Some(content) = content.filter(|content| content.etag() == etag) {
-            content.inherit(&source.content, [0..source.size]);
+            content.inherit(&source.content, std::iter::once(0..source.size));
         }
         Ok(())
     }

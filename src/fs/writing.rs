@@ -190,7 +190,7 @@ impl Filesystem {
             let filled = async {
                 // Who was shown this version goes on with it, and the last upload wins.
                 let asks = append || !content.was_seen();
-                if asks && content.is_here([0..content.size()]) {
+                if asks && content.is_here(std::iter::once(0..content.size())) {
                     self.check_stands(&content).await?;
                 }
                 self.fill(&mut staged, &content.reader(), 0..content.size())

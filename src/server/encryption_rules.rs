@@ -149,7 +149,7 @@ pub fn check_repeated(part: &ObjectHeaders, initiated: &ObjectHeaders) -> Result
     let differs = |name: &&str| {
         get(&part.user, name).is_some_and(|value| get(&initiated.user, name) != Some(value))
     };
-    if ENVELOPE.iter().any(|name| differs(name)) {
+    if ENVELOPE.iter().any(differs) {
         return Err(refused(
             "The headers are not those of the initiation.",
             "0005-00000413",

@@ -169,7 +169,7 @@ impl State {
                 kept = 0;
             }
             if kept == block.len() {
-                block.resize((block.len() * 2).min(MAX_LINE + 1).max(BLOCK), 0);
+                block.resize((block.len() * 2).clamp(BLOCK, MAX_LINE + 1), 0);
             }
         }
     }
