@@ -73,6 +73,12 @@ impl Move {
 }
 
 impl Filesystem {
+    /// Others have made something under the target's name, which the kernel may still hold to be absent.
+    pub(super) fn doubt_target(&self, to: &(Ino, Name)) {
+        self.namespace().doubt(to.0, &to.1);
+        self.notify(Notice::Name(to.0, to.1.to_string()));
+    }
+
     /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
     /// name does not.
     pub(super) async fn rename_directory(
@@ -105,7 +111,7 @@ impl Filesystem {
         match replaced {
             Some(replaced) => self.check_empty(replaced, start).await?,
             None if !replace && !self.is_nothing(new.trim_end_matches('/')).await? => {
-                self.namespace().doubt(to.0, &to.1);
+                self.doubt_target(to);
                 return Err(Error::Exists);
             }
             None => {}
@@ -122,7 +128,7 @@ impl Filesystem {
         let marked = sources.iter().any(|source| source.key == path.old);
         if replaced.is_none() && !marked && !self.is_bare(&path.new).await? {
             // With a marker, its copy finds out.
-            self.namespace().doubt(to.0, &to.1);
+            self.doubt_target(to);
             return Err(Error::NotEmpty);
         }
         self.check_deletable(&names::object_key(path.old.clone())?, false)
@@ -146,7 +152,7 @@ impl Filesystem {
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
-                self.namespace().doubt(to.0, &to.1);
+                self.doubt_target(to);
                 return Err(error);
             }
         };

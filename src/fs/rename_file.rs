@@ -202,9 +202,8 @@ impl Filesystem {
         };
         if result.is_err() {
             // How far it came, the bucket knows.
-            let mut namespace = self.namespace();
-            namespace.doubt(from.0, &from.1);
-            namespace.doubt(to.0, &to.1);
+            self.namespace().doubt(from.0, &from.1);
+            self.doubt_target(to);
         }
         result
     }

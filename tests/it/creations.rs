@@ -402,6 +402,9 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
     let renamed = fs::rename(two.path.join("ours"), two.path.join("q/d"));
     assert_eq!(errno(renamed), libc::ENOTEMPTY);
     assert_eq!(rig.keys(), before);
+    eventually("the kernel is told of what is there", || {
+        two.path.join("q/d").exists()
+    });
     assert_eq!(names(&two.path.join("q/d")), ["theirs"]);
     assert_eq!(names(&two.path.join("ours")), ["0", "1", "2"]);
     one.end_well();
