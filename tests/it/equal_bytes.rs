@@ -131,7 +131,7 @@ fn a_name_that_another_mount_gives_to_another_kind_of_file_is_of_that_kind() {
     let (one, two) = (rig.mount("one", &[]), rig.mount("two", &[]));
     for (before, after, kind) in [
         ("touch n", "rm n; mkfifo n", "fifo 640"),
-        ("rm n; mkfifo n", "rm n; touch n", "regular empty file 640"),
+        ("mkfifo n", "rm n; touch n", "regular empty file 640"),
     ] {
         shell(&one.path, &format!("cd \"$MNT\"; rm -f n; {before}"));
         eventually("it is seen", || {
