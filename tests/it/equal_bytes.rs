@@ -201,7 +201,7 @@ fn a_rename_moves_the_time_of_change_and_no_other() {
         let mount = rig.mount("mnt", &options);
         shell(
             &mount.path,
-            "cd \"$MNT\"; echo x > file; mkdir folder; touch folder/inside; ln -s x link; mkfifo fifo",
+            "cd \"$MNT\"; echo x > file; mkdir folder; touch folder/inside folder; ln -s x link; mkfifo fifo",
         );
         let times = |path: &Path| {
             let meta = fs::symlink_metadata(path).unwrap();
