@@ -1409,6 +1409,7 @@ impl Bench {
                     self.kernel.entered(looks);
                 }
             }
+            fs.entries_were_offered(&entries);
             let shown = entries
                 .iter()
                 .filter(|entry| entry.name[..] != *"." && entry.name[..] != *"..");

@@ -226,15 +226,26 @@ fn a_client_that_only_writes_needs_no_right_to_read() {
         let mode = fs::Permissions::from_mode(0o600);
         refused(fs::set_permissions(root.join("vault/large"), mode.clone()));
         refused(fs::set_permissions(root.join("vault/sub"), mode));
-        fs::write(root.join("vault/new"), "new")?;
-        fs::write(root.join("vault/small"), "replaced")?;
-        fs::write(root.join("vault/sub/large"), pattern(LARGE, 3))?;
-        fs::create_dir_all(root.join("made/below"))?;
-        fs::write(root.join("made/below/it"), "it")?;
-        // As rsync does.
-        fs::write(root.join("vault/.copied.a1B2c3"), "copied")?;
-        fs::rename(root.join("vault/.copied.a1B2c3"), root.join("vault/copied"))?;
-        fs::remove_file(root.join("vault/sub/doomed"))
+        let at = |what: &str, result: io::Result<()>| {
+            result.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
+        };
+        for (name, content) in [
+            ("vault/new", "new"),
+            ("vault/small", "replaced"),
+            // As rsync does.
+            ("vault/.copied.a1B2c3", "copied"),
+        ] {
+            at(name, fs::write(root.join(name), content))?;
+        }
+        at(
+            "large",
+            fs::write(root.join("vault/sub/large"), pattern(LARGE, 3)),
+        )?;
+        at("mkdir", fs::create_dir_all(root.join("made/below")))?;
+        at("below", fs::write(root.join("made/below/it"), "it"))?;
+        let temporary = root.join("vault/.copied.a1B2c3");
+        at("rename", fs::rename(temporary, root.join("vault/copied")))?;
+        at("unlink", fs::remove_file(root.join("vault/sub/doomed")))
     };
     check("mount --public-key", |rig| mounted(rig, WRITING, work));
 
@@ -293,6 +304,8 @@ fn rewrapping_needs_to_list_read_and_write() {
                 "key",
                 "--public-key",
                 "new.pub",
+                "--new-private-key",
+                "new",
             ],
         )
     });

@@ -49,6 +49,13 @@ const NAMES: [&str; 16] = [
 
 async fn prepared() -> (World, Kernel) {
     let world = World::new();
+    let kernel = Kernel::new(world.mount().await);
+    for (name, mode) in [("d", 0o750), ("e", 0o705)] {
+        let name = Name::from(name);
+        let made = kernel.fs.mkdir(Ino::ROOT, &name, mode, CALLER).await;
+        kernel.entered(&made.unwrap());
+    }
+    kernel.forget_all();
     for (key, content) in [
         ("f", "the content of f"),
         ("g", "g"),
@@ -59,11 +66,6 @@ async fn prepared() -> (World, Kernel) {
         world.others.put(key, content.as_bytes()).await;
     }
     let kernel = Kernel::new(world.mount().await);
-    for (name, mode) in [("d", 0o750), ("e", 0o705)] {
-        let name = Name::from(name);
-        let made = kernel.fs.mkdir(Ino::ROOT, &name, mode, CALLER).await;
-        kernel.entered(&made.unwrap());
-    }
     let ino = kernel.walk("f").await.unwrap();
     let set = kernel.fs.setxattr(ino, "user.a", b"value", SetXattr::New);
     set.await.unwrap();
