@@ -514,8 +514,12 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
     let needs_bucket = call.bucket.is_some() && !creates;
     match checked {
         // Of a bucket that does not exist, this is said to everybody.
-        Err(refusal) if needs_bucket && refusal.is_of_a_stranger() && !shared.has_bucket(&name) => {
-            check_name(&name)?;
+        Err(refusal)
+            if needs_bucket
+                && refusal.is_of_a_stranger()
+                && check_name(&name).is_ok()
+                && !shared.has_bucket(&name) =>
+        {
             return Err(Refusal::no_such_bucket(&name));
         }
         checked => checked?,
