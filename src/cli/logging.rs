@@ -78,7 +78,9 @@ impl Filter {
     fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
         let mut builder = env_logger::Builder::new();
         match wanted {
-            Some(wanted) => builder.filter_level(level).parse_filters(wanted),
+            Some(wanted) => builder
+                .filter_level(level)
+                .parse_filters(&directives(wanted)),
             None => builder
                 .filter_level(LevelFilter::Warn)
                 .filter_module(OWN, level),
@@ -94,6 +96,21 @@ impl Filter {
     fn highest(&self) -> LevelFilter {
         self.0.filter()
     }
+}
+
+/// Those of a list that can be understood: env_logger repeats the others on the terminal, and they may be anything.
+fn directives(list: &str) -> String {
+    let is_module = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+    };
+    let is_directive = |part: &&str| match part.split_once('=') {
+        Some((module, level)) => is_module(module) && level.parse::<LevelFilter>().is_ok(),
+        None => is_module(part),
+    };
+    let list = list.split('/').next().unwrap_or_default();
+    let known = list.split(',').map(str::trim).filter(is_directive);
+    known.collect::<Vec<_>>().join(",")
 }
 
 fn is_within(target: &str, module: &str) -> bool {

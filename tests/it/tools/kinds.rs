@@ -83,7 +83,7 @@ fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_ba
         &rig,
         &["info", "oss://bucket/tree/file", "--private-key", "key"],
     )
-    .succeeds();
+    .fails(43, &["cannot be opened"]);
     assert!(info.stdout.contains("its key says file"), "{}", info.stdout);
 
     run(&rig, &["restore-envelopes", "saved", "oss://bucket/tree"]).succeeds();
