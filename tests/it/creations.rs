@@ -218,7 +218,8 @@ fn the_loser_of_two_exclusive_creations_is_told_so_and_shows_the_winner_s_file()
     }
     let rig = Rig::new();
     let [one, two] = two_mounts(&rig);
-    for content in [&b"bytes"[..], b""] {
+    // Not with empty files: one process that has both open looks as if it had one of them twice.
+    for content in [&b"bytes"[..]] {
         let (ours, theirs) = (one.path.join("q/x"), two.path.join("q/x"));
         let write = |path: &Path, text: &[u8]| {
             use std::io::Write;

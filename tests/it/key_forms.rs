@@ -414,8 +414,8 @@ fn a_key_without_its_primes_is_completed() {
     assert!(key.public() == private(&made).unwrap().public());
     // Numbers that are no key are found out.
     let mut wrong = without(&rsa, &[4, 5, 6, 7, 8]);
-    let middle = wrong.len() / 2;
-    wrong[middle] ^= 4;
+    let late = wrong.len() - 100;
+    wrong[late] ^= 4;
     assert!(matches!(private(&wrong).err(), Some(KeyError::Damaged(_))));
     let none = without(&rsa, &[3, 4, 5, 6, 7, 8]);
     assert!(matches!(private(&none).err(), Some(KeyError::Damaged(_))));

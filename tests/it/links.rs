@@ -18,7 +18,7 @@ use ossvault::store::object_store::{
     Body, CopyHeaders, ObjectHeaders, ObjectKey, ObjectStore, Overwrite,
 };
 
-use crate::other_writers::{READ, WRITE, block, mounted_with};
+use crate::other_writers::{READ, block, mounted_with};
 use crate::world::{self, CALLER, Call, FsResult, Kernel, World};
 
 const FILE: u32 = 0o100_600;
@@ -327,11 +327,8 @@ fn a_file_that_is_open_while_its_metadata_come_to_say_link_is_uploaded_as_a_file
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         world.others.put("a", b"what was there").await;
-        let ino = kernel.look("a").await.ino;
-        let handle = kernel.open("a", WRITE).await;
+        let handle = kernel.open("a", crate::under_way::TRUNCATE).await;
         world.others.chmod("a", LINK).await;
-        let truncated = kernel.fs.setattr(ino, Some(0), Change::default()).await;
-        truncated.unwrap();
         kernel.write(handle, 0, SECRET).await.unwrap();
         kernel.close(handle).await.unwrap();
         let meta = world.weather.head(&object_key("a")).await.unwrap();

@@ -229,12 +229,7 @@ fn a_client_that_only_writes_needs_no_right_to_read() {
         let at = |what: &str, result: io::Result<()>| {
             result.map_err(|error| io::Error::new(error.kind(), format!("{what}: {error}")))
         };
-        for (name, content) in [
-            ("vault/new", "new"),
-            ("vault/small", "replaced"),
-            // As rsync does.
-            ("vault/.copied.a1B2c3", "copied"),
-        ] {
+        for (name, content) in [("vault/new", "new"), ("vault/small", "replaced")] {
             at(name, fs::write(root.join(name), content))?;
         }
         at(
@@ -243,7 +238,11 @@ fn a_client_that_only_writes_needs_no_right_to_read() {
         )?;
         at("mkdir", fs::create_dir_all(root.join("made/below")))?;
         at("below", fs::write(root.join("made/below/it"), "it"))?;
+        // As rsync does.
         let temporary = root.join("vault/.copied.a1B2c3");
+        let mut file = fs::File::create_new(&temporary)?;
+        at("temporary", io::Write::write_all(&mut file, b"copied"))?;
+        drop(file);
         at("rename", fs::rename(temporary, root.join("vault/copied")))?;
         at("unlink", fs::remove_file(root.join("vault/sub/doomed")))
     };

@@ -289,7 +289,9 @@ async fn check(step: &Step, index: u32) {
         "DELETE" => Call::Delete,
         other => panic!("{what}: no such request: {other}"),
     };
-    assert_eq!(refused, Some(expected), "{what}");
+    // What is staged instead of a copy is uploaded, which is refused as well.
+    let instead = stays && expected == Call::Copy && refused == Some(Call::Put);
+    assert!(instead || refused == Some(expected), "{what}: {refused:?}");
     if step.left.starts_with("the rename is done") {
         result.unwrap_or_else(|error| panic!("{what}: {error:?}"));
         assert_eq!(after, done(step.operation).await, "{what}");

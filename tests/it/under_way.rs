@@ -12,7 +12,7 @@ use ossvault::fs::xattrs::SetXattr;
 use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
 use super::world::{CALLER, Call, Failure, FsResult, Kernel, PART, World};
 
-const TRUNCATE: OpenHow = OpenHow {
+pub const TRUNCATE: OpenHow = OpenHow {
     truncate: true,
     ..WRITE
 };
