@@ -219,34 +219,33 @@ fn the_loser_of_two_exclusive_creations_is_told_so_and_shows_the_winner_s_file()
     let rig = Rig::new();
     let [one, two] = two_mounts(&rig);
     // Not with empty files: one process that has both open looks as if it had one of them twice.
-    for content in [&b"bytes"[..]] {
-        let (ours, theirs) = (one.path.join("q/x"), two.path.join("q/x"));
-        let write = |path: &Path, text: &[u8]| {
-            use std::io::Write;
-            let mut file = create_new(path).unwrap();
-            file.write_all(text).unwrap();
-            file
-        };
-        let winner = write(&ours, content);
-        let loser = write(&theirs, &content.repeat(2));
-        let again = loser.try_clone().unwrap();
-        close(winner).unwrap();
-        assert_eq!(errno(loser.sync_all()), libc::EEXIST);
-        assert_eq!(errno(loser.sync_all()), libc::EEXIST, "it stays lost");
+    let content = &b"bytes"[..];
+    let (ours, theirs) = (one.path.join("q/x"), two.path.join("q/x"));
+    let write = |path: &Path, text: &[u8]| {
         use std::io::Write;
-        assert_eq!(errno((&loser).write_all(b"more")), libc::ESTALE);
-        assert_eq!(errno(close(loser)), libc::EEXIST);
-        drop(again);
-        eventually("the winner's file", || {
-            read(&theirs).is_ok_and(|read| read == content)
-        });
-        assert_eq!(mode(&theirs), 0o640);
-        fs::remove_file(&ours).unwrap();
-        std::thread::sleep(Duration::from_millis(1500));
-        assert_eq!(rig.keys(), ["q/"], "nothing is uploaded later");
-        // The two remember what they saw: the next round begins with what there is.
-        fs::remove_file(&theirs).ok();
-    }
+        let mut file = create_new(path).unwrap();
+        file.write_all(text).unwrap();
+        file
+    };
+    let winner = write(&ours, content);
+    let loser = write(&theirs, &content.repeat(2));
+    let again = loser.try_clone().unwrap();
+    close(winner).unwrap();
+    assert_eq!(errno(loser.sync_all()), libc::EEXIST);
+    assert_eq!(errno(loser.sync_all()), libc::EEXIST, "it stays lost");
+    use std::io::Write;
+    assert_eq!(errno((&loser).write_all(b"more")), libc::ESTALE);
+    assert_eq!(errno(close(loser)), libc::EEXIST);
+    drop(again);
+    eventually("the winner's file", || {
+        read(&theirs).is_ok_and(|read| read == content)
+    });
+    assert_eq!(mode(&theirs), 0o640);
+    fs::remove_file(&ours).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(rig.keys(), ["q/"], "nothing is uploaded later");
+    // The two remember what they saw: the next round begins with what there is.
+    fs::remove_file(&theirs).ok();
     one.end_well();
     two.end_well();
 }
