@@ -102,7 +102,7 @@ fn required(command: &str) -> Vec<&'static str> {
         "keygen" => vec!["nodir/key", "--no-passphrase", "--bits", "2048"],
         "mount" => vec!["oss://bucket", "mnt", "--private-key", "key"],
         "umount" => vec!["mnt"],
-        "serve" => vec!["--dir", "absent", "--listen", "127.0.0.1:1"],
+        "serve" => vec!["--dir", "absent", "--listen", "192.0.2.1:1"],
         "demo" => vec!["key/below"],
         "info" => vec!["oss://bucket/object"],
         "restore-envelopes" => vec!["absent", "oss://bucket"],
