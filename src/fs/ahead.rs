@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::filesystem::{Filesystem, lock};
+use super::inode_order;
 use super::listing::{Entry, Object};
 use super::names::Name;
 use super::namespace::{Ino, Look};
@@ -67,6 +68,8 @@ impl Filesystem {
         let next: Vec<(Name, Object)> = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
+            let ino = namespace.ino_of_child(parent, name);
+            let number = namespace.numbers_children(parent);
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
@@ -76,16 +79,32 @@ impl Filesystem {
                 name,
                 asks,
                 follows: directory.listing.follows(name, previous, is_file),
+                ino: ino.0,
             };
             let Some(distance) = directory.walk.looks_at_file(step, ttl.objects, now) else {
                 return;
             };
-            let following = directory.listing.fresh_after(name, ttl.objects, now);
-            let unknown = following.map(|(name, entry)| match entry {
-                Entry::Object(object) if object.known.is_none() => (name, Some(object)),
-                _ => (name, None),
-            });
-            directory.walk.files.probe(name, distance, unknown)
+            let listing = &directory.listing;
+            let unknown = |entry| match entry {
+                &Entry::Object(ref object) if object.known.is_none() => Some(object),
+                _ => None,
+            };
+            if directory.walk.files.goes_by_inode() {
+                let plan = |after| {
+                    let files = listing.names().filter(|(_, entry)| is_file(entry));
+                    let numbered = files.map(|(name, _)| (number(name).0, name.clone()));
+                    inode_order::plan(numbered, after)
+                };
+                let wanted = |name: &Name| {
+                    let entry = listing.fresh_entry(name, ttl.objects, now)?;
+                    unknown(entry).cloned()
+                };
+                directory.walk.files.probe_by_inode(distance, plan, wanted)
+            } else {
+                let following = listing.fresh_after(name, ttl.objects, now);
+                let following = following.map(|(name, entry)| (name, unknown(entry)));
+                directory.walk.files.probe(name, distance, following)
+            }
         };
         for (name, object) in next {
             let fs = self.clone();
@@ -108,6 +127,7 @@ impl Filesystem {
         let next: Vec<(Name, Ino)> = {
             let mut namespace = self.namespace();
             let ttl = namespace.ttl();
+            let ino = namespace.ino_of_child(parent, name);
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
@@ -117,6 +137,7 @@ impl Filesystem {
                 name,
                 asks,
                 follows: directory.listing.follows(name, previous, is_directory),
+                ino: ino.0,
             };
             let walk = &mut directory.walk;
             let Some(distance) = walk.looks_at_directory(step, ttl.objects, now) else {

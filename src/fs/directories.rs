@@ -224,6 +224,9 @@ impl Filesystem {
                 }
             }
         }
+        if let Some(directory) = self.namespace().directory(ino) {
+            directory.walk.read_on(Instant::now());
+        }
         Ok(entries)
     }
 

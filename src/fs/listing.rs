@@ -446,6 +446,14 @@ impl Listing {
             .map(|(name, slot)| (name, &slot.entry))
     }
 
+    /// The entry of this name, unless a call which begins at `start` would ask for it.
+    pub fn fresh_entry(&self, name: &str, lifetime: Duration, start: Instant) -> Option<&Entry> {
+        let lifetime = lifetime.max(self.lifetime_in_traversal(lifetime, start));
+        let slot = self.slots.get(name)?;
+        let checked = slot.checked.max(self.complete)?;
+        fresh(checked, lifetime, start).then_some(&slot.entry)
+    }
+
     /// Whether `name` comes right after `previous` among the entries of its kind, few of the others between them.
     pub fn follows(
         &self,

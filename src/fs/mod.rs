@@ -24,6 +24,7 @@ pub mod files;
 pub mod filesystem;
 mod gate;
 mod inode_hold;
+mod inode_order;
 mod instance;
 mod leftover;
 mod lister;

@@ -370,6 +370,13 @@ impl Namespace {
         }
     }
 
+    /// Numbers the children of a directory as [`Namespace::ino_of_child`] does where no two keys' hashes are equal,
+    /// without a lookup of each.
+    pub fn numbers_children(&self, parent: Ino) -> impl Fn(&str) -> Ino + use<> {
+        let directory = self.key(parent).unwrap_or_default();
+        move |name| Ino(hash(&format!("{directory}{name}"), 0))
+    }
+
     /// The inode that has this name, if one is known.
     pub fn child(&self, parent: Ino, name: &str) -> Option<Ino> {
         let directory = self.nodes.get(&parent)?.directory.as_deref()?;

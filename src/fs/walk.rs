@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use super::attributes::Kind;
+use super::inode_order::InodeOrder;
 use super::listing::fresh;
 use super::names::Name;
 
@@ -28,12 +29,19 @@ pub struct Walk {
     pub directories: Steps,
     /// Twice the opens after lookups, less the lookups; at most a few.
     opened: i32,
-    /// When somebody last began to read the directory: its entries may be looked at next.
-    read: Option<Instant>,
+    /// The last reading of the directory: its entries may be looked at next.
+    read: Option<Reading>,
     /// The directory below that was looked up last.
     entered: Option<Entered>,
     /// The name that was asked for alone last was not there: who makes files goes on to ask for such.
     pub finds_nothing: bool,
+}
+
+/// A reading of the names of a directory, which takes a while where there are many.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    began: Instant,
+    last: Instant,
 }
 
 #[derive(Debug)]
@@ -46,7 +54,17 @@ struct Entered {
 
 impl Walk {
     pub fn begin_reading(&mut self, now: Instant) {
-        self.read = Some(now);
+        self.read = Some(Reading {
+            began: now,
+            last: now,
+        });
+    }
+
+    /// More of the names were read.
+    pub fn read_on(&mut self, now: Instant) {
+        if let Some(read) = &mut self.read {
+            read.last = now;
+        }
     }
 
     /// Whether files are looked up to be opened.
@@ -129,9 +147,10 @@ impl Walk {
         self.directories.was_listed();
     }
 
-    /// When the directory was last read, if that was of late.
+    /// When the last reading of the directory began, if it went on until lately.
     fn was_read(&self, ttl: Duration, now: Instant) -> Option<Instant> {
-        self.read.filter(|read| fresh(*read, ttl, now))
+        let read = self.read.filter(|read| fresh(read.last, ttl, now));
+        read.map(|read| read.began)
     }
 }
 
@@ -143,6 +162,8 @@ pub struct Step<'a> {
     pub asks: bool,
     /// It comes right after the one that was looked up before, among its kind.
     pub follows: bool,
+    /// The number of its inode.
+    pub ino: u64,
 }
 
 /// Lookups of one kind of entry, and what asking ahead of them has brought.
@@ -167,6 +188,7 @@ pub struct Steps {
     scanning: bool,
     /// Those of them that had to ask.
     scanned: u32,
+    inode_order: InodeOrder,
 }
 
 impl Steps {
@@ -198,8 +220,10 @@ impl Steps {
             name,
             asks,
             follows,
+            ino,
         } = look;
         self.use_probe(name, asks);
+        self.inode_order.step(ino);
         self.previous = Some(Name::from(name));
         if self.count == 0 && !asks {
             return None;
@@ -275,16 +299,48 @@ impl Steps {
             .filter_map(|(name, wanted)| Some((name.clone(), wanted?.clone())))
             .take(room)
             .collect();
-        self.ahead += next.len() as u32;
-        self.credit -= next.len() as u32;
-        if self.unused.len() > 4 * Steps::MOST as usize {
-            self.unused.clear();
-        }
-        let sent = next.iter().map(|(name, _)| (name.clone(), false));
-        self.unused.extend(sent);
+        self.sent(&next);
         let last = next.last().map(|(name, _)| name.clone());
         self.probed = last.or(reached).map(|reached| (first, reached));
         next
+    }
+
+    /// Whether the names that follow are those that come next by inode number.
+    pub fn goes_by_inode(&self) -> bool {
+        self.scanning && self.inode_order.is_followed()
+    }
+
+    /// As [`Steps::probe`], of the names that follow by inode number. `plan` is as in [`InodeOrder::next`]; `wanted`
+    /// is what there is to probe of a name.
+    pub fn probe_by_inode<T>(
+        &mut self,
+        distance: u32,
+        plan: impl Fn(u64) -> Vec<(u64, Name)>,
+        wanted: impl Fn(&Name) -> Option<T>,
+    ) -> Vec<(Name, T)> {
+        let room = distance.saturating_sub(self.ahead).min(self.credit) as usize;
+        let mut next = Vec::new();
+        while next.len() < room {
+            let Some(name) = self.inode_order.next(&plan) else {
+                break;
+            };
+            if let Some(wanted) = wanted(&name) {
+                next.push((name, wanted));
+            }
+        }
+        self.sent(&next);
+        next
+    }
+
+    /// Probes are under way.
+    fn sent<T>(&mut self, probes: &[(Name, T)]) {
+        self.ahead += probes.len() as u32;
+        self.credit -= probes.len() as u32;
+        if self.unused.len() > 4 * Steps::MOST as usize {
+            self.unused.clear();
+        }
+        let sent = probes.iter().map(|(name, _)| (name.clone(), false));
+        self.unused.extend(sent);
     }
 
     /// A probe has ended.
@@ -298,6 +354,7 @@ impl Steps {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inode_order;
     use super::*;
 
     const TTL: Duration = Duration::from_secs(1);
@@ -318,6 +375,7 @@ mod tests {
             name,
             asks,
             follows,
+            ino: 0,
         }
     }
 
@@ -348,6 +406,10 @@ mod tests {
         }
 
         fn look(&mut self, at: usize, directory: bool) {
+            self.look_at(at, 0, directory);
+        }
+
+        fn look_at(&mut self, at: usize, ino: u64, directory: bool) {
             self.now += Duration::from_micros(100);
             let name = self.names[at].clone();
             let asks = !self.known.contains(&name);
@@ -357,7 +419,10 @@ mod tests {
                 false => &self.walk.files,
             };
             let follows = at > 0 && steps.previous() == Some(&self.names[at - 1]);
-            let step = look(&name, asks, follows);
+            let step = Step {
+                ino,
+                ..look(&name, asks, follows)
+            };
             let distance = match directory {
                 true => self.walk.looks_at_directory(step, TTL, self.now),
                 false => self.walk.looks_at_file(step, TTL, self.now),
@@ -369,6 +434,21 @@ mod tests {
                 false => &mut self.walk.files,
             };
             let known = &self.known;
+            if steps.goes_by_inode() {
+                let numbered = |(at, name): (usize, &Name)| (inode(at), name.clone());
+                let plan = |after| {
+                    let names = self.names.iter().enumerate().map(numbered);
+                    inode_order::plan(names, after)
+                };
+                let sent = steps
+                    .probe_by_inode(distance, plan, |name| (!known.contains(name)).then_some(()));
+                for (name, ()) in sent {
+                    self.probes += 1;
+                    steps.probe_ended(&name);
+                    self.known.insert(name);
+                }
+                return;
+            }
             let following = self.names[at + 1..].iter();
             let following = following.map(|name| (name, (!known.contains(name)).then_some(&())));
             let sent = steps.probe(&name, distance, following);
@@ -383,6 +463,11 @@ mod tests {
         fn expire(&mut self) {
             self.known.clear();
         }
+    }
+
+    /// The number of the inode of the name at `at`: in no order.
+    fn inode(at: usize) -> u64 {
+        (at as u64 * 619 + 1) % 1009
     }
 
     /// As if shuffled.
@@ -467,6 +552,20 @@ mod tests {
         assert_eq!(world.probes + world.misses, 1000, "each is asked once");
     }
 
+    /// Out of order by name, each lookup would have to wait, as what is probed around it expires before it is wanted.
+    #[test]
+    fn who_goes_by_inode_numbers_is_asked_ahead_for_in_their_order() {
+        let mut order: Vec<usize> = (0..1000).collect();
+        order.sort_by_key(|at| inode(*at));
+        let mut world = Directory::new();
+        world.walk.begin_reading(world.now);
+        for at in order {
+            world.look_at(at, inode(at), false);
+        }
+        assert!(world.misses <= 20, "{}", world.misses);
+        assert_eq!(world.probes + world.misses, 1000, "each is asked once");
+    }
+
     #[test]
     fn a_walk_that_begins_anew_after_the_lifetime_is_asked_ahead_for_at_once() {
         let mut world = Directory::new();
@@ -493,6 +592,20 @@ mod tests {
         walk.begin_reading(now);
         let late = now + 2 * TTL;
         assert_eq!(walk.looks_at_file(look("a", true, false), TTL, late), None);
+    }
+
+    /// To read fifteen thousand names took longer than a lifetime: the walk that followed was not expected.
+    #[test]
+    fn a_reading_that_takes_longer_than_a_lifetime_counts_from_its_end() {
+        let now = Instant::now();
+        let mut walk = Walk::default();
+        walk.begin_reading(now);
+        let later = now + 3 * TTL;
+        walk.read_on(later);
+        assert_eq!(
+            walk.looks_at_file(look("a", true, false), TTL, later),
+            Some(8)
+        );
     }
 
     #[test]
