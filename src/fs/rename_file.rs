@@ -321,8 +321,9 @@ impl Filesystem {
                 }
                 Err(error) if !error.is_refusal() => {
                     // Its answer may have been lost, and what stood under the new name with it.
-                    match self.copy_that_is_there(&old_key, &object, &new_key).await {
-                        Some(answer) => break (answer, None),
+                    let copy = self.copy_that_is_there(&old_key, &object, &new_key, change);
+                    match copy.await {
+                        Some(copied) => break copied,
                         None => return Err(error),
                     }
                 }
@@ -485,15 +486,22 @@ impl Filesystem {
         source: &ObjectKey,
         object: &Object,
         copy: &ObjectKey,
-    ) -> Option<PutAnswer> {
+        change: Option<&Change>,
+    ) -> Option<(PutAnswer, Option<ObjectMeta>)> {
         let store = self.bucket.store();
-        let (source, copy) = tokio::try_join!(store.head(source), store.head(copy)).ok()?;
+        let (mut source, copy) = tokio::try_join!(store.head(source), store.head(copy)).ok()?;
+        if let Some(change) = change {
+            let mut attributes = Attributes::read(&source, false);
+            change.apply(&mut attributes, &self.settings.defaults);
+            attributes.write(&mut source.headers.user);
+        }
         let same = source.etag == object.etag && is_copy(&source, &copy);
-        same.then_some(PutAnswer {
-            etag: copy.etag,
+        let answer = PutAnswer {
+            etag: copy.etag.clone(),
             crc64: copy.crc64,
             date: copy.last_modified,
-        })
+        };
+        same.then_some((answer, change.map(|_| copy)))
     }
 
     /// Open files of version `copied` read from its copy, `etag`, from now on.

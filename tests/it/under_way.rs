@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::names::Name;
 use ossvault::fs::namespace::Ino;
@@ -144,6 +145,38 @@ fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
             assert!(kernel.fs.shutdown().await.is_ok());
         });
     }
+}
+
+/// A rename's copy carries the changes of attributes that wait. As it is no copy to the letter then, a rename whose
+/// answer was lost failed and left the file under both names.
+#[test]
+fn a_rename_that_carries_a_mode_takes_place_although_its_answer_was_lost() {
+    block(async {
+        let (world, kernel) = mounted().await;
+        kernel.save("a", b"one").await;
+        let handle = kernel.open("a", WRITE).await;
+        let ino = kernel.look("a").await.ino;
+        let change = Change {
+            mode: Some(0o600),
+            ..Change::default()
+        };
+        kernel.fs.setattr(ino, None, change).await.unwrap();
+        world.weather.take_calls();
+        world.weather.fail(Some(Failure {
+            after: 0,
+            lost: true,
+            changes_only: true,
+            times: 1,
+        }));
+        kernel.rename("a", "b").await.unwrap();
+        assert_eq!(world.weather.count(Call::Copy), 1, "the one that was lost");
+        assert_eq!(world.others.keys().await, ["b"]);
+        assert_eq!(kernel.look("b").await.mode, 0o600);
+        kernel.close(handle).await.unwrap();
+        assert_eq!(world.others.get("b").await.unwrap(), b"one");
+        let kernel = Kernel::new(world.mount().await);
+        assert_eq!(kernel.look("b").await.mode, 0o600);
+    });
 }
 
 #[test]
