@@ -18,6 +18,7 @@ fn main() -> ExitCode {
 /// 1 GiB in and out with --memory-limit 128M had 215 MiB resident at most, and has 131 MiB this way, in the
 /// same time. What the connections read into, up to 400 KiB, stays: mapping it anew for every piece would
 /// cost a page fault for each 4 KiB read.
+#[allow(unsafe_code, reason = "mallopt")]
 fn give_large_blocks_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

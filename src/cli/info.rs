@@ -1,7 +1,5 @@
 //! `ossvault info`: what there is to say of one object, by its name in a bucket or in a mount.
 
-use std::ffi::CString;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -193,20 +191,8 @@ fn problem(error: &std::io::Error) -> String {
 
 /// Of the file itself, also where it is a symbolic link.
 fn attribute(path: &Path, name: &str) -> std::io::Result<String> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let name = CString::new(name)?;
-    let mut value = vec![0u8; 256];
-    // SAFETY: both strings end with a zero byte, and the buffer has the length that is given.
-    let len = unsafe {
-        libc::lgetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    let len = usize::try_from(len).map_err(|_| std::io::Error::last_os_error())?;
-    value.truncate(len);
+    let value = xattr::get(path, name)?;
+    let value = value.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENODATA))?;
     String::from_utf8(value).map_err(std::io::Error::other)
 }
 

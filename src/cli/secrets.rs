@@ -118,6 +118,7 @@ pub fn lock_heap() {
     }
 }
 
+#[expect(unsafe_code, reason = "mlock of the heap")]
 fn try_lock_heap() -> std::io::Result<()> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let unknown = || std::io::Error::other("no heap in /proc/self/maps");
@@ -135,6 +136,7 @@ fn try_lock_heap() -> std::io::Result<()> {
 
 /// Takes a variable out of the environment, where it would stay to be seen in /proc/PID/environ, and which
 /// every process that this one starts inherits.
+#[expect(unsafe_code, reason = "the only way to wipe a variable's bytes")]
 fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
     // SAFETY: there is no other thread that could read or change the environment meanwhile; the value is
     // a string of the C library's, which nobody else points into, and its bytes are ours to change.

@@ -24,7 +24,9 @@ use rand::rngs::SysRng;
 use rsa::pkcs1::EncodeRsaPublicKey;
 use rsa::rand_core::UnwrapErr;
 use rsa::traits::PublicKeyParts;
-use rsa::{BoxedUint, Oaep, Pkcs1v15Encrypt, RsaPrivateKey, RsaPublicKey};
+use rsa::{
+    BoxedUint, Oaep, Pkcs1v15Encrypt, PrivateKey as RsaPrivateKey, PublicKey as RsaPublicKey,
+};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -556,7 +558,7 @@ mod tests {
     #[test]
     fn an_independent_implementation_unwraps_it_too() {
         let pem = PAIR.private_pem(None).unwrap();
-        let other = rsa::RsaPrivateKey::from_pkcs8_pem(&pem).unwrap();
+        let other = rsa::PrivateKey::from_pkcs8_pem(&pem).unwrap();
         let opened = other.decrypt(Oaep::<sha1::Sha1>::new(), &PAIR.public().wrap(b"a"));
         assert_eq!(opened.unwrap(), b"a");
         let opened = other.decrypt(Pkcs1v15Encrypt, &PAIR.public().wrap_pkcs1(b"b"));

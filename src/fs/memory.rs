@@ -5,6 +5,8 @@
 //! fault for each 4 KiB is a fifth of the cost of reading or writing a file. `unsafe` is what mapping takes,
 //! and what handing out the two [`halves`] of a huge page does.
 
+#![expect(unsafe_code, reason = "mapped memory and halves of huge pages")]
+
 use std::alloc;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;

@@ -1,5 +1,7 @@
 //! Integration tests, one binary.
 
+#![allow(unsafe_code, reason = "system calls that no library wraps")]
+
 mod access;
 mod applications;
 mod bucket_refusals;

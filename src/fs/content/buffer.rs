@@ -8,6 +8,11 @@
 //! A buffer carries its share of the memory budget and gives it back only when the last slice is
 //! gone. Idle buffers in the [`Pool`] keep theirs.
 
+#![expect(
+    unsafe_code,
+    reason = "the filled front of a buffer is read while its tail is written"
+)]
+
 use std::ops::Range;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
