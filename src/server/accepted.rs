@@ -42,11 +42,13 @@ const SIGNATURE_PARAMETERS: [&str; 11] = [
 ];
 
 /// Of every request.
-const COMMON_HEADERS: [&str; 4] = [
+const COMMON_HEADERS: [&str; 5] = [
     "x-oss-content-sha256",
     "x-oss-date",
     "x-oss-security-token",
     "x-oss-signature-version",
+    // The service has no such header: the SDKs send it for one that is signed and has no effect.
+    "x-oss-user",
 ];
 
 /// Headers of HTTP that make the answer depend on what is there, or concern a part of it.
@@ -91,6 +93,19 @@ fn accepted(operation: Operation) -> Accepted {
                 "max-keys",
                 "prefix",
                 "start-after",
+            ],
+            &[],
+            Metadata::No,
+        ),
+        ListObjectVersions => (
+            &[
+                "delimiter",
+                "encoding-type",
+                "key-marker",
+                "max-keys",
+                "prefix",
+                "version-id-marker",
+                "versions",
             ],
             &[],
             Metadata::No,
@@ -183,9 +198,15 @@ fn accepted(operation: Operation) -> Accepted {
             ],
             Metadata::Yes,
         ),
+        // The last three concern the end of the upload and say nothing of a part; as above.
         UploadPart => (
             &["partNumber", "uploadId"],
-            &["x-oss-hash-crc64ecma"],
+            &[
+                "x-oss-hash-crc64ecma",
+                "x-oss-complete-all",
+                "x-oss-forbid-overwrite",
+                "x-oss-object-acl",
+            ],
             Metadata::Encryption,
         ),
         UploadPartCopy => (
@@ -197,6 +218,9 @@ fn accepted(operation: Operation) -> Accepted {
                 "x-oss-copy-source-if-none-match",
                 "x-oss-copy-source-if-unmodified-since",
                 "x-oss-copy-source-range",
+                "x-oss-complete-all",
+                "x-oss-forbid-overwrite",
+                "x-oss-object-acl",
             ],
             Metadata::No,
         ),
@@ -403,6 +427,23 @@ mod tests {
                 &[("x-oss-meta-client-side-encryption-key", "b")],
                 "",
             ),
+            (
+                UploadPart,
+                &["partNumber", "uploadId"],
+                &[
+                    ("x-oss-object-acl", "private"),
+                    ("x-oss-complete-all", "yes"),
+                    ("x-oss-forbid-overwrite", "true"),
+                ],
+                "",
+            ),
+            (
+                UploadPart,
+                &["partNumber", "uploadId"],
+                &[("x-oss-object-acl", "public-read")],
+                NO,
+            ),
+            (PutObject, &[], &[("x-oss-user", "a")], ""),
             (CopyObject, &[], &[("x-oss-tagging-directive", "Copy")], ""),
             (
                 CopyObject,
