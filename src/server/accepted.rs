@@ -42,12 +42,13 @@ const SIGNATURE_PARAMETERS: [&str; 11] = [
 ];
 
 /// Of every request.
-const COMMON_HEADERS: [&str; 5] = [
+const COMMON_HEADERS: [&str; 6] = [
     "x-oss-content-sha256",
     "x-oss-date",
     "x-oss-security-token",
     "x-oss-signature-version",
-    // The service has no such header: the SDKs send it for one that is signed and has no effect.
+    // The service has no such headers: the SDKs send them for ones that are signed and have no effect.
+    "x-oss-auth",
     "x-oss-user",
 ];
 
@@ -78,9 +79,10 @@ fn accepted(operation: Operation) -> Accepted {
         GetBucketInfo => (&["bucketInfo"], &[], Metadata::No),
         GetBucketLocation => (&["location"], &[], Metadata::No),
         ListLiveChannels => (&["live", "marker", "max-keys", "prefix"], &[], Metadata::No),
+        // Who agrees to pay for a listing has agreed to nothing: it is free here.
         ListObjects => (
             &["delimiter", "encoding-type", "marker", "max-keys", "prefix"],
-            &[],
+            &["x-oss-request-payer"],
             Metadata::No,
         ),
         ListObjectsV2 => (
@@ -94,7 +96,7 @@ fn accepted(operation: Operation) -> Accepted {
                 "prefix",
                 "start-after",
             ],
-            &[],
+            &["x-oss-request-payer"],
             Metadata::No,
         ),
         ListObjectVersions => (
@@ -107,7 +109,7 @@ fn accepted(operation: Operation) -> Accepted {
                 "version-id-marker",
                 "versions",
             ],
-            &[],
+            &["x-oss-request-payer"],
             Metadata::No,
         ),
         ListMultipartUploads => (
@@ -313,6 +315,7 @@ fn check_value(name: &str, value: &str) -> Result<()> {
     let (known, done) = match name {
         "x-oss-forbid-overwrite" => (is(&["true", "false"]), true),
         "x-oss-complete-all" => (is(&["yes"]), true),
+        "x-oss-request-payer" => (is(&["requester"]), true),
         "x-oss-range-behavior" => (is(&["standard"]), true),
         "x-oss-metadata-directive" | "x-oss-tagging-directive" => (is(&["copy", "replace"]), true),
         // Everything is private here.
@@ -444,6 +447,14 @@ mod tests {
                 NO,
             ),
             (PutObject, &[], &[("x-oss-user", "a")], ""),
+            (PutObject, &[], &[("x-oss-auth", "a")], ""),
+            (
+                ListObjectsV2,
+                &[],
+                &[("x-oss-request-payer", "requester")],
+                "",
+            ),
+            (ListObjectsV2, &[], &[("x-oss-request-payer", "you")], BAD),
             (CopyObject, &[], &[("x-oss-tagging-directive", "Copy")], ""),
             (
                 CopyObject,

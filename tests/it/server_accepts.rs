@@ -424,7 +424,7 @@ async fn a_part_may_say_what_concerns_the_end_of_its_upload() {
     refused(forbidden, 409, "FileAlreadyExists").await;
 }
 
-/// The service has no such header; SDKs send it to see that it is signed, and ignored.
+/// The service has no such headers; SDKs send them to see that they are signed, and ignored.
 #[tokio::test]
 async fn a_header_without_a_meaning_has_none() {
     let bench = filled().await;
@@ -436,6 +436,18 @@ async fn a_header_without_a_meaning_has_none() {
         .body(b"content");
     assert_eq!(put.send().await.unwrap().status(), 200);
     assert!(!state(&bench).await.contains("x-oss-user"));
+    // There is nothing to pay.
+    for kind in ["prefix", "list-type", "versions"] {
+        let list = |payer: &str| {
+            bench
+                .request("GET", "")
+                .query(kind, if kind == "list-type" { "2" } else { "" })
+                .header("x-oss-request-payer", payer)
+        };
+        let listed = list("requester").send().await.unwrap();
+        assert_eq!(listed.status(), 200, "{kind}");
+        refused(list("you"), 400, "InvalidArgument").await;
+    }
 }
 
 /// Clients that clear a bucket list its versions and delete those. Where none are kept, each object is the one
