@@ -42,11 +42,14 @@ const SIGNATURE_PARAMETERS: [&str; 11] = [
 ];
 
 /// Of every request.
-const COMMON_HEADERS: [&str; 4] = [
+const COMMON_HEADERS: [&str; 6] = [
     "x-oss-content-sha256",
     "x-oss-date",
     "x-oss-security-token",
     "x-oss-signature-version",
+    // The service has no such headers: the SDKs send them for ones that are signed and have no effect.
+    "x-oss-auth",
+    "x-oss-user",
 ];
 
 /// Headers of HTTP that make the answer depend on what is there, or concern a part of it.
@@ -76,9 +79,10 @@ fn accepted(operation: Operation) -> Accepted {
         GetBucketInfo => (&["bucketInfo"], &[], Metadata::No),
         GetBucketLocation => (&["location"], &[], Metadata::No),
         ListLiveChannels => (&["live", "marker", "max-keys", "prefix"], &[], Metadata::No),
+        // Who agrees to pay for a listing has agreed to nothing: it is free here.
         ListObjects => (
             &["delimiter", "encoding-type", "marker", "max-keys", "prefix"],
-            &[],
+            &["x-oss-request-payer"],
             Metadata::No,
         ),
         ListObjectsV2 => (
@@ -92,7 +96,20 @@ fn accepted(operation: Operation) -> Accepted {
                 "prefix",
                 "start-after",
             ],
-            &[],
+            &["x-oss-request-payer"],
+            Metadata::No,
+        ),
+        ListObjectVersions => (
+            &[
+                "delimiter",
+                "encoding-type",
+                "key-marker",
+                "max-keys",
+                "prefix",
+                "version-id-marker",
+                "versions",
+            ],
+            &["x-oss-request-payer"],
             Metadata::No,
         ),
         ListMultipartUploads => (
@@ -183,9 +200,15 @@ fn accepted(operation: Operation) -> Accepted {
             ],
             Metadata::Yes,
         ),
+        // The last three concern the end of the upload and say nothing of a part; as above.
         UploadPart => (
             &["partNumber", "uploadId"],
-            &["x-oss-hash-crc64ecma"],
+            &[
+                "x-oss-hash-crc64ecma",
+                "x-oss-complete-all",
+                "x-oss-forbid-overwrite",
+                "x-oss-object-acl",
+            ],
             Metadata::Encryption,
         ),
         UploadPartCopy => (
@@ -197,6 +220,9 @@ fn accepted(operation: Operation) -> Accepted {
                 "x-oss-copy-source-if-none-match",
                 "x-oss-copy-source-if-unmodified-since",
                 "x-oss-copy-source-range",
+                "x-oss-complete-all",
+                "x-oss-forbid-overwrite",
+                "x-oss-object-acl",
             ],
             Metadata::No,
         ),
@@ -289,6 +315,7 @@ fn check_value(name: &str, value: &str) -> Result<()> {
     let (known, done) = match name {
         "x-oss-forbid-overwrite" => (is(&["true", "false"]), true),
         "x-oss-complete-all" => (is(&["yes"]), true),
+        "x-oss-request-payer" => (is(&["requester"]), true),
         "x-oss-range-behavior" => (is(&["standard"]), true),
         "x-oss-metadata-directive" | "x-oss-tagging-directive" => (is(&["copy", "replace"]), true),
         // Everything is private here.
@@ -403,6 +430,31 @@ mod tests {
                 &[("x-oss-meta-client-side-encryption-key", "b")],
                 "",
             ),
+            (
+                UploadPart,
+                &["partNumber", "uploadId"],
+                &[
+                    ("x-oss-object-acl", "private"),
+                    ("x-oss-complete-all", "yes"),
+                    ("x-oss-forbid-overwrite", "true"),
+                ],
+                "",
+            ),
+            (
+                UploadPart,
+                &["partNumber", "uploadId"],
+                &[("x-oss-object-acl", "public-read")],
+                NO,
+            ),
+            (PutObject, &[], &[("x-oss-user", "a")], ""),
+            (PutObject, &[], &[("x-oss-auth", "a")], ""),
+            (
+                ListObjectsV2,
+                &[],
+                &[("x-oss-request-payer", "requester")],
+                "",
+            ),
+            (ListObjectsV2, &[], &[("x-oss-request-payer", "you")], BAD),
             (CopyObject, &[], &[("x-oss-tagging-directive", "Copy")], ""),
             (
                 CopyObject,

@@ -179,10 +179,12 @@ fn check_v4(
         .as_deref()
         .is_some_and(|own| own != region)
     {
-        return Err(
-            Refusal::argument("Invalid signing region in Authorization header.")
+        return Err(match call.header("authorization") {
+            Some(_) => Refusal::argument("Invalid signing region in Authorization header.")
                 .ec("0002-00000226"),
-        );
+            // Of a signed URL.
+            None => Refusal::argument("The signing region in credential is invalid."),
+        });
     }
     let additional: Vec<&str> = additional
         .split(';')

@@ -46,6 +46,8 @@ pub enum Operation {
     ListLiveChannels,
     ListObjects,
     ListObjectsV2,
+    /// Each object has one; clients that clear a bucket ask.
+    ListObjectVersions,
     ListMultipartUploads,
     DeleteMultipleObjects,
     PutObject,
@@ -76,6 +78,7 @@ impl Operation {
             GetBucketLocation => &["oss:GetBucketLocation"],
             ListLiveChannels => &["oss:ListLiveChannel"],
             ListObjects | ListObjectsV2 => &["oss:ListObjects"],
+            ListObjectVersions => &["oss:ListObjectVersions"],
             ListMultipartUploads => &["oss:ListMultipartUploads"],
             ListParts => &["oss:ListParts"],
             GetObject | HeadObject | GetObjectMeta => &["oss:GetObject"],
@@ -100,6 +103,7 @@ impl Operation {
                 | ListLiveChannels
                 | ListObjects
                 | ListObjectsV2
+                | ListObjectVersions
                 | ListMultipartUploads
                 | GetObject
                 | HeadObject
@@ -190,6 +194,7 @@ impl Call {
             (Some(_), None, "GET") if has("bucketInfo") => GetBucketInfo,
             (Some(_), None, "GET") if has("location") => GetBucketLocation,
             (Some(_), None, "GET") if has("uploads") => ListMultipartUploads,
+            (Some(_), None, "GET") if has("versions") => ListObjectVersions,
             (Some(_), None, "GET") if has("live") => ListLiveChannels,
             (Some(_), None, "GET") if self.parameter("list-type") == Some("2") => ListObjectsV2,
             (Some(_), None, "GET") => ListObjects,
@@ -207,6 +212,12 @@ impl Call {
             (Some(_), Some(_), "HEAD") => HeadObject,
             _ => Unknown,
         }
+    }
+
+    /// Where this server is reached, for a client that takes it from an answer. With its scheme, unlike the
+    /// service's: there is no TLS here, which some clients take for granted.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", without_bucket(&self.host))
     }
 
     /// Empty for a parameter without a value.
@@ -481,6 +492,13 @@ fn bucket_of_host(host: &str) -> Option<String> {
     Some(bucket.to_string())
 }
 
+fn without_bucket(host: &str) -> &str {
+    match (bucket_of_host(host), host.split_once('.')) {
+        (Some(_), Some((_, rest))) => rest,
+        _ => host,
+    }
+}
+
 /// Names and values, decoded.
 pub(super) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
@@ -531,6 +549,11 @@ mod tests {
             ("photos.oss-cn-hangzhou.aliyuncs.com", Some("photos")),
         ] {
             assert_eq!(bucket_of_host(host).as_deref(), bucket, "{host}");
+            let rest = without_bucket(host);
+            match bucket {
+                Some(bucket) => assert_eq!(format!("{bucket}.{rest}"), host),
+                None => assert_eq!(rest, host),
+            }
         }
     }
 

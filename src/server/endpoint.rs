@@ -36,6 +36,7 @@ use super::reply::{Body, Reply};
 use super::{listing, multipart, objects, s3, xml};
 use crate::oss::date;
 use crate::store::error::Error;
+use crate::store::local::class::Class;
 use crate::store::local::directory::Directory;
 use crate::store::local::journal::is_bucket;
 use crate::store::local::{self, LocalStore};
@@ -165,7 +166,7 @@ impl Server {
     /// # Errors
     /// Those of [`LocalStore::open`]; [`Error::NoSuchBucket`] for a name no bucket can have.
     pub fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
-        self.shared.create_bucket(name)
+        self.shared.create_bucket(name, None)
     }
 
     /// Takes no further connection and ends those that are open when their request is answered, or after
@@ -267,10 +268,22 @@ impl Shared {
         if foreign {
             return Err(no_such_bucket());
         }
-        Ok(self.create_bucket(name)?)
+        Ok(self.create_bucket(name, None)?)
     }
 
-    fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
+    /// Without a class, a new bucket is of the standard one.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] where there is one of another class.
+    fn create_bucket(
+        &self,
+        name: &str,
+        class: Option<Class>,
+    ) -> std::result::Result<LocalStore, Error> {
+        let checked = |store: &LocalStore| match class {
+            Some(class) if class != store.class() => Err(Error::AlreadyExists),
+            _ => Ok(store.clone()),
+        };
         check_name(name).map_err(|_| Error::NoSuchBucket(name.to_string()))?;
         let mut buckets = self.lock();
         match self.served.create_directory(name) {
@@ -283,25 +296,29 @@ impl Shared {
         if let Some(store) = buckets.get(name)
             && store.root().is_same(&folder).unwrap_or(false)
         {
-            return Ok(store.clone());
+            return checked(store);
         }
         let sync = self.config.sync;
-        let store = LocalStore::open_in(folder, local::Settings { sync })?;
+        let store =
+            LocalStore::create_in(folder, class.unwrap_or_default(), local::Settings { sync })?;
         buckets.insert(name.to_string(), store.clone());
-        Ok(store)
+        checked(&store)
     }
 
-    pub async fn bucket_names(&self) -> Result<Vec<String>> {
+    /// By name, with their classes.
+    pub async fn buckets(&self) -> Result<Vec<(String, Class)>> {
         let entries = self.served.names().map_err(Error::other)?;
-        let mut names: Vec<String> = entries
+        let mut names: Vec<(String, Class)> = entries
             .flatten()
             .filter_map(|name| name.into_string().ok())
-            .filter(|name| {
-                check_name(name).is_ok()
-                    && self
-                        .served
-                        .directory(name)
-                        .is_ok_and(|folder| is_bucket(&folder).unwrap_or(false))
+            .filter(|name| check_name(name).is_ok())
+            .filter_map(|name| {
+                let folder = self.served.directory(&name).ok()?;
+                let class = match is_bucket(&folder) {
+                    Ok(true) => Class::of(&folder).ok()?,
+                    _ => return None,
+                };
+                Some((name, class))
             })
             .collect();
         names.sort();
@@ -512,10 +529,14 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
             .iter()
             .all(|(name, _)| accepted::is_of_signature(name));
     let needs_bucket = call.bucket.is_some() && !creates;
+    // Setting its access makes a bucket too, on the service: who may not make one is not told that there is none.
+    let may_create =
+        call.method == Method::PUT && call.key.is_none() && call.parameter("acl").is_some();
     match checked {
         // Of a bucket that does not exist, this is said to everybody.
         Err(refusal)
             if needs_bucket
+                && !may_create
                 && refusal.is_of_a_stranger()
                 && check_name(&name).is_ok()
                 && !shared.has_bucket(&name) =>
@@ -552,11 +573,12 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
             Err(Refusal::not_implemented("The operation"))
         }
         Operation::DeleteBucket => shared.delete_bucket(&name, store).await,
-        Operation::GetBucketInfo => Ok(listing::bucket_info(shared, call)),
+        Operation::GetBucketInfo => Ok(listing::bucket_info(shared, store, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
         Operation::ListLiveChannels => listing::live_channels(call),
         Operation::ListObjects => listing::objects_v1(store, call),
         Operation::ListObjectsV2 => listing::objects_v2(store, call),
+        Operation::ListObjectVersions => listing::versions(store, call),
         Operation::ListMultipartUploads => multipart::list_uploads(store, call).await,
         Operation::DeleteMultipleObjects => objects::delete_many(shared, store, call).await,
         Operation::PutObject => objects::put(shared, store, call).await,
@@ -574,9 +596,10 @@ async fn dispatch(shared: &Shared, call: &mut Call, dialect: Dialect) -> Result<
     }
 }
 
-/// Buckets are private and of one class; what else is asked for is refused.
+/// Buckets are private, and of a class that need not be restored; what else is asked for is refused.
 async fn create_bucket(shared: &Shared, call: &mut Call, name: &str) -> Result<Reply> {
     check_name(name)?;
+    let mut class = None;
     if call.length().is_ok_and(|length| length != Some(0)) {
         let _document = shared.document().await?;
         let configuration = call.collect_body(MAX_CONFIGURATION).await?;
@@ -585,7 +608,10 @@ async fn create_bucket(shared: &Shared, call: &mut Call, name: &str) -> Result<R
             for setting in &configuration.children {
                 let value = setting.text.trim();
                 match (setting.name.as_str(), value) {
-                    ("StorageClass", "Standard") | ("DataRedundancyType", "LRS") => {}
+                    ("StorageClass", name) if Class::named(name).is_some() => {
+                        class = Class::named(name);
+                    }
+                    ("DataRedundancyType", "LRS") => {}
                     ("LocationConstraint", region)
                         if region.strip_prefix("oss-").unwrap_or(region) == shared.region() => {}
                     (name, value) => {
@@ -595,8 +621,15 @@ async fn create_bucket(shared: &Shared, call: &mut Call, name: &str) -> Result<R
             }
         }
     }
-    shared.create_bucket(name)?;
-    Ok(Reply::empty(200))
+    match shared.create_bucket(name, class) {
+        Err(Error::AlreadyExists) => Err(Refusal::new(
+            409,
+            "BucketAlreadyExists",
+            "The requested bucket name is not available: it exists with another storage class.",
+        )
+        .with("BucketName", name)),
+        created => created.map(|_| Reply::empty(200)).map_err(Refusal::from),
+    }
 }
 
 fn refused(refusal: &Refusal, id: &str, host: &str, head: bool) -> Reply {

@@ -40,7 +40,8 @@ pub fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
         max: max as usize,
     })?;
 
-    let mut xml = begin_page(call, &page, url, max, ("StartAfter", start_after));
+    let mut xml = Xml::document("ListBucketResult");
+    begin_page(&mut xml, call, &page, url, max, ("StartAfter", start_after));
     if !token.is_empty() {
         xml.text("ContinuationToken", &encoded(token, url));
     }
@@ -59,26 +60,15 @@ pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
     let prefix = call.parameter("prefix").unwrap_or_default();
     let delimiter = call.parameter("delimiter").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
-    // A marker is the last name of the page before; where that was a folded prefix, all behind it is told.
-    let fold = marker.strip_prefix(prefix).is_some_and(|rest| {
-        !delimiter.is_empty()
-            && rest
-                .find(delimiter)
-                .is_some_and(|at| at + delimiter.len() == rest.len())
-    });
-    let from = match marker {
-        "" => From::Start,
-        marker if fold => From::Behind(marker.to_string()),
-        marker => From::After(marker.to_string()),
-    };
     let page = store.page(&Query {
         prefix,
         delimiter,
-        from,
+        from: behind(marker, prefix, delimiter),
         max: max as usize,
     })?;
 
-    let mut xml = begin_page(call, &page, url, max, ("Marker", marker));
+    let mut xml = Xml::document("ListBucketResult");
+    begin_page(&mut xml, call, &page, url, max, ("Marker", marker));
     if let Some(From::After(next) | From::Behind(next)) = &page.next {
         xml.text("NextMarker", &encoded(next, url));
     }
@@ -86,10 +76,79 @@ pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-/// What both listings begin with; `after` is the name they begin behind, as each calls it.
-fn begin_page(call: &Call, page: &Page, url: bool, max: u64, after: (&str, &str)) -> Xml {
+/// What is listed of an object where no versions are kept: itself, under this id.
+pub const ONLY_VERSION: &str = "null";
+
+pub fn versions(store: &LocalStore, call: &Call) -> Result<Reply> {
+    let url = call.wants_url_encoding()?;
+    let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
+    let prefix = call.parameter("prefix").unwrap_or_default();
+    let delimiter = call.parameter("delimiter").unwrap_or_default();
+    let marker = call.parameter("key-marker").unwrap_or_default();
+    // Whatever version it names, nothing but the next name is behind it.
+    let id_marker = call.parameter("version-id-marker").unwrap_or_default();
+    if marker.is_empty() && !id_marker.is_empty() {
+        return Err(Refusal::argument(
+            "A version-id marker cannot be specified without a key marker.",
+        ));
+    }
+    let page = store.page(&Query {
+        prefix,
+        delimiter,
+        from: behind(marker, prefix, delimiter),
+        max: max as usize,
+    })?;
+
+    let mut xml = Xml::document("ListVersionsResult");
+    begin_page(&mut xml, call, &page, url, max, ("KeyMarker", marker));
+    xml.text("VersionIdMarker", id_marker);
+    let next = match &page.next {
+        Some(From::After(key)) => Some((key, ONLY_VERSION)),
+        Some(From::Behind(fold)) => Some((fold, "")),
+        Some(From::Start) | None => None,
+    };
+    if let Some((key, id)) = next {
+        xml.text("NextKeyMarker", &encoded(key, url));
+        xml.text("NextVersionIdMarker", id);
+    }
+    for (key, facts) in &page.objects {
+        xml.begin("Version");
+        xml.text("Key", &encoded(key, url));
+        xml.text("VersionId", ONLY_VERSION);
+        xml.number("IsLatest", true);
+        write_facts(&mut xml, facts);
+        write_owner(&mut xml);
+        xml.end();
+    }
+    write_prefixes(&mut xml, &page, url);
+    Ok(Reply::xml(xml.finish()))
+}
+
+/// A marker is the last name of the page before; where that was a folded prefix, all behind it is told.
+fn behind(marker: &str, prefix: &str, delimiter: &str) -> From {
+    let fold = marker.strip_prefix(prefix).is_some_and(|rest| {
+        !delimiter.is_empty()
+            && rest
+                .find(delimiter)
+                .is_some_and(|at| at + delimiter.len() == rest.len())
+    });
+    match marker {
+        "" => From::Start,
+        marker if fold => From::Behind(marker.to_string()),
+        marker => From::After(marker.to_string()),
+    }
+}
+
+/// What all listings of a bucket begin with; `after` is the name they begin behind, as each calls it.
+fn begin_page(
+    xml: &mut Xml,
+    call: &Call,
+    page: &Page,
+    url: bool,
+    max: u64,
+    after: (&'static str, &str),
+) {
     let parameter = |name| call.parameter(name).unwrap_or_default();
-    let mut xml = Xml::document("ListBucketResult");
     xml.text("Name", call.bucket.as_deref().unwrap_or_default());
     xml.text("Prefix", &encoded(parameter("prefix"), url));
     xml.text(after.0, &encoded(after.1, url));
@@ -99,7 +158,6 @@ fn begin_page(call: &Call, page: &Page, url: bool, max: u64, after: (&str, &str)
         xml.text("EncodingType", "url");
     }
     xml.number("IsTruncated", page.next.is_some());
-    xml
 }
 
 fn write_page(xml: &mut Xml, page: &Page, url: bool, owner: bool) {
@@ -112,6 +170,10 @@ fn write_page(xml: &mut Xml, page: &Page, url: bool, owner: bool) {
         }
         xml.end();
     }
+    write_prefixes(xml, page, url);
+}
+
+fn write_prefixes(xml: &mut Xml, page: &Page, url: bool) {
     for prefix in &page.prefixes {
         xml.begin("CommonPrefixes");
         xml.text("Prefix", &encoded(prefix, url));
@@ -158,11 +220,11 @@ pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
     let prefix = call.parameter("prefix").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
-    let names = shared.bucket_names().await?;
-    let mut left = names
+    let buckets = shared.buckets().await?;
+    let mut left = buckets
         .iter()
-        .filter(|name| name.starts_with(prefix) && name.as_str() > marker);
-    let page: Vec<&String> = left.by_ref().take(max as usize).collect();
+        .filter(|(name, _)| name.starts_with(prefix) && name.as_str() > marker);
+    let page: Vec<_> = left.by_ref().take(max as usize).collect();
     let truncated = left.next().is_some();
     let mut xml = Xml::document("ListAllMyBucketsResult");
     write_owner(&mut xml);
@@ -170,19 +232,19 @@ pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
     xml.text("Marker", marker);
     xml.number("MaxKeys", max);
     xml.number("IsTruncated", truncated);
-    if let (true, Some(last)) = (truncated, page.last()) {
+    if let (true, Some((last, _))) = (truncated, page.last()) {
         xml.text("NextMarker", last);
     }
     xml.begin("Buckets");
-    for name in page {
+    for (name, class) in page {
         xml.begin("Bucket");
         xml.text("CreationDate", &date::extended(shared.started()));
-        xml.text("ExtranetEndpoint", &call.host);
-        xml.text("IntranetEndpoint", &call.host);
+        xml.text("ExtranetEndpoint", &call.endpoint());
+        xml.text("IntranetEndpoint", &call.endpoint());
         xml.text("Location", &format!("oss-{}", shared.region()));
         xml.text("Name", name);
         xml.text("Region", shared.region());
-        xml.text("StorageClass", "Standard");
+        xml.text("StorageClass", class.name());
         xml.end();
     }
     Ok(Reply::xml(xml.finish()))
@@ -200,16 +262,26 @@ pub fn live_channels(call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
+pub fn bucket_info(shared: &Shared, store: &LocalStore, call: &Call) -> Reply {
     let mut xml = Xml::document("BucketInfo");
     xml.begin("Bucket");
     xml.text("CreationDate", &date::extended(shared.started()));
-    xml.text("ExtranetEndpoint", &call.host);
-    xml.text("IntranetEndpoint", &call.host);
+    xml.text("ExtranetEndpoint", &call.endpoint());
+    xml.text("IntranetEndpoint", &call.endpoint());
     xml.text("Location", &format!("oss-{}", shared.region()));
     xml.text("Name", call.bucket.as_deref().unwrap_or_default());
-    xml.text("StorageClass", "Standard");
+    xml.text("StorageClass", store.class().name());
     xml.text("DataRedundancyType", "LRS");
+    // What else buckets can have, and these do not. Nothing here is public.
+    xml.text("Comment", "");
+    xml.text("ResourceGroupId", OWNER);
+    xml.text("AccessMonitor", "Disabled");
+    xml.text("CrossRegionReplication", "Disabled");
+    xml.text("TransferAcceleration", "Disabled");
+    xml.number("BlockPublicAccess", true);
+    xml.begin("ServerSideEncryptionRule");
+    xml.text("SSEAlgorithm", "None");
+    xml.end();
     if shared.versioned() {
         xml.text("Versioning", "Enabled");
     }

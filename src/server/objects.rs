@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use super::call::{Call, STANDARD_HEADERS, checked_key};
 use super::encryption_rules;
 use super::endpoint::Shared;
+use super::listing::ONLY_VERSION;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
 use super::xml::{self, Xml, encoded};
@@ -355,21 +356,26 @@ pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -
             "Object" => {}
             _ => return Err(malformed()),
         }
-        // Of an object's versions, or under a condition, is another request than this one.
-        if let Some(other) = child.children.iter().find(|field| field.name != "Key") {
-            return Err(Refusal::not_implemented(&format!(
-                "{} in a deletion",
-                other.name
-            )));
+        let mut version = None;
+        for field in &child.children {
+            match (field.name.as_str(), field.text.trim()) {
+                ("Key", _) => {}
+                // The one there is, as it is listed.
+                ("VersionId", ONLY_VERSION) => version = Some(ONLY_VERSION),
+                // Of another version, or under a condition, is another request than this one.
+                (other, _) => {
+                    return Err(Refusal::not_implemented(&format!("{other} in a deletion")));
+                }
+            }
         }
-        names.push(child.child_text("Key").ok_or_else(malformed)?);
+        names.push((child.child_text("Key").ok_or_else(malformed)?, version));
     }
     if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
         return Err(malformed());
     }
     let keys = names
         .iter()
-        .map(|name| checked_key(name))
+        .map(|(name, _)| checked_key(name))
         .collect::<Result<Vec<_>>>()?;
     store.delete_many(&keys).await?;
     if quiet {
@@ -379,9 +385,12 @@ pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -
     if url {
         xml.text("EncodingType", "url");
     }
-    for name in names {
+    for (name, version) in names {
         xml.begin("Deleted");
         xml.text("Key", &encoded(name, url));
+        if let Some(version) = version {
+            xml.text("VersionId", version);
+        }
         xml.end();
     }
     Ok(Reply::xml(xml.finish()))
@@ -454,6 +463,12 @@ pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Re
             encryption_rules::check_replace(&source.meta.headers, &replacement)?;
             encryption_rules::check_new(&replacement)?;
             CopyHeaders::Replace(replacement)
+        } else if replacement.storage_class.is_some() {
+            // No metadata: the directive does not concern it.
+            CopyHeaders::Replace(ObjectHeaders {
+                storage_class: replacement.storage_class.clone(),
+                ..source.meta.headers.clone()
+            })
         } else {
             CopyHeaders::Keep
         };

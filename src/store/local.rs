@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! ossvault-bucket   the marker, with the format's number
+//! class             see class
 //! lock, log         see journal
 //! data/, tmp/       see content
 //! uploads/          see uploads
@@ -17,6 +18,7 @@
 //! What is in memory or takes one small read is answered on the calling thread; bodies, and everything that
 //! waits for the lock or syncs, run on the blocking pool.
 
+pub mod class;
 pub mod content;
 pub mod directory;
 pub mod disk;
@@ -38,6 +40,7 @@ use super::error::Error;
 use super::listing::{self, RawObject, RawPage};
 use super::object_store::*;
 use crate::oss::crc;
+use class::Class;
 use content::{Contents, Reading, Received};
 use directory::Directory;
 use disk::{failed, message};
@@ -71,6 +74,7 @@ pub struct LocalStore {
 
 struct Inner {
     root: Directory,
+    class: Class,
     journal: Journal,
     contents: Contents,
 }
@@ -102,12 +106,19 @@ impl LocalStore {
 
     /// As [`LocalStore::open`], in a folder that is open already.
     pub fn open_in(root: Directory, settings: Settings) -> Result<LocalStore> {
-        let journal = Journal::open(root.clone(), settings.sync)?;
+        LocalStore::create_in(root, Class::default(), settings)
+    }
+
+    /// As [`LocalStore::open_in`]; a bucket that is made gets this class. One that is there keeps its own.
+    pub fn create_in(root: Directory, class: Class, settings: Settings) -> Result<LocalStore> {
+        let journal = Journal::open(root.clone(), class, settings.sync)?;
+        let class = Class::of(&root)?;
         let contents = Contents::new(root.clone(), settings.sync);
         contents.sweep();
         Ok(LocalStore {
             inner: Arc::new(Inner {
                 root,
+                class,
                 journal,
                 contents,
             }),
@@ -143,6 +154,19 @@ impl LocalStore {
     /// [`Error::AlreadyExists`] when it holds objects, unfinished uploads, or files that are not a bucket's.
     pub async fn destroy(&self) -> Result<()> {
         self.blocking(Inner::destroy).await
+    }
+
+    pub fn class(&self) -> Class {
+        self.inner.class
+    }
+
+    /// What an object that is stored with these headers has.
+    fn completed(&self, headers: &ObjectHeaders) -> ObjectHeaders {
+        let mut headers = headers.clone();
+        if headers.storage_class.is_none() && self.inner.class != Class::Standard {
+            headers.storage_class = Some(self.inner.class.name().to_string());
+        }
+        headers
     }
 
     /// How many objects there are.
@@ -205,7 +229,7 @@ impl LocalStore {
     ) -> Result<PutAnswer> {
         checked(headers)?;
         let received = self.inner.contents.receive(body, expected).await?;
-        let (key, headers) = (key.clone(), headers.clone());
+        let (key, headers) = (key.clone(), self.completed(headers));
         self.blocking(move |inner| inner.put(&key, &headers, received, overwrite))
             .await
     }
@@ -219,9 +243,13 @@ impl LocalStore {
         headers: CopyHeaders,
         overwrite: Overwrite,
     ) -> Result<(PutAnswer, SystemTime)> {
-        if let CopyHeaders::Replace(headers) = &headers {
-            checked(headers)?;
-        }
+        let headers = match headers {
+            CopyHeaders::Replace(headers) => {
+                checked(&headers)?;
+                CopyHeaders::Replace(self.completed(&headers))
+            }
+            CopyHeaders::Keep => CopyHeaders::Keep,
+        };
         let (source, etag, destination) =
             (source.clone(), source_etag.cloned(), destination.clone());
         self.blocking(move |inner| {
@@ -849,7 +877,7 @@ impl ObjectStore for LocalStore {
 
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
         checked(headers)?;
-        let (key, headers) = (key.clone(), headers.clone());
+        let (key, headers) = (key.clone(), self.completed(headers));
         self.blocking(move |inner| inner.begin_upload(&key, &headers))
             .await
     }

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 use ossvault::oss::{date, sign};
+use ossvault::server::endpoint::{Config, Server};
 use reqwest::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -82,7 +83,9 @@ async fn a_sub_resource_is_never_taken_for_the_object_or_the_bucket() {
                 let answer = request.send().await.unwrap();
                 let status = answer.status().as_u16();
                 let done = match (method, *name) {
-                    ("GET", "bucketInfo" | "location" | "uploads" | "live") => key.is_empty(),
+                    ("GET", "bucketInfo" | "location" | "uploads" | "versions" | "live") => {
+                        key.is_empty()
+                    }
                     ("GET", name) if name.starts_with("response-") => !key.is_empty(),
                     ("HEAD", "objectMeta") => !key.is_empty(),
                     ("POST", "delete") => key.is_empty(),
@@ -232,6 +235,13 @@ async fn a_missing_bucket_comes_before_everything_else() {
     }
     let by_stranger = bench.request("PUT", "").bucket("another").id("stranger");
     refused(by_stranger, 403, "InvalidAccessKeyId").await;
+    // On the service this makes the bucket, too.
+    let access = bench
+        .request("PUT", "")
+        .bucket("another")
+        .query("acl", "")
+        .id("stranger");
+    refused(access, 403, "InvalidAccessKeyId").await;
     let url = format!("{}/no-such-bucket/k", bench.server.endpoint());
     let anonymous = bench.http.get(&url).send().await.unwrap();
     assert_eq!(anonymous.status(), 404);
@@ -247,7 +257,7 @@ async fn a_missing_bucket_comes_before_everything_else() {
 }
 
 #[tokio::test]
-async fn buckets_are_private_and_of_one_class() {
+async fn buckets_are_private_and_need_no_restoring() {
     let bench = Bench::new().await;
     let create = |name| bench.request("PUT", "").bucket(name);
     let class = |class: &str| {
@@ -258,7 +268,7 @@ async fn buckets_are_private_and_of_one_class() {
     let public = create("public").header("x-oss-acl", "public-read");
     refused(public, 501, "NotImplemented").await;
     refused(
-        create("cold").body(class("IA").as_bytes()),
+        create("cold").body(class("Archive").as_bytes()),
         501,
         "NotImplemented",
     )
@@ -271,6 +281,268 @@ async fn buckets_are_private_and_of_one_class() {
         .header("x-oss-acl", "private")
         .body(class("Standard").as_bytes());
     assert_eq!(private.send().await.unwrap().status(), 200);
+}
+
+/// An object that is stored without a class has that of its bucket, whichever server and request stores it.
+#[tokio::test]
+async fn a_bucket_has_a_class_and_gives_it_to_its_objects() {
+    let bench = Bench::new().await;
+    let body = |class: &str| {
+        format!(
+            "<CreateBucketConfiguration><StorageClass>{class}</StorageClass></CreateBucketConfiguration>"
+        )
+    };
+    let create = async |body: &str| {
+        let request = bench
+            .request("PUT", "")
+            .bucket("cool")
+            .body(body.as_bytes());
+        request.send().await.unwrap()
+    };
+    assert_eq!(create(&body("IA")).await.status(), 200);
+    let again = create(&body("Standard")).await;
+    assert_eq!(again.status(), 409);
+    assert_eq!(code(again).await, "BucketAlreadyExists");
+    for same in ["", &body("IA")] {
+        assert_eq!(create(same).await.status(), 200);
+    }
+    let restarted = Server::start(Config::new(bench.folder.path()))
+        .await
+        .unwrap();
+    let restarted = Bench {
+        server: restarted,
+        http: bench.http.clone(),
+        folder: tempfile::tempdir().unwrap(),
+    };
+    for (server, key) in [(&bench, "a"), (&restarted, "b")] {
+        let put = server.request("PUT", key).bucket("cool").body(b"x");
+        assert_eq!(put.send().await.unwrap().status(), 200);
+        let own = server
+            .request("PUT", "standard")
+            .bucket("cool")
+            .header("x-oss-storage-class", "Standard")
+            .body(b"x");
+        assert_eq!(own.send().await.unwrap().status(), 200);
+        let copy = server
+            .request("PUT", "copy")
+            .bucket("cool")
+            .header("x-oss-copy-source", "/cool/a")
+            .header("x-oss-metadata-directive", "REPLACE");
+        assert_eq!(copy.send().await.unwrap().status(), 200);
+        for (key, class) in [(key, "IA"), ("copy", "IA"), ("standard", "Standard")] {
+            let head = server.request("HEAD", key).bucket("cool").send();
+            assert_eq!(
+                header(&head.await.unwrap(), "x-oss-storage-class"),
+                class,
+                "{key}"
+            );
+        }
+        let info = server
+            .request("GET", "")
+            .bucket("cool")
+            .query("bucketInfo", "");
+        let list = server.request("GET", "").bucket("");
+        for request in [info, list] {
+            let document = request.send().await.unwrap().text().await.unwrap();
+            assert!(document.contains("<StorageClass>IA<"), "{document}");
+        }
+    }
+    for key in ["a", "b", "copy", "standard"] {
+        let delete = bench.request("DELETE", key).bucket("cool").send();
+        assert_eq!(delete.await.unwrap().status(), 204);
+    }
+    let delete = bench.request("DELETE", "").bucket("cool").send();
+    assert_eq!(delete.await.unwrap().status(), 204);
+    assert!(!bench.folder.path().join("cool").exists());
+    // And a bucket of that name has nothing of it.
+    assert_eq!(create("").await.status(), 200);
+    let put = bench.request("PUT", "a").bucket("cool").body(b"x");
+    assert_eq!(put.send().await.unwrap().status(), 200);
+    let head = bench.request("HEAD", "a").bucket("cool").send();
+    assert_eq!(
+        header(&head.await.unwrap(), "x-oss-storage-class"),
+        "Standard"
+    );
+}
+
+/// A class is no metadata: a copy that keeps those has the class it is sent with.
+#[tokio::test]
+async fn a_copy_that_keeps_its_metadata_has_the_class_that_is_asked_for() {
+    let bench = Bench::new().await;
+    let put = bench
+        .request("PUT", "k")
+        .header("x-oss-meta-a", "b")
+        .header("content-type", "text/x")
+        .body(b"x");
+    assert_eq!(put.send().await.unwrap().status(), 200);
+    for directive in [None, Some("COPY")] {
+        let mut copy = bench
+            .request("PUT", "copy")
+            .header("x-oss-copy-source", "/bucket/k")
+            .header("x-oss-storage-class", "IA");
+        if let Some(directive) = directive {
+            copy = copy.header("x-oss-metadata-directive", directive);
+        }
+        assert_eq!(copy.send().await.unwrap().status(), 200);
+        let head = bench.request("HEAD", "copy").send().await.unwrap();
+        assert_eq!(header(&head, "x-oss-storage-class"), "IA");
+        assert_eq!(header(&head, "x-oss-meta-a"), "b");
+        assert_eq!(header(&head, "content-type"), "text/x");
+    }
+}
+
+/// SDKs send one set of headers with all requests of an upload. What concerns its end is no reason to refuse a
+/// part, and has no effect on it.
+#[tokio::test]
+async fn a_part_may_say_what_concerns_the_end_of_its_upload() {
+    let bench = filled().await;
+    let begun = bench.request("POST", "k").query("uploads", "").send();
+    let document = begun.await.unwrap().text().await.unwrap();
+    let (_, id) = document.split_once("<UploadId>").unwrap();
+    let (id, _) = id.split_once('<').unwrap();
+    let part = |access: &'static str| {
+        bench
+            .request("PUT", "k")
+            .query("partNumber", "1")
+            .query("uploadId", id)
+            .header("x-oss-complete-all", "yes")
+            .header("x-oss-forbid-overwrite", "true")
+            .header("x-oss-object-acl", access)
+    };
+    let sent = part("private").body(b"part").send().await.unwrap();
+    assert_eq!(sent.status(), 200);
+    let copied = part("default").header("x-oss-copy-source", "/bucket/dir/k");
+    assert_eq!(copied.send().await.unwrap().status(), 200);
+    refused(part("public-read").body(b"x"), 501, "NotImplemented").await;
+    let complete = || {
+        bench
+            .request("POST", "k")
+            .query("uploadId", id)
+            .header("x-oss-complete-all", "yes")
+    };
+    let forbidden = complete().header("x-oss-forbid-overwrite", "true");
+    refused(forbidden, 409, "FileAlreadyExists").await;
+}
+
+/// The service has no such headers; SDKs send them to see that they are signed, and ignored.
+#[tokio::test]
+async fn a_header_without_a_meaning_has_none() {
+    let bench = filled().await;
+    let get = bench.request("GET", "k").header("x-oss-user", "a").send();
+    assert_eq!(get.await.unwrap().status(), 200);
+    let put = bench
+        .request("PUT", "k")
+        .header("x-oss-user", "a")
+        .body(b"content");
+    assert_eq!(put.send().await.unwrap().status(), 200);
+    assert!(!state(&bench).await.contains("x-oss-user"));
+    // There is nothing to pay.
+    for kind in ["prefix", "list-type", "versions"] {
+        let list = |payer: &str| {
+            bench
+                .request("GET", "")
+                .query(kind, if kind == "list-type" { "2" } else { "" })
+                .header("x-oss-request-payer", payer)
+        };
+        let listed = list("requester").send().await.unwrap();
+        assert_eq!(listed.status(), 200, "{kind}");
+        refused(list("you"), 400, "InvalidArgument").await;
+    }
+}
+
+/// Clients that clear a bucket list its versions and delete those. Where none are kept, each object is the one
+/// there is.
+#[tokio::test]
+async fn each_object_is_its_only_version() {
+    let bench = Bench::new().await;
+    for key in ["a", "b/1", "b/2", "c&d", "e"] {
+        bench.put(key, b"x").await;
+    }
+    let list = async |query: &[(&'static str, &str)]| {
+        let mut request = bench.request("GET", "").query("versions", "");
+        for (name, value) in query {
+            request = request.query(name, value);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.text().await.unwrap()
+    };
+    let all = |document: &str, name: &str| -> Vec<String> {
+        document
+            .split(&format!("<{name}>"))
+            .skip(1)
+            .map(|rest| rest.split('<').next().unwrap().to_string())
+            .collect()
+    };
+    let document = list(&[]).await;
+    assert!(document.contains("<ListVersionsResult>"), "{document}");
+    assert_eq!(all(&document, "Key"), ["a", "b/1", "b/2", "c&amp;d", "e"]);
+    assert_eq!(all(&document, "VersionId"), ["null"; 5]);
+    assert_eq!(all(&document, "IsLatest"), ["true"; 5]);
+    assert!(!document.contains("<Contents>"), "{document}");
+    let (mut marker, mut id, mut seen) = (String::new(), String::new(), Vec::new());
+    for page in 1.. {
+        let document = list(&[
+            ("delimiter", "/"),
+            ("encoding-type", "url"),
+            ("max-keys", "2"),
+            ("key-marker", &marker),
+            ("version-id-marker", &id),
+        ])
+        .await;
+        seen.extend(all(&document, "Key"));
+        // The first is the one that was asked for.
+        seen.extend(all(&document, "Prefix").into_iter().skip(1));
+        if all(&document, "IsTruncated") == ["false"] {
+            assert_eq!(page, 2);
+            break;
+        }
+        marker = all(&document, "NextKeyMarker").remove(0);
+        id = all(&document, "NextVersionIdMarker").remove(0);
+    }
+    assert_eq!(seen, ["a", "b/", "c%26d", "e"]);
+    let alone = bench
+        .request("GET", "")
+        .query("versions", "")
+        .query("version-id-marker", "null");
+    refused(alone, 400, "InvalidArgument").await;
+
+    let body = "<Delete><Object><Key>a</Key><VersionId>null</VersionId></Object>                <Object><Key>e</Key></Object></Delete>";
+    let delete = bench
+        .request("POST", "")
+        .query("delete", "")
+        .header("content-md5", BASE64.encode(Md5::digest(body)))
+        .body(body.as_bytes());
+    let document = delete.send().await.unwrap().text().await.unwrap();
+    assert_eq!(all(&document, "Key"), ["a", "e"]);
+    assert_eq!(all(&document, "VersionId"), ["null"]);
+    assert_eq!(all(&list(&[]).await, "Key"), ["b/1", "b/2", "c&amp;d"]);
+}
+
+/// A client that takes the endpoint from an answer reaches this server with it: over plain HTTP.
+#[tokio::test]
+async fn a_bucket_says_where_it_is_reached() {
+    let bench = Bench::new().await;
+    let info = bench.request("GET", "").query("bucketInfo", "").send();
+    let document = info.await.unwrap().text().await.unwrap();
+    let own = bench.server.endpoint();
+    for name in ["ExtranetEndpoint", "IntranetEndpoint"] {
+        assert!(
+            document.contains(&format!("<{name}>{own}</{name}>")),
+            "{document}"
+        );
+    }
+    for what in [
+        "<BlockPublicAccess>true<",
+        "<SSEAlgorithm>None<",
+        "<Comment><",
+        "<CrossRegionReplication>Disabled<",
+        "<TransferAcceleration>Disabled<",
+        "<AccessMonitor>Disabled<",
+        "<ResourceGroupId>",
+    ] {
+        assert!(document.contains(what), "{what}: {document}");
+    }
 }
 
 #[tokio::test]
@@ -539,6 +811,22 @@ async fn a_server_with_a_region_takes_signatures_for_no_other() {
     assert_eq!(
         of_region(Some("cn-here"), "cn-there").await,
         (400, "0002-00000226".to_string())
+    );
+    // The service says it otherwise of a signed URL.
+    let bench = Bench::with(|config| config.credentials.region = Some("cn-here".to_string())).await;
+    let now = date::basic(SystemTime::now());
+    let url = format!(
+        "{}/bucket/k?x-oss-signature-version=OSS4-HMAC-SHA256&x-oss-credential=test%2F{}%2Fcn-there%2Foss%2F\
+         aliyun_v4_request&x-oss-date={now}&x-oss-expires=60&x-oss-signature=0",
+        bench.server.endpoint(),
+        &now[..8],
+    );
+    let answer = bench.http.get(url).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let document = answer.text().await.unwrap();
+    assert!(
+        document.contains("The signing region in credential is invalid."),
+        "{document}"
     );
 }
 

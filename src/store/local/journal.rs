@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
+use super::class::{self, Class};
 use super::directory::Directory;
 use super::disk::{failed, into_inner, message};
 use super::index::{Index, Line};
@@ -205,11 +206,11 @@ impl Drop for Locked<'_> {
 }
 
 impl Journal {
-    /// Makes the folder a bucket if it is absent or empty.
+    /// Makes the folder a bucket of this class if it is empty.
     ///
     /// # Errors
     /// [`Error::Misconfigured`] when it holds something else.
-    pub fn open(root: Directory, sync: bool) -> Result<Journal> {
+    pub fn open(root: Directory, class: Class, sync: bool) -> Result<Journal> {
         if !is_bucket(&root)? {
             check_empty(&root)?;
         }
@@ -220,7 +221,7 @@ impl Journal {
         take(&lock, &lock_path)?;
         // Again under the lock: another process may have been quicker.
         if !is_bucket(&root)? {
-            make_bucket(&root, sync)?;
+            make_bucket(&root, class, sync)?;
         }
         let mut state = State::open(&root)?;
         state.catch_up(&root)?;
@@ -414,8 +415,9 @@ pub fn is_bucket(root: &Directory) -> Result<bool> {
 }
 
 /// What a bucket folder has; `lost+found` is what a fresh file system has.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     MARKER,
+    class::FILE,
     LOCK,
     LOG,
     NEW_LOG,
@@ -447,7 +449,7 @@ fn check_empty(root: &Directory) -> Result<()> {
 }
 
 /// The marker comes last, by rename: a folder that has it is whole.
-fn make_bucket(root: &Directory, sync: bool) -> Result<()> {
+fn make_bucket(root: &Directory, class: Class, sync: bool) -> Result<()> {
     let make = || {
         for name in ["data", "uploads", "tmp"] {
             match root.create_directory(name) {
@@ -458,6 +460,7 @@ fn make_bucket(root: &Directory, sync: bool) -> Result<()> {
             }
         }
         root.open_log(LOG, true)?;
+        class.write(root, sync)?;
         let temporary = root.directory("tmp")?;
         match temporary.remove_file(MARKER) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -488,7 +491,7 @@ impl Locked<'_> {
 
 /// The last step, when everything else is gone.
 pub fn remove_rest(root: &Directory) -> io::Result<()> {
-    for name in [NEW_LOG, LOCK] {
+    for name in [NEW_LOG, class::FILE, LOCK] {
         match root.remove_file(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
