@@ -42,7 +42,11 @@ pub fn request(input: &[u8]) {
         Err(refusal) => told(&refusal),
     }
     // The other dialect, as it came and with a signature that is right.
-    if let Ok(authorization) = s3::authorization(&request, &["host"], SCOPE, ID, SECRET) {
+    let own = request.headers().keys().map(|name| name.as_str());
+    let mut names: Vec<&str> = own.filter(|name| name.starts_with("x-amz-")).collect();
+    names.push("host");
+    names.sort_unstable();
+    if let Ok(authorization) = s3::authorization(&request, &names, SCOPE, ID, SECRET) {
         let signed = authorization.parse().expect("it is ASCII");
         let mut signed_request = request.clone();
         (signed_request.headers_mut()).insert("authorization", signed);

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::user_metadata;
+use crate::crypto::data_key::CounterStart;
 use crate::crypto::mac::MacKey;
 use crate::crypto::xattr::{self, Xattrs};
 use crate::envelope;
@@ -62,8 +63,13 @@ pub fn envelope(input: &[u8]) {
     let _ = envelope::format::is_bound_by_sdk_rules(&user);
 }
 
-/// What is sealed of extended attributes, and the header values that they are sealed in.
+/// What only a key opens, and whoever has the public half may have sealed: extended attributes, with the header
+/// values that they are sealed in, and the counter that a file begins with.
 pub fn xattrs(input: &[u8]) {
+    if let Some(start) = CounterStart::from_decimal(input) {
+        let again = CounterStart::from_decimal(start.to_decimal().as_bytes());
+        assert_eq!(again, Some(start));
+    }
     for version in [xattr::Version::One, xattr::Version::Two] {
         let Some(found) = Xattrs::decode(input, version) else {
             continue;
