@@ -33,11 +33,15 @@ pub fn request(input: &[u8]) {
     let now = UNIX_EPOCH + Duration::from_secs(1_369_353_900);
     let credentials = Credentials::new(ID, SECRET, None);
     match Call::of_head(request.clone().into_parts().0, Patience::default()) {
-        Ok(call) => {
+        Ok(mut call) => {
             if let Err(refusal) = auth::check(&call, &credentials, now) {
                 told(&refusal);
             }
             read(&call);
+            // The checksums that the body must have.
+            if let Err(refusal) = call.take_body(|_| ()) {
+                told(&refusal);
+            }
         }
         Err(refusal) => told(&refusal),
     }

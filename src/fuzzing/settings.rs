@@ -76,15 +76,14 @@ pub fn environment(input: &[u8]) {
         value("OSS_REGION"),
     );
     let _ = check_bucket(bucket);
+    let drawn = input.len();
+    let options = Options {
+        cname: drawn & 1 != 0,
+        path_style: drawn & 2 != 0,
+        allow_http: drawn & 4 != 0,
+    };
     for bucket in [bucket, "bucket"] {
-        for options in 0..8 {
-            let options = Options {
-                cname: options & 1 != 0,
-                path_style: options & 2 != 0,
-                allow_http: options & 4 != 0,
-            };
-            addressed(endpoint, bucket, options);
-        }
+        addressed(endpoint, bucket, options);
     }
     if let Ok(region) = endpoint::checked_region(region) {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

@@ -123,7 +123,9 @@ pub fn rename_intent(input: &[u8]) {
 /// begins behind, `t` the token of the next page, `d` the directory that is listed.
 pub fn names(input: &[u8]) {
     let lines = || input.split(|byte| *byte == b'\n');
-    for line in lines() {
+    // One of them: a case is worth more than all that is done with each name.
+    let chosen = input.len() % lines().count();
+    if let Some(line) = lines().nth(chosen) {
         name(line);
     }
     for delimited in [false, true] {
