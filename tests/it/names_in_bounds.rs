@@ -441,8 +441,8 @@ fn crowd(names: u64, limit: u64) {
     assert!(told.contains("1 passed"), "{told}");
 }
 
-/// "A directory whose names take more than half of the memory limit, at some 300 bytes each, is not renamed: EFBIG."
-/// It is read page by page, each time anew.
+/// A directory whose names do not fit the memory limit is read page by page, each time anew. A directory whose names
+/// take more than half of the memory limit, at some 300 bytes each, is not renamed: EFBIG.
 #[test]
 fn a_directory_with_more_names_than_there_is_memory_for_is_read_whole_and_within_bounds() {
     crowd(200_000, 16);
