@@ -10,8 +10,9 @@ use std::path::Path;
 /// Escapes what would break a line, move a cursor, or change the order or the look of other text; leaves
 /// letters of every script alone. A PEM block is cut out, whatever it holds.
 pub fn one_line(text: &str) -> String {
-    let text = without_pem(text.trim_end());
-    let text = without_credentials(&without_numbers(&text));
+    // PEM last: what another one leaves out must not make two halves of a block's first line whole.
+    let text = without_credentials(&without_numbers(text.trim_end()));
+    let text = without_pem(&text);
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match acts(character) {
@@ -244,6 +245,10 @@ mod tests {
                 "(a PEM block, not shown)",
             ),
             ("nothing -----", "nothing -----"),
+            (
+                "-----BE (os error 2)GIN A-----\nMIIsecret",
+                "(a PEM block, not shown)",
+            ),
         ] {
             assert_eq!(one_line(text), line);
         }

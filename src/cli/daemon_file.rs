@@ -22,6 +22,9 @@ use crate::text::{self, one_line};
 /// How often a waiter looks whether the lock is free: quicker than a person notices.
 const POLL: Duration = Duration::from_millis(20);
 
+/// So much of a report is read: root waits for other users' daemons, too, and must not read without end.
+const LONGEST: u64 = 1 << 20;
+
 /// The daemon's end: locked until dropped.
 pub struct DaemonFile {
     path: PathBuf,
@@ -139,7 +142,7 @@ impl Waiter {
     ///
     /// # Errors
     /// What the daemon reported, or [`Code::DaemonDied`].
-    pub fn wait(mut self, mut still_waiting: impl FnMut(u64)) -> Result<()> {
+    pub fn wait(self, mut still_waiting: impl FnMut(u64)) -> Result<()> {
         let started = std::time::Instant::now();
         let mut told = 0;
         while self.is_running() {
@@ -150,22 +153,37 @@ impl Waiter {
                 still_waiting(seconds);
             }
         }
-        let mut text = String::new();
-        let read = self.file.read_to_string(&mut text);
-        let result = text.lines().find_map(|line| line.strip_prefix("exit "));
+        let mut text = Vec::new();
+        let read = (&self.file).take(LONGEST).read_to_end(&mut text);
         // Told once: the next mount or umount starts afresh.
         remove(&self.path, &self.file);
-        match result.map(|result| result.split_once(' ').unwrap_or((result, ""))) {
-            Some(("0", _)) if read.is_ok() => Ok(()),
-            Some((number, message)) => Err(Error::new(
-                Code::from_number(number.parse().unwrap_or(1)),
-                message,
-            )),
-            None => Err(Error::new(
-                Code::DaemonDied,
-                "the mount's daemon died without a report: files that were not closed yet may be lost",
-            )),
+        match read {
+            Ok(_) => reported(&text),
+            Err(_) => reported(b""),
         }
+    }
+}
+
+/// How a daemon ended, by what it has left. Of another user's daemon it may be anything.
+///
+/// # Errors
+/// What the daemon reported, or [`Code::DaemonDied`].
+pub(crate) fn reported(text: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(text);
+    let result = text.lines().find_map(|line| line.strip_prefix("exit "));
+    match result.map(|result| result.split_once(' ').unwrap_or((result, ""))) {
+        Some(("0", _)) => Ok(()),
+        Some((number, message)) => Err(Error::new(
+            match Code::from_number(number.parse().unwrap_or(1)) {
+                Code::Success => Code::Failure,
+                code => code,
+            },
+            message,
+        )),
+        None => Err(Error::new(
+            Code::DaemonDied,
+            "the mount's daemon died without a report: files that were not closed yet may be lost",
+        )),
     }
 }
 
@@ -286,6 +304,33 @@ mod tests {
         let daemon = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();
         let waiter = Waiter::open_in(folder.path(), mountpoint, uid()).unwrap();
         drop(daemon);
+        assert_eq!(waiter.wait(|_| ()).unwrap_err().code(), Code::DaemonDied);
+    }
+
+    #[test]
+    fn a_report_may_be_anything_and_is_read_within_bounds() {
+        for (text, code) in [
+            (&b"pid 1\nexit 0\n"[..], None),
+            (b"exit 40 a", Some(Code::Unsaved)),
+            // Whatever is not told as a success is none.
+            (b"exit 00 a", Some(Code::Failure)),
+            (b"exit 256", Some(Code::Failure)),
+            (b"exit \xff", Some(Code::Failure)),
+            (b"pid 1\n", Some(Code::DaemonDied)),
+            (b"", Some(Code::DaemonDied)),
+        ] {
+            assert_eq!(
+                reported(text).err().map(|error| error.code()),
+                code,
+                "{text:?}"
+            );
+        }
+        // Without blocks of its own, and of more bytes than there is memory.
+        let folder = tempfile::tempdir().unwrap();
+        let mountpoint = Path::new("/mnt/a");
+        let file = File::create(folder.path().join(name(mountpoint))).unwrap();
+        file.set_len(1 << 42).unwrap();
+        let waiter = Waiter::open_in(folder.path(), mountpoint, uid()).unwrap();
         assert_eq!(waiter.wait(|_| ()).unwrap_err().code(), Code::DaemonDied);
     }
 

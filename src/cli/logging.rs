@@ -69,13 +69,13 @@ pub fn start(verbose: u8) -> Logger {
 
 /// Which lines are written. Libraries log what must not be in a log, like requests with their headers and the
 /// targets of links that the kernel asks for: nothing of theirs below a warning is, whatever RUST_LOG says.
-struct Filter(env_logger::Logger);
+pub(crate) struct Filter(env_logger::Logger);
 
 const OWN: &str = "ossvault";
 
 impl Filter {
     /// `wanted` is what RUST_LOG says; where it says nothing of this program, `level` counts.
-    fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
+    pub fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
         let mut builder = env_logger::Builder::new();
         match wanted {
             Some(wanted) => builder
@@ -88,7 +88,7 @@ impl Filter {
         Filter(builder.build())
     }
 
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+    pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let may = is_within(metadata.target(), OWN) || metadata.level() <= Level::Warn;
         may && self.0.enabled(metadata)
     }

@@ -316,7 +316,7 @@ fn run(command: &str, key: &Path) -> Result<Zeroizing<String>> {
 }
 
 /// The first line, without its line break.
-fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<String>> {
+pub(crate) fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<String>> {
     let failed = |reason: &str| {
         Error::new(
             Code::Passphrase,

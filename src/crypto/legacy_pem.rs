@@ -51,12 +51,13 @@ fn bytes_to_key(passphrase: &[u8], salt: &[u8; 8], len: usize) -> Zeroizing<Vec<
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
+    let value = |digit: u8| (digit as char).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| match *pair {
+            [high, low] => Some((value(high)? * 16 + value(low)?) as u8),
+            _ => None,
+        })
         .collect()
 }
 
@@ -71,6 +72,11 @@ mod tests {
             ("AES-128-CBC", 16, "its DEK-Info header is malformed"),
             ("AES-128-CBC,", 16, "its DEK-Info header is malformed"),
             ("AES-128-CBC,0g", 16, "its DEK-Info header is malformed"),
+            (
+                "AES-128-CBC,+f112233445566778899aabbccddeeff",
+                16,
+                "its DEK-Info header is malformed",
+            ),
             (
                 "AES-128-CBC,00112233445566",
                 16,

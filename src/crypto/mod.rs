@@ -14,19 +14,19 @@
 //! A secret here is its own type, wiped on drop, without Debug, Clone, Copy or Default, and comes
 //! from the operating system's generator and nowhere else.
 
-mod ber;
+pub(crate) mod ber;
 pub mod ctr;
 #[cfg(target_arch = "x86_64")]
 mod ctr_vector;
 pub mod data_key;
 mod key_cipher;
-mod key_encryption;
+pub(crate) mod key_encryption;
 pub mod key_file;
 pub mod key_pair;
 pub mod key_parse;
 pub mod key_ring;
-mod key_text;
-mod legacy_pem;
+pub(crate) mod key_text;
+pub(crate) mod legacy_pem;
 pub mod mac;
 pub mod random;
 mod recover;

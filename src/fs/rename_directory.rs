@@ -6,6 +6,7 @@
 //! that is refused, all is as it was before.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 
 use super::attributes::{Attributes, Timestamp};
+use super::budget::Reservation;
 use super::change_attributes::TRIES;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, lock};
@@ -40,6 +42,27 @@ pub(super) struct Move {
     pub new: String,
     pub from: (Ino, Name),
     pub to: (Ino, Name),
+}
+
+/// The objects below a prefix, in the order of their keys.
+pub(super) struct Below {
+    objects: Vec<ListedObject>,
+    /// What they take.
+    memory: Reservation,
+}
+
+impl Deref for Below {
+    type Target = [ListedObject];
+
+    fn deref(&self) -> &[ListedObject] {
+        &self.objects
+    }
+}
+
+/// What a rename remembers of an object, in bytes: twice its key and its tag, for there are its copy's, too.
+fn bytes_of(object: &ListedObject) -> u64 {
+    let text = object.key.len() + object.etag.as_str().len() + object.storage_class.len();
+    2 * (size_of::<ListedObject>() + text) as u64
 }
 
 impl Move {
@@ -218,7 +241,7 @@ impl Filesystem {
         let back = &path.reversed();
         // No copy goes but of what the bucket shows under its old key.
         let there: Option<HashSet<String>> = match self.list_below(&path.old).await {
-            Ok(there) => Some(there.into_iter().map(|object| object.key).collect()),
+            Ok(there) => Some(there.iter().map(|object| object.key.clone()).collect()),
             Err(error) => {
                 log::error!(
                     "\"{}\" is left with copies below \"{}\": {}",
@@ -337,17 +360,30 @@ impl Filesystem {
     }
 
     /// Every object below a prefix, its marker included.
-    pub(super) async fn list_below(&self, prefix: &str) -> Result<Vec<ListedObject>> {
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where they take more than half of the memory limit: a listing can be as long as the
+    /// service likes.
+    pub(super) async fn list_below(&self, prefix: &str) -> Result<Below> {
         let mut request = ListRequest {
             prefix: prefix.to_owned(),
             ..ListRequest::default()
         };
-        let mut objects = Vec::new();
+        let budget = self.staging.budget();
+        let mut below = Below {
+            objects: Vec::new(),
+            memory: budget.charge(0),
+        };
         loop {
             let page = self.bucket.store().list(&request).await?;
-            objects.extend(page.objects);
+            let bytes = below.memory.bytes() + page.objects.iter().map(bytes_of).sum::<u64>();
+            if bytes > budget.limit() / 2 {
+                return Err(Error::TooLarge);
+            }
+            below.memory.resize(bytes);
+            below.objects.extend(page.objects);
             match page.next {
-                None => return Ok(objects),
+                None => return Ok(below),
                 token => request.token = token,
             }
         }

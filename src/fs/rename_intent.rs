@@ -20,6 +20,7 @@ use super::names::{self, Name};
 use super::namespace::Ino;
 use super::rename_directory::{Move, PARALLEL};
 use super::rename_file::is_copy;
+use crate::crypto::mac::MacKey;
 use crate::oss::error::chain;
 use crate::store::object_store::{
     Body, ListPage, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
@@ -37,29 +38,35 @@ const WHAT: &[u8] = b"ossvault rename 1";
 /// What an intent object holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Intent {
+pub(crate) struct Intent {
     /// Below the mount's prefix, both with a trailing `/`.
-    from: String,
-    to: String,
+    pub from: String,
+    pub to: String,
     /// In digits of base 16.
     mac: String,
 }
 
 impl Intent {
-    fn new(instance: &Instance, key: &ObjectKey, from: String, to: String) -> Intent {
-        let sum = instance.key.sum(&fields(key, &from, &to));
+    pub fn new(secret: &MacKey, key: &ObjectKey, from: String, to: String) -> Intent {
+        let sum = secret.sum(&fields(key, &from, &to));
         let mac = sum.iter().map(|byte| format!("{byte:02x}")).collect();
         Intent { from, to, mac }
     }
 
+    /// What is in an object under that key, by the secret of the mount that its name tells of.
+    ///
     /// # Errors
     /// When that mount has not written it, or not under that key, or it is no possible rename.
-    fn check(&self, instance: &Instance, key: &ObjectKey) -> Result<()> {
-        let genuine = bytes_of(&self.mac).is_some_and(|sum| {
-            instance
-                .key
-                .verifies(&fields(key, &self.from, &self.to), &sum)
-        });
+    pub fn parse(text: &[u8], secret: &MacKey, key: &ObjectKey) -> Result<Intent> {
+        let intent: Intent =
+            serde_json::from_slice(text).map_err(|error| Error::io(error.to_string()))?;
+        intent.check(secret, key)?;
+        Ok(intent)
+    }
+
+    fn check(&self, secret: &MacKey, key: &ObjectKey) -> Result<()> {
+        let genuine = bytes_of(&self.mac)
+            .is_some_and(|sum| secret.verifies(&fields(key, &self.from, &self.to), &sum));
         if !genuine {
             return Err(Error::io("it is not genuine"));
         }
@@ -99,7 +106,7 @@ fn bytes_of(digits: &str) -> Option<Vec<u8>> {
 
 /// What a mount has left.
 #[derive(Debug, PartialEq, Eq)]
-enum Left<'a> {
+pub(crate) enum Left<'a> {
     /// Of the mount of that name; None: of one whose name is not told.
     Intent(Option<&'a str>),
     Aside(&'a str),
@@ -107,7 +114,7 @@ enum Left<'a> {
 
 impl Left<'_> {
     /// By the part of a key after `.ossvault/`.
-    fn of(name: &str) -> Option<Left<'_>> {
+    pub fn of(name: &str) -> Option<Left<'_>> {
         if let Some(rest) = name.strip_prefix("rename-") {
             return Some(Left::Intent(mount_in(rest)));
         }
@@ -164,7 +171,8 @@ impl Filesystem {
         let prefix = &self.settings.prefix;
         let below = |key: &str| key.strip_prefix(prefix.as_str()).unwrap_or(key).to_owned();
         let key = self.key_of_ours("rename-").await?;
-        let intent = Intent::new(self.instance().await, &key, below(old), below(new));
+        let secret = &self.instance().await.key;
+        let intent = Intent::new(secret, &key, below(old), below(new));
         let text = serde_json::to_vec(&intent).map_err(|error| Error::io(error.to_string()))?;
         let headers = ObjectHeaders {
             content_type: Some("application/json".to_owned()),
@@ -316,10 +324,7 @@ impl Filesystem {
                 return Err(Error::io("it is too long"));
             }
         }
-        let intent: Intent =
-            serde_json::from_slice(&text).map_err(|error| Error::io(error.to_string()))?;
-        intent.check(instance, &key)?;
-        Ok(intent)
+        Intent::parse(&text, &instance.key, &key)
     }
 
     /// None: it has not happened, and will not.
@@ -353,7 +358,7 @@ impl Filesystem {
             from: (Ino::ROOT, Name::from("")),
             to: (Ino::ROOT, Name::from("")),
         };
-        let copied: Vec<bool> = stream::iter(&sources)
+        let copied: Vec<bool> = stream::iter(sources.iter())
             .map(|source| self.copy_or_compare(&path, source))
             .buffered(PARALLEL)
             .try_collect()
@@ -430,11 +435,11 @@ mod tests {
 
     #[test]
     fn an_intent_counts_only_where_it_was_written_and_as_it_was() {
-        let instance = Instance::create(None);
+        let secret = MacKey::generate();
         let key = |key: &str| ObjectKey::new(key).unwrap();
         let here = key(".ossvault/rename-1");
-        let intent = |from: &str, to: &str| Intent::new(&instance, &here, from.into(), to.into());
-        intent("a/", "b/").check(&instance, &here).unwrap();
+        let intent = |from: &str, to: &str| Intent::new(&secret, &here, from.into(), to.into());
+        intent("a/", "b/").check(&secret, &here).unwrap();
         for (from, to) in [
             ("a", "b/"),
             ("a/", "a/b/"),
@@ -446,22 +451,22 @@ mod tests {
             ("a/", ".ossvault/x/"),
             ("", "b/"),
         ] {
-            let checked = intent(from, to).check(&instance, &here);
+            let checked = intent(from, to).check(&secret, &here);
             assert!(checked.is_err(), "{from} {to}");
         }
         let mut changed = intent("a/", "b/");
         changed.from = "c/".into();
-        assert!(changed.check(&instance, &here).is_err());
+        assert!(changed.check(&secret, &here).is_err());
         let elsewhere = key(".ossvault/rename-2");
-        assert!(intent("a/", "b/").check(&instance, &elsewhere).is_err());
-        let other = Instance::create(None);
+        assert!(intent("a/", "b/").check(&secret, &elsewhere).is_err());
+        let other = MacKey::generate();
         assert!(intent("a/", "b/").check(&other, &here).is_err());
         for mac in ["", "zz", &"0".repeat(64), &"\u{e9}".repeat(32)] {
             let forged = Intent {
                 mac: mac.to_owned(),
                 ..intent("a/", "b/")
             };
-            assert!(forged.check(&instance, &here).is_err(), "{mac}");
+            assert!(forged.check(&secret, &here).is_err(), "{mac}");
         }
     }
 }

@@ -108,7 +108,8 @@ impl Tree {
         match self.read_pages(&fs, &top).await {
             Ok(Some(page)) => {
                 let date = page.date;
-                let mut shares = split(page, &top);
+                let prefixes = asked.iter().map(|(_, prefix, _)| prefix.as_str());
+                let mut shares = split(page, &top, prefixes);
                 for (begun, prefix, epoch) in asked {
                     let share = shares.remove(&prefix).unwrap_or_else(|| empty(date));
                     begun.end_with_page(share, &prefix, epoch);
@@ -167,37 +168,43 @@ fn empty(date: SystemTime) -> ListPage {
     }
 }
 
-/// Of a page of all keys that begin with `top`, what a delimited listing of each directory would show: of those at
-/// least that are not empty.
-fn split(page: ListPage, top: &str) -> HashMap<String, ListPage> {
-    let mut shares: HashMap<String, ListPage> = HashMap::new();
+/// Of a page of all keys that begin with `top`, what a delimited listing of each of these directories would show.
+///
+/// Of no others: a key of a thousand slashes tells of a thousand directories, with half a megabyte of names.
+fn split<'a>(
+    page: ListPage,
+    top: &str,
+    directories: impl Iterator<Item = &'a str>,
+) -> HashMap<String, ListPage> {
+    let mut shares: HashMap<String, ListPage> = directories
+        .map(|prefix| (prefix.to_owned(), empty(page.date)))
+        .collect();
+    let longest = shares.keys().map(String::len).max().unwrap_or_default();
     let objects = page.objects.into_iter();
     for object in objects.filter(|object| object.key.starts_with(top)) {
         let mut len = top.len();
-        while let Some(more) = object.key[len..].find('/') {
-            let (folder, below) = (&object.key[..len], &object.key[..=len + more]);
-            let share = share_of(&mut shares, folder, page.date);
-            // In order, as the keys are.
-            if share.prefixes.last().is_none_or(|last| last != below) {
-                share.prefixes.push(below.to_owned());
+        while len <= longest {
+            let share = shares.get_mut(&object.key[..len]);
+            match (object.key[len..].find('/'), share) {
+                (Some(more), share) => {
+                    let below = &object.key[..=len + more];
+                    // In order, as the keys are.
+                    if let Some(share) = share
+                        && share.prefixes.last().is_none_or(|last| last != below)
+                    {
+                        share.prefixes.push(below.to_owned());
+                    }
+                    len = below.len();
+                }
+                (None, Some(share)) => {
+                    share.objects.push(object);
+                    break;
+                }
+                (None, None) => break,
             }
-            len = below.len();
         }
-        let share = share_of(&mut shares, &object.key[..len], page.date);
-        share.objects.push(object);
     }
     shares
-}
-
-fn share_of<'a>(
-    shares: &'a mut HashMap<String, ListPage>,
-    folder: &str,
-    date: SystemTime,
-) -> &'a mut ListPage {
-    if !shares.contains_key(folder) {
-        shares.insert(folder.to_owned(), empty(date));
-    }
-    shares.get_mut(folder).expect("made above")
 }
 
 /// The directories of the largest tree of few names, all of them known and in use, that has `ino` in it.
@@ -326,16 +333,30 @@ mod tests {
                 .iter()
                 .flat_map(|key| key.match_indices('/').map(|(at, _)| &key[..=at]));
             let folders = folders.filter(|folder| folder.starts_with(top));
-            let shares = split(page(keys), top);
-            for folder in folders.chain([top]) {
-                let share = shares.get(folder).cloned();
-                let share = share.unwrap_or_else(|| empty(SystemTime::UNIX_EPOCH));
+            let folders: Vec<&str> = folders.chain([top]).collect();
+            let shares = split(page(keys), top, folders.iter().copied());
+            for folder in folders {
+                let share = &shares[folder];
                 let objects = share.objects.iter().map(|object| &*object.key).collect();
                 let prefixes = share.prefixes.iter().map(|prefix| &**prefix).collect();
                 let found: (Vec<_>, Vec<_>) = (objects, prefixes);
                 assert_eq!(found, delimited(keys, folder), "{folder} of {keys:?}");
             }
         }
+    }
+
+    /// A page of them told of a million directories, and took more than a gigabyte to say so.
+    #[test]
+    fn a_key_of_a_thousand_slashes_is_no_directory_s_but_those_that_are_listed() {
+        let slashes = "/".repeat(1000);
+        let keys: Vec<String> = (0..1000).map(|i| format!("t/{i:04}{slashes}x")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let shares = split(page(&keys), "t/", ["t/", "t/0001/", "t/a/"].into_iter());
+        assert_eq!(shares.len(), 3);
+        assert_eq!(shares["t/"].prefixes.len(), 1000);
+        assert_eq!(shares["t/0001/"].prefixes, ["t/0001//"]);
+        assert_eq!(shares["t/a/"].prefixes, Vec::<String>::new());
+        assert!(shares.values().all(|share| share.objects.is_empty()));
     }
 
     const LATELY: Duration = Duration::from_secs(10);

@@ -38,14 +38,17 @@ pub fn find(mountpoint: &Path) -> std::io::Result<Option<Entry>> {
 }
 
 /// Lines that are not as proc(5) describes them are left out.
-fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
+pub(crate) fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
 
 /// `36 35 98:0 /root /mount/point options [optional fields...] - type source super,options`
 fn parse_line(line: &[u8]) -> Option<Entry> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let dash = fields.iter().position(|field| *field == b"-")?;
+    // Behind the six that each line has; a mount's root may be called so.
+    let optional = fields.iter().skip(6);
+    let dash = 6 + optional.take_while(|field| **field != b"-").count();
+    fields.get(dash)?;
     let text = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     let options = text(fields.get(dash + 3)?);
     Some(Entry {
@@ -83,12 +86,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_mounts_with_blanks_and_optional_fields() {
+    fn reads_mounts_with_blanks_and_optional_fields_and_a_root_of_any_name() {
         let table = b"22 28 0:21 / /proc rw,nosuid - proc proc rw\n\
             88 28 0:54 / /mnt/my\\040files rw,nosuid,nodev shared:7 master:1 - fuse.ossvault \
             ossvault\\043oss://bucket/a rw,user_id=1000,group_id=1000,allow_other\n\
             broken line\n\
-            89 28 0:55 / /mnt/back\\134slash rw - ext4 /dev/sda1 rw\n";
+            89 28 0:55 - /mnt/back\\134slash rw - ext4 /dev/sda1 rw\n";
         let entries: Vec<Entry> = parse(table).collect();
         assert_eq!(entries.len(), 3);
         assert!(!entries[0].is_ours());

@@ -174,6 +174,11 @@ impl<'a> Call<'a> {
         self
     }
 
+    fn refusal(&self, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+        let (of_bucket, now) = (self.key.is_none(), SystemTime::now());
+        refusal(self.operation, of_bucket, status, headers, text, now)
+    }
+
     /// The operation and the key, or what the keys begin with that it is about.
     fn name(&self) -> String {
         let mut query = self.query.iter();
@@ -456,9 +461,9 @@ impl Client {
                 Some(Ok(text)) => text,
                 _ => String::new(),
             };
-            return Err(Error::Refused(Box::new(refusal(
-                call, status, &headers, &text,
-            ))));
+            return Err(Error::Refused(Box::new(
+                call.refusal(status, &headers, &text),
+            )));
         }
         let headers = response.headers().clone();
         let sent_crc = upload.map(|sending| sending.crc());
@@ -486,7 +491,7 @@ impl Client {
         if text.contains("<Error")
             && let Some(document) = xml::error(&text)
         {
-            let mut refusal = refusal(call, 500, &headers, &text);
+            let mut refusal = call.refusal(500, &headers, &text);
             refusal.code = document.code;
             return Err(Error::Refused(Box::new(refusal)));
         }
@@ -711,14 +716,20 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 }
 
 /// Something on the way answered in place of the service, which puts its request id on every answer.
-fn is_web_page(headers: &HeaderMap) -> bool {
+pub(crate) fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
         && header(headers, "x-oss-request-id").is_none()
 }
 
-/// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`.
-fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
-    let operation = call.operation;
+/// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`. `now` is this machine's clock.
+pub(crate) fn refusal(
+    operation: &'static str,
+    of_bucket: bool,
+    status: u16,
+    headers: &HeaderMap,
+    text: &str,
+    now: SystemTime,
+) -> Refusal {
     let document = xml::error(text).or_else(|| {
         let encoded = header(headers, "x-oss-err")?;
         let bytes = BASE64.decode(encoded.trim()).ok()?;
@@ -732,12 +743,12 @@ fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Ref
         ec: own("x-oss-ec"),
         location: header(headers, "location").map(str::to_owned),
         server_time: header(headers, "date").and_then(date::parse_http),
-        retry_after: header(headers, "retry-after").and_then(retry_after),
+        retry_after: header(headers, "retry-after").and_then(|text| retry_after(text, now)),
         ..Refusal::default()
     };
     let Some(document) = document else {
         // A bucket that is not there is told of by name.
-        let no_bucket = call.key.is_none() && status == 404;
+        let no_bucket = of_bucket && status == 404;
         let unlike = !text.trim().is_empty() || no_bucket || matches!(status, 300..=399 | 407);
         let marked = !refusal.request_id.is_empty() || !refusal.ec.is_empty();
         refusal.foreign = is_web_page(headers) || (unlike && !marked);
@@ -763,12 +774,10 @@ fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Ref
 }
 
 /// Seconds, or a time.
-fn retry_after(text: &str) -> Option<Duration> {
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     match text.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date::parse_http(text.trim())?
-            .duration_since(SystemTime::now())
-            .ok(),
+        Err(_) => date::parse_http(text.trim())?.duration_since(now).ok(),
     }
 }
 
@@ -877,6 +886,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_time() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         for (text, expected) in [
             (" 7 ", Some(Duration::from_secs(7))),
             ("0", Some(Duration::ZERO)),
@@ -888,12 +898,14 @@ mod tests {
             ("", None),
             ("Thu, 01 Jan 1970 00:00:00 GMT", None),
         ] {
-            assert_eq!(retry_after(text), expected, "{text}");
+            assert_eq!(retry_after(text, now), expected, "{text}");
         }
-        assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT").is_some());
-        let later = SystemTime::now() + Duration::from_secs(100);
-        let wait = retry_after(&date::http(later)).unwrap();
-        assert!((98..=100).contains(&wait.as_secs()));
+        assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now).is_some());
+        let later = now + Duration::from_secs(100);
+        assert_eq!(
+            retry_after(&date::http(later), now),
+            Some(Duration::from_secs(100))
+        );
     }
 
     #[tokio::test]

@@ -132,7 +132,7 @@ impl Client {
         if_match: Option<&str>,
         budget: &mut Budget,
     ) -> Result<(ObjectInfo, u64, Response), Error> {
-        let (first, size) = extent(&answer, asked)?;
+        let (first, size) = extent(answer.status, &answer.headers, asked)?;
         let mut head = ObjectHead::read(&answer.headers, size);
         head.etag = head.etag.or_else(|| if_match.map(str::to_owned));
         let info = self.completed(OPERATION, key, head, budget).await?;
@@ -156,14 +156,18 @@ pub(super) fn same_tag(one: &str, other: &str) -> bool {
 }
 
 /// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
-fn extent(answer: &Answer, asked: &Range<u64>) -> Result<(u64, Option<u64>), Error> {
+pub(crate) fn extent(
+    status: u16,
+    headers: &HeaderMap,
+    asked: &Range<u64>,
+) -> Result<(u64, Option<u64>), Error> {
     let fault = |what: String| Error::Protocol {
         operation: OPERATION,
         what,
     };
-    match answer.status {
+    match status {
         206 => {
-            let text = header(&answer.headers, "content-range").unwrap_or_default();
+            let text = header(headers, "content-range").unwrap_or_default();
             let (range, size) =
                 content_range(text).ok_or_else(|| fault(format!("Content-Range: {text}")))?;
             // All that was asked for and is there, neither more nor less.
@@ -173,12 +177,12 @@ fn extent(answer: &Answer, asked: &Range<u64>) -> Result<(u64, Option<u64>), Err
             Ok((range.start, Some(size)))
         }
         // Also a ranged request may be answered with the whole object.
-        200 => Ok((0, content_length(&answer.headers))),
+        200 => Ok((0, content_length(headers))),
         status => Err(fault(format!("status {status}"))),
     }
 }
 
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     size_of(header(headers, "content-length")?)
 }
 

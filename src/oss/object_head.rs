@@ -16,7 +16,7 @@ use super::retry::Budget;
 use super::types::{ListQuery, Listed, META_PREFIX, ObjectInfo, STANDARD_HEADERS};
 
 /// As much of an object as an answer tells.
-pub(super) struct ObjectHead {
+pub(crate) struct ObjectHead {
     pub size: Option<u64>,
     pub etag: Option<String>,
     last_modified: Option<SystemTime>,
@@ -64,7 +64,7 @@ impl ObjectHead {
 
     /// None as long as size or tag is not known. `now` is the service's clock. Without Last-Modified the object
     /// counts as made at the time of the answer: then nothing takes it for older than it is.
-    fn whole(self, now: SystemTime) -> Option<ObjectInfo> {
+    pub fn whole(self, now: SystemTime) -> Option<ObjectInfo> {
         let last_modified = self.last_modified.or(self.date).unwrap_or(now);
         Some(ObjectInfo {
             size: self.size?,

@@ -190,6 +190,12 @@ fn check_v4(
         .split(';')
         .filter(|name| !name.is_empty())
         .collect();
+    // Each is looked for among the headers.
+    if additional.len() > call.headers.len() {
+        return Err(Refusal::argument(
+            "More additional headers than there are headers.",
+        ));
+    }
     let canonical = signed(call, without, |request| {
         sign::v4_canonical(request, &additional)
     });
@@ -301,4 +307,41 @@ pub(super) fn compare(
         refusal = refusal.with("CanonicalRequest", canonical);
     }
     Err(refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::Request;
+
+    use super::*;
+    use crate::server::pace::Patience;
+
+    /// Each is looked for among the headers: a long list of them would keep the server busy.
+    #[test]
+    fn more_additional_headers_than_headers_are_refused() {
+        let now = date::parse_basic("20130524T000500Z").unwrap();
+        for (additional, code) in [
+            ("", "SignatureDoesNotMatch"),
+            ("host;range", "SignatureDoesNotMatch"),
+            ("a;b;c;d;e", "InvalidArgument"),
+            ("host;host;host;host;host", "InvalidArgument"),
+        ] {
+            let authorization = format!(
+                "{} Credential=id/20130524/r/oss/aliyun_v4_request,AdditionalHeaders={additional},Signature=0",
+                sign::V4_ALGORITHM
+            );
+            let request = Request::builder()
+                .uri("/b/k")
+                .header("host", "h")
+                .header("x-oss-date", "20130524T000000Z")
+                .header("x-oss-content-sha256", sign::UNSIGNED_PAYLOAD)
+                .header("authorization", authorization)
+                .body(())
+                .unwrap();
+            let call = Call::of_head(request.into_parts().0, Patience::default());
+            let call = call.ok().unwrap();
+            let refusal = check(&call, &Credentials::new("id", "secret", None), now);
+            assert_eq!(refusal.unwrap_err().code, code, "{additional}");
+        }
+    }
 }

@@ -10,6 +10,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body_util::{BodyExt, BodyStream};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,14 @@ impl Call {
     /// # Errors
     /// 400 for a path that is no key.
     pub fn read(request: Request<Incoming>, patience: Patience) -> Result<Call> {
-        let (parts, body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let mut call = Call::of_head(head, patience)?;
+        call.body = Some(body);
+        Ok(call)
+    }
+
+    /// A request without its body.
+    pub fn of_head(parts: Parts, patience: Patience) -> Result<Call> {
         let host = parts
             .headers
             .get(header::HOST)
@@ -169,7 +177,7 @@ impl Call {
             key,
             query,
             headers: parts.headers,
-            body: Some(body),
+            body: None,
             host,
             refusal: None,
             patience,
@@ -500,7 +508,7 @@ fn without_bucket(host: &str) -> &str {
 }
 
 /// Names and values, decoded.
-pub(super) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
+pub(crate) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

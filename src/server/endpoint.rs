@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -59,7 +59,7 @@ const MAX_CONNECTIONS: usize = 1024;
 /// Documents of up to 4 MiB that are read into memory at one time; others wait.
 const MAX_DOCUMENTS: usize = 16;
 
-/// Of the document that creates a bucket.
+/// Of the document that creates a bucket, or of a fault.
 const MAX_CONFIGURATION: usize = 64 << 10;
 
 /// hyper's buffer for reading and writing: bodies move in pieces of up to this size.
@@ -855,7 +855,8 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Reply {
             Reply::empty(200)
         }
         ("POST", "/-/faults") => {
-            let body = match limited(request.into_body().collect()).await {
+            let body = Limited::new(request.into_body(), MAX_CONFIGURATION);
+            let body = match limited(body.collect()).await {
                 Some(body) => body,
                 None => return Reply::empty(400),
             };

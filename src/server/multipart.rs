@@ -91,17 +91,7 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
         // A range that is not one copies the whole object, and says nothing.
         let range = call
             .header("x-oss-copy-source-range")
-            .and_then(|range| range.strip_prefix("bytes="))
-            .and_then(|range| range.split_once('-'))
-            .and_then(|(from, to)| {
-                let from: u64 = from.parse().ok()?;
-                let to: u64 = if to.is_empty() {
-                    size.checked_sub(1)?
-                } else {
-                    to.parse().ok()?
-                };
-                (from <= to && to < size).then(|| from..to + 1)
-            });
+            .and_then(|range| copied_range(range, size));
         let object = match source
             .store
             .get(&source.key, range, Some(&source.meta.etag))
@@ -119,6 +109,17 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
         return Ok(copied_reply("CopyPartResult", &part.etag, part.crc64, now));
     }
     Err(Error::PreconditionFailed.into())
+}
+
+/// The bytes that `bytes=FROM-TO` names of a source of that size, if it has them.
+pub(crate) fn copied_range(text: &str, size: u64) -> Option<ByteRange> {
+    let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let from: u64 = from.parse().ok()?;
+    let to: u64 = match to {
+        "" => size.checked_sub(1)?,
+        to => to.parse().ok()?,
+    };
+    (from <= to && to < size).then(|| from..to + 1)
 }
 
 pub async fn complete(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
@@ -176,7 +177,8 @@ pub async fn complete(shared: &Shared, store: &LocalStore, call: &mut Call) -> R
     Ok(reply)
 }
 
-fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
+/// The parts that a completion names, in its order.
+pub(crate) fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
     let malformed = || {
         Refusal::new(
             400,

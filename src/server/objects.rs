@@ -76,13 +76,14 @@ fn not_modified(meta: &ObjectMeta) -> Reply {
 
 /// How the conditions of a request on an object come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub(crate) enum Verdict {
     Go,
     NotModified,
     Failed,
 }
 
-struct Conditions<'a> {
+/// The conditions of a request: `If-Match` and its like.
+pub(crate) struct Conditions<'a> {
     if_match: Option<&'a str>,
     if_none_match: Option<&'a str>,
     if_modified_since: Option<&'a str>,
@@ -90,7 +91,8 @@ struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    fn of<'a>(call: &'a Call, prefix: &str) -> Conditions<'a> {
+    /// Those whose headers' names begin with `prefix`.
+    pub fn of<'a>(call: &'a Call, prefix: &str) -> Conditions<'a> {
         let header = |name: &str| call.header(&format!("{prefix}{name}"));
         Conditions {
             if_match: header("if-match"),
@@ -100,7 +102,7 @@ impl Conditions<'_> {
         }
     }
 
-    fn judge(&self, meta: &ObjectMeta) -> Verdict {
+    pub fn judge(&self, meta: &ObjectMeta) -> Verdict {
         let names = |condition: &str| {
             condition == "*"
                 || condition == meta.etag.as_str()
@@ -125,14 +127,14 @@ impl Conditions<'_> {
 }
 
 /// Whether `If-Range` names the object as it is: by its tag or by its date.
-fn is_version(version: &str, meta: &ObjectMeta) -> bool {
+pub(crate) fn is_version(version: &str, meta: &ObjectMeta) -> bool {
     Tag::parse(version).is_some_and(|tag| tag.is(&meta.etag))
         || date::parse_http(version).is_some_and(|date| date == meta.last_modified)
 }
 
 /// What a `Range` header gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Extent {
+pub(crate) enum Extent {
     Whole,
     Part(ByteRange),
     Unsatisfiable,
@@ -140,7 +142,7 @@ enum Extent {
 
 /// The service answers a range it does not like with the whole object, unless it is told to behave as the
 /// standard says. Of several ranges it takes the first.
-fn extent(header: &str, size: u64, standard: bool) -> Extent {
+pub(crate) fn extent(header: &str, size: u64, standard: bool) -> Extent {
     let disliked = if standard {
         Extent::Unsatisfiable
     } else {
@@ -338,62 +340,81 @@ pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -
     let url = call.wants_url_encoding()?;
     call.length()?;
     let _document = shared.document().await?;
-    let document = xml::parse(&call.collect_body(MAX_DELETE).await?)?;
-    let malformed = || {
-        Refusal::new(
-            400,
-            "MalformedXML",
-            "The XML you provided was not well-formed or did not validate against our published schema.",
-        )
-    };
-    let quiet = document
-        .child_text("Quiet")
-        .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
-    let mut names = Vec::new();
-    for child in &document.children {
-        match child.name.as_str() {
-            "Quiet" => continue,
-            "Object" => {}
-            _ => return Err(malformed()),
-        }
-        let mut version = None;
-        for field in &child.children {
-            match (field.name.as_str(), field.text.trim()) {
-                ("Key", _) => {}
-                // The one there is, as it is listed.
-                ("VersionId", ONLY_VERSION) => version = Some(ONLY_VERSION),
-                // Of another version, or under a condition, is another request than this one.
-                (other, _) => {
-                    return Err(Refusal::not_implemented(&format!("{other} in a deletion")));
-                }
-            }
-        }
-        names.push((child.child_text("Key").ok_or_else(malformed)?, version));
-    }
-    if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
-        return Err(malformed());
-    }
-    let keys = names
-        .iter()
-        .map(|(name, _)| checked_key(name))
-        .collect::<Result<Vec<_>>>()?;
+    let document = call.collect_body(MAX_DELETE).await?;
+    let deletion = Deletion::read(&document)?;
+    let keys: Vec<_> = deletion.objects.iter().map(|(key, _)| key.clone()).collect();
     store.delete_many(&keys).await?;
-    if quiet {
+    if deletion.quiet {
         return Ok(Reply::empty(200));
     }
     let mut xml = Xml::document("DeleteResult");
     if url {
         xml.text("EncodingType", "url");
     }
-    for (name, version) in names {
+    for (key, version) in deletion.objects {
         xml.begin("Deleted");
-        xml.text("Key", &encoded(name, url));
+        xml.text("Key", &encoded(key.as_str(), url));
         if let Some(version) = version {
             xml.text("VersionId", version);
         }
         xml.end();
     }
     Ok(Reply::xml(xml.finish()))
+}
+
+/// What a batch deletion asks for.
+pub(crate) struct Deletion {
+    /// Keys, each with the version that is named with it, if one is.
+    pub objects: Vec<(ObjectKey, Option<&'static str>)>,
+    /// Only what could not be deleted shall be told.
+    pub quiet: bool,
+}
+
+impl Deletion {
+    /// # Errors
+    /// 400 for another document, 501 for a deletion of something else than objects.
+    pub fn read(document: &[u8]) -> Result<Deletion> {
+        let document = xml::parse(document)?;
+        let malformed = || {
+            Refusal::new(
+                400,
+                "MalformedXML",
+                "The XML you provided was not well-formed or did not validate against our published schema.",
+            )
+        };
+        let quiet = document
+            .child_text("Quiet")
+            .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        let mut names = Vec::new();
+        for child in &document.children {
+            match child.name.as_str() {
+                "Quiet" => continue,
+                "Object" => {}
+                _ => return Err(malformed()),
+            }
+            let mut version = None;
+            for field in &child.children {
+                match (field.name.as_str(), field.text.trim()) {
+                    ("Key", _) => {}
+                    // The one there is, as it is listed.
+                    ("VersionId", ONLY_VERSION) => version = Some(ONLY_VERSION),
+                    // Of another version, or under a condition, is another request than this one.
+                    (other, _) => {
+                        return Err(Refusal::not_implemented(&format!("{other} in a deletion")));
+                    }
+                }
+            }
+            names.push((child.child_text("Key").ok_or_else(malformed)?, version));
+        }
+        if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
+            return Err(malformed());
+        }
+        let objects = names.into_iter().map(|(name, version)| Ok((checked_key(name)?, version)));
+        Ok(Deletion {
+            objects: objects.collect::<Result<_>>()?,
+            quiet,
+        })
+    }
 }
 
 /// Where a copy comes from.
@@ -407,31 +428,35 @@ pub struct Source {
 
 /// Finds the source and checks the conditions on it.
 pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
-    let malformed = || {
-        Refusal::argument(
-            "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.",
-        )
-    };
-    let text = call.header("x-oss-copy-source").unwrap_or_default();
-    if text.contains('?') {
-        return Err(Refusal::not_implemented("A version as source of a copy"));
-    }
-    let text = percent_decoded(text).ok_or_else(malformed)?;
-    let text = text.strip_prefix('/').unwrap_or(&text);
-    let (bucket, key) = text.split_once('/').ok_or_else(malformed)?;
-    let key = checked_key(key)?;
-    let store = shared.bucket(bucket).await?;
+    let (bucket, key) = source_named(call.header("x-oss-copy-source").unwrap_or_default())?;
+    let store = shared.bucket(&bucket).await?;
     let (meta, _, _) = store.describe(&key)?;
     match Conditions::of(call, "x-oss-copy-source-").judge(&meta) {
         Verdict::Go => {}
         Verdict::NotModified | Verdict::Failed => return Err(Error::PreconditionFailed.into()),
     }
     Ok(Source {
-        here: call.bucket.as_deref() == Some(bucket),
+        here: call.bucket.as_deref() == Some(bucket.as_str()),
         store,
         key,
         meta,
     })
+}
+
+/// The bucket and the key in `x-oss-copy-source`.
+pub(crate) fn source_named(text: &str) -> Result<(String, ObjectKey)> {
+    let malformed = || {
+        Refusal::argument(
+            "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.",
+        )
+    };
+    if text.contains('?') {
+        return Err(Refusal::not_implemented("A version as source of a copy"));
+    }
+    let text = percent_decoded(text).ok_or_else(malformed)?;
+    let text = text.strip_prefix('/').unwrap_or(&text);
+    let (bucket, key) = text.split_once('/').ok_or_else(malformed)?;
+    Ok((bucket.to_owned(), checked_key(key)?))
 }
 
 pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Reply> {

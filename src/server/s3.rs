@@ -154,6 +154,10 @@ fn check(parts: &Parts, credentials: &Credentials, now: SystemTime) -> Result<()
     auth::check_id(id, credentials)?;
     auth::check_clock(date::parse_basic(date_time), now)?;
     let names: Vec<&str> = names.split(';').collect();
+    // Each once: a name that is repeated would repeat its header's value, however long, in what is signed.
+    if !names.is_sorted_by(|one, other| one < other) {
+        return Err(malformed());
+    }
     let unsigned =
         |name: &HeaderName| name.as_str().starts_with(OWN) && !names.contains(&name.as_str());
     if !names.contains(&"host") || parts.headers.keys().any(unsigned) {
@@ -351,6 +355,16 @@ mod tests {
         let mut other = whole();
         other.headers_mut().insert("x-amz-meta-more", value);
         assert_eq!(code(other), "AccessDenied");
+
+        // Each repetition would repeat the header's value, which may be long, in what is signed.
+        for names in ["host;host", "x-amz-date;host"] {
+            let mut other = whole();
+            let text =
+                format!("{ALGORITHM} Credential={ID}/{SCOPE},SignedHeaders={names},Signature=0");
+            let value = HeaderValue::try_from(text).unwrap();
+            other.headers_mut().insert("authorization", value);
+            assert_eq!(code(other), "InvalidArgument", "{names}");
+        }
 
         let now = date::parse_basic("20130525T000000Z").unwrap();
         let late = translated(whole(), &Credentials::new(ID, SECRET, None), now);

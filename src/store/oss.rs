@@ -112,7 +112,8 @@ impl OssStore {
     }
 }
 
-fn meta(info: ObjectInfo) -> ObjectMeta {
+/// An object in this floor's words.
+pub(crate) fn meta(info: ObjectInfo) -> ObjectMeta {
     ObjectMeta {
         size: info.size,
         etag: ETag::new(info.etag),

@@ -73,12 +73,15 @@ impl Saved {
     }
 
     /// What a listing showed of it then.
-    fn listed(&self) -> ListedObject {
+    pub(crate) fn listed(&self) -> ListedObject {
         ListedObject {
             key: self.key.clone(),
             size: self.size,
             etag: ETag::new(self.etag.as_str()),
-            last_modified: UNIX_EPOCH + Duration::from_secs(self.last_modified.unwrap_or(0)),
+            last_modified: self
+                .last_modified
+                .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+                .unwrap_or(UNIX_EPOCH),
             storage_class: String::new(),
         }
     }
@@ -160,8 +163,8 @@ impl Drop for Saving {
 }
 
 /// The lines of a file that was saved, one at a time.
-pub struct Lines {
-    file: BufReader<File>,
+pub struct Lines<R = BufReader<File>> {
+    file: R,
     path: PathBuf,
     /// Of the line that was read last, from 1.
     number: usize,
@@ -191,8 +194,16 @@ impl Lines {
     /// # Errors
     /// The file cannot be read, or is none of ours.
     pub fn open(path: &Path) -> std::io::Result<Lines> {
+        Lines::of(BufReader::new(File::open(path)?), path)
+    }
+}
+
+impl<R: BufRead> Lines<R> {
+    /// # Errors
+    /// The file cannot be read, or is none of ours.
+    pub(crate) fn of(file: R, path: &Path) -> std::io::Result<Lines<R>> {
         let mut lines = Lines {
-            file: BufReader::new(File::open(path)?),
+            file,
             path: path.to_owned(),
             number: 0,
         };
@@ -348,7 +359,7 @@ impl Restore {
 }
 
 /// The envelope that was saved, and what else is missing now; what is there stays.
-fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
+pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
     let mut headers = now.headers.clone();
     headers.user.retain(|name, _| !is_envelope_name(name));
     for (name, value) in &saved.user {
@@ -373,4 +384,25 @@ fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
     }
     keep_time(&mut headers, now);
     headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The file comes from wherever it was kept: it ended the command with a panic.
+    #[test]
+    fn a_time_that_cannot_be_is_none() {
+        let heading = "{\"ossvault_envelopes\":1}\n";
+        for (seconds, read) in [(5, 5), (u64::MAX, 0), (1 << 63, 0)] {
+            let line = format!(
+                "{{\"key\":\"k\",\"etag\":\"E\",\"size\":1,\"last_modified\":{seconds},\"user\":{{}}}}"
+            );
+            let text = format!("{heading}{line}\n");
+            let mut lines = Lines::of(text.as_bytes(), Path::new("saved")).unwrap();
+            let saved = lines.next().unwrap().unwrap().unwrap();
+            let listed = saved.listed();
+            assert_eq!(listed.last_modified, UNIX_EPOCH + Duration::from_secs(read));
+        }
+    }
 }

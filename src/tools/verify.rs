@@ -77,7 +77,8 @@ impl Manifest {
     }
 }
 
-fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
+/// A line of a manifest: the path, and its SHA-256.
+pub(crate) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
     // A leading backslash says that the path is escaped.
     let (line, escaped) = match line.strip_prefix('\\') {
         Some(line) => (line, true),
@@ -89,18 +90,34 @@ fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
         .or_else(|| path.strip_prefix(" *"))?;
     let mut digest = [0; 32];
     for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
+        let value = |digit: u8| (digit as char).to_digit(16);
+        *byte = (value(pair[0])? * 16 + value(pair[1])?) as u8;
     }
     let path = path.strip_prefix("./").unwrap_or(path);
     let path = match escaped {
-        true => path
-            .replace("\\n", "\n")
-            .replace("\\r", "\r")
-            .replace("\\\\", "\\"),
+        true => unescaped(path)?,
         false => path.to_owned(),
     };
     (!path.is_empty()).then_some((path, digest))
+}
+
+/// A path whose line breaks and backslashes are `\n`, `\r` and `\\`. None where a backslash stands for something
+/// else.
+fn unescaped(text: &str) -> Option<String> {
+    let mut path = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        path.push(match character {
+            '\\' => match characters.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                '\\' => '\\',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(path)
 }
 
 impl Verify {
@@ -488,6 +505,12 @@ mod tests {
             (format!("{digits} *a"), Some("a")),
             (format!("{digits}  ./a"), Some("a")),
             (format!("\\{digits}  a\\nb"), Some("a\nb")),
+            // An escaped backslash, and then a letter that is none of an escape.
+            (format!("\\{digits}  a\\\\nb\\r"), Some("a\\nb\r")),
+            (format!("\\{digits}  a\\tb"), None),
+            (format!("\\{digits}  a\\"), None),
+            (format!("{digits}  a\\nb"), Some("a\\nb")),
+            ("+f".repeat(32) + "  a", None),
             (format!("{digits} a"), None),
             (format!("{digits}  "), None),
             (digits[1..].to_owned() + "  a", None),

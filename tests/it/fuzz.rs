@@ -116,6 +116,7 @@ fn run(target: &Target, cases: u64, seed: u64) {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut input = Vec::new();
     let mut slowest = Duration::ZERO;
+    let start = Instant::now();
     for _ in 0..cases {
         // Changes pile up on one input for a while: some parsers take several to be led astray.
         if input.is_empty() || random.random_ratio(1, 4) {
@@ -133,8 +134,9 @@ fn run(target: &Target, cases: u64, seed: u64) {
         );
     }
     println!(
-        "{}: {cases} cases, the slowest took {slowest:?}",
-        target.name
+        "{}: {cases} cases, {:.0} a second, the slowest took {slowest:?}",
+        target.name,
+        cases as f64 / start.elapsed().as_secs_f64()
     );
     // A hang, not a busy machine.
     assert!(

@@ -395,6 +395,18 @@ async fn use_crowd(names: u64, limit: u64) {
         fs.releasedir(handle.unwrap());
     }
     println!("64 readers: {} MiB; at the beginning {begin} MiB", peak());
+
+    // A rename has to remember all of them: it is refused before anything is changed, and before all are listed.
+    crowd.take_counts();
+    let (from, to) = ((Ino::ROOT, "d".into()), (Ino::ROOT, "e".into()));
+    let renamed = fs.rename(from, to, true).await;
+    assert!(
+        matches!(renamed, Err(ossvault::fs::error::Error::TooLarge)),
+        "{renamed:?}"
+    );
+    let (lists, _) = crowd.take_counts();
+    println!("mv: {lists} LISTs, {} MiB", peak());
+    assert!(lists < pages, "{lists}");
     // Whoever runs this has 64 MiB for the program itself, and keeps its own table of inodes.
     assert!(peak() < limit + 64, "{} MiB", peak());
 }
@@ -429,7 +441,8 @@ fn crowd(names: u64, limit: u64) {
     assert!(told.contains("1 passed"), "{told}");
 }
 
-/// A directory whose names do not fit the memory limit is read page by page, each time anew.
+/// A directory whose names do not fit the memory limit is read page by page, each time anew. A directory whose names
+/// take more than half of the memory limit, at some 300 bytes each, is not renamed: EFBIG.
 #[test]
 fn a_directory_with_more_names_than_there_is_memory_for_is_read_whole_and_within_bounds() {
     crowd(200_000, 16);

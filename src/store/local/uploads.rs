@@ -88,7 +88,8 @@ pub fn is_part_name(name: &str) -> bool {
     parse_part(name, UNIX_EPOCH).is_some()
 }
 
-fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
+/// A part by its file's name.
+pub(crate) fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
     let mut fields = name.split('~');
     let part = Part {
         number: fields
@@ -108,11 +109,15 @@ fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
 /// From the bucket folder.
 fn path(upload: &UploadId) -> Result<String> {
     // An id comes from outside; only what this store makes is a file name.
-    let valid = upload.0.len() == 32 && upload.0.bytes().all(|b| b.is_ascii_hexdigit());
-    match valid {
+    match is_id(&upload.0) {
         true => Ok(format!("{UPLOADS}/{}", upload.0)),
         false => Err(Error::NoSuchUpload),
     }
+}
+
+/// Whether this may be the id of an upload: 32 digits of base 16.
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 pub fn create(
@@ -168,7 +173,8 @@ pub fn load(root: &Directory, key: &str, upload: &UploadId) -> Result<Upload> {
     Ok(what)
 }
 
-fn parse(text: &[u8]) -> Option<Upload> {
+/// None for what is not as [`create`] writes it.
+pub(crate) fn parse(text: &[u8]) -> Option<Upload> {
     let what: Upload = serde_json::from_slice(text).ok()?;
     let valid = record::safe_name(&what.name)
         && record::is_key(&what.key)
@@ -238,7 +244,8 @@ pub fn list(root: &Directory, prefix: &str) -> Result<Vec<PendingUpload>> {
     let folder = root.directory(UPLOADS).map_err(reading)?;
     for name in folder.names().map_err(reading)? {
         let name = name.map_err(reading)?;
-        let Some(id) = name.to_str() else {
+        // What has another name is no upload of this store: nobody could complete or abort it.
+        let Some(id) = name.to_str().filter(|name| is_id(name)) else {
             continue;
         };
         let text = match folder.read(id, MAX_FILE) {
@@ -312,6 +319,28 @@ mod tests {
         ] {
             assert_eq!(parse_part(name, UNIX_EPOCH), None, "{name}");
         }
+    }
+
+    #[test]
+    fn what_has_no_id_for_a_name_is_not_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let uploads = folder.path().join(UPLOADS);
+        std::fs::create_dir(&uploads).unwrap();
+        let upload = Upload {
+            key: "k".to_owned(),
+            name: "1".to_owned(),
+            initiated: 1,
+            details: Details::default(),
+        };
+        let id = "0123456789abcdef".repeat(2);
+        for name in [&*id, "\u{1b}[31m", "x"] {
+            let text = serde_json::to_vec(&upload).unwrap();
+            std::fs::write(uploads.join(name), text).unwrap();
+        }
+        let root = Directory::open(folder.path()).unwrap();
+        let found = list(&root, "").unwrap();
+        let found: Vec<_> = found.iter().map(|upload| &*upload.upload.0).collect();
+        assert_eq!(found, [&*id]);
     }
 
     #[test]
