@@ -44,6 +44,7 @@ mod rebase;
 mod rename_directory;
 mod rename_file;
 mod rename_intent;
+mod rename_memory;
 pub mod settings;
 mod small_trees;
 pub mod staging;
