@@ -610,7 +610,7 @@ fn small_files_that_are_read_one_after_another_leave_nothing_behind() {
 /// The kernel keeps directories for as long as it likes, and is not asked to forget them: each left an inode here.
 #[test]
 fn directories_that_were_walked_through_are_forgotten_and_found_again() {
-    crowd("walk", 20_000, 5, 16);
+    crowd("walk", 20_000, 4, 16);
 }
 
 #[test]
