@@ -17,7 +17,7 @@ use super::gate::Scope;
 use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
 use super::names;
-use super::namespace::{Ino, Marker, Outcome, now};
+use super::namespace::{Ino, Marker, Namespace, Outcome, now};
 use super::open_file::OpenFile;
 use super::supervisor::contained;
 use super::uploads::{headers_of, meta_of};
@@ -222,7 +222,8 @@ impl Filesystem {
             }
             outcome
         };
-        self.store_pending(ino, &outcome).await
+        self.store_pending(ino, &outcome, Some(Instant::now()))
+            .await
     }
 
     /// What is pending of an inode is stored later: see [`Deferred`].
@@ -340,19 +341,34 @@ impl Filesystem {
             }
             namespace.add_pending(ino, &Change::default())
         };
-        self.store_pending(ino, &outcome).await
+        self.store_pending(ino, &outcome, None).await
     }
 
     /// Stores the pending changes of an inode until `outcome` tells what became of one of them: another
-    /// call's copy may carry it.
-    async fn store_pending(self: &Arc<Self>, ino: Ino, outcome: &Outcome) -> Result<()> {
+    /// call's copy may carry it. A call that began at `start` waits for its turn no longer than it may; then the
+    /// change is stored later.
+    async fn store_pending(
+        self: &Arc<Self>,
+        ino: Ino,
+        outcome: &Outcome,
+        start: Option<Instant>,
+    ) -> Result<()> {
         loop {
             if let Some(result) = outcome.get() {
                 return result.clone();
             }
-            let entered = self
-                .enter(|namespace| Some(vec![Scope::Key(self.marker_key_or_key(namespace, ino)?)]))
-                .await;
+            let scopes = |namespace: &Namespace| {
+                let key = self.marker_key_or_key(namespace, ino)?;
+                Some(vec![Scope::Key(key)])
+            };
+            let entered = match start {
+                Some(start) => self.enter_in_time(start, scopes).await,
+                None => self.enter(scopes).await,
+            };
+            if let Err(Error::TimedOut(cause)) = entered {
+                self.defer(ino, Deferred::Moment);
+                return Err(Error::TimedOut(cause));
+            }
             let (key, pending) = {
                 let mut namespace = self.namespace();
                 let key = self.marker_key_or_key(&namespace, ino);
@@ -381,11 +397,7 @@ impl Filesystem {
         }
     }
 
-    fn marker_key_or_key(
-        &self,
-        namespace: &super::namespace::Namespace,
-        ino: Ino,
-    ) -> Option<String> {
+    fn marker_key_or_key(&self, namespace: &Namespace, ino: Ino) -> Option<String> {
         match namespace.is_directory(ino) {
             true => self.marker_key(namespace, ino),
             false => namespace.key(ino),

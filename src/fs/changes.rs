@@ -80,7 +80,9 @@ impl Filesystem {
                 Some(format!("{key}/"))
             };
             let _pass = self
-                .enter(|namespace| Some(vec![Scope::Key(marker_key(namespace)?)]))
+                .enter_in_time(start, |namespace| {
+                    Some(vec![Scope::Key(marker_key(namespace)?)])
+                })
                 .await?;
             let (key, attributes) = {
                 let namespace = self.namespace();
@@ -154,7 +156,7 @@ impl Filesystem {
         let start = self.begin_making(parent, name).await?;
         {
             let _changing = self.begin_change([(parent, name)]);
-            let _pass = self.enter_name(parent, name).await?;
+            let _pass = self.enter_name(parent, name, start).await?;
             let (key, attributes) = {
                 let namespace = self.namespace();
                 let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
@@ -252,8 +254,8 @@ impl Filesystem {
             self.part_with(file).await?;
         }
         let result = async {
-            // An upload under way ends first.
-            let _pass = self.enter_name(parent, name).await?;
+            // An upload under way ends first. What was to be preserved may have taken its time.
+            let _pass = self.enter_name(parent, name, Instant::now()).await?;
             self.keep_directory(parent, name).await?;
             if ino.is_some_and(|ino| !self.covers_object(ino)) {
                 // The bucket never had it.
@@ -322,7 +324,9 @@ impl Filesystem {
         };
         let _changing = self.begin_change([(parent, name)]);
         let _pass = self
-            .enter(|namespace| Some(vec![Scope::Subtree(namespace.key(ino)?)]))
+            .enter_in_time(start, |namespace| {
+                Some(vec![Scope::Subtree(namespace.key(ino)?)])
+            })
             .await?;
         self.check_empty(ino, start).await?;
         self.keep_directory(parent, name).await?;

@@ -7,6 +7,7 @@
 //! while one waits for it, so the keys are looked up again once it is there.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::error::{Error, Result};
 use super::filesystem::Filesystem;
@@ -144,9 +145,27 @@ impl Filesystem {
         }
     }
 
-    /// The right to change the object of one name.
-    pub(super) async fn enter_name(&self, parent: Ino, name: &str) -> Result<Pass> {
-        self.enter(|namespace| Some(vec![Scope::Key(namespace.child_key(parent, name)?)]))
-            .await
+    /// As [`Filesystem::enter`], for a call that began at `start`: what it waits for may hang.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] as well: nothing was done.
+    pub(super) async fn enter_in_time(
+        &self,
+        start: Instant,
+        scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
+    ) -> Result<Pass> {
+        self.in_time(start, self.enter(scopes)).await?
+    }
+
+    /// The right to change the object of one name, for a call that began at `start`.
+    ///
+    /// # Errors
+    /// As [`Filesystem::enter_in_time`].
+    pub(super) async fn enter_name(&self, parent: Ino, name: &str, start: Instant) -> Result<Pass> {
+        let key = |namespace: &Namespace| {
+            let key = namespace.child_key(parent, name)?;
+            Some(vec![Scope::Key(key)])
+        };
+        self.enter_in_time(start, key).await
     }
 }

@@ -77,7 +77,7 @@ pub struct DirectoryEntry {
 impl Filesystem {
     pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<u64> {
         {
-            let namespace = self.namespace();
+            let mut namespace = self.namespace();
             if !namespace.is_directory(ino) {
                 let known = namespace.exists(ino);
                 return Err(if known {
@@ -86,6 +86,8 @@ impl Filesystem {
                     Error::Stale
                 });
             }
+            // It stays until it is closed.
+            namespace.pin(ino);
         }
         let handle = self.new_handle();
         let directory = DirectoryHandle {
@@ -97,7 +99,10 @@ impl Filesystem {
     }
 
     pub fn releasedir(&self, handle: u64) {
-        lock(&self.directory_handles).remove(&handle);
+        let directory = lock(&self.directory_handles).remove(&handle);
+        if let Some(directory) = directory {
+            self.namespace().unpin(directory.ino);
+        }
     }
 
     /// The listing that is known, if it is recent enough, else a new one.
@@ -119,7 +124,7 @@ impl Filesystem {
             (known, local)
         };
         Reading {
-            build: known.unwrap_or_else(|| self.list(ino, true, start)),
+            build: known.unwrap_or_else(|| self.list_since(ino, true, start)),
             local,
             listed: None,
             rest: None,

@@ -78,6 +78,9 @@ pub enum Error {
     BadHandle,
     #[error("busy")]
     Busy,
+    /// A directory with more in it than can be renamed at once: programs move what is in it.
+    #[error("more is in the directory than there is memory to rename it")]
+    TooMany,
     /// A program that is being run is not changed under it.
     #[error("the program is running")]
     Running,

@@ -33,6 +33,7 @@ use super::namespace::{Ino, Namespace};
 use super::open_file::{FileHandle, OpenFile};
 use super::probe::Questions;
 use super::processes;
+use super::rename_memory::Renaming;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use super::supervisor::{PAUSE, keep_running};
@@ -142,6 +143,8 @@ pub struct Filesystem {
     /// A change of names has ended.
     pub(super) changed: Notify,
     pub(super) leftovers: Leftovers,
+    /// What renames of directories take of the memory budget, in bytes.
+    pub(super) renaming: Renaming,
     /// Where a mount of this bucket finds what an earlier one has kept.
     pub(super) state_dir: OnceLock<PathBuf>,
     pub(super) instance: OnceCell<Instance>,
@@ -226,6 +229,7 @@ impl Filesystem {
             gate: Gate::default(),
             changed: Notify::new(),
             leftovers: Leftovers::default(),
+            renaming: Renaming::default(),
             state_dir: OnceLock::new(),
             instance: OnceCell::new(),
             leaves_something: AtomicBool::new(false),

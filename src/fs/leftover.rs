@@ -15,6 +15,7 @@ use super::filesystem::{Filesystem, Unsaved, lock};
 use super::gate::{Pass, Scope};
 use super::names::{self, Name};
 use super::namespace::Ino;
+use super::rename_memory::RenameMemory;
 use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
@@ -36,6 +37,8 @@ pub(super) struct Leftover {
     pub replaced_marker: Option<String>,
     /// The note that tells a later mount to go on; it goes last.
     pub intent: Option<ObjectKey>,
+    /// What the keys of a directory take of the memory budget.
+    pub _memory: Option<RenameMemory>,
     pub pass: Pass,
     pub changing: Changing,
 }
@@ -167,18 +170,17 @@ impl Filesystem {
 
     /// Deletes in batches, up to the first of which something cannot be deleted.
     pub(super) async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
-        let keys: Vec<ObjectKey> = keys
-            .map(|key| names::object_key(key.to_owned()))
-            .collect::<Result<_>>()?;
-        for batch in keys.chunks(BATCH) {
-            let result = match batch {
+        let mut keys = keys.map(|key| names::object_key(key.to_owned()));
+        loop {
+            let batch: Vec<ObjectKey> = keys.by_ref().take(BATCH).collect::<Result<_>>()?;
+            let result = match &batch[..] {
+                [] => return Ok(()),
                 [key] => self.bucket.store().delete(key).await.map_err(Error::from),
                 batch => self.delete_batch(batch).await,
             };
             self.note_deletion(batch[0].as_str(), &result);
             result?;
         }
-        Ok(())
     }
 
     async fn delete_batch(&self, batch: &[ObjectKey]) -> Result<()> {

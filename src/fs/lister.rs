@@ -208,8 +208,23 @@ impl Build {
 
 impl Filesystem {
     /// Lists a directory, or joins a listing of it that began late enough for a call that began at
-    /// `start`. `whole`: not only the first page.
+    /// `start`, or of which nothing has come for so long that another is not worth waiting for. `whole`: not only
+    /// the first page.
     pub(super) fn list(self: &Arc<Self>, ino: Ino, whole: bool, start: Instant) -> Arc<Build> {
+        let overdue = lock(&self.builds).get(&ino).and_then(|(build, all)| {
+            let is_overdue = build.len() == 0 && self.is_overdue(build.sent, start);
+            (*all >= whole && is_overdue).then(|| build.clone())
+        });
+        overdue.unwrap_or_else(|| self.list_since(ino, whole, start))
+    }
+
+    /// As [`Filesystem::list`], for who reads what it brings whenever it began.
+    pub(super) fn list_since(
+        self: &Arc<Self>,
+        ino: Ino,
+        whole: bool,
+        start: Instant,
+    ) -> Arc<Build> {
         let ttl = self.settings.metadata_ttl;
         let under_way = |builds: &Builds, ino| match builds.get(&ino) {
             Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
@@ -494,13 +509,19 @@ impl Drop for Begun {
         // First, so that nothing is held any more when the listing does not count as under way.
         drop(self.hold.take());
         let Begun { fs, ino, build, .. } = self;
-        let mut builds = lock(&fs.builds);
-        if let MapEntry::Occupied(slot) = builds.entry(*ino)
-            && Arc::ptr_eq(&slot.get().0, build)
-        {
-            slot.remove();
+        let (ino, ended) = (*ino, build.clone());
+        let end = move |fs: &Filesystem| {
+            if let MapEntry::Occupied(slot) = lock(&fs.builds).entry(ino)
+                && Arc::ptr_eq(&slot.get().0, &ended)
+            {
+                slot.remove();
+            }
+        };
+        let timed_out = matches!(build.lock().end, Some(Err(Error::TimedOut(_))));
+        match timed_out && fs.is_overdue(build.sent, Instant::now()) {
+            true => fs.after_a_moment(end),
+            false => end(fs),
         }
-        drop(builds);
         let mut state = build.lock();
         let broken = || Err(Error::io("a listing was broken off"));
         state.end.get_or_insert_with(broken);

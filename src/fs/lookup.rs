@@ -92,6 +92,12 @@ impl Filesystem {
         }
     }
 
+    /// The inode of a call of the kernel's. A directory that was forgotten here, but not there, is known again.
+    pub fn recalled(&self, ino: Ino) -> Ino {
+        self.namespace().recall_if_forgotten(ino);
+        ino
+    }
+
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
         let start = Instant::now();
         let view = self.look_at_traversing(ino, start).await?;

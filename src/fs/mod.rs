@@ -45,6 +45,7 @@ mod rebase;
 mod rename_directory;
 mod rename_file;
 pub(crate) mod rename_intent;
+mod rename_memory;
 pub mod settings;
 mod small_trees;
 pub mod staging;

@@ -35,6 +35,8 @@ use crate::store::object_store::ETag;
 
 /// What an inode takes, in bytes: the node, its share of two tables, and its name.
 const BYTES_PER_INODE: u64 = 768;
+/// And so many more if it is a directory, with nothing in it.
+const BYTES_PER_DIRECTORY: u64 = 1024;
 /// Inodes are counted by so many.
 const INODES_COUNTED: usize = 64;
 /// So much of the memory budget, as a divisor, may go to what directories have in them.
@@ -46,6 +48,9 @@ const NAMES_COUNTED: u64 = 8;
 
 /// Forgotten inodes of which it is known what they stood for: some 2 MB.
 const FORGOTTEN: NonZeroUsize = NonZeroUsize::new(16384).expect("not zero");
+/// The same of directories that the kernel has not forgotten: some 3 MB. A working directory from which nothing was
+/// asked while so many others were dropped is ESTALE.
+const DROPPED: NonZeroUsize = NonZeroUsize::new(16384).expect("not zero");
 
 /// Directories within each other: no key is longer.
 const DEEPEST: usize = 1024;
@@ -206,17 +211,21 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Namespace {
     nodes: HashMap<Ino, Node>,
+    /// How many of them are directories.
+    directories: usize,
     /// Directories that are being renamed: the keys of all that is below them change.
     moving: Vec<Ino>,
     /// Inodes whose names are being taken away.
     leaving: Vec<Ino>,
     /// What inodes stood for that the kernel has forgotten: it may ask for one by a file handle.
     forgotten: LruCache<Ino, Forgotten>,
+    /// What directories stood for that were forgotten here alone.
+    dropped: LruCache<Ino, Forgotten>,
     prefix: String,
     ttl: Ttl,
     defaults: Defaults,
     memory: Option<Memory>,
-    /// Files, those first that were made or considered longest ago. May hold some that are gone.
+    /// Those first that were made or considered longest ago. May hold some that are gone.
     clock: VecDeque<Ino>,
 }
 
@@ -257,9 +266,11 @@ impl Namespace {
         };
         Namespace {
             nodes: HashMap::from([(Ino::ROOT, root)]),
+            directories: 1,
             moving: Vec::new(),
             leaving: Vec::new(),
             forgotten: LruCache::new(FORGOTTEN),
+            dropped: LruCache::new(DROPPED),
             prefix,
             ttl,
             defaults,
@@ -587,14 +598,19 @@ impl Namespace {
         }
     }
 
+    fn weight_of_inodes(&self) -> u64 {
+        self.nodes.len() as u64 * BYTES_PER_INODE + self.directories as u64 * BYTES_PER_DIRECTORY
+    }
+
     /// Counts the inodes against the budget.
     fn count_inodes(&mut self) {
         let len = self.nodes.len();
+        let weight = self.weight_of_inodes();
         if let Some(memory) = &mut self.memory
             && memory.counted.abs_diff(len) >= INODES_COUNTED
         {
             memory.counted = len;
-            memory.inodes.resize(len as u64 * BYTES_PER_INODE);
+            memory.inodes.resize(weight);
         }
         if self.clock.len() > 2 * len + INODES_COUNTED {
             let nodes = &self.nodes;
@@ -603,8 +619,11 @@ impl Namespace {
     }
 
     /// Names of files that the kernel should forget, because there are more inodes than the budget has room for: some
-    /// that it was not given of late, and that nobody has open. Directories stay, for one of them may be some
-    /// program's working directory.
+    /// that it was not given of late, and that nobody has open.
+    ///
+    /// Directories are never asked back: the kernel would take the name away from a program whose working directory it
+    /// is. They are forgotten here alone, once nothing below them is known, and [recalled](Namespace::recall) when the
+    /// kernel comes with their numbers.
     pub fn surplus(&mut self) -> Vec<(Ino, Name)> {
         /// For each that is added, more than one goes.
         const AT_ONCE: usize = 4;
@@ -614,9 +633,10 @@ impl Namespace {
             return surplus;
         };
         let share = memory.budget.limit() / INODES_SHARE;
-        if self.nodes.len() as u64 * BYTES_PER_INODE <= share {
+        if self.weight_of_inodes() <= share {
             return surplus;
         }
+        let mut gone = 0;
         for _ in 0..LOOKED_AT {
             let Some(ino) = self.clock.pop_front() else {
                 break;
@@ -630,12 +650,39 @@ impl Namespace {
             if used || held || node.lookups == 0 || node.open.is_some() {
                 continue;
             }
-            surplus.extend(node.place.clone());
-            if surplus.len() == AT_ONCE {
+            match &node.directory {
+                None => surplus.extend(node.place.clone()),
+                Some(directory) if directory.children.is_empty() => {
+                    gone += usize::from(self.forget_directory(ino));
+                }
+                Some(_) => {}
+            }
+            if surplus.len() + gone >= AT_ONCE {
                 break;
             }
         }
         surplus
+    }
+
+    /// Forgets a directory of which the kernel may still know. Not one that would get another number when its name is
+    /// looked up again: one that was renamed, or above which a directory was.
+    fn forget_directory(&mut self, ino: Ino) -> bool {
+        let key = match self.place(ino) {
+            Some((parent, name)) => self.child_key(parent, &name),
+            None => None,
+        };
+        let again = key.map(|key| Ino(hash(&key, 0)));
+        match (again == Some(ino), self.nodes.get_mut(&ino)) {
+            (true, Some(node)) => {
+                node.lookups = 0;
+                self.drop_if_unused(ino);
+                if let Some(place) = self.forgotten.pop(&ino) {
+                    self.dropped.put(ino, place);
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Forgets listings that answer nothing any more, but for the names that somebody holds.
@@ -691,6 +738,8 @@ impl Namespace {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.lookups = node.lookups.saturating_sub(lookups);
             self.drop_if_unused(ino);
+        } else if let Some(place) = self.dropped.pop(&ino) {
+            self.forgotten.put(ino, place);
         }
     }
 
@@ -701,25 +750,38 @@ impl Namespace {
         let mut path = Vec::new();
         let mut at = ino;
         while !self.nodes.contains_key(&at) {
-            let Some(place) = self.forgotten.get(&at).cloned() else {
+            let dropped = self.dropped.get(&at).cloned();
+            let kernel_knows = dropped.is_some();
+            let Some(place) = dropped.or_else(|| self.forgotten.get(&at).cloned()) else {
                 return false;
             };
             if path.len() > DEEPEST {
                 return false;
             }
-            path.push((at, place.clone()));
-            at = place.parent;
+            let parent = place.parent;
+            path.push((at, place, kernel_knows && at != ino));
+            at = parent;
         }
-        for (at, place) in path.into_iter().rev() {
+        for (at, place, kernel_knows) in path.into_iter().rev() {
             let taken = self.child(place.parent, &place.name).is_some();
             if taken || !self.is_directory(place.parent) {
                 self.drop_if_unused(place.parent);
                 return false;
             }
             self.insert(at, place.parent, &place.name, place.directory);
+            if kernel_knows {
+                self.remember(at);
+            }
         }
         self.remember(ino);
         true
+    }
+
+    /// The kernel comes with the number of an inode that it knows of, and that may have been forgotten here alone.
+    pub fn recall_if_forgotten(&mut self, ino: Ino) {
+        if !self.nodes.contains_key(&ino) {
+            self.recall(ino);
+        }
     }
 
     /// Keeps an inode until [`Namespace::unpin`]. False if it is not known.
@@ -750,6 +812,7 @@ impl Namespace {
                 return;
             }
             let node = self.nodes.remove(&at).expect("looked up above");
+            self.directories -= usize::from(node.directory.is_some());
             let names = node.directory.as_deref();
             let names = names.and_then(|directory| directory.memory.as_ref());
             if let (Some(memory), Some(names)) = (&mut self.memory, names) {
@@ -860,9 +923,8 @@ impl Namespace {
         if let Some(parent) = self.directory(parent) {
             parent.children.insert(name.clone(), ino);
         }
-        if !directory {
-            self.clock.push_back(ino);
-        }
+        self.directories += usize::from(directory);
+        self.clock.push_back(ino);
         self.count_inodes();
     }
 

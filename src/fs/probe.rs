@@ -25,6 +25,7 @@ use super::namespace::{Ino, Look, Marker, Namespace, View};
 use super::supervisor::contained;
 use super::uploads::meta_of;
 use crate::encrypted::Uploaded;
+use crate::oss::deadline;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
 
@@ -744,7 +745,10 @@ impl Filesystem {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             match questions.get(&question) {
-                Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
+                Some((asked, answer))
+                    if fresh(*asked, self.settings.metadata_ttl, start)
+                        || self.is_overdue(*asked, start) =>
+                {
                     answer.clone()
                 }
                 _ => {
@@ -754,10 +758,17 @@ impl Filesystem {
                     let task = self.runtime.spawn(async move {
                         let result = contained(work).await;
                         drop(held);
-                        let mut questions =
-                            fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
-                        if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
-                            questions.remove(&key);
+                        let was_late = fs.is_overdue(asked, Instant::now());
+                        let end = move |fs: &Filesystem| {
+                            let mut questions =
+                                fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
+                            if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
+                                questions.remove(&key);
+                            }
+                        };
+                        match &result {
+                            Err(Error::TimedOut(_)) if was_late => fs.after_a_moment(end),
+                            _ => end(&fs),
                         }
                         result
                     });
@@ -782,8 +793,30 @@ impl Filesystem {
         work: impl Future<Output = T>,
     ) -> Result<T> {
         let deadline = start + self.settings.timeout;
-        let done = tokio::time::timeout_at(deadline.into(), work).await;
+        let done = deadline::by(deadline, work).await;
         done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
+    }
+
+    /// Whether what was asked at `asked` has had most of the time that it may take. Whoever asks the same then waits
+    /// for that answer, though it be the failure to come, instead of as long again: the kernel looks a name up a
+    /// second time when it could not be told whether it stands for what it did.
+    pub(super) fn is_overdue(&self, asked: Instant, now: Instant) -> bool {
+        /// As a part of the time.
+        const MOST: f64 = 0.75;
+        now.saturating_duration_since(asked) >= self.settings.timeout.mul_f64(MOST)
+    }
+
+    /// The failure of a request that had all its time is the answer to the same request for a moment: for the
+    /// kernel's second look.
+    pub(super) fn after_a_moment(self: &Arc<Self>, end: impl FnOnce(&Filesystem) + Send + 'static) {
+        const MOMENT: Duration = Duration::from_millis(500);
+        let fs = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            if let Some(fs) = fs.upgrade() {
+                end(&fs);
+            }
+        });
     }
 
     pub(super) fn give_up(&self, parent: Ino, epoch: Epoch) {

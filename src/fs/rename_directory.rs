@@ -5,8 +5,7 @@
 //! interrupted rename is finished at the next mount (see `rename_intent`). Exactly what was copied is deleted; where
 //! that is refused, all is as it was before.
 
-use std::collections::{HashMap, HashSet};
-use std::ops::Deref;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -14,7 +13,6 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 
 use super::attributes::{Attributes, Timestamp};
-use super::budget::Reservation;
 use super::change_attributes::TRIES;
 use super::error::{Error, Result};
 use super::filesystem::{Filesystem, Notice, lock};
@@ -24,6 +22,7 @@ use super::lister::object_of;
 use super::listing::{Entry, Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace, now};
+use super::rename_memory::{RenameMemory, weight};
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
@@ -42,27 +41,6 @@ pub(super) struct Move {
     pub new: String,
     pub from: (Ino, Name),
     pub to: (Ino, Name),
-}
-
-/// The objects below a prefix, in the order of their keys.
-pub(super) struct Below {
-    objects: Vec<ListedObject>,
-    /// What they take.
-    memory: Reservation,
-}
-
-impl Deref for Below {
-    type Target = [ListedObject];
-
-    fn deref(&self) -> &[ListedObject] {
-        &self.objects
-    }
-}
-
-/// What a rename remembers of an object, in bytes: twice its key and its tag, for there are its copy's, too.
-fn bytes_of(object: &ListedObject) -> u64 {
-    let text = object.key.len() + object.etag.as_str().len() + object.storage_class.len();
-    2 * (size_of::<ListedObject>() + text) as u64
 }
 
 impl Move {
@@ -125,7 +103,7 @@ impl Filesystem {
         let changing = self.begin_change(names).and_below(ino);
         let changing = changing.and_leaving(replaced);
         let pass = self
-            .enter(|namespace| {
+            .enter_in_time(start, |namespace| {
                 let (old, new) = prefixes(namespace)?;
                 Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
             })
@@ -146,7 +124,8 @@ impl Filesystem {
             from: from.clone(),
             to: to.clone(),
         };
-        let sources = self.list_below(&path.old).await?;
+        let mut memory = RenameMemory::new(&self.renaming, self.staging.budget());
+        let sources = self.list_below(&path.old, &mut memory).await?;
         self.check_names(&path, &sources)?;
         let marked = sources.iter().any(|source| source.key == path.old);
         if replaced.is_none() && !marked && !self.is_bare(&path.new).await? {
@@ -191,6 +170,7 @@ impl Filesystem {
             // This directory has no marker: it does not get the other one's attributes.
             replaced_marker: unmarked.then(|| path.new.clone()),
             intent: intent.clone(),
+            _memory: Some(memory),
             pass,
             changing,
         });
@@ -240,8 +220,8 @@ impl Filesystem {
     ) {
         let back = &path.reversed();
         // No copy goes but of what the bucket shows under its old key.
-        let there: Option<HashSet<String>> = match self.list_below(&path.old).await {
-            Ok(there) => Some(there.iter().map(|object| object.key.clone()).collect()),
+        let there = match self.still_there(&path.old, sources).await {
+            Ok(there) => Some(there),
             Err(error) => {
                 log::error!(
                     "\"{}\" is left with copies below \"{}\": {}",
@@ -252,13 +232,13 @@ impl Filesystem {
                 None
             }
         };
-        let is_gone = |key: &String| there.as_ref().is_some_and(|there| !there.contains(key));
+        let is_gone = |index: usize| there.as_ref().is_some_and(|there| !there[index]);
         let is_gone = &is_gone;
         // In the order of `sources`: what stands under the old key again.
         let restored: Vec<Option<PutAnswer>> = stream::iter(0..sources.len())
             .map(|index| async move {
                 let (source, (etag, copy)) = (&sources[index], &copied[index]);
-                match is_gone(&source.key) {
+                match is_gone(index) {
                     true => self.copy_back(back, path, source, &copy.etag).await,
                     false => Some(PutAnswer {
                         etag: etag.clone(),
@@ -302,6 +282,28 @@ impl Filesystem {
         namespace.doubt(path.to.0, &path.to.1);
         drop(namespace);
         self.notify(Notice::Name(path.to.0, path.to.1.to_string()));
+    }
+
+    /// Of objects in the order of their keys, which of them are below the prefix now. However many others are.
+    async fn still_there(&self, prefix: &str, sources: &[ListedObject]) -> Result<Vec<bool>> {
+        let mut request = ListRequest {
+            prefix: prefix.to_owned(),
+            ..ListRequest::default()
+        };
+        let mut there = vec![false; sources.len()];
+        loop {
+            let page = self.bucket.store().list(&request).await?;
+            for object in page.objects {
+                let found = sources.binary_search_by(|source| source.key.cmp(&object.key));
+                if let Ok(index) = found {
+                    there[index] = true;
+                }
+            }
+            match page.next {
+                None => return Ok(there),
+                token => request.token = token,
+            }
+        }
     }
 
     async fn copy_back(
@@ -359,31 +361,33 @@ impl Filesystem {
         }
     }
 
-    /// Every object below a prefix, its marker included.
+    /// Every object below a prefix, its marker included, as long as `memory` is kept.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where they take more than half of the memory limit: a listing can be as long as the
-    /// service likes.
-    pub(super) async fn list_below(&self, prefix: &str) -> Result<Below> {
+    /// [`Error::TooMany`] when there are more than there is memory for in one rename, or beside those under way.
+    async fn list_below(
+        &self,
+        prefix: &str,
+        memory: &mut RenameMemory,
+    ) -> Result<Vec<ListedObject>> {
         let mut request = ListRequest {
             prefix: prefix.to_owned(),
             ..ListRequest::default()
         };
-        let budget = self.staging.budget();
-        let mut below = Below {
-            objects: Vec::new(),
-            memory: budget.charge(0),
-        };
+        let mut objects = Vec::new();
         loop {
             let page = self.bucket.store().list(&request).await?;
-            let bytes = below.memory.bytes() + page.objects.iter().map(bytes_of).sum::<u64>();
-            if bytes > budget.limit() / 2 {
-                return Err(Error::TooLarge);
+            let keys = page.objects.iter().map(|object| object.key.len());
+            if !memory.grow(keys.map(weight).sum()) {
+                log::warn!(
+                    "\"{}\" has more in it than --memory-limit lets be renamed: programs move it file by file",
+                    prefix.escape_debug()
+                );
+                return Err(Error::TooMany);
             }
-            below.memory.resize(bytes);
-            below.objects.extend(page.objects);
+            objects.extend(page.objects);
             match page.next {
-                None => return Ok(below),
+                None => return Ok(objects),
                 token => request.token = token,
             }
         }

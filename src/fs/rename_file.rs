@@ -166,7 +166,8 @@ impl Filesystem {
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let pass = self
-            .enter(|namespace| {
+            // What goes up first may have taken its time.
+            .enter_in_time(Instant::now(), |namespace| {
                 let old = namespace.child_key(from.0, &from.1)?;
                 let new = namespace.child_key(to.0, &to.1)?;
                 Some(vec![Scope::Key(old), Scope::Key(new)])
@@ -396,6 +397,7 @@ impl Filesystem {
             keys: vec![old_key.as_str().to_owned()],
             replaced_marker: None,
             intent: None,
+            _memory: None,
             pass,
             changing,
         });

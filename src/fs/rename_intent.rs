@@ -23,7 +23,7 @@ use super::rename_file::is_copy;
 use crate::crypto::mac::MacKey;
 use crate::oss::error::chain;
 use crate::store::object_store::{
-    Body, ListPage, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
+    Body, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
 };
 
 /// The most bytes of an intent: two keys, in which each byte may be escaped, and the checksum.
@@ -350,7 +350,6 @@ impl Filesystem {
             self.bucket.store().delete(&key).await?;
             return Ok(None);
         }
-        let sources = self.list_below(&old).await?;
         let path = Move {
             ino: Ino::ROOT,
             old,
@@ -358,18 +357,34 @@ impl Filesystem {
             from: (Ino::ROOT, Name::from("")),
             to: (Ino::ROOT, Name::from("")),
         };
-        let copied: Vec<bool> = stream::iter(sources.iter())
-            .map(|source| self.copy_or_compare(&path, source))
-            .buffered(PARALLEL)
-            .try_collect()
-            .await?;
-        let done = sources.iter().zip(&copied).filter(|(_, copied)| **copied);
-        self.delete_all(done.map(|(source, _)| source.key.as_str()))
-            .await?;
-        if let Some(left) = copied.iter().position(|copied| !copied) {
+        let mut left = None;
+        let mut request = ListRequest {
+            prefix: path.old.clone(),
+            ..ListRequest::default()
+        };
+        // Page by page: others may have made more there than there is memory for.
+        loop {
+            let page = self.bucket.store().list(&request).await?;
+            let sources = page.objects;
+            let copied: Vec<bool> = stream::iter(&sources)
+                .map(|source| self.copy_or_compare(&path, source))
+                .buffered(PARALLEL)
+                .try_collect()
+                .await?;
+            let done = sources.iter().zip(&copied).filter(|(_, copied)| **copied);
+            self.delete_all(done.map(|(source, _)| source.key.as_str()))
+                .await?;
+            let at = copied.iter().position(|copied| !copied);
+            left = left.or(at.map(|at| sources[at].key.clone()));
+            match page.next {
+                None => break,
+                token => request.token = token,
+            }
+        }
+        if let Some(left) = left {
             return Err(Error::io(format!(
                 "\"{}\" stands under the new name with another content: both are left as they are",
-                sources[left].key.escape_debug()
+                left.escape_debug()
             )));
         }
         self.bucket.store().delete(&key).await?;

@@ -302,7 +302,9 @@ impl Filesystem {
             return Err(Error::Denied("this mount has no private key"));
         }
         let _pass = self
-            .enter(|namespace| Some(vec![Scope::Key(self.marker_key(namespace, ino)?)]))
+            .enter_in_time(Instant::now(), |namespace| {
+                Some(vec![Scope::Key(self.marker_key(namespace, ino)?)])
+            })
             .await?;
         let key = self.marker_key(&self.namespace(), ino);
         let key = names::object_key(key.ok_or(Error::Stale)?)?;

@@ -11,7 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
@@ -37,6 +37,7 @@ use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
 use crate::fs::open_file::{OpenHow, Writer};
 use crate::fs::xattrs::SetXattr;
+use crate::oss::deadline;
 use crate::oss::error::chain;
 
 /// The largest request, in bytes: what the kernel allows by default.
@@ -141,7 +142,7 @@ impl Adapter {
     ) {
         let timeout = self.fs.settings().timeout;
         let work = async move {
-            let answer = tokio::time::timeout(timeout, work).await;
+            let answer = deadline::by(Instant::now() + timeout, work).await;
             answer.unwrap_or_else(|_| {
                 let after = format!("no answer for {:.1} s", timeout.as_secs_f64());
                 Err(Error::TimedOut(Arc::new(io::Error::other(after))))
@@ -225,7 +226,7 @@ impl fuser::Filesystem for Adapter {
         self.run_query(
             "lookup",
             reply,
-            async move { fs.lookup(Ino(parent.0), &name).await },
+            async move { fs.lookup(fs.recalled(Ino(parent.0)), &name).await },
             |reply, found| match found {
                 Found::Present(looks) => entry(reply, &looks),
                 Found::Absent(valid) => reply.entry(&valid, &no_entry(), GENERATION),
@@ -245,7 +246,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let fs = self.fs.clone();
-        let work = async move { fs.getattr(Ino(ino.0)).await };
+        let work = async move { fs.getattr(fs.recalled(Ino(ino.0))).await };
         self.run_query("getattr", reply, work, attributes);
     }
 
@@ -278,7 +279,10 @@ impl fuser::Filesystem for Adapter {
             clear_set_id: size.is_some() && request.uid() != 0,
         };
         let (fs, thread) = (self.fs.clone(), request.pid());
-        let work = async move { fs.setattr_by(thread, Ino(ino.0), size, change).await };
+        let work = async move {
+            fs.setattr_by(thread, fs.recalled(Ino(ino.0)), size, change)
+                .await
+        };
         self.run("setattr", reply, work, attributes);
     }
 
@@ -302,7 +306,10 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let (fs, caller) = (self.fs.clone(), caller(request));
-        let work = async move { fs.mknod(Ino(parent.0), &name, mode, rdev, caller).await };
+        let work = async move {
+            fs.mknod(fs.recalled(Ino(parent.0)), &name, mode, rdev, caller)
+                .await
+        };
         self.run("mknod", reply, work, |reply, looks| entry(reply, &looks));
     }
 
@@ -319,7 +326,10 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let (fs, caller) = (self.fs.clone(), caller(request));
-        let work = async move { fs.mkdir(Ino(parent.0), &name, mode, caller).await };
+        let work = async move {
+            fs.mkdir(fs.recalled(Ino(parent.0)), &name, mode, caller)
+                .await
+        };
         self.run("mkdir", reply, work, |reply, looks| entry(reply, &looks));
     }
 
@@ -328,7 +338,7 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let fs = self.fs.clone();
-        let work = async move { fs.unlink(Ino(parent.0), &name).await };
+        let work = async move { fs.unlink(fs.recalled(Ino(parent.0)), &name).await };
         self.run("unlink", reply, work, ok);
     }
 
@@ -337,7 +347,7 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let fs = self.fs.clone();
-        let work = async move { fs.rmdir(Ino(parent.0), &name).await };
+        let work = async move { fs.rmdir(fs.recalled(Ino(parent.0)), &name).await };
         self.run("rmdir", reply, work, ok);
     }
 
@@ -354,7 +364,10 @@ impl fuser::Filesystem for Adapter {
         };
         let target = target.as_os_str().as_encoded_bytes().to_vec();
         let (fs, caller) = (self.fs.clone(), caller(request));
-        let work = async move { fs.symlink(Ino(parent.0), &name, &target, caller).await };
+        let work = async move {
+            fs.symlink(fs.recalled(Ino(parent.0)), &name, &target, caller)
+                .await
+        };
         self.run("symlink", reply, work, |reply, looks| entry(reply, &looks));
     }
 
@@ -378,9 +391,9 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
-        let from = (Ino(parent.0), name);
-        let to = (Ino(new_parent.0), new_name);
         let fs = self.fs.clone();
+        let from = (fs.recalled(Ino(parent.0)), name);
+        let to = (fs.recalled(Ino(new_parent.0)), new_name);
         let work = async move { fs.rename(from, to, replace).await };
         self.run("rename", reply, work, ok);
     }
@@ -420,7 +433,10 @@ impl fuser::Filesystem for Adapter {
         };
         let how = how(request, flags);
         let (fs, caller) = (self.fs.clone(), caller(request));
-        let work = async move { fs.create(Ino(parent.0), &name, mode, caller, how).await };
+        let work = async move {
+            fs.create(fs.recalled(Ino(parent.0)), &name, mode, caller, how)
+                .await
+        };
         self.run("create", reply, work, move |reply, (looks, opened)| {
             reply.created(
                 &looks.valid,
@@ -656,7 +672,7 @@ impl fuser::Filesystem for Adapter {
 
     fn opendir(&self, _request: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let fs = self.fs.clone();
-        let work = async move { fs.opendir(Ino(ino.0)).await };
+        let work = async move { fs.opendir(fs.recalled(Ino(ino.0))).await };
         self.run("opendir", reply, work, |reply, handle| {
             reply.opened(FileHandle(handle), FopenFlags::empty());
         });
@@ -717,7 +733,7 @@ impl fuser::Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let fs = self.fs.clone();
-        let work = async move { fs.fsync_directory(Ino(ino.0)).await };
+        let work = async move { fs.fsync_directory(fs.recalled(Ino(ino.0))).await };
         self.run("fsyncdir", reply, work, ok);
     }
 
@@ -749,7 +765,10 @@ impl fuser::Filesystem for Adapter {
             _ => return reply.error(Errno::EINVAL),
         };
         let (fs, value) = (self.fs.clone(), value.to_vec());
-        let work = async move { fs.setxattr(Ino(ino.0), &name, &value, how).await };
+        let work = async move {
+            fs.setxattr(fs.recalled(Ino(ino.0)), &name, &value, how)
+                .await
+        };
         self.run("setxattr", reply, work, ok);
     }
 
@@ -765,13 +784,13 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let fs = self.fs.clone();
-        let work = async move { fs.getxattr(Ino(ino.0), &name).await };
+        let work = async move { fs.getxattr(fs.recalled(Ino(ino.0)), &name).await };
         self.run_query("getxattr", reply, work, xattr(size));
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let fs = self.fs.clone();
-        let work = async move { fs.listxattr(Ino(ino.0)).await };
+        let work = async move { fs.listxattr(fs.recalled(Ino(ino.0))).await };
         self.run_query("listxattr", reply, work, xattr(size));
     }
 
@@ -780,7 +799,7 @@ impl fuser::Filesystem for Adapter {
             return;
         };
         let fs = self.fs.clone();
-        let work = async move { fs.removexattr(Ino(ino.0), &name).await };
+        let work = async move { fs.removexattr(fs.recalled(Ino(ino.0)), &name).await };
         self.run("removexattr", reply, work, ok);
     }
 }

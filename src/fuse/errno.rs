@@ -39,6 +39,8 @@ pub fn errno(error: &Error) -> Errno {
         Error::NoAttribute => Errno::ENODATA,
         Error::BufferTooSmall => Errno::ERANGE,
         Error::BadHandle => Errno::EBADF,
+        // What mv and others answer by moving one file after another, as between two file systems.
+        Error::TooMany => Errno::EXDEV,
         Error::Busy => Errno::EBUSY,
         Error::Running => Errno::ETXTBSY,
         Error::TimedOut(_) => Errno::ETIMEDOUT,
@@ -61,7 +63,9 @@ pub fn level(error: &Error) -> log::Level {
         | Error::UnsupportedEnvelope(_) => log::Level::Warn,
         // The store tells of it once a minute.
         Error::Refused(Refusal::Denied, _) => log::Level::Info,
-        Error::NoKey(_) | Error::Denied(_) | Error::Busy | Error::TooLarge => log::Level::Info,
+        Error::NoKey(_) | Error::Denied(_) | Error::Busy | Error::TooLarge | Error::TooMany => {
+            log::Level::Info
+        }
         _ => log::Level::Debug,
     }
 }

@@ -171,8 +171,8 @@ pub fn xml(input: &[u8]) {
     }
     match Deletion::read(input) {
         Ok(deletion) => {
-            assert!((1..=1000).contains(&deletion.keys.len()));
-            assert!(deletion.keys.iter().all(is_key));
+            assert!((1..=1000).contains(&deletion.objects.len()));
+            assert!(deletion.objects.iter().all(|(key, _)| is_key(key)));
         }
         Err(refusal) => told(&refusal),
     }

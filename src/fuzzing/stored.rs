@@ -176,8 +176,8 @@ fn name(bytes: &[u8]) {
         let deletion = Deletion::read(document.as_bytes())
             .ok()
             .expect("a deletion");
-        assert_eq!(deletion.keys.len(), 1);
-        assert_eq!(deletion.keys[0].as_str(), key);
+        assert_eq!(deletion.objects.len(), 1);
+        assert_eq!(deletion.objects[0].0.as_str(), key);
     }
 }
 

@@ -26,6 +26,7 @@ use super::body::Body;
 use super::crc::Crc64;
 use super::credentials::AccessKey;
 use super::date;
+use super::deadline;
 use super::endpoint::Endpoint;
 use super::error::{Cause, Error, Refusal, chain};
 use super::progress::{Pace, Progress, later};
@@ -382,7 +383,7 @@ impl Client {
         // The place in the queue is the caller's time. Only uploads, which may fill the link for long, wait
         // as long as others get on.
         if !matches!(call.payload, Payload::Stream(_)) {
-            return match tokio::time::timeout_at(budget.give_up_at().into(), acquire).await {
+            return match deadline::by(budget.give_up_at(), acquire).await {
                 Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
                 Err(_) => Err(stalled()),
             };
@@ -585,7 +586,7 @@ impl Client {
         let limit = self.try_limit(false, true);
         let left = pace.left(self.0.settings.timeout).min(limit);
         let began = Instant::now();
-        let result = tokio::time::timeout(left, response.chunk()).await;
+        let result = deadline::by(later(began, left), response.chunk()).await;
         let bytes = match &result {
             Ok(Ok(Some(piece))) => piece.len(),
             _ => 0,

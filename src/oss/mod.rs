@@ -5,6 +5,7 @@ pub mod client;
 pub mod crc;
 pub mod credentials;
 pub mod date;
+pub mod deadline;
 pub mod download;
 pub mod endpoint;
 pub mod error;

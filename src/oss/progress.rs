@@ -7,6 +7,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::deadline;
+
 /// How many bytes must move within one allowance to renew it. At the default time-out of a minute this is
 /// 1 KiB/s: no link over which files can be used is slower.
 pub const FLOOR: u64 = 64 * 1024;
@@ -108,7 +110,7 @@ impl Progress {
                 None => later(self.start, limit).min(give_up_at),
             });
             // The future is polled before the clock is looked at: an answer that is there counts.
-            match tokio::time::timeout_at(deadline.into(), &mut future).await {
+            match deadline::by(deadline, &mut future).await {
                 Ok(output) => return Some(output),
                 Err(_)
                     if self

@@ -342,7 +342,11 @@ pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -
     let _document = shared.document().await?;
     let document = call.collect_body(MAX_DELETE).await?;
     let deletion = Deletion::read(&document)?;
-    let keys: Vec<_> = deletion.objects.iter().map(|(key, _)| key.clone()).collect();
+    let keys: Vec<_> = deletion
+        .objects
+        .iter()
+        .map(|(key, _)| key.clone())
+        .collect();
     store.delete_many(&keys).await?;
     if deletion.quiet {
         return Ok(Reply::empty(200));
@@ -409,7 +413,9 @@ impl Deletion {
         if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
             return Err(malformed());
         }
-        let objects = names.into_iter().map(|(name, version)| Ok((checked_key(name)?, version)));
+        let objects = names
+            .into_iter()
+            .map(|(name, version)| Ok((checked_key(name)?, version)));
         Ok(Deletion {
             objects: objects.collect::<Result<_>>()?,
             quiet,

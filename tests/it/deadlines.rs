@@ -1,13 +1,23 @@
 //! A call's deadline is its caller's: not each request's, nor that of a place in a queue.
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
+use ossvault::fs::attributes::Change;
+use ossvault::fs::error::Error;
+use ossvault::fs::names::Name;
+use ossvault::fs::namespace::Ino;
 use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
+use super::other_writers::{block, mounted_with};
+use super::rig::{Rig, can_mount};
 use super::support::*;
+use super::world::{CALLER, Call, FsResult, Mood};
 
 #[test]
 fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
@@ -90,4 +100,181 @@ fn a_service_that_says_replaced_for_ever_is_given_up() {
     );
     mount.instruments().clear_faults();
     assert_eq!(fs::read(mount.path("d/f")).unwrap(), b"x");
+}
+
+/// A call waited for another one's change of the same names for as long as that took.
+#[test]
+fn a_change_waits_for_another_no_longer_than_its_own_time() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    block(async {
+        let (world, kernel) = mounted_with(|world| world.settings.timeout = TIMEOUT).await;
+        kernel.mkdir("d").await;
+        for name in ["d/a", "d/b"] {
+            kernel.save(name, name.as_bytes()).await;
+        }
+        let d = kernel.look("d").await.ino;
+        let (a, b) = (kernel.look("d/a").await.ino, kernel.look("d/b").await.ino);
+        let name = |name: &str| (d, Name::from(name));
+        let held = world.weather.hold_answers(Call::Copy);
+        let fs = kernel.fs.clone();
+        let hanging = tokio::spawn({
+            let (fs, from, to) = (fs.clone(), name("a"), name("c"));
+            async move { fs.rename(from, to, true).await }
+        });
+        world.weather.until_held(1).await;
+        let mode = Change {
+            mode: Some(0o600),
+            ..Change::default()
+        };
+        let (to, a_name, c_name) = (name("a"), Name::from("a"), Name::from("c"));
+        let (d_name, e_name) = (Name::from("d"), Name::from("e"));
+        let whole = ((Ino::ROOT, d_name.clone()), (Ino::ROOT, e_name));
+        let calls: Vec<(&str, BoxFuture<FsResult<()>>)> = vec![
+            ("unlink", Box::pin(fs.unlink(d, &a_name))),
+            ("rename", Box::pin(fs.rename(name("b"), to, true))),
+            ("rename of all", Box::pin(fs.rename(whole.0, whole.1, true))),
+            ("chmod", {
+                let set = fs.setattr(a, None, mode);
+                Box::pin(async { set.await.map(drop) })
+            }),
+            ("symlink", {
+                let made = fs.symlink(d, &c_name, b"b", CALLER);
+                Box::pin(async { made.await.map(drop) })
+            }),
+            ("rmdir", Box::pin(fs.rmdir(Ino::ROOT, &d_name))),
+        ];
+        let began = Instant::now();
+        let calls = calls.into_iter().map(|(what, call)| async move {
+            let result = call.await;
+            (what, result, began.elapsed())
+        });
+        for (what, result, took) in futures_util::future::join_all(calls).await {
+            println!("{what}: {result:?} after {took:?}");
+            assert!(
+                matches!(result, Err(Error::TimedOut(_))),
+                "{what}: {result:?}"
+            );
+            assert!(took < TIMEOUT * 3 / 2, "{what}: {took:?}");
+        }
+        assert!(!hanging.is_finished());
+        drop(held);
+        hanging.await.unwrap().unwrap();
+        // None of them was done, but for the mode, of which that is not said.
+        assert_eq!(world.others.keys().await, ["d/", "d/b", "d/c"]);
+        assert_eq!(world.others.get("d/c").await.unwrap(), b"d/a");
+        assert_eq!(kernel.look("d/b").await.ino, b);
+        kernel.settle(0, TIMEOUT).await;
+    });
+}
+
+/// The kernel looks a name up again when it could not be told that it stands for what it did. One object that could
+/// not be asked about, while all others could, cost the time of two calls.
+#[test]
+fn the_second_look_at_a_name_does_not_take_as_long_again() {
+    const TIMEOUT: Duration = Duration::from_secs(4);
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let put = |key: &str| {
+        rig.block_on(async {
+            let key = ObjectKey::new(key).unwrap();
+            let (headers, body) = (ObjectHeaders::default(), Body::from_bytes("content"));
+            let put = rig.store.put(&key, &headers, body, Overwrite::Allowed);
+            put.await.unwrap();
+        });
+    };
+    put("d/hangs");
+    let mount = rig.mount("mnt", &["--timeout", "4", "--metadata-ttl", "100ms"]);
+    let (hangs, other) = (mount.path.join("d/hangs"), mount.path.join("other"));
+    fs::metadata(&hangs).unwrap();
+    // The kernel's time for what it knows, too.
+    thread::sleep(Duration::from_millis(300));
+    put("d/hangs");
+    let stall = Fault::once(Operation::HeadObject, Action::Stall { ms: 600_000 });
+    rig.fault(stall.on_keys("d/hangs").always());
+    let over = AtomicBool::new(false);
+    let took = thread::scope(|scope| {
+        // Others are answered: it is not the bucket that hangs.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                assert!(!other.exists());
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let began = Instant::now();
+        let error = fs::metadata(&hangs).unwrap_err();
+        let took = began.elapsed();
+        over.store(true, Ordering::Relaxed);
+        println!("{error} after {took:?}");
+        assert_ne!(error.kind(), std::io::ErrorKind::NotFound);
+        took
+    });
+    assert!(took > TIMEOUT / 2, "it was asked: {took:?}");
+    assert!(took < TIMEOUT * 3 / 2, "{took:?}");
+    rig.instruments().clear_faults();
+    eventually("it is answered again", || fs::metadata(&hangs).is_ok());
+    mount.end_well();
+}
+
+/// What was not answered in all its time is the answer to the same call for a moment, and no longer.
+#[test]
+fn a_listing_or_a_question_without_an_answer_is_asked_once() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    block(async {
+        let (world, kernel) = mounted_with(|world| {
+            world.settings.timeout = TIMEOUT;
+            world.settings.metadata_ttl = Duration::from_millis(50);
+        })
+        .await;
+        kernel.mkdir("d").await;
+        kernel.save("d/a", b"content").await;
+        let d = kernel.look("d").await.ino;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        world.weather.set_mood(Mood::Hanging(TIMEOUT));
+        let began = Instant::now();
+        for _ in 0..2 {
+            for name in ["a", "absent"] {
+                let found = kernel.fs.lookup(d, name).await;
+                assert!(matches!(found, Err(Error::TimedOut(_))), "{found:?}");
+            }
+        }
+        assert!(began.elapsed() < TIMEOUT * 3 / 2, "{:?}", began.elapsed());
+        world.weather.set_mood(Mood::Well);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(kernel.find("d/a").await.is_some());
+    });
+}
+
+/// The answers were there, and so was the end of the time: calls that were under way failed.
+#[test]
+fn a_mount_that_stood_still_takes_the_answers_that_came_meanwhile() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    let mount = rig.mount("mnt", &["--timeout", "3", "--metadata-ttl", "0"]);
+    for n in 0..4 {
+        fs::write(mount.path.join(format!("f{n}")), "content").unwrap();
+    }
+    rig.instruments().set_latency(Duration::from_secs(1));
+    let pid = nix::unistd::Pid::from_raw(mount.pid() as i32);
+    thread::scope(|scope| {
+        let reads: Vec<_> = (0..4)
+            .map(|n| {
+                let path = mount.path.join(format!("f{n}"));
+                scope.spawn(move || fs::read(path))
+            })
+            .collect();
+        // While they are asked for.
+        thread::sleep(Duration::from_millis(500));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        thread::sleep(Duration::from_secs(5));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
+        for read in reads {
+            assert_eq!(read.join().unwrap().unwrap(), b"content");
+        }
+    });
+    rig.instruments().set_latency(Duration::ZERO);
+    mount.end_well();
 }

@@ -267,3 +267,36 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
     assert_eq!(read(&mount.path.join("old")).unwrap(), b"written later");
     mount.end_well();
 }
+
+/// "A directory with more in it than a quarter of the memory limit can remember is not renamed: EXDEV."
+///
+/// What was below it was remembered whole, however much that was.
+#[test]
+fn a_directory_with_more_in_it_than_there_is_memory_for_is_not_renamed() {
+    block(async {
+        const LIMIT: u64 = 4 << 20;
+        let (world, kernel) = mounted_with(|world| world.settings.memory_limit = LIMIT).await;
+        kernel.mkdir("d").await;
+        let fits = LIMIT as usize / 4 / 700;
+        for n in 0..fits + 200 {
+            world
+                .others
+                .put_plain(&format!("d/{n:05}"), "content")
+                .await;
+        }
+        world.weather.take_calls();
+        for _ in 0..2 {
+            let error = kernel.rename("d", "e").await.unwrap_err();
+            assert!(matches!(error, Error::TooMany), "{error:?}");
+        }
+        let calls = world.weather.take_calls();
+        assert!(calls.keys().all(|call| !call.changes()), "{calls:?}");
+        for n in 0..200 {
+            world.others.delete(&format!("d/{n:05}")).await;
+        }
+        kernel.rename("d", "e").await.unwrap();
+        let keys = world.others.keys().await;
+        assert_eq!(keys.len(), fits + 1, "{:?}", keys.first());
+        assert!(keys.iter().all(|key| key.starts_with("e/")));
+    });
+}
