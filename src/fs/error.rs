@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{content, staging};
 use crate::encrypted::Error as EncryptedError;
+use crate::fs::data::{content, staging};
 use crate::store::error::{Cause, Error as StoreError};
 
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,7 +1,7 @@
 //! The file system as a whole: what its parts share, how it starts and how it ends.
 //!
-//! The operations stand beside this file, by subject: [`lookup`](super::lookup), [`files`](super::files),
-//! [`changes`](super::changes), [`directories`](super::directories). Each is an async function that
+//! The operations stand beside this file, by subject: [`lookup`](crate::fs::ops::lookup), [`files`](crate::fs::ops::open),
+//! [`changes`](crate::fs::ops::create), [`directories`](crate::fs::ops::readdir). Each is an async function that
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
@@ -9,35 +9,36 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio::task::JoinSet;
 
-use super::budget::MemoryBudget;
-use super::byte_lru::ByteLru;
-use super::change_attributes::Deferred;
-use super::content::{Content, ContentCache};
-use super::delete_permission::DeletePermissions;
-use super::directories::DirectoryHandle;
-use super::error::{Error, Result};
-use super::gate::Gate;
-use super::instance::Instance;
-use super::leftover::Leftovers;
-use super::lister::Builds;
-use super::listing::Ttl;
-use super::names::Name;
-use super::namespace::{Ino, Namespace};
-use super::open_file::{FileHandle, OpenFile};
-use super::probe::Questions;
-use super::processes;
-use super::settings::Settings;
-use super::staging::{self, StagingArea};
-use super::supervisor::{PAUSE, keep_running};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
+use crate::fs::data::budget::MemoryBudget;
+use crate::fs::data::byte_lru::ByteLru;
+use crate::fs::data::content::{Content, ContentCache};
+use crate::fs::data::staging::{self, StagingArea};
+use crate::fs::error::{Error, Result};
+use crate::fs::handles::open_file::{FileHandle, OpenFile};
+use crate::fs::handles::writers;
+use crate::fs::instance::Instance;
+use crate::fs::namespace::inode_table::{Ino, Namespace};
+use crate::fs::namespace::key_locks::Gate;
+use crate::fs::namespace::listing::Ttl;
+use crate::fs::namespace::object_name::Name;
+use crate::fs::ops::readdir::DirectoryHandle;
+use crate::fs::ops::rename::deferred_delete::Leftovers;
+use crate::fs::resolver::delete_permission::DeletePermissions;
+use crate::fs::resolver::directory_scan::Builds;
+use crate::fs::resolver::revalidate::Questions;
+use crate::fs::settings::Settings;
+use crate::fs::supervisor::{PAUSE, keep_running};
+use crate::fs::sync::lock;
+use crate::fs::writeback::metadata::Deferred;
 use crate::oss::error::chain;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
@@ -54,7 +55,7 @@ const FORGETS_WAITING: usize = 1024;
 const NOTICES: usize = 4096;
 
 /// An object's headers, and what they say about how to read it.
-pub(super) struct Described {
+pub(crate) struct Described {
     pub meta: ObjectMeta,
     pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
     pub checked: Instant,
@@ -130,39 +131,39 @@ pub struct Census {
 }
 
 pub struct Filesystem {
-    pub(super) bucket: Arc<EncryptedBucket>,
-    pub(super) settings: Settings,
-    pub(super) runtime: Handle,
+    pub(crate) bucket: Arc<EncryptedBucket>,
+    pub(crate) settings: Settings,
+    pub(crate) runtime: Handle,
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
-    pub(super) groups: Vec<u32>,
-    pub(super) began: SystemTime,
+    pub(crate) groups: Vec<u32>,
+    pub(crate) began: SystemTime,
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
-    pub(super) gate: Gate,
+    pub(crate) gate: Gate,
     /// A change of names has ended.
-    pub(super) changed: Notify,
-    pub(super) leftovers: Leftovers,
+    pub(crate) changed: Notify,
+    pub(crate) leftovers: Leftovers,
     /// Where a mount of this bucket finds what an earlier one has kept.
-    pub(super) state_dir: OnceLock<PathBuf>,
-    pub(super) instance: OnceCell<Instance>,
+    pub(crate) state_dir: OnceLock<PathBuf>,
+    pub(crate) instance: OnceCell<Instance>,
     /// Something of this mount stays in the bucket for a later one to clean up.
-    pub(super) leaves_something: AtomicBool,
-    pub(super) delete_permissions: Mutex<DeletePermissions>,
-    pub(super) builds: Mutex<Builds>,
-    pub(super) questions: Mutex<Questions>,
+    pub(crate) leaves_something: AtomicBool,
+    pub(crate) delete_permissions: Mutex<DeletePermissions>,
+    pub(crate) builds: Mutex<Builds>,
+    pub(crate) questions: Mutex<Questions>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(super) asked_ahead: Mutex<HashSet<Ino>>,
+    pub(crate) asked_ahead: Mutex<HashSet<Ino>>,
     /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
-    pub(super) described: Mutex<ByteLru<ObjectKey, Arc<Described>>>,
+    pub(crate) described: Mutex<ByteLru<ObjectKey, Arc<Described>>>,
     /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
-    pub(super) contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
+    pub(crate) contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
-    pub(super) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
-    pub(super) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
-    pub(super) directory_handles: Mutex<HashMap<u64, Arc<DirectoryHandle>>>,
+    pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
+    pub(crate) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
+    pub(crate) directory_handles: Mutex<HashMap<u64, Arc<DirectoryHandle>>>,
     next_handle: AtomicU64,
-    pub(super) cache: Arc<ContentCache>,
-    pub(super) staging: Arc<StagingArea>,
+    pub(crate) cache: Arc<ContentCache>,
+    pub(crate) staging: Arc<StagingArea>,
     kernel: OnceLock<KernelCaches>,
     notices: mpsc::Sender<Notice>,
     notices_out: Mutex<Option<mpsc::Receiver<Notice>>>,
@@ -170,9 +171,9 @@ pub struct Filesystem {
     forgets_out: Mutex<Option<mpsc::Receiver<(Ino, Name)>>>,
     root_stored: AtomicBool,
     /// Inodes whose pending attributes are stored later, and when.
-    pub(super) late: Mutex<HashMap<Ino, Deferred>>,
+    pub(crate) late: Mutex<HashMap<Ino, Deferred>>,
     /// Uploads that go on while their files are written, and those that are being given up.
-    pub(super) uploads: Mutex<JoinSet<()>>,
+    pub(crate) uploads: Mutex<JoinSet<()>>,
 }
 
 impl Filesystem {
@@ -214,7 +215,7 @@ impl Filesystem {
         });
         let groups = match settings.show_owner {
             true => Vec::new(),
-            false => processes::own_groups(),
+            false => writers::own_groups(),
         };
         let fs = Arc::new(Filesystem {
             bucket,
@@ -270,7 +271,11 @@ impl Filesystem {
     /// What the bucket answers, in the store's words.
     pub async fn start(self: &Arc<Self>) -> std::result::Result<(), crate::store::error::Error> {
         let own = ListRequest {
-            prefix: format!("{}{}/", self.settings.prefix, super::names::RESERVED),
+            prefix: format!(
+                "{}{}/",
+                self.settings.prefix,
+                crate::fs::namespace::object_name::RESERVED
+            ),
             ..ListRequest::default()
         };
         let page = self.bucket.store().list(&own).await?;
@@ -315,7 +320,7 @@ impl Filesystem {
     }
 
     /// The kernel was given another inode: some that it was not given of late may be too many now.
-    pub(super) fn forget_surplus(&self, namespace: &mut Namespace) {
+    pub(crate) fn forget_surplus(&self, namespace: &mut Namespace) {
         for name in namespace.surplus() {
             // A full channel is one that is being worked off.
             let _ = self.forgets.try_send(name);
@@ -328,7 +333,7 @@ impl Filesystem {
     }
 
     /// What the kernel was told of the inode's size and times counts no more when this returns.
-    pub(super) fn expire_attributes(&self, ino: Ino) {
+    pub(crate) fn expire_attributes(&self, ino: Ino) {
         // Without a kernel (tests) nothing is remembered.
         if let Some(kernel) = self.kernel.get() {
             (kernel.expire_attributes)(ino);
@@ -336,7 +341,7 @@ impl Filesystem {
     }
 
     /// The kernel has no pages of that range, in bytes, when this returns, but for those that it has read since.
-    pub(super) async fn drop_pages(&self, ino: Ino, range: Range<u64>) {
+    pub(crate) async fn drop_pages(&self, ino: Ino, range: Range<u64>) {
         if let Some(kernel) = self.kernel.get() {
             let drop_pages = kernel.drop_pages.clone();
             // A panic there has nothing to say here.
@@ -354,7 +359,8 @@ impl Filesystem {
             inodes: self.namespace().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
-            handles: super::read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
+            handles: crate::fs::sync::read_lock(&self.handles).len()
+                + lock(&self.directory_handles).len(),
             listings: lock(&self.builds).len(),
             questions: lock(&self.questions).len(),
             leftovers: self.leftovers.len(),
@@ -370,31 +376,31 @@ impl Filesystem {
         self.bucket.can_read()
     }
 
-    pub(super) fn namespace(&self) -> MutexGuard<'_, Namespace> {
+    pub(crate) fn namespace(&self) -> MutexGuard<'_, Namespace> {
         lock(&self.namespace)
     }
 
-    pub(super) fn notify(&self, notice: Notice) {
+    pub(crate) fn notify(&self, notice: Notice) {
         // Without a kernel (tests) there is nobody to tell. Where the kernel is so slow that there are too
         // many, it learns of the rest when what it was told expires.
         let _ = self.notices.try_send(notice);
     }
 
-    pub(super) fn new_handle(&self) -> u64 {
+    pub(crate) fn new_handle(&self) -> u64 {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn root_is_stored(&self) -> bool {
+    pub(crate) fn root_is_stored(&self) -> bool {
         self.root_stored.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_root_stored(&self, stored: bool) {
+    pub(crate) fn set_root_stored(&self, stored: bool) {
         self.root_stored.store(stored, Ordering::Relaxed);
     }
 
     /// # Errors
     /// [`Error::ReadOnly`].
-    pub(super) fn writable(&self) -> Result<()> {
+    pub(crate) fn writable(&self) -> Result<()> {
         if self.settings.read_only {
             return Err(Error::ReadOnly);
         }
@@ -417,8 +423,4 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
             lock(&fs.contents).clear();
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

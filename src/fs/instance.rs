@@ -18,7 +18,7 @@ use crate::crypto::mac::{self, MacKey};
 const MOST: usize = 1024;
 
 /// A mount, alive or not, by what it has on this machine.
-pub(super) struct Instance {
+pub(crate) struct Instance {
     pub id: String,
     pub key: MacKey,
     /// Locked, and where it is; None: there is no folder for it.
@@ -98,7 +98,7 @@ impl Instance {
 }
 
 /// Whether this may be the name of a mount: 16 digits of base 16.
-pub(super) fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 16
         && text
             .bytes()

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::attributes::{Defaults, Overrides};
+use crate::fs::attributes::{Defaults, Overrides};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

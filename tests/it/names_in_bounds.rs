@@ -13,8 +13,8 @@ use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket};
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::lookup::Found;
-use ossvault::fs::namespace::Ino;
+use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::ops::lookup::Found;
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
@@ -231,7 +231,7 @@ fn peak() -> u64 {
 struct Hoarder {
     fs: Arc<Filesystem>,
     known: HashMap<(Ino, String), (Ino, u64)>,
-    forgets: tokio::sync::mpsc::Receiver<(Ino, ossvault::fs::names::Name)>,
+    forgets: tokio::sync::mpsc::Receiver<(Ino, ossvault::fs::namespace::object_name::Name)>,
     asked: u64,
 }
 

@@ -1,0 +1,158 @@
+//! Files whose names go while they are open: whoever has them open goes on reading.
+//!
+//! What is staged stays. A clean object is read into staging if it fits, and else copied aside inside the
+//! bucket, until its last handle is closed. A removal that fails gives the name back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::open_file::OpenFile;
+use crate::fs::data::content::Content;
+use crate::fs::data::staging::StagedFile;
+use crate::fs::error::{Error, Result};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::object_name;
+use crate::store::object_store::{CopyHeaders, Overwrite};
+
+impl Filesystem {
+    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
+    /// not uploaded any more. Followed by [`Filesystem::after_removal`] or [`Filesystem::take_back`].
+    pub(crate) async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        loop {
+            let preserved = self.preserve(file).await?;
+            {
+                let mut state = file.lock();
+                // An upload may just have let go of what was staged.
+                let again = preserved
+                    && state.handles > 0
+                    && state.aside.is_none()
+                    && state.needs_base()
+                    && self.bucket.can_read()
+                    && state.content.is_some();
+                if again {
+                    continue;
+                }
+                state.gone = true;
+                state.leaving = true;
+                state.abandon_stream();
+            }
+            file.moved.notify_waiters();
+            return Ok(());
+        }
+    }
+
+    /// It could not be removed after all.
+    pub(crate) fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        {
+            let mut state = file.lock();
+            (state.gone, state.leaving) = (false, false);
+        }
+        self.tend(file);
+        self.let_go(file);
+    }
+
+    /// The name is gone.
+    pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
+        if let Some(file) = self.file_of(ino) {
+            file.lock().leaving = false;
+            self.let_go(&file);
+        }
+    }
+
+    /// Makes what handles of a clean file may still read independent of its object, which is about to go:
+    /// its bytes are staged, or, when they are many, the object is copied aside. False: others have replaced
+    /// the object, and there is nothing left to preserve.
+    async fn preserve(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<bool> {
+        let content = {
+            let state = file.lock();
+            if state.handles == 0 || (state.staged.is_some() && !state.needs_base()) {
+                return Ok(true);
+            }
+            match &state.content {
+                Some(content) if content.size() > 0 && self.bucket.can_read() => content.clone(),
+                _ => return Ok(true),
+            }
+        };
+        let largest = self.settings.memory_limit / 4;
+        if content.size() <= largest {
+            match self.stage_whole(file, &content).await {
+                Ok(()) => return Ok(true),
+                Err(Error::Stale) => return Ok(false),
+                Err(Error::NoSpace) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(key) = self.namespace().key(file.ino) else {
+            return Ok(true);
+        };
+        let key = object_name::object_key(key)?;
+        let aside = self.key_of_ours("aside/").await?;
+        let described = self.headers(&key, &content.etag(), Instant::now()).await?;
+        let answer = self
+            .copy_object(
+                &key,
+                &described.meta,
+                &aside,
+                CopyHeaders::Keep,
+                Overwrite::Allowed,
+            )
+            .await?;
+        if let Ok(object) = &described.object {
+            content.set_object(aside.clone(), object.with_etag(answer.etag));
+        }
+        file.lock().aside = Some(aside);
+        Ok(true)
+    }
+
+    /// Reads all of a version into staging, below what was written.
+    async fn stage_whole(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        content: &Arc<Content>,
+    ) -> Result<()> {
+        let reader = content.reader();
+        let staged_already = file.lock().staged.is_some();
+        if !staged_already {
+            let mut staged = StagedFile::new(&self.staging, None);
+            self.fill(&mut staged, &reader, 0..content.size()).await?;
+            let mut state = file.lock();
+            // A newer version than the one that was read may be there by now, or one that is being written.
+            if state.staged.is_none() && state.rests_on(content) {
+                state.staged = Some(staged);
+            }
+            return Ok(());
+        }
+        loop {
+            let gap = {
+                let state = file.lock();
+                let Some(staged) = &state.staged else {
+                    return Ok(());
+                };
+                staged.base_gaps(0..staged.len()).into_iter().next()
+            };
+            let Some(gap) = gap else { return Ok(()) };
+            let step = gap.start..gap.end.min(gap.start + (1 << 20));
+            let bytes = reader.read(step.clone()).await?;
+            if bytes.is_empty() {
+                return Err(Error::io("the object ended early"));
+            }
+            loop {
+                let room = match &file.lock().staged {
+                    Some(staged) => staged.room_for(step.start, bytes.len()),
+                    None => return Ok(()),
+                };
+                let room = room.await?;
+                let mut state = file.lock();
+                let Some(staged) = &mut state.staged else {
+                    return Ok(());
+                };
+                // Written over meanwhile: that counts more.
+                let still_gap = staged.base_gaps(step.clone()) == [step.clone()];
+                if !still_gap || staged.write_with(step.start, &bytes, room).is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+}

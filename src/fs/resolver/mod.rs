@@ -1,0 +1,7 @@
+//! Finding out what the bucket has: names, attributes and headers, with as few requests as answer the question.
+
+pub mod ahead;
+pub mod delete_permission;
+pub mod directory_scan;
+pub mod revalidate;
+pub mod subtree_listing;

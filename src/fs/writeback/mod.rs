@@ -1,0 +1,7 @@
+//! Bringing what has changed into the bucket: contents, and attributes.
+
+pub mod metadata;
+pub mod multipart;
+pub mod multipart_plan;
+pub mod streaming;
+pub mod upload;
