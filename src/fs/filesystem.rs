@@ -6,39 +6,39 @@
 //! runtime only if it has to wait.
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OnceCell, mpsc};
+use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 
+use super::data::budget::MemoryBudget;
+use super::data::byte_lru::ByteLru;
+use super::data::content::{Content, ContentCache};
+use super::data::staging::{self, StagingArea};
+use super::error::{Error, Result};
+use super::handles::open_file::{FileHandle, OpenFile};
+use super::handles::writers;
+use super::instance::Instance;
+use super::namespace::inode_table::{Ino, Namespace};
+use super::namespace::kernel::{Kernel, KernelCaches, Notice};
+use super::namespace::listing::Ttl;
+use super::namespace::names::Names;
+use super::namespace::object_name::Name;
+use super::ops::readdir::DirectoryHandle;
+use super::ops::rename::deferred_delete::Leftovers;
+use super::resolver::delete_permission::DeletePermissions;
+use super::resolver::directory_scan::Builds;
+use super::resolver::revalidate::Questions;
+use super::settings::Settings;
+use super::supervisor::{PAUSE, keep_running};
+use super::sync::lock;
+use super::writeback::metadata::Deferred;
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
-use crate::fs::data::budget::MemoryBudget;
-use crate::fs::data::byte_lru::ByteLru;
-use crate::fs::data::content::{Content, ContentCache};
-use crate::fs::data::staging::{self, StagingArea};
-use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{FileHandle, OpenFile};
-use crate::fs::handles::writers;
-use crate::fs::instance::Instance;
-use crate::fs::namespace::inode_table::{Ino, Namespace};
-use crate::fs::namespace::key_locks::Gate;
-use crate::fs::namespace::listing::Ttl;
-use crate::fs::namespace::object_name::Name;
-use crate::fs::ops::readdir::DirectoryHandle;
-use crate::fs::ops::rename::deferred_delete::Leftovers;
-use crate::fs::resolver::delete_permission::DeletePermissions;
-use crate::fs::resolver::directory_scan::Builds;
-use crate::fs::resolver::revalidate::Questions;
-use crate::fs::settings::Settings;
-use crate::fs::supervisor::{PAUSE, keep_running};
-use crate::fs::sync::lock;
-use crate::fs::writeback::metadata::Deferred;
 use crate::oss::error::chain;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
@@ -47,12 +47,6 @@ const DESCRIBED_SHARE: u64 = 32;
 
 /// And so much to contents that nobody has open, beside their bytes.
 const CONTENTS_SHARE: u64 = 32;
-
-/// Names that the kernel is yet to be asked to forget: when it does not keep up, it is asked again later.
-const FORGETS_WAITING: usize = 1024;
-
-/// What the kernel is still to be told, at most, of some 100 bytes each.
-const NOTICES: usize = 4096;
 
 /// An object's headers, and what they say about how to read it.
 pub(crate) struct Described {
@@ -77,24 +71,6 @@ impl Described {
         let object = self.object.as_ref();
         object.is_ok_and(|object| object.format == Format::Plain)
     }
-}
-
-/// What the kernel must be told: its caches are wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// Forget an inode's attributes and pages.
-    Content(Ino),
-    /// Forget what a name stands for.
-    Name(Ino, String),
-}
-
-/// The ways to what the kernel keeps of an inode, which have an effect before they return.
-pub struct KernelCaches {
-    /// Waits for nothing.
-    pub expire_attributes: Box<dyn Fn(Ino) + Send + Sync>,
-    /// Waits for reads and writes of pages in that range of bytes, which may be for answers of this mount: for
-    /// a thread that may wait.
-    pub drop_pages: Arc<dyn Fn(Ino, Range<u64>) + Send + Sync>,
 }
 
 /// A file whose bytes could not be uploaded.
@@ -137,11 +113,7 @@ pub struct Filesystem {
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
     pub(crate) groups: Vec<u32>,
     pub(crate) began: SystemTime,
-    /// Memory only. Taken after an open file's state when both are needed, and before all the others.
-    namespace: Mutex<Namespace>,
-    pub(crate) gate: Gate,
-    /// A change of names has ended.
-    pub(crate) changed: Notify,
+    pub(crate) names: Arc<Names>,
     pub(crate) leftovers: Leftovers,
     /// Where a mount of this bucket finds what an earlier one has kept.
     pub(crate) state_dir: OnceLock<PathBuf>,
@@ -164,11 +136,6 @@ pub struct Filesystem {
     next_handle: AtomicU64,
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) staging: Arc<StagingArea>,
-    kernel: OnceLock<KernelCaches>,
-    notices: mpsc::Sender<Notice>,
-    notices_out: Mutex<Option<mpsc::Receiver<Notice>>>,
-    forgets: mpsc::Sender<(Ino, Name)>,
-    forgets_out: Mutex<Option<mpsc::Receiver<(Ino, Name)>>>,
     root_stored: AtomicBool,
     /// Inodes whose pending attributes are stored later, and when.
     pub(crate) late: Mutex<HashMap<Ino, Deferred>>,
@@ -202,8 +169,7 @@ impl Filesystem {
         };
         let mut namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
         namespace.count_against(&budget);
-        let (notices, notices_out) = mpsc::channel(NOTICES);
-        let (forgets, forgets_out) = mpsc::channel(FORGETS_WAITING);
+        let kernel = Kernel::new(runtime.clone());
         let spilled = Arc::downgrade(&staging);
         keep_running(&runtime, "spilling", PAUSE, move || {
             let area = spilled.upgrade();
@@ -223,9 +189,7 @@ impl Filesystem {
             settings,
             runtime,
             began: SystemTime::now(),
-            namespace: Mutex::new(namespace),
-            gate: Gate::default(),
-            changed: Notify::new(),
+            names: Names::new(namespace, kernel),
             leftovers: Leftovers::default(),
             state_dir: OnceLock::new(),
             instance: OnceCell::new(),
@@ -242,11 +206,6 @@ impl Filesystem {
             next_handle: AtomicU64::new(1),
             cache,
             staging,
-            kernel: OnceLock::new(),
-            notices,
-            notices_out: Mutex::new(Some(notices_out)),
-            forgets,
-            forgets_out: Mutex::new(Some(forgets_out)),
             root_stored: AtomicBool::new(false),
             late: Mutex::default(),
             uploads: Mutex::default(),
@@ -294,7 +253,7 @@ impl Filesystem {
         self.uploads_ended().await;
         self.forget_asked_ahead();
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
-            path: self.describe_place(ino),
+            path: self.names.describe_place(ino),
             error,
         }));
         if unsaved.is_empty() {
@@ -310,53 +269,25 @@ impl Filesystem {
 
     /// What the kernel must be told, as it comes up. To be taken once.
     pub fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
-        lock(&self.notices_out).take()
+        self.names.kernel().take_notices()
     }
 
     /// Names of files that the kernel should forget, because there are more inodes than there is memory for. To be
     /// taken once; without a taker nothing is forgotten.
     pub fn take_forgets(&self) -> Option<mpsc::Receiver<(Ino, Name)>> {
-        lock(&self.forgets_out).take()
-    }
-
-    /// The kernel was given another inode: some that it was not given of late may be too many now.
-    pub(crate) fn forget_surplus(&self, namespace: &mut Namespace) {
-        for name in namespace.surplus() {
-            // A full channel is one that is being worked off.
-            let _ = self.forgets.try_send(name);
-        }
+        self.names.kernel().take_forgets()
     }
 
     /// The first time counts: before anything is served.
     pub fn set_kernel_caches(&self, kernel: KernelCaches) {
-        let _ = self.kernel.set(kernel);
-    }
-
-    /// What the kernel was told of the inode's size and times counts no more when this returns.
-    pub(crate) fn expire_attributes(&self, ino: Ino) {
-        // Without a kernel (tests) nothing is remembered.
-        if let Some(kernel) = self.kernel.get() {
-            (kernel.expire_attributes)(ino);
-        }
-    }
-
-    /// The kernel has no pages of that range, in bytes, when this returns, but for those that it has read since.
-    pub(crate) async fn drop_pages(&self, ino: Ino, range: Range<u64>) {
-        if let Some(kernel) = self.kernel.get() {
-            let drop_pages = kernel.drop_pages.clone();
-            // A panic there has nothing to say here.
-            let _ = self
-                .runtime
-                .spawn_blocking(move || drop_pages(ino, range))
-                .await;
-        }
+        self.names.kernel().set_caches(kernel);
     }
 
     /// What is held in memory now; see [`Census`].
     pub fn census(&self) -> Census {
         let files: Vec<_> = lock(&self.files).values().cloned().collect();
         Census {
-            inodes: self.namespace().len(),
+            inodes: self.names.lock().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
             handles: crate::fs::sync::read_lock(&self.handles).len()
@@ -374,16 +305,6 @@ impl Filesystem {
     /// Whether there is a private key.
     pub fn can_read(&self) -> bool {
         self.bucket.can_read()
-    }
-
-    pub(crate) fn namespace(&self) -> MutexGuard<'_, Namespace> {
-        lock(&self.namespace)
-    }
-
-    pub(crate) fn notify(&self, notice: Notice) {
-        // Without a kernel (tests) there is nobody to tell. Where the kernel is so slow that there are too
-        // many, it learns of the rest when what it was told expires.
-        let _ = self.notices.try_send(notice);
     }
 
     pub(crate) fn new_handle(&self) -> u64 {
@@ -415,10 +336,10 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
         pressure.wait().await;
         let Some(fs) = fs.upgrade() else { return };
         if fs.cache.evict(budget.wanted()) < budget.wanted() {
-            fs.namespace().drop_expired(Instant::now());
+            fs.names.lock().drop_expired(Instant::now());
         }
         if budget.wanted() > 0 {
-            fs.namespace().release_memory(Instant::now());
+            fs.names.lock().release_memory(Instant::now());
             lock(&fs.described).clear();
             lock(&fs.contents).clear();
         }

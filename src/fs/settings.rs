@@ -1,9 +1,12 @@
 //! What a mount is told about how to behave.
 
+use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::fs::attributes::{Defaults, Overrides};
+use super::attributes::{Defaults, Overrides};
+use super::error::{Error, Result};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -52,5 +55,17 @@ impl Settings {
     /// 64 MiB, or a quarter of the memory when that is less.
     pub fn stream_after(memory_limit: u64) -> u64 {
         (64 << 20).min(memory_limit / 4)
+    }
+
+    /// Waits no longer than a call may take that began at `start`, however many steps it has behind it: the
+    /// deadline is the caller's.
+    pub(crate) async fn in_time<T>(
+        &self,
+        start: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        let deadline = start + self.timeout;
+        let done = tokio::time::timeout_at(deadline.into(), work).await;
+        done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
     }
 }

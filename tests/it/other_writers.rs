@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ossvault::fs::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
-use ossvault::fs::filesystem::Notice;
 use ossvault::fs::handles::open_file::{OpenHow, Writer};
 use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::kernel::Notice;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::lookup::Looks;
 use ossvault::fs::ops::xattr::SetXattr;

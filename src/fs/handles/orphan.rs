@@ -83,7 +83,7 @@ impl Filesystem {
                 Err(error) => return Err(error),
             }
         }
-        let Some(key) = self.namespace().key(file.ino) else {
+        let Some(key) = self.names.lock().key(file.ino) else {
             return Ok(true);
         };
         let key = object_name::object_key(key)?;

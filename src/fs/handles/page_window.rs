@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::fs::namespace::object_name::Name;
-use crate::fs::resolver::directory_scan::{Page, Shape};
+use crate::fs::namespace::scan::Shape;
+use crate::fs::resolver::directory_scan::Page;
 
 /// Pages kept: the kernel goes back by less than one.
 const PAGES: usize = 2;

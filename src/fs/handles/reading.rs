@@ -20,6 +20,7 @@
 //! - The kernel's time for what it was told ends before this mount's, see [`lookup`](crate::fs::ops::lookup): what it
 //!   shows without asking was never known here to be wrong for longer than the TTL.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,8 +30,9 @@ use super::open_file::OpenFile;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 use crate::oss::error::chain;
@@ -168,7 +170,7 @@ impl Filesystem {
         let unread_here = access == Access::Append && file.lock().readers == 0;
         let ino = file.ino;
         let (key, parent, name) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let key = namespace.key(ino).ok_or(Error::Stale)?;
             let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
             let known = namespace.directory(parent).map(|directory| {
@@ -191,7 +193,7 @@ impl Filesystem {
             // Moved on, written to or unlinked meanwhile.
             return Ok(());
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         if namespace.key(ino).as_deref() != Some(key.as_str()) {
             // Renamed meanwhile.
             return Ok(());
@@ -218,11 +220,13 @@ impl Filesystem {
         drop(namespace);
         drop(state);
         if !moves {
-            self.notify(Notice::Name(parent, name.to_string()));
+            self.names
+                .kernel()
+                .notify(Notice::Name(parent, name.to_string()));
             return Err(Error::Stale);
         }
-        self.expire_attributes(ino);
-        self.notify(Notice::Content(ino));
+        self.names.kernel().expire_attributes(ino);
+        self.names.kernel().notify(Notice::Content(ino));
         Ok(())
     }
 
@@ -255,7 +259,11 @@ impl Filesystem {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
                 if content.to_be_told() {
-                    log::error!("reading {}: {}", self.describe_place(ino), chain(&error));
+                    log::error!(
+                        "reading {}: {}",
+                        self.names.describe_place(ino),
+                        chain(&error)
+                    );
                 }
                 Error::from(error).told()
             }

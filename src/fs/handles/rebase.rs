@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::open_file::OpenFile;
 use crate::fs::data::staging::{Piece, StagedFile};
 use crate::fs::error::Result;
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::ObjectKey;
 
@@ -84,7 +85,7 @@ impl Filesystem {
         state.content = Some(content);
         state.appended_to = Some(end);
         state.moved_on = true;
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         if let Some(local) = namespace.local_mut(file.ino) {
             local.size = state.size();
         }
@@ -97,8 +98,8 @@ impl Filesystem {
         }
         drop(namespace);
         drop(state);
-        self.expire_attributes(file.ino);
-        self.notify(Notice::Content(file.ino));
+        self.names.kernel().expire_attributes(file.ino);
+        self.names.kernel().notify(Notice::Content(file.ino));
         Ok(true)
     }
 

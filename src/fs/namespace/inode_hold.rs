@@ -7,37 +7,37 @@
 use std::sync::Arc;
 
 use super::inode_table::{Ino, Namespace};
+use super::names::Names;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 
 /// Keeps an inode until dropped. Never to be dropped while the namespace is locked.
 pub(crate) struct InodeHold {
-    fs: Arc<Filesystem>,
+    names: Arc<Names>,
     ino: Ino,
 }
 
 impl Drop for InodeHold {
     fn drop(&mut self) {
-        self.fs.namespace().unpin(self.ino);
+        self.names.lock().unpin(self.ino);
     }
 }
 
-impl Filesystem {
+impl Names {
     /// # Errors
     /// [`Error::Stale`] for an inode that is not known any more: the kernel resolves the path anew.
     pub(crate) fn hold_inode(self: &Arc<Self>, ino: Ino) -> Result<InodeHold> {
-        let held = self.hold_in(&mut self.namespace(), ino);
+        let held = self.hold_in(&mut self.lock(), ino);
         held.ok_or(Error::Stale)
     }
 
-    /// As [`Filesystem::hold_inode`], of the namespace that the caller has locked.
+    /// As [`Names::hold_inode`], of the namespace that the caller has locked.
     pub(crate) fn hold_in(
         self: &Arc<Self>,
         namespace: &mut Namespace,
         ino: Ino,
     ) -> Option<InodeHold> {
         namespace.pin(ino).then(|| InodeHold {
-            fs: self.clone(),
+            names: self.clone(),
             ino,
         })
     }

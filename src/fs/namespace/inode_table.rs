@@ -26,11 +26,11 @@ use lru::LruCache;
 
 use super::listing::{BYTES_PER_ENTRY, Entry, LOOKED_AT, Listing, Object, Ttl, fresh};
 use super::object_name::Name;
+use super::scan::SharedReading;
 use super::walk::Walk;
 use crate::fs::attributes::{Attributes, Change, Defaults, Kind, Timestamp};
 use crate::fs::data::budget::{MemoryBudget, Reservation};
 use crate::fs::error::Result;
-use crate::fs::resolver::directory_scan::SharedReading;
 use crate::store::object_store::ETag;
 
 /// What an inode takes, in bytes: the node, its share of two tables, and its name.

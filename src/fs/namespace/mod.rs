@@ -2,10 +2,12 @@
 
 pub mod inode_hold;
 pub mod inode_table;
+pub mod kernel;
 pub mod key_locks;
 pub mod listing;
 pub mod names;
 pub mod object_name;
+pub mod scan;
 pub mod walk;
 
 pub use inode_table::Ino;

@@ -85,7 +85,7 @@ impl Filesystem {
         if size == 0 || size > len || size > LARGEST {
             return Err(Error::NotSupported);
         }
-        let key = self.namespace().key(handle.file.ino);
+        let key = self.names.lock().key(handle.file.ino);
         Ok(Source {
             key: object_name::object_key(key.ok_or(Error::NotSupported)?)?,
             etag: content.etag(),
@@ -124,9 +124,9 @@ impl Filesystem {
             Ok(object) if described.meta.etag == source.etag => object.clone(),
             _ => return Err(Error::NotSupported),
         };
-        let at = self.enter_for(file.ino).await?.ok_or(Error::Stale)?;
+        let at = self.names.enter_for(file.ino).await?.ok_or(Error::Stale)?;
         let (attributes, revision) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let local = namespace.local_mut(file.ino).ok_or(Error::Stale)?;
             let time = now();
             local.attributes.set_mtime(time);
@@ -153,7 +153,7 @@ impl Filesystem {
                 return Err(Error::NotSupported);
             }
             state.staged = None;
-            if let Some(local) = self.namespace().local_mut(file.ino) {
+            if let Some(local) = self.names.lock().local_mut(file.ino) {
                 local.size = source.size;
             }
         }

@@ -18,24 +18,6 @@ use crate::fs::writeback::multipart::{headers_of, object_of_ours};
 use crate::store::object_store::{ListRequest, Overwrite};
 
 impl Filesystem {
-    // ---- what every change asks first ----
-
-    pub(crate) fn is_reserved(&self, parent: Ino, name: &str) -> bool {
-        parent == Ino::ROOT && name == object_name::RESERVED
-    }
-
-    /// # Errors
-    /// [`Error::NotPermitted`] for reserved names; [`Error::NameTooLong`], [`Error::Invalid`] for keys that
-    /// the service would refuse.
-    pub(crate) fn check_new_name(&self, parent: Ino, name: &str) -> Result<()> {
-        if self.is_reserved(parent, name) {
-            return Err(Error::NotPermitted);
-        }
-        let key = self.namespace().child_key(parent, name);
-        object_name::object_key(key.ok_or(Error::Stale)?)?;
-        Ok(())
-    }
-
     /// What stands under a name, asked for if need be.
     pub(crate) async fn target(
         self: &Arc<Self>,
@@ -44,23 +26,12 @@ impl Filesystem {
         start: Instant,
     ) -> Result<Option<Target>> {
         loop {
-            let target = self.namespace().target(parent, name, start);
+            let target = self.names.lock().target(parent, name, start);
             match target {
                 Some(target) => return Ok(target),
                 None => self.ask_name(parent, name, start).await?,
             }
         }
-    }
-
-    /// Passes on how a change of a name ended. Where the bucket may have it or not, or has what another client made,
-    /// what is known of the name counts no more.
-    pub(crate) fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && (!error.is_refusal() || matches!(error, Error::Exists))
-        {
-            self.namespace().doubt(parent, name);
-        }
-        result
     }
 
     // ---- make ----
@@ -75,16 +46,17 @@ impl Filesystem {
         let start = self.begin_making(parent, name).await?;
         let _held;
         let ino = {
-            let _changing = self.begin_change([(parent, name)]);
+            let _changing = self.names.begin_change([(parent, name)]);
             let marker_key = |namespace: &Namespace| {
                 let key = namespace.child_key(parent, name)?;
                 Some(format!("{key}/"))
             };
             let _pass = self
+                .names
                 .enter(|namespace| Some(vec![Scope::Key(marker_key(namespace)?)]))
                 .await?;
             let (key, attributes) = {
-                let namespace = self.namespace();
+                let namespace = self.names.lock();
                 let key = marker_key(&namespace).ok_or(Error::Stale)?;
                 let attributes =
                     self.new_attributes(&namespace, parent, Kind::Directory, mode, caller);
@@ -93,12 +65,12 @@ impl Filesystem {
             let marker = self
                 .put_marker(&key, &attributes, Overwrite::Forbidden)
                 .await;
-            let marker = self.settled(parent, name, marker)?;
-            let mut namespace = self.namespace();
+            let marker = self.names.settled(parent, name, marker)?;
+            let mut namespace = self.names.lock();
             namespace.touch_directory(parent, now());
             let now = Instant::now();
             let ino = namespace.made_directory(parent, name, attributes, marker, now);
-            _held = self.hold_in(&mut namespace, ino);
+            _held = self.names.hold_in(&mut namespace, ino);
             ino
         };
         let view = self.look_at(ino, start).await?;
@@ -154,10 +126,10 @@ impl Filesystem {
     ) -> Result<Looks> {
         let start = self.begin_making(parent, name).await?;
         {
-            let _changing = self.begin_change([(parent, name)]);
-            let _pass = self.enter_name(parent, name).await?;
+            let _changing = self.names.begin_change([(parent, name)]);
+            let _pass = self.names.enter_name(parent, name).await?;
             let (key, attributes) = {
-                let namespace = self.namespace();
+                let namespace = self.names.lock();
                 let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
                 let mut attributes = self.new_attributes(&namespace, parent, kind, mode, caller);
                 attributes.rdev = rdev;
@@ -173,11 +145,11 @@ impl Filesystem {
             if uploaded.is_err() {
                 self.forget_object(&key);
             }
-            let uploaded = self.settled(parent, name, uploaded)?;
+            let uploaded = self.names.settled(parent, name, uploaded)?;
             self.remember_upload(&key, &uploaded, Instant::now());
             let etag = uploaded.object.etag.clone();
             let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             namespace.published(parent, name, object, Instant::now());
             namespace.touch_directory(parent, now());
         }
@@ -189,7 +161,7 @@ impl Filesystem {
     /// [`Error::Exists`] when the name is taken.
     async fn begin_making(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Instant> {
         self.writable()?;
-        self.check_new_name(parent, name)?;
+        self.names.check_new_name(parent, name)?;
         let start = Instant::now();
         if self.target(parent, name, start).await?.is_some() {
             return Err(Error::Exists);
@@ -211,7 +183,7 @@ impl Filesystem {
                 self.after_removal(ino);
             }
             Target::Object(object, ino) => {
-                let key = self.namespace().child_key(parent, name);
+                let key = self.names.lock().child_key(parent, name);
                 self.delete_object(parent, name, ino).await?;
                 if let Some(Ok(key)) = key.map(object_name::object_key) {
                     self.forget_kept(&key, &object.etag);
@@ -221,7 +193,7 @@ impl Filesystem {
                 }
             }
         }
-        self.namespace().touch_directory(parent, now());
+        self.names.lock().touch_directory(parent, now());
         Ok(())
     }
 
@@ -232,7 +204,7 @@ impl Filesystem {
         let stored = self
             .file_of(ino)
             .is_some_and(|file| file.lock().maybe_stored);
-        let namespace = self.namespace();
+        let namespace = self.names.lock();
         stored || namespace.covers(ino) || !namespace.is_unpublished(ino)
     }
 
@@ -247,28 +219,28 @@ impl Filesystem {
         name: &Name,
         ino: Option<Ino>,
     ) -> Result<()> {
-        let _changing = self.begin_change([(parent, name)]).and_leaving(ino);
+        let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
         let file = ino.and_then(|ino| self.file_of(ino));
         if let Some(file) = &file {
             self.part_with(file).await?;
         }
         let result = async {
             // An upload under way ends first.
-            let _pass = self.enter_name(parent, name).await?;
+            let _pass = self.names.enter_name(parent, name).await?;
             self.keep_directory(parent, name).await?;
             if ino.is_some_and(|ino| !self.covers_object(ino)) {
                 // The bucket never had it.
-                self.namespace().forgotten(parent, name);
+                self.names.lock().forgotten(parent, name);
                 return Ok(());
             }
-            let key = self.namespace().child_key(parent, name);
+            let key = self.names.lock().child_key(parent, name);
             let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
             let deleted = self.bucket.store().delete(&key).await;
             let deleted = deleted.map_err(Error::from);
             self.note_deletion(key.as_str(), &deleted);
             self.forget_object(&key);
             deleted?;
-            self.namespace().removed(parent, name, Instant::now());
+            self.names.lock().removed(parent, name, Instant::now());
             Ok(())
         }
         .await;
@@ -277,7 +249,7 @@ impl Filesystem {
         {
             self.take_back(file);
         }
-        self.settled(parent, name, result)
+        self.names.settled(parent, name, result)
     }
 
     /// A directory whose last name is about to go gets a marker, or it would go along.
@@ -286,7 +258,7 @@ impl Filesystem {
             return Ok(());
         }
         let (key, attributes) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let key = namespace.key(parent).ok_or(Error::Stale)?;
             let stored = namespace.stored_directory(parent);
             let Some(directory) = namespace.directory(parent) else {
@@ -303,7 +275,8 @@ impl Filesystem {
         let marker = self
             .put_marker(&key, &attributes, Overwrite::Allowed)
             .await?;
-        self.namespace()
+        self.names
+            .lock()
             .set_directory(parent, attributes, Some(marker), Instant::now());
         Ok(())
     }
@@ -321,20 +294,21 @@ impl Filesystem {
             Target::Directory(ino) => ino,
             _ => return Err(Error::NotDirectory),
         };
-        let _changing = self.begin_change([(parent, name)]);
+        let _changing = self.names.begin_change([(parent, name)]);
         let _pass = self
+            .names
             .enter(|namespace| Some(vec![Scope::Subtree(namespace.key(ino)?)]))
             .await?;
         self.check_empty(ino, start).await?;
         self.keep_directory(parent, name).await?;
-        let key = self.namespace().key(ino).ok_or(Error::Stale)?;
+        let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
         let key = object_name::object_key(key)?;
         let deleted = self.bucket.store().delete(&key).await;
         let deleted = deleted.map_err(Error::from);
         self.note_deletion(key.as_str(), &deleted);
         self.forget_object(&key);
-        self.settled(parent, name, deleted)?;
-        let mut namespace = self.namespace();
+        self.names.settled(parent, name, deleted)?;
+        let mut namespace = self.names.lock();
         namespace.removed(parent, name, Instant::now());
         namespace.touch_directory(parent, now());
         Ok(())
@@ -346,7 +320,7 @@ impl Filesystem {
     /// [`Error::NotEmpty`].
     pub(crate) async fn check_empty(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let key = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             if !namespace.unpublished_children(ino).is_empty() {
                 return Err(Error::NotEmpty);
             }

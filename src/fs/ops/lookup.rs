@@ -55,7 +55,7 @@ impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.
     pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Found> {
         let start = Instant::now();
-        if self.is_reserved(parent, name) {
+        if self.names.is_reserved(parent, name) {
             return Ok(Found::Absent(self.settings.metadata_ttl));
         }
         match self.look_up(parent, name, start).await? {
@@ -70,7 +70,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Stale`] when its name is gone or stands for something else, or nothing is remembered of it.
     pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
-        if !self.namespace().recall(ino) {
+        if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
         match self.look_at(ino, Instant::now()).await {
@@ -84,7 +84,7 @@ impl Filesystem {
 
     /// The directory above one, as [`Filesystem::lookup_inode`].
     pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
-        let place = self.namespace().place(ino);
+        let place = self.names.lock().place(ino);
         match place {
             Some((parent, _)) => self.lookup_inode(parent).await,
             None if ino == Ino::ROOT => self.lookup_inode(ino).await,
@@ -99,7 +99,7 @@ impl Filesystem {
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
-        self.namespace().forget(ino, lookups);
+        self.names.lock().forget(ino, lookups);
     }
 
     /// A link's target. Programs go on to resolve it, and the names in it are asked of the bucket: what is not
@@ -135,7 +135,7 @@ impl Filesystem {
         }
         if let Err(error) = self.check_link(ino, content).await {
             if content.to_be_told() {
-                let place = self.describe_place(ino);
+                let place = self.names.describe_place(ino);
                 log::error!("the symbolic link {place}: {}", chain(&error));
             }
             return Err(error.told());
@@ -154,7 +154,7 @@ impl Filesystem {
         let object = match content.object() {
             Some(object) => object,
             None => {
-                let key = self.namespace().key(ino).ok_or(Error::Stale)?;
+                let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
                 let key = object_name::object_key(key)?;
                 let etag = content.etag();
                 let described = match self.known_headers(&key, &etag) {
@@ -187,9 +187,9 @@ impl Filesystem {
 
     /// A view that is given to the kernel as an entry.
     pub(crate) fn entered(&self, view: View, _start: Instant) -> Looks {
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.remember(view.ino);
-        self.forget_surplus(&mut namespace);
+        self.names.kernel().forget_surplus(&mut namespace);
         drop(namespace);
         self.looks(view)
     }

@@ -58,7 +58,7 @@ impl Filesystem {
                 content.expect_reading();
             }
         }
-        let place = self.namespace().place(ino);
+        let place = self.names.lock().place(ino);
         if let Some((parent, _)) = place {
             self.opened_after_lookup(parent);
         }
@@ -77,7 +77,7 @@ impl Filesystem {
         if how.truncate {
             self.truncate_open(file, 0, true).await?;
             if how.clear_set_id
-                && let Some(local) = self.namespace().local_mut(file.ino)
+                && let Some(local) = self.names.lock().local_mut(file.ino)
             {
                 local.attributes.clear_set_id(&self.settings.defaults);
                 local.revision += 1;
@@ -112,12 +112,14 @@ impl Filesystem {
         start: Instant,
     ) -> Result<Arc<OpenFile>> {
         // What is being removed is opened before that, or not at all.
-        self.in_time(start, self.not_leaving(ino)).await?;
+        self.settings
+            .in_time(start, self.names.not_leaving(ino))
+            .await?;
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
             let mut state = file.lock();
-            if state.is_dirty() || self.namespace().place(ino).is_none() {
-                if self.namespace().is_replaced(ino) {
+            if state.is_dirty() || self.names.lock().place(ino).is_none() {
+                if self.names.lock().is_replaced(ino) {
                     // Its name stands for another version, which the kernel looks up.
                     return Err(Error::Stale);
                 }
@@ -129,7 +131,7 @@ impl Filesystem {
         // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
         let mut files = lock(&self.files);
         let (object, key) = {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             if namespace.is_directory(ino) {
                 return Err(Error::IsDirectory);
             }
@@ -158,7 +160,7 @@ impl Filesystem {
         let file = OpenFile::new(ino, Some(content));
         file.lock().hold();
         files.insert(ino, file.clone());
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.pin(ino);
         namespace.set_open(ino, Some(object));
         Ok(file)
@@ -186,7 +188,7 @@ impl Filesystem {
             state.content = Some(self.content_of(&key, &object));
             state.staged = None;
         }
-        self.namespace().set_open(file.ino, Some(object));
+        self.names.lock().set_open(file.ino, Some(object));
     }
 
     /// Nothing is done with the file any more by who held it.
@@ -279,7 +281,7 @@ impl Filesystem {
                 state.openers.push(how.thread);
             }
             state.runners += u32::from(how.execute);
-            let shows_version = |etag| self.namespace().pages_show(file.ino, Some(&etag));
+            let shows_version = |etag| self.names.lock().pages_show(file.ino, Some(&etag));
             // Pages of a changed file are what was written into them; they stay until the version changes.
             match &state.content {
                 Some(content) => {
@@ -319,7 +321,7 @@ impl Filesystem {
         how: OpenHow,
     ) -> Result<(Looks, Opened)> {
         self.writable()?;
-        self.check_new_name(parent, name)?;
+        self.names.check_new_name(parent, name)?;
         let start = Instant::now();
         let mut asked = !how.exclusive || temporary_names::is_random(name);
         loop {
@@ -349,7 +351,7 @@ impl Filesystem {
         self.look_at(parent, start).await?;
         let (ino, file) = {
             let mut files = lock(&self.files);
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let attributes = self.new_attributes(&namespace, parent, Kind::File, mode, caller);
             let ino = namespace.create(parent, name, attributes);
             namespace.pin(ino);
@@ -422,7 +424,7 @@ impl Filesystem {
     }
 
     fn is_synced_before_rename(&self, ino: Ino) -> bool {
-        let place = self.namespace().place(ino);
+        let place = self.names.lock().place(ino);
         place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
     }
 
@@ -430,7 +432,7 @@ impl Filesystem {
     pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let waiting: Vec<_> = {
             let files = lock(&self.files);
-            let children = self.namespace().unpublished_children(ino);
+            let children = self.names.lock().unpublished_children(ino);
             let files = children.iter().filter_map(|(_, ino)| files.get(ino));
             files
                 .filter(|file| file.lock().handles == 0)
@@ -441,7 +443,7 @@ impl Filesystem {
             self.publish(&file).await?;
         }
         let of_directory = |waiting| {
-            let place = self.namespace().place(waiting);
+            let place = self.names.lock().place(waiting);
             waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
         };
         match self.store_late(of_directory).await.pop() {
@@ -467,7 +469,7 @@ impl Filesystem {
             let (fs, ino) = (self.clone(), file.ino);
             self.runtime.spawn(async move {
                 if let Err(error) = fs.store_at_close(ino).await {
-                    let place = fs.describe_place(ino);
+                    let place = fs.names.describe_place(ino);
                     log::warn!(
                         "the attributes of {place} are not stored: {}",
                         chain(&error)
@@ -494,7 +496,7 @@ impl Filesystem {
             state.runners -= u32::from(runs);
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.
-                if self.namespace().key(file.ino).is_some() {
+                if self.names.lock().key(file.ino).is_some() {
                     self.drop_staged(&mut state);
                 }
             }
@@ -549,7 +551,7 @@ impl Filesystem {
                     }
                 });
             }
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             namespace.set_open(file.ino, None);
             namespace.unpin(file.ino);
         }

@@ -15,7 +15,8 @@ use crate::fs::handles::page_window::{PageWindow, Seek};
 use crate::fs::namespace::inode_table::{Directory, Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::resolver::directory_scan::{Build, Come, Page, Rest, Shape};
+use crate::fs::namespace::scan::{Build, Come, Rest, Shape};
+use crate::fs::resolver::directory_scan::Page;
 use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
 use crate::store::object_store::ETag;
@@ -78,7 +79,7 @@ pub struct DirectoryEntry {
 impl Filesystem {
     pub async fn opendir(self: &Arc<Self>, ino: Ino) -> Result<u64> {
         {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             if !namespace.is_directory(ino) {
                 let known = namespace.exists(ino);
                 return Err(if known {
@@ -105,7 +106,7 @@ impl Filesystem {
     fn begin_reading(self: &Arc<Self>, ino: Ino) -> Reading {
         let start = Instant::now();
         let (known, local) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
             let known = namespace.directory(ino).and_then(|directory| {
@@ -164,7 +165,7 @@ impl Filesystem {
             *lock(&directory.state) = Some(reading);
         }
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             if let Some(directory) = namespace.directory(ino) {
                 directory.listing.continue_traversal(ttl.objects, start);
@@ -188,7 +189,9 @@ impl Filesystem {
                 Come::Entry(name, shape) => Some((name, shape, build.sent)),
                 Come::End => None,
                 Come::NotYet if entries.is_empty() => {
-                    self.in_time(start, build.wait_for(index)).await??;
+                    self.settings
+                        .in_time(start, build.wait_for(index))
+                        .await??;
                     continue;
                 }
                 Come::NotYet => break,
@@ -201,7 +204,11 @@ impl Filesystem {
                         let work = async move { fs.list_page(ino, page).await };
                         let task = self.runtime.spawn(work);
                         let broken = |_| Error::io("a page of a listing was broken off");
-                        let page = self.in_time(start, task).await?.map_err(broken)??;
+                        let page = self
+                            .settings
+                            .in_time(start, task)
+                            .await?
+                            .map_err(broken)??;
                         self.took_page(&directory, first, page);
                         continue;
                     }
@@ -231,7 +238,7 @@ impl Filesystem {
     /// A page of the rest of a directory that is too large to be remembered.
     fn took_page(&self, directory: &DirectoryHandle, first: u64, page: Page) {
         let local: HashSet<Name> = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let mut local = namespace.changed_files(directory.ino);
             local.extend(namespace.unpublished_children(directory.ino));
             // It may have become smaller.
@@ -260,7 +267,7 @@ impl Filesystem {
         let (name, ino) = match at {
             0 => (".", ino),
             _ => {
-                let parent = self.namespace().place(ino);
+                let parent = self.names.lock().place(ino);
                 ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
             }
         };
@@ -283,7 +290,7 @@ impl Filesystem {
         next: u64,
         plus: bool,
     ) -> Option<DirectoryEntry> {
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let unpublished = namespace
             .child(parent, &name)
             .is_some_and(|ino| namespace.holds_local(ino));
@@ -348,7 +355,7 @@ impl Filesystem {
                     passed,
                     ..
                 } = &mut *state;
-                local.extend(self.namespace().unpublished_children(directory.ino));
+                local.extend(self.names.lock().unpublished_children(directory.ino));
                 local.sort_unstable();
                 local.dedup_by(|later, earlier| later.0 == earlier.0);
                 build.without(local);
@@ -362,7 +369,7 @@ impl Filesystem {
 
     /// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
     fn local_entry(&self, parent: Ino, name: Name, next: u64) -> Option<DirectoryEntry> {
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let kind = match namespace.child(parent, &name) {
             Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
             Some(_) => Some(Kind::File),
@@ -387,18 +394,18 @@ impl Filesystem {
         let Some(looks) = &entry.looks else {
             return true;
         };
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let same = namespace.exists(looks.ino) && namespace.version(looks.ino) == entry.version;
         if same {
             namespace.remember(looks.ino);
-            self.forget_surplus(&mut namespace);
+            self.names.kernel().forget_surplus(&mut namespace);
         }
         same
     }
 
     /// The reply is written: what of its entries was looked at for the kernel and not taken is forgotten.
     pub fn entries_were_offered(&self, entries: &[DirectoryEntry]) {
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         for looks in entries.iter().filter_map(|entry| entry.looks.as_ref()) {
             namespace.unpin(looks.ino);
         }

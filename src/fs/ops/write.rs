@@ -81,7 +81,7 @@ impl Filesystem {
     /// way where the write is asynchronous, and would show them from then on.
     pub async fn pass_by_pages(&self, handle: u64, range: Range<u64>) -> Result<()> {
         let handle = self.handle(handle)?;
-        self.drop_pages(handle.file.ino, range).await;
+        self.names.kernel().drop_pages(handle.file.ino, range).await;
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Filesystem {
         if state.lost {
             return Err(Error::Stale);
         }
-        if state.gone || state.is_dirty() || self.namespace().key(file.ino).is_some() {
+        if state.gone || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
             return Ok(());
         }
         Err(Error::Stale)
@@ -284,7 +284,7 @@ impl Filesystem {
         if size > 0 {
             state.emptied = false;
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         if was_clean {
             self.localize(&mut namespace, file.ino);
         }

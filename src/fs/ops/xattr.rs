@@ -12,9 +12,9 @@ use crate::fs::filesystem::{Described, Filesystem};
 use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
+use crate::fs::namespace::names::Destination;
 use crate::fs::namespace::object_name;
 use crate::fs::writeback::metadata::TRIES;
-use crate::fs::writeback::upload::Destination;
 use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
@@ -114,11 +114,11 @@ impl Filesystem {
 
     async fn virtual_xattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<Vec<u8>> {
         self.look_at(ino, Instant::now()).await?;
-        let object = self.namespace().object(ino).ok_or(Error::NoAttribute)?;
+        let object = self.names.lock().object(ino).ok_or(Error::NoAttribute)?;
         if name == ETAG {
             return Ok(object.etag.as_str().trim_matches('"').as_bytes().to_vec());
         }
-        let key = self.namespace().key(ino).ok_or(Error::NoAttribute)?;
+        let key = self.names.lock().key(ino).ok_or(Error::NoAttribute)?;
         let described = self
             .headers(&object_name::object_key(key)?, &object.etag, Instant::now())
             .await?;
@@ -159,7 +159,7 @@ impl Filesystem {
         ino: Ino,
     ) -> Result<Option<(ObjectKey, Arc<Described>)>> {
         let (key, etag) = {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             if namespace.is_directory(ino) {
                 let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
                 match namespace.directory_marker(ino) {
@@ -208,7 +208,7 @@ impl Filesystem {
         change: impl Fn(&mut Xattrs) -> Result<()>,
     ) -> Result<()> {
         self.look_at(ino, Instant::now()).await?;
-        if self.namespace().is_directory(ino) {
+        if self.names.lock().is_directory(ino) {
             return self.change_directory_xattrs(ino, change).await;
         }
         for _ in 0..TRIES {
@@ -221,26 +221,26 @@ impl Filesystem {
                     let mut xattrs = before.clone();
                     change(&mut xattrs)?;
                     if xattrs == before {
-                        self.namespace().confirm_attributes(ino, Some(now()));
+                        self.names.lock().confirm_attributes(ino, Some(now()));
                         return Ok(());
                     }
                     state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
                     state.written += 1;
-                    if let Some(local) = self.namespace().local_mut(ino) {
+                    if let Some(local) = self.names.lock().local_mut(ino) {
                         local.attributes.ctime = Some(now());
                         local.revision += 1;
                     }
                     return Ok(());
                 }
             }
-            let Some(at) = self.enter_for(ino).await? else {
+            let Some(at) = self.names.enter_for(ino).await? else {
                 return Err(Error::NotPermitted);
             };
             let Destination {
                 key, parent, name, ..
             } = &at;
-            let _changing = self.begin_change([(*parent, name)]);
-            let object = self.namespace().object(ino).ok_or(Error::Stale)?;
+            let _changing = self.names.begin_change([(*parent, name)]);
+            let object = self.names.lock().object(ino).ok_or(Error::Stale)?;
             let described = self.headers(key, &object.etag, Instant::now()).await?;
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
@@ -252,7 +252,7 @@ impl Filesystem {
                 return Err(Error::Denied("this mount has no private key"));
             }
             if xattrs == *before {
-                self.namespace().confirm_attributes(ino, Some(now()));
+                self.names.lock().confirm_attributes(ino, Some(now()));
                 return Ok(());
             }
             let mut headers = described.meta.headers.clone();
@@ -262,7 +262,8 @@ impl Filesystem {
                 Ok(object) => {
                     self.took_new_tag(ino, key, &described.meta.etag, &object);
                     self.keep_xattrs(ino, xattrs);
-                    self.namespace()
+                    self.names
+                        .lock()
                         .published(*parent, name, object, Instant::now());
                     return Ok(());
                 }
@@ -270,9 +271,9 @@ impl Filesystem {
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(key).await?;
                     let object = self.describe(key, meta, sent);
-                    self.namespace().published(*parent, name, object, sent);
+                    self.names.lock().published(*parent, name, object, sent);
                 }
-                Err(error) => return self.settled(*parent, name, Err(error)),
+                Err(error) => return self.names.settled(*parent, name, Err(error)),
             }
         }
         Err(Error::Busy)
@@ -302,9 +303,10 @@ impl Filesystem {
             return Err(Error::Denied("this mount has no private key"));
         }
         let _pass = self
+            .names
             .enter(|namespace| Some(vec![Scope::Key(self.marker_key(namespace, ino)?)]))
             .await?;
-        let key = self.marker_key(&self.namespace(), ino);
+        let key = self.marker_key(&self.names.lock(), ino);
         let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
         for _ in 0..TRIES {
             let sent = Instant::now();
@@ -321,19 +323,20 @@ impl Filesystem {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         forget();
-                        self.namespace().doubt_attributes(ino);
+                        self.names.lock().doubt_attributes(ino);
                     }
                     return Err(error);
                 }
                 Ok(None) => {
-                    self.namespace().confirm_attributes(ino, Some(now()));
+                    self.names.lock().confirm_attributes(ino, Some(now()));
                     return Ok(());
                 }
                 Ok(Some((attributes, marker))) => {
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
                     }
-                    self.namespace()
+                    self.names
+                        .lock()
                         .set_directory(ino, attributes, Some(marker), sent);
                     return Ok(());
                 }
@@ -388,7 +391,7 @@ impl Filesystem {
     ) -> Result<(Attributes, Marker)> {
         let mut xattrs = Xattrs::new();
         change(&mut xattrs)?;
-        let stored = self.namespace().stored_directory(ino);
+        let stored = self.names.lock().stored_directory(ino);
         let mut attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
         attributes.ctime = Some(now());
         let marker = self.put_marker_with(key, &attributes, &xattrs).await?;

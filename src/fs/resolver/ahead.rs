@@ -23,7 +23,7 @@ impl Filesystem {
     pub(crate) fn renew(self: &Arc<Self>, parent: Ino) {
         let now = Instant::now();
         let wanted = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let directory = namespace.directory(parent);
             directory.is_some_and(|directory| {
@@ -41,7 +41,7 @@ impl Filesystem {
     pub(crate) fn renew_below(self: &Arc<Self>, parent: Ino, name: &str, start: Instant) {
         let mut stale = Vec::new();
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let mut next = namespace.child(parent, name);
             for _ in 0..DEEP {
@@ -66,7 +66,7 @@ impl Filesystem {
     pub(crate) fn walk_files(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
         let now = Instant::now();
         let next: Vec<(Name, Object)> = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let Some(directory) = namespace.directory(parent) else {
                 return;
@@ -93,7 +93,7 @@ impl Filesystem {
             self.runtime.spawn(async move {
                 // What fails here is asked again, and reported, when it is wanted.
                 let _ = contained(fs.ask_object(parent, &name, object, Instant::now())).await;
-                if let Some(directory) = fs.namespace().directory(parent) {
+                if let Some(directory) = fs.names.lock().directory(parent) {
                     directory.walk.files.probe_ended(&name);
                 }
             });
@@ -107,7 +107,7 @@ impl Filesystem {
         }
         let now = Instant::now();
         let next: Vec<(Name, Ino)> = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let Some(directory) = namespace.directory(parent) else {
                 return;
@@ -139,17 +139,17 @@ impl Filesystem {
         for (name, ino) in next {
             // It stays until somebody comes for it: what is asked about it on its way must not take it away.
             let kept = lock(&self.asked_ahead).insert(ino);
-            if kept && !self.namespace().pin(ino) {
+            if kept && !self.names.lock().pin(ino) {
                 lock(&self.asked_ahead).remove(&ino);
             }
             let fs = self.clone();
             self.runtime.spawn(async move {
-                let known = matches!(fs.namespace().look_at(ino, now), Look::Known(_));
+                let known = matches!(fs.names.lock().look_at(ino, now), Look::Known(_));
                 if !known {
                     // As above.
                     let _ = contained(fs.ask_directory(ino, now)).await;
                 }
-                if let Some(directory) = fs.namespace().directory(parent) {
+                if let Some(directory) = fs.names.lock().directory(parent) {
                     directory.walk.directories.probe_ended(&name);
                 }
                 let counts = fs.settings.metadata_ttl.min(LONGEST_KEPT);
@@ -175,13 +175,13 @@ impl Filesystem {
     fn forget_asked(&self, ino: Ino) {
         let was_kept = lock(&self.asked_ahead).remove(&ino);
         if was_kept {
-            self.namespace().unpin(ino);
+            self.names.lock().unpin(ino);
         }
     }
 
     /// A file was opened after its lookup: where that happens, bodies are fetched along with attributes.
     pub(crate) fn opened_after_lookup(&self, parent: Ino) {
-        if let Some(directory) = self.namespace().directory(parent) {
+        if let Some(directory) = self.names.lock().directory(parent) {
             directory.walk.opened_after_lookup();
         }
     }

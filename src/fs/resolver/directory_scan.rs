@@ -1,21 +1,19 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use tokio::sync::Notify;
-
-use crate::fs::data::budget::{MemoryBudget, Reservation};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::inode_table::{Ino, Marker, Namespace};
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, ListingVersion, Object, fresh};
+use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::scan::{Build, Extent, Rest, Shape};
 use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
@@ -27,185 +25,6 @@ const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The listings that are under way, and whether each is of the whole directory.
 pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
-
-/// A listing that is under way or has just ended.
-pub struct Build {
-    /// When its first request was sent.
-    pub sent: Instant,
-    state: Mutex<State>,
-    grew: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    /// In the order of the bucket, as far as it has come.
-    names: Vec<(Name, Shape)>,
-    end: Option<Result<Extent>>,
-    /// The page that follows, where the listing was cut.
-    rest: Option<Rest>,
-    /// What the names take of the memory budget.
-    memory: Option<Reservation>,
-}
-
-/// Where the pages of a directory are that is too large to be remembered whole. None: at its beginning.
-pub type Rest = Option<PageToken>;
-
-/// What a name takes in a listing under way, in bytes: the name itself is shared with what is remembered.
-const BYTES_PER_NAME: u64 = 64;
-
-/// A listing as it stood, for those who begin to read the directory while nothing changes.
-pub type SharedReading = (ListingVersion, Weak<Build>);
-
-/// What a listing tells of an entry's type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    Directory,
-    /// An object of so many bytes.
-    Object(u64),
-}
-
-/// What has come of a listing that may still be under way.
-pub enum Come {
-    Entry(Name, Shape),
-    /// There is no such entry.
-    End,
-    /// It is in the pages that follow, from this one on, which are not remembered.
-    Cut(Rest),
-    /// Its page is on its way, or failed.
-    NotYet,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    Whole,
-    /// The first page was all that was wanted, and there are more.
-    FirstPage,
-    /// There are more names than are remembered: the rest is read page by page by those who want it.
-    Cut,
-}
-
-impl Build {
-    fn new(sent: Instant) -> Arc<Build> {
-        Arc::new(Build {
-            sent,
-            state: Mutex::default(),
-            grew: Notify::new(),
-        })
-    }
-
-    /// Names that were there already at `start`, as a listing that has ended.
-    pub fn of_names(
-        names: Vec<(Name, Shape)>,
-        start: Instant,
-        budget: &MemoryBudget,
-    ) -> Arc<Build> {
-        let build = Build::new(start);
-        *build.lock() = State {
-            memory: Some(budget.charge(names.len() as u64 * BYTES_PER_NAME)),
-            names,
-            end: Some(Ok(Extent::Whole)),
-            rest: None,
-        };
-        build
-    }
-
-    /// One of a directory that is known to be too large: all its pages are to be read.
-    pub fn cut_at_beginning(start: Instant) -> Arc<Build> {
-        let build = Build::new(start);
-        build.end_cut(None);
-        build
-    }
-
-    fn end_cut(&self, rest: Rest) {
-        let mut state = self.lock();
-        state.rest = Some(rest);
-        state.end = Some(Ok(Extent::Cut));
-    }
-
-    /// One that could not begin.
-    fn failed(error: Error) -> Arc<Build> {
-        let build = Build::new(Instant::now());
-        build.lock().end = Some(Err(error));
-        build
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until [`Build::entry_now`] tells of the entry at `index`.
-    pub async fn wait_for(&self, index: usize) -> Result<()> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            {
-                let state = self.lock();
-                match &state.end {
-                    _ if index < state.names.len() => return Ok(()),
-                    Some(Ok(_)) => return Ok(()),
-                    Some(Err(error)) => return Err(error.clone()),
-                    None => {}
-                }
-            }
-            grew.await;
-        }
-    }
-
-    /// The entry at `index`, as far as is known now.
-    pub fn entry_now(&self, index: usize) -> Come {
-        let state = self.lock();
-        match (state.names.get(index), &state.end) {
-            (Some((name, shape)), _) => Come::Entry(name.clone(), *shape),
-            (None, Some(Ok(_))) => match &state.rest {
-                Some(rest) => Come::Cut(rest.clone()),
-                None => Come::End,
-            },
-            (None, _) => Come::NotYet,
-        }
-    }
-
-    /// Names that are known from now on.
-    fn come(&self, names: impl IntoIterator<Item = (Name, Shape)>, budget: &MemoryBudget) {
-        let mut state = self.lock();
-        state.names.extend(names);
-        let bytes = state.names.len() as u64 * BYTES_PER_NAME;
-        let memory = state.memory.get_or_insert_with(|| budget.charge(0));
-        memory.resize(bytes);
-        drop(state);
-        self.grew.notify_waiters();
-    }
-
-    /// How many names have come.
-    pub fn len(&self) -> usize {
-        self.lock().names.len()
-    }
-
-    /// Leaves out those names that have come.
-    pub fn without<T>(&self, names: &mut Vec<(Name, T)>) {
-        if names.is_empty() {
-            return;
-        }
-        let wanted: HashSet<&Name> = names.iter().map(|(name, _)| name).collect();
-        let state = self.lock();
-        let come = state.names.iter().map(|(name, _)| name);
-        let come: HashSet<Name> = come.filter(|name| wanted.contains(name)).cloned().collect();
-        drop(state);
-        names.retain(|(name, _)| !come.contains(name));
-    }
-
-    pub async fn ended(&self) -> Result<Extent> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            if let Some(end) = self.lock().end.clone() {
-                return end;
-            }
-            grew.await;
-        }
-    }
-}
 
 impl Filesystem {
     /// Lists a directory, or joins a listing of it that began late enough for a call that began at
@@ -221,7 +40,7 @@ impl Filesystem {
         if let Some(build) = under_way(&lock(&self.builds), ino) {
             return build;
         }
-        let hold = match self.hold_inode(ino) {
+        let hold = match self.names.hold_inode(ino) {
             Ok(hold) => hold,
             Err(error) => return Build::failed(error),
         };
@@ -258,15 +77,15 @@ impl Filesystem {
     async fn run_build(&self, build: &Build, ino: Ino, whole: bool) -> Result<Extent> {
         // The keys of what is listed stay while it is.
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.enter(listing).await?;
+        let _pass = self.names.enter(listing).await?;
         let (prefix, epoch) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             (prefix, directory.listing.begin())
         };
         let extent = self.read_pages(build, ino, &prefix, epoch, whole).await;
-        extent.inspect_err(|_| self.give_up(ino, epoch))
+        extent.inspect_err(|_| self.names.give_up(ino, epoch))
     }
 
     async fn read_pages(
@@ -283,7 +102,7 @@ impl Filesystem {
             ..ListRequest::default()
         };
         let budget = self.staging.budget();
-        let most = self.namespace().most_names();
+        let most = self.names.lock().most_names();
         let mut listed = Listed::default();
         let mut memory = budget.charge(0);
         loop {
@@ -300,7 +119,7 @@ impl Filesystem {
                 return Ok(Extent::Whole);
             }
             {
-                let mut namespace = self.namespace();
+                let mut namespace = self.names.lock();
                 if let Some(directory) = namespace.directory(ino) {
                     let sure = sure_of(&listed.entries[before..], prefix, &last);
                     directory.listing.apply_some(epoch, sent, sure);
@@ -309,11 +128,11 @@ impl Filesystem {
             }
             build.come(come, budget);
             if !whole {
-                self.give_up(ino, epoch);
+                self.names.give_up(ino, epoch);
                 return Ok(Extent::FirstPage);
             }
             if listed.entries.len() > most {
-                if let Some(directory) = self.namespace().directory(ino) {
+                if let Some(directory) = self.names.lock().directory(ino) {
                     directory.listing.set_too_large(true);
                     directory.listing.give_up(epoch);
                 }
@@ -327,9 +146,9 @@ impl Filesystem {
     /// One page of a directory, from that place on, whatever is remembered of it.
     pub(crate) async fn list_page(&self, ino: Ino, at: Rest) -> Result<Page> {
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.enter(listing).await?;
+        let _pass = self.names.enter(listing).await?;
         let (prefix, epoch) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             (prefix, directory.listing.begin())
@@ -342,7 +161,7 @@ impl Filesystem {
         };
         let sent = Instant::now();
         let page = self.bucket.store().list(&request).await;
-        let page = page.inspect_err(|_| self.give_up(ino, epoch))?;
+        let page = page.inspect_err(|_| self.names.give_up(ino, epoch))?;
         Ok(self.apply_page(ino, epoch, sent, page, &prefix, None))
     }
 
@@ -350,7 +169,7 @@ impl Filesystem {
     /// itself is there; None if the page does not settle it.
     pub(crate) async fn list_from(&self, parent: Ino, name: &Name) -> Result<Option<bool>> {
         let (prefix, start_after, epoch) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let prefix = namespace.key(parent).ok_or(Error::Stale)?;
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             let start_after = format!("{prefix}{}", object_name::just_before(name));
@@ -368,7 +187,7 @@ impl Filesystem {
         };
         let sent = Instant::now();
         let page = self.bucket.store().list(&request).await;
-        let page = page.inspect_err(|_| self.give_up(parent, epoch))?;
+        let page = page.inspect_err(|_| self.names.give_up(parent, epoch))?;
         let covered = page.next.is_none() || format!("{prefix}{name}/") <= last_key(&page);
         let covered = covered.then_some(name);
         let page = self.apply_page(parent, epoch, sent, page, &prefix, covered);
@@ -390,7 +209,7 @@ impl Filesystem {
         let last = last_key(&page);
         let mut listed = Listed::default();
         let names = listed.take_page(page, prefix, ino == Ino::ROOT);
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let moving = namespace.is_moving(ino);
         if let Some(directory) = namespace.directory(ino) {
             if !moving {
@@ -428,7 +247,7 @@ impl Filesystem {
             pages,
             hidden,
         } = listed;
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
         let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
@@ -486,7 +305,7 @@ impl Begun {
     }
 
     pub fn end(self, end: Result<Extent>) {
-        self.build.lock().end = Some(end);
+        self.build.end(end);
     }
 }
 
@@ -502,24 +321,7 @@ impl Drop for Begun {
             slot.remove();
         }
         drop(builds);
-        let mut state = build.lock();
-        let broken = || Err(Error::io("a listing was broken off"));
-        state.end.get_or_insert_with(broken);
-        drop(state);
-        build.grew.notify_waiters();
-    }
-}
-
-impl Shape {
-    pub fn of(entry: &Entry) -> Shape {
-        match entry {
-            Entry::Directory => Shape::Directory,
-            Entry::Object(object) => Shape::Object(object.size),
-        }
-    }
-
-    fn is_object(self) -> bool {
-        matches!(self, Shape::Object(_))
+        build.break_off();
     }
 }
 

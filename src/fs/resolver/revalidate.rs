@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -15,14 +16,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use super::directory_scan::Extent;
 use crate::encrypted::Uploaded;
 use crate::fs::attributes::{Attributes, Kind, Timestamp, XATTR};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::filesystem::{Described, Filesystem};
 use crate::fs::namespace::inode_table::{Ino, Look, Marker, Namespace, View};
-use crate::fs::namespace::listing::{Answer, Entry, Epoch, Known, Object, fresh};
+use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::scan::Extent;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
 use crate::fs::writeback::multipart::meta_of;
@@ -78,7 +79,7 @@ impl Filesystem {
         let mut _held = [None, None];
         for _ in 0..TRIES {
             let (look, holds) = {
-                let mut namespace = self.namespace();
+                let mut namespace = self.names.lock();
                 let look = namespace.look_up(parent, name, start);
                 // What something must be asked about stays until the answer has been looked at.
                 let wanted = match &look {
@@ -86,9 +87,9 @@ impl Filesystem {
                     Look::AskName | Look::AskObject(_) => [Some(parent), None],
                     Look::AskDirectory(ino) => [Some(parent), Some(*ino)],
                 };
-                let holds = wanted.map(|ino| self.hold_in(&mut namespace, ino?));
+                let holds = wanted.map(|ino| self.names.hold_in(&mut namespace, ino?));
                 if let Look::Known(_) = &look {
-                    self.forget_surplus(&mut namespace);
+                    self.names.kernel().forget_surplus(&mut namespace);
                 }
                 (look, holds)
             };
@@ -159,10 +160,10 @@ impl Filesystem {
         let mut _held = None;
         for _ in 0..TRIES {
             let (look, hold) = {
-                let mut namespace = self.namespace();
+                let mut namespace = self.names.lock();
                 let look = look_at(&mut namespace, ino, start);
                 let asks = !matches!(look, Look::Known(_) | Look::Absent(_) | Look::Stale);
-                let hold = asks.then(|| self.hold_in(&mut namespace, ino));
+                let hold = asks.then(|| self.names.hold_in(&mut namespace, ino));
                 (look, hold)
             };
             _held = hold;
@@ -172,7 +173,7 @@ impl Filesystem {
                 Look::Absent(_) | Look::Stale => return Err(Error::Stale),
                 Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
                 look => {
-                    let place = self.namespace().place(ino);
+                    let place = self.names.lock().place(ino);
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         Look::AskObject(object) => {
@@ -194,10 +195,12 @@ impl Filesystem {
         name: &str,
         start: Instant,
     ) -> Result<()> {
-        self.in_time(start, self.unchanging(parent, name)).await?;
+        self.settings
+            .in_time(start, self.names.unchanging(parent, name))
+            .await?;
         let name = Name::from(name);
         let (one_page, again, in_order) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let remembers = !ttl.objects.is_zero();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
@@ -216,7 +219,7 @@ impl Filesystem {
         };
         if one_page || again {
             let build = self.list(parent, again, start);
-            if self.in_time(start, build.ended()).await?? == Extent::Whole {
+            if self.settings.in_time(start, build.ended()).await?? == Extent::Whole {
                 return Ok(());
             }
         }
@@ -224,7 +227,7 @@ impl Filesystem {
         let fs = self.clone();
         self.ask(question, start, async move {
             if in_order && let Some(found) = fs.list_from(parent, &name).await? {
-                if let Some(directory) = fs.namespace().directory(parent) {
+                if let Some(directory) = fs.names.lock().directory(parent) {
                     directory.walk.finds_nothing = !found;
                 }
                 return Ok(());
@@ -241,9 +244,11 @@ impl Filesystem {
         name: &Name,
         start: Instant,
     ) -> Result<()> {
-        self.in_time(start, self.unchanging(parent, name)).await?;
+        self.settings
+            .in_time(start, self.names.unchanging(parent, name))
+            .await?;
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             match directory.listing.look(name, ttl, start) {
@@ -254,14 +259,14 @@ impl Filesystem {
             directory.walk.finds_nothing = true;
         }
         // No question that is under way already will do: it may have been asked before `start`.
-        let held = self.hold_inode(parent)?;
+        let held = self.names.hold_inode(parent)?;
         let (fs, name) = (self.clone(), name.clone());
         let answer = self.runtime.spawn(contained(async move {
             let answer = fs.ask_name_alone(parent, &name).await;
             drop(held);
             answer
         }));
-        let answer = self.in_time(start, answer).await?;
+        let answer = self.settings.in_time(start, answer).await?;
         answer.unwrap_or_else(|_| Err(Error::io("a request was broken off")))
     }
 
@@ -270,7 +275,7 @@ impl Filesystem {
     async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
         let sent = Instant::now();
         let (key, epoch, expected) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
@@ -286,8 +291,8 @@ impl Filesystem {
             (key, listing.begin(), expected)
         };
         let entry = self.entry_at(key, expected, sent).await;
-        let entry = entry.inspect_err(|_| self.give_up(parent, epoch))?;
-        let mut namespace = self.namespace();
+        let entry = entry.inspect_err(|_| self.names.give_up(parent, epoch))?;
+        let mut namespace = self.names.lock();
         // Its keys are changing: the answer tells of neither time.
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
@@ -419,7 +424,9 @@ impl Filesystem {
         object: Object,
         start: Instant,
     ) -> Result<()> {
-        self.in_time(start, self.unchanging(parent, name)).await?;
+        self.settings
+            .in_time(start, self.names.unchanging(parent, name))
+            .await?;
         let question = Question::Object(parent, name.clone());
         let fs = self.clone();
         let name = name.clone();
@@ -432,7 +439,7 @@ impl Filesystem {
     async fn ask_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
         let sent = Instant::now();
         let (key, epoch, reading) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             if let Some(Entry::Object(now)) = directory.listing.last_known(name)
@@ -450,9 +457,9 @@ impl Filesystem {
             Err(Error::Refused(Refusal::Denied, _)) if !self.bucket.can_read() => {
                 Some(unreadable(object.clone()))
             }
-            entry => entry.inspect_err(|_| self.give_up(parent, epoch))?,
+            entry => entry.inspect_err(|_| self.names.give_up(parent, epoch))?,
         };
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
             let listing = &mut directory.listing;
@@ -507,9 +514,11 @@ impl Filesystem {
 
     /// Makes sure that a directory's own attributes are known.
     pub(crate) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
-        self.in_time(start, self.unmoving(ino)).await?;
+        self.settings
+            .in_time(start, self.names.unmoving(ino))
+            .await?;
         let one_page = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
@@ -528,13 +537,13 @@ impl Filesystem {
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
             let listing = self.list(ino, false, start);
-            if self.namespace().expects_marker(ino) {
-                let listed = self.in_time(start, listing.ended());
+            if self.names.lock().expects_marker(ino) {
+                let listed = self.settings.in_time(start, listing.ended());
                 let (listed, asked) = tokio::join!(listed, self.ask_marker_once(ino, start));
                 return listed?.and(asked);
             }
-            self.in_time(start, listing.ended()).await??;
-            let look = self.namespace().look_at(ino, start);
+            self.settings.in_time(start, listing.ended()).await??;
+            let look = self.names.lock().look_at(ino, start);
             if !matches!(look, Look::AskDirectory(_)) {
                 return Ok(());
             }
@@ -553,7 +562,7 @@ impl Filesystem {
     async fn ask_marker(&self, ino: Ino) -> Result<()> {
         let sent = Instant::now();
         let (key, listed) = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
@@ -596,7 +605,7 @@ impl Filesystem {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         if !namespace.is_moving(ino) {
             namespace.set_directory(ino, attributes, marker, sent);
         }
@@ -739,7 +748,7 @@ impl Filesystem {
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {
         // However many callers give up or forget it meanwhile.
-        let held = self.hold_inode(question.inode())?;
+        let held = self.names.hold_inode(question.inode())?;
         let answer = {
             let mut questions = self
                 .questions
@@ -773,25 +782,7 @@ impl Filesystem {
                 }
             }
         };
-        self.in_time(start, answer).await?
-    }
-
-    /// Waits no longer than a call may take that began at `start`, however many steps it has behind it: the
-    /// deadline is the caller's.
-    pub(crate) async fn in_time<T>(
-        &self,
-        start: Instant,
-        work: impl Future<Output = T>,
-    ) -> Result<T> {
-        let deadline = start + self.settings.timeout;
-        let done = tokio::time::timeout_at(deadline.into(), work).await;
-        done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
-    }
-
-    pub(crate) fn give_up(&self, parent: Ino, epoch: Epoch) {
-        if let Some(directory) = self.namespace().directory(parent) {
-            directory.listing.give_up(epoch);
-        }
+        self.settings.in_time(start, answer).await?
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Tree {
 impl Filesystem {
     /// The largest small tree with this directory in it. None if it is not to be listed with others.
     pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);
         }
@@ -64,9 +64,10 @@ impl Filesystem {
             .map(|key| key.map(Scope::Listing))
             .collect::<Option<_>>();
         // Not waited for: who asks may be the one who is renaming a directory in it.
-        let pass = self.gate.try_enter(scopes?)?;
+        let pass = self.names.try_enter(scopes?)?;
         let others = directories.iter().filter(|other| **other != ino);
-        let holds = others.filter_map(|&other| Some((other, self.hold_in(&mut namespace, other)?)));
+        let holds =
+            others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
         Some(Tree {
             holds: holds.collect(),
             directories,
@@ -85,7 +86,7 @@ impl Tree {
         // To be ended with the namespace unlocked.
         let mut gone = Vec::new();
         let (top, asked) = {
-            let mut namespace = fs.namespace();
+            let mut namespace = fs.names.lock();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
             let ask = |begun: Begun| {
                 let prefix = namespace.key(begun.ino);
@@ -117,14 +118,14 @@ impl Tree {
             // Others have made more of it than was to be expected, or what cannot be told where it belongs.
             Ok(None) => {
                 let alone = asked.into_iter().map(|(begun, _, epoch)| {
-                    fs.give_up(begun.ino, epoch);
+                    fs.names.give_up(begun.ino, epoch);
                     begun.run(true)
                 });
                 future::join_all(alone).await;
             }
             Err(error) => {
                 for (begun, _, epoch) in asked {
-                    fs.give_up(begun.ino, epoch);
+                    fs.names.give_up(begun.ino, epoch);
                     begun.end(Err(error.clone()));
                 }
             }

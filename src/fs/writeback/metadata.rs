@@ -15,9 +15,10 @@ use crate::encrypted::{Plaintext, Xattrs};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Marker, Outcome, now};
+use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Object, fresh};
 use crate::fs::namespace::object_name;
@@ -111,7 +112,7 @@ impl Filesystem {
             self.refuse_plain(&file).await?;
             self.take_xattrs_along(&file).await?;
             self.truncate_open(&file, size, false).await?;
-            if let Some(local) = self.namespace().local_mut(ino) {
+            if let Some(local) = self.names.lock().local_mut(ino) {
                 change.apply(&mut local.attributes, defaults);
                 local.revision += 1;
             }
@@ -138,7 +139,7 @@ impl Filesystem {
         state.staged = None;
         state.uploaded = state.written;
         state.failure = None;
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.end_local(file.ino);
         if let Some((parent, name)) = namespace.place(file.ino) {
             // The answer may have been lost.
@@ -163,7 +164,7 @@ impl Filesystem {
         };
         let waits_for_close = by_writer();
         let outcome = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let defaults = &self.settings.defaults;
             if let Some(local) = namespace.local_mut(ino) {
                 if change.changes_nothing_of(&local.attributes, defaults) {
@@ -243,15 +244,15 @@ impl Filesystem {
             let mut wait = first;
             loop {
                 tokio::time::sleep(wait).await;
-                let Some((change, _)) = fs.namespace().pending(ino) else {
+                let Some((change, _)) = fs.names.lock().pending(ino) else {
                     break;
                 };
                 match contained(fs.store_what_is_pending(ino)).await {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
-                        let place = fs.describe_place(ino);
+                        let place = fs.names.describe_place(ino);
                         log::warn!("the attributes of {place}: {}, trying again", chain(&error));
-                        let mut namespace = fs.namespace();
+                        let mut namespace = fs.names.lock();
                         if namespace.pending(ino).is_none() {
                             namespace.add_pending(ino, &change);
                         }
@@ -261,7 +262,7 @@ impl Filesystem {
             }
             let deferred = lock(&fs.late).remove(&ino);
             // Set while the last was being stored.
-            if fs.namespace().pending(ino).is_some()
+            if fs.names.lock().pending(ino).is_some()
                 && let Some(deferred) = deferred
             {
                 fs.defer(ino, deferred);
@@ -283,7 +284,7 @@ impl Filesystem {
             Err(Error::NotFound | Error::Stale) => Ok(()),
             Err(error) => {
                 // The kernel was told that they are so.
-                self.notify(Notice::Content(ino));
+                self.names.kernel().notify(Notice::Content(ino));
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -303,7 +304,7 @@ impl Filesystem {
                 && !matches!(error, Error::NotFound | Error::Stale)
             {
                 // The kernel was told that they are so.
-                self.notify(Notice::Content(ino));
+                self.names.kernel().notify(Notice::Content(ino));
                 failed.push((ino, error));
             }
         }
@@ -313,7 +314,7 @@ impl Filesystem {
     /// Stores a change that its caller was told is stored, in the background.
     pub(crate) fn store_after_all(self: &Arc<Self>, ino: Ino, change: &Change) {
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             let newer = namespace.pending(ino);
             namespace.add_pending(ino, change);
             if let Some((newer, _)) = newer {
@@ -325,17 +326,17 @@ impl Filesystem {
             if let Err(error) = fs.store_what_is_pending(ino).await {
                 log::error!(
                     "the attributes of {} are not stored: {}",
-                    fs.describe_place(ino),
+                    fs.names.describe_place(ino),
                     chain(&error)
                 );
-                fs.notify(Notice::Content(ino));
+                fs.names.kernel().notify(Notice::Content(ino));
             }
         });
     }
 
     async fn store_what_is_pending(self: &Arc<Self>, ino: Ino) -> Result<()> {
         let outcome = {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             if namespace.pending(ino).is_none() {
                 return Ok(());
             }
@@ -352,10 +353,11 @@ impl Filesystem {
                 return result.clone();
             }
             let entered = self
+                .names
                 .enter(|namespace| Some(vec![Scope::Key(self.marker_key_or_key(namespace, ino)?)]))
                 .await;
             let (key, pending) = {
-                let mut namespace = self.namespace();
+                let mut namespace = self.names.lock();
                 let key = self.marker_key_or_key(&namespace, ino);
                 if entered.is_err() || key.is_none() {
                     // Its name went while the change waited.
@@ -371,14 +373,14 @@ impl Filesystem {
             };
             let result = async {
                 let key = object_name::object_key(key)?;
-                let directory = self.namespace().is_directory(ino);
+                let directory = self.names.lock().is_directory(ino);
                 match directory {
                     true => self.store_directory(ino, &key, &change).await,
                     false => self.store_object(ino, &key, &change).await,
                 }
             }
             .await;
-            self.namespace().end_pending(ino, carried, &result);
+            self.names.lock().end_pending(ino, carried, &result);
         }
     }
 
@@ -401,7 +403,7 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let (object, place) = {
-                let namespace = self.namespace();
+                let namespace = self.names.lock();
                 if namespace.local(ino).is_some() {
                     // It was written to meanwhile, which took the change along: its upload carries it.
                     return Ok(());
@@ -410,7 +412,7 @@ impl Filesystem {
                 (object, namespace.place(ino).ok_or(Error::Stale)?)
             };
             let (parent, name) = place;
-            let _changing = self.begin_change([(parent, &name)]);
+            let _changing = self.names.begin_change([(parent, &name)]);
             let described = self.headers(key, &object.etag, Instant::now()).await?;
             if described.is_plain() {
                 return Err(READ_ONLY_PLAIN);
@@ -427,7 +429,8 @@ impl Filesystem {
             {
                 Ok(object) => {
                     self.took_new_tag(ino, key, &described.meta.etag, &object);
-                    self.namespace()
+                    self.names
+                        .lock()
                         .published(parent, &name, object, Instant::now());
                     return Ok(());
                 }
@@ -436,11 +439,11 @@ impl Filesystem {
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(key).await?;
                     let object = self.describe(key, meta, sent);
-                    if let Some(directory) = self.namespace().directory(parent) {
+                    if let Some(directory) = self.names.lock().directory(parent) {
                         directory.listing.put(&name, Entry::Object(object), sent);
                     }
                 }
-                Err(error) => return self.settled(parent, &name, Err(error)),
+                Err(error) => return self.names.settled(parent, &name, Err(error)),
             }
         }
         Err(Error::Busy)
@@ -491,7 +494,7 @@ impl Filesystem {
 
     /// Our own copy of version `copied` may have given the content another tag: open files read on under it.
     pub(crate) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
-        self.namespace().retag(ino, copied, &object.etag);
+        self.names.lock().retag(ino, copied, &object.etag);
         let Some(file) = lock(&self.files).get(&ino).cloned() else {
             self.move_kept((key, copied), (key, &object.etag));
             return;
@@ -510,7 +513,7 @@ impl Filesystem {
         {
             content.set_object(key.clone(), envelope.clone());
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.set_open(ino, Some(object.clone()));
         if !state.is_dirty() {
             namespace.pages_show(ino, Some(&object.etag));
@@ -520,7 +523,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
     pub(crate) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let Some(key) = self.namespace().key(file.ino) else {
+        let Some(key) = self.names.lock().key(file.ino) else {
             return Ok(());
         };
         let etag = {
@@ -568,7 +571,7 @@ impl Filesystem {
                     })
                 }
                 None => {
-                    let stored = self.namespace().stored_directory(ino);
+                    let stored = self.names.lock().stored_directory(ino);
                     let mut attributes =
                         stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
@@ -579,7 +582,7 @@ impl Filesystem {
             };
             match result {
                 Ok((attributes, marker)) => {
-                    let mut namespace = self.namespace();
+                    let mut namespace = self.names.lock();
                     namespace.set_directory(ino, attributes, Some(marker), sent);
                     if ino == Ino::ROOT {
                         self.set_root_stored(true);
@@ -594,7 +597,7 @@ impl Filesystem {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         self.forget_object(key);
-                        self.namespace().doubt_attributes(ino);
+                        self.names.lock().doubt_attributes(ino);
                     }
                     return Err(error);
                 }
@@ -611,7 +614,7 @@ impl Filesystem {
     ) -> Result<Option<ObjectMeta>> {
         let sent = Instant::now();
         let (marker, confirmed) = {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             (
                 namespace.directory_marker(ino),
                 namespace.directory_checked(ino),

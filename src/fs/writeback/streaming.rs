@@ -56,7 +56,7 @@ impl Filesystem {
             Err(error) => {
                 log::warn!(
                     "uploading {} while it is written failed, it will be sent whole: {}",
-                    self.describe_place(file.ino),
+                    self.names.describe_place(file.ino),
                     chain(&error)
                 );
                 let mut state = file.lock();
@@ -70,7 +70,7 @@ impl Filesystem {
     async fn run_pump(self: &Arc<Self>, file: &Arc<OpenFile>, id: u64) -> Result<()> {
         let xattrs = file.lock().xattrs.clone();
         let (key, local) = {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             let local = namespace.local(file.ino).cloned();
             namespace.key(file.ino).zip(local).ok_or(Error::Stale)?
         };

@@ -19,11 +19,11 @@ use crate::fs::attributes::Attributes;
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Notice, Unsaved};
+use crate::fs::filesystem::{Filesystem, Unsaved};
 use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, State, Stream};
-use crate::fs::namespace::inode_table::{Ino, Local};
-use crate::fs::namespace::key_locks::{Pass, Scope};
-use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::inode_table::Local;
+use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::names::Destination;
 use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::{ObjectKey, Overwrite};
@@ -47,14 +47,6 @@ struct Freight {
     exclusive: bool,
     xattrs: Option<Arc<Xattrs>>,
     handover: Option<oneshot::Receiver<Handover>>,
-}
-
-/// Where an upload goes.
-pub(crate) struct Destination {
-    pub key: ObjectKey,
-    pub parent: Ino,
-    pub name: Name,
-    _pass: Pass,
 }
 
 impl Filesystem {
@@ -127,7 +119,7 @@ impl Filesystem {
                 Err(error) => {
                     log::error!(
                         "uploading {} failed: {}",
-                        self.describe_place(file.ino),
+                        self.names.describe_place(file.ino),
                         chain(&error)
                     );
                     state.failure = Some(error);
@@ -173,7 +165,7 @@ impl Filesystem {
 
     /// One attempt.
     async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let Some(destination) = self.enter_for(file.ino).await? else {
+        let Some(destination) = self.names.enter_for(file.ino).await? else {
             let mut state = file.lock();
             if state.gone {
                 return Ok(());
@@ -188,7 +180,7 @@ impl Filesystem {
                 return Ok(());
             };
             let handover = freight.handover.take();
-            let Some(local) = self.namespace().local(file.ino).cloned() else {
+            let Some(local) = self.names.lock().local(file.ino).cloned() else {
                 return Err(Error::io("a changed file has no attributes of its own"));
             };
             let sent = Instant::now();
@@ -243,11 +235,13 @@ impl Filesystem {
                 return;
             }
             (state.gone, state.lost) = (true, true);
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             namespace.forgotten(at.parent, &at.name);
             namespace.doubt(at.parent, &at.name);
         }
-        self.notify(Notice::Name(at.parent, at.name.to_string()));
+        self.names
+            .kernel()
+            .notify(Notice::Name(at.parent, at.name.to_string()));
     }
 
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
@@ -264,23 +258,6 @@ impl Filesystem {
             ctime: Attributes::read(&meta, false).ctime,
         };
         there.ctime.is_some() && file.lock().unsure.contains(&there)
-    }
-
-    /// The key a file has when its upload starts, and the right to change it. None: it has no name.
-    pub(crate) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
-        let entered = self
-            .enter(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
-            .await;
-        let Ok(pass) = entered else { return Ok(None) };
-        let namespace = self.namespace();
-        let key = namespace.key(ino).ok_or(Error::Stale)?;
-        let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
-        Ok(Some(Destination {
-            key: object_name::object_key(key)?,
-            parent,
-            name,
-            _pass: pass,
-        }))
     }
 
     fn take_freight(&self, file: &Arc<OpenFile>, destination: &Destination) -> Option<Freight> {
@@ -448,7 +425,7 @@ impl Filesystem {
                 state.stored = state.staged.as_ref().map(StagedFile::id);
                 state.changers.clear();
             }
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             namespace.published(at.parent, &at.name, object.clone(), sent);
             namespace.uploaded(file.ino, &etag);
             namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
@@ -469,7 +446,7 @@ impl Filesystem {
         };
         if !self.bucket.can_read() {
             // Nor does the kernel keep what can be opened here no more.
-            self.notify(Notice::Content(file.ino));
+            self.names.kernel().notify(Notice::Content(file.ino));
         }
         if !correct {
             return Ok(());
@@ -483,7 +460,7 @@ impl Filesystem {
                 }
             }
             Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
-                self.namespace().end_local(file.ino);
+                self.names.lock().end_local(file.ino);
             }
             Err(_) => {
                 // The next attempt brings content and attributes together.
@@ -504,10 +481,10 @@ impl Filesystem {
         file: &Arc<OpenFile>,
         at: &Destination,
     ) -> Result<()> {
-        let _changing = self.begin_change([(at.parent, &at.name)]);
+        let _changing = self.names.begin_change([(at.parent, &at.name)]);
         loop {
             let Some((local, object)) = ({
-                let namespace = self.namespace();
+                let namespace = self.names.lock();
                 namespace
                     .local(file.ino)
                     .cloned()
@@ -526,7 +503,7 @@ impl Filesystem {
             if let Err(Error::Stale) = replaced {
                 // Another client has replaced it already: those are not the attributes of what it wrote.
                 let state = file.lock();
-                let mut namespace = self.namespace();
+                let mut namespace = self.names.lock();
                 if !state.is_dirty() {
                     namespace.end_local(file.ino);
                 }
@@ -535,7 +512,7 @@ impl Filesystem {
             let replaced = replaced?;
             self.took_new_tag(file.ino, &at.key, &described.meta.etag, &replaced);
             let state = file.lock();
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             namespace.published(at.parent, &at.name, replaced, Instant::now());
             if state.is_dirty() {
                 return Ok(());
@@ -591,7 +568,7 @@ impl Filesystem {
             .map(|file| async move {
                 let result = self.publish(&file).await;
                 result.err().map(|error| Unsaved {
-                    path: self.describe_place(file.ino),
+                    path: self.names.describe_place(file.ino),
                     error,
                 })
             })
@@ -603,14 +580,6 @@ impl Filesystem {
             Ok(())
         } else {
             Err(unsaved)
-        }
-    }
-
-    /// For messages: the key, escaped.
-    pub(crate) fn describe_place(&self, ino: Ino) -> String {
-        match self.namespace().key(ino) {
-            Some(key) => format!("\"{}\"", key.escape_debug()),
-            None => "a file without a name".to_owned(),
         }
     }
 }

@@ -16,8 +16,9 @@ use super::deferred_delete::Leftover;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
@@ -74,12 +75,6 @@ impl Move {
 }
 
 impl Filesystem {
-    /// Others have made something under the target's name, which the kernel may still hold to be absent.
-    pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
-        self.namespace().doubt(to.0, &to.1);
-        self.notify(Notice::Name(to.0, to.1.to_string()));
-    }
-
     /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
     /// name does not.
     pub(crate) async fn rename_directory(
@@ -91,7 +86,7 @@ impl Filesystem {
         replace: bool,
     ) -> Result<()> {
         let start = Instant::now();
-        if self.namespace().is_within(to.0, ino) {
+        if self.names.lock().is_within(to.0, ino) {
             return Err(Error::Invalid);
         }
         let prefixes = |namespace: &Namespace| {
@@ -100,19 +95,20 @@ impl Filesystem {
             Some((old, format!("{new}/")))
         };
         let names = [from, to].map(|(parent, name)| (*parent, name));
-        let changing = self.begin_change(names).and_below(ino);
+        let changing = self.names.begin_change(names).and_below(ino);
         let changing = changing.and_leaving(replaced);
         let pass = self
+            .names
             .enter(|namespace| {
                 let (old, new) = prefixes(namespace)?;
                 Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
             })
             .await?;
-        let (old, new) = prefixes(&self.namespace()).ok_or(Error::Stale)?;
+        let (old, new) = prefixes(&self.names.lock()).ok_or(Error::Stale)?;
         match replaced {
             Some(replaced) => self.check_empty(replaced, start).await?,
             None if !replace && !self.is_nothing(new.trim_end_matches('/')).await? => {
-                self.doubt_target(to);
+                self.names.doubt_target(to);
                 return Err(Error::Exists);
             }
             None => {}
@@ -129,7 +125,7 @@ impl Filesystem {
         let marked = sources.iter().any(|source| source.key == path.old);
         if replaced.is_none() && !marked && !self.is_bare(&path.new).await? {
             // With a marker, its copy finds out.
-            self.doubt_target(to);
+            self.names.doubt_target(to);
             return Err(Error::NotEmpty);
         }
         self.check_deletable(&object_name::object_key(path.old.clone())?, false)
@@ -153,7 +149,7 @@ impl Filesystem {
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
-                self.doubt_target(to);
+                self.names.doubt_target(to);
                 return Err(error);
             }
         };
@@ -173,7 +169,7 @@ impl Filesystem {
             changing,
         });
         let Err(refused) = cleared.await else {
-            self.namespace().renamed(ino, time);
+            self.names.lock().renamed(ino, time);
             return Ok(());
         };
         let error = &refused.error;
@@ -275,11 +271,13 @@ impl Filesystem {
         if copies.iter().any(|copy| copy.key == path.new) {
             self.put_marker_back(&path.new, replaced_marker).await;
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.doubt(path.from.0, &path.from.1);
         namespace.doubt(path.to.0, &path.to.1);
         drop(namespace);
-        self.notify(Notice::Name(path.to.0, path.to.1.to_string()));
+        self.names
+            .kernel()
+            .notify(Notice::Name(path.to.0, path.to.1.to_string()));
     }
 
     async fn copy_back(
@@ -329,7 +327,7 @@ impl Filesystem {
     /// The directory has its new name. Before the old keys go: who has files open reads on.
     fn show_moved(&self, path: &Move) {
         let now = Instant::now();
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.moved(path.ino, path.to.0, &path.to.1);
         namespace.removed_name(path.from.0, &path.from.1, now);
         if let Some(parent) = namespace.directory(path.to.0) {
@@ -363,7 +361,7 @@ impl Filesystem {
             return Err(Error::NameTooLong);
         }
         let waiting: Vec<Ino> = lock(&self.files).keys().copied().collect();
-        let namespace = self.namespace();
+        let namespace = self.names.lock();
         let mut pending = waiting
             .into_iter()
             .filter(|file| namespace.is_within(*file, path.ino))
@@ -519,7 +517,7 @@ impl Filesystem {
             .filter_map(|(index, source)| Some((path.below(&source.key)?, index)))
             .collect();
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             for (rest, &index) in &index {
                 let (version, answer) = &copied[index];
                 if *version != answer.etag
@@ -532,7 +530,7 @@ impl Filesystem {
         let open: Vec<Ino> = lock(&self.files).keys().copied().collect();
         for file in open {
             let (key, place, known) = {
-                let namespace = self.namespace();
+                let namespace = self.names.lock();
                 if !namespace.is_within(file, path.ino) {
                     continue;
                 }
@@ -570,12 +568,12 @@ impl Filesystem {
                 known,
             };
             self.moved_content(file, &key, version, &object);
-            if let Some(directory) = self.namespace().directory(parent) {
+            if let Some(directory) = self.names.lock().directory(parent) {
                 let now = Instant::now();
                 directory.listing.put(&name, Entry::Object(object), now);
             }
         }
         // Copies of multipart objects have other tags: listings below are asked for anew.
-        self.namespace().doubt_below(path.ino);
+        self.names.lock().doubt_below(path.ino);
     }
 }

@@ -11,9 +11,10 @@ use crate::encrypted::copy::CopyLimits;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, CTIME, Change, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Notice};
+use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::Attempt;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::{Pass, Scope};
 use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::Changing;
@@ -67,10 +68,10 @@ impl Filesystem {
     ) -> Result<()> {
         self.writable()?;
         let start = Instant::now();
-        if self.is_reserved(from.0, &from.1) {
+        if self.names.is_reserved(from.0, &from.1) {
             return Err(Error::NotPermitted);
         }
-        self.check_new_name(to.0, &to.1)?;
+        self.names.check_new_name(to.0, &to.1)?;
         let source = self.target(from.0, &from.1, start).await?;
         let source = source.ok_or(Error::NotFound)?;
         let mut target = self.target(to.0, &to.1, start).await?;
@@ -115,7 +116,7 @@ impl Filesystem {
             };
             self.rename_file(source, &path).await?;
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.touch_directory(from.0, now());
         namespace.touch_directory(to.0, now());
         Ok(())
@@ -140,7 +141,7 @@ impl Filesystem {
             }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
-        let changing = self.begin_change(names).and_leaving(replaced);
+        let changing = self.names.begin_change(names).and_leaving(replaced);
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.file_of(ino));
         if let Some(file) = &replaced_file {
@@ -148,7 +149,7 @@ impl Filesystem {
         }
         let result = self.rename_onto(source, path, changing).await;
         if let Some(ino) = replaced {
-            let named = self.namespace().place(ino).is_some();
+            let named = self.names.lock().place(ino).is_some();
             match &replaced_file {
                 Some(file) if named && result.is_err() => self.take_back(file),
                 _ => self.after_removal(ino),
@@ -166,6 +167,7 @@ impl Filesystem {
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let pass = self
+            .names
             .enter(|namespace| {
                 let old = namespace.child_key(from.0, &from.1)?;
                 let new = namespace.child_key(to.0, &to.1)?;
@@ -174,8 +176,8 @@ impl Filesystem {
             .await?;
         // The upload that was waited for may have put it into the bucket.
         let source = match source {
-            Target::Unpublished(ino) if !self.namespace().is_unpublished(ino) => {
-                let object = self.namespace().object(ino).ok_or(Error::Stale)?;
+            Target::Unpublished(ino) if !self.names.lock().is_unpublished(ino) => {
+                let object = self.names.lock().object(ino).ok_or(Error::Stale)?;
                 Target::Object(object, Some(ino))
             }
             source => source,
@@ -190,7 +192,7 @@ impl Filesystem {
                 drop(pass);
                 let result = self.publish_renamed(ino).await;
                 match result {
-                    Ok(()) => self.namespace().renamed(ino, now()),
+                    Ok(()) => self.names.lock().renamed(ino, now()),
                     Err(_) => self.undo_renaming_unpublished(ino, path, before),
                 }
                 result
@@ -202,8 +204,8 @@ impl Filesystem {
         };
         if result.is_err() {
             // How far it came, the bucket knows.
-            self.namespace().doubt(from.0, &from.1);
-            self.doubt_target(to);
+            self.names.lock().doubt(from.0, &from.1);
+            self.names.doubt_target(to);
         }
         result
     }
@@ -227,7 +229,7 @@ impl Filesystem {
             drop(state);
             file.moved.notify_waiters();
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         before.covers = namespace.covers(ino);
         if let Some(local) = namespace.local_mut(ino) {
             local.attributes.ctime = Some(now());
@@ -248,7 +250,7 @@ impl Filesystem {
             state.maybe_stored = before.maybe_stored;
             state.temporary = before.temporary;
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.moved(ino, from.0, &from.1);
         namespace.set_covers(ino, before.covers);
         let replaced = match &path.target {
@@ -259,7 +261,9 @@ impl Filesystem {
             namespace.moved(replaced, to.0, &to.1);
         }
         drop(namespace);
-        self.notify(Notice::Name(to.0, to.1.to_string()));
+        self.names
+            .kernel()
+            .notify(Notice::Name(to.0, to.1.to_string()));
     }
 
     /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
@@ -294,7 +298,7 @@ impl Filesystem {
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = {
-            let namespace = self.namespace();
+            let namespace = self.names.lock();
             let old = namespace.child_key(from.0, &from.1);
             let new = namespace.child_key(to.0, &to.1);
             (old.ok_or(Error::Stale)?, new.ok_or(Error::Stale)?)
@@ -304,7 +308,7 @@ impl Filesystem {
             object_name::object_key(new_key)?,
         );
         // Attributes that wait to be stored go along.
-        let pending = ino.and_then(|ino| self.namespace().pending(ino));
+        let pending = ino.and_then(|ino| self.names.lock().pending(ino));
         let change = pending.as_ref().map(|(change, _)| change);
         let replaces = path.target.is_some();
         self.check_deletable(&old_key, replaces).await?;
@@ -334,7 +338,7 @@ impl Filesystem {
         };
         let copied = object.etag.clone();
         // The listing may have been asked anew since the file was opened.
-        let opened = ino.and_then(|ino| self.namespace().open_version(ino));
+        let opened = ino.and_then(|ino| self.names.lock().open_version(ino));
         let opened = opened.filter(|opened| opened.etag == copied);
         let original = object.clone();
         let sent = Instant::now();
@@ -373,7 +377,7 @@ impl Filesystem {
             }
         };
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             if let Some(ino) = ino {
                 namespace.moved(ino, to.0, &to.1);
                 namespace.retag(ino, &copied, &moved.etag);
@@ -414,7 +418,7 @@ impl Filesystem {
         };
         let (Err(refused), Some(same)) = (&cleared, still_there) else {
             if let Some(ino) = ino {
-                self.namespace().renamed(ino, time);
+                self.names.lock().renamed(ino, time);
             }
             return Ok(());
         };
@@ -441,7 +445,7 @@ impl Filesystem {
         let (old_key, new_key) = (back.old_key, back.new_key);
         let at = Instant::now();
         {
-            let mut namespace = self.namespace();
+            let mut namespace = self.names.lock();
             if let Some(ino) = back.ino {
                 namespace.moved(ino, from.0, &from.1);
                 namespace.retag(ino, back.copy, &back.original.etag);
@@ -455,7 +459,9 @@ impl Filesystem {
             self.moved_content(ino, old_key, back.copy, &back.original);
         }
         // The kernel's entry may be of the inode that lost its name to the copy.
-        self.notify(Notice::Name(to.0, to.1.to_string()));
+        self.names
+            .kernel()
+            .notify(Notice::Name(to.0, to.1.to_string()));
         if !back.removes_copy {
             let replaced = match path.target {
                 Some(_) => ", in the place of what it has replaced",
@@ -524,7 +530,7 @@ impl Filesystem {
         if content.is_none_or(|content| content.etag() != object.etag) {
             return;
         }
-        let mut namespace = self.namespace();
+        let mut namespace = self.names.lock();
         namespace.set_open(ino, Some(object.clone()));
         if !state.is_dirty() {
             namespace.pages_show(ino, Some(&object.etag));
