@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::envelope::format::{MODE, stored_mode};
-use crate::store::object_store::ObjectMeta;
+use crate::store::object_store::{ObjectHeaders, ObjectMeta};
 
 const UID: &str = "uid";
 const GID: &str = "gid";
@@ -144,6 +144,16 @@ impl Timestamp {
         let fraction = format!("{nanos:09}");
         format!("{sign}{seconds}.{}", fraction.trim_end_matches('0'))
     }
+}
+
+/// The headers of a new object.
+pub(crate) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
+    let mut headers = ObjectHeaders {
+        content_type: Some("application/octet-stream".to_owned()),
+        ..ObjectHeaders::default()
+    };
+    attributes.write(&mut headers.user);
+    headers
 }
 
 /// Whole seconds since the epoch; 0 before it.

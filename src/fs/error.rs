@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::data::{content, staging};
 use crate::encrypted::Error as EncryptedError;
-use crate::fs::data::{content, staging};
 use crate::store::error::{Cause, Error as StoreError};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -92,6 +92,9 @@ pub enum Error {
     #[error("input/output error")]
     Io(#[source] Cause),
 }
+
+/// A change of what `--allow-plaintext` shows. Deleting and renaming it is not one.
+pub(crate) const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
 
 impl Error {
     pub fn io(message: impl Into<String>) -> Error {

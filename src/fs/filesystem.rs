@@ -16,8 +16,7 @@ use tokio::sync::{OnceCell, mpsc};
 use tokio::task::JoinSet;
 
 use super::data::budget::MemoryBudget;
-use super::data::byte_lru::ByteLru;
-use super::data::content::{Content, ContentCache};
+use super::data::content::ContentCache;
 use super::data::staging::{self, StagingArea};
 use super::error::{Error, Result};
 use super::handles::open_file::{FileHandle, OpenFile};
@@ -30,48 +29,18 @@ use super::namespace::names::Names;
 use super::namespace::object_name::Name;
 use super::ops::readdir::DirectoryHandle;
 use super::ops::rename::deferred_delete::Leftovers;
-use super::resolver::delete_permission::DeletePermissions;
 use super::resolver::directory_scan::Builds;
+use super::resolver::markers::Markers;
+use super::resolver::object_cache::ObjectCache;
+use super::resolver::objects::Objects;
 use super::resolver::revalidate::Questions;
 use super::settings::Settings;
 use super::supervisor::{PAUSE, keep_running};
 use super::sync::lock;
 use super::writeback::metadata::Deferred;
-use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
-use crate::envelope::Format;
+use crate::encrypted::EncryptedBucket;
 use crate::oss::error::chain;
-use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
-
-/// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
-const DESCRIBED_SHARE: u64 = 32;
-
-/// And so much to contents that nobody has open, beside their bytes.
-const CONTENTS_SHARE: u64 = 32;
-
-/// An object's headers, and what they say about how to read it.
-pub(crate) struct Described {
-    pub meta: ObjectMeta,
-    pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
-    pub checked: Instant,
-}
-
-impl Described {
-    /// What it takes in memory, in bytes: besides the headers, what was made of them.
-    pub fn weight(&self) -> u64 {
-        const BESIDES: usize = 1024;
-        const EACH: usize = 64;
-        let headers = &self.meta.headers;
-        let entries = headers.user.iter().chain(&headers.standard);
-        let entries = entries.map(|(name, value)| name.len() + value.len() + EACH);
-        (2 * entries.sum::<usize>() + BESIDES) as u64
-    }
-
-    /// Served although it is not encrypted.
-    pub fn is_plain(&self) -> bool {
-        let object = self.object.as_ref();
-        object.is_ok_and(|object| object.format == Format::Plain)
-    }
-}
+use crate::store::object_store::ListRequest;
 
 /// A file whose bytes could not be uploaded.
 #[derive(Clone, Debug)]
@@ -108,7 +77,7 @@ pub struct Census {
 
 pub struct Filesystem {
     pub(crate) bucket: Arc<EncryptedBucket>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) runtime: Handle,
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
     pub(crate) groups: Vec<u32>,
@@ -120,23 +89,19 @@ pub struct Filesystem {
     pub(crate) instance: OnceCell<Instance>,
     /// Something of this mount stays in the bucket for a later one to clean up.
     pub(crate) leaves_something: AtomicBool,
-    pub(crate) delete_permissions: Mutex<DeletePermissions>,
+    pub(crate) cache: Arc<ObjectCache>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) markers: Arc<Markers>,
     pub(crate) builds: Mutex<Builds>,
     pub(crate) questions: Mutex<Questions>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(crate) asked_ahead: Mutex<HashSet<Ino>>,
-    /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
-    pub(crate) described: Mutex<ByteLru<ObjectKey, Arc<Described>>>,
-    /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
-    pub(crate) contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
     pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
     pub(crate) directory_handles: Mutex<HashMap<u64, Arc<DirectoryHandle>>>,
     next_handle: AtomicU64,
-    pub(crate) cache: Arc<ContentCache>,
     pub(crate) staging: Arc<StagingArea>,
-    root_stored: AtomicBool,
     /// Inodes whose pending attributes are stored later, and when.
     pub(crate) late: Mutex<HashMap<Ino, Deferred>>,
     /// Uploads that go on while their files are written, and those that are being given up.
@@ -159,17 +124,24 @@ impl Filesystem {
             ..staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout)
         };
         let staging = StagingArea::open(area, budget.clone())?;
-        let described = ByteLru::new(budget.limit() / DESCRIBED_SHARE, Some(budget.charge(0)));
-        // Their bytes are counted as cached content is.
-        let contents = ByteLru::new(budget.limit() / CONTENTS_SHARE, Some(budget.charge(0)));
-        let cache = ContentCache::new(budget.clone(), runtime.clone(), settings.timeout);
+        let contents = ContentCache::new(budget.clone(), runtime.clone(), settings.timeout);
+        let settings = Arc::new(settings);
+        let cache = ObjectCache::new(bucket.clone(), settings.clone(), contents, &budget);
+        let objects = Objects::new(bucket.clone(), settings.clone(), cache.clone());
         let ttl = Ttl {
             objects: settings.metadata_ttl,
             directories: settings.dir_ttl,
         };
         let mut namespace = Namespace::new(settings.prefix.clone(), ttl, settings.defaults);
         namespace.count_against(&budget);
-        let kernel = Kernel::new(runtime.clone());
+        let names = Names::new(namespace, Kernel::new(runtime.clone()));
+        let markers = Markers::new(
+            bucket.clone(),
+            settings.clone(),
+            names.clone(),
+            cache.clone(),
+            objects.clone(),
+        );
         let spilled = Arc::downgrade(&staging);
         keep_running(&runtime, "spilling", PAUSE, move || {
             let area = spilled.upgrade();
@@ -189,24 +161,22 @@ impl Filesystem {
             settings,
             runtime,
             began: SystemTime::now(),
-            names: Names::new(namespace, kernel),
+            names,
             leftovers: Leftovers::default(),
             state_dir: OnceLock::new(),
             instance: OnceCell::new(),
             leaves_something: AtomicBool::new(false),
-            delete_permissions: Mutex::default(),
+            cache,
+            objects,
+            markers,
             builds: Mutex::default(),
             questions: Mutex::default(),
             asked_ahead: Mutex::default(),
-            described: Mutex::new(described),
-            contents: Mutex::new(contents),
             files: Mutex::default(),
             handles: RwLock::default(),
             directory_handles: Mutex::default(),
             next_handle: AtomicU64::new(1),
-            cache,
             staging,
-            root_stored: AtomicBool::new(false),
             late: Mutex::default(),
             uploads: Mutex::default(),
         });
@@ -240,7 +210,7 @@ impl Filesystem {
         let page = self.bucket.store().list(&own).await?;
         let root = format!("{}root", own.prefix);
         let stored = page.objects.iter().any(|object| object.key == root);
-        self.set_root_stored(stored);
+        self.markers.set_root_stored(stored);
         self.finish_for_earlier_mounts(&page).await;
         Ok(())
     }
@@ -311,14 +281,6 @@ impl Filesystem {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn root_is_stored(&self) -> bool {
-        self.root_stored.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_root_stored(&self, stored: bool) {
-        self.root_stored.store(stored, Ordering::Relaxed);
-    }
-
     /// # Errors
     /// [`Error::ReadOnly`].
     pub(crate) fn writable(&self) -> Result<()> {
@@ -340,8 +302,7 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
         }
         if budget.wanted() > 0 {
             fs.names.lock().release_memory(Instant::now());
-            lock(&fs.described).clear();
-            lock(&fs.contents).clear();
+            fs.cache.clear();
         }
     }
 }

@@ -88,8 +88,12 @@ impl Filesystem {
         };
         let key = object_name::object_key(key)?;
         let aside = self.key_of_ours("aside/").await?;
-        let described = self.headers(&key, &content.etag(), Instant::now()).await?;
+        let described = self
+            .cache
+            .headers(&key, &content.etag(), Instant::now())
+            .await?;
         let answer = self
+            .objects
             .copy_object(
                 &key,
                 &described.meta,

@@ -184,7 +184,7 @@ impl Filesystem {
         };
         let sent = Instant::now();
         let found = match self.bucket.store().head(&key).await {
-            Ok(meta) => Some(self.describe(&key, meta, sent)),
+            Ok(meta) => Some(self.cache.describe(&key, meta, sent)),
             Err(crate::store::error::Error::NotFound) => None,
             Err(error) => return Err(error.into()),
         };
@@ -206,7 +206,7 @@ impl Filesystem {
             Access::Write | Access::Append => unread || unread_here,
         });
         if moves && let Some(object) = &found {
-            state.content = Some(self.content_of(&key, object));
+            state.content = Some(self.cache.content_of(&key, object));
             state.moved_on = true;
             namespace.set_open(ino, Some(object.clone()));
             namespace.pages_show(ino, None);

@@ -52,8 +52,8 @@ impl Filesystem {
             Err(crate::store::error::Error::NotFound) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        let object = self.describe(key, meta, sent);
-        let content = self.content_of(key, &object);
+        let object = self.cache.describe(key, meta, sent);
+        let content = self.cache.content_of(key, &object);
         let end = content.size();
         let mut staged = match end > self.settings.part_size {
             true => StagedFile::new(&self.staging, Some(end)),

@@ -118,6 +118,7 @@ impl Filesystem {
         written: u64,
     ) -> Result<()> {
         let described = self
+            .cache
             .headers(&source.key, &source.etag, Instant::now())
             .await?;
         let object: Arc<EncryptedObject> = match &described.object {
@@ -144,6 +145,7 @@ impl Filesystem {
             false => Overwrite::Allowed,
         };
         let answer = self
+            .objects
             .copy_object(&source.key, &described.meta, &at.key, copy, overwrite)
             .await?;
         {

@@ -6,16 +6,16 @@ use std::time::Instant;
 use super::lookup::{Caller, Looks};
 use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
-use crate::fs::attributes::{Attributes, Kind};
+use crate::fs::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Namespace, Target, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::resolver::object_cache::object_of_ours;
 use crate::fs::sync::lock;
-use crate::fs::writeback::multipart::{headers_of, object_of_ours};
-use crate::store::object_store::{ListRequest, Overwrite};
+use crate::store::object_store::Overwrite;
 
 impl Filesystem {
     /// What stands under a name, asked for if need be.
@@ -63,6 +63,7 @@ impl Filesystem {
                 (object_name::object_key(key)?, attributes)
             };
             let marker = self
+                .markers
                 .put_marker(&key, &attributes, Overwrite::Forbidden)
                 .await;
             let marker = self.names.settled(parent, name, marker)?;
@@ -143,10 +144,10 @@ impl Filesystem {
                 .put(&key, &plain, headers, None, Overwrite::Forbidden);
             let uploaded = put.await.map_err(Error::from);
             if uploaded.is_err() {
-                self.forget_object(&key);
+                self.cache.forget_object(&key);
             }
             let uploaded = self.names.settled(parent, name, uploaded)?;
-            self.remember_upload(&key, &uploaded, Instant::now());
+            self.cache.remember_upload(&key, &uploaded, Instant::now());
             let etag = uploaded.object.etag.clone();
             let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
             let mut namespace = self.names.lock();
@@ -186,7 +187,7 @@ impl Filesystem {
                 let key = self.names.lock().child_key(parent, name);
                 self.delete_object(parent, name, ino).await?;
                 if let Some(Ok(key)) = key.map(object_name::object_key) {
-                    self.forget_kept(&key, &object.etag);
+                    self.cache.forget_kept(&key, &object.etag);
                 }
                 if let Some(ino) = ino {
                     self.after_removal(ino);
@@ -227,7 +228,7 @@ impl Filesystem {
         let result = async {
             // An upload under way ends first.
             let _pass = self.names.enter_name(parent, name).await?;
-            self.keep_directory(parent, name).await?;
+            self.markers.keep_directory(parent, name).await?;
             if ino.is_some_and(|ino| !self.covers_object(ino)) {
                 // The bucket never had it.
                 self.names.lock().forgotten(parent, name);
@@ -237,8 +238,8 @@ impl Filesystem {
             let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
             let deleted = self.bucket.store().delete(&key).await;
             let deleted = deleted.map_err(Error::from);
-            self.note_deletion(key.as_str(), &deleted);
-            self.forget_object(&key);
+            self.objects.note_deletion(key.as_str(), &deleted);
+            self.cache.forget_object(&key);
             deleted?;
             self.names.lock().removed(parent, name, Instant::now());
             Ok(())
@@ -250,35 +251,6 @@ impl Filesystem {
             self.take_back(file);
         }
         self.names.settled(parent, name, result)
-    }
-
-    /// A directory whose last name is about to go gets a marker, or it would go along.
-    pub(crate) async fn keep_directory(self: &Arc<Self>, parent: Ino, last: &str) -> Result<()> {
-        if parent == Ino::ROOT {
-            return Ok(());
-        }
-        let (key, attributes) = {
-            let mut namespace = self.names.lock();
-            let key = namespace.key(parent).ok_or(Error::Stale)?;
-            let stored = namespace.stored_directory(parent);
-            let Some(directory) = namespace.directory(parent) else {
-                return Ok(());
-            };
-            let listing = &directory.listing;
-            let others = listing.has_hidden() || listing.names().any(|(name, _)| **name != *last);
-            if listing.marker() != Some(false) || others || listing.complete().is_none() {
-                return Ok(());
-            }
-            let attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
-            (object_name::object_key(key)?, attributes)
-        };
-        let marker = self
-            .put_marker(&key, &attributes, Overwrite::Allowed)
-            .await?;
-        self.names
-            .lock()
-            .set_directory(parent, attributes, Some(marker), Instant::now());
-        Ok(())
     }
 
     // ---- rmdir ----
@@ -299,57 +271,18 @@ impl Filesystem {
             .names
             .enter(|namespace| Some(vec![Scope::Subtree(namespace.key(ino)?)]))
             .await?;
-        self.check_empty(ino, start).await?;
-        self.keep_directory(parent, name).await?;
+        self.markers.check_empty(ino, start).await?;
+        self.markers.keep_directory(parent, name).await?;
         let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
         let key = object_name::object_key(key)?;
         let deleted = self.bucket.store().delete(&key).await;
         let deleted = deleted.map_err(Error::from);
-        self.note_deletion(key.as_str(), &deleted);
-        self.forget_object(&key);
+        self.objects.note_deletion(key.as_str(), &deleted);
+        self.cache.forget_object(&key);
         self.names.settled(parent, name, deleted)?;
         let mut namespace = self.names.lock();
         namespace.removed(parent, name, Instant::now());
         namespace.touch_directory(parent, now());
         Ok(())
-    }
-
-    /// Nothing of the directory changes meanwhile: the caller has a pass for its subtree, so it is not listed.
-    ///
-    /// # Errors
-    /// [`Error::NotEmpty`].
-    pub(crate) async fn check_empty(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
-        let key = {
-            let mut namespace = self.names.lock();
-            if !namespace.unpublished_children(ino).is_empty() {
-                return Err(Error::NotEmpty);
-            }
-            let key = namespace.key(ino).ok_or(Error::Stale)?;
-            let ttl = namespace.ttl();
-            let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
-            if directory.listing.is_fresh(ttl, start) {
-                return match directory.listing.is_empty() {
-                    true => Ok(()),
-                    false => Err(Error::NotEmpty),
-                };
-            }
-            key
-        };
-        match self.is_bare(&key).await? {
-            true => Ok(()),
-            false => Err(Error::NotEmpty),
-        }
-    }
-
-    /// Whether there is no object below this prefix but its marker.
-    pub(crate) async fn is_bare(&self, prefix: &str) -> Result<bool> {
-        let below = ListRequest {
-            prefix: prefix.to_owned(),
-            max_keys: 2,
-            ..ListRequest::default()
-        };
-        let page = self.bucket.store().list(&below).await?;
-        // What is hidden is there all the same.
-        Ok(page.hidden == 0 && page.objects.iter().all(|object| object.key == prefix))
     }
 }

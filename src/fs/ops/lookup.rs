@@ -157,9 +157,9 @@ impl Filesystem {
                 let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
                 let key = object_name::object_key(key)?;
                 let etag = content.etag();
-                let described = match self.known_headers(&key, &etag) {
+                let described = match self.cache.known_headers(&key, &etag) {
                     Some(described) => described,
-                    None => self.headers(&key, &etag, Instant::now()).await?,
+                    None => self.cache.headers(&key, &etag, Instant::now()).await?,
                 };
                 let object = described.object.as_ref().map_err(|error| error.clone())?;
                 if object.etag != etag {

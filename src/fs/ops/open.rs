@@ -4,11 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::lookup::{Caller, Looks};
 use crate::fs::attributes::{Attributes, Kind};
-use crate::fs::data::content::Content;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
@@ -21,10 +18,6 @@ use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::sync::lock;
 use crate::fs::writeback::metadata::Deferred;
 use crate::oss::error::chain;
-use crate::store::object_store::{ETag, ObjectKey};
-
-/// What a content takes in memory besides its bytes.
-const CONTENT_WEIGHT: u64 = 2048;
 
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +149,9 @@ impl Filesystem {
             return Ok(file.clone());
         }
         let object = object.ok_or(Error::Stale)?;
-        let content = self.content_of(&object_name::object_key(key.ok_or(Error::Stale)?)?, &object);
+        let content = self
+            .cache
+            .content_of(&object_name::object_key(key.ok_or(Error::Stale)?)?, &object);
         let file = OpenFile::new(ino, Some(content));
         file.lock().hold();
         files.insert(ino, file.clone());
@@ -185,7 +180,7 @@ impl Filesystem {
             let Some(Ok(key)) = key.map(object_name::object_key) else {
                 return;
             };
-            state.content = Some(self.content_of(&key, &object));
+            state.content = Some(self.cache.content_of(&key, &object));
             state.staged = None;
         }
         self.names.lock().set_open(file.ino, Some(object));
@@ -194,81 +189,6 @@ impl Filesystem {
     /// Nothing is done with the file any more by who held it.
     pub(crate) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, None);
-    }
-
-    /// The readable content of a version, with the body that came with its headers if there was one.
-    pub(crate) fn content_of(&self, key: &ObjectKey, object: &Object) -> Arc<Content> {
-        if let Some(content) = self.take_kept(key, &object.etag) {
-            return content;
-        }
-        let described = self.known_headers(key, &object.etag);
-        let envelope = match described.as_ref().map(|described| &described.object) {
-            Some(Ok(envelope)) => Some(envelope.clone()),
-            _ => None,
-        };
-        Content::new(
-            self.bucket.clone(),
-            self.cache.clone(),
-            key.clone(),
-            object.etag.clone(),
-            object.size,
-            envelope,
-        )
-    }
-
-    /// Keeps a body that came with its headers until the file is opened.
-    pub(crate) fn keep_small(&self, key: &ObjectKey, etag: &ETag, body: Bytes) {
-        let Some(described) = self.known_headers(key, etag) else {
-            return;
-        };
-        let Ok(envelope) = &described.object else {
-            return;
-        };
-        let content = Content::new(
-            self.bucket.clone(),
-            self.cache.clone(),
-            key.clone(),
-            etag.clone(),
-            described.meta.size,
-            Some(envelope.clone()),
-        );
-        content.preload(envelope.clone(), &body);
-        lock(&self.contents).put(key.clone(), content, CONTENT_WEIGHT);
-    }
-
-    fn take_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
-        let content = self.pop_kept(key, etag)?;
-        content.reuse();
-        Some(content)
-    }
-
-    /// Another version than the one asked for stays.
-    fn pop_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
-        let mut contents = lock(&self.contents);
-        contents
-            .get(key)
-            .is_some_and(|content| content.etag() == *etag)
-            .then(|| contents.pop(key))?
-    }
-
-    /// What is kept of a version is found under its new name and tag: we copied it.
-    pub(crate) fn move_kept(&self, from: (&ObjectKey, &ETag), to: (&ObjectKey, &ETag)) {
-        if from == to {
-            return;
-        }
-        let Some(content) = self.pop_kept(from.0, from.1) else {
-            return;
-        };
-        let Some(envelope) = content.object() else {
-            return;
-        };
-        content.set_object(to.0.clone(), envelope.with_etag(to.1.clone()));
-        lock(&self.contents).put(to.0.clone(), content, CONTENT_WEIGHT);
-    }
-
-    /// The version is gone.
-    pub(crate) fn forget_kept(&self, key: &ObjectKey, etag: &ETag) {
-        self.pop_kept(key, etag);
     }
 
     /// Makes a handle of a file that is held.
@@ -568,7 +488,7 @@ impl Filesystem {
         if let Some(content) = content.filter(|_| self.bucket.can_read())
             && content.keep()
         {
-            lock(&self.contents).put(content.place().0, content, CONTENT_WEIGHT);
+            self.cache.keep_content(content);
         }
     }
 
@@ -610,7 +530,7 @@ impl Filesystem {
             let key = object_name::object_key(namespace.key(ino)?).ok()?;
             let mut described = versions
                 .iter()
-                .filter_map(|object| self.known_headers(&key, &object.etag));
+                .filter_map(|object| self.cache.known_headers(&key, &object.etag));
             Some(Attributes::read(&described.next()?.meta, false))
         };
         let mut attributes = known

@@ -8,13 +8,14 @@ use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, XATTR};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Described, Filesystem};
+use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::names::Destination;
 use crate::fs::namespace::object_name;
-use crate::fs::writeback::metadata::TRIES;
+use crate::fs::resolver::object_cache::Described;
+use crate::fs::resolver::objects::TRIES;
 use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
@@ -120,6 +121,7 @@ impl Filesystem {
         }
         let key = self.names.lock().key(ino).ok_or(Error::NoAttribute)?;
         let described = self
+            .cache
             .headers(&object_name::object_key(key)?, &object.etag, Instant::now())
             .await?;
         let value = match (name, &described.object) {
@@ -161,7 +163,10 @@ impl Filesystem {
         let (key, etag) = {
             let namespace = self.names.lock();
             if namespace.is_directory(ino) {
-                let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
+                let key = self
+                    .markers
+                    .marker_key(&namespace, ino)
+                    .ok_or(Error::Stale)?;
                 match namespace.directory_marker(ino) {
                     Some(marker) => (key, marker.etag),
                     None => return Ok(None),
@@ -180,7 +185,7 @@ impl Filesystem {
             }
         };
         let key = object_name::object_key(key)?;
-        let described = self.headers(&key, &etag, Instant::now()).await?;
+        let described = self.cache.headers(&key, &etag, Instant::now()).await?;
         Ok(Some((key, described)))
     }
 
@@ -241,7 +246,10 @@ impl Filesystem {
             } = &at;
             let _changing = self.names.begin_change([(*parent, name)]);
             let object = self.names.lock().object(ino).ok_or(Error::Stale)?;
-            let described = self.headers(key, &object.etag, Instant::now()).await?;
+            let described = self
+                .cache
+                .headers(key, &object.etag, Instant::now())
+                .await?;
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
             }
@@ -258,7 +266,11 @@ impl Filesystem {
             let mut headers = described.meta.headers.clone();
             self.bucket.seal_xattrs(&xattrs, &mut headers)?;
             changed_now(&described.meta, false).write(&mut headers.user);
-            match self.replace_headers(key, &described.meta, headers).await {
+            match self
+                .objects
+                .replace_headers(key, &described.meta, headers)
+                .await
+            {
                 Ok(object) => {
                     self.took_new_tag(ino, key, &described.meta.etag, &object);
                     self.keep_xattrs(ino, xattrs);
@@ -270,7 +282,7 @@ impl Filesystem {
                 Err(Error::Stale) => {
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(key).await?;
-                    let object = self.describe(key, meta, sent);
+                    let object = self.cache.describe(key, meta, sent);
                     self.names.lock().published(*parent, name, object, sent);
                 }
                 Err(error) => return self.names.settled(*parent, name, Err(error)),
@@ -304,18 +316,18 @@ impl Filesystem {
         }
         let _pass = self
             .names
-            .enter(|namespace| Some(vec![Scope::Key(self.marker_key(namespace, ino)?)]))
+            .enter(|namespace| Some(vec![Scope::Key(self.markers.marker_key(namespace, ino)?)]))
             .await?;
-        let key = self.marker_key(&self.names.lock(), ino);
+        let key = self.markers.marker_key(&self.names.lock(), ino);
         let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let meta = self.marker_headers(ino, &key).await?;
+            let meta = self.markers.marker_headers(ino, &key).await?;
             let changed = match &meta {
                 Some(meta) => self.change_marker(&key, meta, &change).await,
                 None => self.make_marker(ino, &key, &change).await.map(Some),
             };
-            let forget = || self.forget_object(&key);
+            let forget = || self.cache.forget_object(&key);
             match changed {
                 // Replaced or removed by another client: asked for anew.
                 Err(Error::Stale | Error::NotFound) => forget(),
@@ -333,7 +345,7 @@ impl Filesystem {
                 }
                 Ok(Some((attributes, marker))) => {
                     if ino == Ino::ROOT {
-                        self.set_root_stored(true);
+                        self.markers.set_root_stored(true);
                     }
                     self.names
                         .lock()
@@ -377,9 +389,10 @@ impl Filesystem {
         }
         let replace = CopyHeaders::Replace(headers.clone());
         let answer = self
+            .objects
             .copy_object(key, meta, key, replace, Overwrite::Allowed)
             .await?;
-        let marker = self.remember_marker(key, headers, answer);
+        let marker = self.markers.remember_marker(key, headers, answer);
         Ok(Some((attributes, marker)))
     }
 
@@ -394,7 +407,10 @@ impl Filesystem {
         let stored = self.names.lock().stored_directory(ino);
         let mut attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
         attributes.ctime = Some(now());
-        let marker = self.put_marker_with(key, &attributes, &xattrs).await?;
+        let marker = self
+            .markers
+            .put_marker_with(key, &attributes, &xattrs)
+            .await?;
         Ok((attributes, marker))
     }
 

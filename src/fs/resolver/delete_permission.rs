@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use super::objects::Objects;
 use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::object_name;
 use crate::fs::sync::lock;
 use crate::store::object_store::ObjectKey;
@@ -49,7 +49,7 @@ fn directory_of(key: &str) -> &str {
     &path[..path.rfind('/').map_or(0, |slash| slash + 1)]
 }
 
-impl Filesystem {
+impl Objects {
     /// Remembers how the DELETE of a key ended.
     pub(crate) fn note_deletion<T>(&self, key: &str, result: &Result<T>) {
         let allowed = match result {

@@ -6,6 +6,7 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::fs::attributes::unix_seconds;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_hold::InodeHold;
@@ -329,7 +330,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
     Object {
         size: listed.size,
         etag: listed.etag.clone(),
-        last_modified: crate::fs::attributes::unix_seconds(listed.last_modified),
+        last_modified: unix_seconds(listed.last_modified),
         ours: false,
         known: None,
     }
@@ -435,7 +436,7 @@ fn last_key(page: &ListPage) -> String {
 }
 
 fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
-    let last_modified = crate::fs::attributes::unix_seconds(listed.last_modified);
+    let last_modified = unix_seconds(listed.last_modified);
     let date = date
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

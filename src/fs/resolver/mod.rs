@@ -3,5 +3,8 @@
 pub mod ahead;
 pub mod delete_permission;
 pub mod directory_scan;
+pub mod markers;
+pub mod object_cache;
+pub mod objects;
 pub mod revalidate;
 pub mod subtree_listing;

@@ -16,19 +16,17 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-use crate::encrypted::Uploaded;
-use crate::fs::attributes::{Attributes, Kind, Timestamp, XATTR};
+use super::object_cache::marker_of;
+use crate::fs::attributes::{Attributes, Kind, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::filesystem::{Described, Filesystem};
-use crate::fs::namespace::inode_table::{Ino, Look, Marker, Namespace, View};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::namespace::inode_table::{Ino, Look, Namespace, View};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::Extent;
 use crate::fs::supervisor::contained;
-use crate::fs::sync::lock;
-use crate::fs::writeback::multipart::meta_of;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
+use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
 /// Questions under way, so that nobody asks the same twice at once.
 pub(crate) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
@@ -324,7 +322,7 @@ impl Filesystem {
         };
         if expected == Expected::Nothing
             && let Some(key) = &object
-            && self.is_nothing(key.as_str()).await?
+            && self.objects.is_nothing(key.as_str()).await?
         {
             return Ok(None);
         }
@@ -333,7 +331,7 @@ impl Filesystem {
             && let Some(key) = &object
         {
             match store.head(key).await {
-                Ok(meta) => return Ok(Some(Entry::Object(self.describe(key, meta, sent)))),
+                Ok(meta) => return Ok(Some(Entry::Object(self.cache.describe(key, meta, sent)))),
                 Err(StoreError::NotFound) => {}
                 // Its headers may not be read: the listing below tells.
                 Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {}
@@ -367,7 +365,7 @@ impl Filesystem {
         if !is_directory {
             return Ok(head.map(|meta| {
                 let key = object.as_ref().expect("only a possible key was asked for");
-                Entry::Object(self.describe(key, meta, sent))
+                Entry::Object(self.cache.describe(key, meta, sent))
             }));
         }
         Ok(Some(Entry::Directory))
@@ -389,31 +387,11 @@ impl Filesystem {
                 unreadable(Object {
                     size: found.size,
                     etag: found.etag,
-                    last_modified: crate::fs::attributes::unix_seconds(found.last_modified),
+                    last_modified: unix_seconds(found.last_modified),
                     ours: false,
                     known: None,
                 })
             }))
-    }
-
-    /// Whether there is neither an object of that key nor anything below it. False also where too many keys
-    /// begin like it to tell by one page.
-    pub(crate) async fn is_nothing(&self, key: &str) -> Result<bool> {
-        /// `f1`, and `f10` to `f19` with the tools' temporary names beside them.
-        const LIKE_IT: u16 = 32;
-        let like_it = ListRequest {
-            prefix: key.to_owned(),
-            delimited: true,
-            max_keys: LIKE_IT,
-            ..ListRequest::default()
-        };
-        let page = self.bucket.store().list(&like_it).await?;
-        let is_it = |found: &str| found == key || found.strip_suffix('/') == Some(key);
-        let mut found = page.objects.iter().map(|object| &object.key);
-        Ok(page.next.is_none()
-            && page.hidden == 0
-            && !found.any(|found| is_it(found))
-            && !page.prefixes.iter().any(|found| is_it(found)))
     }
 
     /// Makes sure that an object's headers are known.
@@ -491,9 +469,9 @@ impl Filesystem {
         match answer {
             Ok((meta, body)) => {
                 let etag = meta.etag.clone();
-                let object = self.describe(&key, meta, sent);
+                let object = self.cache.describe(&key, meta, sent);
                 if let Some(body) = body {
-                    self.keep_small(&key, &etag, body);
+                    self.cache.keep_small(&key, &etag, body);
                 }
                 Ok(Some(object))
             }
@@ -523,8 +501,9 @@ impl Filesystem {
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
             // Of a root without stored attributes nothing has to be asked.
-            let asks =
-                ino != Ino::ROOT || !self.settings.prefix.is_empty() || self.root_is_stored();
+            let asks = ino != Ino::ROOT
+                || !self.settings.prefix.is_empty()
+                || self.markers.root_is_stored();
             asks && listing.is_stale_page(ttl, start)
         };
         if ino == Ino::ROOT && self.settings.prefix.is_empty() {
@@ -563,7 +542,10 @@ impl Filesystem {
         let sent = Instant::now();
         let (key, listed) = {
             let mut namespace = self.names.lock();
-            let key = self.marker_key(&namespace, ino).ok_or(Error::Stale)?;
+            let key = self
+                .markers
+                .marker_key(&namespace, ino)
+                .ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
@@ -575,7 +557,7 @@ impl Filesystem {
         };
         let at_plain_root = ino == Ino::ROOT && self.settings.prefix.is_empty();
         let absent = if at_plain_root {
-            !self.root_is_stored()
+            !self.markers.root_is_stored()
         } else {
             listed == Some(false)
         };
@@ -591,7 +573,8 @@ impl Filesystem {
             Ok(meta) => {
                 let attributes = Attributes::read(&meta, true);
                 let marker = marker_of(&meta);
-                self.remember_headers(&object_name::object_key(key)?, meta, sent);
+                self.cache
+                    .remember_headers(&object_name::object_key(key)?, meta, sent);
                 (attributes, Some(marker))
             }
             Err(StoreError::NotFound) => {
@@ -610,133 +593,6 @@ impl Filesystem {
             namespace.set_directory(ino, attributes, marker, sent);
         }
         Ok(())
-    }
-
-    /// Reads an object's headers into what is known of it, and keeps them for a while.
-    pub(crate) fn describe(&self, key: &ObjectKey, meta: ObjectMeta, sent: Instant) -> Object {
-        let mut known = known_of(&meta);
-        let described = self.remember_headers(key, meta, sent);
-        if described.is_plain() {
-            known.attributes.show_plain();
-        }
-        Object {
-            size: described.meta.size,
-            etag: described.meta.etag.clone(),
-            last_modified: crate::fs::attributes::unix_seconds(described.meta.last_modified),
-            ours: false,
-            known: Some(Arc::new(known)),
-        }
-    }
-
-    /// Keeps an object's headers: they hold its envelope, and a metadata change must send them all back. They were
-    /// true at `checked`; what was true later stays.
-    pub(crate) fn remember_headers(
-        &self,
-        key: &ObjectKey,
-        meta: ObjectMeta,
-        checked: Instant,
-    ) -> Arc<Described> {
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let overtaken = described
-            .peek(key)
-            .is_some_and(|known| known.checked > checked);
-        // The data key that was unwrapped stays with the version as long as its envelope does.
-        let object = match described.get(key) {
-            Some(before)
-                if before.meta.etag == meta.etag
-                    && before.meta.headers.user == meta.headers.user =>
-            {
-                before.object.clone()
-            }
-            _ => self.bucket.object_at(key, &meta),
-        };
-        let entry = Arc::new(Described {
-            meta,
-            object,
-            checked,
-        });
-        if !overtaken {
-            let weight = entry.weight();
-            described.put(key.clone(), entry.clone(), weight);
-        }
-        entry
-    }
-
-    /// As [`remember_headers`](Self::remember_headers), of an upload of ours: its key is at hand, and need not
-    /// be unwrapped.
-    pub(crate) fn remember_upload(&self, key: &ObjectKey, uploaded: &Uploaded, checked: Instant) {
-        let entry = Arc::new(Described {
-            meta: meta_of(uploaded),
-            object: Ok(uploaded.object.clone()),
-            checked,
-        });
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let weight = entry.weight();
-        described.put(key.clone(), entry, weight);
-    }
-
-    /// An object's headers as they are now, or were at most the TTL ago for a call that began at `start`.
-    pub(crate) async fn headers(
-        &self,
-        key: &ObjectKey,
-        etag: &ETag,
-        start: Instant,
-    ) -> Result<Arc<Described>> {
-        if let Some(described) = self.known_headers(key, etag)
-            && fresh(described.checked, self.settings.metadata_ttl, start)
-        {
-            return Ok(described);
-        }
-        let sent = Instant::now();
-        let meta = self.bucket.store().head(key).await?;
-        Ok(self.remember_headers(key, meta, sent))
-    }
-
-    /// What stands under a key, if anything does, is another object from now on, or was found to be: what is known
-    /// of the one before may not be taken for it, though the tag be the same.
-    pub(crate) fn forget_object(&self, key: &ObjectKey) {
-        lock(&self.described).pop(key);
-        lock(&self.contents).pop(key);
-    }
-
-    /// The headers of that very content, however old.
-    pub(crate) fn known_headers(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Described>> {
-        let mut described = lock(&self.described);
-        let described = described.get(key)?;
-        (described.meta.etag == *etag).then(|| described.clone())
-    }
-
-    /// The headers of an object that a listing has just shown, if they are known and it shows that they are as they
-    /// were.
-    pub(crate) fn headers_as_listed(
-        &self,
-        key: &ObjectKey,
-        etag: &ETag,
-        last_modified: u64,
-        start: Instant,
-    ) -> Option<Arc<Described>> {
-        let described = self.known_headers(key, etag)?;
-        let (modified, read) = (described.meta.last_modified, described.meta.date);
-        // A change within the second would not show.
-        let settled = crate::fs::attributes::unix_seconds(read)
-            >= crate::fs::attributes::unix_seconds(modified) + 2;
-        let unchanged = settled && crate::fs::attributes::unix_seconds(modified) == last_modified;
-        (unchanged || fresh(described.checked, self.settings.metadata_ttl, start))
-            .then_some(described)
-    }
-
-    /// The key of the object that holds a directory's attributes.
-    pub(crate) fn marker_key(&self, namespace: &Namespace, ino: Ino) -> Option<String> {
-        if ino == Ino::ROOT && self.settings.prefix.is_empty() {
-            return Some(format!("{}/root", object_name::RESERVED));
-        }
-        namespace.key(ino)
     }
 
     // ---- one question at a time ----
@@ -798,31 +654,5 @@ fn unreadable(object: Object) -> Object {
             xattrs: false,
         })),
         ..object
-    }
-}
-
-/// What an object's headers say of it.
-pub(crate) fn known_of(meta: &ObjectMeta) -> Known {
-    let (date, modified) = (
-        crate::fs::attributes::unix_seconds(meta.date),
-        crate::fs::attributes::unix_seconds(meta.last_modified),
-    );
-    Known {
-        attributes: Attributes::read(meta, false),
-        settled: date >= modified + 2,
-        xattrs: meta.headers.user.contains_key(XATTR),
-    }
-}
-
-pub(crate) fn marker_of(meta: &ObjectMeta) -> Marker {
-    let (date, modified) = (
-        crate::fs::attributes::unix_seconds(meta.date),
-        crate::fs::attributes::unix_seconds(meta.last_modified),
-    );
-    Marker {
-        etag: meta.etag.clone(),
-        last_modified: modified,
-        settled: date >= modified + 2,
-        ours: false,
     }
 }

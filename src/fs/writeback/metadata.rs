@@ -10,32 +10,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::multipart::{headers_of, meta_of};
-use crate::encrypted::{Plaintext, Xattrs};
-use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Change};
-use crate::fs::error::{Error, Result};
+use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
-use crate::fs::namespace::inode_table::{Ino, Marker, Outcome, now};
+use crate::fs::namespace::inode_table::{Ino, Outcome, now};
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{Entry, Object, fresh};
+use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name;
 use crate::fs::ops::lookup::Looks;
+use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
 use crate::oss::error::chain;
-use crate::store::error::Error as StoreError;
-use crate::store::object_store::{
-    Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
-};
-
-/// A change of what `--allow-plaintext` shows. Deleting and renaming it is not one.
-const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
-
-/// How often a change is tried over again when other clients replace the object in between.
-pub(crate) const TRIES: usize = 8;
+use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
 /// the default TTL: within it, the marker's headers need not be asked for.
@@ -354,11 +343,15 @@ impl Filesystem {
             }
             let entered = self
                 .names
-                .enter(|namespace| Some(vec![Scope::Key(self.marker_key_or_key(namespace, ino)?)]))
+                .enter(|namespace| {
+                    Some(vec![Scope::Key(
+                        self.markers.marker_key_or_key(namespace, ino)?,
+                    )])
+                })
                 .await;
             let (key, pending) = {
                 let mut namespace = self.names.lock();
-                let key = self.marker_key_or_key(&namespace, ino);
+                let key = self.markers.marker_key_or_key(&namespace, ino);
                 if entered.is_err() || key.is_none() {
                     // Its name went while the change waited.
                     namespace.end_pending(ino, usize::MAX, &Err(Error::Stale));
@@ -384,17 +377,6 @@ impl Filesystem {
         }
     }
 
-    fn marker_key_or_key(
-        &self,
-        namespace: &crate::fs::namespace::inode_table::Namespace,
-        ino: Ino,
-    ) -> Option<String> {
-        match namespace.is_directory(ino) {
-            true => self.marker_key(namespace, ino),
-            false => namespace.key(ino),
-        }
-    }
-
     async fn store_object(
         self: &Arc<Self>,
         ino: Ino,
@@ -413,7 +395,10 @@ impl Filesystem {
             };
             let (parent, name) = place;
             let _changing = self.names.begin_change([(parent, &name)]);
-            let described = self.headers(key, &object.etag, Instant::now()).await?;
+            let described = self
+                .cache
+                .headers(key, &object.etag, Instant::now())
+                .await?;
             if described.is_plain() {
                 return Err(READ_ONLY_PLAIN);
             }
@@ -424,6 +409,7 @@ impl Filesystem {
             }
             change.apply(&mut attributes, &self.settings.defaults);
             match self
+                .objects
                 .replace_attributes(key, &described.meta, &attributes)
                 .await
             {
@@ -438,7 +424,7 @@ impl Filesystem {
                     // Replaced by another client: its attributes, and then ours on top.
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(key).await?;
-                    let object = self.describe(key, meta, sent);
+                    let object = self.cache.describe(key, meta, sent);
                     if let Some(directory) = self.names.lock().directory(parent) {
                         directory.listing.put(&name, Entry::Object(object), sent);
                     }
@@ -449,54 +435,11 @@ impl Filesystem {
         Err(Error::Busy)
     }
 
-    /// Copies an object onto itself with these attributes, and with everything else as it was. Returns the
-    /// object as it is now.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if it is not the version that `meta` describes any more.
-    pub(crate) async fn replace_attributes(
-        self: &Arc<Self>,
-        key: &ObjectKey,
-        meta: &ObjectMeta,
-        attributes: &Attributes,
-    ) -> Result<Object> {
-        let mut headers = meta.headers.clone();
-        attributes.write(&mut headers.user);
-        self.replace_headers(key, meta, headers).await
-    }
-
-    pub(crate) async fn replace_headers(
-        self: &Arc<Self>,
-        key: &ObjectKey,
-        meta: &ObjectMeta,
-        headers: ObjectHeaders,
-    ) -> Result<Object> {
-        if let Ok(object) = self.bucket.object_at(key, meta)
-            && object.format == Format::Plain
-        {
-            return Err(READ_ONLY_PLAIN);
-        }
-        let replace = CopyHeaders::Replace(headers.clone());
-        let answer = self
-            .copy_object(key, meta, key, replace, Overwrite::Allowed)
-            .await?;
-        let meta = ObjectMeta {
-            etag: answer.etag,
-            last_modified: answer.date,
-            date: answer.date,
-            headers,
-            ..meta.clone()
-        };
-        let mut object = self.describe(key, meta, Instant::now());
-        object.ours = true;
-        Ok(object)
-    }
-
     /// Our own copy of version `copied` may have given the content another tag: open files read on under it.
     pub(crate) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
         self.names.lock().retag(ino, copied, &object.etag);
         let Some(file) = lock(&self.files).get(&ino).cloned() else {
-            self.move_kept((key, copied), (key, &object.etag));
+            self.cache.move_kept((key, copied), (key, &object.etag));
             return;
         };
         let state = file.lock();
@@ -508,7 +451,7 @@ impl Filesystem {
         let Some(content) = same else {
             return;
         };
-        if let Some(described) = self.known_headers(key, &object.etag)
+        if let Some(described) = self.cache.known_headers(key, &object.etag)
             && let Ok(envelope) = &described.object
         {
             content.set_object(key.clone(), envelope.clone());
@@ -535,7 +478,12 @@ impl Filesystem {
             return Ok(());
         };
         let key = object_name::object_key(key)?;
-        match self.headers(&key, &etag, Instant::now()).await?.is_plain() {
+        match self
+            .cache
+            .headers(&key, &etag, Instant::now())
+            .await?
+            .is_plain()
+        {
             true => Err(READ_ONLY_PLAIN),
             false => Ok(()),
         }
@@ -551,7 +499,7 @@ impl Filesystem {
     ) -> Result<()> {
         for _ in 0..TRIES {
             let sent = Instant::now();
-            let meta = self.marker_headers(ino, key).await?;
+            let meta = self.markers.marker_headers(ino, key).await?;
             let result = match &meta {
                 Some(meta) => {
                     let mut attributes = Attributes::read(meta, true);
@@ -563,10 +511,11 @@ impl Filesystem {
                     attributes.write(&mut headers.user);
                     let replace = CopyHeaders::Replace(headers.clone());
                     let copied = self
+                        .objects
                         .copy_object(key, meta, key, replace, Overwrite::Allowed)
                         .await;
                     copied.map(|answer| {
-                        let marker = self.remember_marker(key, headers, answer);
+                        let marker = self.markers.remember_marker(key, headers, answer);
                         (attributes, marker)
                     })
                 }
@@ -575,7 +524,8 @@ impl Filesystem {
                     let mut attributes =
                         stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
-                    self.put_marker(key, &attributes, Overwrite::Allowed)
+                    self.markers
+                        .put_marker(key, &attributes, Overwrite::Allowed)
                         .await
                         .map(|marker| (attributes, marker))
                 }
@@ -585,18 +535,18 @@ impl Filesystem {
                     let mut namespace = self.names.lock();
                     namespace.set_directory(ino, attributes, Some(marker), sent);
                     if ino == Ino::ROOT {
-                        self.set_root_stored(true);
+                        self.markers.set_root_stored(true);
                     }
                     return Ok(());
                 }
                 // Replaced or removed by another client: asked for anew.
                 Err(Error::Stale | Error::NotFound) => {
-                    self.forget_object(key);
+                    self.cache.forget_object(key);
                 }
                 Err(error) => {
                     if !error.is_refusal() {
                         // The answer may have been lost.
-                        self.forget_object(key);
+                        self.cache.forget_object(key);
                         self.names.lock().doubt_attributes(ino);
                     }
                     return Err(error);
@@ -604,104 +554,5 @@ impl Filesystem {
             }
         }
         Err(Error::Busy)
-    }
-
-    /// The headers of a directory's marker, as they are now or were at most the TTL ago; None if there is none.
-    pub(crate) async fn marker_headers(
-        &self,
-        ino: Ino,
-        key: &ObjectKey,
-    ) -> Result<Option<ObjectMeta>> {
-        let sent = Instant::now();
-        let (marker, confirmed) = {
-            let namespace = self.names.lock();
-            (
-                namespace.directory_marker(ino),
-                namespace.directory_checked(ino),
-            )
-        };
-        // All markers have the tag of no bytes: only what was just read or written, or what a listing has just
-        // shown to be unchanged, is as good as a HEAD.
-        if let Some(marker) = marker
-            && let Some(described) = self.known_headers(key, &marker.etag)
-            && let checked = confirmed.map_or(described.checked, |at| at.max(described.checked))
-            && fresh(checked, self.settings.metadata_ttl, sent)
-        {
-            return Ok(Some(described.meta.clone()));
-        }
-        match self.bucket.store().head(key).await {
-            Ok(meta) => Ok(Some(meta)),
-            Err(StoreError::NotFound) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Writes a directory's marker.
-    pub(crate) async fn put_marker(
-        &self,
-        key: &ObjectKey,
-        attributes: &Attributes,
-        overwrite: Overwrite,
-    ) -> Result<Marker> {
-        let headers = headers_of_marker(attributes);
-        let answer = self
-            .bucket
-            .store()
-            .put(key, &headers, Body::empty(), overwrite)
-            .await?;
-        Ok(self.remember_marker(key, headers, answer))
-    }
-
-    /// Keeps what a marker of ours holds now, so that the next change need not ask.
-    pub(crate) fn remember_marker(
-        &self,
-        key: &ObjectKey,
-        headers: ObjectHeaders,
-        answer: PutAnswer,
-    ) -> Marker {
-        let meta = ObjectMeta {
-            size: 0,
-            etag: answer.etag.clone(),
-            last_modified: answer.date,
-            headers,
-            crc64: answer.crc64,
-            date: answer.date,
-        };
-        self.remember_headers(key, meta, Instant::now());
-        marker_of_ours(answer.etag, answer.date)
-    }
-
-    /// Writes a directory's marker with extended attributes, and with the envelope that seals them.
-    pub(crate) async fn put_marker_with(
-        &self,
-        key: &ObjectKey,
-        attributes: &Attributes,
-        xattrs: &Xattrs,
-    ) -> Result<Marker> {
-        let headers = headers_of_marker(attributes);
-        let nothing = Plaintext::empty();
-        let put = self
-            .bucket
-            .put(key, &nothing, headers, Some(xattrs), Overwrite::Allowed);
-        let uploaded = put.await?;
-        let meta = meta_of(&uploaded);
-        let marker = marker_of_ours(meta.etag.clone(), meta.date);
-        self.remember_headers(key, meta, Instant::now());
-        Ok(marker)
-    }
-}
-
-fn headers_of_marker(attributes: &Attributes) -> ObjectHeaders {
-    let mut headers = headers_of(attributes);
-    headers.content_type = Some("application/x-directory".to_owned());
-    headers
-}
-
-pub(crate) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker {
-    Marker {
-        etag,
-        last_modified: crate::fs::attributes::unix_seconds(date),
-        settled: false,
-        ours: true,
     }
 }

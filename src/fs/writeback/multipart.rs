@@ -1,21 +1,19 @@
 //! What uploads have in common: what they read, the parts they are sent in, and how they are given up.
 
+use std::future::Future;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded};
-use crate::fs::attributes::Attributes;
 use crate::fs::data::content::{self, Content};
 use crate::fs::data::staging::{BaseReader, Snapshot};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
-use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::sync::lock;
 use crate::store::error::Error as StoreError;
-use crate::store::object_store::{ByteRange, ETag, ObjectHeaders, ObjectMeta, Overwrite};
+use crate::store::object_store::{ByteRange, Overwrite};
 
 /// Parts of one upload in flight. Eight of 8 MiB give a gigabyte a second where each is answered 20 ms
 /// after its last byte; four give 0.8.
@@ -140,47 +138,4 @@ fn base_reader(content: Arc<Content>) -> BaseReader {
         })
         .boxed()
     })
-}
-
-/// The headers of a new object.
-pub(crate) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
-    let mut headers = ObjectHeaders {
-        content_type: Some("application/octet-stream".to_owned()),
-        ..ObjectHeaders::default()
-    };
-    attributes.write(&mut headers.user);
-    headers
-}
-
-/// What a HEAD would say of an object that was just uploaded.
-pub(crate) fn meta_of(uploaded: &Uploaded) -> ObjectMeta {
-    ObjectMeta {
-        size: uploaded.object.size,
-        etag: uploaded.object.etag.clone(),
-        last_modified: uploaded.date,
-        headers: uploaded.headers.clone(),
-        crc64: uploaded.object.crc64,
-        date: uploaded.date,
-    }
-}
-
-/// An object of ours as its upload's answer shows it.
-pub(crate) fn object_of_ours(
-    size: u64,
-    etag: ETag,
-    date: SystemTime,
-    attributes: &Attributes,
-    xattrs: bool,
-) -> Object {
-    Object {
-        size,
-        etag,
-        last_modified: crate::fs::attributes::unix_seconds(date),
-        ours: true,
-        known: Some(Arc::new(Known {
-            attributes: attributes.clone(),
-            settled: false,
-            xattrs,
-        })),
-    }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
-use super::multipart::{PARALLEL_PARTS, headers_of, plaintext};
+use super::multipart::{PARALLEL_PARTS, plaintext};
 use super::multipart_plan;
 use crate::encrypted::EncryptedUpload;
+use crate::fs::attributes::headers_of;
 use crate::fs::data::staging::Snapshot;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;

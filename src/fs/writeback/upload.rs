@@ -11,11 +11,11 @@ use futures_util::stream::{self, StreamExt};
 use rand::RngExt;
 use tokio::sync::oneshot;
 
-use super::multipart::{headers_of, meta_of, plaintext};
+use super::multipart::plaintext;
 use super::multipart_plan;
 use crate::encrypted::{Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
-use crate::fs::attributes::Attributes;
+use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
@@ -24,6 +24,7 @@ use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, State, Stream};
 use crate::fs::namespace::inode_table::Local;
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::names::Destination;
+use crate::fs::resolver::object_cache::meta_of;
 use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::{ObjectKey, Overwrite};
@@ -389,18 +390,17 @@ impl Filesystem {
         revision: u64,
         sent: Instant,
     ) -> Result<()> {
-        self.remember_upload(&at.key, &uploaded, Instant::now());
-        let mut object = self.describe(&at.key, meta_of(&uploaded), Instant::now());
+        self.cache
+            .remember_upload(&at.key, &uploaded, Instant::now());
+        let mut object = self
+            .cache
+            .describe(&at.key, meta_of(&uploaded), Instant::now());
         object.ours = true;
         let etag = object.etag.clone();
-        let content = Content::new(
-            self.bucket.clone(),
-            self.cache.clone(),
-            at.key.clone(),
-            etag.clone(),
-            object.size,
-            Some(uploaded.object.clone()),
-        );
+        let envelope = Some(uploaded.object.clone());
+        let content = self
+            .cache
+            .new_content(&at.key, etag.clone(), object.size, envelope);
         let correct = {
             let mut state = file.lock();
             let end = content.size();
@@ -492,10 +492,14 @@ impl Filesystem {
             }) else {
                 return Ok(());
             };
-            let described = self.headers(&at.key, &object.etag, Instant::now()).await?;
+            let described = self
+                .cache
+                .headers(&at.key, &object.etag, Instant::now())
+                .await?;
             let replaced = match described.meta.etag == object.etag {
                 true => {
-                    self.replace_attributes(&at.key, &described.meta, &local.attributes)
+                    self.objects
+                        .replace_attributes(&at.key, &described.meta, &local.attributes)
                         .await
                 }
                 false => Err(Error::Stale),

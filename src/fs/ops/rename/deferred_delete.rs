@@ -14,7 +14,7 @@ use crate::fs::filesystem::{Filesystem, Unsaved};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::key_locks::{Pass, Scope};
 use crate::fs::namespace::names::Changing;
-use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::object_name::Name;
 use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
@@ -22,9 +22,6 @@ use crate::store::object_store::ObjectKey;
 /// The wait after a failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-
-/// Keys in one batch delete.
-const BATCH: usize = 1000;
 
 pub(crate) struct Leftover {
     /// The old name.
@@ -101,12 +98,13 @@ impl Filesystem {
     /// A refusal means that some of the old name is still there.
     async fn clear(self: &Arc<Self>, leftover: &Leftover) -> Result<()> {
         let (parent, name) = &leftover.from;
-        self.keep_directory(*parent, name).await?;
-        self.delete_all(leftover.keys.iter().map(String::as_str))
+        self.markers.keep_directory(*parent, name).await?;
+        self.objects
+            .delete_all(leftover.keys.iter().map(String::as_str))
             .await?;
         // The old name is gone: what is refused from here on does not bring it back.
         if let Some(marker) = &leftover.replaced_marker {
-            let deleted = self.delete_all([marker.as_str()].into_iter()).await;
+            let deleted = self.objects.delete_all([marker.as_str()].into_iter()).await;
             accept_refusal(deleted, || {
                 format!(
                     "\"{}\" keeps the attributes of the directory that was replaced",
@@ -164,42 +162,6 @@ impl Filesystem {
         }
         self.leftovers.ending.send_replace(false);
         left
-    }
-
-    /// Deletes in batches, up to the first of which something cannot be deleted.
-    pub(crate) async fn delete_all<'a>(&self, keys: impl Iterator<Item = &'a str>) -> Result<()> {
-        let keys: Vec<ObjectKey> = keys
-            .map(|key| object_name::object_key(key.to_owned()))
-            .collect::<Result<_>>()?;
-        for batch in keys.chunks(BATCH) {
-            let result = match batch {
-                [key] => self.bucket.store().delete(key).await.map_err(Error::from),
-                batch => self.delete_batch(batch).await,
-            };
-            self.note_deletion(batch[0].as_str(), &result);
-            result?;
-        }
-        Ok(())
-    }
-
-    async fn delete_batch(&self, batch: &[ObjectKey]) -> Result<()> {
-        let failed = self.bucket.store().delete_many(batch).await?;
-        let mut worst = None;
-        for (key, error) in failed {
-            let error = Error::from(error);
-            // A refusal counts more than what may succeed later.
-            let counts = worst.is_none() || error.is_refusal();
-            if counts {
-                worst = Some((key, error));
-            }
-        }
-        match worst {
-            None => Ok(()),
-            Some((key, error)) => {
-                log::error!("{key} could not be deleted: {}", chain(&error));
-                Err(error)
-            }
-        }
     }
 }
 

@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::deferred_delete::Leftover;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, Timestamp};
+use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
@@ -23,12 +23,11 @@ use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::resolver::directory_scan::object_of;
+use crate::fs::resolver::objects::TRIES;
 use crate::fs::sync::lock;
-use crate::fs::writeback::metadata::TRIES;
 use crate::oss::error::chain;
-use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    Body, CopyHeaders, ETag, ListRequest, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
+    CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };
 
 /// Copies in flight.
@@ -106,8 +105,8 @@ impl Filesystem {
             .await?;
         let (old, new) = prefixes(&self.names.lock()).ok_or(Error::Stale)?;
         match replaced {
-            Some(replaced) => self.check_empty(replaced, start).await?,
-            None if !replace && !self.is_nothing(new.trim_end_matches('/')).await? => {
+            Some(replaced) => self.markers.check_empty(replaced, start).await?,
+            None if !replace && !self.objects.is_nothing(new.trim_end_matches('/')).await? => {
                 self.names.doubt_target(to);
                 return Err(Error::Exists);
             }
@@ -120,18 +119,19 @@ impl Filesystem {
             from: from.clone(),
             to: to.clone(),
         };
-        let sources = self.list_below(&path.old).await?;
+        let sources = self.objects.list_below(&path.old).await?;
         self.check_names(&path, &sources)?;
         let marked = sources.iter().any(|source| source.key == path.old);
-        if replaced.is_none() && !marked && !self.is_bare(&path.new).await? {
+        if replaced.is_none() && !marked && !self.objects.is_bare(&path.new).await? {
             // With a marker, its copy finds out.
             self.names.doubt_target(to);
             return Err(Error::NotEmpty);
         }
-        self.check_deletable(&object_name::object_key(path.old.clone())?, false)
+        self.objects
+            .check_deletable(&object_name::object_key(path.old.clone())?, false)
             .await?;
         let replaced_marker = match replaced {
-            Some(_) => self.marker_at(&path.new).await?,
+            Some(_) => self.markers.marker_at(&path.new).await?,
             None => None,
         };
         let intent = match sources.len() {
@@ -189,20 +189,6 @@ impl Filesystem {
         Err(error.clone())
     }
 
-    /// A directory's marker, as it is now.
-    pub(crate) async fn marker_at(&self, key: &str) -> Result<Option<ObjectMeta>> {
-        match self
-            .bucket
-            .store()
-            .head(&object_name::object_key(key.to_owned())?)
-            .await
-        {
-            Ok(meta) => Ok(Some(meta)),
-            Err(StoreError::NotFound) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// The old objects stay, for deleting them was refused: those that were deleted before are copied back, and then
     /// the copies go. What cannot be undone is left, and said.
     async fn move_directory_back(
@@ -214,7 +200,7 @@ impl Filesystem {
     ) {
         let back = &path.reversed();
         // No copy goes but of what the bucket shows under its old key.
-        let there: Option<HashSet<String>> = match self.list_below(&path.old).await {
+        let there: Option<HashSet<String>> = match self.objects.list_below(&path.old).await {
             Ok(there) => Some(there.into_iter().map(|object| object.key).collect()),
             Err(error) => {
                 log::error!(
@@ -261,7 +247,7 @@ impl Filesystem {
             .filter(|_| there.is_some())
             .map(|copy| copy.key.as_str())
             .filter(|key| *key != path.new || replaced_marker.is_none());
-        if let Err(error) = self.delete_all(keys).await {
+        if let Err(error) = self.objects.delete_all(keys).await {
             log::error!(
                 "copies below \"{}\" are left of a rename that was refused: {}",
                 path.new.escape_debug(),
@@ -269,7 +255,9 @@ impl Filesystem {
             );
         }
         if copies.iter().any(|copy| copy.key == path.new) {
-            self.put_marker_back(&path.new, replaced_marker).await;
+            self.markers
+                .put_marker_back(&path.new, replaced_marker)
+                .await;
         }
         let mut namespace = self.names.lock();
         namespace.doubt(path.from.0, &path.from.1);
@@ -306,24 +294,6 @@ impl Filesystem {
         }
     }
 
-    /// The directory that was to give way has its own attributes again.
-    async fn put_marker_back(&self, key: &str, marker: Option<ObjectMeta>) {
-        let Some(marker) = marker else { return };
-        let put = async {
-            let key = object_name::object_key(key.to_owned())?;
-            let store = self.bucket.store();
-            let put = store.put(&key, &marker.headers, Body::empty(), Overwrite::Allowed);
-            Ok::<_, Error>(put.await?)
-        };
-        if let Err(error) = put.await {
-            log::error!(
-                "\"{}\" has the attributes of the directory that was to replace it: {}",
-                key.escape_debug(),
-                chain(&error)
-            );
-        }
-    }
-
     /// The directory has its new name. Before the old keys go: who has files open reads on.
     fn show_moved(&self, path: &Move) {
         let now = Instant::now();
@@ -332,23 +302,6 @@ impl Filesystem {
         namespace.removed_name(path.from.0, &path.from.1, now);
         if let Some(parent) = namespace.directory(path.to.0) {
             parent.listing.put(&path.to.1, Entry::Directory, now);
-        }
-    }
-
-    /// Every object below a prefix, its marker included.
-    pub(crate) async fn list_below(&self, prefix: &str) -> Result<Vec<ListedObject>> {
-        let mut request = ListRequest {
-            prefix: prefix.to_owned(),
-            ..ListRequest::default()
-        };
-        let mut objects = Vec::new();
-        loop {
-            let page = self.bucket.store().list(&request).await?;
-            objects.extend(page.objects);
-            match page.next {
-                None => return Ok(objects),
-                token => request.token = token,
-            }
         }
     }
 
@@ -429,10 +382,15 @@ impl Filesystem {
             .collect();
         if replaced_marker.is_some() && copies.contains(&path.new) {
             copies.retain(|key| *key != path.new);
-            self.put_marker_back(&path.new, replaced_marker.clone())
+            self.markers
+                .put_marker_back(&path.new, replaced_marker.clone())
                 .await;
         }
-        if let Err(error) = self.delete_all(copies.iter().map(String::as_str)).await {
+        if let Err(error) = self
+            .objects
+            .delete_all(copies.iter().map(String::as_str))
+            .await
+        {
             log::error!(
                 "copies below \"{}\" are left of a rename that failed: {}",
                 path.new.escape_debug(),
@@ -457,8 +415,10 @@ impl Filesystem {
     ) -> Result<(ETag, PutAnswer)> {
         let from = object_name::object_key(path.old.clone())?;
         let to = object_name::object_key(path.new.clone())?;
-        let modified = crate::fs::attributes::unix_seconds(source.last_modified);
-        let known = self.headers_as_listed(&from, &source.etag, modified, Instant::now());
+        let modified = unix_seconds(source.last_modified);
+        let known = self
+            .cache
+            .headers_as_listed(&from, &source.etag, modified, Instant::now());
         let known = known.filter(|known| !is_bound_by_sdk_rules(&known.meta.headers.user));
         let Some(described) = known else {
             return self.copy_below(path, source, overwrite).await;
@@ -468,10 +428,12 @@ impl Filesystem {
         attributes.ctime = Some(time);
         attributes.write(&mut headers.user);
         let replace = CopyHeaders::Replace(headers.clone());
-        let copied = self.copy_object(&from, &described.meta, &to, replace, overwrite);
+        let copied = self
+            .objects
+            .copy_object(&from, &described.meta, &to, replace, overwrite);
         match copied.await {
             Ok(answer) => {
-                self.remember_marker(&to, headers, answer.clone());
+                self.markers.remember_marker(&to, headers, answer.clone());
                 Ok((source.etag.clone(), answer))
             }
             Err(Error::Stale) => self.copy_below(path, source, overwrite).await,
@@ -491,13 +453,17 @@ impl Filesystem {
         let mut object = object_of(source);
         let mut tries = 1;
         loop {
-            match self.copy_listed(&from, &object, &to, overwrite).await {
+            match self
+                .objects
+                .copy_listed(&from, &object, &to, overwrite)
+                .await
+            {
                 Err(Error::Stale) if tries < TRIES => {
                     tries += 1;
                     // Replaced by another client since it was listed.
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(&from).await?;
-                    object = self.describe(&from, meta, sent);
+                    object = self.cache.describe(&from, meta, sent);
                 }
                 result => return Ok((object.etag, result?)),
             }
@@ -563,7 +529,7 @@ impl Filesystem {
             let object = Object {
                 size: sources[index].size,
                 etag: answer.etag.clone(),
-                last_modified: crate::fs::attributes::unix_seconds(answer.date),
+                last_modified: unix_seconds(answer.date),
                 ours: false,
                 known,
             };

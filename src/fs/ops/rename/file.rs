@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::deferred_delete::Leftover;
-use crate::encrypted::copy::CopyLimits;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, CTIME, Change, Timestamp};
+use crate::fs::attributes::{Attributes, Change, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::Attempt;
@@ -311,7 +310,7 @@ impl Filesystem {
         let pending = ino.and_then(|ino| self.names.lock().pending(ino));
         let change = pending.as_ref().map(|(change, _)| change);
         let replaces = path.target.is_some();
-        self.check_deletable(&old_key, replaces).await?;
+        self.objects.check_deletable(&old_key, replaces).await?;
         let (mut object, time) = (object, now());
         let mut tries = 1;
         let (answer, headers) = loop {
@@ -324,11 +323,15 @@ impl Filesystem {
                     tries += 1;
                     let sent = Instant::now();
                     let meta = self.bucket.store().head(&old_key).await?;
-                    object = self.describe(&old_key, meta, sent);
+                    object = self.cache.describe(&old_key, meta, sent);
                 }
                 Err(error) if !error.is_refusal() => {
                     // Its answer may have been lost, and what stood under the new name with it.
-                    match self.copy_that_is_there(&old_key, &object, &new_key).await {
+                    match self
+                        .objects
+                        .copy_that_is_there(&old_key, &object, &new_key)
+                        .await
+                    {
                         Some(answer) => break (answer, None),
                         None => return Err(error),
                     }
@@ -343,9 +346,10 @@ impl Filesystem {
         let original = object.clone();
         let sent = Instant::now();
         let carried = pending.filter(|_| headers.is_some());
-        self.forget_object(&new_key);
-        self.move_kept((&old_key, &copied), (&new_key, &answer.etag));
-        self.forget_object(&old_key);
+        self.cache.forget_object(&new_key);
+        self.cache
+            .move_kept((&old_key, &copied), (&new_key, &answer.etag));
+        self.cache.forget_object(&old_key);
         let moved = match headers {
             Some(meta) => {
                 let meta = ObjectMeta {
@@ -354,7 +358,7 @@ impl Filesystem {
                     date: answer.date,
                     ..meta
                 };
-                let mut moved = self.describe(&new_key, meta, sent);
+                let mut moved = self.cache.describe(&new_key, meta, sent);
                 moved.ours = true;
                 moved
             }
@@ -369,7 +373,7 @@ impl Filesystem {
                 });
                 Object {
                     etag: answer.etag.clone(),
-                    last_modified: crate::fs::attributes::unix_seconds(answer.date),
+                    last_modified: unix_seconds(answer.date),
                     ours: false,
                     known,
                     ..object
@@ -453,8 +457,9 @@ impl Filesystem {
             namespace.published(from.0, &from.1, back.original.clone(), at);
             namespace.removed_name(to.0, &to.1, at);
         }
-        self.move_kept((new_key, back.copy), (old_key, &back.original.etag));
-        self.forget_object(new_key);
+        self.cache
+            .move_kept((new_key, back.copy), (old_key, &back.original.etag));
+        self.cache.forget_object(new_key);
         if let Some(ino) = back.ino {
             self.moved_content(ino, old_key, back.copy, &back.original);
         }
@@ -486,23 +491,6 @@ impl Filesystem {
                 chain(&error)
             );
         }
-    }
-
-    /// What a copy that failed would have been answered, if it was made all the same.
-    async fn copy_that_is_there(
-        &self,
-        source: &ObjectKey,
-        object: &Object,
-        copy: &ObjectKey,
-    ) -> Option<PutAnswer> {
-        let store = self.bucket.store();
-        let (source, copy) = tokio::try_join!(store.head(source), store.head(copy)).ok()?;
-        let same = source.etag == object.etag && is_copy(&source, &copy);
-        same.then_some(PutAnswer {
-            etag: copy.etag,
-            crc64: copy.crc64,
-            date: copy.last_modified,
-        })
     }
 
     /// Open files of version `copied` read from its copy, `etag`, from now on.
@@ -551,10 +539,14 @@ impl Filesystem {
         time: Timestamp,
     ) -> Result<(PutAnswer, Option<ObjectMeta>)> {
         let (start, etag) = (Instant::now(), &object.etag);
-        let described = match self.headers_as_listed(source, etag, object.last_modified, start) {
-            Some(described) => described,
-            None => self.headers(source, etag, start).await?,
-        };
+        let described =
+            match self
+                .cache
+                .headers_as_listed(source, etag, object.last_modified, start)
+            {
+                Some(described) => described,
+                None => self.cache.headers(source, etag, start).await?,
+            };
         if described.meta.etag != *etag {
             return Err(Error::Stale);
         }
@@ -562,7 +554,9 @@ impl Filesystem {
         let keeps_time =
             described.object.is_err() || is_bound_by_sdk_rules(&described.meta.headers.user);
         if described.is_plain() || (change.is_none() && keeps_time) {
-            let copied = self.copy_listed(source, object, destination, overwrite);
+            let copied = self
+                .objects
+                .copy_listed(source, object, destination, overwrite);
             return Ok((copied.await?, None));
         }
         let mut meta = described.meta.clone();
@@ -573,70 +567,9 @@ impl Filesystem {
         attributes.ctime = Some(time);
         attributes.write(&mut meta.headers.user);
         let replace = CopyHeaders::Replace(meta.headers.clone());
-        let copied = self.copy_object(source, &described.meta, destination, replace, overwrite);
+        let copied =
+            self.objects
+                .copy_object(source, &described.meta, destination, replace, overwrite);
         Ok((copied.await?, Some(meta)))
     }
-
-    /// Copies an object of which only the listing's line is known.
-    pub(crate) async fn copy_listed(
-        &self,
-        source: &ObjectKey,
-        object: &Object,
-        destination: &ObjectKey,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        if object.size < self.settings.copy_limit {
-            let store = self.bucket.store();
-            let copied = store.copy(
-                source,
-                &object.etag,
-                destination,
-                CopyHeaders::Keep,
-                overwrite,
-            );
-            return Ok(copied.await?);
-        }
-        let described = self.headers(source, &object.etag, Instant::now()).await?;
-        if described.meta.etag != object.etag {
-            return Err(Error::Stale);
-        }
-        let keep = CopyHeaders::Keep;
-        self.copy_object(source, &described.meta, destination, keep, overwrite)
-            .await
-    }
-
-    /// Copies an object whole, by whichever way the service allows.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if the source is not the version that `meta` describes any more.
-    pub(crate) async fn copy_object(
-        &self,
-        source: &ObjectKey,
-        meta: &ObjectMeta,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        let limits = CopyLimits {
-            copy: self.settings.copy_limit,
-            ..CopyLimits::default()
-        };
-        let copied = self
-            .bucket
-            .copy(source, meta, destination, headers, overwrite, limits);
-        Ok(copied.await?)
-    }
-}
-
-/// Whether an object has the bytes and the headers of another, but for the time of change, which a rename moves.
-pub(crate) fn is_copy(source: &ObjectMeta, copy: &ObjectMeta) -> bool {
-    // A copy of an object that was uploaded in parts has another tag.
-    let same_bytes = source.crc64.is_some() && source.crc64 == copy.crc64;
-    source.size == copy.size
-        && (source.etag == copy.etag || same_bytes)
-        && entries_but_ctime(source).eq(entries_but_ctime(copy))
-}
-
-fn entries_but_ctime(meta: &ObjectMeta) -> impl Iterator<Item = (&String, &String)> {
-    meta.headers.user.iter().filter(|(name, _)| *name != CTIME)
 }

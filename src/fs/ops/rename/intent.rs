@@ -14,12 +14,12 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::directory::{Move, PARALLEL};
-use super::file::is_copy;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::instance::{Instance, is_id};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::resolver::objects::is_copy;
 use crate::oss::error::chain;
 use crate::store::object_store::{
     Body, ListPage, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
@@ -251,7 +251,10 @@ impl Filesystem {
         if self.settings.read_only || age.is_ok_and(|age| age < ASIDE_AT_LEAST) {
             return false;
         }
-        let deleted = self.delete_all([object.key.as_str()].into_iter()).await;
+        let deleted = self
+            .objects
+            .delete_all([object.key.as_str()].into_iter())
+            .await;
         if let Err(error) = &deleted {
             log::warn!(
                 "\"{}\", which an earlier mount has put aside, is left: {}",
@@ -340,13 +343,13 @@ impl Filesystem {
             format!("{prefix}{}", intent.from),
             format!("{prefix}{}", intent.to),
         );
-        if self.is_bare(&new).await? {
+        if self.objects.is_bare(&new).await? {
             // Nothing was copied yet but perhaps the marker, or it was undone: it has not happened.
             self.remove_marker_copy(&old, &new).await?;
             self.bucket.store().delete(&key).await?;
             return Ok(None);
         }
-        let sources = self.list_below(&old).await?;
+        let sources = self.objects.list_below(&old).await?;
         let path = Move {
             ino: Ino::ROOT,
             old,
@@ -360,7 +363,8 @@ impl Filesystem {
             .try_collect()
             .await?;
         let done = sources.iter().zip(&copied).filter(|(_, copied)| **copied);
-        self.delete_all(done.map(|(source, _)| source.key.as_str()))
+        self.objects
+            .delete_all(done.map(|(source, _)| source.key.as_str()))
             .await?;
         if let Some(left) = copied.iter().position(|copied| !copied) {
             return Err(Error::io(format!(
@@ -374,8 +378,10 @@ impl Filesystem {
 
     /// Deletes a directory's marker if it is a copy of another one's.
     async fn remove_marker_copy(&self, old: &str, new: &str) -> Result<()> {
-        if let (Some(old), Some(copy)) = (self.marker_at(old).await?, self.marker_at(new).await?)
-            && is_copy(&old, &copy)
+        if let (Some(old), Some(copy)) = (
+            self.markers.marker_at(old).await?,
+            self.markers.marker_at(new).await?,
+        ) && is_copy(&old, &copy)
         {
             let key = object_name::object_key(new.to_owned())?;
             self.bucket.store().delete(&key).await?;
