@@ -5,11 +5,11 @@
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc};
@@ -29,11 +29,10 @@ use super::namespace::names::Names;
 use super::namespace::object_name::Name;
 use super::ops::readdir::DirectoryHandle;
 use super::ops::rename::deferred_delete::Leftovers;
-use super::resolver::directory_scan::Builds;
 use super::resolver::markers::Markers;
 use super::resolver::object_cache::ObjectCache;
 use super::resolver::objects::Objects;
-use super::resolver::revalidate::Questions;
+use super::resolver::resolve::{self, Resolver};
 use super::settings::Settings;
 use super::supervisor::{PAUSE, keep_running};
 use super::sync::lock;
@@ -79,9 +78,6 @@ pub struct Filesystem {
     pub(crate) bucket: Arc<EncryptedBucket>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) runtime: Handle,
-    /// Where owners are not shown: groups that are, since the user of the mount is in them.
-    pub(crate) groups: Vec<u32>,
-    pub(crate) began: SystemTime,
     pub(crate) names: Arc<Names>,
     pub(crate) leftovers: Leftovers,
     /// Where a mount of this bucket finds what an earlier one has kept.
@@ -92,10 +88,7 @@ pub struct Filesystem {
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) objects: Arc<Objects>,
     pub(crate) markers: Arc<Markers>,
-    pub(crate) builds: Mutex<Builds>,
-    pub(crate) questions: Mutex<Questions>,
-    /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(crate) asked_ahead: Mutex<HashSet<Ino>>,
+    pub(crate) resolver: Arc<Resolver>,
     /// Files that are open or not uploaded yet. Never locked while one of their states is.
     pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
     pub(crate) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
@@ -155,12 +148,21 @@ impl Filesystem {
             true => Vec::new(),
             false => writers::own_groups(),
         };
+        let resolver = Resolver::new(resolve::Parts {
+            bucket: bucket.clone(),
+            settings: settings.clone(),
+            runtime: runtime.clone(),
+            names: names.clone(),
+            cache: cache.clone(),
+            objects: objects.clone(),
+            markers: markers.clone(),
+            budget: budget.clone(),
+            groups,
+        });
         let fs = Arc::new(Filesystem {
             bucket,
-            groups,
             settings,
             runtime,
-            began: SystemTime::now(),
             names,
             leftovers: Leftovers::default(),
             state_dir: OnceLock::new(),
@@ -169,9 +171,7 @@ impl Filesystem {
             cache,
             objects,
             markers,
-            builds: Mutex::default(),
-            questions: Mutex::default(),
-            asked_ahead: Mutex::default(),
+            resolver,
             files: Mutex::default(),
             handles: RwLock::default(),
             directory_handles: Mutex::default(),
@@ -221,7 +221,7 @@ impl Filesystem {
         let times = self.store_late(|_| true).await;
         unsaved.extend(self.clear_all().await);
         self.uploads_ended().await;
-        self.forget_asked_ahead();
+        self.resolver.forget_asked_ahead();
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.names.describe_place(ino),
             error,
@@ -262,8 +262,8 @@ impl Filesystem {
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
             handles: crate::fs::sync::read_lock(&self.handles).len()
                 + lock(&self.directory_handles).len(),
-            listings: lock(&self.builds).len(),
-            questions: lock(&self.questions).len(),
+            listings: self.resolver.listings(),
+            questions: self.resolver.questions(),
             leftovers: self.leftovers.len(),
         }
     }

@@ -14,7 +14,7 @@ use ossvault::encrypted::{self, EncryptedBucket};
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::inode_table::Ino;
-use ossvault::fs::ops::lookup::Found;
+use ossvault::fs::namespace::stat::Found;
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};

@@ -9,7 +9,7 @@ use ossvault::fs::handles::open_file::{OpenHow, Writer};
 use ossvault::fs::namespace::inode_table::Ino;
 use ossvault::fs::namespace::kernel::Notice;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::fs::ops::lookup::Looks;
+use ossvault::fs::namespace::stat::Looks;
 use ossvault::fs::ops::xattr::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};

@@ -16,7 +16,7 @@ use ossvault::envelope::Format;
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::inode_table::Ino;
-use ossvault::fs::ops::lookup::{Caller, Found, Looks};
+use ossvault::fs::namespace::stat::{Caller, Found, Looks};
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};

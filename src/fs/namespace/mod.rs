@@ -8,6 +8,7 @@ pub mod listing;
 pub mod names;
 pub mod object_name;
 pub mod scan;
+pub mod stat;
 pub mod walk;
 
 pub use inode_table::Ino;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lookup::{Caller, Looks};
 use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::{Kind, headers_of};
@@ -13,27 +12,12 @@ use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Namespace, Target, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::stat::{Caller, Looks};
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::fs::sync::lock;
 use crate::store::object_store::Overwrite;
 
 impl Filesystem {
-    /// What stands under a name, asked for if need be.
-    pub(crate) async fn target(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &str,
-        start: Instant,
-    ) -> Result<Option<Target>> {
-        loop {
-            let target = self.names.lock().target(parent, name, start);
-            match target {
-                Some(target) => return Ok(target),
-                None => self.ask_name(parent, name, start).await?,
-            }
-        }
-    }
-
     // ---- make ----
 
     pub async fn mkdir(
@@ -59,7 +43,8 @@ impl Filesystem {
                 let namespace = self.names.lock();
                 let key = marker_key(&namespace).ok_or(Error::Stale)?;
                 let attributes =
-                    self.new_attributes(&namespace, parent, Kind::Directory, mode, caller);
+                    self.resolver
+                        .new_attributes(&namespace, parent, Kind::Directory, mode, caller);
                 (object_name::object_key(key)?, attributes)
             };
             let marker = self
@@ -74,8 +59,8 @@ impl Filesystem {
             _held = self.names.hold_in(&mut namespace, ino);
             ino
         };
-        let view = self.look_at(ino, start).await?;
-        Ok(self.entered(view, start))
+        let view = self.resolver.look_at(ino, start).await?;
+        Ok(self.resolver.entered(view, start))
     }
 
     pub async fn symlink(
@@ -132,7 +117,9 @@ impl Filesystem {
             let (key, attributes) = {
                 let namespace = self.names.lock();
                 let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
-                let mut attributes = self.new_attributes(&namespace, parent, kind, mode, caller);
+                let mut attributes = self
+                    .resolver
+                    .new_attributes(&namespace, parent, kind, mode, caller);
                 attributes.rdev = rdev;
                 (object_name::object_key(key)?, attributes)
             };
@@ -154,8 +141,8 @@ impl Filesystem {
             namespace.published(parent, name, object, Instant::now());
             namespace.touch_directory(parent, now());
         }
-        let view = self.look_up(parent, name, start).await?;
-        Ok(self.looks(view.map_err(|_| Error::NotFound)?))
+        let view = self.resolver.look_up(parent, name, start).await?;
+        Ok(self.resolver.looks(view.map_err(|_| Error::NotFound)?))
     }
 
     /// # Errors
@@ -164,11 +151,11 @@ impl Filesystem {
         self.writable()?;
         self.names.check_new_name(parent, name)?;
         let start = Instant::now();
-        if self.target(parent, name, start).await?.is_some() {
+        if self.resolver.target(parent, name, start).await?.is_some() {
             return Err(Error::Exists);
         }
         // What is made in a directory may get its group from it.
-        self.look_at(parent, start).await?;
+        self.resolver.look_at(parent, start).await?;
         Ok(start)
     }
 
@@ -176,7 +163,7 @@ impl Filesystem {
 
     pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
         self.writable()?;
-        let target = self.target(parent, name, Instant::now()).await?;
+        let target = self.resolver.target(parent, name, Instant::now()).await?;
         match target.ok_or(Error::NotFound)? {
             Target::Directory(_) => return Err(Error::IsDirectory),
             Target::Unpublished(ino) => {
@@ -259,6 +246,7 @@ impl Filesystem {
         self.writable()?;
         let start = Instant::now();
         let ino = match self
+            .resolver
             .target(parent, name, start)
             .await?
             .ok_or(Error::NotFound)?

@@ -1,55 +1,20 @@
 //! Lookup, getattr, readlink: what names and inodes look like to a program.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
-use crate::fs::attributes::{Attributes, Kind, Timestamp};
+use crate::fs::attributes::Kind;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::namespace::inode_table::{Ino, Namespace, View, now};
+use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::stat::{Found, Looks};
 use crate::oss::error::chain;
-
-/// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub struct Caller {
-    pub uid: u32,
-    pub gid: u32,
-}
-
-/// A file as stat shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looks {
-    pub ino: Ino,
-    pub kind: Kind,
-    /// In bytes.
-    pub size: u64,
-    /// Permission bits.
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub atime: Timestamp,
-    pub mtime: Timestamp,
-    pub ctime: Timestamp,
-    pub rdev: u32,
-    /// An object has one name; what is open has none once that is gone.
-    pub links: u32,
-    /// How long the kernel may count on it.
-    pub valid: Duration,
-}
-
-/// An answer to a lookup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Present(Looks),
-    /// Not there, and how long the kernel may count on that.
-    Absent(Duration),
-}
 
 impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.
@@ -58,9 +23,9 @@ impl Filesystem {
         if self.names.is_reserved(parent, name) {
             return Ok(Found::Absent(self.settings.metadata_ttl));
         }
-        match self.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Found::Present(self.looks(view))),
-            Err(checked) => Ok(Found::Absent(self.valid(checked))),
+        match self.resolver.look_up(parent, name, start).await? {
+            Ok(view) => Ok(Found::Present(self.resolver.looks(view))),
+            Err(checked) => Ok(Found::Absent(self.resolver.valid(checked))),
         }
     }
 
@@ -73,8 +38,8 @@ impl Filesystem {
         if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
-        match self.look_at(ino, Instant::now()).await {
-            Ok(view) => Ok(self.looks(view)),
+        match self.resolver.look_at(ino, Instant::now()).await {
+            Ok(view) => Ok(self.resolver.looks(view)),
             Err(error) => {
                 self.forget(ino, 1);
                 Err(error)
@@ -94,8 +59,8 @@ impl Filesystem {
 
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
         let start = Instant::now();
-        let view = self.look_at_traversing(ino, start).await?;
-        Ok(self.looks(view))
+        let view = self.resolver.look_at_traversing(ino, start).await?;
+        Ok(self.resolver.looks(view))
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -111,7 +76,7 @@ impl Filesystem {
     /// where it does not say, unless [`trust_links`](crate::fs::settings::Settings::trust_links). Nothing of the
     /// content has been fetched then.
     pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
-        let view = self.look_at(ino, Instant::now()).await?;
+        let view = self.resolver.look_at(ino, Instant::now()).await?;
         if view.attributes.kind != Kind::Symlink {
             return Err(Error::Invalid);
         }
@@ -183,107 +148,5 @@ impl Filesystem {
     /// Free space, as such a thing can be told of a bucket: in bytes.
     pub fn free_bytes(&self) -> u64 {
         1 << 50
-    }
-
-    /// A view that is given to the kernel as an entry.
-    pub(crate) fn entered(&self, view: View, _start: Instant) -> Looks {
-        let mut namespace = self.names.lock();
-        namespace.remember(view.ino);
-        self.names.kernel().forget_surplus(&mut namespace);
-        drop(namespace);
-        self.looks(view)
-    }
-
-    pub(crate) fn looks(&self, view: View) -> Looks {
-        let View {
-            ino,
-            attributes,
-            size,
-            checked,
-            named,
-        } = view;
-        let defaults = &self.settings.defaults;
-        let (uid, gid) = if self.settings.show_owner {
-            (
-                attributes.uid.unwrap_or(defaults.uid),
-                attributes.gid.unwrap_or(defaults.gid),
-            )
-        } else {
-            let shown = attributes.gid.filter(|gid| self.groups.contains(gid));
-            (defaults.uid, shown.unwrap_or(defaults.gid))
-        };
-        let overrides = &self.settings.overrides;
-        let (uid, gid) = (overrides.uid.unwrap_or(uid), overrides.gid.unwrap_or(gid));
-        let mode = attributes.permissions(defaults);
-        let mut mode = overrides.permissions(attributes.kind, mode);
-        if self.settings.read_only {
-            mode &= !0o222;
-        }
-        let size = match attributes.kind {
-            Kind::File | Kind::Symlink => size,
-            _ => 0,
-        };
-        Looks {
-            ino,
-            kind: attributes.kind,
-            size,
-            mode,
-            uid,
-            gid,
-            atime: attributes.atime.unwrap_or(attributes.mtime),
-            mtime: attributes.mtime,
-            ctime: attributes.ctime.unwrap_or(attributes.mtime),
-            rdev: attributes.rdev,
-            links: match (named, attributes.kind) {
-                (false, _) => 0,
-                // Subdirectories are not counted: that would take a listing.
-                (true, Kind::Directory) => 2,
-                (true, _) => 1,
-            },
-            valid: self.valid(checked),
-        }
-    }
-
-    /// # Errors
-    /// [`Error::NotPermitted`] for an owner or a group that would be stored and not shown.
-    pub(crate) fn check_shown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-        let defaults = &self.settings.defaults;
-        let hides_uid = uid.is_some_and(|uid| uid != defaults.uid);
-        let hides_gid = gid.is_some_and(|gid| gid != defaults.gid && !self.groups.contains(&gid));
-        match !self.settings.show_owner && (hides_uid || hides_gid) {
-            true => Err(Error::NotPermitted),
-            false => Ok(()),
-        }
-    }
-
-    /// How long the kernel may count on what was known at `checked`: for less time than this mount does.
-    fn valid(&self, checked: Instant) -> Duration {
-        /// The answer has to get there, and the kernel counts in ticks, of which it takes one more.
-        const MARGIN: Duration = Duration::from_millis(20);
-        let ttl = self.settings.metadata_ttl.saturating_sub(MARGIN);
-        ttl.saturating_sub(checked.elapsed())
-    }
-
-    /// The attributes of something that is made now.
-    pub(crate) fn new_attributes(
-        &self,
-        namespace: &Namespace,
-        parent: Ino,
-        kind: Kind,
-        mode: u32,
-        caller: Caller,
-    ) -> Attributes {
-        let mut gid = caller.gid;
-        let mut mode = mode;
-        // In a set-group-id directory everything belongs to the directory's group.
-        if let Some(directory) = namespace.stored_directory(parent)
-            && directory.permissions(&self.settings.defaults) & libc::S_ISGID != 0
-        {
-            gid = directory.gid.unwrap_or(self.settings.defaults.gid);
-            if kind == Kind::Directory {
-                mode |= libc::S_ISGID;
-            }
-        }
-        Attributes::new(kind, mode, caller.uid, gid, now())
     }
 }

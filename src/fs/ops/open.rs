@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::lookup::{Caller, Looks};
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
@@ -15,6 +14,7 @@ use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::stat::{Caller, Looks};
 use crate::fs::sync::lock;
 use crate::fs::writeback::metadata::Deferred;
 use crate::oss::error::chain;
@@ -53,7 +53,7 @@ impl Filesystem {
         }
         let place = self.names.lock().place(ino);
         if let Some((parent, _)) = place {
-            self.opened_after_lookup(parent);
+            self.resolver.opened_after_lookup(parent);
         }
         Ok(opened)
     }
@@ -120,7 +120,7 @@ impl Filesystem {
                 return Ok(file.clone());
             }
         }
-        self.look_at(ino, start).await?;
+        self.resolver.look_at(ino, start).await?;
         // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
         let mut files = lock(&self.files);
         let (object, key) = {
@@ -246,33 +246,37 @@ impl Filesystem {
         let mut asked = !how.exclusive || temporary_names::is_random(name);
         loop {
             // A name that others remove between the two looks is one to be made.
-            while let Some(target) = self.target(parent, name, start).await? {
+            while let Some(target) = self.resolver.target(parent, name, start).await? {
                 if how.exclusive {
                     return Err(Error::Exists);
                 }
                 if let Target::Directory(_) = target {
                     return Err(Error::IsDirectory);
                 }
-                if let Ok(view) = self.look_up(parent, name, start).await? {
+                if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
                     let opened = self.open(view.ino, how).await;
                     if opened.is_err() {
                         self.forget(view.ino, 1);
                     }
-                    return Ok((self.looks(view), opened?));
+                    return Ok((self.resolver.looks(view), opened?));
                 }
             }
             if std::mem::replace(&mut asked, true) {
                 break;
             }
             // Whether it is there is the bucket's to say, and not what was remembered of it.
-            self.ask_whether_absent(parent, name, start).await?;
+            self.resolver
+                .ask_whether_absent(parent, name, start)
+                .await?;
         }
         // What is made in a directory may get its group from it.
-        self.look_at(parent, start).await?;
+        self.resolver.look_at(parent, start).await?;
         let (ino, file) = {
             let mut files = lock(&self.files);
             let mut namespace = self.names.lock();
-            let attributes = self.new_attributes(&namespace, parent, Kind::File, mode, caller);
+            let attributes =
+                self.resolver
+                    .new_attributes(&namespace, parent, Kind::File, mode, caller);
             let ino = namespace.create(parent, name, attributes);
             namespace.pin(ino);
             namespace.touch_directory(parent, now());
@@ -296,8 +300,8 @@ impl Filesystem {
             (ino, file)
         };
         let opened = self.open_handle(&file, how);
-        let view = self.look_at(ino, start).await?;
-        Ok((self.entered(view, start), opened))
+        let view = self.resolver.look_at(ino, start).await?;
+        Ok((self.resolver.entered(view, start), opened))
     }
 
     // ---- flush, fsync, release ----

@@ -7,15 +7,15 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::lookup::Looks;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::page_window::{PageWindow, Seek};
-use crate::fs::namespace::inode_table::{Directory, Ino, Look};
+use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{Build, Come, Rest, Shape};
+use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::directory_scan::Page;
 use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
@@ -116,33 +116,17 @@ impl Filesystem {
                     return Some(Build::cut_at_beginning(start));
                 }
                 let fresh = directory.listing.is_fresh(ttl, start);
-                fresh.then(|| self.reading_of(directory, start))
+                fresh.then(|| self.resolver.reading_of(directory, start))
             });
             (known, local)
         };
         Reading {
-            build: known.unwrap_or_else(|| self.list(ino, true, start)),
+            build: known.unwrap_or_else(|| self.resolver.list(ino, true, start)),
             local,
             listed: None,
             rest: None,
             passed: HashSet::new(),
         }
-    }
-
-    /// The names that are known: one copy of them for all who read while they stay as they are.
-    fn reading_of(&self, directory: &mut Directory, start: Instant) -> Arc<Build> {
-        let version = directory.listing.version();
-        if let Some((of, build)) = &directory.reading
-            && *of == version
-            && let Some(build) = build.upgrade()
-        {
-            return build;
-        }
-        let names = directory.listing.names();
-        let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
-        let build = Build::of_names(names.collect(), start, self.staging.budget());
-        directory.reading = Some((version, Arc::downgrade(&build)));
-        build
     }
 
     /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
@@ -201,7 +185,7 @@ impl Filesystem {
                     Seek::Wanted(first, page) if entries.is_empty() => {
                         // A task: who gives up waiting does not break it off, for the listing counts on its end.
                         let fs = self.clone();
-                        let work = async move { fs.list_page(ino, page).await };
+                        let work = async move { fs.resolver.list_page(ino, page).await };
                         let task = self.runtime.spawn(work);
                         let broken = |_| Error::io("a page of a listing was broken off");
                         let page = self
@@ -337,7 +321,7 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: looks.map(|view| self.looks(view)),
+            looks: looks.map(|view| self.resolver.looks(view)),
             version,
         })
     }

@@ -114,7 +114,7 @@ impl Filesystem {
     }
 
     async fn virtual_xattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<Vec<u8>> {
-        self.look_at(ino, Instant::now()).await?;
+        self.resolver.look_at(ino, Instant::now()).await?;
         let object = self.names.lock().object(ino).ok_or(Error::NoAttribute)?;
         if name == ETAG {
             return Ok(object.etag.as_str().trim_matches('"').as_bytes().to_vec());
@@ -142,7 +142,9 @@ impl Filesystem {
 
     /// A file's extended attributes, as it stands here.
     async fn xattrs(self: &Arc<Self>, ino: Ino) -> Result<Arc<Xattrs>> {
-        self.look_at_traversing(ino, Instant::now()).await?;
+        self.resolver
+            .look_at_traversing(ino, Instant::now())
+            .await?;
         if let Some(file) = self.file_of(ino)
             && let state = file.lock()
             && state.is_dirty()
@@ -212,7 +214,7 @@ impl Filesystem {
         ino: Ino,
         change: impl Fn(&mut Xattrs) -> Result<()>,
     ) -> Result<()> {
-        self.look_at(ino, Instant::now()).await?;
+        self.resolver.look_at(ino, Instant::now()).await?;
         if self.names.lock().is_directory(ino) {
             return self.change_directory_xattrs(ino, change).await;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::fs::filesystem::Filesystem;
+use super::resolve::Resolver;
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
@@ -18,7 +18,7 @@ const LONGEST_KEPT: Duration = Duration::from_secs(10);
 /// And how many of them at most.
 const MOST_KEPT: usize = 4096;
 
-impl Filesystem {
+impl Resolver {
     /// Lists a directory anew in which names are looked up, before what is known of it expires.
     pub(crate) fn renew(self: &Arc<Self>, parent: Ino) {
         let now = Instant::now();
@@ -89,18 +89,18 @@ impl Filesystem {
             directory.walk.files.probe(name, distance, unknown)
         };
         for (name, object) in next {
-            let fs = self.clone();
+            let resolver = self.clone();
             self.runtime.spawn(async move {
                 // What fails here is asked again, and reported, when it is wanted.
-                let _ = contained(fs.ask_object(parent, &name, object, Instant::now())).await;
-                if let Some(directory) = fs.names.lock().directory(parent) {
+                let _ = contained(resolver.ask_object(parent, &name, object, Instant::now())).await;
+                if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.files.probe_ended(&name);
                 }
             });
         }
     }
 
-    /// As [`Filesystem::walk_files`], of a directory below: its attributes and its names.
+    /// As [`Resolver::walk_files`], of a directory below: its attributes and its names.
     pub(crate) fn walk_directories(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
         if lock(&self.asked_ahead).len() >= MOST_KEPT {
             return;
@@ -142,22 +142,22 @@ impl Filesystem {
             if kept && !self.names.lock().pin(ino) {
                 lock(&self.asked_ahead).remove(&ino);
             }
-            let fs = self.clone();
+            let resolver = self.clone();
             self.runtime.spawn(async move {
-                let known = matches!(fs.names.lock().look_at(ino, now), Look::Known(_));
+                let known = matches!(resolver.names.lock().look_at(ino, now), Look::Known(_));
                 if !known {
                     // As above.
-                    let _ = contained(fs.ask_directory(ino, now)).await;
+                    let _ = contained(resolver.ask_directory(ino, now)).await;
                 }
-                if let Some(directory) = fs.names.lock().directory(parent) {
+                if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.directories.probe_ended(&name);
                 }
-                let counts = fs.settings.metadata_ttl.min(LONGEST_KEPT);
-                let weak = Arc::downgrade(&fs);
-                drop(fs);
+                let counts = resolver.settings.metadata_ttl.min(LONGEST_KEPT);
+                let weak = Arc::downgrade(&resolver);
+                drop(resolver);
                 tokio::time::sleep(counts).await;
-                if kept && let Some(fs) = weak.upgrade() {
-                    fs.forget_asked(ino);
+                if kept && let Some(resolver) = weak.upgrade() {
+                    resolver.forget_asked(ino);
                 }
             });
         }

@@ -6,11 +6,11 @@ use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::resolve::Resolver;
 use crate::fs::attributes::unix_seconds;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_hold::InodeHold;
-use crate::fs::namespace::inode_table::{Ino, Marker, Namespace};
+use crate::fs::namespace::inode_table::{Directory, Ino, Marker, Namespace};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
@@ -27,7 +27,180 @@ const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The listings that are under way, and whether each is of the whole directory.
 pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
 
-impl Filesystem {
+/// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
+pub(crate) struct Begun {
+    pub resolver: Arc<Resolver>,
+    pub ino: Ino,
+    pub build: Arc<Build>,
+    /// The directory stays meanwhile. None only while this is dropped.
+    hold: Option<InodeHold>,
+}
+
+impl Begun {
+    /// Lists the directory by itself.
+    pub async fn run(self, whole: bool) {
+        let end = self.resolver.run_build(&self.build, self.ino, whole).await;
+        self.end(end);
+    }
+
+    /// With the only page that there is of the directory.
+    pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
+        let mut listed = Listed::default();
+        let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
+        let resolver = self.resolver.clone();
+        resolver.apply_whole(&self.build, self.ino, epoch, come, listed);
+        self.end(Ok(Extent::Whole));
+    }
+
+    pub fn end(self, end: Result<Extent>) {
+        self.build.end(end);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // First, so that nothing is held any more when the listing does not count as under way.
+        drop(self.hold.take());
+        let Begun {
+            resolver,
+            ino,
+            build,
+            ..
+        } = self;
+        let mut builds = lock(&resolver.builds);
+        if let MapEntry::Occupied(slot) = builds.entry(*ino)
+            && Arc::ptr_eq(&slot.get().0, build)
+        {
+            slot.remove();
+        }
+        drop(builds);
+        build.break_off();
+    }
+}
+
+pub(crate) fn object_of(listed: &ListedObject) -> Object {
+    Object {
+        size: listed.size,
+        etag: listed.etag.clone(),
+        last_modified: unix_seconds(listed.last_modified),
+        ours: false,
+        known: None,
+    }
+}
+
+/// One page of a directory that is read page by page.
+pub struct Page<T = PageToken> {
+    pub names: Vec<(Name, Shape)>,
+    /// When it was asked for.
+    pub sent: Instant,
+    /// Where the next one is; None after the last.
+    pub next: Option<T>,
+}
+
+/// The entries of a page that are known with it: of other names, the keys below may be still to come.
+fn sure_of<'a>(
+    entries: &'a [(Name, Entry)],
+    prefix: &'a str,
+    last: &'a str,
+) -> impl Iterator<Item = (Name, Entry)> + 'a {
+    let sure = entries.iter().filter(move |(name, entry)| {
+        matches!(entry, Entry::Directory) || *format!("{prefix}{name}/") <= *last
+    });
+    sure.cloned()
+}
+
+/// What the pages of one listing have brought.
+#[derive(Default)]
+struct Listed {
+    /// A name that is both file and prefix comes twice, last as the directory that is shown.
+    entries: Vec<(Name, Entry)>,
+    marker: Option<Marker>,
+    pages: u32,
+    /// Keys that are no valid path below the directory. They keep it in the bucket all the same.
+    hidden: u32,
+}
+
+impl Listed {
+    /// Adds a page, and returns its names in order. Keys that are no valid path below the directory are left
+    /// out.
+    fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, Shape)> {
+        self.pages += 1;
+        let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
+        // The store has left out some already, and told of them.
+        let left_out = u32::try_from(page.hidden).unwrap_or(u32::MAX);
+        self.hidden = self.hidden.saturating_add(left_out);
+        let mut hidden = 0;
+        for object in page.objects {
+            let Some(name) = object.key.strip_prefix(prefix) else {
+                continue;
+            };
+            if name.is_empty() {
+                self.marker = Some(marker_of(&object, page.date));
+                continue;
+            }
+            if !object_name::is_component(name) || (at_root && name == object_name::RESERVED) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Object(object.size)));
+            self.entries.push((name, Entry::Object(object_of(&object))));
+        }
+        for folder in page.prefixes {
+            let Some(name) = folder
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_suffix('/'))
+            else {
+                continue;
+            };
+            if at_root && name == object_name::RESERVED {
+                continue;
+            }
+            if !object_name::is_component(name) {
+                hidden += 1;
+                continue;
+            }
+            let name = Name::from(name);
+            fresh_names.push((name.clone(), Shape::Directory));
+            self.entries.push((name, Entry::Directory));
+        }
+        self.hidden = self.hidden.saturating_add(hidden);
+        if hidden > 0 && HIDDEN_LOG.admits(Instant::now(), HIDDEN_LOG_INTERVAL) {
+            log::warn!(
+                "{hidden} keys below \"{}\" are no valid paths and are not shown",
+                prefix.escape_debug()
+            );
+        }
+        fresh_names
+            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
+        fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
+        fresh_names
+    }
+}
+
+/// The greatest key or prefix of a page: what is still to come is greater.
+fn last_key(page: &ListPage) -> String {
+    let object = page.objects.last().map(|object| &object.key);
+    object
+        .max(page.prefixes.last())
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
+    let last_modified = unix_seconds(listed.last_modified);
+    let date = date
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Marker {
+        etag: listed.etag.clone(),
+        last_modified,
+        settled: date >= last_modified + 2,
+        ours: false,
+    }
+}
+
+impl Resolver {
     /// Lists a directory, or joins a listing of it that began late enough for a call that began at
     /// `start`. `whole`: not only the first page.
     pub(crate) fn list(self: &Arc<Self>, ino: Ino, whole: bool, start: Instant) -> Arc<Build> {
@@ -55,7 +228,7 @@ impl Filesystem {
             let build = Build::new(Instant::now());
             builds.insert(ino, (build.clone(), whole));
             Begun {
-                fs: self.clone(),
+                resolver: self.clone(),
                 ino,
                 build,
                 hold: Some(hold),
@@ -102,7 +275,7 @@ impl Filesystem {
             delimited: true,
             ..ListRequest::default()
         };
-        let budget = self.staging.budget();
+        let budget = &self.budget;
         let most = self.names.lock().most_names();
         let mut listed = Listed::default();
         let mut memory = budget.charge(0);
@@ -252,7 +425,7 @@ impl Filesystem {
         let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
         let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
-            build.come(come, self.staging.budget());
+            build.come(come, &self.budget);
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
@@ -265,7 +438,7 @@ impl Filesystem {
             let shape = Shape::of(listing.last_known(&name)?);
             Some((name, shape))
         });
-        build.come(come.into_iter().chain(made), self.staging.budget());
+        build.come(come.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
         if vanished && namespace.unpublished_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
@@ -278,172 +451,20 @@ impl Filesystem {
             namespace.confirm_directory(ino, marker.as_ref(), build.sent);
         }
     }
-}
 
-/// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
-pub(crate) struct Begun {
-    pub fs: Arc<Filesystem>,
-    pub ino: Ino,
-    pub build: Arc<Build>,
-    /// The directory stays meanwhile. None only while this is dropped.
-    hold: Option<InodeHold>,
-}
-
-impl Begun {
-    /// Lists the directory by itself.
-    pub async fn run(self, whole: bool) {
-        let end = self.fs.run_build(&self.build, self.ino, whole).await;
-        self.end(end);
-    }
-
-    /// With the only page that there is of the directory.
-    pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
-        let mut listed = Listed::default();
-        let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
-        let fs = self.fs.clone();
-        fs.apply_whole(&self.build, self.ino, epoch, come, listed);
-        self.end(Ok(Extent::Whole));
-    }
-
-    pub fn end(self, end: Result<Extent>) {
-        self.build.end(end);
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        // First, so that nothing is held any more when the listing does not count as under way.
-        drop(self.hold.take());
-        let Begun { fs, ino, build, .. } = self;
-        let mut builds = lock(&fs.builds);
-        if let MapEntry::Occupied(slot) = builds.entry(*ino)
-            && Arc::ptr_eq(&slot.get().0, build)
+    /// The names that are known: one copy of them for all who read while they stay as they are.
+    pub(crate) fn reading_of(&self, directory: &mut Directory, start: Instant) -> Arc<Build> {
+        let version = directory.listing.version();
+        if let Some((of, build)) = &directory.reading
+            && *of == version
+            && let Some(build) = build.upgrade()
         {
-            slot.remove();
+            return build;
         }
-        drop(builds);
-        build.break_off();
-    }
-}
-
-pub(crate) fn object_of(listed: &ListedObject) -> Object {
-    Object {
-        size: listed.size,
-        etag: listed.etag.clone(),
-        last_modified: unix_seconds(listed.last_modified),
-        ours: false,
-        known: None,
-    }
-}
-
-/// One page of a directory that is read page by page.
-pub struct Page<T = PageToken> {
-    pub names: Vec<(Name, Shape)>,
-    /// When it was asked for.
-    pub sent: Instant,
-    /// Where the next one is; None after the last.
-    pub next: Option<T>,
-}
-
-/// The entries of a page that are known with it: of other names, the keys below may be still to come.
-fn sure_of<'a>(
-    entries: &'a [(Name, Entry)],
-    prefix: &'a str,
-    last: &'a str,
-) -> impl Iterator<Item = (Name, Entry)> + 'a {
-    let sure = entries.iter().filter(move |(name, entry)| {
-        matches!(entry, Entry::Directory) || *format!("{prefix}{name}/") <= *last
-    });
-    sure.cloned()
-}
-
-/// What the pages of one listing have brought.
-#[derive(Default)]
-struct Listed {
-    /// A name that is both file and prefix comes twice, last as the directory that is shown.
-    entries: Vec<(Name, Entry)>,
-    marker: Option<Marker>,
-    pages: u32,
-    /// Keys that are no valid path below the directory. They keep it in the bucket all the same.
-    hidden: u32,
-}
-
-impl Listed {
-    /// Adds a page, and returns its names in order. Keys that are no valid path below the directory are left
-    /// out.
-    fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, Shape)> {
-        self.pages += 1;
-        let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
-        // The store has left out some already, and told of them.
-        let left_out = u32::try_from(page.hidden).unwrap_or(u32::MAX);
-        self.hidden = self.hidden.saturating_add(left_out);
-        let mut hidden = 0;
-        for object in page.objects {
-            let Some(name) = object.key.strip_prefix(prefix) else {
-                continue;
-            };
-            if name.is_empty() {
-                self.marker = Some(marker_of(&object, page.date));
-                continue;
-            }
-            if !object_name::is_component(name) || (at_root && name == object_name::RESERVED) {
-                hidden += 1;
-                continue;
-            }
-            let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Object(object.size)));
-            self.entries.push((name, Entry::Object(object_of(&object))));
-        }
-        for folder in page.prefixes {
-            let Some(name) = folder
-                .strip_prefix(prefix)
-                .and_then(|rest| rest.strip_suffix('/'))
-            else {
-                continue;
-            };
-            if at_root && name == object_name::RESERVED {
-                continue;
-            }
-            if !object_name::is_component(name) {
-                hidden += 1;
-                continue;
-            }
-            let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Directory));
-            self.entries.push((name, Entry::Directory));
-        }
-        self.hidden = self.hidden.saturating_add(hidden);
-        if hidden > 0 && HIDDEN_LOG.admits(Instant::now(), HIDDEN_LOG_INTERVAL) {
-            log::warn!(
-                "{hidden} keys below \"{}\" are no valid paths and are not shown",
-                prefix.escape_debug()
-            );
-        }
-        fresh_names
-            .sort_unstable_by(|a, b| a.0.cmp(&b.0).then(a.1.is_object().cmp(&b.1.is_object())));
-        fresh_names.dedup_by(|later, earlier| later.0 == earlier.0);
-        fresh_names
-    }
-}
-
-/// The greatest key or prefix of a page: what is still to come is greater.
-fn last_key(page: &ListPage) -> String {
-    let object = page.objects.last().map(|object| &object.key);
-    object
-        .max(page.prefixes.last())
-        .cloned()
-        .unwrap_or_default()
-}
-
-fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
-    let last_modified = unix_seconds(listed.last_modified);
-    let date = date
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    Marker {
-        etag: listed.etag.clone(),
-        last_modified,
-        settled: date >= last_modified + 2,
-        ours: false,
+        let names = directory.listing.names();
+        let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
+        let build = Build::of_names(names.collect(), start, &self.budget);
+        directory.reading = Some((version, Arc::downgrade(&build)));
+        build
     }
 }

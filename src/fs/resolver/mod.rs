@@ -6,5 +6,7 @@ pub mod directory_scan;
 pub mod markers;
 pub mod object_cache;
 pub mod objects;
+pub mod resolve;
 pub mod revalidate;
+pub mod stat;
 pub mod subtree_listing;

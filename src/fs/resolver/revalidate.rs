@@ -17,10 +17,10 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
 use super::object_cache::marker_of;
-use crate::fs::attributes::{Attributes, Kind, Timestamp, unix_seconds};
+use super::resolve::Resolver;
+use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::filesystem::Filesystem;
-use crate::fs::namespace::inode_table::{Ino, Look, Namespace, View};
+use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::Extent;
@@ -61,131 +61,22 @@ impl Question {
 /// Objects up to this many bytes are fetched whole where they are looked up to be read.
 const SMALL: u64 = 64 << 10;
 
-/// Tries until an answer is not overtaken by changes of our own.
-const TRIES: usize = 16;
-
-impl Filesystem {
-    /// What a name looks like, which counts as known to the kernel once more; if it is not there, since when that is
-    /// known.
-    pub(crate) async fn look_up(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &str,
-        start: Instant,
-    ) -> Result<std::result::Result<View, Instant>> {
-        let mut walked = false;
-        let mut _held = [None, None];
-        for _ in 0..TRIES {
-            let (look, holds) = {
-                let mut namespace = self.names.lock();
-                let look = namespace.look_up(parent, name, start);
-                // What something must be asked about stays until the answer has been looked at.
-                let wanted = match &look {
-                    Look::Known(_) | Look::Absent(_) | Look::Stale => [None, None],
-                    Look::AskName | Look::AskObject(_) => [Some(parent), None],
-                    Look::AskDirectory(ino) => [Some(parent), Some(*ino)],
-                };
-                let holds = wanted.map(|ino| self.names.hold_in(&mut namespace, ino?));
-                if let Look::Known(_) = &look {
-                    self.names.kernel().forget_surplus(&mut namespace);
-                }
-                (look, holds)
-            };
-            _held = holds;
-            match look {
-                Look::Stale => return Err(Error::Stale),
-                Look::Known(view) => {
-                    match view.attributes.kind {
-                        _ if walked => {}
-                        Kind::Directory => self.walk_directories(parent, name, false),
-                        _ => self.walk_files(parent, name, false),
-                    }
-                    self.renew(parent);
-                    return Ok(Ok(view));
-                }
-                Look::Absent(checked) => {
-                    self.renew(parent);
-                    return Ok(Err(checked));
-                }
-                Look::AskName => {
-                    self.renew_below(parent, name, start);
-                    self.ask_name(parent, name, start).await?;
-                }
-                Look::AskObject(object) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_files(parent, name, true);
-                    }
-                    self.ask_object(parent, &Name::from(name), object, start)
-                        .await?;
-                }
-                Look::AskDirectory(ino) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_directories(parent, name, true);
-                    }
-                    self.renew_below(parent, name, start);
-                    self.ask_directory(ino, start).await?;
-                }
-            }
-        }
-        Err(Error::Busy)
+/// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
+fn unreadable(object: Object) -> Object {
+    let modified = UNIX_EPOCH
+        .checked_add(Duration::from_secs(object.last_modified))
+        .unwrap_or(UNIX_EPOCH);
+    Object {
+        known: Some(Arc::new(Known {
+            attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
+            settled: false,
+            xattrs: false,
+        })),
+        ..object
     }
+}
 
-    /// What an inode looks like.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] when its name is gone or stands for something else: the kernel looks the name up
-    /// anew, and finds what there is.
-    pub(crate) async fn look_at(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<View> {
-        self.look_at_with(ino, start, Namespace::look_at).await
-    }
-
-    /// As [`Filesystem::look_at`], for who goes through a directory and looks at each name.
-    pub(crate) async fn look_at_traversing(
-        self: &Arc<Self>,
-        ino: Ino,
-        start: Instant,
-    ) -> Result<View> {
-        self.look_at_with(ino, start, Namespace::look_at_traversing)
-            .await
-    }
-
-    async fn look_at_with(
-        self: &Arc<Self>,
-        ino: Ino,
-        start: Instant,
-        look_at: fn(&mut Namespace, Ino, Instant) -> Look,
-    ) -> Result<View> {
-        let mut _held = None;
-        for _ in 0..TRIES {
-            let (look, hold) = {
-                let mut namespace = self.names.lock();
-                let look = look_at(&mut namespace, ino, start);
-                let asks = !matches!(look, Look::Known(_) | Look::Absent(_) | Look::Stale);
-                let hold = asks.then(|| self.names.hold_in(&mut namespace, ino));
-                (look, hold)
-            };
-            _held = hold;
-            match look {
-                Look::Known(view) => return Ok(view),
-                // A caller that came by a path looks again, and finds what stands there now.
-                Look::Absent(_) | Look::Stale => return Err(Error::Stale),
-                Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
-                look => {
-                    let place = self.names.lock().place(ino);
-                    let (parent, name) = place.ok_or(Error::Stale)?;
-                    match look {
-                        Look::AskObject(object) => {
-                            self.walk_files(parent, &name, true);
-                            self.ask_object(parent, &name, object, start).await?;
-                        }
-                        _ => self.ask_name(parent, &name, start).await?,
-                    }
-                }
-            }
-        }
-        Err(Error::Busy)
-    }
-
+impl Resolver {
     /// Makes sure that it is known what stands under a name.
     pub(crate) async fn ask_name(
         self: &Arc<Self>,
@@ -222,15 +113,15 @@ impl Filesystem {
             }
         }
         let question = Question::Name(parent, name.clone());
-        let fs = self.clone();
+        let resolver = self.clone();
         self.ask(question, start, async move {
-            if in_order && let Some(found) = fs.list_from(parent, &name).await? {
-                if let Some(directory) = fs.names.lock().directory(parent) {
+            if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
+                if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.finds_nothing = !found;
                 }
                 return Ok(());
             }
-            fs.ask_name_alone(parent, &name).await
+            resolver.ask_name_alone(parent, &name).await
         })
         .await
     }
@@ -258,9 +149,9 @@ impl Filesystem {
         }
         // No question that is under way already will do: it may have been asked before `start`.
         let held = self.names.hold_inode(parent)?;
-        let (fs, name) = (self.clone(), name.clone());
+        let (resolver, name) = (self.clone(), name.clone());
         let answer = self.runtime.spawn(contained(async move {
-            let answer = fs.ask_name_alone(parent, &name).await;
+            let answer = resolver.ask_name_alone(parent, &name).await;
             drop(held);
             answer
         }));
@@ -406,10 +297,10 @@ impl Filesystem {
             .in_time(start, self.names.unchanging(parent, name))
             .await?;
         let question = Question::Object(parent, name.clone());
-        let fs = self.clone();
+        let resolver = self.clone();
         let name = name.clone();
         self.ask(question, start, async move {
-            fs.ask_headers(parent, &name, object).await
+            resolver.ask_headers(parent, &name, object).await
         })
         .await
     }
@@ -458,7 +349,12 @@ impl Filesystem {
     }
 
     /// By GET, if its body is wanted as well, or by HEAD.
-    async fn object_at(&self, key: String, fetch: bool, sent: Instant) -> Result<Option<Object>> {
+    pub(crate) async fn object_at(
+        &self,
+        key: String,
+        fetch: bool,
+        sent: Instant,
+    ) -> Result<Option<Object>> {
         let key = object_name::object_key(key)?;
         let answer = if fetch {
             self.get_small(&key).await
@@ -531,9 +427,9 @@ impl Filesystem {
     }
 
     async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
-        let fs = self.clone();
+        let resolver = self.clone();
         self.ask(Question::Directory(ino), start, async move {
-            fs.ask_marker(ino).await
+            resolver.ask_marker(ino).await
         })
         .await
     }
@@ -615,14 +511,16 @@ impl Filesystem {
                     answer.clone()
                 }
                 _ => {
-                    let fs = self.clone();
+                    let resolver = self.clone();
                     let asked = Instant::now();
                     let key = question.clone();
                     let task = self.runtime.spawn(async move {
                         let result = contained(work).await;
                         drop(held);
-                        let mut questions =
-                            fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut questions = resolver
+                            .questions
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
                         if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
                             questions.remove(&key);
                         }
@@ -639,20 +537,5 @@ impl Filesystem {
             }
         };
         self.settings.in_time(start, answer).await?
-    }
-}
-
-/// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
-fn unreadable(object: Object) -> Object {
-    let modified = UNIX_EPOCH
-        .checked_add(Duration::from_secs(object.last_modified))
-        .unwrap_or(UNIX_EPOCH);
-    Object {
-        known: Some(Arc::new(Known {
-            attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
-            settled: false,
-            xattrs: false,
-        })),
-        ..object
     }
 }

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future;
 
 use super::directory_scan::Begun;
+use super::resolve::Resolver;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};
 use crate::fs::namespace::key_locks::{Pass, Scope};
@@ -45,48 +45,16 @@ pub(crate) struct Tree {
     pub holds: Vec<(Ino, InodeHold)>,
 }
 
-impl Filesystem {
-    /// The largest small tree with this directory in it. None if it is not to be listed with others.
-    pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
-        let mut namespace = self.names.lock();
-        if let Some(directory) = namespace.directory(ino) {
-            directory.wanted = Some(now);
-        }
-        let ttl = namespace.ttl().objects;
-        let lately = ttl.saturating_mul(IN_USE);
-        let few = largest(&mut namespace, ino, lately, now);
-        let (directories, pages) = match few {
-            Some(directories) => (directories, 1),
-            None => busy(&mut namespace, ino, ttl, now)?,
-        };
-        let keys = directories.iter().map(|&ino| namespace.key(ino));
-        let scopes = keys
-            .map(|key| key.map(Scope::Listing))
-            .collect::<Option<_>>();
-        // Not waited for: who asks may be the one who is renaming a directory in it.
-        let pass = self.names.try_enter(scopes?)?;
-        let others = directories.iter().filter(|other| **other != ino);
-        let holds =
-            others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
-        Some(Tree {
-            holds: holds.collect(),
-            directories,
-            pages,
-            _pass: pass,
-        })
-    }
-}
-
 impl Tree {
     /// Lists the directories, for which a listing each has begun.
     pub async fn run(self, begun: Vec<Begun>) {
-        let Some(fs) = begun.first().map(|begun| begun.fs.clone()) else {
+        let Some(resolver) = begun.first().map(|begun| begun.resolver.clone()) else {
             return;
         };
         // To be ended with the namespace unlocked.
         let mut gone = Vec::new();
         let (top, asked) = {
-            let mut namespace = fs.names.lock();
+            let mut namespace = resolver.names.lock();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
             let ask = |begun: Begun| {
                 let prefix = namespace.key(begun.ino);
@@ -106,7 +74,7 @@ impl Tree {
         for begun in gone {
             begun.end(Err(Error::Stale));
         }
-        match self.read_pages(&fs, &top).await {
+        match self.read_pages(&resolver, &top).await {
             Ok(Some(page)) => {
                 let date = page.date;
                 let mut shares = split(page, &top);
@@ -118,14 +86,14 @@ impl Tree {
             // Others have made more of it than was to be expected, or what cannot be told where it belongs.
             Ok(None) => {
                 let alone = asked.into_iter().map(|(begun, _, epoch)| {
-                    fs.names.give_up(begun.ino, epoch);
+                    resolver.names.give_up(begun.ino, epoch);
                     begun.run(true)
                 });
                 future::join_all(alone).await;
             }
             Err(error) => {
                 for (begun, _, epoch) in asked {
-                    fs.names.give_up(begun.ino, epoch);
+                    resolver.names.give_up(begun.ino, epoch);
                     begun.end(Err(error.clone()));
                 }
             }
@@ -133,14 +101,14 @@ impl Tree {
     }
 
     /// All keys below `top`, as one page. None if there are more than so many pages tell.
-    async fn read_pages(&self, fs: &Filesystem, top: &str) -> Result<Option<ListPage>> {
+    async fn read_pages(&self, resolver: &Resolver, top: &str) -> Result<Option<ListPage>> {
         let mut request = ListRequest {
             prefix: top.to_owned(),
             ..ListRequest::default()
         };
         let mut all: Option<ListPage> = None;
         for _ in 0..self.pages {
-            let page = fs.bucket.store().list(&request).await?;
+            let page = resolver.bucket.store().list(&request).await?;
             request.token = page.next.clone();
             match &mut all {
                 Some(all) => {
@@ -269,6 +237,38 @@ fn known_tree(
         at += 1;
     }
     Some((directories, names))
+}
+
+impl Resolver {
+    /// The largest small tree with this directory in it. None if it is not to be listed with others.
+    pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
+        let mut namespace = self.names.lock();
+        if let Some(directory) = namespace.directory(ino) {
+            directory.wanted = Some(now);
+        }
+        let ttl = namespace.ttl().objects;
+        let lately = ttl.saturating_mul(IN_USE);
+        let few = largest(&mut namespace, ino, lately, now);
+        let (directories, pages) = match few {
+            Some(directories) => (directories, 1),
+            None => busy(&mut namespace, ino, ttl, now)?,
+        };
+        let keys = directories.iter().map(|&ino| namespace.key(ino));
+        let scopes = keys
+            .map(|key| key.map(Scope::Listing))
+            .collect::<Option<_>>();
+        // Not waited for: who asks may be the one who is renaming a directory in it.
+        let pass = self.names.try_enter(scopes?)?;
+        let others = directories.iter().filter(|other| **other != ino);
+        let holds =
+            others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
+        Some(Tree {
+            holds: holds.collect(),
+            directories,
+            pages,
+            _pass: pass,
+        })
+    }
 }
 
 #[cfg(test)]

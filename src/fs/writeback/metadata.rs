@@ -19,7 +19,7 @@ use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name;
-use crate::fs::ops::lookup::Looks;
+use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
@@ -64,7 +64,7 @@ impl Filesystem {
         mut change: Change,
     ) -> Result<Looks> {
         self.writable()?;
-        self.check_shown(change.uid, change.gid)?;
+        self.resolver.check_shown(change.uid, change.gid)?;
         if let Some(size) = size {
             if !change.is_empty() || change.ctime.is_some() {
                 // The upload that the truncation causes carries them.
@@ -87,7 +87,7 @@ impl Filesystem {
         size: u64,
         change: &Change,
     ) -> Result<()> {
-        let before = self.look_at(ino, Instant::now()).await?;
+        let before = self.resolver.look_at(ino, Instant::now()).await?;
         if before.size == size {
             return self.change_attributes(thread, ino, change.clone()).await;
         }
@@ -142,7 +142,7 @@ impl Filesystem {
         ino: Ino,
         change: Change,
     ) -> Result<()> {
-        self.look_at(ino, Instant::now()).await?;
+        self.resolver.look_at(ino, Instant::now()).await?;
         if change.is_empty() {
             return Ok(());
         }

@@ -71,13 +71,13 @@ impl Filesystem {
             return Err(Error::NotPermitted);
         }
         self.names.check_new_name(to.0, &to.1)?;
-        let source = self.target(from.0, &from.1, start).await?;
+        let source = self.resolver.target(from.0, &from.1, start).await?;
         let source = source.ok_or(Error::NotFound)?;
-        let mut target = self.target(to.0, &to.1, start).await?;
+        let mut target = self.resolver.target(to.0, &to.1, start).await?;
         if let (Target::Unpublished(_), None, false) = (&source, &target, replace) {
             // Its upload, which finds out, may be long in coming.
-            self.ask_whether_absent(to.0, &to.1, start).await?;
-            target = self.target(to.0, &to.1, start).await?;
+            self.resolver.ask_whether_absent(to.0, &to.1, start).await?;
+            target = self.resolver.target(to.0, &to.1, start).await?;
         }
         if target.is_some() && !replace {
             return Err(Error::Exists);
