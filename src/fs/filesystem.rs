@@ -7,27 +7,25 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 
+use super::background::BackgroundTasks;
 use super::data::budget::MemoryBudget;
 use super::data::content::ContentCache;
 use super::data::staging::{self, StagingArea};
 use super::error::{Error, Result};
-use super::handles::open_file::{FileHandle, OpenFile};
+use super::handles::open_files::{self, OpenFiles};
 use super::handles::writers;
-use super::instance::Instance;
+use super::instance::ThisMount;
 use super::namespace::inode_table::{Ino, Namespace};
 use super::namespace::kernel::{Kernel, KernelCaches, Notice};
 use super::namespace::listing::Ttl;
 use super::namespace::names::Names;
 use super::namespace::object_name::Name;
-use super::ops::readdir::DirectoryHandle;
 use super::ops::rename::deferred_delete::Leftovers;
 use super::resolver::markers::Markers;
 use super::resolver::object_cache::ObjectCache;
@@ -35,7 +33,6 @@ use super::resolver::objects::Objects;
 use super::resolver::resolve::{self, Resolver};
 use super::settings::Settings;
 use super::supervisor::{PAUSE, keep_running};
-use super::sync::lock;
 use super::writeback::metadata::Deferred;
 use crate::encrypted::EncryptedBucket;
 use crate::oss::error::chain;
@@ -80,25 +77,15 @@ pub struct Filesystem {
     pub(crate) runtime: Handle,
     pub(crate) names: Arc<Names>,
     pub(crate) leftovers: Leftovers,
-    /// Where a mount of this bucket finds what an earlier one has kept.
-    pub(crate) state_dir: OnceLock<PathBuf>,
-    pub(crate) instance: OnceCell<Instance>,
-    /// Something of this mount stays in the bucket for a later one to clean up.
-    pub(crate) leaves_something: AtomicBool,
+    pub(crate) this_mount: Arc<ThisMount>,
+    pub(crate) tasks: Arc<BackgroundTasks>,
     pub(crate) cache: Arc<ObjectCache>,
     pub(crate) objects: Arc<Objects>,
     pub(crate) markers: Arc<Markers>,
     pub(crate) resolver: Arc<Resolver>,
-    /// Files that are open or not uploaded yet. Never locked while one of their states is.
-    pub(crate) files: Mutex<HashMap<Ino, Arc<OpenFile>>>,
-    pub(crate) handles: RwLock<HashMap<u64, Arc<FileHandle>>>,
-    pub(crate) directory_handles: Mutex<HashMap<u64, Arc<DirectoryHandle>>>,
-    next_handle: AtomicU64,
-    pub(crate) staging: Arc<StagingArea>,
+    pub(crate) open_files: Arc<OpenFiles>,
     /// Inodes whose pending attributes are stored later, and when.
     pub(crate) late: Mutex<HashMap<Ino, Deferred>>,
-    /// Uploads that go on while their files are written, and those that are being given up.
-    pub(crate) uploads: Mutex<JoinSet<()>>,
 }
 
 impl Filesystem {
@@ -159,28 +146,36 @@ impl Filesystem {
             budget: budget.clone(),
             groups,
         });
+        let this_mount = ThisMount::new(settings.clone());
+        let tasks = BackgroundTasks::new(runtime.clone());
+        let open_files = OpenFiles::new(open_files::Parts {
+            bucket: bucket.clone(),
+            settings: settings.clone(),
+            names: names.clone(),
+            cache: cache.clone(),
+            objects: objects.clone(),
+            markers: markers.clone(),
+            resolver: resolver.clone(),
+            this_mount: this_mount.clone(),
+            staging,
+            tasks: tasks.clone(),
+        });
         let fs = Arc::new(Filesystem {
             bucket,
             settings,
             runtime,
             names,
             leftovers: Leftovers::default(),
-            state_dir: OnceLock::new(),
-            instance: OnceCell::new(),
-            leaves_something: AtomicBool::new(false),
+            this_mount,
+            tasks,
             cache,
             objects,
             markers,
             resolver,
-            files: Mutex::default(),
-            handles: RwLock::default(),
-            directory_handles: Mutex::default(),
-            next_handle: AtomicU64::new(1),
-            staging,
+            open_files,
             late: Mutex::default(),
-            uploads: Mutex::default(),
         });
-        let (weak, budget) = (Arc::downgrade(&fs), fs.staging.budget().clone());
+        let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
             give_way(weak.clone(), budget.clone())
         });
@@ -191,7 +186,7 @@ impl Filesystem {
     /// one leaves if it is killed: a folder for these mounts alone, made when it is needed. Without one, that is
     /// reported and left. To be called before [`Filesystem::start`].
     pub fn keep_state_in(&self, folder: PathBuf) {
-        let _ = self.state_dir.set(folder);
+        self.this_mount.keep_state_in(folder);
     }
 
     /// Proves that the bucket is there, and finishes what an earlier mount left undone.
@@ -220,16 +215,16 @@ impl Filesystem {
         let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
         let times = self.store_late(|_| true).await;
         unsaved.extend(self.clear_all().await);
-        self.uploads_ended().await;
+        self.tasks.ended().await;
         self.resolver.forget_asked_ahead();
         unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
             path: self.names.describe_place(ino),
             error,
         }));
         if unsaved.is_empty() {
-            let files: Vec<_> = lock(&self.files).values().cloned().collect();
+            let files = self.open_files.all();
             if files.iter().all(|file| file.lock().aside.is_none()) {
-                self.end_instance();
+                self.this_mount.end_instance();
             }
             Ok(())
         } else {
@@ -255,13 +250,12 @@ impl Filesystem {
 
     /// What is held in memory now; see [`Census`].
     pub fn census(&self) -> Census {
-        let files: Vec<_> = lock(&self.files).values().cloned().collect();
+        let files = self.open_files.all();
         Census {
             inodes: self.names.lock().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
-            handles: crate::fs::sync::read_lock(&self.handles).len()
-                + lock(&self.directory_handles).len(),
+            handles: self.open_files.handle_count(),
             listings: self.resolver.listings(),
             questions: self.resolver.questions(),
             leftovers: self.leftovers.len(),
@@ -275,10 +269,6 @@ impl Filesystem {
     /// Whether there is a private key.
     pub fn can_read(&self) -> bool {
         self.bucket.can_read()
-    }
-
-    pub(crate) fn new_handle(&self) -> u64 {
-        self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
 
     /// # Errors

@@ -6,6 +6,7 @@
 //! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
 pub mod attributes;
+mod background;
 pub mod data;
 pub mod error;
 pub mod filesystem;

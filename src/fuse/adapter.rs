@@ -31,12 +31,12 @@ use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenHow, Writer};
+use crate::fs::handles::open_files::Opened;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::kernel::{KernelCaches, Notice};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::stat::{Caller, Found, Looks};
 use crate::fs::ops::copy_range::Place;
-use crate::fs::ops::open::Opened;
 use crate::fs::ops::xattr::SetXattr;
 use crate::oss::error::chain;
 

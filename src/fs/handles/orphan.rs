@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::open_file::OpenFile;
+use super::open_files::OpenFiles;
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
@@ -20,7 +21,7 @@ impl Filesystem {
     /// not uploaded any more. Followed by [`Filesystem::after_removal`] or [`Filesystem::take_back`].
     pub(crate) async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         loop {
-            let preserved = self.preserve(file).await?;
+            let preserved = self.open_files.preserve(file).await?;
             {
                 let mut state = file.lock();
                 // An upload may just have let go of what was staged.
@@ -49,17 +50,19 @@ impl Filesystem {
             (state.gone, state.leaving) = (false, false);
         }
         self.tend(file);
-        self.let_go(file);
+        self.open_files.let_go(file);
     }
 
     /// The name is gone.
     pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
-        if let Some(file) = self.file_of(ino) {
+        if let Some(file) = self.open_files.file_of(ino) {
             file.lock().leaving = false;
-            self.let_go(&file);
+            self.open_files.let_go(&file);
         }
     }
+}
 
+impl OpenFiles {
     /// Makes what handles of a clean file may still read independent of its object, which is about to go:
     /// its bytes are staged, or, when they are many, the object is copied aside. False: others have replaced
     /// the object, and there is nothing left to preserve.
@@ -87,7 +90,7 @@ impl Filesystem {
             return Ok(true);
         };
         let key = object_name::object_key(key)?;
-        let aside = self.key_of_ours("aside/").await?;
+        let aside = self.this_mount.key_of_ours("aside/").await?;
         let described = self
             .cache
             .headers(&key, &content.etag(), Instant::now())

@@ -27,6 +27,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 
 use super::open_file::OpenFile;
+use super::open_files::OpenFiles;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
@@ -49,7 +50,7 @@ pub(crate) enum Access {
 impl Filesystem {
     /// Bytes from `offset` on, fewer only at the end of the file.
     pub async fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize) -> Result<Bytes> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         if !self.bucket.can_read() {
             if !handle.readable {
                 return Err(Error::BadHandle);
@@ -80,26 +81,34 @@ impl Filesystem {
             let result = match (&content, pieces) {
                 (_, Some(pieces)) => {
                     let ino = handle.file.ino;
-                    self.read_pieces(ino, pieces, content.clone(), len).await
+                    self.open_files
+                        .read_pieces(ino, pieces, content.clone(), len)
+                        .await
                 }
                 (Some(reader), None) if offset < reader.content().size() => {
                     let result = reader.read(range.clone()).await;
-                    result
-                        .map_err(|error| self.read_failed(handle.file.ino, reader.content(), error))
+                    result.map_err(|error| {
+                        self.open_files
+                            .read_failed(handle.file.ino, reader.content(), error)
+                    })
                 }
                 _ => return Ok(Bytes::new()),
             };
             match (result, content) {
                 (Err(Error::Stale), Some(reader)) => {
                     let content = reader.content();
-                    self.read_on(&handle.file, content, over_changes).await?;
+                    self.open_files
+                        .read_on(&handle.file, content, over_changes)
+                        .await?;
                 }
                 (result, _) => return result,
             }
         }
         Err(Error::Stale)
     }
+}
 
+impl OpenFiles {
     /// The bytes of a changed file: what is staged, over what `base` has.
     async fn read_pieces(
         &self,

@@ -12,9 +12,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::open_file::OpenFile;
+use super::open_files::OpenFiles;
 use crate::fs::data::staging::{Piece, StagedFile};
 use crate::fs::error::Result;
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::ObjectKey;
@@ -22,7 +22,7 @@ use crate::store::object_store::ObjectKey;
 /// Zeros are staged so many at a time, in bytes.
 const ZEROS: u64 = 1 << 20;
 
-impl Filesystem {
+impl OpenFiles {
     /// Puts what was appended to a file behind the version that is under `key` now. False if that cannot be:
     /// something else was written, somebody reads the file, or there is no such version.
     pub(crate) async fn rebase(

@@ -52,7 +52,10 @@ impl Filesystem {
     /// # Errors
     /// [`Error::NotSupported`] where the bytes have to be read and written.
     pub async fn copy_range(self: &Arc<Self>, from: Place, to: Place, len: u64) -> Result<u64> {
-        let (source, target) = (self.handle(from.handle)?, self.handle(to.handle)?);
+        let (source, target) = (
+            self.open_files.handle(from.handle)?,
+            self.open_files.handle(to.handle)?,
+        );
         if from.offset != 0 || to.offset != 0 || Arc::ptr_eq(&source.file, &target.file) {
             return Err(Error::NotSupported);
         }
@@ -63,7 +66,7 @@ impl Filesystem {
         let copied = self.copy_into(file, &source, written).await;
         drop(ends);
         self.tend(file);
-        self.let_go(file);
+        self.open_files.let_go(file);
         match copied {
             Ok(()) => Ok(source.size),
             Err(error) => {

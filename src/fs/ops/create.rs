@@ -8,13 +8,11 @@ use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Namespace, Target, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::stat::{Caller, Looks};
 use crate::fs::resolver::object_cache::object_of_ours;
-use crate::fs::sync::lock;
 use crate::store::object_store::Overwrite;
 
 impl Filesystem {
@@ -185,21 +183,6 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Whether there may be an object under the name of a file that the bucket does not have yet: one that
-    /// it is to replace, or what an upload that was broken off has left. An object that another client made
-    /// meanwhile is not ours to delete.
-    pub(crate) fn covers_object(&self, ino: Ino) -> bool {
-        let stored = self
-            .file_of(ino)
-            .is_some_and(|file| file.lock().maybe_stored);
-        let namespace = self.names.lock();
-        stored || namespace.covers(ino) || !namespace.is_unpublished(ino)
-    }
-
-    pub(crate) fn file_of(&self, ino: Ino) -> Option<Arc<OpenFile>> {
-        lock(&self.files).get(&ino).cloned()
-    }
-
     /// Removes a name and its object; who has it open goes on reading.
     async fn delete_object(
         self: &Arc<Self>,
@@ -208,7 +191,7 @@ impl Filesystem {
         ino: Option<Ino>,
     ) -> Result<()> {
         let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
-        let file = ino.and_then(|ino| self.file_of(ino));
+        let file = ino.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &file {
             self.part_with(file).await?;
         }
@@ -216,7 +199,7 @@ impl Filesystem {
             // An upload under way ends first.
             let _pass = self.names.enter_name(parent, name).await?;
             self.markers.keep_directory(parent, name).await?;
-            if ino.is_some_and(|ino| !self.covers_object(ino)) {
+            if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
                 // The bucket never had it.
                 self.names.lock().forgotten(parent, name);
                 return Ok(());

@@ -83,7 +83,7 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.hold_file(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => self.link_target(ino, &content).await,
@@ -106,7 +106,7 @@ impl Filesystem {
             return Err(error.told());
         }
         let target = content.reader().read(0..size).await;
-        let target = target.map_err(|error| self.read_failed(ino, content, error))?;
+        let target = target.map_err(|error| self.open_files.read_failed(ino, content, error))?;
         match target.contains(&0) {
             true => Err(Error::io("the object is no symbolic link")),
             false => Ok(target),

@@ -1,31 +1,21 @@
 //! Open, create, flush, fsync, release: the life of what is open.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::fs::attributes::{Attributes, Kind};
-use crate::fs::data::staging::StagedFile;
+use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::{FileHandle, OpenFile, OpenHow, State};
+use crate::fs::handles::open_file::{FileHandle, OpenFile, OpenHow};
+use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode_table::{Ino, Target, now};
-use crate::fs::namespace::listing::Object;
-use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::stat::{Caller, Looks};
 use crate::fs::sync::lock;
 use crate::fs::writeback::metadata::Deferred;
 use crate::oss::error::chain;
-
-/// What the kernel is told about an open file.
-#[derive(Clone, Copy, Debug)]
-pub struct Opened {
-    pub handle: u64,
-    /// The pages that the kernel has show this content.
-    pub keep_pages: bool,
-}
 
 impl Filesystem {
     // ---- open ----
@@ -34,9 +24,9 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
-        let opened = self.open_handle(&file, how);
-        if let Err(error) = self.check_access(&file, how) {
+        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let opened = self.open_files.open_handle(&file, how);
+        if let Err(error) = self.open_files.check_access(&file, how) {
             self.release_now(opened.handle);
             return Err(error);
         }
@@ -64,8 +54,8 @@ impl Filesystem {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
-            self.refuse_plain(file).await?;
-            self.take_xattrs_along(file).await?;
+            self.open_files.refuse_plain(file).await?;
+            self.open_files.take_xattrs_along(file).await?;
         }
         if how.truncate {
             self.truncate_open(file, 0, true).await?;
@@ -79,155 +69,9 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Without a private key, what is in the bucket can be replaced, and nothing else.
-    fn check_access(&self, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
-        let state = file.lock();
-        let Some(content) = &state.content else {
-            return Ok(());
-        };
-        if state.staged.is_some() || how.truncate || content.size() == 0 {
-            return Ok(());
-        }
-        if !self.bucket.can_read() {
-            return Err(Error::Denied("this mount has no private key"));
-        }
-        Ok(())
-    }
-
-    /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
-    /// [`Filesystem::end_hold`], or until the handle made of it is released.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] when the name of the inode stands for something else by now.
-    pub(crate) async fn hold_file(
-        self: &Arc<Self>,
-        ino: Ino,
-        start: Instant,
-    ) -> Result<Arc<OpenFile>> {
-        // What is being removed is opened before that, or not at all.
-        self.settings
-            .in_time(start, self.names.not_leaving(ino))
-            .await?;
-        // A changed file is what it is here; what others made of its object does not matter.
-        if let Some(file) = lock(&self.files).get(&ino) {
-            let mut state = file.lock();
-            if state.is_dirty() || self.names.lock().place(ino).is_none() {
-                if self.names.lock().is_replaced(ino) {
-                    // Its name stands for another version, which the kernel looks up.
-                    return Err(Error::Stale);
-                }
-                state.hold();
-                return Ok(file.clone());
-            }
-        }
-        self.resolver.look_at(ino, start).await?;
-        // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
-        let mut files = lock(&self.files);
-        let (object, key) = {
-            let namespace = self.names.lock();
-            if namespace.is_directory(ino) {
-                return Err(Error::IsDirectory);
-            }
-            let object = namespace.object(ino);
-            if let Some(object) = &object
-                && namespace.local(ino).is_none()
-                && !namespace.stands_for(ino, &object.etag)
-            {
-                // Another client has replaced it since it was looked at: the kernel looks the name up.
-                return Err(Error::Stale);
-            }
-            (object, namespace.key(ino))
-        };
-        if let Some(file) = files.get(&ino) {
-            let mut state = file.lock();
-            state.hold();
-            if let Some(object) = object
-                && !state.is_dirty()
-            {
-                self.open_again(file, &mut state, object, key);
-            }
-            return Ok(file.clone());
-        }
-        let object = object.ok_or(Error::Stale)?;
-        let content = self
-            .cache
-            .content_of(&object_name::object_key(key.ok_or(Error::Stale)?)?, &object);
-        let file = OpenFile::new(ino, Some(content));
-        file.lock().hold();
-        files.insert(ino, file.clone());
-        let mut namespace = self.names.lock();
-        namespace.pin(ino);
-        namespace.set_open(ino, Some(object));
-        Ok(file)
-    }
-
-    /// A file that was still there, from its last upload: others may have replaced its object since then.
-    fn open_again(
-        &self,
-        file: &Arc<OpenFile>,
-        state: &mut State,
-        object: Object,
-        key: Option<String>,
-    ) {
-        let current = state
-            .content
-            .as_ref()
-            .is_some_and(|content| content.etag() == object.etag);
-        if !current {
-            if state.handles > 1 || state.upload.is_some() {
-                return;
-            }
-            let Some(Ok(key)) = key.map(object_name::object_key) else {
-                return;
-            };
-            state.content = Some(self.cache.content_of(&key, &object));
-            state.staged = None;
-        }
-        self.names.lock().set_open(file.ino, Some(object));
-    }
-
     /// Nothing is done with the file any more by who held it.
     pub(crate) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, None);
-    }
-
-    /// Makes a handle of a file that is held.
-    fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
-        let keep_pages = {
-            let mut state = file.lock();
-            state.readers += u32::from(how.read);
-            state.writers += u32::from(how.write);
-            if how.write {
-                state.openers.push(how.thread);
-            }
-            state.runners += u32::from(how.execute);
-            let shows_version = |etag| self.names.lock().pages_show(file.ino, Some(&etag));
-            // Pages of a changed file are what was written into them; they stay until the version changes.
-            match &state.content {
-                Some(content) => {
-                    let keep = state.is_dirty() || shows_version(content.etag());
-                    if keep {
-                        content.seen();
-                    }
-                    keep
-                }
-                None => true,
-            }
-        };
-        if keep_pages {
-            file.paged.store(true, Ordering::SeqCst);
-        }
-        let handle = self.new_handle();
-        let opened = FileHandle::new(file.clone(), how);
-        crate::fs::sync::write_lock(&self.handles).insert(handle, opened);
-        Opened { handle, keep_pages }
-    }
-
-    pub(crate) fn handle(&self, handle: u64) -> Result<Arc<FileHandle>> {
-        crate::fs::sync::read_lock(&self.handles)
-            .get(&handle)
-            .cloned()
-            .ok_or(Error::BadHandle)
     }
 
     // ---- create ----
@@ -271,8 +115,7 @@ impl Filesystem {
         }
         // What is made in a directory may get its group from it.
         self.resolver.look_at(parent, start).await?;
-        let (ino, file) = {
-            let mut files = lock(&self.files);
+        let file = self.open_files.insert_with(|| {
             let mut namespace = self.names.lock();
             let attributes =
                 self.resolver
@@ -287,7 +130,7 @@ impl Filesystem {
             {
                 let mut state = file.lock();
                 state.hold();
-                state.staged = Some(StagedFile::new(&self.staging, None));
+                state.staged = Some(self.open_files.new_staged(None));
                 state.written = 1;
                 state.emptied = true;
                 state.exclusive = how.exclusive;
@@ -296,10 +139,10 @@ impl Filesystem {
             if let Some(age) = self.settings.flush_after {
                 self.upload_after(&file, &mut file.lock(), age);
             }
-            files.insert(ino, file.clone());
-            (ino, file)
-        };
-        let opened = self.open_handle(&file, how);
+            file
+        });
+        let ino = file.ino;
+        let opened = self.open_files.open_handle(&file, how);
         let view = self.resolver.look_at(ino, start).await?;
         Ok((self.resolver.entered(view, start), opened))
     }
@@ -308,7 +151,7 @@ impl Filesystem {
 
     /// Every close of every descriptor, by this thread. (0: the kernel does not say.)
     pub async fn flush(self: &Arc<Self>, handle: u64, thread: u32) -> Result<()> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         if !handle.changes {
             return Ok(());
         }
@@ -330,7 +173,7 @@ impl Filesystem {
     }
 
     pub async fn fsync(self: &Arc<Self>, handle: u64) -> Result<()> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
@@ -354,16 +197,7 @@ impl Filesystem {
 
     /// fsync of a directory: what waits in it for a rename, waits no longer.
     pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let waiting: Vec<_> = {
-            let files = lock(&self.files);
-            let children = self.names.lock().unpublished_children(ino);
-            let files = children.iter().filter_map(|(_, ino)| files.get(ino));
-            files
-                .filter(|file| file.lock().handles == 0)
-                .cloned()
-                .collect()
-        };
-        for file in waiting {
+        for file in self.open_files.closed_unpublished_in(ino) {
             self.publish(&file).await?;
         }
         let of_directory = |waiting| {
@@ -378,7 +212,7 @@ impl Filesystem {
 
     /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
     pub fn release_now(self: &Arc<Self>, handle: u64) {
-        let Some(handle) = crate::fs::sync::write_lock(&self.handles).remove(&handle) else {
+        let Some(handle) = self.open_files.remove_handle(handle) else {
             return;
         };
         let file = handle.file.clone();
@@ -421,7 +255,7 @@ impl Filesystem {
             if state.writers == 0 && !state.is_dirty() && !state.gone {
                 // Where the object is gone, what is staged is all there is.
                 if self.names.lock().key(file.ino).is_some() {
-                    self.drop_staged(&mut state);
+                    self.open_files.drop_staged(&mut state);
                 }
             }
             state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
@@ -431,7 +265,7 @@ impl Filesystem {
         } else {
             self.tend(file);
         }
-        self.let_go(file);
+        self.open_files.let_go(file);
     }
 
     /// Uploads a file under its temporary name, if nobody renames it in time.
@@ -450,102 +284,5 @@ impl Filesystem {
                 fs.tend(&file);
             }
         });
-    }
-
-    /// Forgets a file that nobody has open and whose bytes are in the bucket.
-    pub(crate) fn let_go(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        let mut files = lock(&self.files);
-        if !file.lock().is_finished() {
-            return;
-        }
-        let current = files
-            .get(&file.ino)
-            .is_some_and(|current| Arc::ptr_eq(current, file));
-        if current {
-            files.remove(&file.ino);
-            self.keep_content(file);
-            if let Some(aside) = file.lock().aside.take() {
-                let (store, fs) = (self.bucket.store().clone(), Arc::downgrade(self));
-                self.spawn_upload(async move {
-                    if let Err(error) = store.delete(&aside).await {
-                        log::warn!("{aside} is left in the bucket: {error}");
-                        if let Some(fs) = fs.upgrade() {
-                            fs.leaves_something.store(true, Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-            let mut namespace = self.names.lock();
-            namespace.set_open(file.ino, None);
-            namespace.unpin(file.ino);
-        }
-    }
-
-    /// What was read or written of a file that is closed stays while memory allows: programs open small files
-    /// again and again, and append to what they have just written. Of one whose envelope did not open the kernel
-    /// has no pages: reading it once more asks the service for as little.
-    fn keep_content(&self, file: &OpenFile) {
-        let content = {
-            let state = file.lock();
-            state.content.clone().filter(|_| !state.gone)
-        };
-        if let Some(content) = content.filter(|_| self.bucket.can_read())
-            && content.keep()
-        {
-            self.cache.keep_content(content);
-        }
-    }
-
-    /// The bucket has what is staged. A writer may write on: what is here saves fetching it back, and without the
-    /// private key there is no fetching it.
-    pub(crate) fn drop_staged(&self, state: &mut State) {
-        if state.writers > 0 {
-            return;
-        }
-        let stored = state.stored.take();
-        if let Some(staged) = state.staged.take()
-            && stored == Some(staged.id())
-            && self.bucket.can_read()
-            && let Some(content) = &state.content
-        {
-            content.adopt(&staged);
-        }
-    }
-
-    /// The attributes of a file that is about to differ from its object.
-    pub(crate) fn localize(
-        &self,
-        namespace: &mut crate::fs::namespace::inode_table::Namespace,
-        ino: Ino,
-    ) {
-        if namespace.local(ino).is_some() {
-            return;
-        }
-        // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
-        // what was known when the file was opened is the best there is.
-        let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
-        let size = now_there
-            .as_ref()
-            .or(opened.as_ref())
-            .map_or(0, |object| object.size);
-        let versions: Vec<Object> = [now_there, opened].into_iter().flatten().collect();
-        let known = versions.iter().find_map(|object| object.known.as_deref());
-        let headers = || {
-            let key = object_name::object_key(namespace.key(ino)?).ok()?;
-            let mut described = versions
-                .iter()
-                .filter_map(|object| self.cache.known_headers(&key, &object.etag));
-            Some(Attributes::read(&described.next()?.meta, false))
-        };
-        let mut attributes = known
-            .map(|known| known.attributes.clone())
-            .or_else(headers)
-            .unwrap_or_else(|| Attributes::new(Kind::File, 0o600, 0, 0, now()));
-        if let Some((change, _)) = namespace.pending(ino) {
-            change.apply(&mut attributes, &self.settings.defaults);
-        }
-        namespace.make_local(ino, attributes, size);
-        // The upload carries what was on its way.
-        namespace.end_pending(ino, usize::MAX, &Ok(()));
     }
 }

@@ -4,21 +4,20 @@
 //! into it, so that it stays valid while the directory changes. Names that have gone meanwhile are skipped.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::page_window::{PageWindow, Seek};
+use crate::fs::handles::directory_handle::DirectoryHandle;
+use crate::fs::handles::page_window::Seek;
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::{Build, Come, Rest, Shape};
+use crate::fs::namespace::scan::{Build, Come, Shape};
 use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::directory_scan::Page;
-use crate::fs::sync::lock;
-use crate::store::listing::PageToken;
 use crate::store::object_store::ETag;
 
 /// Objects above this many bytes are regular files: a link's target is no longer.
@@ -26,40 +25,6 @@ const LONGEST_TARGET: u64 = 4095;
 
 /// Entries before the first name: `.` and `..`.
 const DOTS: u64 = 2;
-
-/// One open directory.
-pub struct DirectoryHandle {
-    ino: Ino,
-    /// None: nothing of it was read yet. What is there counts when the reading begins, not when it was opened.
-    state: Mutex<Option<Reading>>,
-}
-
-struct Reading {
-    build: Arc<Build>,
-    /// Names that stood here when the reading began, whatever the bucket has. They come after the bucket's,
-    /// unless they are among these by then.
-    local: Vec<(Name, Ino)>,
-    /// How many names the bucket had, once that is known.
-    listed: Option<u64>,
-    /// Behind what the listing has, where that was cut: in a directory that is too large to be remembered.
-    rest: Option<PageWindow<PageToken>>,
-    /// Of the names that stood here, those that the pages of the rest have brought.
-    passed: HashSet<Name>,
-}
-
-impl DirectoryHandle {
-    /// Of a name behind the `listed` ones of a listing that was cut at `rest`.
-    fn seek(&self, index: u64, listed: usize, rest: Rest) -> Seek<PageToken> {
-        let mut state = lock(&self.state);
-        let Some(state) = state.as_mut() else {
-            return Seek::End;
-        };
-        let window = state
-            .rest
-            .get_or_insert_with(|| PageWindow::new(listed as u64, rest));
-        window.seek(index)
-    }
-}
 
 /// An entry as readdir returns it.
 #[derive(Clone, Debug)]
@@ -89,21 +54,15 @@ impl Filesystem {
                 });
             }
         }
-        let handle = self.new_handle();
-        let directory = DirectoryHandle {
-            ino,
-            state: Mutex::default(),
-        };
-        lock(&self.directory_handles).insert(handle, Arc::new(directory));
-        Ok(handle)
+        Ok(self.open_files.open_directory(ino))
     }
 
     pub fn releasedir(&self, handle: u64) {
-        lock(&self.directory_handles).remove(&handle);
+        self.open_files.release_directory(handle);
     }
 
-    /// The listing that is known, if it is recent enough, else a new one.
-    fn begin_reading(self: &Arc<Self>, ino: Ino) -> Reading {
+    /// The listing that is known, if it is recent enough, else a new one, and the names that stand here whatever it says.
+    fn begin_reading(self: &Arc<Self>, ino: Ino) -> (Arc<Build>, Vec<(Name, Ino)>) {
         let start = Instant::now();
         let (known, local) = {
             let mut namespace = self.names.lock();
@@ -120,13 +79,8 @@ impl Filesystem {
             });
             (known, local)
         };
-        Reading {
-            build: known.unwrap_or_else(|| self.resolver.list(ino, true, start)),
-            local,
-            listed: None,
-            rest: None,
-            passed: HashSet::new(),
-        }
+        let build = known.unwrap_or_else(|| self.resolver.list(ino, true, start));
+        (build, local)
     }
 
     /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
@@ -137,16 +91,13 @@ impl Filesystem {
         most: usize,
         plus: bool,
     ) -> Result<Vec<DirectoryEntry>> {
-        let directory = lock(&self.directory_handles)
-            .get(&handle)
-            .cloned()
-            .ok_or(Error::BadHandle)?;
-        let ino = directory.ino;
+        let directory = self.open_files.directory(handle)?;
+        let ino = directory.ino();
         let start = Instant::now();
-        if offset == 0 || lock(&directory.state).is_none() {
+        if offset == 0 || !directory.is_reading() {
             // The first read, or rewinddir: what the directory holds now.
-            let reading = self.begin_reading(ino);
-            *lock(&directory.state) = Some(reading);
+            let (build, local) = self.begin_reading(ino);
+            directory.begin(build, local);
         }
         {
             let mut namespace = self.names.lock();
@@ -164,10 +115,7 @@ impl Filesystem {
                 continue;
             }
             // What has come already is returned before waiting for more.
-            let build = lock(&directory.state)
-                .as_ref()
-                .map(|state| state.build.clone());
-            let build = build.expect("begun above");
+            let build = directory.build().expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
                 Come::Entry(name, shape) => Some((name, shape, build.sent)),
@@ -223,28 +171,19 @@ impl Filesystem {
     fn took_page(&self, directory: &DirectoryHandle, first: u64, page: Page) {
         let local: HashSet<Name> = {
             let mut namespace = self.names.lock();
-            let mut local = namespace.changed_files(directory.ino);
-            local.extend(namespace.unpublished_children(directory.ino));
+            let mut local = namespace.changed_files(directory.ino());
+            local.extend(namespace.unpublished_children(directory.ino()));
             // It may have become smaller.
             let most = namespace.most_names() as u64;
             if page.next.is_none()
                 && first + page.names.len() as u64 <= most
-                && let Some(known) = namespace.directory(directory.ino)
+                && let Some(known) = namespace.directory(directory.ino())
             {
                 known.listing.set_too_large(false);
             }
             local.into_iter().map(|(name, _)| name).collect()
         };
-        let mut state = lock(&directory.state);
-        let Some(state) = state.as_mut() else {
-            return;
-        };
-        let passed = page.names.iter().map(|(name, _)| name);
-        let passed = passed.filter(|name| local.contains(*name));
-        state.passed.extend(passed.cloned());
-        if let Some(rest) = &mut state.rest {
-            rest.put(first, page);
-        }
+        directory.put_page(first, page, &local);
     }
 
     fn dots(&self, ino: Ino, at: u64) -> DirectoryEntry {
@@ -328,27 +267,9 @@ impl Filesystem {
 
     /// The names that only this mount has, after as many as the bucket has.
     fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<Name> {
-        let mut state = lock(&directory.state);
-        let state = state.as_mut()?;
-        let listed = match state.listed {
-            Some(listed) => listed,
-            None => {
-                let Reading {
-                    build,
-                    local,
-                    passed,
-                    ..
-                } = &mut *state;
-                local.extend(self.names.lock().unpublished_children(directory.ino));
-                local.sort_unstable();
-                local.dedup_by(|later, earlier| later.0 == earlier.0);
-                build.without(local);
-                local.retain(|(name, _)| !passed.contains(name));
-                *state.listed.insert(index)
-            }
-        };
-        let at = index.checked_sub(listed)?;
-        state.local.get(at as usize).map(|(name, _)| name.clone())
+        directory.local_name(index, || {
+            self.names.lock().unpublished_children(directory.ino())
+        })
     }
 
     /// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.

@@ -7,32 +7,15 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::fs::attributes::Kind;
-use crate::fs::data::content::Reader;
-use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenFile, State, Stream, Writer};
-use crate::fs::handles::reading::Access;
 use crate::fs::namespace::inode_table::now;
 use crate::fs::writeback::multipart_plan::MAX_OBJECT;
-
-/// What a base of at most this many bytes is read in, when it is staged whole.
-const STAGE_STEP: u64 = 1 << 20;
 
 /// A file that is uploaded while it is written keeps the time of change that the upload began with for
 /// this many seconds.
 const STREAM_DRIFT: i64 = 60;
-
-impl Writer {
-    /// Where the write goes that the kernel has placed at `offset`. Where the file has moved on to a newer
-    /// version, the end that the kernel appends to is that of the one before.
-    fn place(&self, state: &State, offset: u64) -> u64 {
-        match self.append && state.moved_on {
-            true => state.size(),
-            false => offset,
-        }
-    }
-}
 
 /// A write that memory could not take at once; nothing was changed.
 pub struct MustWait;
@@ -46,13 +29,13 @@ impl Filesystem {
         data: &[u8],
         by: Writer,
     ) -> Result<std::result::Result<(), MustWait>> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &handle.file;
         let mut state = file.lock();
-        self.check_place(file, &state)?;
+        self.open_files.check_place(file, &state)?;
         let offset = by.place(&state, offset);
-        if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
+        if state.staged.is_none() && !self.open_files.stage_over(&mut state, offset, data.len())? {
             return Ok(Err(MustWait));
         }
         let staged = state.staged.as_mut().expect("staged above");
@@ -66,21 +49,21 @@ impl Filesystem {
     /// What is read or written through this handle now, the kernel may keep in pages. To be said before
     /// anything is read: a direct write that is done by then does not look for these pages.
     pub fn fills_pages(&self, handle: u64) {
-        if let Ok(handle) = self.handle(handle) {
+        if let Ok(handle) = self.open_files.handle(handle) {
             handle.file.paged.store(true, Ordering::SeqCst);
         }
     }
 
     /// Whether the kernel may have pages of the file.
     pub fn has_pages(&self, handle: u64) -> bool {
-        let handle = self.handle(handle);
+        let handle = self.open_files.handle(handle);
         handle.is_ok_and(|handle| handle.file.paged.load(Ordering::SeqCst))
     }
 
     /// A direct write to this range is done, and nobody is told yet: the kernel does not look for pages in its
     /// way where the write is asynchronous, and would show them from then on.
     pub async fn pass_by_pages(&self, handle: u64, range: Range<u64>) -> Result<()> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         self.names.kernel().drop_pages(handle.file.ino, range).await;
         Ok(())
     }
@@ -93,16 +76,18 @@ impl Filesystem {
         data: Bytes,
         by: Writer,
     ) -> Result<()> {
-        let opened = self.handle(handle)?;
+        let opened = self.open_files.handle(handle)?;
         check_end(offset, data.len())?;
         let file = &opened.file;
         let write = Some((by, offset, data.len()));
-        self.stage_base(file, write).await?;
+        self.open_files.stage_base(file, write).await?;
         loop {
             let room = {
                 let mut state = file.lock();
                 let offset = by.place(&state, offset);
-                if state.staged.is_none() && !self.stage_over(&mut state, offset, data.len())? {
+                if state.staged.is_none()
+                    && !self.open_files.stage_over(&mut state, offset, data.len())?
+                {
                     None
                 } else {
                     let staged = state.staged.as_ref().expect("staged above");
@@ -110,12 +95,12 @@ impl Filesystem {
                 }
             };
             let Some(room) = room else {
-                self.stage_base(file, write).await?;
+                self.open_files.stage_base(file, write).await?;
                 continue;
             };
             let room = room.await?;
             let mut state = file.lock();
-            self.check_place(file, &state)?;
+            self.open_files.check_place(file, &state)?;
             let offset = by.place(&state, offset);
             let Some(staged) = state.staged.as_mut() else {
                 continue;
@@ -125,128 +110,6 @@ impl Filesystem {
                 return Ok(());
             }
         }
-    }
-
-    /// Whether what is written would reach the bucket.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
-    /// have nowhere to go. (Who unlinked it here knows that.)
-    fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
-        if state.lost {
-            return Err(Error::Stale);
-        }
-        if state.gone || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
-            return Ok(());
-        }
-        Err(Error::Stale)
-    }
-
-    /// Begins to stage, unless the base has to be read first.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] where the base would have to be read and cannot be.
-    fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
-        let size = state.content.as_ref().map_or(0, |content| content.size());
-        let covers = offset == 0 && len as u64 >= size;
-        if covers || size == 0 {
-            state.staged = Some(StagedFile::new(&self.staging, None));
-        } else if !self.bucket.can_read() {
-            return Err(Error::Denied("this mount has no private key"));
-        } else if size > self.settings.part_size {
-            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
-            state.appended_to = Some(size);
-        } else {
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
-    /// Stages the whole of a small base, so that nothing depends on its object any more. Where the object
-    /// was replaced, and nothing of it was shown, that is the new one's.
-    async fn stage_base(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        write: Option<(Writer, u64, usize)>,
-    ) -> Result<()> {
-        let append = write.is_some_and(|(by, ..)| by.append);
-        let mut moves = 0;
-        loop {
-            let content = {
-                let mut state = file.lock();
-                let (offset, len) = match write {
-                    Some((by, offset, len)) => (by.place(&state, offset), len),
-                    None => (1, 0),
-                };
-                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
-                    return Ok(());
-                }
-                state
-                    .content
-                    .clone()
-                    .expect("stage_over needs one only to read it")
-            };
-            let mut staged = StagedFile::new(&self.staging, None);
-            let filled = async {
-                // Who was shown this version goes on with it, and the last upload wins.
-                let asks = append || !content.was_seen();
-                if asks && content.is_here(std::iter::once(0..content.size())) {
-                    self.check_stands(&content).await?;
-                }
-                self.fill(&mut staged, &content.reader(), 0..content.size())
-                    .await
-            };
-            let filled = filled.await;
-            match filled {
-                Ok(()) => {}
-                Err(Error::Stale) if moves < 4 => {
-                    moves += 1;
-                    let current = {
-                        let state = file.lock();
-                        state.rests_on(&content) && state.staged.is_none()
-                    };
-                    if current {
-                        let access = if append {
-                            Access::Append
-                        } else {
-                            Access::Write
-                        };
-                        self.move_on(file, &content, access).await?;
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            let mut state = file.lock();
-            if state.staged.is_none() && state.rests_on(&content) {
-                state.staged = Some(staged);
-                return Ok(());
-            }
-        }
-    }
-
-    /// Stages a range of a version.
-    pub(crate) async fn fill(
-        &self,
-        staged: &mut StagedFile,
-        reader: &Arc<Reader>,
-        range: Range<u64>,
-    ) -> Result<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let bytes = reader.read(at..range.end.min(at + STAGE_STEP)).await?;
-            if bytes.is_empty() {
-                return Err(Error::io("the object ended early"));
-            }
-            loop {
-                let room = staged.room_for(at, bytes.len()).await?;
-                if staged.write_with(at, &bytes, room).is_ok() {
-                    break;
-                }
-            }
-            at += bytes.len() as u64;
-        }
-        Ok(())
     }
 
     /// What follows from a write that was done.
@@ -286,7 +149,7 @@ impl Filesystem {
         }
         let mut namespace = self.names.lock();
         if was_clean {
-            self.localize(&mut namespace, file.ino);
+            self.open_files.localize(&mut namespace, file.ino);
         }
         if let Some(local) = namespace.local_mut(file.ino) {
             let time = now();
@@ -337,14 +200,14 @@ impl Filesystem {
         loop {
             let ready = {
                 let mut state = file.lock();
-                self.check_place(file, &state)?;
+                self.open_files.check_place(file, &state)?;
                 if only_grow && size <= state.size() {
                     return Ok(());
                 }
                 if state.staged.is_none() && size == 0 {
-                    state.staged = Some(StagedFile::new(&self.staging, None));
+                    state.staged = Some(self.open_files.new_staged(None));
                 }
-                if state.staged.is_some() || self.stage_over(&mut state, 1, 0)? {
+                if state.staged.is_some() || self.open_files.stage_over(&mut state, 1, 0)? {
                     let (before, row) = (state.size(), state.row());
                     let staged = state.staged.as_mut().expect("staged above");
                     staged.truncate(size);
@@ -365,13 +228,13 @@ impl Filesystem {
             if ready {
                 return Ok(());
             }
-            self.stage_base(file, None).await?;
+            self.open_files.stage_base(file, None).await?;
         }
     }
 
     /// Makes room: the file grows to at least that size. What is there stays.
     pub async fn allocate(self: &Arc<Self>, handle: u64, offset: u64, length: u64) -> Result<()> {
-        let handle = self.handle(handle)?;
+        let handle = self.open_files.handle(handle)?;
         check_end(offset, 0)?;
         let end = offset.saturating_add(length);
         let room = self

@@ -6,17 +6,14 @@ use std::time::Instant;
 use crate::crypto::xattr::SetError;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, XATTR};
+use crate::fs::attributes::Attributes;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::names::Destination;
 use crate::fs::namespace::object_name;
-use crate::fs::resolver::object_cache::Described;
 use crate::fs::resolver::objects::TRIES;
-use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
 const USER: &str = "user.";
@@ -52,7 +49,7 @@ impl Filesystem {
         if name.starts_with(VIRTUAL) {
             return self.virtual_xattr(ino, name).await;
         }
-        let xattrs = self.xattrs(ino).await?;
+        let xattrs = self.open_files.xattrs(ino).await?;
         xattrs
             .get(name)
             .map(<[u8]>::to_vec)
@@ -62,7 +59,7 @@ impl Filesystem {
     /// The names, each followed by a zero byte. The virtual ones are not listed: copying tools would try to
     /// set them.
     pub async fn listxattr(self: &Arc<Self>, ino: Ino) -> Result<Vec<u8>> {
-        let xattrs = match self.xattrs(ino).await {
+        let xattrs = match self.open_files.xattrs(ino).await {
             // Without the private key names are as secret as values.
             Err(Error::Denied(_)) => return Ok(Vec::new()),
             xattrs => xattrs?,
@@ -140,75 +137,6 @@ impl Filesystem {
         Ok(value.into_bytes())
     }
 
-    /// A file's extended attributes, as it stands here.
-    async fn xattrs(self: &Arc<Self>, ino: Ino) -> Result<Arc<Xattrs>> {
-        self.resolver
-            .look_at_traversing(ino, Instant::now())
-            .await?;
-        if let Some(file) = self.file_of(ino)
-            && let state = file.lock()
-            && state.is_dirty()
-        {
-            return Ok(state.xattrs.clone().unwrap_or_default());
-        }
-        let Some((key, described)) = self.stored_headers(ino).await? else {
-            return Ok(Arc::default());
-        };
-        self.stored_xattrs(&key, &described).await
-    }
-
-    /// The headers that hold an inode's extended attributes; None where there can be none.
-    async fn stored_headers(
-        self: &Arc<Self>,
-        ino: Ino,
-    ) -> Result<Option<(ObjectKey, Arc<Described>)>> {
-        let (key, etag) = {
-            let namespace = self.names.lock();
-            if namespace.is_directory(ino) {
-                let key = self
-                    .markers
-                    .marker_key(&namespace, ino)
-                    .ok_or(Error::Stale)?;
-                match namespace.directory_marker(ino) {
-                    Some(marker) => (key, marker.etag),
-                    None => return Ok(None),
-                }
-            } else {
-                let Some(object) = namespace.object(ino) else {
-                    return Ok(None);
-                };
-                if object.known.as_ref().is_some_and(|known| !known.xattrs) {
-                    return Ok(None);
-                }
-                let Some(key) = namespace.key(ino) else {
-                    return Ok(None);
-                };
-                (key, object.etag)
-            }
-        };
-        let key = object_name::object_key(key)?;
-        let described = self.cache.headers(&key, &etag, Instant::now()).await?;
-        Ok(Some((key, described)))
-    }
-
-    async fn stored_xattrs(&self, key: &ObjectKey, described: &Described) -> Result<Arc<Xattrs>> {
-        if !described.meta.headers.user.contains_key(XATTR) {
-            return Ok(Arc::default());
-        }
-        if !self.bucket.can_read() {
-            return Err(Error::Denied("this mount has no private key"));
-        }
-        let object = described.object.as_ref().map_err(|error| error.clone())?;
-        let xattrs = self
-            .bucket
-            .open_xattrs(object, &described.meta.headers)
-            .await
-            .inspect_err(|error| {
-                log::error!("extended attributes of {key}: {}", chain(error));
-            })?;
-        Ok(Arc::new(xattrs))
-    }
-
     async fn change_xattrs(
         self: &Arc<Self>,
         ino: Ino,
@@ -219,7 +147,7 @@ impl Filesystem {
             return self.change_directory_xattrs(ino, change).await;
         }
         for _ in 0..TRIES {
-            if let Some(file) = self.file_of(ino) {
+            if let Some(file) = self.open_files.file_of(ino) {
                 let mut state = file.lock();
                 if state.is_dirty() {
                     // The upload carries them; it counts as a change of the content, so that one under way
@@ -255,7 +183,7 @@ impl Filesystem {
             if described.is_plain() {
                 return Err(Error::Denied("unencrypted objects are served read-only"));
             }
-            let before = self.stored_xattrs(key, &described).await?;
+            let before = self.open_files.stored_xattrs(key, &described).await?;
             let mut xattrs = (*before).clone();
             change(&mut xattrs)?;
             if !self.bucket.can_read() {
@@ -274,8 +202,9 @@ impl Filesystem {
                 .await
             {
                 Ok(object) => {
-                    self.took_new_tag(ino, key, &described.meta.etag, &object);
-                    self.keep_xattrs(ino, xattrs);
+                    self.open_files
+                        .took_new_tag(ino, key, &described.meta.etag, &object);
+                    self.open_files.keep_xattrs(ino, xattrs);
                     self.names
                         .lock()
                         .published(*parent, name, object, Instant::now());
@@ -291,19 +220,6 @@ impl Filesystem {
             }
         }
         Err(Error::Busy)
-    }
-
-    /// What is written to an open file later takes these along, not those of when it was opened.
-    fn keep_xattrs(&self, ino: Ino, xattrs: Xattrs) {
-        let Some(file) = self.file_of(ino) else {
-            return;
-        };
-        let mut state = file.lock();
-        state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
-        if state.is_dirty() {
-            // An upload under way carries the old ones.
-            state.written += 1;
-        }
     }
 
     /// A directory's marker carries an envelope of its own when it has extended attributes. What else its
@@ -414,23 +330,6 @@ impl Filesystem {
             .put_marker_with(key, &attributes, &xattrs)
             .await?;
         Ok((attributes, marker))
-    }
-
-    /// Before a file's content is changed: what goes up next takes the extended attributes along. Without
-    /// the private key they go with the old content.
-    pub(crate) async fn take_xattrs_along(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        if !self.bucket.can_read() || file.lock().is_dirty() {
-            return Ok(());
-        }
-        let xattrs = match self.stored_headers(file.ino).await? {
-            Some((key, described)) => self.stored_xattrs(&key, &described).await?,
-            None => Arc::default(),
-        };
-        let mut state = file.lock();
-        if !state.is_dirty() {
-            state.xattrs = (!xattrs.is_empty()).then_some(xattrs);
-        }
-        Ok(())
     }
 }
 

@@ -17,14 +17,14 @@ use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Outcome, now};
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{Entry, Object};
+use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
 use crate::oss::error::chain;
-use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
+use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
 /// the default TTL: within it, the marker's headers need not be asked for.
@@ -91,15 +91,15 @@ impl Filesystem {
         if before.size == size {
             return self.change_attributes(thread, ino, change.clone()).await;
         }
-        let file = self.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let alone = {
             let state = file.lock();
             !state.is_dirty() && state.handles == 1
         };
         let result = async {
-            self.refuse_plain(&file).await?;
-            self.take_xattrs_along(&file).await?;
+            self.open_files.refuse_plain(&file).await?;
+            self.open_files.take_xattrs_along(&file).await?;
             self.truncate_open(&file, size, false).await?;
             if let Some(local) = self.names.lock().local_mut(ino) {
                 change.apply(&mut local.attributes, defaults);
@@ -146,7 +146,7 @@ impl Filesystem {
         if change.is_empty() {
             return Ok(());
         }
-        let file = self.file_of(ino);
+        let file = self.open_files.file_of(ino);
         let by_writer = || {
             let file = file.as_ref();
             file.is_some_and(|file| file.lock().is_written_by(thread))
@@ -171,7 +171,7 @@ impl Filesystem {
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
                 // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
-                self.localize(&mut namespace, ino);
+                self.open_files.localize(&mut namespace, ino);
                 if let Some(local) = namespace.local_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
                 }
@@ -414,7 +414,8 @@ impl Filesystem {
                 .await
             {
                 Ok(object) => {
-                    self.took_new_tag(ino, key, &described.meta.etag, &object);
+                    self.open_files
+                        .took_new_tag(ino, key, &described.meta.etag, &object);
                     self.names
                         .lock()
                         .published(parent, &name, object, Instant::now());
@@ -433,60 +434,6 @@ impl Filesystem {
             }
         }
         Err(Error::Busy)
-    }
-
-    /// Our own copy of version `copied` may have given the content another tag: open files read on under it.
-    pub(crate) fn took_new_tag(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
-        self.names.lock().retag(ino, copied, &object.etag);
-        let Some(file) = lock(&self.files).get(&ino).cloned() else {
-            self.cache.move_kept((key, copied), (key, &object.etag));
-            return;
-        };
-        let state = file.lock();
-        // What is open may be another version than the one that was copied: that one was replaced.
-        let same = state
-            .content
-            .as_ref()
-            .filter(|content| content.etag() == *copied);
-        let Some(content) = same else {
-            return;
-        };
-        if let Some(described) = self.cache.known_headers(key, &object.etag)
-            && let Ok(envelope) = &described.object
-        {
-            content.set_object(key.clone(), envelope.clone());
-        }
-        let mut namespace = self.names.lock();
-        namespace.set_open(ino, Some(object.clone()));
-        if !state.is_dirty() {
-            namespace.pages_show(ino, Some(&object.etag));
-        }
-    }
-
-    /// # Errors
-    /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
-    pub(crate) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let Some(key) = self.names.lock().key(file.ino) else {
-            return Ok(());
-        };
-        let etag = {
-            let state = file.lock();
-            let content = state.content.as_ref().filter(|_| !state.is_dirty());
-            content.map(|content| content.etag())
-        };
-        let Some(etag) = etag.filter(|_| self.bucket.serves_plaintext(&key)) else {
-            return Ok(());
-        };
-        let key = object_name::object_key(key)?;
-        match self
-            .cache
-            .headers(&key, &etag, Instant::now())
-            .await?
-            .is_plain()
-        {
-            true => Err(READ_ONLY_PLAIN),
-            false => Ok(()),
-        }
     }
 
     // ---- directories ----

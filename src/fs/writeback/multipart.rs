@@ -11,7 +11,6 @@ use crate::fs::data::staging::{BaseReader, Snapshot};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::OpenFile;
-use crate::fs::sync::lock;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, Overwrite};
 
@@ -60,26 +59,7 @@ impl Filesystem {
                 ),
             }
         };
-        self.spawn_upload(abort);
-    }
-
-    pub(crate) fn spawn_upload(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut uploads = lock(&self.uploads);
-        while uploads.try_join_next().is_some() {}
-        uploads.spawn_on(work, &self.runtime);
-    }
-
-    /// Waits until no stream goes on any more, and nothing is being given up. When every file is published,
-    /// or was given up on, they all come to an end.
-    pub(crate) async fn uploads_ended(&self) {
-        loop {
-            // Streams give up uploads at their end.
-            let mut uploads = std::mem::take(&mut *lock(&self.uploads));
-            if uploads.is_empty() {
-                return;
-            }
-            while uploads.join_next().await.is_some() {}
-        }
+        self.tasks.spawn(abort);
     }
 }
 

@@ -34,7 +34,7 @@ impl Filesystem {
                     && staged.written_prefix() >= least
                     && !state.temporary_or_gone();
                 if begins {
-                    let id = self.new_handle();
+                    let id = self.open_files.new_handle();
                     state.stream = Stream::Active {
                         sent_to: self.settings.part_size,
                         first_end: self.settings.part_size,
@@ -42,7 +42,7 @@ impl Filesystem {
                         id,
                     };
                     let (fs, file) = (self.clone(), file.clone());
-                    self.spawn_upload(async move { fs.pump(file, id).await });
+                    self.tasks.spawn(async move { fs.pump(file, id).await });
                 }
             }
             // The pump of one that was just abandoned is to end it.

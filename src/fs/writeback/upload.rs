@@ -25,7 +25,6 @@ use crate::fs::namespace::inode_table::Local;
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::names::Destination;
 use crate::fs::resolver::object_cache::meta_of;
-use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::{ObjectKey, Overwrite};
 
@@ -133,7 +132,7 @@ impl Filesystem {
         }
         file.moved.notify_waiters();
         self.tend(file);
-        self.let_go(file);
+        self.open_files.let_go(file);
     }
 
     /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
@@ -190,7 +189,7 @@ impl Filesystem {
                 .await;
             if matches!(result, Err(Error::Stale))
                 && rebases < REBASES
-                && self.rebase(file, &destination.key).await?
+                && self.open_files.rebase(file, &destination.key).await?
             {
                 rebases += 1;
                 continue;
@@ -317,7 +316,7 @@ impl Filesystem {
             && !gaps.is_empty()
             && base.is_here(gaps)
         {
-            self.check_stands(base).await?;
+            self.open_files.check_stands(base).await?;
         }
         let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
         // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
@@ -440,7 +439,7 @@ impl Filesystem {
             }
             drop(namespace);
             if clean && !changed {
-                self.drop_staged(&mut state);
+                self.open_files.drop_staged(&mut state);
             }
             clean && changed
         };
@@ -456,7 +455,7 @@ impl Filesystem {
         match &corrected {
             Ok(()) => {
                 if !state.is_dirty() && !state.gone {
-                    self.drop_staged(&mut state);
+                    self.open_files.drop_staged(&mut state);
                 }
             }
             Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
@@ -466,7 +465,7 @@ impl Filesystem {
                 // The next attempt brings content and attributes together.
                 if state.staged.is_none() {
                     let size = state.size();
-                    state.staged = Some(StagedFile::new(&self.staging, Some(size)));
+                    state.staged = Some(self.open_files.new_staged(Some(size)));
                 }
                 state.written += 1;
             }
@@ -514,7 +513,8 @@ impl Filesystem {
                 return Ok(());
             }
             let replaced = replaced?;
-            self.took_new_tag(file.ino, &at.key, &described.meta.etag, &replaced);
+            self.open_files
+                .took_new_tag(file.ino, &at.key, &described.meta.etag, &replaced);
             let state = file.lock();
             let mut namespace = self.names.lock();
             namespace.published(at.parent, &at.name, replaced, Instant::now());
@@ -567,7 +567,7 @@ impl Filesystem {
     pub(crate) async fn upload_everything(
         self: &Arc<Self>,
     ) -> std::result::Result<(), Vec<Unsaved>> {
-        let files: Vec<_> = lock(&self.files).values().cloned().collect();
+        let files = self.open_files.all();
         let unsaved: Vec<Unsaved> = stream::iter(files)
             .map(|file| async move {
                 let result = self.publish(&file).await;

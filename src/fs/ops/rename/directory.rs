@@ -24,7 +24,6 @@ use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
-use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -313,7 +312,7 @@ impl Filesystem {
         if sources.iter().any(|source| too_long(&source.key)) {
             return Err(Error::NameTooLong);
         }
-        let waiting: Vec<Ino> = lock(&self.files).keys().copied().collect();
+        let waiting: Vec<Ino> = self.open_files.inodes();
         let namespace = self.names.lock();
         let mut pending = waiting
             .into_iter()
@@ -493,7 +492,7 @@ impl Filesystem {
                 }
             }
         }
-        let open: Vec<Ino> = lock(&self.files).keys().copied().collect();
+        let open: Vec<Ino> = self.open_files.inodes();
         for file in open {
             let (key, place, known) = {
                 let namespace = self.names.lock();
@@ -533,7 +532,7 @@ impl Filesystem {
                 ours: false,
                 known,
             };
-            self.moved_content(file, &key, version, &object);
+            self.open_files.moved_content(file, &key, version, &object);
             if let Some(directory) = self.names.lock().directory(parent) {
                 let now = Instant::now();
                 directory.listing.put(&name, Entry::Object(object), now);

@@ -128,21 +128,21 @@ impl Filesystem {
             _ => None,
         };
         if let Target::Unpublished(ino) = &source
-            && let Some(file) = self.file_of(*ino)
+            && let Some(file) = self.open_files.file_of(*ino)
         {
-            let replaced = replaced.and_then(|ino| self.file_of(ino));
+            let replaced = replaced.and_then(|ino| self.open_files.file_of(ino));
             let replaced = replaced.is_some_and(|replaced| replaced.lock().is_dirty());
             // What the rename replaces is nowhere but here: it goes when its successor is safe. And an object that the
             // file is to replace under its old name has to be deleted, which may be refused: the file takes its
             // place first, and is renamed as any other.
-            if (replaced && file.lock().writers == 0) || self.covers_object(*ino) {
+            if (replaced && file.lock().writers == 0) || self.open_files.covers_object(*ino) {
                 self.publish(&file).await?;
             }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
         let changing = self.names.begin_change(names).and_leaving(replaced);
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
-        let replaced_file = replaced.and_then(|ino| self.file_of(ino));
+        let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
             self.part_with(file).await?;
         }
@@ -184,7 +184,7 @@ impl Filesystem {
         let result = match source {
             Target::Unpublished(ino) => {
                 let covers = match &path.target {
-                    Some(Target::Unpublished(replaced)) => self.covers_object(*replaced),
+                    Some(Target::Unpublished(replaced)) => self.open_files.covers_object(*replaced),
                     target => target.is_some(),
                 };
                 let before = self.rename_unpublished(ino, path, covers);
@@ -212,7 +212,7 @@ impl Filesystem {
     /// A file that the bucket does not have yet costs no request: its upload takes the new name. Returns what it was.
     fn rename_unpublished(&self, ino: Ino, path: &Move<'_>, covers: bool) -> Unpublished {
         let mut before = Unpublished::default();
-        if let Some(file) = self.file_of(ino) {
+        if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; whether it may replace is the rename's to say now.
             state.abandon_stream();
@@ -242,7 +242,7 @@ impl Filesystem {
     /// Its upload under the new name was refused: nothing has changed in the bucket, nor have the names.
     fn undo_renaming_unpublished(&self, ino: Ino, path: &Move<'_>, before: Unpublished) {
         let (from, to) = (path.from, path.to);
-        if let Some(file) = self.file_of(ino) {
+        if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
             state.exclusive = before.exclusive;
             state.unsure = before.unsure;
@@ -267,7 +267,7 @@ impl Filesystem {
 
     /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
     async fn publish_renamed(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let Some(file) = self.file_of(ino) else {
+        let Some(file) = self.open_files.file_of(ino) else {
             return Ok(());
         };
         let closed = {
@@ -282,7 +282,7 @@ impl Filesystem {
         };
         file.lock().renaming = false;
         if result.is_ok() {
-            self.let_go(&file);
+            self.open_files.let_go(&file);
         }
         result
     }
@@ -398,7 +398,8 @@ impl Filesystem {
         }
         if let Some(ino) = ino {
             // Before the old one goes: who has it open reads on.
-            self.moved_content(ino, &new_key, &copied, &moved);
+            self.open_files
+                .moved_content(ino, &new_key, &copied, &moved);
         }
         let cleared = self.clear_away(Leftover {
             from: from.clone(),
@@ -461,7 +462,8 @@ impl Filesystem {
             .move_kept((new_key, back.copy), (old_key, &back.original.etag));
         self.cache.forget_object(new_key);
         if let Some(ino) = back.ino {
-            self.moved_content(ino, old_key, back.copy, &back.original);
+            self.open_files
+                .moved_content(ino, old_key, back.copy, &back.original);
         }
         // The kernel's entry may be of the inode that lost its name to the copy.
         self.names
@@ -490,38 +492,6 @@ impl Filesystem {
                 "{old_key} could not be renamed, and its copy {new_key} is left: {}",
                 chain(&error)
             );
-        }
-    }
-
-    /// Open files of version `copied` read from its copy, `etag`, from now on.
-    pub(crate) fn redirect(&self, ino: Ino, key: &ObjectKey, copied: &ETag, etag: &ETag) {
-        let content = self
-            .file_of(ino)
-            .and_then(|file| file.lock().content.clone());
-        let Some(content) = content.filter(|content| content.etag() == *copied) else {
-            return;
-        };
-        match content.object() {
-            Some(envelope) => content.set_object(key.clone(), envelope.with_etag(etag.clone())),
-            None => content.set_key(key.clone()),
-        }
-    }
-
-    /// Open files read on from the new name, if version `copied`, which was moved there, is what they read.
-    pub(crate) fn moved_content(&self, ino: Ino, key: &ObjectKey, copied: &ETag, object: &Object) {
-        self.redirect(ino, key, copied, &object.etag);
-        let Some(file) = self.file_of(ino) else {
-            return;
-        };
-        let state = file.lock();
-        let content = state.content.as_ref();
-        if content.is_none_or(|content| content.etag() != object.etag) {
-            return;
-        }
-        let mut namespace = self.names.lock();
-        namespace.set_open(ino, Some(object.clone()));
-        if !state.is_dirty() {
-            namespace.pages_show(ino, Some(&object.etag));
         }
     }
 

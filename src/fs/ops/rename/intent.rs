@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -131,41 +130,16 @@ struct Ended {
 }
 
 impl Filesystem {
-    /// Who this mount is to those that come after it.
-    pub(crate) async fn instance(&self) -> &Instance {
-        let create = async {
-            let folder = self.state_dir.get().cloned();
-            let created = tokio::task::spawn_blocking(move || Instance::create(folder.as_deref()));
-            created.await.unwrap_or_else(|_| Instance::create(None))
-        };
-        self.instance.get_or_init(|| create).await
-    }
-
-    /// A key below `.ossvault/` that says whose it is.
-    pub(crate) async fn key_of_ours(&self, what: &str) -> Result<ObjectKey> {
-        object_name::object_key(format!(
-            "{}{}/{what}{}-{:016x}",
-            self.settings.prefix,
-            object_name::RESERVED,
-            self.instance().await.id,
-            rand::random::<u64>()
-        ))
-    }
-
-    /// Nothing of this mount is left in the bucket, as far as it knows.
-    pub(crate) fn end_instance(&self) {
-        if let Some(instance) = self.instance.get()
-            && !self.leaves_something.load(Ordering::Relaxed)
-        {
-            instance.remove();
-        }
-    }
-
     pub(crate) async fn write_intent(&self, old: &str, new: &str) -> Result<ObjectKey> {
         let prefix = &self.settings.prefix;
         let below = |key: &str| key.strip_prefix(prefix.as_str()).unwrap_or(key).to_owned();
-        let key = self.key_of_ours("rename-").await?;
-        let intent = Intent::new(self.instance().await, &key, below(old), below(new));
+        let key = self.this_mount.key_of_ours("rename-").await?;
+        let intent = Intent::new(
+            self.this_mount.instance().await,
+            &key,
+            below(old),
+            below(new),
+        );
         let text = serde_json::to_vec(&intent).map_err(|error| Error::io(error.to_string()))?;
         let headers = ObjectHeaders {
             content_type: Some("application/json".to_owned()),
@@ -189,7 +163,7 @@ impl Filesystem {
         let result = match store.delete(intent).await.map_err(Error::from) {
             Err(error) if error.is_refusal() => {
                 log::warn!("{intent} is emptied, and left: {}", chain(&error));
-                self.leaves_something.store(true, Ordering::Relaxed);
+                self.this_mount.leave_something();
                 let headers = ObjectHeaders::default();
                 let put = store.put(intent, &headers, Body::empty(), Overwrite::Allowed);
                 put.await.map(drop).map_err(Error::from)
@@ -197,7 +171,7 @@ impl Filesystem {
             result => result,
         };
         if result.is_err() {
-            self.leaves_something.store(true, Ordering::Relaxed);
+            self.this_mount.leave_something();
         }
         result
     }
@@ -205,7 +179,7 @@ impl Filesystem {
     /// Finishes the renames that earlier mounts on this machine began, or reports those it cannot, and deletes what
     /// they had put aside. `own` is what the bucket has below `.ossvault/`.
     pub(crate) async fn finish_for_earlier_mounts(self: &Arc<Self>, own: &ListPage) {
-        let folder = self.state_dir.get().cloned();
+        let folder = self.this_mount.state_dir();
         let all = tokio::task::spawn_blocking(move || {
             folder.map_or_else(Vec::new, |folder| Instance::all_ended(&folder))
         });
