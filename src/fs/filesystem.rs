@@ -5,9 +5,8 @@
 //! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
 //! runtime only if it has to wait.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -33,24 +32,9 @@ use super::resolver::objects::Objects;
 use super::resolver::resolve::{self, Resolver};
 use super::settings::Settings;
 use super::supervisor::{PAUSE, keep_running};
-use super::writeback::metadata::Deferred;
+use super::writeback::publish::{self, Unsaved, Writeback};
 use crate::encrypted::EncryptedBucket;
-use crate::oss::error::chain;
 use crate::store::object_store::ListRequest;
-
-/// A file whose bytes could not be uploaded.
-#[derive(Clone, Debug)]
-pub struct Unsaved {
-    /// Below the mount point; empty for a file without a name.
-    pub path: String,
-    pub error: Error,
-}
-
-impl std::fmt::Display for Unsaved {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.path, chain(&self.error))
-    }
-}
 
 /// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,8 +68,7 @@ pub struct Filesystem {
     pub(crate) markers: Arc<Markers>,
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) open_files: Arc<OpenFiles>,
-    /// Inodes whose pending attributes are stored later, and when.
-    pub(crate) late: Mutex<HashMap<Ino, Deferred>>,
+    pub(crate) writeback: Arc<Writeback>,
 }
 
 impl Filesystem {
@@ -160,6 +143,18 @@ impl Filesystem {
             staging,
             tasks: tasks.clone(),
         });
+        let writeback = Writeback::new(publish::Parts {
+            bucket: bucket.clone(),
+            settings: settings.clone(),
+            runtime: runtime.clone(),
+            names: names.clone(),
+            cache: cache.clone(),
+            objects: objects.clone(),
+            markers: markers.clone(),
+            resolver: resolver.clone(),
+            open_files: open_files.clone(),
+            tasks: tasks.clone(),
+        });
         let fs = Arc::new(Filesystem {
             bucket,
             settings,
@@ -173,7 +168,7 @@ impl Filesystem {
             markers,
             resolver,
             open_files,
-            late: Mutex::default(),
+            writeback,
         });
         let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
@@ -212,8 +207,13 @@ impl Filesystem {
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
     pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
-        let mut unsaved = self.upload_everything().await.err().unwrap_or_default();
-        let times = self.store_late(|_| true).await;
+        let mut unsaved = self
+            .writeback
+            .upload_everything()
+            .await
+            .err()
+            .unwrap_or_default();
+        let times = self.writeback.store_late(|_| true).await;
         unsaved.extend(self.clear_all().await);
         self.tasks.ended().await;
         self.resolver.forget_asked_ahead();

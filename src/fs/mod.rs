@@ -18,4 +18,4 @@ mod resolver;
 pub mod settings;
 mod supervisor;
 mod sync;
-mod writeback;
+pub mod writeback;

@@ -11,62 +11,14 @@ use super::open_files::OpenFiles;
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
-use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{CopyHeaders, Overwrite};
-
-impl Filesystem {
-    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
-    /// not uploaded any more. Followed by [`Filesystem::after_removal`] or [`Filesystem::take_back`].
-    pub(crate) async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        loop {
-            let preserved = self.open_files.preserve(file).await?;
-            {
-                let mut state = file.lock();
-                // An upload may just have let go of what was staged.
-                let again = preserved
-                    && state.handles > 0
-                    && state.aside.is_none()
-                    && state.needs_base()
-                    && self.bucket.can_read()
-                    && state.content.is_some();
-                if again {
-                    continue;
-                }
-                state.gone = true;
-                state.leaving = true;
-                state.abandon_stream();
-            }
-            file.moved.notify_waiters();
-            return Ok(());
-        }
-    }
-
-    /// It could not be removed after all.
-    pub(crate) fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        {
-            let mut state = file.lock();
-            (state.gone, state.leaving) = (false, false);
-        }
-        self.tend(file);
-        self.open_files.let_go(file);
-    }
-
-    /// The name is gone.
-    pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
-        if let Some(file) = self.open_files.file_of(ino) {
-            file.lock().leaving = false;
-            self.open_files.let_go(&file);
-        }
-    }
-}
 
 impl OpenFiles {
     /// Makes what handles of a clean file may still read independent of its object, which is about to go:
     /// its bytes are staged, or, when they are many, the object is copied aside. False: others have replaced
     /// the object, and there is nothing left to preserve.
-    async fn preserve(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<bool> {
+    pub(crate) async fn preserve(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<bool> {
         let content = {
             let state = file.lock();
             if state.handles == 0 || (state.staged.is_some() && !state.needs_base()) {

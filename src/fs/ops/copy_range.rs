@@ -65,7 +65,7 @@ impl Filesystem {
         let ends = CopyEnds(file);
         let copied = self.copy_into(file, &source, written).await;
         drop(ends);
-        self.tend(file);
+        self.writeback.tend(file);
         self.open_files.let_go(file);
         match copied {
             Ok(()) => Ok(source.size),
@@ -168,7 +168,8 @@ impl Filesystem {
             headers,
             date: answer.date,
         };
-        self.landed(file, written, &at, uploaded, revision, sent)
+        self.writeback
+            .landed(file, written, &at, uploaded, revision, sent)
             .await?;
         let content = file.lock().content.clone();
         if let Some(content) = content.filter(|content| content.etag() == etag) {

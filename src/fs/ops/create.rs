@@ -166,7 +166,7 @@ impl Filesystem {
             Target::Directory(_) => return Err(Error::IsDirectory),
             Target::Unpublished(ino) => {
                 self.delete_object(parent, name, Some(ino)).await?;
-                self.after_removal(ino);
+                self.writeback.after_removal(ino);
             }
             Target::Object(object, ino) => {
                 let key = self.names.lock().child_key(parent, name);
@@ -175,7 +175,7 @@ impl Filesystem {
                     self.cache.forget_kept(&key, &object.etag);
                 }
                 if let Some(ino) = ino {
-                    self.after_removal(ino);
+                    self.writeback.after_removal(ino);
                 }
             }
         }
@@ -193,7 +193,7 @@ impl Filesystem {
         let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
         let file = ino.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &file {
-            self.part_with(file).await?;
+            self.writeback.part_with(file).await?;
         }
         let result = async {
             // An upload under way ends first.
@@ -218,7 +218,7 @@ impl Filesystem {
         if result.is_err()
             && let Some(file) = &file
         {
-            self.take_back(file);
+            self.writeback.take_back(file);
         }
         self.names.settled(parent, name, result)
     }

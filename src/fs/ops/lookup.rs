@@ -89,7 +89,7 @@ impl Filesystem {
             Some(content) => self.link_target(ino, &content).await,
             None => Err(Error::io("the object is no symbolic link")),
         };
-        self.end_hold(&file);
+        self.writeback.end_hold(&file);
         result
     }
 

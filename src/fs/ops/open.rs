@@ -1,21 +1,18 @@
 //! Open, create, flush, fsync, release: the life of what is open.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::{FileHandle, OpenFile, OpenHow};
+use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::stat::{Caller, Looks};
-use crate::fs::sync::lock;
-use crate::fs::writeback::metadata::Deferred;
-use crate::oss::error::chain;
 
 impl Filesystem {
     // ---- open ----
@@ -27,12 +24,12 @@ impl Filesystem {
         let file = self.open_files.hold_file(ino, Instant::now()).await?;
         let opened = self.open_files.open_handle(&file, how);
         if let Err(error) = self.open_files.check_access(&file, how) {
-            self.release_now(opened.handle);
+            self.writeback.release(opened.handle);
             return Err(error);
         }
         let result = self.prepare_changes(&file, how).await;
         if let Err(error) = result {
-            self.release_now(opened.handle);
+            self.writeback.release(opened.handle);
             return Err(error);
         }
         if how.read {
@@ -58,7 +55,7 @@ impl Filesystem {
             self.open_files.take_xattrs_along(file).await?;
         }
         if how.truncate {
-            self.truncate_open(file, 0, true).await?;
+            self.writeback.truncate_open(file, 0, true).await?;
             if how.clear_set_id
                 && let Some(local) = self.names.lock().local_mut(file.ino)
             {
@@ -67,11 +64,6 @@ impl Filesystem {
             }
         }
         Ok(())
-    }
-
-    /// Nothing is done with the file any more by who held it.
-    pub(crate) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        self.end_handle(file, None);
     }
 
     // ---- create ----
@@ -137,7 +129,7 @@ impl Filesystem {
                 state.temporary = temporary;
             }
             if let Some(age) = self.settings.flush_after {
-                self.upload_after(&file, &mut file.lock(), age);
+                self.writeback.upload_after(&file, &mut file.lock(), age);
             }
             file
         });
@@ -167,9 +159,14 @@ impl Filesystem {
         };
         let ino = handle.file.ino.0;
         if publishes && !(still_empty && leaves_copies(handle.opener, thread, ino)) {
-            self.publish(&handle.file).await?;
+            self.writeback.publish(&handle.file).await?;
         }
-        self.store_at_close(handle.file.ino).await
+        self.writeback.store_at_close(handle.file.ino).await
+    }
+
+    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    pub fn release_now(&self, handle: u64) {
+        self.writeback.release(handle);
     }
 
     pub async fn fsync(self: &Arc<Self>, handle: u64) -> Result<()> {
@@ -181,10 +178,10 @@ impl Filesystem {
             state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
         };
         if publishes {
-            self.publish(&handle.file).await?;
+            self.writeback.publish(&handle.file).await?;
         }
         let of_file = |ino| ino == handle.file.ino;
-        match self.store_late(of_file).await.pop() {
+        match self.writeback.store_late(of_file).await.pop() {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
@@ -198,91 +195,15 @@ impl Filesystem {
     /// fsync of a directory: what waits in it for a rename, waits no longer.
     pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
         for file in self.open_files.closed_unpublished_in(ino) {
-            self.publish(&file).await?;
+            self.writeback.publish(&file).await?;
         }
         let of_directory = |waiting| {
             let place = self.names.lock().place(waiting);
             waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
         };
-        match self.store_late(of_directory).await.pop() {
+        match self.writeback.store_late(of_directory).await.pop() {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
-    }
-
-    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
-    pub fn release_now(self: &Arc<Self>, handle: u64) {
-        let Some(handle) = self.open_files.remove_handle(handle) else {
-            return;
-        };
-        let file = handle.file.clone();
-        let writable = handle.writable;
-        if writable {
-            let mut state = file.lock();
-            if let Some(at) = state.openers.iter().position(|&of| of == handle.opener) {
-                state.openers.swap_remove(at);
-            }
-        }
-        if writable && lock(&self.late).get(&file.ino) == Some(&Deferred::Close) {
-            let (fs, ino) = (self.clone(), file.ino);
-            self.runtime.spawn(async move {
-                if let Err(error) = fs.store_at_close(ino).await {
-                    let place = fs.names.describe_place(ino);
-                    log::warn!(
-                        "the attributes of {place} are not stored: {}",
-                        chain(&error)
-                    );
-                }
-            });
-        }
-        self.end_handle(&file, Some(handle));
-    }
-
-    /// `handle`: None where the file was only held.
-    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, handle: Option<Arc<FileHandle>>) {
-        let uses = handle
-            .as_deref()
-            .map(|handle| [handle.readable, handle.writable, handle.runs]);
-        // Its fetches end, without the lock.
-        drop(handle);
-        let waits = {
-            let mut state = file.lock();
-            let [reads, writes, runs] = uses.unwrap_or_default();
-            state.handles -= 1;
-            state.readers -= u32::from(reads);
-            state.writers -= u32::from(writes);
-            state.runners -= u32::from(runs);
-            if state.writers == 0 && !state.is_dirty() && !state.gone {
-                // Where the object is gone, what is staged is all there is.
-                if self.names.lock().key(file.ino).is_some() {
-                    self.open_files.drop_staged(&mut state);
-                }
-            }
-            state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
-        };
-        if waits {
-            self.wait_for_rename(file);
-        } else {
-            self.tend(file);
-        }
-        self.open_files.let_go(file);
-    }
-
-    /// Uploads a file under its temporary name, if nobody renames it in time.
-    fn wait_for_rename(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        let (fs, file) = (self.clone(), file.clone());
-        let grace: Duration = self.settings.rename_grace;
-        self.runtime.spawn(async move {
-            tokio::time::sleep(grace).await;
-            let still = {
-                let mut state = file.lock();
-                let still = state.temporary && state.is_dirty() && state.writers == 0;
-                state.temporary &= !still;
-                still
-            };
-            if still {
-                fs.tend(&file);
-            }
-        });
     }
 }

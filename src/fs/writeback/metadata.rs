@@ -10,10 +10,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::publish::Writeback;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::{Ino, Outcome, now};
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
@@ -75,7 +75,9 @@ impl Filesystem {
             if !change.is_empty() {
                 change.ctime = Some(change.ctime.unwrap_or_else(now));
             }
-            self.change_attributes(thread, ino, change).await?;
+            self.writeback
+                .change_attributes(thread, ino, change)
+                .await?;
         }
         self.getattr(ino).await
     }
@@ -89,7 +91,10 @@ impl Filesystem {
     ) -> Result<()> {
         let before = self.resolver.look_at(ino, Instant::now()).await?;
         if before.size == size {
-            return self.change_attributes(thread, ino, change.clone()).await;
+            return self
+                .writeback
+                .change_attributes(thread, ino, change.clone())
+                .await;
         }
         let file = self.open_files.hold_file(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
@@ -100,42 +105,27 @@ impl Filesystem {
         let result = async {
             self.open_files.refuse_plain(&file).await?;
             self.open_files.take_xattrs_along(&file).await?;
-            self.truncate_open(&file, size, false).await?;
+            self.writeback.truncate_open(&file, size, false).await?;
             if let Some(local) = self.names.lock().local_mut(ino) {
                 change.apply(&mut local.attributes, defaults);
                 local.revision += 1;
             }
             let flushed_later = file.lock().writers > 0;
             if !flushed_later {
-                self.publish(&file).await?;
+                self.writeback.publish(&file).await?;
             }
             Ok(())
         }
         .await;
         if alone && result.is_err() {
-            self.undo_truncation(&file);
+            self.writeback.undo_truncation(&file);
         }
-        self.end_hold(&file);
+        self.writeback.end_hold(&file);
         result
     }
+}
 
-    /// A file that was clean and that nobody has open is again what the bucket has.
-    fn undo_truncation(&self, file: &Arc<OpenFile>) {
-        let mut state = file.lock();
-        if state.handles > 1 || state.upload.is_some() || state.gone {
-            return;
-        }
-        state.staged = None;
-        state.uploaded = state.written;
-        state.failure = None;
-        let mut namespace = self.names.lock();
-        namespace.end_local(file.ino);
-        if let Some((parent, name)) = namespace.place(file.ino) {
-            // The answer may have been lost.
-            namespace.doubt(parent, &name);
-        }
-    }
-
+impl Writeback {
     pub(crate) async fn change_attributes(
         self: &Arc<Self>,
         thread: u32,
@@ -228,20 +218,20 @@ impl Filesystem {
         let Some(first) = first.filter(|_| !watched) else {
             return;
         };
-        let fs = self.clone();
+        let writeback = self.clone();
         self.runtime.spawn(async move {
             let mut wait = first;
             loop {
                 tokio::time::sleep(wait).await;
-                let Some((change, _)) = fs.names.lock().pending(ino) else {
+                let Some((change, _)) = writeback.names.lock().pending(ino) else {
                     break;
                 };
-                match contained(fs.store_what_is_pending(ino)).await {
+                match contained(writeback.store_what_is_pending(ino)).await {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
-                        let place = fs.names.describe_place(ino);
+                        let place = writeback.names.describe_place(ino);
                         log::warn!("the attributes of {place}: {}, trying again", chain(&error));
-                        let mut namespace = fs.names.lock();
+                        let mut namespace = writeback.names.lock();
                         if namespace.pending(ino).is_none() {
                             namespace.add_pending(ino, &change);
                         }
@@ -249,12 +239,12 @@ impl Filesystem {
                     }
                 }
             }
-            let deferred = lock(&fs.late).remove(&ino);
+            let deferred = lock(&writeback.late).remove(&ino);
             // Set while the last was being stored.
-            if fs.names.lock().pending(ino).is_some()
+            if writeback.names.lock().pending(ino).is_some()
                 && let Some(deferred) = deferred
             {
-                fs.defer(ino, deferred);
+                writeback.defer(ino, deferred);
             }
         });
     }
@@ -310,15 +300,15 @@ impl Filesystem {
                 namespace.add_pending(ino, &newer);
             }
         }
-        let fs = self.clone();
+        let writeback = self.clone();
         self.runtime.spawn(async move {
-            if let Err(error) = fs.store_what_is_pending(ino).await {
+            if let Err(error) = writeback.store_what_is_pending(ino).await {
                 log::error!(
                     "the attributes of {} are not stored: {}",
-                    fs.names.describe_place(ino),
+                    writeback.names.describe_place(ino),
                     chain(&error)
                 );
-                fs.names.kernel().notify(Notice::Content(ino));
+                writeback.names.kernel().notify(Notice::Content(ino));
             }
         });
     }

@@ -11,17 +11,40 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::multipart::{PARALLEL_PARTS, plaintext};
 use super::multipart_plan;
+use super::publish::Writeback;
 use crate::encrypted::EncryptedUpload;
 use crate::fs::attributes::headers_of;
 use crate::fs::data::staging::Snapshot;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{Handover, OpenFile, State, Stream};
 use crate::fs::namespace::object_name;
 use crate::oss::error::chain;
 use crate::store::object_store::ByteRange;
 
-impl Filesystem {
+enum Next {
+    Part(Snapshot, ByteRange),
+    Handover(oneshot::Sender<Handover>),
+    Stop,
+    Wait,
+}
+
+impl State {
+    fn is_stream(&self, stream: u64) -> bool {
+        matches!(self.stream, Stream::Active { id, .. } if id == stream)
+    }
+
+    fn temporary_or_gone(&self) -> bool {
+        self.gone
+            || self.upload.is_some()
+            || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
+    }
+}
+
+fn part_ended(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))
+}
+
+impl Writeback {
     /// After a write: begins to upload a file that is being written in order, or lets its stream look.
     pub(crate) fn keep_streaming(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) {
         match &state.stream {
@@ -41,8 +64,9 @@ impl Filesystem {
                         handover: None,
                         id,
                     };
-                    let (fs, file) = (self.clone(), file.clone());
-                    self.tasks.spawn(async move { fs.pump(file, id).await });
+                    let (writeback, file) = (self.clone(), file.clone());
+                    self.tasks
+                        .spawn(async move { writeback.pump(file, id).await });
                 }
             }
             // The pump of one that was just abandoned is to end it.
@@ -193,27 +217,4 @@ impl Filesystem {
         *frozen = range.end;
         Next::Part(staged.snapshot_of(range.clone()), range)
     }
-}
-
-enum Next {
-    Part(Snapshot, ByteRange),
-    Handover(oneshot::Sender<Handover>),
-    Stop,
-    Wait,
-}
-
-impl State {
-    fn is_stream(&self, stream: u64) -> bool {
-        matches!(self.stream, Stream::Active { id, .. } if id == stream)
-    }
-
-    fn temporary_or_gone(&self) -> bool {
-        self.gone
-            || self.upload.is_some()
-            || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
-    }
-}
-
-fn part_ended(ended: std::result::Result<Result<()>, JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|_| Err(Error::io("a part was broken off")))
 }

@@ -1,39 +1,26 @@
-//! Bringing changed files into the bucket.
-//!
-//! [`Filesystem::publish`] is what a flush waits for. The upload itself is a task of its own, so that a
-//! caller that goes away does not break it off, and one at a time per file. Each upload reads a frozen
-//! snapshot under a fresh key. What fails is tried again in the background until it is up or unlinked.
+//! One attempt to bring a changed file into the bucket: a frozen snapshot of it, under a fresh key.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::stream::{self, StreamExt};
-use rand::RngExt;
+use futures_util::stream::StreamExt;
 use tokio::sync::oneshot;
 
 use super::multipart::plaintext;
 use super::multipart_plan;
+use super::publish::Writeback;
 use crate::encrypted::{Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::{Filesystem, Unsaved};
-use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, State, Stream};
+use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, Stream};
 use crate::fs::namespace::inode_table::Local;
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::names::Destination;
 use crate::fs::resolver::object_cache::meta_of;
-use crate::oss::error::chain;
 use crate::store::object_store::{ObjectKey, Overwrite};
-
-/// Files uploaded at once when all are.
-const PARALLEL_FILES: usize = 32;
-
-/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often what was appended starts over on a version that another client has put there meanwhile.
 const REBASES: usize = 4;
@@ -49,122 +36,9 @@ struct Freight {
     handover: Option<oneshot::Receiver<Handover>>,
 }
 
-impl Filesystem {
-    /// Returns when the bucket has everything that was written to the file before the call.
-    ///
-    /// # Errors
-    /// Those of the upload; it is tried again in the background.
-    pub(crate) async fn publish(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let wanted = file.lock().written;
-        // An upload that was under way already may have taken its snapshot before the call.
-        loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            let begun = {
-                let mut state = file.lock();
-                state.check_lost()?;
-                if state.gone || state.uploaded >= wanted {
-                    return Ok(());
-                }
-                match state.upload {
-                    Some(written) => written,
-                    None => self.begin_upload(file, &mut state),
-                }
-            };
-            loop {
-                {
-                    let state = file.lock();
-                    if state.upload != Some(begun) {
-                        match &state.failure {
-                            Some(error) if begun >= wanted => return Err(error.clone()),
-                            _ => break,
-                        }
-                    }
-                }
-                moved.as_mut().await;
-                moved.set(file.moved.notified());
-                moved.as_mut().enable();
-            }
-        }
-    }
-
-    /// Starts the task; returns what it uploads.
-    fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
-        let (written, row) = (state.written, state.row());
-        state.upload = Some(written);
-        state.took_edge("upload", row);
-        // What waits for this upload must not take the last one's failure for its own.
-        state.failure = None;
-        let (fs, file) = (self.clone(), file.clone());
-        self.runtime.spawn(async move {
-            let ended = UploadEnds(&file);
-            let result = fs.upload(&file).await;
-            drop(ended);
-            fs.upload_ended(&file, result);
-        });
-        written
-    }
-
-    fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
-        {
-            let mut state = file.lock();
-            let row = state.row();
-            state.upload = None;
-            match result {
-                Ok(()) => {
-                    state.failure = None;
-                    state.failures = 0;
-                }
-                Err(error) => {
-                    log::error!(
-                        "uploading {} failed: {}",
-                        self.names.describe_place(file.ino),
-                        chain(&error)
-                    );
-                    state.failure = Some(error);
-                    state.failures += 1;
-                    // What was sent is of no use to the next attempt, which has another key.
-                    state.abandon_stream();
-                }
-            }
-            state.took_edge("upload", row);
-        }
-        file.moved.notify_waiters();
-        self.tend(file);
-        self.open_files.let_go(file);
-    }
-
-    /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
-    pub(crate) fn tend(self: &Arc<Self>, file: &Arc<OpenFile>) {
-        {
-            let mut state = file.lock();
-            let wanting = state.is_dirty() && !state.gone;
-            // Who only reads does not hold up what others have written and closed.
-            let due = state.failure.is_some() || (state.writers == 0 && !state.temporary);
-            if !wanting || !due || state.tended || state.upload.is_some() {
-                return;
-            }
-            state.tended = true;
-        }
-        let (fs, file) = (self.clone(), file.clone());
-        self.runtime.spawn(async move {
-            let failures = file.lock().failures;
-            if failures > 0 {
-                let longest = FIRST_WAIT
-                    .saturating_mul(1 << failures.min(10))
-                    .min(LONGEST_WAIT);
-                let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
-                tokio::time::sleep(wait).await;
-            }
-            file.lock().tended = false;
-            // Logged where it failed; a failure tends again.
-            let _ = fs.publish(&file).await;
-        });
-    }
-
+impl Writeback {
     /// One attempt.
-    async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+    pub(crate) async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         let Some(destination) = self.names.enter_for(file.ino).await? else {
             let mut state = file.lock();
             if state.gone {
@@ -526,81 +400,6 @@ impl Filesystem {
                 namespace.end_local(file.ino);
                 return Ok(());
             }
-        }
-    }
-
-    /// Uploads a snapshot of a file that is still changed and not uploaded when it has been so for `age`.
-    /// Once a file, until it is uploaded.
-    pub(crate) fn upload_after(
-        self: &Arc<Self>,
-        file: &Arc<OpenFile>,
-        state: &mut State,
-        age: Duration,
-    ) {
-        if std::mem::replace(&mut state.aging, true) {
-            return;
-        }
-        let (fs, file) = (self.clone(), Arc::downgrade(file));
-        self.runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(age).await;
-                let Some(file) = file.upgrade() else { return };
-                let due = {
-                    let mut state = file.lock();
-                    state.aging = state.is_dirty() && !state.gone;
-                    if !state.aging {
-                        return;
-                    }
-                    !state.may_wait(fs.settings.part_size)
-                };
-                if due {
-                    // Logged where it fails, and tried again there.
-                    let _ = fs.publish(&file).await;
-                }
-            }
-        });
-    }
-
-    // ---- all of them ----
-
-    /// Uploads everything that is pending, temporary names included.
-    pub(crate) async fn upload_everything(
-        self: &Arc<Self>,
-    ) -> std::result::Result<(), Vec<Unsaved>> {
-        let files = self.open_files.all();
-        let unsaved: Vec<Unsaved> = stream::iter(files)
-            .map(|file| async move {
-                let result = self.publish(&file).await;
-                result.err().map(|error| Unsaved {
-                    path: self.names.describe_place(file.ino),
-                    error,
-                })
-            })
-            .buffer_unordered(PARALLEL_FILES)
-            .filter_map(|unsaved| async move { unsaved })
-            .collect()
-            .await;
-        if unsaved.is_empty() {
-            Ok(())
-        } else {
-            Err(unsaved)
-        }
-    }
-}
-
-/// A panic in an upload must not leave its waiters waiting.
-struct UploadEnds<'a>(&'a OpenFile);
-
-impl Drop for UploadEnds<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let mut state = self.0.lock();
-            state.upload = None;
-            state.failure = Some(Error::io("the upload panicked"));
-            // Whoever was to hand over may be gone: the next attempt must not wait for it.
-            state.abandon_stream();
-            drop(state);
-            self.0.moved.notify_waiters();
         }
     }
 }

@@ -136,7 +136,7 @@ impl Filesystem {
             // file is to replace under its old name has to be deleted, which may be refused: the file takes its
             // place first, and is renamed as any other.
             if (replaced && file.lock().writers == 0) || self.open_files.covers_object(*ino) {
-                self.publish(&file).await?;
+                self.writeback.publish(&file).await?;
             }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
@@ -144,14 +144,14 @@ impl Filesystem {
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
-            self.part_with(file).await?;
+            self.writeback.part_with(file).await?;
         }
         let result = self.rename_onto(source, path, changing).await;
         if let Some(ino) = replaced {
             let named = self.names.lock().place(ino).is_some();
             match &replaced_file {
-                Some(file) if named && result.is_err() => self.take_back(file),
-                _ => self.after_removal(ino),
+                Some(file) if named && result.is_err() => self.writeback.take_back(file),
+                _ => self.writeback.after_removal(ino),
             }
         }
         result
@@ -189,7 +189,7 @@ impl Filesystem {
                 };
                 let before = self.rename_unpublished(ino, path, covers);
                 drop(pass);
-                let result = self.publish_renamed(ino).await;
+                let result = self.writeback.publish_renamed(ino).await;
                 match result {
                     Ok(()) => self.names.lock().renamed(ino, now()),
                     Err(_) => self.undo_renaming_unpublished(ino, path, before),
@@ -263,28 +263,6 @@ impl Filesystem {
         self.names
             .kernel()
             .notify(Notice::Name(to.0, to.1.to_string()));
-    }
-
-    /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
-    async fn publish_renamed(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        let Some(file) = self.open_files.file_of(ino) else {
-            return Ok(());
-        };
-        let closed = {
-            let mut state = file.lock();
-            state.temporary = false;
-            state.renaming = true;
-            state.writers == 0 && state.is_dirty()
-        };
-        let result = match closed {
-            true => self.publish(&file).await,
-            false => Ok(()),
-        };
-        file.lock().renaming = false;
-        if result.is_ok() {
-            self.open_files.let_go(&file);
-        }
-        result
     }
 
     async fn move_object(
@@ -438,7 +416,7 @@ impl Filesystem {
         self.move_back(path, back).await;
         if let (Some(ino), Some((change, _))) = (ino, carried) {
             // The copy had it, and the original has not.
-            self.store_after_all(ino, &change);
+            self.writeback.store_after_all(ino, &change);
         }
         Err(refused.error.clone())
     }
