@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ossvault::fs::read_ahead::{Limits, ReadAhead};
+use ossvault::fs::data::read_ahead::{Limits, ReadAhead};
 use ossvault::oss::credentials::AccessKey;
 use ossvault::oss::sign::{Signer, Version};
 use ossvault::oss::xml;

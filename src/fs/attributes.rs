@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::envelope::format::{MODE, stored_mode};
-use crate::store::object_store::ObjectMeta;
+use crate::store::object_store::{ObjectHeaders, ObjectMeta};
 
 const UID: &str = "uid";
 const GID: &str = "gid";
@@ -146,6 +146,22 @@ impl Timestamp {
     }
 }
 
+/// The headers of a new object.
+pub(crate) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
+    let mut headers = ObjectHeaders {
+        content_type: Some("application/octet-stream".to_owned()),
+        ..ObjectHeaders::default()
+    };
+    attributes.write(&mut headers.user);
+    headers
+}
+
+/// Whole seconds since the epoch; 0 before it.
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// For objects that do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
@@ -236,7 +252,7 @@ impl Attributes {
 
     /// As `meta` says. `directory`: it is a directory's marker, whatever its mode claims; otherwise it is
     /// none, whatever its mode claims. Fifos, sockets and devices are empty: what has content is a file, or
-    /// claims to be a symbolic link, which [`readlink`](super::lookup) believes when the object's key says so.
+    /// claims to be a symbolic link, which [`readlink`](crate::fs::ops::lookup) believes when the object's key says so.
     pub fn read(meta: &ObjectMeta, directory: bool) -> Attributes {
         let user = &meta.headers.user;
         let number = |name: &str| user.get(name).and_then(|text| text.parse::<u32>().ok());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{content, staging};
+use super::data::{content, staging};
 use crate::encrypted::Error as EncryptedError;
 use crate::store::error::{Cause, Error as StoreError};
 
@@ -95,6 +95,9 @@ pub enum Error {
     #[error("input/output error")]
     Io(#[source] Cause),
 }
+
+/// A change of what `--allow-plaintext` shows. Deleting and renaming it is not one.
+pub(crate) const READ_ONLY_PLAIN: Error = Error::Denied("unencrypted objects are served read-only");
 
 impl Error {
     pub fn io(message: impl Into<String>) -> Error {

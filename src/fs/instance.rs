@@ -11,8 +11,16 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use tokio::sync::OnceCell;
+
+use super::error::Result;
+use super::namespace::object_name;
+use super::settings::Settings;
 use crate::crypto::mac::{self, MacKey};
+use crate::store::object_store::ObjectKey;
 
 /// Files of earlier mounts that are looked at, at most.
 const MOST: usize = 1024;
@@ -93,6 +101,71 @@ impl Instance {
             && let Err(error) = std::fs::remove_file(path)
         {
             log::warn!("{} is left: {error}", path.display());
+        }
+    }
+}
+
+/// This mount, to those that come after it.
+pub(crate) struct ThisMount {
+    settings: Arc<Settings>,
+    /// Where a mount of this bucket finds what an earlier one has kept.
+    state_dir: OnceLock<PathBuf>,
+    instance: OnceCell<Instance>,
+    /// Something of this mount stays in the bucket for a later one to clean up.
+    leaves_something: AtomicBool,
+}
+
+impl ThisMount {
+    pub(crate) fn new(settings: Arc<Settings>) -> Arc<ThisMount> {
+        Arc::new(ThisMount {
+            settings,
+            state_dir: OnceLock::new(),
+            instance: OnceCell::new(),
+            leaves_something: AtomicBool::new(false),
+        })
+    }
+
+    /// The first time counts.
+    pub(crate) fn keep_state_in(&self, folder: PathBuf) {
+        let _ = self.state_dir.set(folder);
+    }
+
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        self.state_dir.get().cloned()
+    }
+
+    /// Something of it stays in the bucket.
+    pub(crate) fn leave_something(&self) {
+        self.leaves_something.store(true, Ordering::Relaxed);
+    }
+
+    /// Who this mount is to those that come after it.
+    pub(crate) async fn instance(&self) -> &Instance {
+        let create = async {
+            let folder = self.state_dir.get().cloned();
+            let created = tokio::task::spawn_blocking(move || Instance::create(folder.as_deref()));
+            created.await.unwrap_or_else(|_| Instance::create(None))
+        };
+        self.instance.get_or_init(|| create).await
+    }
+
+    /// A key below `.ossvault/` that says whose it is.
+    pub(crate) async fn key_of_ours(&self, what: &str) -> Result<ObjectKey> {
+        object_name::object_key(format!(
+            "{}{}/{what}{}-{:016x}",
+            self.settings.prefix,
+            object_name::RESERVED,
+            self.instance().await.id,
+            rand::random::<u64>()
+        ))
+    }
+
+    /// Nothing of this mount is left in the bucket, as far as it knows.
+    pub(crate) fn end_instance(&self) {
+        if let Some(instance) = self.instance.get()
+            && !self.leaves_something.load(Ordering::Relaxed)
+        {
+            instance.remove();
         }
     }
 }

@@ -5,69 +5,17 @@
 //! [`namespace`] and its `listing`s, filled by `probe`, `ahead` and `lister`. Bytes are in `open_file`, over
 //! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-mod ahead;
 pub mod attributes;
-pub mod budget;
-mod byte_lru;
-mod change_attributes;
-mod changes;
-mod changing;
-pub mod content;
-pub mod copy_range;
-mod delete_permission;
-pub mod directories;
+mod background;
+pub mod data;
 pub mod error;
-pub mod files;
 pub mod filesystem;
-mod gate;
-mod inode_hold;
-mod inode_order;
+pub mod handles;
 pub(crate) mod instance;
-mod leftover;
-mod lister;
-mod listing;
-pub mod lookup;
-mod memory;
-pub mod names;
 pub mod namespace;
-pub mod open_file;
-mod page_window;
-mod parts;
-mod preserve;
-mod probe;
-mod processes;
-pub mod read_ahead;
-mod reading;
-mod rebase;
-mod rename_directory;
-mod rename_file;
-pub(crate) mod rename_intent;
-mod rename_memory;
+pub mod ops;
+mod resolver;
 pub mod settings;
-mod small_trees;
-pub mod staging;
-mod streaming;
 mod supervisor;
-pub(crate) mod temporary_names;
-mod uploads;
-mod walk;
-mod writeback;
-mod writing;
-pub mod xattrs;
-
-/// Whole seconds since the epoch.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}
+mod sync;
+pub mod writeback;

@@ -1,9 +1,13 @@
 //! What a mount is told about how to behave.
 
+use std::future::Future;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::attributes::{Defaults, Overrides};
+use super::error::{Error, Result};
+use crate::oss::deadline;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -52,5 +56,26 @@ impl Settings {
     /// 64 MiB, or a quarter of the memory when that is less.
     pub fn stream_after(memory_limit: u64) -> u64 {
         (64 << 20).min(memory_limit / 4)
+    }
+
+    /// Waits no longer than a call may take that began at `start`, however many steps it has behind it: the
+    /// deadline is the caller's.
+    pub(crate) async fn in_time<T>(
+        &self,
+        start: Instant,
+        work: impl Future<Output = T>,
+    ) -> Result<T> {
+        let deadline = start + self.timeout;
+        let done = deadline::by(deadline, work).await;
+        done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
+    }
+
+    /// Whether what was asked at `asked` has had most of the time that it may take. Another call for the same then waits
+    /// for that answer, though it be the failure to come, instead of as long again: the kernel looks a name up a
+    /// second time when it could not be told whether it stands for what it did.
+    pub(crate) fn is_overdue(&self, asked: Instant, now: Instant) -> bool {
+        /// As a part of the time.
+        const MOST: f64 = 0.75;
+        now.saturating_duration_since(asked) >= self.timeout.mul_f64(MOST)
     }
 }

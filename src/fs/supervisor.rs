@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
-use super::error::{Error, Result};
+use crate::fs::error::{Error, Result};
 
 /// Before a task that has panicked starts anew.
 pub const PAUSE: Duration = Duration::from_secs(1);

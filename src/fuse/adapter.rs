@@ -28,15 +28,16 @@ use tokio::sync::mpsc;
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
 use crate::fs::attributes::{Change, Timestamp};
-use crate::fs::copy_range::Place;
 use crate::fs::error::{Error, Result};
-use crate::fs::files::Opened;
-use crate::fs::filesystem::{Filesystem, KernelCaches, Notice};
-use crate::fs::lookup::{Caller, Found, Looks};
-use crate::fs::names::{self, Name};
-use crate::fs::namespace::Ino;
-use crate::fs::open_file::{OpenHow, Writer};
-use crate::fs::xattrs::SetXattr;
+use crate::fs::filesystem::Filesystem;
+use crate::fs::handles::open_file::{OpenHow, Writer};
+use crate::fs::handles::open_files::Opened;
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::kernel::{KernelCaches, Notice};
+use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::stat::{Caller, Found, Looks};
+use crate::fs::ops::copy_range::Place;
+use crate::fs::ops::xattr::SetXattr;
 use crate::oss::deadline;
 use crate::oss::error::chain;
 
@@ -153,7 +154,7 @@ impl Adapter {
 
     /// A name as the kernel passed it, or the reply that says what is wrong with it.
     fn name<R: Reply>(&self, name: &OsStr, reply: R) -> Option<(Name, R)> {
-        match names::component(name) {
+        match object_name::component(name) {
             Ok(name) => Some((Name::from(name), reply)),
             Err(error) => {
                 reply.fail(errno(&error));

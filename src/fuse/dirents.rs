@@ -13,7 +13,7 @@ use fuser::{Errno, FileAttr, FileType, ReplyDirectory, ReplyDirectoryPlus, Reque
 
 use super::adapter::attr;
 use crate::fs::attributes::Kind;
-use crate::fs::directories::DirectoryEntry;
+use crate::fs::ops::readdir::DirectoryEntry;
 
 /// Bytes of entries in one reply: the kernel asks with buffers of a page to 128 KiB; every libc's are at
 /// least this.

@@ -11,9 +11,9 @@ use crate::crypto::mac::MacKey;
 use crate::crypto::xattr::{self, Xattrs};
 use crate::envelope;
 use crate::fs::attributes::Attributes;
-use crate::fs::names::{self, RESERVED};
-use crate::fs::rename_intent::{Intent, Left};
-use crate::fs::temporary_names;
+use crate::fs::handles::temporary_names;
+use crate::fs::namespace::object_name::{self, RESERVED};
+use crate::fs::ops::rename::intent::{Intent, Left};
 use crate::oss::endpoint::{self, Endpoint};
 use crate::oss::sign::{percent_decoded, percent_encoded};
 use crate::oss::xml::{delete_request, is_writable};
@@ -94,7 +94,7 @@ pub fn rename_intent(input: &[u8]) {
     let sensible = |intent: &Intent| {
         for path in [&intent.from, &intent.to] {
             let path = path.strip_suffix('/').expect("of a directory");
-            assert!(path.split('/').all(names::is_component), "{path:?}");
+            assert!(path.split('/').all(object_name::is_component), "{path:?}");
             assert_ne!(path.split('/').next(), Some(RESERVED));
         }
         assert!(!intent.from.starts_with(&intent.to) && !intent.to.starts_with(&intent.from));
@@ -138,9 +138,9 @@ fn name(bytes: &[u8]) {
         let endpoint = "oss-cn-hangzhou.aliyuncs.com";
         Endpoint::new(endpoint, "bucket", endpoint::Options::default()).expect("an endpoint")
     });
-    if let Ok(name) = names::component(OsStr::from_bytes(bytes)) {
-        assert!(names::is_component(name) && name.as_bytes() == bytes);
-        assert!(*names::just_before(name) < *name);
+    if let Ok(name) = object_name::component(OsStr::from_bytes(bytes)) {
+        assert!(object_name::is_component(name) && name.as_bytes() == bytes);
+        assert!(*object_name::just_before(name) < *name);
         let _ = temporary_names::is_temporary(name);
         let _ = temporary_names::is_random(name);
         let _ = temporary_names::is_synced_before_rename(name);
@@ -157,7 +157,7 @@ fn name(bytes: &[u8]) {
     assert_eq!(key.is_ok(), checked_key(&text).is_ok());
     assert_eq!(
         key.is_ok(),
-        names::object_key(text.clone().into_owned()).is_ok()
+        object_name::object_key(text.clone().into_owned()).is_ok()
     );
     let Ok(key) = key else { return };
     let key = key.as_str();

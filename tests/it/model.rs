@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ossvault::fs::attributes::{Change, Kind, Timestamp};
-use ossvault::fs::copy_range;
 use ossvault::fs::error::Error;
-use ossvault::fs::names::Name;
-use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::{OpenHow, Writer};
-use ossvault::fs::xattrs::SetXattr;
+use ossvault::fs::handles::open_file::{OpenHow, Writer};
+use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::object_name::Name;
+use ossvault::fs::ops::copy_range;
+use ossvault::fs::ops::xattr::SetXattr;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 

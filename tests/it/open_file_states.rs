@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ossvault::fs::open_file::OpenHow;
+use ossvault::fs::handles::open_file::OpenHow;
 
 use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
 use super::world::{Call, Failure, Kernel, PART, World};

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ossvault::fs::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
-use ossvault::fs::filesystem::Notice;
-use ossvault::fs::lookup::Looks;
-use ossvault::fs::names::Name;
-use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::{OpenHow, Writer};
-use ossvault::fs::xattrs::SetXattr;
+use ossvault::fs::handles::open_file::{OpenHow, Writer};
+use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::kernel::Notice;
+use ossvault::fs::namespace::object_name::Name;
+use ossvault::fs::namespace::stat::Looks;
+use ossvault::fs::ops::xattr::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
 

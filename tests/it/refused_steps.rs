@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use ossvault::fs::attributes::{Change, Kind, Timestamp};
-use ossvault::fs::copy_range::Place;
 use ossvault::fs::error::Error;
-use ossvault::fs::names::Name;
-use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::OpenHow;
-use ossvault::fs::xattrs::SetXattr;
+use ossvault::fs::handles::open_file::OpenHow;
+use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::object_name::Name;
+use ossvault::fs::ops::copy_range::Place;
+use ossvault::fs::ops::xattr::SetXattr;
 
 use super::other_writers::{READ, WRITE, block};
 use super::world::{CALLER, Call, FsResult, Kernel, Refusal, World};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
-use ossvault::fs::names::Name;
-use ossvault::fs::namespace::Ino;
-use ossvault::fs::open_file::OpenHow;
-use ossvault::fs::xattrs::SetXattr;
+use ossvault::fs::handles::open_file::OpenHow;
+use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::object_name::Name;
+use ossvault::fs::ops::xattr::SetXattr;
 
 use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
 use super::world::{CALLER, Call, Failure, FsResult, Kernel, PART, World};

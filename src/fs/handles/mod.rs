@@ -1,0 +1,14 @@
+//! What is open: files between the bucket and the programs that have them open, and directories that are read.
+
+pub mod directory_handle;
+pub mod open_file;
+pub mod open_files;
+pub mod orphan;
+pub mod page_window;
+pub mod reading;
+pub mod rebase;
+pub mod staging_ops;
+pub mod temporary_names;
+pub mod versions;
+pub mod writers;
+pub mod xattrs;

@@ -1,0 +1,286 @@
+//! The name tree behind its lock, and changes of names while they are under way.
+//!
+//! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
+//! the bucket says of the name is neither what was nor what will be. [`Changing`] marks the names for that
+//! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
+//! for the end. [`Names::enter`] is the right to change their keys; a directory above may be renamed
+//! while one waits for it, so the keys are looked up again once it is there.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::inode_table::{Ino, Namespace};
+use super::kernel::{Kernel, Notice};
+use super::key_locks::{Gate, Pass, Scope};
+use super::listing::Epoch;
+use super::object_name::{self, Name};
+use crate::fs::error::{Error, Result};
+use crate::fs::settings::Settings;
+use crate::fs::sync::lock;
+use crate::store::object_store::ObjectKey;
+
+/// The name tree as it is known here, and the right to change it.
+pub(crate) struct Names {
+    /// Memory only. Taken after an open file's state when both are needed, and before all the others.
+    namespace: Mutex<Namespace>,
+    gate: Gate,
+    /// A change of names has ended.
+    changed: Notify,
+    kernel: Kernel,
+    settings: Arc<Settings>,
+}
+
+/// Where an upload goes.
+pub(crate) struct Destination {
+    pub key: ObjectKey,
+    pub parent: Ino,
+    pub name: Name,
+    _pass: Pass,
+}
+
+/// Marks, until dropped.
+pub(crate) struct Changing {
+    names: Arc<Names>,
+    marked: Vec<(Ino, Name)>,
+    moving: Option<Ino>,
+    leaving: Option<Ino>,
+}
+
+impl Changing {
+    /// The directory is renamed, and everything below it.
+    pub fn and_below(mut self, directory: Ino) -> Changing {
+        self.names.lock().begin_move(directory);
+        self.moving = Some(directory);
+        self
+    }
+
+    /// All but the mark of this name ends.
+    pub fn keep_only(&mut self, kept: &(Ino, Name)) {
+        let (kept, ended) = std::mem::take(&mut self.marked)
+            .into_iter()
+            .partition(|name| name == kept);
+        self.marked = kept;
+        let ended = Changing {
+            names: self.names.clone(),
+            marked: ended,
+            moving: self.moving.take(),
+            leaving: self.leaving.take(),
+        };
+        drop(ended);
+    }
+
+    /// This inode loses its name: it is opened before, or not at all.
+    pub fn and_leaving(mut self, ino: Option<Ino>) -> Changing {
+        if let Some(ino) = ino {
+            self.names.lock().begin_leaving(ino);
+        }
+        self.leaving = ino;
+        self
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        {
+            let mut namespace = self.names.lock();
+            for (parent, name) in &self.marked {
+                if let Some(directory) = namespace.directory(*parent) {
+                    directory.listing.end_change(name);
+                }
+            }
+            if let Some(directory) = self.moving {
+                namespace.end_move(directory);
+            }
+            if let Some(ino) = self.leaving {
+                namespace.end_leaving(ino);
+            }
+        }
+        self.names.changed.notify_waiters();
+    }
+}
+
+impl Names {
+    pub(crate) fn new(namespace: Namespace, kernel: Kernel, settings: Arc<Settings>) -> Arc<Names> {
+        Arc::new(Names {
+            namespace: Mutex::new(namespace),
+            gate: Gate::default(),
+            changed: Notify::new(),
+            kernel,
+            settings,
+        })
+    }
+
+    /// What the kernel keeps of this.
+    pub(crate) fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Namespace> {
+        lock(&self.namespace)
+    }
+
+    pub(crate) fn is_reserved(&self, parent: Ino, name: &str) -> bool {
+        parent == Ino::ROOT && name == object_name::RESERVED
+    }
+
+    /// # Errors
+    /// [`Error::NotPermitted`] for reserved names; [`Error::NameTooLong`], [`Error::Invalid`] for keys that
+    /// the service would refuse.
+    pub(crate) fn check_new_name(&self, parent: Ino, name: &str) -> Result<()> {
+        if self.is_reserved(parent, name) {
+            return Err(Error::NotPermitted);
+        }
+        let key = self.lock().child_key(parent, name);
+        object_name::object_key(key.ok_or(Error::Stale)?)?;
+        Ok(())
+    }
+
+    /// Passes on how a change of a name ended. Where the bucket may have it or not, or has what another client made,
+    /// what is known of the name counts no more.
+    pub(crate) fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && (!error.is_refusal() || matches!(error, Error::Exists))
+        {
+            self.lock().doubt(parent, name);
+        }
+        result
+    }
+
+    /// Marks names as changing.
+    pub(crate) fn begin_change<'a>(
+        self: &Arc<Self>,
+        names: impl IntoIterator<Item = (Ino, &'a Name)>,
+    ) -> Changing {
+        let mut namespace = self.lock();
+        let mut marked = Vec::new();
+        for (parent, name) in names {
+            if let Some(directory) = namespace.directory(parent) {
+                directory.listing.begin_change(name);
+                marked.push((parent, name.clone()));
+            }
+        }
+        Changing {
+            names: self.clone(),
+            marked,
+            moving: None,
+            leaving: None,
+        }
+    }
+
+    /// Waits until nobody is changing what this name stands for. Each change ends within its requests'
+    /// deadlines.
+    pub(crate) async fn unchanging(&self, parent: Ino, name: &str) {
+        self.until_changed(|namespace| !namespace.is_changing(parent, name))
+            .await;
+    }
+
+    /// Waits until no directory above, nor this one itself, is being renamed.
+    pub(crate) async fn unmoving(&self, directory: Ino) {
+        self.until_changed(|namespace| !namespace.is_moving(directory))
+            .await;
+    }
+
+    /// Waits until the name of an inode is there to stay, or gone.
+    pub(crate) async fn not_leaving(&self, ino: Ino) {
+        self.until_changed(|namespace| !namespace.is_leaving(ino))
+            .await;
+    }
+
+    async fn until_changed(&self, done: impl Fn(&Namespace) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if done(&self.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The right to change what `scopes` tells; its keys are those at the end of the waiting.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when `scopes` finds no keys: what is to be changed has no name any more.
+    pub(crate) async fn enter(
+        &self,
+        scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
+    ) -> Result<Pass> {
+        loop {
+            let wanted = scopes(&self.lock()).ok_or(Error::Stale)?;
+            let pass = self.gate.enter(wanted.clone()).await;
+            if scopes(&self.lock()).as_ref() == Some(&wanted) {
+                return Ok(pass);
+            }
+        }
+    }
+
+    /// As [`Names::enter`], for a call that began at `start`: what it waits for may hang.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] as well: nothing was done.
+    pub(crate) async fn enter_in_time(
+        &self,
+        start: Instant,
+        scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
+    ) -> Result<Pass> {
+        self.settings.in_time(start, self.enter(scopes)).await?
+    }
+
+    /// The right to change the object of one name, for a call that began at `start`.
+    ///
+    /// # Errors
+    /// As [`Names::enter_in_time`].
+    pub(crate) async fn enter_name(&self, parent: Ino, name: &str, start: Instant) -> Result<Pass> {
+        let key = |namespace: &Namespace| {
+            let key = namespace.child_key(parent, name)?;
+            Some(vec![Scope::Key(key)])
+        };
+        self.enter_in_time(start, key).await
+    }
+
+    /// The right to change these at once, if nobody else has or awaits any of them.
+    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<Pass> {
+        self.gate.try_enter(scopes)
+    }
+
+    /// The answer that a listing's epoch was begun for does not come.
+    pub(crate) fn give_up(&self, parent: Ino, epoch: Epoch) {
+        if let Some(directory) = self.lock().directory(parent) {
+            directory.listing.give_up(epoch);
+        }
+    }
+
+    /// For messages: the key, escaped.
+    pub(crate) fn describe_place(&self, ino: Ino) -> String {
+        match self.lock().key(ino) {
+            Some(key) => format!("\"{}\"", key.escape_debug()),
+            None => "a file without a name".to_owned(),
+        }
+    }
+
+    /// The key a file has when its upload starts, and the right to change it. None: it has no name.
+    pub(crate) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
+        let entered = self
+            .enter(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
+            .await;
+        let Ok(pass) = entered else { return Ok(None) };
+        let namespace = self.lock();
+        let key = namespace.key(ino).ok_or(Error::Stale)?;
+        let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
+        Ok(Some(Destination {
+            key: object_name::object_key(key)?,
+            parent,
+            name,
+            _pass: pass,
+        }))
+    }
+
+    /// Others have made something under the target's name, which the kernel may still hold to be absent.
+    pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
+        self.lock().doubt(to.0, &to.1);
+        self.kernel.notify(Notice::Name(to.0, to.1.to_string()));
+    }
+}

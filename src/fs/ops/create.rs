@@ -1,0 +1,264 @@
+//! Making, removing and renaming names.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::encrypted::Plaintext;
+use crate::envelope::format::LONGEST_LINK;
+use crate::fs::attributes::{Kind, headers_of};
+use crate::fs::error::{Error, Result};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::namespace::inode_table::{Ino, Namespace, Target, now};
+use crate::fs::namespace::key_locks::Scope;
+use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::resolver::object_cache::object_of_ours;
+use crate::store::object_store::Overwrite;
+
+impl Filesystem {
+    // ---- make ----
+
+    pub async fn mkdir(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        caller: Caller,
+    ) -> Result<Looks> {
+        let start = self.begin_making(parent, name).await?;
+        let _held;
+        let ino = {
+            let _changing = self.names.begin_change([(parent, name)]);
+            let marker_key = |namespace: &Namespace| {
+                let key = namespace.child_key(parent, name)?;
+                Some(format!("{key}/"))
+            };
+            let _pass = self
+                .names
+                .enter_in_time(start, |namespace| {
+                    Some(vec![Scope::Key(marker_key(namespace)?)])
+                })
+                .await?;
+            let (key, attributes) = {
+                let namespace = self.names.lock();
+                let key = marker_key(&namespace).ok_or(Error::Stale)?;
+                let attributes =
+                    self.resolver
+                        .new_attributes(&namespace, parent, Kind::Directory, mode, caller);
+                (object_name::object_key(key)?, attributes)
+            };
+            let marker = self
+                .markers
+                .put_marker(&key, &attributes, Overwrite::Forbidden)
+                .await;
+            let marker = self.names.settled(parent, name, marker)?;
+            let mut namespace = self.names.lock();
+            namespace.touch_directory(parent, now());
+            let now = Instant::now();
+            let ino = namespace.made_directory(parent, name, attributes, marker, now);
+            _held = self.names.hold_in(&mut namespace, ino);
+            ino
+        };
+        let view = self.resolver.look_at(ino, start).await?;
+        Ok(self.resolver.entered(view, start))
+    }
+
+    pub async fn symlink(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Looks> {
+        if target.is_empty() {
+            return Err(Error::NotFound);
+        }
+        if target.len() as u64 > LONGEST_LINK {
+            return Err(Error::NameTooLong);
+        }
+        let target = bytes::Bytes::copy_from_slice(target);
+        self.make_object(parent, name, Kind::Symlink, 0o777, 0, target, caller)
+            .await
+    }
+
+    /// Special files are empty objects that say what they are. So is a regular file that mknod makes.
+    pub async fn mknod(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        rdev: u32,
+        caller: Caller,
+    ) -> Result<Looks> {
+        let kind = Kind::from_mode(mode).ok_or(Error::Invalid)?;
+        if matches!(kind, Kind::Directory | Kind::Symlink) {
+            return Err(Error::NotPermitted);
+        }
+        let content = bytes::Bytes::new();
+        self.make_object(parent, name, kind, mode, rdev, content, caller)
+            .await
+    }
+
+    #[allow(clippy::too_many_arguments)] // what mknod and symlink have together
+    async fn make_object(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        kind: Kind,
+        mode: u32,
+        rdev: u32,
+        content: bytes::Bytes,
+        caller: Caller,
+    ) -> Result<Looks> {
+        let start = self.begin_making(parent, name).await?;
+        {
+            let _changing = self.names.begin_change([(parent, name)]);
+            let _pass = self.names.enter_name(parent, name, start).await?;
+            let (key, attributes) = {
+                let namespace = self.names.lock();
+                let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
+                let mut attributes = self
+                    .resolver
+                    .new_attributes(&namespace, parent, kind, mode, caller);
+                attributes.rdev = rdev;
+                (object_name::object_key(key)?, attributes)
+            };
+            let size = content.len() as u64;
+            let plain = Plaintext::from_bytes(content);
+            let headers = headers_of(&attributes);
+            let put = self
+                .bucket
+                .put(&key, &plain, headers, None, Overwrite::Forbidden);
+            let uploaded = put.await.map_err(Error::from);
+            if uploaded.is_err() {
+                self.cache.forget_object(&key);
+            }
+            let uploaded = self.names.settled(parent, name, uploaded)?;
+            self.cache.remember_upload(&key, &uploaded, Instant::now());
+            let etag = uploaded.object.etag.clone();
+            let object = object_of_ours(size, etag, uploaded.date, &attributes, false);
+            let mut namespace = self.names.lock();
+            namespace.published(parent, name, object, Instant::now());
+            namespace.touch_directory(parent, now());
+        }
+        let view = self.resolver.look_up(parent, name, start).await?;
+        Ok(self.resolver.looks(view.map_err(|_| Error::NotFound)?))
+    }
+
+    /// # Errors
+    /// [`Error::Exists`] when the name is taken.
+    async fn begin_making(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Instant> {
+        self.writable()?;
+        self.names.check_new_name(parent, name)?;
+        let start = Instant::now();
+        if self.resolver.target(parent, name, start).await?.is_some() {
+            return Err(Error::Exists);
+        }
+        // What is made in a directory may get its group from it.
+        self.resolver.look_at(parent, start).await?;
+        Ok(start)
+    }
+
+    // ---- remove ----
+
+    pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
+        self.writable()?;
+        let target = self.resolver.target(parent, name, Instant::now()).await?;
+        match target.ok_or(Error::NotFound)? {
+            Target::Directory(_) => return Err(Error::IsDirectory),
+            Target::Unpublished(ino) => {
+                self.delete_object(parent, name, Some(ino)).await?;
+                self.writeback.after_removal(ino);
+            }
+            Target::Object(object, ino) => {
+                let key = self.names.lock().child_key(parent, name);
+                self.delete_object(parent, name, ino).await?;
+                if let Some(Ok(key)) = key.map(object_name::object_key) {
+                    self.cache.forget_kept(&key, &object.etag);
+                }
+                if let Some(ino) = ino {
+                    self.writeback.after_removal(ino);
+                }
+            }
+        }
+        self.names.lock().touch_directory(parent, now());
+        Ok(())
+    }
+
+    /// Removes a name and its object; who has it open goes on reading.
+    async fn delete_object(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        ino: Option<Ino>,
+    ) -> Result<()> {
+        let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
+        let file = ino.and_then(|ino| self.open_files.file_of(ino));
+        if let Some(file) = &file {
+            self.writeback.part_with(file).await?;
+        }
+        let result = async {
+            // An upload under way ends first. What was to be preserved may have taken its time.
+            let begin = Instant::now();
+            let _pass = self.names.enter_name(parent, name, begin).await?;
+            self.markers.keep_directory(parent, name).await?;
+            if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
+                // The bucket never had it.
+                self.names.lock().forgotten(parent, name);
+                return Ok(());
+            }
+            let key = self.names.lock().child_key(parent, name);
+            let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
+            let deleted = self.bucket.store().delete(&key).await;
+            let deleted = deleted.map_err(Error::from);
+            self.objects.note_deletion(key.as_str(), &deleted);
+            self.cache.forget_object(&key);
+            deleted?;
+            self.names.lock().removed(parent, name, Instant::now());
+            Ok(())
+        }
+        .await;
+        if result.is_err()
+            && let Some(file) = &file
+        {
+            self.writeback.take_back(file);
+        }
+        self.names.settled(parent, name, result)
+    }
+
+    // ---- rmdir ----
+
+    pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
+        self.writable()?;
+        let start = Instant::now();
+        let ino = match self
+            .resolver
+            .target(parent, name, start)
+            .await?
+            .ok_or(Error::NotFound)?
+        {
+            Target::Directory(ino) => ino,
+            _ => return Err(Error::NotDirectory),
+        };
+        let _changing = self.names.begin_change([(parent, name)]);
+        let _pass = self
+            .names
+            .enter_in_time(start, |namespace| {
+                Some(vec![Scope::Subtree(namespace.key(ino)?)])
+            })
+            .await?;
+        self.markers.check_empty(ino, start).await?;
+        self.markers.keep_directory(parent, name).await?;
+        let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
+        let key = object_name::object_key(key)?;
+        let deleted = self.bucket.store().delete(&key).await;
+        let deleted = deleted.map_err(Error::from);
+        self.objects.note_deletion(key.as_str(), &deleted);
+        self.cache.forget_object(&key);
+        self.names.settled(parent, name, deleted)?;
+        let mut namespace = self.names.lock();
+        namespace.removed(parent, name, Instant::now());
+        namespace.touch_directory(parent, now());
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Lookup, getattr, readlink: what names and inodes look like to a program.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::crypto::data_key::ContentKind;
+use crate::envelope::format::LONGEST_LINK;
+use crate::fs::attributes::Kind;
+use crate::fs::data::content::Content;
+use crate::fs::error::{Error, Result};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::object_name;
+use crate::fs::namespace::stat::{Found, Looks};
+use crate::oss::error::chain;
+
+impl Filesystem {
+    /// What a name stands for. A name that is there counts as known to the kernel once more.
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Found> {
+        let start = Instant::now();
+        if self.names.is_reserved(parent, name) {
+            return Ok(Found::Absent(self.settings.metadata_ttl));
+        }
+        match self.resolver.look_up(parent, name, start).await? {
+            Ok(view) => Ok(Found::Present(self.resolver.looks(view))),
+            Err(checked) => Ok(Found::Absent(self.resolver.valid(checked))),
+        }
+    }
+
+    /// What an inode is that the kernel has a file handle of, and may have forgotten. It counts as known to the
+    /// kernel once more.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] when its name is gone or stands for something else, or nothing is remembered of it.
+    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        if !self.names.lock().recall(ino) {
+            return Err(Error::Stale);
+        }
+        match self.resolver.look_at(ino, Instant::now()).await {
+            Ok(view) => Ok(self.resolver.looks(view)),
+            Err(error) => {
+                self.forget(ino, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// The directory above one, as [`Filesystem::lookup_inode`].
+    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        let place = self.names.lock().place(ino);
+        match place {
+            Some((parent, _)) => self.lookup_inode(parent).await,
+            None if ino == Ino::ROOT => self.lookup_inode(ino).await,
+            None => Err(Error::Stale),
+        }
+    }
+
+    /// The inode of a call of the kernel's. A directory that was forgotten here, but not there, is known again.
+    pub fn recalled(&self, ino: Ino) -> Ino {
+        self.names.lock().recall_if_forgotten(ino);
+        ino
+    }
+
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+        let start = Instant::now();
+        let view = self.resolver.look_at_traversing(ino, start).await?;
+        Ok(self.resolver.looks(view))
+    }
+
+    pub fn forget(&self, ino: Ino, lookups: u64) {
+        self.names.lock().forget(ino, lookups);
+    }
+
+    /// A link's target. Programs go on to resolve it, and the names in it are asked of the bucket: what is not
+    /// known to be a target is not told to the kernel. What claims to be a link looks like one all the same,
+    /// and can be removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the length is that of no target, where the object's key says that it is a file, and
+    /// where it does not say, unless [`trust_links`](crate::fs::settings::Settings::trust_links). Nothing of the
+    /// content has been fetched then.
+    pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
+        let view = self.resolver.look_at(ino, Instant::now()).await?;
+        if view.attributes.kind != Kind::Symlink {
+            return Err(Error::Invalid);
+        }
+        if !self.bucket.can_read() {
+            return Err(Error::Denied("this mount has no private key"));
+        }
+        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let content = file.lock().content.clone();
+        let result = match content {
+            Some(content) => self.link_target(ino, &content).await,
+            None => Err(Error::io("the object is no symbolic link")),
+        };
+        self.writeback.end_hold(&file);
+        result
+    }
+
+    async fn link_target(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<Bytes> {
+        let size = content.size();
+        if !(1..=LONGEST_LINK).contains(&size) {
+            return Err(Error::io("no symbolic link's target has that length"));
+        }
+        if let Err(error) = self.check_link(ino, content).await {
+            if content.to_be_told() {
+                let place = self.names.describe_place(ino);
+                log::error!("the symbolic link {place}: {}", chain(&error));
+            }
+            return Err(error.told());
+        }
+        let target = content.reader().read(0..size).await;
+        let target = target.map_err(|error| self.open_files.read_failed(ino, content, error))?;
+        match target.contains(&0) {
+            true => Err(Error::io("the object is no symbolic link")),
+            false => Ok(target),
+        }
+    }
+
+    /// Whether the key of this version says that the content is a link's target. From here on the version is
+    /// read under this envelope and no other.
+    async fn check_link(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<()> {
+        let object = match content.object() {
+            Some(object) => object,
+            None => {
+                let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
+                let key = object_name::object_key(key)?;
+                let etag = content.etag();
+                let described = match self.cache.known_headers(&key, &etag) {
+                    Some(described) => described,
+                    None => self.cache.headers(&key, &etag, Instant::now()).await?,
+                };
+                let object = described.object.as_ref().map_err(|error| error.clone())?;
+                if object.etag != etag {
+                    return Err(Error::Stale);
+                }
+                content.set_object(key, object.clone());
+                object.clone()
+            }
+        };
+        // Fails where the key says that it is a file.
+        let cipher = self.bucket.unlock(&object).await?;
+        if object.claimed_kind() != ContentKind::Link {
+            return Err(Error::io("its metadata say that it is no symbolic link"));
+        }
+        match object.check_link(&cipher) {
+            Err(_) if self.settings.trust_links => Ok(()),
+            checked => Ok(checked?),
+        }
+    }
+
+    /// Free space, as such a thing can be told of a bucket: in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        1 << 50
+    }
+}

@@ -1,0 +1,209 @@
+//! Open, create, flush, fsync, release: the life of what is open.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::fs::attributes::Kind;
+use crate::fs::error::{Error, Result};
+use crate::fs::filesystem::Filesystem;
+use crate::fs::handles::open_file::{OpenFile, OpenHow};
+use crate::fs::handles::open_files::Opened;
+use crate::fs::handles::temporary_names;
+use crate::fs::handles::writers::{leaves_copies, process_of};
+use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::stat::{Caller, Looks};
+
+impl Filesystem {
+    // ---- open ----
+
+    pub async fn open(self: &Arc<Self>, ino: Ino, how: OpenHow) -> Result<Opened> {
+        if how.write || how.truncate {
+            self.writable()?;
+        }
+        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let opened = self.open_files.open_handle(&file, how);
+        if let Err(error) = self.open_files.check_access(&file, how) {
+            self.writeback.release(opened.handle);
+            return Err(error);
+        }
+        let result = self.prepare_changes(&file, how).await;
+        if let Err(error) = result {
+            self.writeback.release(opened.handle);
+            return Err(error);
+        }
+        if how.read {
+            let content = file.lock().content.clone();
+            if let Some(content) = content {
+                content.expect_reading();
+            }
+        }
+        let place = self.names.lock().place(ino);
+        if let Some((parent, _)) = place {
+            self.resolver.opened_after_lookup(parent);
+        }
+        Ok(opened)
+    }
+
+    async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
+        // The kernel itself refuses writers, but asks for O_RDONLY | O_TRUNC before it looks.
+        if how.truncate && file.lock().runners > 0 {
+            return Err(Error::Running);
+        }
+        if how.write || how.truncate {
+            self.open_files.refuse_plain(file).await?;
+            self.open_files.take_xattrs_along(file).await?;
+        }
+        if how.truncate {
+            self.writeback.truncate_open(file, 0, true).await?;
+            if how.clear_set_id
+                && let Some(local) = self.names.lock().local_mut(file.ino)
+            {
+                local.attributes.clear_set_id(&self.settings.defaults);
+                local.revision += 1;
+            }
+        }
+        Ok(())
+    }
+
+    // ---- create ----
+
+    pub async fn create(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        mode: u32,
+        caller: Caller,
+        how: OpenHow,
+    ) -> Result<(Looks, Opened)> {
+        self.writable()?;
+        self.names.check_new_name(parent, name)?;
+        let start = Instant::now();
+        let mut asked = !how.exclusive || temporary_names::is_random(name);
+        loop {
+            // A name that others remove between the two looks is one to be made.
+            while let Some(target) = self.resolver.target(parent, name, start).await? {
+                if how.exclusive {
+                    return Err(Error::Exists);
+                }
+                if let Target::Directory(_) = target {
+                    return Err(Error::IsDirectory);
+                }
+                if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
+                    let opened = self.open(view.ino, how).await;
+                    if opened.is_err() {
+                        self.forget(view.ino, 1);
+                    }
+                    return Ok((self.resolver.looks(view), opened?));
+                }
+            }
+            if std::mem::replace(&mut asked, true) {
+                break;
+            }
+            // Whether it is there is the bucket's to say, and not what was remembered of it.
+            self.resolver
+                .ask_whether_absent(parent, name, start)
+                .await?;
+        }
+        // What is made in a directory may get its group from it.
+        self.resolver.look_at(parent, start).await?;
+        let file = self.open_files.insert_with(|| {
+            let mut namespace = self.names.lock();
+            let attributes =
+                self.resolver
+                    .new_attributes(&namespace, parent, Kind::File, mode, caller);
+            let ino = namespace.create(parent, name, attributes);
+            namespace.pin(ino);
+            namespace.touch_directory(parent, now());
+            let temporary = how.exclusive && temporary_names::is_temporary(name);
+            namespace.set_awaits_rename(ino, temporary);
+            drop(namespace);
+            let file = OpenFile::new(ino, None);
+            {
+                let mut state = file.lock();
+                state.hold();
+                state.staged = Some(self.open_files.new_staged(None));
+                state.written = 1;
+                state.emptied = true;
+                state.exclusive = how.exclusive;
+                state.temporary = temporary;
+            }
+            if let Some(age) = self.settings.flush_after {
+                self.writeback.upload_after(&file, &mut file.lock(), age);
+            }
+            file
+        });
+        let ino = file.ino;
+        let opened = self.open_files.open_handle(&file, how);
+        let view = self.resolver.look_at(ino, start).await?;
+        Ok((self.resolver.entered(view, start), opened))
+    }
+
+    // ---- flush, fsync, release ----
+
+    /// Every close of every descriptor, by this thread. (0: the kernel does not say.)
+    pub async fn flush(self: &Arc<Self>, handle: u64, thread: u32) -> Result<()> {
+        let handle = self.open_files.handle(handle)?;
+        if !handle.changes {
+            return Ok(());
+        }
+        let (publishes, still_empty) = {
+            let state = handle.file.lock();
+            state.check_lost()?;
+            let publishes = state.is_dirty()
+                && !state.gone
+                && !state.waits_for_rename(self.settings.part_size)
+                // It has inherited the descriptor; those who write go on, or the last close sees to it.
+                && !state.changers.are_others_than(thread, process_of);
+            (publishes, state.is_still_empty())
+        };
+        let ino = handle.file.ino.0;
+        if publishes && !(still_empty && leaves_copies(handle.opener, thread, ino)) {
+            self.writeback.publish(&handle.file).await?;
+        }
+        self.writeback.store_at_close(handle.file.ino).await
+    }
+
+    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    pub fn release_now(&self, handle: u64) {
+        self.writeback.release(handle);
+    }
+
+    pub async fn fsync(self: &Arc<Self>, handle: u64) -> Result<()> {
+        let handle = self.open_files.handle(handle)?;
+        let publishes = {
+            let state = handle.file.lock();
+            state.check_lost()?;
+            let waits = state.temporary && state.may_wait(self.settings.part_size);
+            state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
+        };
+        if publishes {
+            self.writeback.publish(&handle.file).await?;
+        }
+        let of_file = |ino| ino == handle.file.ino;
+        match self.writeback.store_late(of_file).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    fn is_synced_before_rename(&self, ino: Ino) -> bool {
+        let place = self.names.lock().place(ino);
+        place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
+    }
+
+    /// fsync of a directory: what waits in it for a rename, waits no longer.
+    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        for file in self.open_files.closed_unpublished_in(ino) {
+            self.writeback.publish(&file).await?;
+        }
+        let of_directory = |waiting| {
+            let place = self.names.lock().place(waiting);
+            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
+        };
+        match self.writeback.store_late(of_directory).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+}

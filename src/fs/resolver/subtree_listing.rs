@@ -1,0 +1,477 @@
+//! Small trees are listed whole: one request tells of all the directories in them.
+//!
+//! Directories that are in use together expire one after the other. Listed alone, each costs a request, and mostly a
+//! round trip that somebody waits for. So when one of them is listed anew, and is known to lie in a tree with few
+//! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
+//!
+//! The same where many directories beside it were wanted within the lifetime, as git wants the 256 that its objects
+//! are in: then some pages of keys are fewer requests than a listing for each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future;
+
+use super::directory_scan::Begun;
+use super::resolve::Resolver;
+use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode_hold::InodeHold;
+use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};
+use crate::fs::namespace::key_locks::{Pass, Scope};
+use crate::fs::namespace::listing::Entry;
+use crate::store::object_store::{ListPage, ListRequest};
+
+/// So many names may be known in a tree that is listed whole: half a page, for there may be more by now.
+const FEW: usize = 500;
+/// A tree of more names is not listed whole, however busy it is.
+const MANY: usize = 4000;
+/// Of a tree whose directories are busy, so many must be wanted for each page that it takes.
+const WORTH: usize = 4;
+/// Keys in a page.
+const PAGE: usize = 1000;
+/// A directory that nobody has wanted for so many lifetimes of what is known is not in use.
+const IN_USE: u32 = 10;
+
+/// Directories that one request lists.
+pub(crate) struct Tree {
+    /// The first has all the others in it.
+    pub directories: Vec<Ino>,
+    /// How many pages their keys have at most; there may be a few more keys by now.
+    pages: usize,
+    /// Until it is dropped, their keys stay.
+    _pass: Pass,
+    /// All of them but the one that was asked for stay themselves as long as these do.
+    pub holds: Vec<(Ino, InodeHold)>,
+}
+
+impl Tree {
+    /// Lists the directories, for which a listing each has begun.
+    pub async fn run(self, begun: Vec<Begun>) {
+        let Some(resolver) = begun.first().map(|begun| begun.resolver.clone()) else {
+            return;
+        };
+        // To be ended with the namespace unlocked.
+        let mut gone = Vec::new();
+        let (top, asked) = {
+            let mut namespace = resolver.names.lock();
+            let top = namespace.key(self.directories[0]).unwrap_or_default();
+            let ask = |begun: Begun| {
+                let prefix = namespace.key(begun.ino);
+                match (prefix, namespace.directory(begun.ino)) {
+                    (Some(prefix), Some(directory)) => {
+                        Some((begun, prefix, directory.listing.begin()))
+                    }
+                    _ => {
+                        gone.push(begun);
+                        None
+                    }
+                }
+            };
+            let asked: Vec<_> = begun.into_iter().filter_map(ask).collect();
+            (top, asked)
+        };
+        for begun in gone {
+            begun.end(Err(Error::Stale));
+        }
+        match self.read_pages(&resolver, &top).await {
+            Ok(Some(page)) => {
+                let date = page.date;
+                let prefixes = asked.iter().map(|(_, prefix, _)| prefix.as_str());
+                let mut shares = split(page, &top, prefixes);
+                for (begun, prefix, epoch) in asked {
+                    let share = shares.remove(&prefix).unwrap_or_else(|| empty(date));
+                    begun.end_with_page(share, &prefix, epoch);
+                }
+            }
+            // Others have made more of it than was to be expected, or what cannot be told where it belongs.
+            Ok(None) => {
+                let alone = asked.into_iter().map(|(begun, _, epoch)| {
+                    resolver.names.give_up(begun.ino, epoch);
+                    begun.run(true)
+                });
+                future::join_all(alone).await;
+            }
+            Err(error) => {
+                for (begun, _, epoch) in asked {
+                    resolver.names.give_up(begun.ino, epoch);
+                    begun.end(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// All keys below `top`, as one page. None if there are more than so many pages tell.
+    async fn read_pages(&self, resolver: &Resolver, top: &str) -> Result<Option<ListPage>> {
+        let mut request = ListRequest {
+            prefix: top.to_owned(),
+            ..ListRequest::default()
+        };
+        let mut all: Option<ListPage> = None;
+        for _ in 0..self.pages {
+            let page = resolver.bucket.store().list(&request).await?;
+            request.token = page.next.clone();
+            match &mut all {
+                Some(all) => {
+                    all.objects.extend(page.objects);
+                    all.hidden += page.hidden;
+                }
+                None => all = Some(page),
+            }
+            if request.token.is_none() {
+                break;
+            }
+        }
+        // Keys that are hidden may be any directory's: each listing tells of its own.
+        Ok(all.filter(|all| request.token.is_none() && all.hidden == 0))
+    }
+}
+
+fn empty(date: SystemTime) -> ListPage {
+    ListPage {
+        objects: Vec::new(),
+        prefixes: Vec::new(),
+        next: None,
+        date,
+        hidden: 0,
+    }
+}
+
+/// Of a page of all keys that begin with `top`, what a delimited listing of each of these directories would show.
+///
+/// Of no others: a key of a thousand slashes tells of a thousand directories, with half a megabyte of names.
+fn split<'a>(
+    page: ListPage,
+    top: &str,
+    directories: impl Iterator<Item = &'a str>,
+) -> HashMap<String, ListPage> {
+    let mut shares: HashMap<String, ListPage> = directories
+        .map(|prefix| (prefix.to_owned(), empty(page.date)))
+        .collect();
+    let longest = shares.keys().map(String::len).max().unwrap_or_default();
+    let objects = page.objects.into_iter();
+    for object in objects.filter(|object| object.key.starts_with(top)) {
+        let mut len = top.len();
+        while len <= longest {
+            let share = shares.get_mut(&object.key[..len]);
+            match (object.key[len..].find('/'), share) {
+                (Some(more), share) => {
+                    let below = &object.key[..=len + more];
+                    // In order, as the keys are.
+                    if let Some(share) = share
+                        && share.prefixes.last().is_none_or(|last| last != below)
+                    {
+                        share.prefixes.push(below.to_owned());
+                    }
+                    len = below.len();
+                }
+                (None, Some(share)) => {
+                    share.objects.push(object);
+                    break;
+                }
+                (None, None) => break,
+            }
+        }
+    }
+    shares
+}
+
+/// The directories of the largest tree of few names, all of them known and in use, that has `ino` in it.
+fn largest(
+    namespace: &mut Namespace,
+    ino: Ino,
+    lately: Duration,
+    now: Instant,
+) -> Option<Vec<Ino>> {
+    let in_use = |directory: &Directory| {
+        let wanted = directory.wanted;
+        wanted.is_some_and(|wanted| now.saturating_duration_since(wanted) < lately)
+    };
+    let mut tree = None;
+    let mut top = Some(ino);
+    while let Some(at) = top {
+        let Some((larger, _)) = known_tree(namespace, at, FEW, in_use) else {
+            break;
+        };
+        tree = Some(larger);
+        top = namespace.place(at).map(|(parent, _)| parent);
+    }
+    tree.filter(|tree| tree.len() > 1)
+}
+
+/// The directories of the tree above `ino`, and how many pages they take, if so many of them were wanted within
+/// the lifetime that listing all is worth it.
+fn busy(
+    namespace: &mut Namespace,
+    ino: Ino,
+    ttl: Duration,
+    now: Instant,
+) -> Option<(Vec<Ino>, usize)> {
+    let (parent, _) = namespace.place(ino)?;
+    let wanted = namespace.directories_wanted(parent, ttl, now);
+    if wanted < WORTH {
+        return None;
+    }
+    let (tree, names) = known_tree(namespace, parent, MANY, |_| true)?;
+    let pages = names / PAGE + 1;
+    (wanted >= WORTH * pages).then_some((tree, pages + 1))
+}
+
+/// The directories of the tree below `top`, and how many names are in them, if all are known and `wanted`, and
+/// they have no more than `most` names.
+fn known_tree(
+    namespace: &mut Namespace,
+    top: Ino,
+    most: usize,
+    wanted: impl Fn(&Directory) -> bool,
+) -> Option<(Vec<Ino>, usize)> {
+    let mut directories = vec![top];
+    let mut names = 0;
+    let mut at = 0;
+    while let Some(&ino) = directories.get(at) {
+        let directory = namespace.directory(ino)?;
+        let known = directory.listing.complete().is_some() && directory.listing.is_one_page();
+        names += directory.listing.len();
+        if !known || !wanted(directory) || names > most {
+            return None;
+        }
+        let entries = directory.listing.names();
+        let below = entries.filter(|(_, entry)| matches!(entry, Entry::Directory));
+        let below: Vec<_> = below.map(|(name, _)| name.clone()).collect();
+        for name in below {
+            directories.push(namespace.child(ino, &name)?);
+        }
+        at += 1;
+    }
+    Some((directories, names))
+}
+
+impl Resolver {
+    /// The largest small tree with this directory in it. None if it is not to be listed with others.
+    pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
+        let mut namespace = self.names.lock();
+        if let Some(directory) = namespace.directory(ino) {
+            directory.wanted = Some(now);
+        }
+        let ttl = namespace.ttl().objects;
+        let lately = ttl.saturating_mul(IN_USE);
+        let few = largest(&mut namespace, ino, lately, now);
+        let (directories, pages) = match few {
+            Some(directories) => (directories, 1),
+            None => busy(&mut namespace, ino, ttl, now)?,
+        };
+        let keys = directories.iter().map(|&ino| namespace.key(ino));
+        let scopes = keys
+            .map(|key| key.map(Scope::Listing))
+            .collect::<Option<_>>();
+        // Not waited for: who asks may be the one who is renaming a directory in it.
+        let pass = self.names.try_enter(scopes?)?;
+        let others = directories.iter().filter(|other| **other != ino);
+        let holds =
+            others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
+        Some(Tree {
+            holds: holds.collect(),
+            directories,
+            pages,
+            _pass: pass,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::attributes::Defaults;
+    use crate::fs::namespace::listing::{Listing, Object, Ttl};
+    use crate::fs::namespace::object_name::Name;
+    use crate::store::object_store::{ETag, ListedObject};
+
+    fn page(keys: &[&str]) -> ListPage {
+        let objects = keys.iter().map(|key| ListedObject {
+            key: (*key).into(),
+            size: 1,
+            etag: ETag::new("tag"),
+            last_modified: SystemTime::UNIX_EPOCH,
+            storage_class: String::new(),
+        });
+        ListPage {
+            objects: objects.collect(),
+            ..empty(SystemTime::UNIX_EPOCH)
+        }
+    }
+
+    /// What the service answers for a delimiter `/`.
+    fn delimited<'a>(keys: &[&'a str], folder: &str) -> (Vec<&'a str>, Vec<&'a str>) {
+        let (mut objects, mut prefixes) = (Vec::new(), Vec::new());
+        for key in keys {
+            let Some(rest) = key.strip_prefix(folder) else {
+                continue;
+            };
+            match rest.find('/') {
+                None => objects.push(*key),
+                Some(at) => prefixes.push(&key[..=folder.len() + at]),
+            }
+        }
+        prefixes.dedup();
+        (objects, prefixes)
+    }
+
+    #[test]
+    fn a_share_is_what_a_delimited_listing_shows() {
+        let trees: [(&str, &[&str]); 5] = [
+            ("", &["a", "a/", "a/b/c/d", "a/b/c/e", "a/f", "b", "c/d"]),
+            (
+                "t/",
+                &["t/", "t/a/", "t/a/x", "t/b", "t/b-", "t/b/", "t/b0/y"],
+            ),
+            ("t/", &["t//", "t//a", "t/a//", "t/a//b", "t/ü/é"]),
+            // What was not asked for.
+            ("t/", &["", "s/t/a", "tü", "t/a", "u"]),
+            ("t/", &[]),
+        ];
+        for (top, keys) in trees {
+            let folders = keys
+                .iter()
+                .flat_map(|key| key.match_indices('/').map(|(at, _)| &key[..=at]));
+            let folders = folders.filter(|folder| folder.starts_with(top));
+            let folders: Vec<&str> = folders.chain([top]).collect();
+            let shares = split(page(keys), top, folders.iter().copied());
+            for folder in folders {
+                let share = &shares[folder];
+                let objects = share.objects.iter().map(|object| &*object.key).collect();
+                let prefixes = share.prefixes.iter().map(|prefix| &**prefix).collect();
+                let found: (Vec<_>, Vec<_>) = (objects, prefixes);
+                assert_eq!(found, delimited(keys, folder), "{folder} of {keys:?}");
+            }
+        }
+    }
+
+    /// A page of them told of a million directories, and took more than a gigabyte to say so.
+    #[test]
+    fn a_key_of_a_thousand_slashes_is_no_directory_s_but_those_that_are_listed() {
+        let slashes = "/".repeat(1000);
+        let keys: Vec<String> = (0..1000).map(|i| format!("t/{i:04}{slashes}x")).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let shares = split(page(&keys), "t/", ["t/", "t/0001/", "t/a/"].into_iter());
+        assert_eq!(shares.len(), 3);
+        assert_eq!(shares["t/"].prefixes.len(), 1000);
+        assert_eq!(shares["t/0001/"].prefixes, ["t/0001//"]);
+        assert_eq!(shares["t/a/"].prefixes, Vec::<String>::new());
+        assert!(shares.values().all(|share| share.objects.is_empty()));
+    }
+
+    const LATELY: Duration = Duration::from_secs(10);
+
+    /// A namespace of directories with so many files each.
+    struct Known(Namespace, Instant);
+
+    impl Known {
+        fn new(directories: &[(&str, usize)]) -> Known {
+            let ttl = Ttl {
+                objects: Duration::from_secs(1),
+                directories: Duration::from_secs(1),
+            };
+            let defaults = Defaults {
+                uid: 0,
+                gid: 0,
+                file_mode: 0o644,
+                dir_mode: 0o755,
+            };
+            let mut tree = Known(Namespace::new(String::new(), ttl, defaults), Instant::now());
+            for (path, files) in directories {
+                let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let now = tree.1;
+                let mut ino = Ino::ROOT;
+                if !path.is_empty() {
+                    let above = tree.find(above);
+                    ino = tree.0.node_for(above, name, true);
+                    let listing = &mut tree.directory(above).listing;
+                    listing.put(&Name::from(name), Entry::Directory, now);
+                }
+                let directory = tree.0.directory(ino).unwrap();
+                directory.listing = Listing::of_new_directory(&Listing::default(), now);
+                directory.wanted = Some(now);
+                for file in 0..*files {
+                    let object = Object {
+                        size: 1,
+                        etag: ETag::new("tag"),
+                        last_modified: 0,
+                        ours: false,
+                        known: None,
+                    };
+                    let name = Name::from(format!("file-{file}"));
+                    directory.listing.put(&name, Entry::Object(object), now);
+                }
+            }
+            tree
+        }
+
+        fn find(&self, path: &str) -> Ino {
+            let names = path.split('/').filter(|name| !name.is_empty());
+            names.fold(Ino::ROOT, |at, name| self.0.child(at, name).unwrap())
+        }
+
+        fn directory(&mut self, ino: Ino) -> &mut Directory {
+            self.0.directory(ino).unwrap()
+        }
+
+        #[track_caller]
+        fn assert_lists(&mut self, path: &str, expected: &[&str]) {
+            let ino = self.find(path);
+            let found = largest(&mut self.0, ino, LATELY, self.1);
+            let expected: Vec<_> = expected.iter().map(|path| self.find(path)).collect();
+            let mut found = found.unwrap_or_default();
+            assert_eq!(found.first(), expected.first(), "{path}");
+            found.sort_unstable();
+            let mut expected = expected;
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_tree_is_as_large_as_it_can_be_with_few_names_in_it() {
+        let sizes = [
+            ("", 3),
+            ("a", 400),
+            ("t", 2),
+            ("t/b", 200),
+            ("t/b/c", 10),
+            ("u", 100),
+        ];
+        let mut tree = Known::new(&sizes);
+        tree.assert_lists("t/b/c", &["t", "t/b", "t/b/c"]);
+        tree.assert_lists("t", &["t", "t/b", "t/b/c"]);
+        tree.assert_lists("a", &[]);
+        tree.assert_lists("u", &[]);
+        tree.assert_lists("", &[]);
+    }
+
+    #[test]
+    fn what_is_not_known_whole_or_not_in_use_is_no_part_of_a_tree() {
+        let sizes = [("", 1), ("t", 2), ("t/b", 2), ("t/c", 2)];
+        let mut tree = Known::new(&sizes);
+        tree.assert_lists("t/c", &["", "t", "t/b", "t/c"]);
+        tree.1 += LATELY / 2;
+        let (root, t, b, c) = (
+            Ino::ROOT,
+            tree.find("t"),
+            tree.find("t/b"),
+            tree.find("t/c"),
+        );
+        let now = tree.1;
+        for ino in [t, b, c] {
+            tree.directory(ino).wanted = Some(now);
+        }
+        tree.1 += LATELY / 2;
+        tree.assert_lists("t/c", &["t", "t/b", "t/c"]);
+        tree.directory(root).wanted = Some(now);
+        tree.directory(b).listing.expire();
+        tree.assert_lists("t/c", &[]);
+        let mut tree = Known::new(&sizes);
+        tree.directory(t)
+            .listing
+            .put(&Name::from("other"), Entry::Directory, now);
+        tree.assert_lists("t/c", &[]);
+    }
+}

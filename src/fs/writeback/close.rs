@@ -1,0 +1,161 @@
+//! Files that are closed, renamed or removed: what of them is uploaded then, and what never is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::metadata::Deferred;
+use super::publish::Writeback;
+use crate::fs::error::Result;
+use crate::fs::handles::open_file::{FileHandle, OpenFile};
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::sync::lock;
+use crate::oss::error::chain;
+
+impl Writeback {
+    /// Nothing is done with the file any more by who held it.
+    pub(crate) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        self.end_handle(file, None);
+    }
+
+    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    pub fn release(self: &Arc<Self>, handle: u64) {
+        let Some(handle) = self.open_files.remove_handle(handle) else {
+            return;
+        };
+        let file = handle.file.clone();
+        let writable = handle.writable;
+        if writable {
+            let mut state = file.lock();
+            if let Some(at) = state.openers.iter().position(|&of| of == handle.opener) {
+                state.openers.swap_remove(at);
+            }
+        }
+        if writable && lock(&self.late).get(&file.ino) == Some(&Deferred::Close) {
+            let (writeback, ino) = (self.clone(), file.ino);
+            self.runtime.spawn(async move {
+                if let Err(error) = writeback.store_at_close(ino).await {
+                    let place = writeback.names.describe_place(ino);
+                    log::warn!(
+                        "the attributes of {place} are not stored: {}",
+                        chain(&error)
+                    );
+                }
+            });
+        }
+        self.end_handle(&file, Some(handle));
+    }
+
+    /// `handle`: None where the file was only held.
+    fn end_handle(self: &Arc<Self>, file: &Arc<OpenFile>, handle: Option<Arc<FileHandle>>) {
+        let uses = handle
+            .as_deref()
+            .map(|handle| [handle.readable, handle.writable, handle.runs]);
+        // Its fetches end, without the lock.
+        drop(handle);
+        let waits = {
+            let mut state = file.lock();
+            let [reads, writes, runs] = uses.unwrap_or_default();
+            state.handles -= 1;
+            state.readers -= u32::from(reads);
+            state.writers -= u32::from(writes);
+            state.runners -= u32::from(runs);
+            if state.writers == 0 && !state.is_dirty() && !state.gone {
+                // Where the object is gone, what is staged is all there is.
+                if self.names.lock().key(file.ino).is_some() {
+                    self.open_files.drop_staged(&mut state);
+                }
+            }
+            state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
+        };
+        if waits {
+            self.wait_for_rename(file);
+        } else {
+            self.tend(file);
+        }
+        self.open_files.let_go(file);
+    }
+
+    /// Uploads a file under its temporary name, if nobody renames it in time.
+    fn wait_for_rename(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        let (writeback, file) = (self.clone(), file.clone());
+        let grace: Duration = self.settings.rename_grace;
+        self.runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            let still = {
+                let mut state = file.lock();
+                let still = state.temporary && state.is_dirty() && state.writers == 0;
+                state.temporary &= !still;
+                still
+            };
+            if still {
+                writeback.tend(&file);
+            }
+        });
+    }
+
+    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
+    /// not uploaded any more. Followed by [`Writeback::after_removal`] or [`Writeback::take_back`].
+    pub(crate) async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        loop {
+            let preserved = self.open_files.preserve(file).await?;
+            {
+                let mut state = file.lock();
+                // An upload may just have let go of what was staged.
+                let again = preserved
+                    && state.handles > 0
+                    && state.aside.is_none()
+                    && state.needs_base()
+                    && self.bucket.can_read()
+                    && state.content.is_some();
+                if again {
+                    continue;
+                }
+                state.gone = true;
+                state.leaving = true;
+                state.abandon_stream();
+            }
+            file.moved.notify_waiters();
+            return Ok(());
+        }
+    }
+
+    /// It could not be removed after all.
+    pub(crate) fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        {
+            let mut state = file.lock();
+            (state.gone, state.leaving) = (false, false);
+        }
+        self.tend(file);
+        self.open_files.let_go(file);
+    }
+
+    /// The name is gone.
+    pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
+        if let Some(file) = self.open_files.file_of(ino) {
+            file.lock().leaving = false;
+            self.open_files.let_go(&file);
+        }
+    }
+
+    /// Where the rename was what the file waited for, it goes up now, and the rename reports how that went.
+    pub(crate) async fn publish_renamed(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        let Some(file) = self.open_files.file_of(ino) else {
+            return Ok(());
+        };
+        let closed = {
+            let mut state = file.lock();
+            state.temporary = false;
+            state.renaming = true;
+            state.writers == 0 && state.is_dirty()
+        };
+        let result = match closed {
+            true => self.publish(&file).await,
+            false => Ok(()),
+        };
+        file.lock().renaming = false;
+        if result.is_ok() {
+            self.open_files.let_go(&file);
+        }
+        result
+    }
+}

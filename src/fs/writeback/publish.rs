@@ -1,0 +1,283 @@
+//! When changed files are uploaded: at once for a flush, again after a failure, in the end in any case.
+//!
+//! [`Writeback::publish`] is what a flush waits for. The upload itself is a task of its own, so that a
+//! caller that goes away does not break it off, and one at a time per file. What fails is tried again in the
+//! background until it is up or unlinked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use rand::RngExt;
+use tokio::runtime::Handle;
+
+use super::metadata::Deferred;
+use crate::encrypted::EncryptedBucket;
+use crate::fs::background::BackgroundTasks;
+use crate::fs::error::{Error, Result};
+use crate::fs::handles::open_file::{OpenFile, State};
+use crate::fs::handles::open_files::OpenFiles;
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::names::Names;
+use crate::fs::resolver::markers::Markers;
+use crate::fs::resolver::object_cache::ObjectCache;
+use crate::fs::resolver::objects::Objects;
+use crate::fs::resolver::resolve::Resolver;
+use crate::fs::settings::Settings;
+use crate::oss::error::chain;
+
+/// Files uploaded at once when all are.
+const PARALLEL_FILES: usize = 32;
+
+/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A file whose bytes could not be uploaded.
+#[derive(Clone, Debug)]
+pub struct Unsaved {
+    /// Below the mount point; empty for a file without a name.
+    pub path: String,
+    pub error: Error,
+}
+
+impl std::fmt::Display for Unsaved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, chain(&self.error))
+    }
+}
+
+/// What is on its way into the bucket, or has to get there.
+pub(crate) struct Writeback {
+    pub(super) bucket: Arc<EncryptedBucket>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) runtime: Handle,
+    pub(super) names: Arc<Names>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) markers: Arc<Markers>,
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) open_files: Arc<OpenFiles>,
+    pub(super) tasks: Arc<BackgroundTasks>,
+    /// Inodes whose pending attributes are stored later, and when.
+    pub(super) late: Mutex<HashMap<Ino, Deferred>>,
+}
+
+/// What writeback works over.
+pub(crate) struct Parts {
+    pub bucket: Arc<EncryptedBucket>,
+    pub settings: Arc<Settings>,
+    pub runtime: Handle,
+    pub names: Arc<Names>,
+    pub cache: Arc<ObjectCache>,
+    pub objects: Arc<Objects>,
+    pub markers: Arc<Markers>,
+    pub resolver: Arc<Resolver>,
+    pub open_files: Arc<OpenFiles>,
+    pub tasks: Arc<BackgroundTasks>,
+}
+
+impl Writeback {
+    pub(crate) fn new(parts: Parts) -> Arc<Writeback> {
+        Arc::new(Writeback {
+            bucket: parts.bucket,
+            settings: parts.settings,
+            runtime: parts.runtime,
+            names: parts.names,
+            cache: parts.cache,
+            objects: parts.objects,
+            markers: parts.markers,
+            resolver: parts.resolver,
+            open_files: parts.open_files,
+            tasks: parts.tasks,
+            late: Mutex::default(),
+        })
+    }
+
+    /// Returns when the bucket has everything that was written to the file before the call.
+    ///
+    /// # Errors
+    /// Those of the upload; it is tried again in the background.
+    pub(crate) async fn publish(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let wanted = file.lock().written;
+        // An upload that was under way already may have taken its snapshot before the call.
+        loop {
+            let moved = file.moved.notified();
+            tokio::pin!(moved);
+            moved.as_mut().enable();
+            let begun = {
+                let mut state = file.lock();
+                state.check_lost()?;
+                if state.gone || state.uploaded >= wanted {
+                    return Ok(());
+                }
+                match state.upload {
+                    Some(written) => written,
+                    None => self.begin_upload(file, &mut state),
+                }
+            };
+            loop {
+                {
+                    let state = file.lock();
+                    if state.upload != Some(begun) {
+                        match &state.failure {
+                            Some(error) if begun >= wanted => return Err(error.clone()),
+                            _ => break,
+                        }
+                    }
+                }
+                moved.as_mut().await;
+                moved.set(file.moved.notified());
+                moved.as_mut().enable();
+            }
+        }
+    }
+
+    /// Starts the task; returns what it uploads.
+    fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
+        let (written, row) = (state.written, state.row());
+        state.upload = Some(written);
+        state.took_edge("upload", row);
+        // What waits for this upload must not take the last one's failure for its own.
+        state.failure = None;
+        let (writeback, file) = (self.clone(), file.clone());
+        self.runtime.spawn(async move {
+            let ended = UploadEnds(&file);
+            let result = writeback.upload(&file).await;
+            drop(ended);
+            writeback.upload_ended(&file, result);
+        });
+        written
+    }
+
+    fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
+        {
+            let mut state = file.lock();
+            let row = state.row();
+            state.upload = None;
+            match result {
+                Ok(()) => {
+                    state.failure = None;
+                    state.failures = 0;
+                }
+                Err(error) => {
+                    log::error!(
+                        "uploading {} failed: {}",
+                        self.names.describe_place(file.ino),
+                        chain(&error)
+                    );
+                    state.failure = Some(error);
+                    state.failures += 1;
+                    // What was sent is of no use to the next attempt, which has another key.
+                    state.abandon_stream();
+                }
+            }
+            state.took_edge("upload", row);
+        }
+        file.moved.notify_waiters();
+        self.tend(file);
+        self.open_files.let_go(file);
+    }
+
+    /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
+    pub(crate) fn tend(self: &Arc<Self>, file: &Arc<OpenFile>) {
+        {
+            let mut state = file.lock();
+            let wanting = state.is_dirty() && !state.gone;
+            // Who only reads does not hold up what others have written and closed.
+            let due = state.failure.is_some() || (state.writers == 0 && !state.temporary);
+            if !wanting || !due || state.tended || state.upload.is_some() {
+                return;
+            }
+            state.tended = true;
+        }
+        let (writeback, file) = (self.clone(), file.clone());
+        self.runtime.spawn(async move {
+            let failures = file.lock().failures;
+            if failures > 0 {
+                let longest = FIRST_WAIT
+                    .saturating_mul(1 << failures.min(10))
+                    .min(LONGEST_WAIT);
+                let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+                tokio::time::sleep(wait).await;
+            }
+            file.lock().tended = false;
+            // Logged where it failed; a failure tends again.
+            let _ = writeback.publish(&file).await;
+        });
+    }
+
+    /// Uploads a snapshot of a file that is still changed and not uploaded when it has been so for `age`.
+    /// Once a file, until it is uploaded.
+    pub(crate) fn upload_after(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        state: &mut State,
+        age: Duration,
+    ) {
+        if std::mem::replace(&mut state.aging, true) {
+            return;
+        }
+        let (writeback, file) = (self.clone(), Arc::downgrade(file));
+        self.runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(age).await;
+                let Some(file) = file.upgrade() else { return };
+                let due = {
+                    let mut state = file.lock();
+                    state.aging = state.is_dirty() && !state.gone;
+                    if !state.aging {
+                        return;
+                    }
+                    !state.may_wait(writeback.settings.part_size)
+                };
+                if due {
+                    // Logged where it fails, and tried again there.
+                    let _ = writeback.publish(&file).await;
+                }
+            }
+        });
+    }
+
+    /// Uploads everything that is pending, temporary names included.
+    pub(crate) async fn upload_everything(
+        self: &Arc<Self>,
+    ) -> std::result::Result<(), Vec<Unsaved>> {
+        let files = self.open_files.all();
+        let unsaved: Vec<Unsaved> = stream::iter(files)
+            .map(|file| async move {
+                let result = self.publish(&file).await;
+                result.err().map(|error| Unsaved {
+                    path: self.names.describe_place(file.ino),
+                    error,
+                })
+            })
+            .buffer_unordered(PARALLEL_FILES)
+            .filter_map(|unsaved| async move { unsaved })
+            .collect()
+            .await;
+        if unsaved.is_empty() {
+            Ok(())
+        } else {
+            Err(unsaved)
+        }
+    }
+}
+
+/// A panic in an upload must not leave its waiters waiting.
+struct UploadEnds<'a>(&'a OpenFile);
+
+impl Drop for UploadEnds<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = self.0.lock();
+            state.upload = None;
+            state.failure = Some(Error::io("the upload panicked"));
+            // Whoever was to hand over may be gone: the next attempt must not wait for it.
+            state.abandon_stream();
+            drop(state);
+            self.0.moved.notify_waiters();
+        }
+    }
+}

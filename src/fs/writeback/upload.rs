@@ -1,0 +1,404 @@
+//! One attempt to bring a changed file into the bucket: a frozen snapshot of it, under a fresh key.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::multipart::plaintext;
+use super::multipart_plan;
+use super::publish::Writeback;
+use crate::encrypted::{Uploaded, Xattrs};
+use crate::envelope::write::MultipartSizes;
+use crate::fs::attributes::{Attributes, headers_of};
+use crate::fs::data::content::Content;
+use crate::fs::data::staging::{Snapshot, StagedFile};
+use crate::fs::error::{Error, Result};
+use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, Stream};
+use crate::fs::namespace::inode_table::Local;
+use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::names::Destination;
+use crate::fs::resolver::object_cache::meta_of;
+use crate::store::object_store::{ObjectKey, Overwrite};
+
+/// How often what was appended starts over on a version that another client has put there meanwhile.
+const REBASES: usize = 4;
+
+/// What an upload is given to carry.
+struct Freight {
+    snapshot: Snapshot,
+    base: Option<Arc<Content>>,
+    /// The `written` this is.
+    written: u64,
+    exclusive: bool,
+    xattrs: Option<Arc<Xattrs>>,
+    handover: Option<oneshot::Receiver<Handover>>,
+}
+
+impl Writeback {
+    /// One attempt.
+    pub(crate) async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        let Some(destination) = self.names.enter_for(file.ino).await? else {
+            let mut state = file.lock();
+            if state.gone {
+                return Ok(());
+            }
+            // Changed files keep their names, whatever others do; without one there is nowhere to go.
+            state.gone = true;
+            return Err(Error::Stale);
+        };
+        let mut rebases = 0;
+        let (mut freight, local, sent, mut result) = loop {
+            let Some(mut freight) = self.take_freight(file, &destination) else {
+                return Ok(());
+            };
+            let handover = freight.handover.take();
+            let Some(local) = self.names.lock().local(file.ino).cloned() else {
+                return Err(Error::io("a changed file has no attributes of its own"));
+            };
+            let sent = Instant::now();
+            let result = self
+                .send(file, &freight, handover, &destination, &local)
+                .await;
+            if matches!(result, Err(Error::Stale))
+                && rebases < REBASES
+                && self.open_files.rebase(file, &destination.key).await?
+            {
+                rebases += 1;
+                continue;
+            }
+            break (freight, local, sent, result);
+        };
+        if freight.exclusive
+            && matches!(result, Err(Error::Exists))
+            && self.stands_ours(file, &destination.key).await
+        {
+            freight.exclusive = false;
+            file.lock().exclusive = false;
+            result = self.send(file, &freight, None, &destination, &local).await;
+        }
+        {
+            let mut state = file.lock();
+            // Refused by the precondition, the object there is another client's.
+            state.maybe_stored |= !(freight.exclusive && matches!(result, Err(Error::Exists)));
+            if state.gone {
+                return Ok(());
+            }
+        }
+        if freight.exclusive && matches!(result, Err(Error::Exists)) {
+            self.creation_lost(file, &destination);
+        }
+        let (uploaded, revision) = result?;
+        self.landed(
+            file,
+            freight.written,
+            &destination,
+            uploaded,
+            revision,
+            sent,
+        )
+        .await
+    }
+
+    /// Another client has made the name first: it stands for what is there, and what was written here has nowhere to go.
+    fn creation_lost(&self, file: &OpenFile, at: &Destination) {
+        {
+            let mut state = file.lock();
+            if state.renaming {
+                return;
+            }
+            (state.gone, state.lost) = (true, true);
+            let mut namespace = self.names.lock();
+            namespace.forgotten(at.parent, &at.name);
+            namespace.doubt(at.parent, &at.name);
+        }
+        self.names
+            .kernel()
+            .notify(Notice::Name(at.parent, at.name.to_string()));
+    }
+
+    /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
+    /// was lost.
+    async fn stands_ours(&self, file: &OpenFile, key: &ObjectKey) -> bool {
+        if file.lock().unsure.is_empty() {
+            return false;
+        }
+        let Ok(meta) = self.bucket.store().head(key).await else {
+            return false;
+        };
+        let there = Attempt {
+            size: meta.size,
+            ctime: Attributes::read(&meta, false).ctime,
+        };
+        there.ctime.is_some() && file.lock().unsure.contains(&there)
+    }
+
+    fn take_freight(&self, file: &Arc<OpenFile>, destination: &Destination) -> Option<Freight> {
+        let mut state = file.lock();
+        if state.gone || !state.is_dirty() {
+            return None;
+        }
+        state.upload = Some(state.written);
+        let snapshot = state.staged.as_ref()?.snapshot();
+        let handover = match &mut state.stream {
+            Stream::Active { handover, .. } => {
+                let (sender, receiver) = oneshot::channel();
+                *handover = Some(sender);
+                Some(receiver)
+            }
+            _ => None,
+        };
+        let freight = Freight {
+            snapshot,
+            base: state.content.clone(),
+            written: state.written,
+            exclusive: state.exclusive,
+            xattrs: state.xattrs.clone(),
+            handover,
+        };
+        drop(state);
+        file.moved.notify_waiters();
+        log::debug!(
+            "uploading {}, {} bytes{}",
+            destination.key,
+            freight.snapshot.len(),
+            match freight.snapshot.needs_base() {
+                true => ", some of them from its base",
+                false => "",
+            }
+        );
+        Some(freight)
+    }
+
+    /// Sends the bytes. Returns what is in the bucket now and the attributes' revision it carries.
+    async fn send(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        freight: &Freight,
+        handover: Option<oneshot::Receiver<Handover>>,
+        to: &Destination,
+        local: &Local,
+    ) -> Result<(Uploaded, u64)> {
+        let overwrite = match freight.exclusive {
+            true => Overwrite::Forbidden,
+            false => Overwrite::Allowed,
+        };
+        let size = freight.snapshot.len();
+        if let Some(base) = &freight.base
+            && let gaps = freight.snapshot.base_gaps()
+            && !gaps.is_empty()
+            && base.is_here(gaps)
+        {
+            self.open_files.check_stands(base).await?;
+        }
+        let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
+        // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
+        let mut handover = match handover {
+            Some(receiver) => receiver.await.ok(),
+            None => None,
+        };
+        let xattrs = freight.xattrs.as_deref();
+        if let Some(stream) = &handover
+            && (stream.key != to.key.as_str() || stream.xattrs.as_deref() != xattrs)
+        {
+            // Renamed since, or given extended attributes: an upload can change neither.
+            let stream = handover.take().expect("matched above");
+            self.abort(stream.upload);
+        }
+        if freight.exclusive {
+            let carried = handover.as_ref().map(|stream| stream.ctime);
+            file.lock().try_anew(Attempt {
+                size,
+                ctime: carried.unwrap_or(local.attributes.ctime),
+            });
+        }
+        if let Some(stream) = handover {
+            let rest = multipart_plan::plan(
+                stream.sent_to,
+                size,
+                stream.next_part,
+                self.settings.part_size,
+            );
+            let first = 0..self.settings.part_size;
+            let uploaded = self.send_parts(file, stream.upload, rest, first, &plain, overwrite);
+            return Ok((uploaded.await?, stream.revision));
+        }
+        let headers = headers_of(&local.attributes);
+        if size <= self.settings.part_size {
+            // Never broken off: a PUT that the service has in hand may take effect after the DELETE that
+            // removes its object, and then the file is back.
+            let put = self.bucket.put(&to.key, &plain, headers, xattrs, overwrite);
+            return Ok((put.await?, local.revision));
+        }
+        // Equal parts in the formats that announce their size.
+        let sized = self.bucket.format().has_sdk_names();
+        let mut parts = match sized {
+            true => multipart_plan::equal(size, self.settings.part_size),
+            false => multipart_plan::plan(0, size, 1, self.settings.part_size),
+        };
+        let upload = match sized {
+            true => {
+                let part = parts[0].1.end;
+                let sizes = MultipartSizes { total: size, part };
+                self.bucket
+                    .begin_sized_upload(&to.key, headers, xattrs, sizes)
+                    .await?
+            }
+            false => self.bucket.begin_upload(&to.key, headers, xattrs).await?,
+        };
+        let (_, first) = parts.remove(0);
+        let uploaded = self.send_parts(file, upload, parts, first, &plain, overwrite);
+        Ok((uploaded.await?, local.revision))
+    }
+
+    /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
+    /// `written` is what it is a copy of.
+    pub(crate) async fn landed(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        written: u64,
+        at: &Destination,
+        uploaded: Uploaded,
+        revision: u64,
+        sent: Instant,
+    ) -> Result<()> {
+        self.cache
+            .remember_upload(&at.key, &uploaded, Instant::now());
+        let mut object = self
+            .cache
+            .describe(&at.key, meta_of(&uploaded), Instant::now());
+        object.ours = true;
+        let etag = object.etag.clone();
+        let envelope = Some(uploaded.object.clone());
+        let content = self
+            .cache
+            .new_content(&at.key, etag.clone(), object.size, envelope);
+        let correct = {
+            let mut state = file.lock();
+            let end = content.size();
+            state.appended_to = state.appended_to.map(|_| end);
+            let base = state.content.replace(content.clone());
+            if let (Some(base), Some(staged), true) = (&base, &state.staged, self.bucket.can_read())
+            {
+                content.inherit(base, staged.base_gaps(0..staged.len()));
+            }
+            state.uploaded = written;
+            state.exclusive = false;
+            state.unsure.clear();
+            state.emptied = false;
+            state.temporary = false;
+            state.stream = match state.stream {
+                Stream::Active { .. } | Stream::Over => Stream::Over,
+                Stream::Possible => Stream::Possible,
+            };
+            state.maybe_stored = false;
+            let clean = !state.is_dirty();
+            if clean {
+                state.stored = state.staged.as_ref().map(StagedFile::id);
+                state.changers.clear();
+            }
+            let mut namespace = self.names.lock();
+            namespace.published(at.parent, &at.name, object.clone(), sent);
+            namespace.uploaded(file.ino, &etag);
+            namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
+            let changed = namespace
+                .local(file.ino)
+                .is_some_and(|local| local.revision != revision);
+            if clean {
+                namespace.pages_show(file.ino, Some(&etag));
+                if !changed {
+                    namespace.end_local(file.ino);
+                }
+            }
+            drop(namespace);
+            if clean && !changed {
+                self.open_files.drop_staged(&mut state);
+            }
+            clean && changed
+        };
+        if !self.bucket.can_read() {
+            // Nor does the kernel keep what can be opened here no more.
+            self.names.kernel().notify(Notice::Content(file.ino));
+        }
+        if !correct {
+            return Ok(());
+        }
+        let corrected = self.correct_attributes(file, at).await;
+        let mut state = file.lock();
+        match &corrected {
+            Ok(()) => {
+                if !state.is_dirty() && !state.gone {
+                    self.open_files.drop_staged(&mut state);
+                }
+            }
+            Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
+                self.names.lock().end_local(file.ino);
+            }
+            Err(_) => {
+                // The next attempt brings content and attributes together.
+                if state.staged.is_none() {
+                    let size = state.size();
+                    state.staged = Some(self.open_files.new_staged(Some(size)));
+                }
+                state.written += 1;
+            }
+        }
+        corrected
+    }
+
+    /// Attributes were set after the upload had begun: the object gets them before anybody is told that
+    /// the file is in the bucket.
+    async fn correct_attributes(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        at: &Destination,
+    ) -> Result<()> {
+        let _changing = self.names.begin_change([(at.parent, &at.name)]);
+        loop {
+            let Some((local, object)) = ({
+                let namespace = self.names.lock();
+                namespace
+                    .local(file.ino)
+                    .cloned()
+                    .zip(namespace.object(file.ino))
+            }) else {
+                return Ok(());
+            };
+            let described = self
+                .cache
+                .headers(&at.key, &object.etag, Instant::now())
+                .await?;
+            let replaced = match described.meta.etag == object.etag {
+                true => {
+                    self.objects
+                        .replace_attributes(&at.key, &described.meta, &local.attributes)
+                        .await
+                }
+                false => Err(Error::Stale),
+            };
+            if let Err(Error::Stale) = replaced {
+                // Another client has replaced it already: those are not the attributes of what it wrote.
+                let state = file.lock();
+                let mut namespace = self.names.lock();
+                if !state.is_dirty() {
+                    namespace.end_local(file.ino);
+                }
+                return Ok(());
+            }
+            let replaced = replaced?;
+            self.open_files
+                .took_new_tag(file.ino, &at.key, &described.meta.etag, &replaced);
+            let state = file.lock();
+            let mut namespace = self.names.lock();
+            namespace.published(at.parent, &at.name, replaced, Instant::now());
+            if state.is_dirty() {
+                return Ok(());
+            }
+            let current = namespace.local(file.ino);
+            if current.is_none_or(|now| now.revision == local.revision) {
+                namespace.end_local(file.ino);
+                return Ok(());
+            }
+        }
+    }
+}
