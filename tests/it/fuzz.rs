@@ -14,6 +14,9 @@ use rand::{Rng, RngExt, SeedableRng};
 /// No input is longer: headers are at most 8 KB, and documents repeat their elements.
 const LONGEST: usize = 16 << 10;
 
+/// What takes longer is tried again.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// What parsers stumble over.
 const TOKENS: &[&[u8]] = &[
     b"0",
@@ -125,7 +128,17 @@ fn run(target: &Target, cases: u64, seed: u64) {
         mutate(&mut random, &mut input, &corpus);
         let began = Instant::now();
         let result = std::panic::catch_unwind(|| (target.run)(&input));
-        slowest = slowest.max(began.elapsed());
+        let mut took = began.elapsed();
+        // Where the machine was busy with something else, the next time is quicker.
+        for _ in 0..3 {
+            if took < SLOW || result.is_err() {
+                break;
+            }
+            let again = Instant::now();
+            (target.run)(&input);
+            took = took.min(again.elapsed());
+        }
+        slowest = slowest.max(took);
         assert!(
             result.is_ok(),
             "{}: panics on {:?}",
@@ -138,7 +151,6 @@ fn run(target: &Target, cases: u64, seed: u64) {
         target.name,
         cases as f64 / start.elapsed().as_secs_f64()
     );
-    // A hang, not a busy machine.
     assert!(
         slowest < Duration::from_secs(20),
         "{}: {slowest:?}",
