@@ -22,7 +22,7 @@ use crate::fs::namespace::object_name;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
-use crate::fs::resolver::resolve::Resolver;
+use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
 use crate::fs::sync::{lock, read_lock, write_lock};
 

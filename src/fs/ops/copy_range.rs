@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::encrypted::{EncryptedObject, Uploaded};
 use crate::fs::attributes::XATTR;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
 use crate::fs::namespace::inode_table::now;
 use crate::fs::namespace::object_name;

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::filesystem::Filesystem;
 use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::Kind;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::stat::{Found, Looks};

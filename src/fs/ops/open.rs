@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
@@ -92,7 +92,7 @@ impl Filesystem {
                 if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
                     let opened = self.open(view.ino, how).await;
                     if opened.is_err() {
-                        self.forget(view.ino, 1);
+                        self.names.lock().forget(view.ino, 1);
                     }
                     return Ok((self.resolver.looks(view), opened?));
                 }
@@ -190,20 +190,5 @@ impl Filesystem {
     fn is_synced_before_rename(&self, ino: Ino) -> bool {
         let place = self.names.lock().place(ino);
         place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
-    }
-
-    /// fsync of a directory: what waits in it for a rename, waits no longer.
-    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        for file in self.open_files.closed_unpublished_in(ino) {
-            self.writeback.publish(&file).await?;
-        }
-        let of_directory = |waiting| {
-            let place = self.names.lock().place(waiting);
-            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
-        };
-        match self.writeback.store_late(of_directory).await.pop() {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
     }
 }

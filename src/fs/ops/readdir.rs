@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
 use crate::fs::namespace::inode_table::{Ino, Look};
@@ -319,6 +319,21 @@ impl Filesystem {
     /// How long the kernel may keep an answer that it has asked for now.
     pub fn lifetime(&self) -> Duration {
         self.settings.metadata_ttl
+    }
+
+    /// fsync of a directory: what waits in it for a rename, waits no longer.
+    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        for file in self.open_files.closed_unpublished_in(ino) {
+            self.writeback.publish(&file).await?;
+        }
+        let of_directory = |waiting| {
+            let place = self.names.lock().place(waiting);
+            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
+        };
+        match self.writeback.store_late(of_directory).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,12 +1,11 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::resolve::Resolver;
+use super::requests::{Builds, Resolver};
 use crate::fs::attributes::unix_seconds;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_hold::InodeHold;
@@ -23,9 +22,6 @@ use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey}
 /// Anybody may have stored such keys, and directories are listed all the time.
 static HIDDEN_LOG: LogLimit = LogLimit::new();
 const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The listings that are under way, and whether each is of the whole directory.
-pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
 
 /// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
 pub(crate) struct Begun {

@@ -6,18 +6,13 @@
 //! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
 //! the body is kept. What is asked before anybody wants it is `ahead`'s.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::hash::Hash;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 
 use super::object_cache::marker_of;
-use super::resolve::Resolver;
+use super::requests::{Question, Resolver};
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::inode_table::{Ino, Look};
@@ -28,16 +23,6 @@ use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
-/// Questions under way, so that nobody asks the same twice at once.
-pub(crate) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
-    Name(Ino, Name),
-    Object(Ino, Name),
-    Directory(Ino),
-}
-
 /// What is likely to stand under a name that is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expected {
@@ -46,16 +31,6 @@ enum Expected {
     /// It was an object, and somebody looks at one name after another: a HEAD is enough while it is one.
     Object,
     Either,
-}
-
-impl Question {
-    /// What must be known for as long as it is asked.
-    fn inode(&self) -> Ino {
-        match self {
-            Question::Name(parent, _) | Question::Object(parent, _) => *parent,
-            Question::Directory(ino) => *ino,
-        }
-    }
 }
 
 /// Objects up to this many bytes are fetched whole where they are looked up to be read.
@@ -489,53 +464,5 @@ impl Resolver {
             namespace.set_directory(ino, attributes, marker, sent);
         }
         Ok(())
-    }
-
-    // ---- one question at a time ----
-
-    async fn ask(
-        self: &Arc<Self>,
-        question: Question,
-        start: Instant,
-        work: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Result<()> {
-        // However many callers give up or forget it meanwhile.
-        let held = self.names.hold_inode(question.inode())?;
-        let answer = {
-            let mut questions = self
-                .questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match questions.get(&question) {
-                Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
-                    answer.clone()
-                }
-                _ => {
-                    let resolver = self.clone();
-                    let asked = Instant::now();
-                    let key = question.clone();
-                    let task = self.runtime.spawn(async move {
-                        let result = contained(work).await;
-                        drop(held);
-                        let mut questions = resolver
-                            .questions
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner);
-                        if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
-                            questions.remove(&key);
-                        }
-                        result
-                    });
-                    let answer = async move {
-                        task.await
-                            .unwrap_or_else(|_| Err(Error::io("a request was broken off")))
-                    };
-                    let answer = answer.boxed().shared();
-                    questions.insert(question, (asked, answer.clone()));
-                    answer
-                }
-            }
-        };
-        self.settings.in_time(start, answer).await?
     }
 }

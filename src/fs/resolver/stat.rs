@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::resolve::Resolver;
+use super::requests::Resolver;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, View, now};

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future;
 
 use super::directory_scan::Begun;
-use super::resolve::Resolver;
+use super::requests::Resolver;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};

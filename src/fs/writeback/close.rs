@@ -1,9 +1,11 @@
 //! Files that are closed, renamed or removed: what of them is uploaded then, and what never is.
+//!
+//! Whoever has a file open whose name goes reads on (see `handles/orphan`). A removal that fails gives the name back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::metadata::Deferred;
+use super::deferred::Deferred;
 use super::publish::Writeback;
 use crate::fs::error::Result;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};

@@ -10,16 +10,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::deferred::Deferred;
 use super::publish::Writeback;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Outcome, now};
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
-use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
@@ -30,100 +29,6 @@ use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 /// the default TTL: within it, the marker's headers need not be asked for.
 const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
-
-/// What attribute changes wait for that are shown and not stored yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deferred {
-    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times of a
-    /// directory that this mount made wait a moment, and what else is set meanwhile waits with them.
-    Moment,
-    /// The program that sets them has the file open for writing: its close stores them and says how that went.
-    Close,
-    /// The file has a tool's temporary name: the copy that renames it carries them.
-    Rename,
-}
-
-impl Filesystem {
-    /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
-    /// content is still to be uploaded, when the upload will carry it.
-    pub async fn setattr(
-        self: &Arc<Self>,
-        ino: Ino,
-        size: Option<u64>,
-        change: Change,
-    ) -> Result<Looks> {
-        self.setattr_by(0, ino, size, change).await
-    }
-
-    /// As [`Filesystem::setattr`], for this thread; 0 where the kernel does not say.
-    pub async fn setattr_by(
-        self: &Arc<Self>,
-        thread: u32,
-        ino: Ino,
-        size: Option<u64>,
-        mut change: Change,
-    ) -> Result<Looks> {
-        self.writable()?;
-        self.resolver.check_shown(change.uid, change.gid)?;
-        if let Some(size) = size {
-            if !change.is_empty() || change.ctime.is_some() {
-                // The upload that the truncation causes carries them.
-                change.ctime = Some(now());
-            }
-            self.truncate_with(thread, ino, size, &change).await?;
-        } else {
-            if !change.is_empty() {
-                change.ctime = Some(change.ctime.unwrap_or_else(now));
-            }
-            self.writeback
-                .change_attributes(thread, ino, change)
-                .await?;
-        }
-        self.getattr(ino).await
-    }
-
-    async fn truncate_with(
-        self: &Arc<Self>,
-        thread: u32,
-        ino: Ino,
-        size: u64,
-        change: &Change,
-    ) -> Result<()> {
-        let before = self.resolver.look_at(ino, Instant::now()).await?;
-        if before.size == size {
-            return self
-                .writeback
-                .change_attributes(thread, ino, change.clone())
-                .await;
-        }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
-        let defaults = &self.settings.defaults;
-        let alone = {
-            let state = file.lock();
-            !state.is_dirty() && state.handles == 1
-        };
-        let result = async {
-            self.open_files.refuse_plain(&file).await?;
-            self.open_files.take_xattrs_along(&file).await?;
-            self.writeback.truncate_open(&file, size, false).await?;
-            if let Some(local) = self.names.lock().local_mut(ino) {
-                change.apply(&mut local.attributes, defaults);
-                local.revision += 1;
-            }
-            let flushed_later = file.lock().writers > 0;
-            if !flushed_later {
-                self.writeback.publish(&file).await?;
-            }
-            Ok(())
-        }
-        .await;
-        if alone && result.is_err() {
-            self.writeback.undo_truncation(&file);
-        }
-        self.writeback.end_hold(&file);
-        result
-    }
-}
 
 impl Writeback {
     pub(crate) async fn change_attributes(
@@ -425,8 +330,6 @@ impl Writeback {
         }
         Err(Error::Busy)
     }
-
-    // ---- directories ----
 
     async fn store_directory(
         self: &Arc<Self>,

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use rand::RngExt;
 use tokio::runtime::Handle;
 
-use super::metadata::Deferred;
+use super::deferred::Deferred;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::fs::namespace::names::Names;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
-use crate::fs::resolver::resolve::Resolver;
+use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
 use crate::oss::error::chain;
 

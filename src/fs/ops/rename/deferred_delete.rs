@@ -6,15 +6,18 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::intent::Intents;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::key_locks::{Pass, Scope};
 use crate::fs::namespace::names::Changing;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::resolver::markers::Markers;
+use crate::fs::resolver::objects::Objects;
 use crate::fs::sync::lock;
 use crate::fs::writeback::publish::Unsaved;
 use crate::oss::error::chain;
@@ -47,30 +50,40 @@ pub(crate) struct Refused {
 }
 
 /// Those that are being deleted in the background.
-pub(crate) struct Leftovers {
+pub(crate) struct DeferredDeletes {
+    runtime: Handle,
+    objects: Arc<Objects>,
+    markers: Arc<Markers>,
+    intents: Arc<Intents>,
     tasks: Mutex<JoinSet<std::result::Result<(), Unsaved>>>,
     /// Whether the mount ends: then each is tried once more.
     ending: watch::Sender<bool>,
 }
 
-impl Default for Leftovers {
-    fn default() -> Leftovers {
-        Leftovers {
+impl DeferredDeletes {
+    pub(crate) fn new(
+        runtime: Handle,
+        objects: Arc<Objects>,
+        markers: Arc<Markers>,
+        intents: Arc<Intents>,
+    ) -> Arc<DeferredDeletes> {
+        Arc::new(DeferredDeletes {
+            runtime,
+            objects,
+            markers,
+            intents,
             tasks: Mutex::default(),
             ending: watch::Sender::new(false),
-        }
+        })
     }
-}
 
-impl Leftovers {
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.len()
     }
-}
 
-impl Filesystem {
     /// Deletes it, now or later.
     ///
     /// # Errors
@@ -84,7 +97,7 @@ impl Filesystem {
                 leftover.pass.narrow(vec![leftover.scope.clone()]);
                 leftover.changing.keep_only(&leftover.from);
                 let later = self.clone().clear_later(leftover, error);
-                lock(&self.leftovers.tasks).spawn_on(later, &self.runtime);
+                lock(&self.tasks).spawn_on(later, &self.runtime);
                 Ok(())
             }
             Err(error) => Err(Box::new(Refused {
@@ -114,7 +127,7 @@ impl Filesystem {
             })?;
         }
         if let Some(intent) = &leftover.intent {
-            let dropped = self.drop_intent(intent).await;
+            let dropped = self.intents.drop_intent(intent).await;
             accept_refusal(dropped, || {
                 format!("{intent} is left of a rename that is done")
             })?;
@@ -128,7 +141,7 @@ impl Filesystem {
         mut error: Error,
     ) -> std::result::Result<(), Unsaved> {
         let old = leftover.keys.first().map_or("", |key| key).to_owned();
-        let mut ending = self.leftovers.ending.subscribe();
+        let mut ending = self.ending.subscribe();
         let mut wait = FIRST_WAIT;
         loop {
             log::warn!(
@@ -154,14 +167,14 @@ impl Filesystem {
 
     /// Tries once more what is still left, and returns what stays.
     pub(crate) async fn clear_all(&self) -> Vec<Unsaved> {
-        self.leftovers.ending.send_replace(true);
-        let mut tasks = std::mem::take(&mut *lock(&self.leftovers.tasks));
+        self.ending.send_replace(true);
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         let mut left = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             // One that was broken off has said why.
             left.extend(ended.ok().and_then(std::result::Result::err));
         }
-        self.leftovers.ending.send_replace(false);
+        self.ending.send_replace(false);
         left
     }
 }

@@ -16,12 +16,12 @@ use super::deferred_delete::Leftover;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
 use crate::fs::namespace::kernel::Notice;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
 use crate::oss::error::chain;
@@ -135,7 +135,7 @@ impl Filesystem {
         };
         let intent = match sources.len() {
             0 | 1 => None,
-            _ => Some(self.write_intent(&path.old, &path.new).await?),
+            _ => Some(self.intents.write_intent(&path.old, &path.new).await?),
         };
         let time = now();
         let copies = self.copy_or_undo(&path, &sources, replaced.is_some(), &replaced_marker, time);
@@ -144,7 +144,7 @@ impl Filesystem {
             Err(error) => {
                 // An intent that is left would have the next mount finish what was refused here.
                 if let Some(intent) = intent
-                    && let Err(error) = self.drop_intent(&intent).await
+                    && let Err(error) = self.intents.drop_intent(&intent).await
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
@@ -157,7 +157,7 @@ impl Filesystem {
         let unmarked = replaced_marker.is_some() && !sources.is_empty() && !marked;
         self.show_moved(&path);
         self.retag(&path, &sources, &copied);
-        let cleared = self.clear_away(Leftover {
+        let cleared = self.deferred_deletes.clear_away(Leftover {
             from: path.from.clone(),
             scope: Scope::Subtree(path.old.clone()),
             keys: sources.iter().map(|source| source.key.clone()).collect(),
@@ -179,7 +179,7 @@ impl Filesystem {
             chain(error)
         );
         if let Some(intent) = intent
-            && let Err(error) = self.drop_intent(&intent).await
+            && let Err(error) = self.intents.drop_intent(&intent).await
         {
             log::error!("{intent} is left of a rename that failed: {error}");
         }

@@ -1,4 +1,4 @@
-//! Renaming, and the copies that it is made of.
+//! rename, and how a file is renamed.
 //!
 //! A file that the bucket has is copied there and then deleted; one that it does not have yet costs nothing,
 //! because an upload takes its name when it starts. Directories have a file of their own.
@@ -10,7 +10,6 @@ use super::deferred_delete::Leftover;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::Attempt;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::kernel::Notice;
@@ -18,6 +17,7 @@ use crate::fs::namespace::key_locks::{Pass, Scope};
 use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::Changing;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::ops::filesystem::Filesystem;
 use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
@@ -379,7 +379,7 @@ impl Filesystem {
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }
-        let cleared = self.clear_away(Leftover {
+        let cleared = self.deferred_deletes.clear_away(Leftover {
             from: from.clone(),
             scope: Scope::Key(old_key.as_str().to_owned()),
             keys: vec![old_key.as_str().to_owned()],
@@ -472,8 +472,6 @@ impl Filesystem {
             );
         }
     }
-
-    // ---- copies ----
 
     /// Copies an object to its new name, with a `change` of its attributes if there is one. Where the service lets headers
     /// be changed by a copy, the copy's time of change is `time`, and its headers, with the object's size, are returned.

@@ -1,0 +1,154 @@
+//! The resolver, and its requests that are under way: nothing is asked twice at once.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::runtime::Handle;
+
+use super::markers::Markers;
+use super::object_cache::ObjectCache;
+use super::objects::Objects;
+use crate::encrypted::EncryptedBucket;
+use crate::fs::data::budget::MemoryBudget;
+use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::listing::fresh;
+use crate::fs::namespace::names::Names;
+use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::scan::Build;
+use crate::fs::settings::Settings;
+use crate::fs::supervisor::contained;
+use crate::fs::sync::lock;
+
+/// The listings that are under way, and whether each is of the whole directory.
+pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
+
+/// Questions under way, so that nobody asks the same twice at once.
+pub(crate) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Question {
+    Name(Ino, Name),
+    Object(Ino, Name),
+    Directory(Ino),
+}
+
+impl Question {
+    /// What must be known for as long as it is asked.
+    fn inode(&self) -> Ino {
+        match self {
+            Question::Name(parent, _) | Question::Object(parent, _) => *parent,
+            Question::Directory(ino) => *ino,
+        }
+    }
+}
+
+/// What is asked of the bucket, and what is on its way.
+pub(crate) struct Resolver {
+    pub(super) bucket: Arc<EncryptedBucket>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) runtime: Handle,
+    pub(super) names: Arc<Names>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) markers: Arc<Markers>,
+    pub(super) budget: MemoryBudget,
+    /// Where owners are not shown: groups that are, since the user of the mount is in them.
+    pub(super) groups: Vec<u32>,
+    pub(super) began: SystemTime,
+    pub(super) builds: Mutex<Builds>,
+    pub(super) questions: Mutex<Questions>,
+    /// Directories that were asked ahead, kept for a while for who may come for them.
+    pub(super) asked_ahead: Mutex<HashSet<Ino>>,
+}
+
+/// What a resolver is made of.
+pub(crate) struct Parts {
+    pub bucket: Arc<EncryptedBucket>,
+    pub settings: Arc<Settings>,
+    pub runtime: Handle,
+    pub names: Arc<Names>,
+    pub cache: Arc<ObjectCache>,
+    pub objects: Arc<Objects>,
+    pub markers: Arc<Markers>,
+    pub budget: MemoryBudget,
+    pub groups: Vec<u32>,
+}
+
+impl Resolver {
+    pub(crate) fn new(parts: Parts) -> Arc<Resolver> {
+        Arc::new(Resolver {
+            bucket: parts.bucket,
+            settings: parts.settings,
+            runtime: parts.runtime,
+            names: parts.names,
+            cache: parts.cache,
+            objects: parts.objects,
+            markers: parts.markers,
+            budget: parts.budget,
+            groups: parts.groups,
+            began: SystemTime::now(),
+            builds: Mutex::default(),
+            questions: Mutex::default(),
+            asked_ahead: Mutex::default(),
+        })
+    }
+
+    /// How many listings are under way.
+    pub(crate) fn listings(&self) -> usize {
+        lock(&self.builds).len()
+    }
+
+    /// How many other questions to the bucket are under way.
+    pub(crate) fn questions(&self) -> usize {
+        lock(&self.questions).len()
+    }
+
+    /// Does `work`, unless the same is under way for another caller, whose answer counts for both.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        question: Question,
+        start: Instant,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        // However many callers give up or forget it meanwhile.
+        let held = self.names.hold_inode(question.inode())?;
+        let answer = {
+            let mut questions = lock(&self.questions);
+            match questions.get(&question) {
+                Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
+                    answer.clone()
+                }
+                _ => {
+                    let resolver = self.clone();
+                    let asked = Instant::now();
+                    let key = question.clone();
+                    let task = self.runtime.spawn(async move {
+                        let result = contained(work).await;
+                        drop(held);
+                        let mut questions = resolver
+                            .questions
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner);
+                        if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
+                            questions.remove(&key);
+                        }
+                        result
+                    });
+                    let answer = async move {
+                        task.await
+                            .unwrap_or_else(|_| Err(Error::io("a request was broken off")))
+                    };
+                    let answer = answer.boxed().shared();
+                    questions.insert(question, (asked, answer.clone()));
+                    answer
+                }
+            }
+        };
+        self.settings.in_time(start, answer).await?
+    }
+}
