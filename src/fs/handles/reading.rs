@@ -20,7 +20,6 @@
 //! - The kernel's time for what it was told ends before this mount's, see `resolver/stat`: what it
 //!   shows without asking was never known here to be wrong for longer than the TTL.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Instant;
 

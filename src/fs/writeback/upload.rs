@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::stream::StreamExt;
 use tokio::sync::oneshot;
 
 use super::multipart::plaintext;
