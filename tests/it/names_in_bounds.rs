@@ -14,7 +14,7 @@ use ossvault::encrypted::{self, EncryptedBucket};
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::inode_table::Ino;
-use ossvault::fs::namespace::stat::Found;
+use ossvault::fs::namespace::stat::Lookup;
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
@@ -249,11 +249,11 @@ impl Hoarder {
 
     async fn lookup(&mut self, parent: Ino, name: &str) -> Option<Ino> {
         match self.fs.lookup(parent, name).await.unwrap() {
-            Found::Present(looks) => {
+            Lookup::Present(looks) => {
                 self.entered(parent, name, looks.ino);
                 Some(looks.ino)
             }
-            Found::Absent(_) => None,
+            Lookup::Absent(_) => None,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 use crate::oss::error::chain;
@@ -168,11 +168,11 @@ impl OpenFiles {
         if !moves {
             self.names
                 .kernel()
-                .notify(Notice::Name(parent, name.to_string()));
+                .notify(Invalidation::Name(parent, name.to_string()));
             return Err(Error::Stale);
         }
         self.names.kernel().expire_attributes(ino);
-        self.names.kernel().notify(Notice::Content(ino));
+        self.names.kernel().notify(Invalidation::Content(ino));
         Ok(())
     }
 

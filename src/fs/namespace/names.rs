@@ -1,7 +1,7 @@
 //! The name tree behind its lock, and changes of names while they are under way.
 //!
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
-//! the bucket says of the name is neither what was nor what will be. [`Changing`] marks the names for that
+//! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
 //! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
 //! for the end. [`Names::enter`] is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::inode_table::{Ino, Namespace};
-use super::kernel::{Kernel, Notice};
-use super::key_locks::{Gate, Pass, Scope};
+use super::kernel::{Invalidation, Kernel};
+use super::key_locks::{KeyGuard, KeyLocks, Scope};
 use super::listing::Epoch;
 use super::object_name::{self, Name};
 use crate::fs::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::store::object_store::ObjectKey;
 pub(crate) struct Names {
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
-    gate: Gate,
+    gate: KeyLocks,
     /// A change of names has ended.
     changed: Notify,
     kernel: Kernel,
@@ -34,20 +34,20 @@ pub(crate) struct Destination {
     pub key: ObjectKey,
     pub parent: Ino,
     pub name: Name,
-    _pass: Pass,
+    _pass: KeyGuard,
 }
 
 /// Marks, until dropped.
-pub(crate) struct Changing {
+pub(crate) struct NameGuard {
     names: Arc<Names>,
     marked: Vec<(Ino, Name)>,
     moving: Option<Ino>,
     leaving: Option<Ino>,
 }
 
-impl Changing {
+impl NameGuard {
     /// The directory is renamed, and everything below it.
-    pub fn and_below(mut self, directory: Ino) -> Changing {
+    pub fn and_below(mut self, directory: Ino) -> NameGuard {
         self.names.lock().begin_move(directory);
         self.moving = Some(directory);
         self
@@ -59,7 +59,7 @@ impl Changing {
             .into_iter()
             .partition(|name| name == kept);
         self.marked = kept;
-        let ended = Changing {
+        let ended = NameGuard {
             names: self.names.clone(),
             marked: ended,
             moving: self.moving.take(),
@@ -69,7 +69,7 @@ impl Changing {
     }
 
     /// This inode loses its name: it is opened before, or not at all.
-    pub fn and_leaving(mut self, ino: Option<Ino>) -> Changing {
+    pub fn and_leaving(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
             self.names.lock().begin_leaving(ino);
         }
@@ -78,7 +78,7 @@ impl Changing {
     }
 }
 
-impl Drop for Changing {
+impl Drop for NameGuard {
     fn drop(&mut self) {
         {
             let mut namespace = self.names.lock();
@@ -102,7 +102,7 @@ impl Names {
     pub(crate) fn new(namespace: Namespace, kernel: Kernel) -> Arc<Names> {
         Arc::new(Names {
             namespace: Mutex::new(namespace),
-            gate: Gate::default(),
+            gate: KeyLocks::default(),
             changed: Notify::new(),
             kernel,
         })
@@ -148,7 +148,7 @@ impl Names {
     pub(crate) fn begin_change<'a>(
         self: &Arc<Self>,
         names: impl IntoIterator<Item = (Ino, &'a Name)>,
-    ) -> Changing {
+    ) -> NameGuard {
         let mut namespace = self.lock();
         let mut marked = Vec::new();
         for (parent, name) in names {
@@ -157,7 +157,7 @@ impl Names {
                 marked.push((parent, name.clone()));
             }
         }
-        Changing {
+        NameGuard {
             names: self.clone(),
             marked,
             moving: None,
@@ -203,7 +203,7 @@ impl Names {
     pub(crate) async fn enter(
         &self,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
-    ) -> Result<Pass> {
+    ) -> Result<KeyGuard> {
         loop {
             let wanted = scopes(&self.lock()).ok_or(Error::Stale)?;
             let pass = self.gate.enter(wanted.clone()).await;
@@ -214,13 +214,13 @@ impl Names {
     }
 
     /// The right to change the object of one name.
-    pub(crate) async fn enter_name(&self, parent: Ino, name: &str) -> Result<Pass> {
+    pub(crate) async fn enter_name(&self, parent: Ino, name: &str) -> Result<KeyGuard> {
         self.enter(|namespace| Some(vec![Scope::Key(namespace.child_key(parent, name)?)]))
             .await
     }
 
     /// The right to change these at once, if nobody else has or awaits any of them.
-    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<Pass> {
+    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
         self.gate.try_enter(scopes)
     }
 
@@ -259,6 +259,7 @@ impl Names {
     /// Others have made something under the target's name, which the kernel may still hold to be absent.
     pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
         self.lock().doubt(to.0, &to.1);
-        self.kernel.notify(Notice::Name(to.0, to.1.to_string()));
+        self.kernel
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
     }
 }

@@ -11,7 +11,7 @@ use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::namespace::stat::{Caller, Stat};
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::store::object_store::Overwrite;
 
@@ -22,7 +22,7 @@ impl Filesystem {
         name: &Name,
         mode: u32,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let start = self.begin_making(parent, name).await?;
         let _held;
         let ino = {
@@ -65,7 +65,7 @@ impl Filesystem {
         name: &Name,
         target: &[u8],
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         if target.is_empty() {
             return Err(Error::NotFound);
         }
@@ -85,7 +85,7 @@ impl Filesystem {
         mode: u32,
         rdev: u32,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let kind = Kind::from_mode(mode).ok_or(Error::Invalid)?;
         if matches!(kind, Kind::Directory | Kind::Symlink) {
             return Err(Error::NotPermitted);
@@ -105,7 +105,7 @@ impl Filesystem {
         rdev: u32,
         content: bytes::Bytes,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let start = self.begin_making(parent, name).await?;
         {
             let _changing = self.names.begin_change([(parent, name)]);

@@ -19,7 +19,7 @@ use crate::fs::handles::open_files::{self, OpenFiles};
 use crate::fs::handles::writers;
 use crate::fs::instance::ThisMount;
 use crate::fs::namespace::inode_table::{Ino, Namespace};
-use crate::fs::namespace::kernel::{Kernel, KernelCaches, Notice};
+use crate::fs::namespace::kernel::{Invalidation, Kernel, KernelCaches};
 use crate::fs::namespace::listing::Ttl;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
@@ -33,7 +33,7 @@ use crate::fs::writeback::publish::{self, Writeback};
 
 /// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Stats {
     /// Known to the kernel, open, or above one that is; the root counts.
     pub inodes: usize,
     /// Open, or not uploaded yet.
@@ -189,7 +189,7 @@ impl Filesystem {
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.
-    pub fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
+    pub fn take_notices(&self) -> Option<mpsc::Receiver<Invalidation>> {
         self.names.kernel().take_notices()
     }
 
@@ -204,10 +204,10 @@ impl Filesystem {
         self.names.kernel().set_caches(kernel);
     }
 
-    /// What is held in memory now; see [`Census`].
-    pub fn census(&self) -> Census {
+    /// What is held in memory now; see [`Stats`].
+    pub fn census(&self) -> Stats {
         let files = self.open_files.all();
-        Census {
+        Stats {
             inodes: self.names.lock().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),

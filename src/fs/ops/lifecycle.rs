@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::filesystem::Filesystem;
-use crate::fs::writeback::publish::Unsaved;
+use crate::fs::writeback::publish::FailedUpload;
 use crate::store::object_store::ListRequest;
 
 impl Filesystem {
@@ -29,7 +29,7 @@ impl Filesystem {
     }
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
-    pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
+    pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<FailedUpload>> {
         let mut unsaved = self
             .writeback
             .upload_everything()
@@ -40,7 +40,7 @@ impl Filesystem {
         unsaved.extend(self.deferred_deletes.clear_all().await);
         self.tasks.ended().await;
         self.resolver.forget_asked_ahead();
-        unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
+        unsaved.extend(times.into_iter().map(|(ino, error)| FailedUpload {
             path: self.names.describe_place(ino),
             error,
         }));

@@ -13,19 +13,19 @@ use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
-use crate::fs::namespace::stat::{Found, Looks};
+use crate::fs::namespace::stat::{Lookup, Stat};
 use crate::oss::error::chain;
 
 impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.
-    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Found> {
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Lookup> {
         let start = Instant::now();
         if self.names.is_reserved(parent, name) {
-            return Ok(Found::Absent(self.settings.metadata_ttl));
+            return Ok(Lookup::Absent(self.settings.metadata_ttl));
         }
         match self.resolver.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Found::Present(self.resolver.looks(view))),
-            Err(checked) => Ok(Found::Absent(self.resolver.valid(checked))),
+            Ok(view) => Ok(Lookup::Present(self.resolver.looks(view))),
+            Err(checked) => Ok(Lookup::Absent(self.resolver.valid(checked))),
         }
     }
 
@@ -34,7 +34,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::Stale`] when its name is gone or stands for something else, or nothing is remembered of it.
-    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
@@ -48,7 +48,7 @@ impl Filesystem {
     }
 
     /// The directory above one, as [`Filesystem::lookup_inode`].
-    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let place = self.names.lock().place(ino);
         match place {
             Some((parent, _)) => self.lookup_inode(parent).await,
@@ -57,7 +57,7 @@ impl Filesystem {
         }
     }
 
-    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let start = Instant::now();
         let view = self.resolver.look_at_traversing(ino, start).await?;
         Ok(self.resolver.looks(view))

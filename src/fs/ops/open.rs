@@ -12,7 +12,7 @@ use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::namespace::stat::{Caller, Stat};
 
 impl Filesystem {
     // ---- open ----
@@ -75,7 +75,7 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
         how: OpenHow,
-    ) -> Result<(Looks, Opened)> {
+    ) -> Result<(Stat, Opened)> {
         self.writable()?;
         self.names.check_new_name(parent, name)?;
         let start = Instant::now();

@@ -15,8 +15,8 @@ use crate::fs::handles::page_window::Seek;
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::{Build, Come, Shape};
-use crate::fs::namespace::stat::Looks;
+use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
+use crate::fs::namespace::stat::Stat;
 use crate::fs::resolver::directory_scan::Page;
 use crate::store::object_store::ETag;
 
@@ -36,7 +36,7 @@ pub struct DirectoryEntry {
     /// None: not known without asking.
     pub kind: Option<Kind>,
     /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
-    pub looks: Option<Looks>,
+    pub looks: Option<Stat>,
     /// What the inode stood for when this was known.
     version: Option<ETag>,
 }
@@ -62,7 +62,7 @@ impl Filesystem {
     }
 
     /// The listing that is known, if it is recent enough, else a new one, and the names that stand here whatever it says.
-    fn begin_reading(self: &Arc<Self>, ino: Ino) -> (Arc<Build>, Vec<(Name, Ino)>) {
+    fn begin_reading(self: &Arc<Self>, ino: Ino) -> (Arc<DirectoryScan>, Vec<(Name, Ino)>) {
         let start = Instant::now();
         let (known, local) = {
             let mut namespace = self.names.lock();
@@ -72,7 +72,7 @@ impl Filesystem {
                 directory.walk.begin_reading(start);
                 directory.listing.begin_traversal(start);
                 if directory.listing.is_too_large() {
-                    return Some(Build::cut_at_beginning(start));
+                    return Some(DirectoryScan::cut_at_beginning(start));
                 }
                 let fresh = directory.listing.is_fresh(ttl, start);
                 fresh.then(|| self.resolver.reading_of(directory, start))
@@ -118,16 +118,16 @@ impl Filesystem {
             let build = directory.build().expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
-                Come::Entry(name, shape) => Some((name, shape, build.sent)),
-                Come::End => None,
-                Come::NotYet if entries.is_empty() => {
+                ScanEntry::Entry(name, shape) => Some((name, shape, build.sent)),
+                ScanEntry::End => None,
+                ScanEntry::NotYet if entries.is_empty() => {
                     self.settings
                         .in_time(start, build.wait_for(index))
                         .await??;
                     continue;
                 }
-                Come::NotYet => break,
-                Come::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
+                ScanEntry::NotYet => break,
+                ScanEntry::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
                     Seek::Entry(name, shape, since) => Some((name, shape, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
@@ -208,7 +208,7 @@ impl Filesystem {
         &self,
         parent: Ino,
         name: Name,
-        shape: Shape,
+        shape: EntryKind,
         listed: Instant,
         next: u64,
         plus: bool,
@@ -230,7 +230,7 @@ impl Filesystem {
                 })),
                 _,
             ) => Some(known.attributes.kind),
-            (Some(entry), _) => kind_of(Shape::of(entry)),
+            (Some(entry), _) => kind_of(EntryKind::of(entry)),
             (None, shape) => kind_of(shape),
         };
         let looks = match plus && known.is_some() {
@@ -280,7 +280,7 @@ impl Filesystem {
             Some(_) => Some(Kind::File),
             None => {
                 let listing = &namespace.directory(parent)?.listing;
-                kind_of(Shape::of(listing.last_known(&name)?))
+                kind_of(EntryKind::of(listing.last_known(&name)?))
             }
         };
         Some(DirectoryEntry {
@@ -338,9 +338,9 @@ impl Filesystem {
 }
 
 /// None: not known without asking.
-fn kind_of(shape: Shape) -> Option<Kind> {
+fn kind_of(shape: EntryKind) -> Option<Kind> {
     match shape {
-        Shape::Directory => Some(Kind::Directory),
-        Shape::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
+        EntryKind::Directory => Some(Kind::Directory),
+        EntryKind::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
     }
 }

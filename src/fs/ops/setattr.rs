@@ -7,7 +7,7 @@ use super::filesystem::Filesystem;
 use crate::fs::attributes::Change;
 use crate::fs::error::Result;
 use crate::fs::namespace::inode_table::{Ino, now};
-use crate::fs::namespace::stat::Looks;
+use crate::fs::namespace::stat::Stat;
 
 impl Filesystem {
     /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
@@ -17,7 +17,7 @@ impl Filesystem {
         ino: Ino,
         size: Option<u64>,
         change: Change,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         self.setattr_by(0, ino, size, change).await
     }
 
@@ -28,7 +28,7 @@ impl Filesystem {
         ino: Ino,
         size: Option<u64>,
         mut change: Change,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         self.writable()?;
         self.resolver.check_shown(change.uid, change.gid)?;
         if let Some(size) = size {

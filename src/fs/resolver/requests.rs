@@ -19,30 +19,30 @@ use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::listing::fresh;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::Build;
+use crate::fs::namespace::scan::DirectoryScan;
 use crate::fs::settings::Settings;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
 
 /// The listings that are under way, and whether each is of the whole directory.
-pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
+pub(crate) type Scans = HashMap<Ino, (Arc<DirectoryScan>, bool)>;
 
 /// Questions under way, so that nobody asks the same twice at once.
-pub(crate) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
+pub(crate) type InFlight = HashMap<RequestKey, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
+pub(crate) enum RequestKey {
     Name(Ino, Name),
     Object(Ino, Name),
     Directory(Ino),
 }
 
-impl Question {
+impl RequestKey {
     /// What must be known for as long as it is asked.
     fn inode(&self) -> Ino {
         match self {
-            Question::Name(parent, _) | Question::Object(parent, _) => *parent,
-            Question::Directory(ino) => *ino,
+            RequestKey::Name(parent, _) | RequestKey::Object(parent, _) => *parent,
+            RequestKey::Directory(ino) => *ino,
         }
     }
 }
@@ -60,8 +60,8 @@ pub(crate) struct Resolver {
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
     pub(super) groups: Vec<u32>,
     pub(super) began: SystemTime,
-    pub(super) builds: Mutex<Builds>,
-    pub(super) questions: Mutex<Questions>,
+    pub(super) builds: Mutex<Scans>,
+    pub(super) questions: Mutex<InFlight>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) asked_ahead: Mutex<HashSet<Ino>>,
 }
@@ -111,7 +111,7 @@ impl Resolver {
     /// Does `work`, unless the same is under way for another caller, whose answer counts for both.
     pub(super) async fn ask(
         self: &Arc<Self>,
-        question: Question,
+        question: RequestKey,
         start: Instant,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<()> {

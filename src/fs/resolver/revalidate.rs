@@ -12,13 +12,13 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::object_cache::marker_of;
-use super::requests::{Question, Resolver};
+use super::requests::{RequestKey, Resolver};
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::scan::Extent;
+use crate::fs::namespace::scan::ScanScope;
 use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
@@ -83,11 +83,11 @@ impl Resolver {
         };
         if one_page || again {
             let build = self.list(parent, again, start);
-            if self.settings.in_time(start, build.ended()).await?? == Extent::Whole {
+            if self.settings.in_time(start, build.ended()).await?? == ScanScope::Whole {
                 return Ok(());
             }
         }
-        let question = Question::Name(parent, name.clone());
+        let question = RequestKey::Name(parent, name.clone());
         let resolver = self.clone();
         self.ask(question, start, async move {
             if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
@@ -271,7 +271,7 @@ impl Resolver {
         self.settings
             .in_time(start, self.names.unchanging(parent, name))
             .await?;
-        let question = Question::Object(parent, name.clone());
+        let question = RequestKey::Object(parent, name.clone());
         let resolver = self.clone();
         let name = name.clone();
         self.ask(question, start, async move {
@@ -403,7 +403,7 @@ impl Resolver {
 
     async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let resolver = self.clone();
-        self.ask(Question::Directory(ino), start, async move {
+        self.ask(RequestKey::Directory(ino), start, async move {
             resolver.ask_marker(ino).await
         })
         .await

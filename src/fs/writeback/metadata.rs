@@ -15,7 +15,7 @@ use super::publish::Writeback;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::namespace::inode_table::{Ino, Outcome, now};
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
@@ -168,7 +168,7 @@ impl Writeback {
             Err(Error::NotFound | Error::Stale) => Ok(()),
             Err(error) => {
                 // The kernel was told that they are so.
-                self.names.kernel().notify(Notice::Content(ino));
+                self.names.kernel().notify(Invalidation::Content(ino));
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -188,7 +188,7 @@ impl Writeback {
                 && !matches!(error, Error::NotFound | Error::Stale)
             {
                 // The kernel was told that they are so.
-                self.names.kernel().notify(Notice::Content(ino));
+                self.names.kernel().notify(Invalidation::Content(ino));
                 failed.push((ino, error));
             }
         }
@@ -213,7 +213,7 @@ impl Writeback {
                     writeback.names.describe_place(ino),
                     chain(&error)
                 );
-                writeback.names.kernel().notify(Notice::Content(ino));
+                writeback.names.kernel().notify(Invalidation::Content(ino));
             }
         });
     }

@@ -36,13 +36,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A file whose bytes could not be uploaded.
 #[derive(Clone, Debug)]
-pub struct Unsaved {
+pub struct FailedUpload {
     /// Below the mount point; empty for a file without a name.
     pub path: String,
     pub error: Error,
 }
 
-impl std::fmt::Display for Unsaved {
+impl std::fmt::Display for FailedUpload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.path, chain(&self.error))
     }
@@ -243,12 +243,12 @@ impl Writeback {
     /// Uploads everything that is pending, temporary names included.
     pub(crate) async fn upload_everything(
         self: &Arc<Self>,
-    ) -> std::result::Result<(), Vec<Unsaved>> {
+    ) -> std::result::Result<(), Vec<FailedUpload>> {
         let files = self.open_files.all();
-        let unsaved: Vec<Unsaved> = stream::iter(files)
+        let unsaved: Vec<FailedUpload> = stream::iter(files)
             .map(|file| async move {
                 let result = self.publish(&file).await;
-                result.err().map(|error| Unsaved {
+                result.err().map(|error| FailedUpload {
                     path: self.names.describe_place(file.ino),
                     error,
                 })

@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use super::intent::Intents;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::key_locks::{Pass, Scope};
-use crate::fs::namespace::names::Changing;
+use crate::fs::namespace::key_locks::{KeyGuard, Scope};
+use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::objects::Objects;
 use crate::fs::sync::lock;
-use crate::fs::writeback::publish::Unsaved;
+use crate::fs::writeback::publish::FailedUpload;
 use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
@@ -27,7 +27,7 @@ use crate::store::object_store::ObjectKey;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-pub(crate) struct Leftover {
+pub(crate) struct DeferredDelete {
     /// The old name.
     pub from: (Ino, Name),
     /// Its keys.
@@ -38,15 +38,15 @@ pub(crate) struct Leftover {
     pub replaced_marker: Option<String>,
     /// The note that tells a later mount to go on; it goes last.
     pub intent: Option<ObjectKey>,
-    pub pass: Pass,
-    pub changing: Changing,
+    pub pass: KeyGuard,
+    pub changing: NameGuard,
 }
 
 /// What the bucket refuses to delete.
 pub(crate) struct Refused {
     pub error: Error,
     /// The names stay marked as changing, and their keys ours, until the rename is undone.
-    _leftover: Leftover,
+    _leftover: DeferredDelete,
 }
 
 /// Those that are being deleted in the background.
@@ -55,7 +55,7 @@ pub(crate) struct DeferredDeletes {
     objects: Arc<Objects>,
     markers: Arc<Markers>,
     intents: Arc<Intents>,
-    tasks: Mutex<JoinSet<std::result::Result<(), Unsaved>>>,
+    tasks: Mutex<JoinSet<std::result::Result<(), FailedUpload>>>,
     /// Whether the mount ends: then each is tried once more.
     ending: watch::Sender<bool>,
 }
@@ -90,7 +90,7 @@ impl DeferredDeletes {
     /// When the bucket refuses: the rename is to be undone.
     pub(crate) async fn clear_away(
         self: &Arc<Self>,
-        mut leftover: Leftover,
+        mut leftover: DeferredDelete,
     ) -> std::result::Result<(), Box<Refused>> {
         match self.clear(&leftover).await {
             Err(error) if !error.is_refusal() => {
@@ -110,7 +110,7 @@ impl DeferredDeletes {
 
     /// # Errors
     /// A refusal means that some of the old name is still there.
-    async fn clear(self: &Arc<Self>, leftover: &Leftover) -> Result<()> {
+    async fn clear(self: &Arc<Self>, leftover: &DeferredDelete) -> Result<()> {
         let (parent, name) = &leftover.from;
         self.markers.keep_directory(*parent, name).await?;
         self.objects
@@ -137,9 +137,9 @@ impl DeferredDeletes {
 
     async fn clear_later(
         self: Arc<Self>,
-        leftover: Leftover,
+        leftover: DeferredDelete,
         mut error: Error,
-    ) -> std::result::Result<(), Unsaved> {
+    ) -> std::result::Result<(), FailedUpload> {
         let old = leftover.keys.first().map_or("", |key| key).to_owned();
         let mut ending = self.ending.subscribe();
         let mut wait = FIRST_WAIT;
@@ -158,7 +158,7 @@ impl DeferredDeletes {
                 Ok(()) => return Ok(()),
                 Err(error) if last => {
                     let path = format!("\"{}\" (renamed, not deleted)", old.escape_debug());
-                    return Err(Unsaved { path, error });
+                    return Err(FailedUpload { path, error });
                 }
                 Err(again) => error = again,
             }
@@ -166,7 +166,7 @@ impl DeferredDeletes {
     }
 
     /// Tries once more what is still left, and returns what stays.
-    pub(crate) async fn clear_all(&self) -> Vec<Unsaved> {
+    pub(crate) async fn clear_all(&self) -> Vec<FailedUpload> {
         self.ending.send_replace(true);
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         let mut left = Vec::new();

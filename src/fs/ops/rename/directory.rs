@@ -12,12 +12,12 @@ use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::deferred_delete::Leftover;
+use super::deferred_delete::DeferredDelete;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
@@ -157,7 +157,7 @@ impl Filesystem {
         let unmarked = replaced_marker.is_some() && !sources.is_empty() && !marked;
         self.show_moved(&path);
         self.retag(&path, &sources, &copied);
-        let cleared = self.deferred_deletes.clear_away(Leftover {
+        let cleared = self.deferred_deletes.clear_away(DeferredDelete {
             from: path.from.clone(),
             scope: Scope::Subtree(path.old.clone()),
             keys: sources.iter().map(|source| source.key.clone()).collect(),
@@ -264,7 +264,7 @@ impl Filesystem {
         drop(namespace);
         self.names
             .kernel()
-            .notify(Notice::Name(path.to.0, path.to.1.to_string()));
+            .notify(Invalidation::Name(path.to.0, path.to.1.to_string()));
     }
 
     async fn copy_back(

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deferred_delete::Leftover;
+use super::deferred_delete::DeferredDelete;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::Attempt;
+use crate::fs::handles::open_file::Fingerprint;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
-use crate::fs::namespace::kernel::Notice;
-use crate::fs::namespace::key_locks::{Pass, Scope};
+use crate::fs::namespace::kernel::Invalidation;
+use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::{Known, Object};
-use crate::fs::namespace::names::Changing;
+use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::ops::filesystem::Filesystem;
 use crate::oss::error::chain;
@@ -38,7 +38,7 @@ struct Move<'a> {
 #[derive(Default)]
 struct Unpublished {
     exclusive: bool,
-    unsure: Vec<Attempt>,
+    unsure: Vec<Fingerprint>,
     maybe_stored: bool,
     temporary: bool,
     covers: bool,
@@ -162,7 +162,7 @@ impl Filesystem {
         self: &Arc<Self>,
         source: Target,
         path: &Move<'_>,
-        changing: Changing,
+        changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let pass = self
@@ -262,7 +262,7 @@ impl Filesystem {
         drop(namespace);
         self.names
             .kernel()
-            .notify(Notice::Name(to.0, to.1.to_string()));
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
     }
 
     async fn move_object(
@@ -270,8 +270,8 @@ impl Filesystem {
         object: Object,
         ino: Option<Ino>,
         path: &Move<'_>,
-        pass: Pass,
-        changing: Changing,
+        pass: KeyGuard,
+        changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = {
@@ -379,7 +379,7 @@ impl Filesystem {
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }
-        let cleared = self.deferred_deletes.clear_away(Leftover {
+        let cleared = self.deferred_deletes.clear_away(DeferredDelete {
             from: from.clone(),
             scope: Scope::Key(old_key.as_str().to_owned()),
             keys: vec![old_key.as_str().to_owned()],
@@ -446,7 +446,7 @@ impl Filesystem {
         // The kernel's entry may be of the inode that lost its name to the copy.
         self.names
             .kernel()
-            .notify(Notice::Name(to.0, to.1.to_string()));
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
         if !back.removes_copy {
             let replaced = match path.target {
                 Some(_) => ", in the place of what it has replaced",
