@@ -273,7 +273,7 @@ impl State {
     }
 
     /// Notes an upload that must not replace anything, before it is sent.
-    pub fn try_anew(&mut self, attempt: Fingerprint) {
+    pub fn record_attempt(&mut self, attempt: Fingerprint) {
         /// Each is of a content of its own, or the time of change would be the same.
         const MOST: usize = 64;
         if !self.unsure.contains(&attempt) {
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// Which row of the table above this is.
-    pub fn row(&self) -> &'static str {
+    pub fn state_name(&self) -> &'static str {
         match (&self.upload, &self.stream, &self.failure) {
             (Some(_), ..) => "Uploading",
             (_, Stream::Active { .. }, _) => "Streaming",
@@ -294,8 +294,8 @@ impl State {
     }
 
     /// Says which edge of the table was taken: a run of fsx counts them.
-    pub fn took_edge(&self, cause: &str, from: &str) {
-        log::trace!("{cause}: {from} to {}", self.row());
+    pub fn trace_transition(&self, cause: &str, from: &str) {
+        log::trace!("{cause}: {from} to {}", self.state_name());
     }
 
     /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.

@@ -37,7 +37,11 @@ impl WriterSet {
 
     /// Whether a thread is known to be of another process than all that changed the file. `process_of` tells
     /// a thread's process, if it can.
-    pub fn are_others_than(&self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) -> bool {
+    pub fn excludes_process_of(
+        &self,
+        thread: u32,
+        process_of: impl Fn(u32) -> Option<u32>,
+    ) -> bool {
         if thread == 0 || self.anybody || self.threads.contains(&thread) {
             return false;
         }
@@ -151,12 +155,12 @@ mod tests {
         ] {
             let mut known = WriterSet::default();
             changers.iter().for_each(|&thread| known.add(thread));
-            let others = known.are_others_than(closes, process_of);
+            let others = known.excludes_process_of(closes, process_of);
             assert_eq!(others, expected, "{changers:?} {closes}");
         }
         let mut many = WriterSet::default();
         (100..200).for_each(|thread| many.add(thread));
-        assert!(!many.are_others_than(20, Some));
+        assert!(!many.excludes_process_of(20, Some));
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Waiter {
 
     /// An operation may list a directory while it has a pass for a key in it, for which somebody waits who
     /// came before the listing: so listings wait for those at work only.
-    fn respects_who_waits(&self) -> bool {
+    fn is_fair(&self) -> bool {
         !self
             .scopes
             .iter()
@@ -82,7 +82,7 @@ impl Queue {
         let Some(at) = self.places.iter().position(|place| place.ticket == ticket) else {
             return false;
         };
-        let (place, respects) = (&self.places[at], self.places[at].respects_who_waits());
+        let (place, respects) = (&self.places[at], self.places[at].is_fair());
         let free = self.places.iter().enumerate().all(|(index, other)| {
             let counts = index != at && (other.inside || (respects && index < at));
             !(counts && place.conflicts(other))
@@ -101,7 +101,7 @@ pub struct KeyGuard {
 impl KeyLocks {
     /// Waits until nobody else changes any of these. Each holder ends within its requests' deadlines.
     pub async fn enter(&self, scopes: Vec<Scope>) -> KeyGuard {
-        let pass = self.stand_in_line(scopes);
+        let pass = self.enqueue(scopes);
         loop {
             let left = self.0.left.notified();
             tokio::pin!(left);
@@ -115,12 +115,12 @@ impl KeyLocks {
 
     /// The pass, if nobody else has or awaits any of these.
     pub fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
-        let pass = self.stand_in_line(scopes);
+        let pass = self.enqueue(scopes);
         let free = self.0.lock().try_inside(pass.ticket);
         free.then_some(pass)
     }
 
-    fn stand_in_line(&self, scopes: Vec<Scope>) -> KeyGuard {
+    fn enqueue(&self, scopes: Vec<Scope>) -> KeyGuard {
         let mut line = self.0.lock();
         line.last += 1;
         let ticket = line.last;
@@ -144,7 +144,7 @@ impl Shared {
 
 impl KeyGuard {
     /// Keeps only these of its scopes.
-    pub fn narrow(&mut self, scopes: Vec<Scope>) {
+    pub fn downgrade(&mut self, scopes: Vec<Scope>) {
         let mut line = self.gate.lock();
         let ticket = self.ticket;
         if let Some(place) = line.places.iter_mut().find(|place| place.ticket == ticket) {

@@ -167,19 +167,19 @@ impl Names {
 
     /// Waits until nobody is changing what this name stands for. Each change ends within its requests'
     /// deadlines.
-    pub(crate) async fn unchanging(&self, parent: Ino, name: &str) {
+    pub(crate) async fn wait_name_stable(&self, parent: Ino, name: &str) {
         self.until_changed(|namespace| !namespace.is_changing(parent, name))
             .await;
     }
 
     /// Waits until no directory above, nor this one itself, is being renamed.
-    pub(crate) async fn unmoving(&self, directory: Ino) {
+    pub(crate) async fn wait_not_renaming(&self, directory: Ino) {
         self.until_changed(|namespace| !namespace.is_moving(directory))
             .await;
     }
 
     /// Waits until the name of an inode is there to stay, or gone.
-    pub(crate) async fn not_leaving(&self, ino: Ino) {
+    pub(crate) async fn wait_not_unlinking(&self, ino: Ino) {
         self.until_changed(|namespace| !namespace.is_leaving(ino))
             .await;
     }

@@ -65,8 +65,8 @@ impl Filesystem {
         let ends = CopyEnds(file);
         let copied = self.copy_into(file, &source, written).await;
         drop(ends);
-        self.writeback.tend(file);
-        self.open_files.let_go(file);
+        self.writeback.schedule_upload(file);
+        self.open_files.drop_if_idle(file);
         match copied {
             Ok(()) => Ok(source.size),
             Err(error) => {
@@ -169,7 +169,7 @@ impl Filesystem {
             date: answer.date,
         };
         self.writeback
-            .landed(file, written, &at, uploaded, revision, sent)
+            .commit(file, written, &at, uploaded, revision, sent)
             .await?;
         let content = file.lock().content.clone();
         if let Some(content) = content.filter(|content| content.etag() == etag) {

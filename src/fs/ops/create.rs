@@ -138,7 +138,7 @@ impl Filesystem {
             namespace.touch_directory(parent, now());
         }
         let view = self.resolver.look_up(parent, name, start).await?;
-        Ok(self.resolver.looks(view.map_err(|_| Error::NotFound)?))
+        Ok(self.resolver.stat(view.map_err(|_| Error::NotFound)?))
     }
 
     /// # Errors

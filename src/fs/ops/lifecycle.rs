@@ -37,9 +37,9 @@ impl Filesystem {
             .err()
             .unwrap_or_default();
         let times = self.writeback.store_late(|_| true).await;
-        unsaved.extend(self.deferred_deletes.clear_all().await);
+        unsaved.extend(self.deferred_deletes.drain().await);
         self.tasks.ended().await;
-        self.resolver.forget_asked_ahead();
+        self.resolver.forget_prefetched();
         unsaved.extend(times.into_iter().map(|(ino, error)| FailedUpload {
             path: self.names.describe_place(ino),
             error,

@@ -24,7 +24,7 @@ impl Filesystem {
             return Ok(Lookup::Absent(self.settings.metadata_ttl));
         }
         match self.resolver.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Lookup::Present(self.resolver.looks(view))),
+            Ok(view) => Ok(Lookup::Present(self.resolver.stat(view))),
             Err(checked) => Ok(Lookup::Absent(self.resolver.valid(checked))),
         }
     }
@@ -39,7 +39,7 @@ impl Filesystem {
             return Err(Error::Stale);
         }
         match self.resolver.look_at(ino, Instant::now()).await {
-            Ok(view) => Ok(self.resolver.looks(view)),
+            Ok(view) => Ok(self.resolver.stat(view)),
             Err(error) => {
                 self.forget(ino, 1);
                 Err(error)
@@ -60,7 +60,7 @@ impl Filesystem {
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let start = Instant::now();
         let view = self.resolver.look_at_traversing(ino, start).await?;
-        Ok(self.resolver.looks(view))
+        Ok(self.resolver.stat(view))
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -83,13 +83,13 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.acquire(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => self.link_target(ino, &content).await,
             None => Err(Error::io("the object is no symbolic link")),
         };
-        self.writeback.end_hold(&file);
+        self.writeback.release_held(&file);
         result
     }
 

@@ -21,7 +21,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.acquire(ino, Instant::now()).await?;
         let opened = self.open_files.open_handle(&file, how);
         if let Err(error) = self.open_files.check_access(&file, how) {
             self.writeback.release(opened.handle);
@@ -94,7 +94,7 @@ impl Filesystem {
                     if opened.is_err() {
                         self.names.lock().forget(view.ino, 1);
                     }
-                    return Ok((self.resolver.looks(view), opened?));
+                    return Ok((self.resolver.stat(view), opened?));
                 }
             }
             if std::mem::replace(&mut asked, true) {
@@ -154,7 +154,7 @@ impl Filesystem {
                 && !state.gone
                 && !state.waits_for_rename(self.settings.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
-                && !state.changers.are_others_than(thread, process_of);
+                && !state.changers.excludes_process_of(thread, process_of);
             (publishes, state.is_still_empty())
         };
         let ino = handle.file.ino.0;

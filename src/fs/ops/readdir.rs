@@ -260,7 +260,7 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: looks.map(|view| self.resolver.looks(view)),
+            looks: looks.map(|view| self.resolver.stat(view)),
             version,
         })
     }

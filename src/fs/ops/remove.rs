@@ -44,7 +44,7 @@ impl Filesystem {
         let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
         let file = ino.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &file {
-            self.writeback.part_with(file).await?;
+            self.writeback.orphan(file).await?;
         }
         let result = async {
             // An upload under way ends first.
@@ -69,7 +69,7 @@ impl Filesystem {
         if result.is_err()
             && let Some(file) = &file
         {
-            self.writeback.take_back(file);
+            self.writeback.restore(file);
         }
         self.names.settled(parent, name, result)
     }

@@ -49,7 +49,7 @@ impl Filesystem {
             .resolver
             .look_at_traversing(ino, Instant::now())
             .await?;
-        Ok(self.resolver.looks(view))
+        Ok(self.resolver.stat(view))
     }
 
     async fn truncate_with(
@@ -66,7 +66,7 @@ impl Filesystem {
                 .change_attributes(thread, ino, change.clone())
                 .await;
         }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.acquire(ino, Instant::now()).await?;
         let defaults = &self.settings.defaults;
         let alone = {
             let state = file.lock();
@@ -90,7 +90,7 @@ impl Filesystem {
         if alone && result.is_err() {
             self.writeback.undo_truncation(&file);
         }
-        self.writeback.end_hold(&file);
+        self.writeback.release_held(&file);
         result
     }
 }

@@ -219,7 +219,7 @@ impl Resolver {
             Ok(hold) => hold,
             Err(error) => return DirectoryScan::failed(error),
         };
-        let tree = self.small_tree_with(ino, start);
+        let tree = self.subtree_with(ino, start);
         let mut builds = lock(&self.builds);
         // Somebody else may have begun meanwhile.
         if let Some(build) = under_way(&builds, ino) {

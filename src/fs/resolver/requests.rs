@@ -63,7 +63,7 @@ pub(crate) struct Resolver {
     pub(super) builds: Mutex<Scans>,
     pub(super) questions: Mutex<InFlight>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(super) asked_ahead: Mutex<HashSet<Ino>>,
+    pub(super) prefetched: Mutex<HashSet<Ino>>,
 }
 
 /// What a resolver is made of.
@@ -94,7 +94,7 @@ impl Resolver {
             began: SystemTime::now(),
             builds: Mutex::default(),
             questions: Mutex::default(),
-            asked_ahead: Mutex::default(),
+            prefetched: Mutex::default(),
         })
     }
 
@@ -109,7 +109,7 @@ impl Resolver {
     }
 
     /// Does `work`, unless the same is under way for another caller, whose answer counts for both.
-    pub(super) async fn ask(
+    pub(super) async fn single_flight(
         self: &Arc<Self>,
         question: RequestKey,
         start: Instant,

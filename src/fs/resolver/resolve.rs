@@ -48,15 +48,15 @@ impl Resolver {
                         Kind::Directory => self.walk_directories(parent, name, false),
                         _ => self.walk_files(parent, name, false),
                     }
-                    self.renew(parent);
+                    self.refresh_ahead(parent);
                     return Ok(Ok(view));
                 }
                 Look::Absent(checked) => {
-                    self.renew(parent);
+                    self.refresh_ahead(parent);
                     return Ok(Err(checked));
                 }
                 Look::AskName => {
-                    self.renew_below(parent, name, start);
+                    self.refresh_path(parent, name, start);
                     self.ask_name(parent, name, start).await?;
                 }
                 Look::AskObject(object) => {
@@ -70,7 +70,7 @@ impl Resolver {
                     if !std::mem::replace(&mut walked, true) {
                         self.walk_directories(parent, name, true);
                     }
-                    self.renew_below(parent, name, start);
+                    self.refresh_path(parent, name, start);
                     self.ask_directory(ino, start).await?;
                 }
             }

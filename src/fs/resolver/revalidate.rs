@@ -60,7 +60,7 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
         let name = Name::from(name);
         let (one_page, again, in_order) = {
@@ -89,7 +89,7 @@ impl Resolver {
         }
         let question = RequestKey::Name(parent, name.clone());
         let resolver = self.clone();
-        self.ask(question, start, async move {
+        self.single_flight(question, start, async move {
             if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
                 if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.finds_nothing = !found;
@@ -109,7 +109,7 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
         {
             let mut namespace = self.names.lock();
@@ -269,12 +269,12 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
         let question = RequestKey::Object(parent, name.clone());
         let resolver = self.clone();
         let name = name.clone();
-        self.ask(question, start, async move {
+        self.single_flight(question, start, async move {
             resolver.ask_headers(parent, &name, object).await
         })
         .await
@@ -364,7 +364,7 @@ impl Resolver {
     /// Makes sure that a directory's own attributes are known.
     pub(crate) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unmoving(ino))
+            .in_time(start, self.names.wait_not_renaming(ino))
             .await?;
         let one_page = {
             let mut namespace = self.names.lock();
@@ -403,7 +403,7 @@ impl Resolver {
 
     async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let resolver = self.clone();
-        self.ask(RequestKey::Directory(ino), start, async move {
+        self.single_flight(RequestKey::Directory(ino), start, async move {
             resolver.ask_marker(ino).await
         })
         .await

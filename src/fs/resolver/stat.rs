@@ -15,10 +15,10 @@ impl Resolver {
         namespace.remember(view.ino);
         self.names.kernel().forget_surplus(&mut namespace);
         drop(namespace);
-        self.looks(view)
+        self.stat(view)
     }
 
-    pub(crate) fn looks(&self, view: View) -> Stat {
+    pub(crate) fn stat(&self, view: View) -> Stat {
         let View {
             ino,
             attributes,

@@ -241,7 +241,7 @@ fn known_tree(
 
 impl Resolver {
     /// The largest small tree with this directory in it. None if it is not to be listed with others.
-    pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<SubtreeScan> {
+    pub(crate) fn subtree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<SubtreeScan> {
         let mut namespace = self.names.lock();
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);

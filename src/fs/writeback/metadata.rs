@@ -66,7 +66,7 @@ impl Writeback {
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
                 // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
-                self.open_files.localize(&mut namespace, ino);
+                self.open_files.snapshot_attributes(&mut namespace, ino);
                 if let Some(local) = namespace.local_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
                 }
@@ -80,7 +80,7 @@ impl Writeback {
                 .key(ino)
                 .is_some_and(|key| self.bucket.serves_plaintext(&key));
             let stored = namespace.stored_attributes(ino).filter(|_| !refused);
-            let waiting = lock(&self.late).get(&ino).copied();
+            let waiting = lock(&self.deferred_times).get(&ino).copied();
             let idle = stored.is_some_and(|stored| change.changes_nothing_of(&stored, defaults));
             if idle && (waiting == Some(Deferred::Moment) || namespace.pending(ino).is_none()) {
                 namespace.confirm_attributes(ino, change.ctime);
@@ -104,7 +104,7 @@ impl Writeback {
                     return Ok(());
                 }
                 // Closed meanwhile: the close that would have stored it is over.
-                lock(&self.late).remove(&ino);
+                lock(&self.deferred_times).remove(&ino);
             }
             outcome
         };
@@ -118,7 +118,7 @@ impl Writeback {
             Deferred::Rename => Some(self.settings.rename_grace),
             Deferred::Close => None,
         };
-        let before = lock(&self.late).insert(ino, deferred);
+        let before = lock(&self.deferred_times).insert(ino, deferred);
         let watched = matches!(before, Some(Deferred::Moment | Deferred::Rename));
         let Some(first) = first.filter(|_| !watched) else {
             return;
@@ -144,7 +144,7 @@ impl Writeback {
                     }
                 }
             }
-            let deferred = lock(&writeback.late).remove(&ino);
+            let deferred = lock(&writeback.deferred_times).remove(&ino);
             // Set while the last was being stored.
             if writeback.names.lock().pending(ino).is_some()
                 && let Some(deferred) = deferred
@@ -158,7 +158,7 @@ impl Writeback {
     /// is nothing to store.
     pub(crate) async fn store_at_close(self: &Arc<Self>, ino: Ino) -> Result<()> {
         {
-            let mut late = lock(&self.late);
+            let mut late = lock(&self.deferred_times);
             match late.get(&ino) {
                 Some(Deferred::Close) => drop(late.remove(&ino)),
                 _ => return Ok(()),
@@ -180,7 +180,7 @@ impl Writeback {
         self: &Arc<Self>,
         wanted: impl Fn(Ino) -> bool,
     ) -> Vec<(Ino, Error)> {
-        let waiting: Vec<Ino> = lock(&self.late).keys().copied().collect();
+        let waiting: Vec<Ino> = lock(&self.deferred_times).keys().copied().collect();
         let mut failed = Vec::new();
         for ino in waiting {
             if wanted(ino)

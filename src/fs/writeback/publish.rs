@@ -61,7 +61,7 @@ pub(crate) struct Writeback {
     pub(super) open_files: Arc<OpenFiles>,
     pub(super) tasks: Arc<BackgroundTasks>,
     /// Inodes whose pending attributes are stored later, and when.
-    pub(super) late: Mutex<HashMap<Ino, Deferred>>,
+    pub(super) deferred_times: Mutex<HashMap<Ino, Deferred>>,
 }
 
 /// What writeback works over.
@@ -91,7 +91,7 @@ impl Writeback {
             resolver: parts.resolver,
             open_files: parts.open_files,
             tasks: parts.tasks,
-            late: Mutex::default(),
+            deferred_times: Mutex::default(),
         })
     }
 
@@ -136,9 +136,9 @@ impl Writeback {
 
     /// Starts the task; returns what it uploads.
     fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
-        let (written, row) = (state.written, state.row());
+        let (written, row) = (state.written, state.state_name());
         state.upload = Some(written);
-        state.took_edge("upload", row);
+        state.trace_transition("upload", row);
         // What waits for this upload must not take the last one's failure for its own.
         state.failure = None;
         let (writeback, file) = (self.clone(), file.clone());
@@ -154,7 +154,7 @@ impl Writeback {
     fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
         {
             let mut state = file.lock();
-            let row = state.row();
+            let row = state.state_name();
             state.upload = None;
             match result {
                 Ok(()) => {
@@ -173,15 +173,15 @@ impl Writeback {
                     state.abandon_stream();
                 }
             }
-            state.took_edge("upload", row);
+            state.trace_transition("upload", row);
         }
         file.moved.notify_waiters();
-        self.tend(file);
-        self.open_files.let_go(file);
+        self.schedule_upload(file);
+        self.open_files.drop_if_idle(file);
     }
 
     /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
-    pub(crate) fn tend(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn schedule_upload(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
             let mut state = file.lock();
             let wanting = state.is_dirty() && !state.gone;

@@ -49,7 +49,7 @@ impl Writeback {
         };
         let mut rebases = 0;
         let (mut freight, local, sent, mut result) = loop {
-            let Some(mut freight) = self.take_freight(file, &destination) else {
+            let Some(mut freight) = self.take_snapshot(file, &destination) else {
                 return Ok(());
             };
             let handover = freight.handover.take();
@@ -71,7 +71,7 @@ impl Writeback {
         };
         if freight.exclusive
             && matches!(result, Err(Error::Exists))
-            && self.stands_ours(file, &destination.key).await
+            && self.is_our_upload(file, &destination.key).await
         {
             freight.exclusive = false;
             file.lock().exclusive = false;
@@ -89,7 +89,7 @@ impl Writeback {
             self.creation_lost(file, &destination);
         }
         let (uploaded, revision) = result?;
-        self.landed(
+        self.commit(
             file,
             freight.written,
             &destination,
@@ -119,7 +119,7 @@ impl Writeback {
 
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
     /// was lost.
-    async fn stands_ours(&self, file: &OpenFile, key: &ObjectKey) -> bool {
+    async fn is_our_upload(&self, file: &OpenFile, key: &ObjectKey) -> bool {
         if file.lock().unsure.is_empty() {
             return false;
         }
@@ -133,7 +133,7 @@ impl Writeback {
         there.ctime.is_some() && file.lock().unsure.contains(&there)
     }
 
-    fn take_freight(
+    fn take_snapshot(
         &self,
         file: &Arc<OpenFile>,
         destination: &Destination,
@@ -211,7 +211,7 @@ impl Writeback {
         }
         if freight.exclusive {
             let carried = handover.as_ref().map(|stream| stream.ctime);
-            file.lock().try_anew(Fingerprint {
+            file.lock().record_attempt(Fingerprint {
                 size,
                 ctime: carried.unwrap_or(local.attributes.ctime),
             });
@@ -257,7 +257,7 @@ impl Writeback {
 
     /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
     /// `written` is what it is a copy of.
-    pub(crate) async fn landed(
+    pub(crate) async fn commit(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         written: u64,

@@ -88,15 +88,15 @@ impl DeferredDeletes {
     ///
     /// # Errors
     /// When the bucket refuses: the rename is to be undone.
-    pub(crate) async fn clear_away(
+    pub(crate) async fn delete_source(
         self: &Arc<Self>,
         mut leftover: DeferredDelete,
     ) -> std::result::Result<(), Box<Refused>> {
         match self.clear(&leftover).await {
             Err(error) if !error.is_refusal() => {
-                leftover.pass.narrow(vec![leftover.scope.clone()]);
+                leftover.pass.downgrade(vec![leftover.scope.clone()]);
                 leftover.changing.keep_only(&leftover.from);
-                let later = self.clone().clear_later(leftover, error);
+                let later = self.clone().retry(leftover, error);
                 lock(&self.tasks).spawn_on(later, &self.runtime);
                 Ok(())
             }
@@ -135,7 +135,7 @@ impl DeferredDeletes {
         Ok(())
     }
 
-    async fn clear_later(
+    async fn retry(
         self: Arc<Self>,
         leftover: DeferredDelete,
         mut error: Error,
@@ -166,7 +166,7 @@ impl DeferredDeletes {
     }
 
     /// Tries once more what is still left, and returns what stays.
-    pub(crate) async fn clear_all(&self) -> Vec<FailedUpload> {
+    pub(crate) async fn drain(&self) -> Vec<FailedUpload> {
         self.ending.send_replace(true);
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         let mut left = Vec::new();

@@ -157,7 +157,7 @@ impl Filesystem {
         let unmarked = replaced_marker.is_some() && !sources.is_empty() && !marked;
         self.show_moved(&path);
         self.retag(&path, &sources, &copied);
-        let cleared = self.deferred_deletes.clear_away(DeferredDelete {
+        let cleared = self.deferred_deletes.delete_source(DeferredDelete {
             from: path.from.clone(),
             scope: Scope::Subtree(path.old.clone()),
             keys: sources.iter().map(|source| source.key.clone()).collect(),

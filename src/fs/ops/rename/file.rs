@@ -144,13 +144,13 @@ impl Filesystem {
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
-            self.writeback.part_with(file).await?;
+            self.writeback.orphan(file).await?;
         }
         let result = self.rename_onto(source, path, changing).await;
         if let Some(ino) = replaced {
             let named = self.names.lock().place(ino).is_some();
             match &replaced_file {
-                Some(file) if named && result.is_err() => self.writeback.take_back(file),
+                Some(file) if named && result.is_err() => self.writeback.restore(file),
                 _ => self.writeback.after_removal(ino),
             }
         }
@@ -379,7 +379,7 @@ impl Filesystem {
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }
-        let cleared = self.deferred_deletes.clear_away(DeferredDelete {
+        let cleared = self.deferred_deletes.delete_source(DeferredDelete {
             from: from.clone(),
             scope: Scope::Key(old_key.as_str().to_owned()),
             keys: vec![old_key.as_str().to_owned()],
