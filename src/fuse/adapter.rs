@@ -32,7 +32,7 @@ use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenHow, Writer};
 use crate::fs::handles::open_files::Opened;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::Ino;
 use crate::fs::namespace::kernel::{Invalidation, KernelCaches};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::stat::{Caller, Lookup, Stat};

@@ -13,7 +13,7 @@ use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket};
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::stat::Lookup;
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;

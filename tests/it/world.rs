@@ -15,7 +15,7 @@ use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
 use ossvault::envelope::Format;
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::stat::{Caller, Lookup, Stat};
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
