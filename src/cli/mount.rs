@@ -19,7 +19,7 @@ use super::{bulk, keys, logging};
 use crate::fs::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::settings::Settings;
-use crate::fs::writeback::publish::Unsaved;
+use crate::fs::writeback::publish::FailedUpload;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::session::{self, Mounted};
 use crate::store::circuit_breaker::CircuitBreaker;
@@ -341,7 +341,7 @@ impl Asked {
     /// Every upload has its deadlines, but many may be pending: a second signal gives up on them.
     async fn unless_twice(
         &mut self,
-        saving: impl Future<Output = std::result::Result<(), Vec<Unsaved>>>,
+        saving: impl Future<Output = std::result::Result<(), Vec<FailedUpload>>>,
     ) -> Result<()> {
         tokio::select! {
             saved = saving => saved.map_err(|unsaved| not_saved(&unsaved)),
@@ -353,7 +353,7 @@ impl Asked {
     }
 }
 
-fn not_saved(unsaved: &[Unsaved]) -> Error {
+fn not_saved(unsaved: &[FailedUpload]) -> Error {
     for file in unsaved {
         log::error!("not uploaded: {file}");
     }

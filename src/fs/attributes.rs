@@ -252,7 +252,7 @@ impl Attributes {
 
     /// As `meta` says. `directory`: it is a directory's marker, whatever its mode claims; otherwise it is
     /// none, whatever its mode claims. Fifos, sockets and devices are empty: what has content is a file, or
-    /// claims to be a symbolic link, which [`readlink`](crate::fs::ops::lookup) believes when the object's key says so.
+    /// claims to be a symbolic link, which readlink believes when the object's key says so.
     pub fn read(meta: &ObjectMeta, directory: bool) -> Attributes {
         let user = &meta.headers.user;
         let number = |name: &str| user.get(name).and_then(|text| text.parse::<u32>().ok());

@@ -32,10 +32,10 @@ use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenHow, Writer};
 use crate::fs::handles::open_files::Opened;
-use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::kernel::{KernelCaches, Notice};
+use crate::fs::namespace::Ino;
+use crate::fs::namespace::kernel::{Invalidation, KernelCaches};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::stat::{Caller, Found, Looks};
+use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::ops::copy_range::Place;
 use crate::fs::ops::xattr::SetXattr;
 use crate::oss::deadline;
@@ -229,8 +229,8 @@ impl fuser::Filesystem for Adapter {
             reply,
             async move { fs.lookup(fs.recalled(Ino(parent.0)), &name).await },
             |reply, found| match found {
-                Found::Present(looks) => entry(reply, &looks),
-                Found::Absent(valid) => reply.entry(&valid, &no_entry(), GENERATION),
+                Lookup::Present(looks) => entry(reply, &looks),
+                Lookup::Absent(valid) => reply.entry(&valid, &no_entry(), GENERATION),
             },
         );
     }
@@ -806,7 +806,7 @@ impl fuser::Filesystem for Adapter {
 }
 
 /// What the kernel must be told, as it comes up.
-pub struct Notices(Option<mpsc::Receiver<Notice>>);
+pub struct Notices(Option<mpsc::Receiver<Invalidation>>);
 
 impl Notices {
     /// Tells the kernel until the file system is gone. Blocks: for a thread of its own, since the kernel
@@ -817,8 +817,8 @@ impl Notices {
         };
         while let Some(notice) = notices.blocking_recv() {
             contain("a notice", || match &notice {
-                Notice::Content(ino) => invalidate(notifier, *ino, 0, 0),
-                Notice::Name(parent, name) => {
+                Invalidation::Content(ino) => invalidate(notifier, *ino, 0, 0),
+                Invalidation::Name(parent, name) => {
                     let told = notifier.inval_entry(INodeNo(parent.0), OsStr::new(name));
                     // It knew nothing of it: just as well.
                     if let Err(error) = told
@@ -902,11 +902,11 @@ fn ok(reply: ReplyEmpty, _: ()) {
     reply.ok();
 }
 
-fn entry(reply: ReplyEntry, looks: &Looks) {
+fn entry(reply: ReplyEntry, looks: &Stat) {
     reply.entry(&looks.valid, &attr(looks), GENERATION);
 }
 
-fn attributes(reply: ReplyAttr, looks: Looks) {
+fn attributes(reply: ReplyAttr, looks: Stat) {
     reply.attr(&looks.valid, &attr(&looks));
 }
 
@@ -942,7 +942,7 @@ fn open_flags(opened: &Opened, how: OpenHow) -> FopenFlags {
 }
 
 /// A file's attributes as the kernel wants them.
-pub(super) fn attr(looks: &Looks) -> FileAttr {
+pub(super) fn attr(looks: &Stat) -> FileAttr {
     FileAttr {
         ino: INodeNo(looks.ino.0),
         size: looks.size,

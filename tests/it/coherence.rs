@@ -17,7 +17,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::kernel::KernelCaches;
 
 use crate::other_writers::{READ, WRITE, block, mounted_with};

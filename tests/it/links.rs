@@ -11,7 +11,7 @@ use ossvault::envelope::write::write;
 use ossvault::envelope::{Format, format};
 use ossvault::fs::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::xattr::SetXattr;
 use ossvault::store::object_store::{

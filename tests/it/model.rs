@@ -16,7 +16,7 @@ use bytes::Bytes;
 use ossvault::fs::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::{OpenHow, Writer};
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::copy_range;
 use ossvault::fs::ops::xattr::SetXattr;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ossvault::fs::error::Error;
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 
 use super::other_writers::{WRITE, block, mounted, mounted_with};

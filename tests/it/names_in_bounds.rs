@@ -16,9 +16,9 @@ use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::error::Error as FsError;
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::fs::namespace::stat::Found;
+use ossvault::fs::namespace::stat::Lookup;
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
@@ -328,17 +328,13 @@ impl Hoarder {
     }
 
     async fn lookup(&mut self, parent: Ino, name: &str) -> Option<Ino> {
-        match self
-            .fs
-            .lookup(self.fs.recalled(parent), name)
-            .await
-            .unwrap()
-        {
-            Found::Present(looks) => {
+        let parent = self.fs.recalled(parent);
+        match self.fs.lookup(parent, name).await.unwrap() {
+            Lookup::Present(looks) => {
                 self.entered(parent, name, looks.ino);
                 Some(looks.ino)
             }
-            Found::Absent(_) => None,
+            Lookup::Absent(_) => None,
         }
     }
 

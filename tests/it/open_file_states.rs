@@ -1,4 +1,4 @@
-//! Every edge of the state table of an open file (fs/open_file.rs), shown by the requests it makes.
+//! Every edge of the state table of an open file (fs/handles/open_file.rs), shown by the requests it makes.
 
 use std::time::Duration;
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use ossvault::fs::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::{OpenHow, Writer};
-use ossvault::fs::namespace::inode_table::Ino;
-use ossvault::fs::namespace::kernel::Notice;
+use ossvault::fs::namespace::Ino;
+use ossvault::fs::namespace::kernel::Invalidation;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::fs::namespace::stat::Looks;
+use ossvault::fs::namespace::stat::Stat;
 use ossvault::fs::ops::xattr::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
@@ -55,12 +55,12 @@ pub async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
 }
 
 impl Kernel {
-    pub async fn find(&self, path: &str) -> Option<Looks> {
+    pub async fn find(&self, path: &str) -> Option<Stat> {
         let (parent, name) = self.parent(path).await.unwrap();
         self.lookup(parent, name).await.unwrap()
     }
 
-    pub async fn look(&self, path: &str) -> Looks {
+    pub async fn look(&self, path: &str) -> Stat {
         let found = self.find(path).await;
         found.unwrap_or_else(|| panic!("{path} is not there"))
     }
@@ -341,7 +341,7 @@ fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
         let handle = kernel.fs.open(ino, READ).await.unwrap().handle;
         world.others.put("a", b"a newer version").await;
         assert_eq!(kernel.read_all(handle).await.unwrap(), b"a newer version");
-        assert_eq!(notices.try_recv(), Ok(Notice::Content(ino)));
+        assert_eq!(notices.try_recv(), Ok(Invalidation::Content(ino)));
         kernel.close(handle).await.unwrap();
         assert_eq!(kernel.look("a").await.ino, ino);
     });

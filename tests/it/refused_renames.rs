@@ -179,7 +179,7 @@ fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes
     block(async {
         let (world, kernel) = with_directory().await;
         let (parent, name) = (
-            ossvault::fs::namespace::inode_table::Ino::ROOT,
+            ossvault::fs::namespace::Ino::ROOT,
             Name::from("e"),
         );
         let caller = super::world::CALLER;

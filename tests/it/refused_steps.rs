@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ossvault::fs::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::copy_range::Place;
 use ossvault::fs::ops::xattr::SetXattr;

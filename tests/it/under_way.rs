@@ -6,7 +6,7 @@ use std::time::Duration;
 use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
-use ossvault::fs::namespace::inode_table::Ino;
+use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::xattr::SetXattr;
 

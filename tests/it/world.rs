@@ -15,8 +15,8 @@ use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
 use ossvault::envelope::Format;
 use ossvault::fs::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
-use ossvault::fs::namespace::inode_table::Ino;
-use ossvault::fs::namespace::stat::{Caller, Found, Looks};
+use ossvault::fs::namespace::Ino;
+use ossvault::fs::namespace::stat::{Caller, Lookup, Stat};
 use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
@@ -795,17 +795,17 @@ impl Kernel {
     }
 
     /// The kernel was given an entry.
-    pub fn entered(&self, looks: &Looks) {
+    pub fn entered(&self, looks: &Stat) {
         *self.looked_up.lock().unwrap().entry(looks.ino).or_default() += 1;
     }
 
-    pub async fn lookup(&self, parent: Ino, name: &str) -> FsResult<Option<Looks>> {
+    pub async fn lookup(&self, parent: Ino, name: &str) -> FsResult<Option<Stat>> {
         Ok(match self.fs.lookup(parent, name).await? {
-            Found::Present(looks) => {
+            Lookup::Present(looks) => {
                 self.entered(&looks);
                 Some(looks)
             }
-            Found::Absent(_) => None,
+            Lookup::Absent(_) => None,
         })
     }
 

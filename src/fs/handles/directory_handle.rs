@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::page_window::{PageWindow, Seek};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::{Build, Rest};
+use crate::fs::namespace::scan::{DirectoryScan, Rest};
 use crate::fs::resolver::directory_scan::Page;
 use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
@@ -19,7 +19,7 @@ pub(crate) struct DirectoryHandle {
 }
 
 struct Reading {
-    build: Arc<Build>,
+    build: Arc<DirectoryScan>,
     /// Names that stood here when the reading began, whatever the bucket has. They come after the bucket's,
     /// unless they are among these by then.
     local: Vec<(Name, Ino)>,
@@ -49,7 +49,7 @@ impl DirectoryHandle {
     }
 
     /// Reads the directory from its beginning: the names in `build`, and then what of `local` is not among them.
-    pub(crate) fn begin(&self, build: Arc<Build>, local: Vec<(Name, Ino)>) {
+    pub(crate) fn begin(&self, build: Arc<DirectoryScan>, local: Vec<(Name, Ino)>) {
         *lock(&self.state) = Some(Reading {
             build,
             local,
@@ -60,7 +60,7 @@ impl DirectoryHandle {
     }
 
     /// What the bucket has, as far as it has come; None if the reading has not begun.
-    pub(crate) fn build(&self) -> Option<Arc<Build>> {
+    pub(crate) fn build(&self) -> Option<Arc<DirectoryScan>> {
         let state = lock(&self.state);
         state.as_ref().map(|state| state.build.clone())
     }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::writers::{Changers, same_process};
+use super::writers::{WriterSet, same_process};
 use crate::encrypted::{EncryptedUpload, Xattrs};
 use crate::fs::attributes::Timestamp;
 use crate::fs::data::content::{Content, Reader};
@@ -56,7 +56,7 @@ pub struct State {
     /// The `written` that the bucket has.
     pub uploaded: u64,
     /// Who changed it since it was last uploaded.
-    pub changers: Changers,
+    pub changers: WriterSet,
     /// The `written` that is being uploaded.
     pub upload: Option<u64>,
     pub stream: Stream,
@@ -81,7 +81,7 @@ pub struct State {
     pub exclusive: bool,
     /// Of an exclusive file: the uploads of which it is not known whether they took effect. What stands there
     /// may be one of them.
-    pub unsure: Vec<Attempt>,
+    pub unsure: Vec<Fingerprint>,
     /// Under a tool's temporary name, waiting for its rename.
     pub temporary: bool,
     /// Empty since it was created or truncated by its open: not uploaded before its last close.
@@ -123,7 +123,7 @@ pub enum Stream {
 /// What tells an upload of ours from another client's: nobody else's has this size and, to the nanosecond,
 /// this time of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct Fingerprint {
     /// In bytes.
     pub size: u64,
     pub ctime: Option<Timestamp>,
@@ -154,7 +154,7 @@ impl OpenFile {
                 stored: None,
                 written: 0,
                 uploaded: 0,
-                changers: Changers::default(),
+                changers: WriterSet::default(),
                 upload: None,
                 stream: Stream::Possible,
                 failure: None,
@@ -273,7 +273,7 @@ impl State {
     }
 
     /// Notes an upload that must not replace anything, before it is sent.
-    pub fn try_anew(&mut self, attempt: Attempt) {
+    pub fn record_attempt(&mut self, attempt: Fingerprint) {
         /// Each is of a content of its own, or the time of change would be the same.
         const MOST: usize = 64;
         if !self.unsure.contains(&attempt) {
@@ -283,7 +283,7 @@ impl State {
     }
 
     /// Which row of the table above this is.
-    pub fn row(&self) -> &'static str {
+    pub fn state_name(&self) -> &'static str {
         match (&self.upload, &self.stream, &self.failure) {
             (Some(_), ..) => "Uploading",
             (_, Stream::Active { .. }, _) => "Streaming",
@@ -294,8 +294,8 @@ impl State {
     }
 
     /// Says which edge of the table was taken: a run of fsx counts them.
-    pub fn took_edge(&self, cause: &str, from: &str) {
-        log::trace!("{cause}: {from} to {}", self.row());
+    pub fn trace_transition(&self, cause: &str, from: &str) {
+        log::trace!("{cause}: {from} to {}", self.state_name());
     }
 
     /// The content changed from `offset` on, or at all: a stream that has sent what changes is abandoned.

@@ -23,7 +23,7 @@ use crate::fs::namespace::object_name;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
-use crate::fs::resolver::resolve::Resolver;
+use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
 use crate::fs::sync::{lock, read_lock, write_lock};
 
@@ -145,18 +145,18 @@ impl OpenFiles {
     }
 
     /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
-    /// [`Writeback::end_hold`], or until the handle made of it is released.
+    /// [`Writeback::release_held`], or until the handle made of it is released.
     ///
     /// # Errors
     /// [`Error::Stale`] when the name of the inode stands for something else by now.
-    pub(crate) async fn hold_file(
+    pub(crate) async fn acquire(
         self: &Arc<Self>,
         ino: Ino,
         start: Instant,
     ) -> Result<Arc<OpenFile>> {
         // What is being removed is opened before that, or not at all.
         self.settings
-            .in_time(start, self.names.not_leaving(ino))
+            .in_time(start, self.names.wait_not_unlinking(ino))
             .await?;
         // A changed file is what it is here; what others made of its object does not matter.
         if let Some(file) = lock(&self.files).get(&ino) {
@@ -295,7 +295,7 @@ impl OpenFiles {
     }
 
     /// Forgets a file that nobody has open and whose bytes are in the bucket.
-    pub(crate) fn let_go(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn drop_if_idle(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let mut files = lock(&self.files);
         if !file.lock().is_finished() {
             return;

@@ -1,7 +1,7 @@
-//! Files whose names go while they are open: whoever has them open goes on reading.
+//! Open files whose object is about to go: what their handles may still read is kept.
 //!
 //! What is staged stays. A clean object is read into staging if it fits, and else copied aside inside the
-//! bucket, until its last handle is closed. A removal that fails gives the name back.
+//! bucket, until its last handle is closed.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::Shape;
+use crate::fs::namespace::scan::EntryKind;
 use crate::fs::resolver::directory_scan::Page;
 
 /// Pages kept: the kernel goes back by less than one.
@@ -40,7 +40,7 @@ impl<T> Kept<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seek<T> {
     /// The name, and when its page was asked for.
-    Entry(Name, Shape, Instant),
+    Entry(Name, EntryKind, Instant),
     End,
     /// This page must be read, whose first name has that index.
     Wanted(u64, Option<T>),
@@ -115,7 +115,7 @@ mod tests {
     fn page(count: u64, token: &Option<String>, size: u64) -> Page<String> {
         let first: u64 = token.as_deref().map_or(0, |token| token.parse().unwrap());
         let end = (first + size).min(count);
-        let names = (first..end).map(|name| (Name::from(name.to_string()), Shape::Directory));
+        let names = (first..end).map(|name| (Name::from(name.to_string()), EntryKind::Directory));
         Page {
             names: names.collect(),
             sent: Instant::now(),

@@ -4,7 +4,7 @@
 //! moments; a read is right only if all of them are of the version that answers it. Case by case:
 //!
 //! - Another client replaces the object, and a lookup, a listing or an open finds out: the name gets another
-//!   inode (see [`namespace`](crate::fs::namespace::inode_table)), so that nothing that the kernel has of the old one can meet
+//!   inode (see [`inode_table`](crate::fs::namespace::inode_table)), so that nothing that the kernel has of the old one can meet
 //!   anything of the new one, whatever is on its way between here and there. An open of the old inode is
 //!   ESTALE, at which the kernel looks the name up and opens what it finds. Descriptors of the old one go on
 //!   with its version, and get ESTALE for what of it is not here.
@@ -15,9 +15,9 @@
 //!   was opened, and nothing was told since (a mapping is made as long as the size says). The kernel is made
 //!   to forget the attributes before the read is answered, and an answer about them that is on its way from
 //!   before then does not count (the kernel numbers its changes of an inode's attributes).
-//! - A write or an upload finds out: see [`writing`](crate::fs::ops::write).
+//! - A write or an upload finds out: see `writeback/upload`.
 //! - A mapping reads pages as a read does, and direct I/O asks for bytes of the same handle: nothing differs.
-//! - The kernel's time for what it was told ends before this mount's, see [`lookup`](crate::fs::ops::lookup): what it
+//! - The kernel's time for what it was told ends before this mount's, see `resolver/stat`: what it
 //!   shows without asking was never known here to be wrong for longer than the TTL.
 
 use std::sync::Arc;
@@ -30,9 +30,8 @@ use super::open_files::OpenFiles;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 use crate::oss::error::chain;
@@ -46,70 +45,9 @@ pub(crate) enum Access {
     Append,
 }
 
-impl Filesystem {
-    /// Bytes from `offset` on, fewer only at the end of the file.
-    pub async fn read(self: &Arc<Self>, handle: u64, offset: u64, len: usize) -> Result<Bytes> {
-        let handle = self.open_files.handle(handle)?;
-        if !self.bucket.can_read() {
-            if !handle.readable {
-                return Err(Error::BadHandle);
-            }
-            // What is kept for its writer is not for readers.
-            if !handle.file.lock().is_dirty() {
-                return Err(Error::Denied("this mount has no private key"));
-            }
-        }
-        let range = offset..offset.saturating_add(len as u64);
-        /// Versions that a read meets at most: our own uploads, and others' before it has returned a byte.
-        const VERSIONS: usize = 8;
-        for _ in 0..VERSIONS {
-            let (content, pieces) = {
-                let state = handle.file.lock();
-                let pieces = match &state.staged {
-                    Some(staged) => {
-                        if let Some(bytes) = staged.read_now(range.clone()) {
-                            return Ok(bytes);
-                        }
-                        Some(staged.pieces(range.clone()))
-                    }
-                    None => None,
-                };
-                (handle.reader(&state), pieces)
-            };
-            let over_changes = pieces.is_some();
-            let result = match (&content, pieces) {
-                (_, Some(pieces)) => {
-                    let ino = handle.file.ino;
-                    self.open_files
-                        .read_pieces(ino, pieces, content.clone(), len)
-                        .await
-                }
-                (Some(reader), None) if offset < reader.content().size() => {
-                    let result = reader.read(range.clone()).await;
-                    result.map_err(|error| {
-                        self.open_files
-                            .read_failed(handle.file.ino, reader.content(), error)
-                    })
-                }
-                _ => return Ok(Bytes::new()),
-            };
-            match (result, content) {
-                (Err(Error::Stale), Some(reader)) => {
-                    let content = reader.content();
-                    self.open_files
-                        .read_on(&handle.file, content, over_changes)
-                        .await?;
-                }
-                (result, _) => return result,
-            }
-        }
-        Err(Error::Stale)
-    }
-}
-
 impl OpenFiles {
     /// The bytes of a changed file: what is staged, over what `base` has.
-    async fn read_pieces(
+    pub(crate) async fn read_pieces(
         &self,
         ino: Ino,
         pieces: Vec<Piece>,
@@ -145,7 +83,7 @@ impl OpenFiles {
     ///
     /// # Errors
     /// [`Error::Stale`] if the file stays with the version that is gone.
-    async fn read_on(
+    pub(crate) async fn read_on(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         content: &Arc<Content>,
@@ -230,11 +168,11 @@ impl OpenFiles {
         if !moves {
             self.names
                 .kernel()
-                .notify(Notice::Name(parent, name.to_string()));
+                .notify(Invalidation::Name(parent, name.to_string()));
             return Err(Error::Stale);
         }
         self.names.kernel().expire_attributes(ino);
-        self.names.kernel().notify(Notice::Content(ino));
+        self.names.kernel().notify(Invalidation::Content(ino));
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::fs::data::staging::{Piece, StagedFile};
 use crate::fs::error::Result;
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::ObjectKey;
 
@@ -99,7 +99,7 @@ impl OpenFiles {
         drop(namespace);
         drop(state);
         self.names.kernel().expire_attributes(file.ino);
-        self.names.kernel().notify(Notice::Content(file.ino));
+        self.names.kernel().notify(Invalidation::Content(file.ino));
         Ok(true)
     }
 

@@ -152,7 +152,7 @@ impl OpenFiles {
     }
 
     /// The attributes of a file that is about to differ from its object.
-    pub(crate) fn localize(&self, namespace: &mut Namespace, ino: Ino) {
+    pub(crate) fn snapshot_attributes(&self, namespace: &mut Namespace, ino: Ino) {
         if namespace.local(ino).is_some() {
             return;
         }

@@ -10,19 +10,19 @@
 
 /// The processes, as thread ids, that changed a file since it was last uploaded.
 #[derive(Debug, Default)]
-pub struct Changers {
+pub struct WriterSet {
     threads: Vec<u32>,
     /// One that nothing is known of, or more than are remembered.
     anybody: bool,
 }
 
-impl Changers {
+impl WriterSet {
     /// More threads than that seldom write one file.
     const MOST: usize = 16;
 
     /// `thread` is 0 where the kernel does not say.
     pub fn add(&mut self, thread: u32) {
-        if thread == 0 || (self.threads.len() == Changers::MOST && !self.threads.contains(&thread))
+        if thread == 0 || (self.threads.len() == WriterSet::MOST && !self.threads.contains(&thread))
         {
             self.anybody = true;
         } else if !self.threads.contains(&thread) {
@@ -37,7 +37,11 @@ impl Changers {
 
     /// Whether a thread is known to be of another process than all that changed the file. `process_of` tells
     /// a thread's process, if it can.
-    pub fn are_others_than(&self, thread: u32, process_of: impl Fn(u32) -> Option<u32>) -> bool {
+    pub fn excludes_process_of(
+        &self,
+        thread: u32,
+        process_of: impl Fn(u32) -> Option<u32>,
+    ) -> bool {
         if thread == 0 || self.anybody || self.threads.contains(&thread) {
             return false;
         }
@@ -149,14 +153,14 @@ mod tests {
             (&[10], 0, false),
             (&[], 20, false),
         ] {
-            let mut known = Changers::default();
+            let mut known = WriterSet::default();
             changers.iter().for_each(|&thread| known.add(thread));
-            let others = known.are_others_than(closes, process_of);
+            let others = known.excludes_process_of(closes, process_of);
             assert_eq!(others, expected, "{changers:?} {closes}");
         }
-        let mut many = Changers::default();
+        let mut many = WriterSet::default();
         (100..200).for_each(|thread| many.add(thread));
-        assert!(!many.are_others_than(20, Some));
+        assert!(!many.excludes_process_of(20, Some));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::fs::attributes::XATTR;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
-use crate::fs::resolver::object_cache::Described;
+use crate::fs::resolver::object_cache::CachedHeaders;
 use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
@@ -36,7 +36,7 @@ impl OpenFiles {
     async fn stored_headers(
         self: &Arc<Self>,
         ino: Ino,
-    ) -> Result<Option<(ObjectKey, Arc<Described>)>> {
+    ) -> Result<Option<(ObjectKey, Arc<CachedHeaders>)>> {
         let (key, etag) = {
             let namespace = self.names.lock();
             if namespace.is_directory(ino) {
@@ -69,7 +69,7 @@ impl OpenFiles {
     pub(crate) async fn stored_xattrs(
         &self,
         key: &ObjectKey,
-        described: &Described,
+        described: &CachedHeaders,
     ) -> Result<Arc<Xattrs>> {
         if !described.meta.headers.user.contains_key(XATTR) {
             return Ok(Arc::default());

@@ -22,7 +22,7 @@ const NOTICES: usize = 4096;
 
 /// What the kernel must be told: its caches are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
+pub enum Invalidation {
     /// Forget an inode's attributes and pages.
     Content(Ino),
     /// Forget what a name stands for.
@@ -42,8 +42,8 @@ pub(crate) struct Kernel {
     runtime: Handle,
     /// Unset without a kernel (tests): then nothing is remembered.
     caches: OnceLock<KernelCaches>,
-    notices: mpsc::Sender<Notice>,
-    notices_out: Mutex<Option<mpsc::Receiver<Notice>>>,
+    notices: mpsc::Sender<Invalidation>,
+    notices_out: Mutex<Option<mpsc::Receiver<Invalidation>>>,
     forgets: mpsc::Sender<(Ino, Name)>,
     forgets_out: Mutex<Option<mpsc::Receiver<(Ino, Name)>>>,
 }
@@ -63,7 +63,7 @@ impl Kernel {
     }
 
     /// What the kernel must be told, as it comes up. To be taken once.
-    pub(crate) fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
+    pub(crate) fn take_notices(&self) -> Option<mpsc::Receiver<Invalidation>> {
         lock(&self.notices_out).take()
     }
 
@@ -106,7 +106,7 @@ impl Kernel {
         }
     }
 
-    pub(crate) fn notify(&self, notice: Notice) {
+    pub(crate) fn notify(&self, notice: Invalidation) {
         // Without a kernel (tests) there is nobody to tell. Where the kernel is so slow that there are too
         // many, it learns of the rest when what it was told expires.
         let _ = self.notices.try_send(notice);

@@ -1,6 +1,6 @@
 //! Who may change which keys now.
 //!
-//! Whatever changes objects holds a [`Pass`] for the keys it changes: one key is changed by one operation at
+//! Whatever changes objects holds a [`KeyGuard`] for the keys it changes: one key is changed by one operation at
 //! a time, and a directory rename has its whole subtree to itself, listings of it included. All keys of an
 //! operation are asked for at once, so that no two operations wait for each other; an operation waits holding
 //! nothing, and nobody who came later and wants the same overtakes it.
@@ -37,38 +37,38 @@ impl Scope {
 }
 
 #[derive(Clone, Default)]
-pub struct Gate(Arc<Shared>);
+pub struct KeyLocks(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
     /// Those at work and those that wait, in the order in which they came. Held only to look and to change
     /// the list.
-    line: Mutex<Line>,
+    line: Mutex<Queue>,
     left: Notify,
 }
 
 #[derive(Default)]
-struct Line {
+struct Queue {
     last: u64,
-    places: Vec<Place>,
+    places: Vec<Waiter>,
 }
 
-struct Place {
+struct Waiter {
     ticket: u64,
     scopes: Vec<Scope>,
     /// At work; otherwise it waits.
     inside: bool,
 }
 
-impl Place {
-    fn conflicts(&self, other: &Place) -> bool {
+impl Waiter {
+    fn conflicts(&self, other: &Waiter) -> bool {
         let mut scopes = self.scopes.iter();
         scopes.any(|a| other.scopes.iter().any(|b| a.conflicts(b)))
     }
 
     /// An operation may list a directory while it has a pass for a key in it, for which somebody waits who
     /// came before the listing: so listings wait for those at work only.
-    fn respects_who_waits(&self) -> bool {
+    fn is_fair(&self) -> bool {
         !self
             .scopes
             .iter()
@@ -76,13 +76,13 @@ impl Place {
     }
 }
 
-impl Line {
+impl Queue {
     /// Goes to work, unless somebody is at work, or came before and waits, who wants any of its scopes.
     fn try_inside(&mut self, ticket: u64) -> bool {
         let Some(at) = self.places.iter().position(|place| place.ticket == ticket) else {
             return false;
         };
-        let (place, respects) = (&self.places[at], self.places[at].respects_who_waits());
+        let (place, respects) = (&self.places[at], self.places[at].is_fair());
         let free = self.places.iter().enumerate().all(|(index, other)| {
             let counts = index != at && (other.inside || (respects && index < at));
             !(counts && place.conflicts(other))
@@ -93,15 +93,15 @@ impl Line {
 }
 
 /// The right to change what was asked for, until dropped; while it is waited for, the place in the line.
-pub struct Pass {
+pub struct KeyGuard {
     gate: Arc<Shared>,
     ticket: u64,
 }
 
-impl Gate {
+impl KeyLocks {
     /// Waits until nobody else changes any of these. Each holder ends within its requests' deadlines.
-    pub async fn enter(&self, scopes: Vec<Scope>) -> Pass {
-        let pass = self.stand_in_line(scopes);
+    pub async fn enter(&self, scopes: Vec<Scope>) -> KeyGuard {
+        let pass = self.enqueue(scopes);
         loop {
             let left = self.0.left.notified();
             tokio::pin!(left);
@@ -114,22 +114,22 @@ impl Gate {
     }
 
     /// The pass, if nobody else has or awaits any of these.
-    pub fn try_enter(&self, scopes: Vec<Scope>) -> Option<Pass> {
-        let pass = self.stand_in_line(scopes);
+    pub fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
+        let pass = self.enqueue(scopes);
         let free = self.0.lock().try_inside(pass.ticket);
         free.then_some(pass)
     }
 
-    fn stand_in_line(&self, scopes: Vec<Scope>) -> Pass {
+    fn enqueue(&self, scopes: Vec<Scope>) -> KeyGuard {
         let mut line = self.0.lock();
         line.last += 1;
         let ticket = line.last;
-        line.places.push(Place {
+        line.places.push(Waiter {
             ticket,
             scopes,
             inside: false,
         });
-        Pass {
+        KeyGuard {
             gate: self.0.clone(),
             ticket,
         }
@@ -137,14 +137,14 @@ impl Gate {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Pass {
+impl KeyGuard {
     /// Keeps only these of its scopes.
-    pub fn narrow(&mut self, scopes: Vec<Scope>) {
+    pub fn downgrade(&mut self, scopes: Vec<Scope>) {
         let mut line = self.gate.lock();
         let ticket = self.ticket;
         if let Some(place) = line.places.iter_mut().find(|place| place.ticket == ticket) {
@@ -155,7 +155,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for KeyGuard {
     fn drop(&mut self) {
         let mut line = self.gate.lock();
         line.places.retain(|place| place.ticket != self.ticket);
@@ -196,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_waits_for_the_first() {
-        let gate = Gate::default();
+        let gate = KeyLocks::default();
         let first = gate.enter(vec![key("d/a"), key("d/b")]).await;
         assert!(gate.try_enter(vec![tree("d/")]).is_none());
         assert!(gate.try_enter(vec![key("d/c")]).is_some());
@@ -213,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_not_overtaken() {
         // Uploads below a directory came and went for ever, two at a time, and its rename never had its turn.
-        let gate = Gate::default();
+        let gate = KeyLocks::default();
         let first = gate.enter(vec![key("d/a")]).await;
         let rename = tokio::spawn({
             let gate = gate.clone();
@@ -236,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_waiting_holds_nobody_up() {
-        let gate = Gate::default();
+        let gate = KeyLocks::default();
         let first = gate.enter(vec![key("d/a")]).await;
         let rename = gate.enter(vec![tree("d/")]);
         let gave_up = tokio::time::timeout(std::time::Duration::from_millis(1), rename).await;

@@ -1,4 +1,8 @@
-//! What is known of the names, in memory only: inodes, listings, and which of them are changing.
+//! What is known of the names, in memory only: nothing here waits for the bucket or for a disk.
+//!
+//! [`names`] is the tree behind its lock, with the changes that are under way; [`key_locks`] who may change which keys.
+//! [`inode_table`] are the inodes, [`listing`] what a directory holds, [`scan`] a listing that is still coming, [`walk`]
+//! how a directory is looked at; [`kernel`] is what the kernel keeps of it all.
 
 pub mod inode_hold;
 pub mod inode_order;

@@ -1,7 +1,7 @@
 //! The name tree behind its lock, and changes of names while they are under way.
 //!
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
-//! the bucket says of the name is neither what was nor what will be. [`Changing`] marks the names for that
+//! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
 //! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
 //! for the end. [`Names::enter`] is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
@@ -12,8 +12,8 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::inode_table::{Ino, Namespace};
-use super::kernel::{Kernel, Notice};
-use super::key_locks::{Gate, Pass, Scope};
+use super::kernel::{Invalidation, Kernel};
+use super::key_locks::{KeyGuard, KeyLocks, Scope};
 use super::listing::Epoch;
 use super::object_name::{self, Name};
 use crate::fs::error::{Error, Result};
@@ -25,7 +25,7 @@ use crate::store::object_store::ObjectKey;
 pub(crate) struct Names {
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
-    gate: Gate,
+    gate: KeyLocks,
     /// A change of names has ended.
     changed: Notify,
     kernel: Kernel,
@@ -37,20 +37,20 @@ pub(crate) struct Destination {
     pub key: ObjectKey,
     pub parent: Ino,
     pub name: Name,
-    _pass: Pass,
+    _pass: KeyGuard,
 }
 
 /// Marks, until dropped.
-pub(crate) struct Changing {
+pub(crate) struct NameGuard {
     names: Arc<Names>,
     marked: Vec<(Ino, Name)>,
     moving: Option<Ino>,
     leaving: Option<Ino>,
 }
 
-impl Changing {
+impl NameGuard {
     /// The directory is renamed, and everything below it.
-    pub fn and_below(mut self, directory: Ino) -> Changing {
+    pub fn and_below(mut self, directory: Ino) -> NameGuard {
         self.names.lock().begin_move(directory);
         self.moving = Some(directory);
         self
@@ -62,7 +62,7 @@ impl Changing {
             .into_iter()
             .partition(|name| name == kept);
         self.marked = kept;
-        let ended = Changing {
+        let ended = NameGuard {
             names: self.names.clone(),
             marked: ended,
             moving: self.moving.take(),
@@ -72,7 +72,7 @@ impl Changing {
     }
 
     /// This inode loses its name: it is opened before, or not at all.
-    pub fn and_leaving(mut self, ino: Option<Ino>) -> Changing {
+    pub fn and_leaving(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
             self.names.lock().begin_leaving(ino);
         }
@@ -81,7 +81,7 @@ impl Changing {
     }
 }
 
-impl Drop for Changing {
+impl Drop for NameGuard {
     fn drop(&mut self) {
         {
             let mut namespace = self.names.lock();
@@ -105,7 +105,7 @@ impl Names {
     pub(crate) fn new(namespace: Namespace, kernel: Kernel, settings: Arc<Settings>) -> Arc<Names> {
         Arc::new(Names {
             namespace: Mutex::new(namespace),
-            gate: Gate::default(),
+            gate: KeyLocks::default(),
             changed: Notify::new(),
             kernel,
             settings,
@@ -152,7 +152,7 @@ impl Names {
     pub(crate) fn begin_change<'a>(
         self: &Arc<Self>,
         names: impl IntoIterator<Item = (Ino, &'a Name)>,
-    ) -> Changing {
+    ) -> NameGuard {
         let mut namespace = self.lock();
         let mut marked = Vec::new();
         for (parent, name) in names {
@@ -161,7 +161,7 @@ impl Names {
                 marked.push((parent, name.clone()));
             }
         }
-        Changing {
+        NameGuard {
             names: self.clone(),
             marked,
             moving: None,
@@ -171,19 +171,19 @@ impl Names {
 
     /// Waits until nobody is changing what this name stands for. Each change ends within its requests'
     /// deadlines.
-    pub(crate) async fn unchanging(&self, parent: Ino, name: &str) {
+    pub(crate) async fn wait_name_stable(&self, parent: Ino, name: &str) {
         self.until_changed(|namespace| !namespace.is_changing(parent, name))
             .await;
     }
 
     /// Waits until no directory above, nor this one itself, is being renamed.
-    pub(crate) async fn unmoving(&self, directory: Ino) {
+    pub(crate) async fn wait_not_renaming(&self, directory: Ino) {
         self.until_changed(|namespace| !namespace.is_moving(directory))
             .await;
     }
 
     /// Waits until the name of an inode is there to stay, or gone.
-    pub(crate) async fn not_leaving(&self, ino: Ino) {
+    pub(crate) async fn wait_not_unlinking(&self, ino: Ino) {
         self.until_changed(|namespace| !namespace.is_leaving(ino))
             .await;
     }
@@ -207,7 +207,7 @@ impl Names {
     pub(crate) async fn enter(
         &self,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
-    ) -> Result<Pass> {
+    ) -> Result<KeyGuard> {
         loop {
             let wanted = scopes(&self.lock()).ok_or(Error::Stale)?;
             let pass = self.gate.enter(wanted.clone()).await;
@@ -225,7 +225,7 @@ impl Names {
         &self,
         start: Instant,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
-    ) -> Result<Pass> {
+    ) -> Result<KeyGuard> {
         self.settings.in_time(start, self.enter(scopes)).await?
     }
 
@@ -233,7 +233,12 @@ impl Names {
     ///
     /// # Errors
     /// As [`Names::enter_in_time`].
-    pub(crate) async fn enter_name(&self, parent: Ino, name: &str, start: Instant) -> Result<Pass> {
+    pub(crate) async fn enter_name(
+        &self,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+    ) -> Result<KeyGuard> {
         let key = |namespace: &Namespace| {
             let key = namespace.child_key(parent, name)?;
             Some(vec![Scope::Key(key)])
@@ -242,7 +247,7 @@ impl Names {
     }
 
     /// The right to change these at once, if nobody else has or awaits any of them.
-    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<Pass> {
+    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
         self.gate.try_enter(scopes)
     }
 
@@ -281,6 +286,7 @@ impl Names {
     /// Others have made something under the target's name, which the kernel may still hold to be absent.
     pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
         self.lock().doubt(to.0, &to.1);
-        self.kernel.notify(Notice::Name(to.0, to.1.to_string()));
+        self.kernel
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
     }
 }

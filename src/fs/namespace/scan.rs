@@ -13,7 +13,7 @@ use crate::fs::error::{Error, Result};
 use crate::store::listing::PageToken;
 
 /// A listing that is under way or has just ended.
-pub struct Build {
+pub struct DirectoryScan {
     /// When its first request was sent.
     pub sent: Instant,
     state: Mutex<State>,
@@ -23,8 +23,8 @@ pub struct Build {
 #[derive(Default)]
 struct State {
     /// In the order of the bucket, as far as it has come.
-    names: Vec<(Name, Shape)>,
-    end: Option<Result<Extent>>,
+    names: Vec<(Name, EntryKind)>,
+    end: Option<Result<ScanScope>>,
     /// The page that follows, where the listing was cut.
     rest: Option<Rest>,
     /// What the names take of the memory budget.
@@ -38,19 +38,19 @@ pub type Rest = Option<PageToken>;
 const BYTES_PER_NAME: u64 = 64;
 
 /// A listing as it stood, for those who begin to read the directory while nothing changes.
-pub type SharedReading = (ListingVersion, Weak<Build>);
+pub type SharedReading = (ListingVersion, Weak<DirectoryScan>);
 
 /// What a listing tells of an entry's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum EntryKind {
     Directory,
     /// An object of so many bytes.
     Object(u64),
 }
 
 /// What has come of a listing that may still be under way.
-pub enum Come {
-    Entry(Name, Shape),
+pub enum ScanEntry {
+    Entry(Name, EntryKind),
     /// There is no such entry.
     End,
     /// It is in the pages that follow, from this one on, which are not remembered.
@@ -60,7 +60,7 @@ pub enum Come {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum ScanScope {
     Whole,
     /// The first page was all that was wanted, and there are more.
     FirstPage,
@@ -68,9 +68,9 @@ pub enum Extent {
     Cut,
 }
 
-impl Build {
-    pub(crate) fn new(sent: Instant) -> Arc<Build> {
-        Arc::new(Build {
+impl DirectoryScan {
+    pub(crate) fn new(sent: Instant) -> Arc<DirectoryScan> {
+        Arc::new(DirectoryScan {
             sent,
             state: Mutex::default(),
             grew: Notify::new(),
@@ -79,23 +79,23 @@ impl Build {
 
     /// Names that were there already at `start`, as a listing that has ended.
     pub fn of_names(
-        names: Vec<(Name, Shape)>,
+        names: Vec<(Name, EntryKind)>,
         start: Instant,
         budget: &MemoryBudget,
-    ) -> Arc<Build> {
-        let build = Build::new(start);
+    ) -> Arc<DirectoryScan> {
+        let build = DirectoryScan::new(start);
         *build.lock() = State {
             memory: Some(budget.charge(names.len() as u64 * BYTES_PER_NAME)),
             names,
-            end: Some(Ok(Extent::Whole)),
+            end: Some(Ok(ScanScope::Whole)),
             rest: None,
         };
         build
     }
 
     /// One of a directory that is known to be too large: all its pages are to be read.
-    pub fn cut_at_beginning(start: Instant) -> Arc<Build> {
-        let build = Build::new(start);
+    pub fn cut_at_beginning(start: Instant) -> Arc<DirectoryScan> {
+        let build = DirectoryScan::new(start);
         build.end_cut(None);
         build
     }
@@ -103,18 +103,18 @@ impl Build {
     pub(crate) fn end_cut(&self, rest: Rest) {
         let mut state = self.lock();
         state.rest = Some(rest);
-        state.end = Some(Ok(Extent::Cut));
+        state.end = Some(Ok(ScanScope::Cut));
     }
 
     /// One that could not begin.
-    pub(crate) fn failed(error: Error) -> Arc<Build> {
-        let build = Build::new(Instant::now());
+    pub(crate) fn failed(error: Error) -> Arc<DirectoryScan> {
+        let build = DirectoryScan::new(Instant::now());
         build.lock().end = Some(Err(error));
         build
     }
 
-    /// How it ended, for those that wait for it once [`Build::break_off`] was called as well.
-    pub(crate) fn end(&self, end: Result<Extent>) {
+    /// How it ended, for those that wait for it once [`DirectoryScan::break_off`] was called as well.
+    pub(crate) fn end(&self, end: Result<ScanScope>) {
         self.lock().end = Some(end);
     }
 
@@ -136,7 +136,7 @@ impl Build {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until [`Build::entry_now`] tells of the entry at `index`.
+    /// Waits until [`DirectoryScan::entry_now`] tells of the entry at `index`.
     pub async fn wait_for(&self, index: usize) -> Result<()> {
         loop {
             let grew = self.grew.notified();
@@ -156,22 +156,22 @@ impl Build {
     }
 
     /// The entry at `index`, as far as is known now.
-    pub fn entry_now(&self, index: usize) -> Come {
+    pub fn entry_now(&self, index: usize) -> ScanEntry {
         let state = self.lock();
         match (state.names.get(index), &state.end) {
-            (Some((name, shape)), _) => Come::Entry(name.clone(), *shape),
+            (Some((name, shape)), _) => ScanEntry::Entry(name.clone(), *shape),
             (None, Some(Ok(_))) => match &state.rest {
-                Some(rest) => Come::Cut(rest.clone()),
-                None => Come::End,
+                Some(rest) => ScanEntry::Cut(rest.clone()),
+                None => ScanEntry::End,
             },
-            (None, _) => Come::NotYet,
+            (None, _) => ScanEntry::NotYet,
         }
     }
 
     /// Names that are known from now on.
     pub(crate) fn come(
         &self,
-        names: impl IntoIterator<Item = (Name, Shape)>,
+        names: impl IntoIterator<Item = (Name, EntryKind)>,
         budget: &MemoryBudget,
     ) {
         let mut state = self.lock();
@@ -201,7 +201,7 @@ impl Build {
         names.retain(|(name, _)| !come.contains(name));
     }
 
-    pub async fn ended(&self) -> Result<Extent> {
+    pub async fn ended(&self) -> Result<ScanScope> {
         loop {
             let grew = self.grew.notified();
             tokio::pin!(grew);
@@ -214,15 +214,15 @@ impl Build {
     }
 }
 
-impl Shape {
-    pub fn of(entry: &Entry) -> Shape {
+impl EntryKind {
+    pub fn of(entry: &Entry) -> EntryKind {
         match entry {
-            Entry::Directory => Shape::Directory,
-            Entry::Object(object) => Shape::Object(object.size),
+            Entry::Directory => EntryKind::Directory,
+            Entry::Object(object) => EntryKind::Object(object.size),
         }
     }
 
     pub(crate) fn is_object(self) -> bool {
-        matches!(self, Shape::Object(_))
+        matches!(self, EntryKind::Object(_))
     }
 }

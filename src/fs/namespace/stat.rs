@@ -14,7 +14,7 @@ pub struct Caller {
 
 /// A file as stat shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looks {
+pub struct Stat {
     pub ino: Ino,
     pub kind: Kind,
     /// In bytes.
@@ -35,8 +35,8 @@ pub struct Looks {
 
 /// An answer to a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
-    Present(Looks),
+pub enum Lookup {
+    Present(Stat),
     /// Not there, and how long the kernel may count on that.
     Absent(Duration),
 }

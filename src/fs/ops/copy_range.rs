@@ -7,11 +7,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::encrypted::{EncryptedObject, Uploaded};
 use crate::fs::attributes::XATTR;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
 use crate::fs::namespace::inode_table::now;
 use crate::fs::namespace::object_name;
@@ -65,8 +65,8 @@ impl Filesystem {
         let ends = CopyEnds(file);
         let copied = self.copy_into(file, &source, written).await;
         drop(ends);
-        self.writeback.tend(file);
-        self.open_files.let_go(file);
+        self.writeback.schedule_upload(file);
+        self.open_files.drop_if_idle(file);
         match copied {
             Ok(()) => Ok(source.size),
             Err(error) => {
@@ -169,7 +169,7 @@ impl Filesystem {
             date: answer.date,
         };
         self.writeback
-            .landed(file, written, &at, uploaded, revision, sent)
+            .commit(file, written, &at, uploaded, revision, sent)
             .await?;
         let content = file.lock().content.clone();
         if let Some(content) = content.filter(|content| content.etag() == etag) {

@@ -1,30 +1,28 @@
-//! Making, removing and renaming names.
+//! mkdir, mknod and symlink: names whose objects are made at once.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
-use crate::fs::namespace::inode_table::{Ino, Namespace, Target, now};
+use crate::fs::namespace::inode_table::{Ino, Namespace, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::namespace::stat::{Caller, Stat};
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::store::object_store::Overwrite;
 
 impl Filesystem {
-    // ---- make ----
-
     pub async fn mkdir(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
         mode: u32,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let start = self.begin_making(parent, name).await?;
         let _held;
         let ino = {
@@ -69,7 +67,7 @@ impl Filesystem {
         name: &Name,
         target: &[u8],
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         if target.is_empty() {
             return Err(Error::NotFound);
         }
@@ -89,7 +87,7 @@ impl Filesystem {
         mode: u32,
         rdev: u32,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let kind = Kind::from_mode(mode).ok_or(Error::Invalid)?;
         if matches!(kind, Kind::Directory | Kind::Symlink) {
             return Err(Error::NotPermitted);
@@ -109,7 +107,7 @@ impl Filesystem {
         rdev: u32,
         content: bytes::Bytes,
         caller: Caller,
-    ) -> Result<Looks> {
+    ) -> Result<Stat> {
         let start = self.begin_making(parent, name).await?;
         {
             let _changing = self.names.begin_change([(parent, name)]);
@@ -142,7 +140,7 @@ impl Filesystem {
             namespace.touch_directory(parent, now());
         }
         let view = self.resolver.look_up(parent, name, start).await?;
-        Ok(self.resolver.looks(view.map_err(|_| Error::NotFound)?))
+        Ok(self.resolver.stat(view.map_err(|_| Error::NotFound)?))
     }
 
     /// # Errors
@@ -157,108 +155,5 @@ impl Filesystem {
         // What is made in a directory may get its group from it.
         self.resolver.look_at(parent, start).await?;
         Ok(start)
-    }
-
-    // ---- remove ----
-
-    pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
-        self.writable()?;
-        let target = self.resolver.target(parent, name, Instant::now()).await?;
-        match target.ok_or(Error::NotFound)? {
-            Target::Directory(_) => return Err(Error::IsDirectory),
-            Target::Unpublished(ino) => {
-                self.delete_object(parent, name, Some(ino)).await?;
-                self.writeback.after_removal(ino);
-            }
-            Target::Object(object, ino) => {
-                let key = self.names.lock().child_key(parent, name);
-                self.delete_object(parent, name, ino).await?;
-                if let Some(Ok(key)) = key.map(object_name::object_key) {
-                    self.cache.forget_kept(&key, &object.etag);
-                }
-                if let Some(ino) = ino {
-                    self.writeback.after_removal(ino);
-                }
-            }
-        }
-        self.names.lock().touch_directory(parent, now());
-        Ok(())
-    }
-
-    /// Removes a name and its object; who has it open goes on reading.
-    async fn delete_object(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &Name,
-        ino: Option<Ino>,
-    ) -> Result<()> {
-        let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
-        let file = ino.and_then(|ino| self.open_files.file_of(ino));
-        if let Some(file) = &file {
-            self.writeback.part_with(file).await?;
-        }
-        let result = async {
-            // An upload under way ends first. What was to be preserved may have taken its time.
-            let begin = Instant::now();
-            let _pass = self.names.enter_name(parent, name, begin).await?;
-            self.markers.keep_directory(parent, name).await?;
-            if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
-                // The bucket never had it.
-                self.names.lock().forgotten(parent, name);
-                return Ok(());
-            }
-            let key = self.names.lock().child_key(parent, name);
-            let key = object_name::object_key(key.ok_or(Error::Stale)?)?;
-            let deleted = self.bucket.store().delete(&key).await;
-            let deleted = deleted.map_err(Error::from);
-            self.objects.note_deletion(key.as_str(), &deleted);
-            self.cache.forget_object(&key);
-            deleted?;
-            self.names.lock().removed(parent, name, Instant::now());
-            Ok(())
-        }
-        .await;
-        if result.is_err()
-            && let Some(file) = &file
-        {
-            self.writeback.take_back(file);
-        }
-        self.names.settled(parent, name, result)
-    }
-
-    // ---- rmdir ----
-
-    pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
-        self.writable()?;
-        let start = Instant::now();
-        let ino = match self
-            .resolver
-            .target(parent, name, start)
-            .await?
-            .ok_or(Error::NotFound)?
-        {
-            Target::Directory(ino) => ino,
-            _ => return Err(Error::NotDirectory),
-        };
-        let _changing = self.names.begin_change([(parent, name)]);
-        let _pass = self
-            .names
-            .enter_in_time(start, |namespace| {
-                Some(vec![Scope::Subtree(namespace.key(ino)?)])
-            })
-            .await?;
-        self.markers.check_empty(ino, start).await?;
-        self.markers.keep_directory(parent, name).await?;
-        let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
-        let key = object_name::object_key(key)?;
-        let deleted = self.bucket.store().delete(&key).await;
-        let deleted = deleted.map_err(Error::from);
-        self.objects.note_deletion(key.as_str(), &deleted);
-        self.cache.forget_object(&key);
-        self.names.settled(parent, name, deleted)?;
-        let mut namespace = self.names.lock();
-        namespace.removed(parent, name, Instant::now());
-        namespace.touch_directory(parent, now());
-        Ok(())
     }
 }

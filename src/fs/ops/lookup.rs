@@ -5,27 +5,27 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::filesystem::Filesystem;
 use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::Kind;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
-use crate::fs::namespace::stat::{Found, Looks};
+use crate::fs::namespace::stat::{Lookup, Stat};
 use crate::oss::error::chain;
 
 impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.
-    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Found> {
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &str) -> Result<Lookup> {
         let start = Instant::now();
         if self.names.is_reserved(parent, name) {
-            return Ok(Found::Absent(self.settings.metadata_ttl));
+            return Ok(Lookup::Absent(self.settings.metadata_ttl));
         }
         match self.resolver.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Found::Present(self.resolver.looks(view))),
-            Err(checked) => Ok(Found::Absent(self.resolver.valid(checked))),
+            Ok(view) => Ok(Lookup::Present(self.resolver.stat(view))),
+            Err(checked) => Ok(Lookup::Absent(self.resolver.valid(checked))),
         }
     }
 
@@ -34,12 +34,12 @@ impl Filesystem {
     ///
     /// # Errors
     /// [`Error::Stale`] when its name is gone or stands for something else, or nothing is remembered of it.
-    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn lookup_inode(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
         match self.resolver.look_at(ino, Instant::now()).await {
-            Ok(view) => Ok(self.resolver.looks(view)),
+            Ok(view) => Ok(self.resolver.stat(view)),
             Err(error) => {
                 self.forget(ino, 1);
                 Err(error)
@@ -48,7 +48,7 @@ impl Filesystem {
     }
 
     /// The directory above one, as [`Filesystem::lookup_inode`].
-    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn lookup_parent(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let place = self.names.lock().place(ino);
         match place {
             Some((parent, _)) => self.lookup_inode(parent).await,
@@ -63,10 +63,10 @@ impl Filesystem {
         ino
     }
 
-    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Looks> {
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let start = Instant::now();
         let view = self.resolver.look_at_traversing(ino, start).await?;
-        Ok(self.resolver.looks(view))
+        Ok(self.resolver.stat(view))
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -89,13 +89,13 @@ impl Filesystem {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.acquire(ino, Instant::now()).await?;
         let content = file.lock().content.clone();
         let result = match content {
             Some(content) => self.link_target(ino, &content).await,
             None => Err(Error::io("the object is no symbolic link")),
         };
-        self.writeback.end_hold(&file);
+        self.writeback.release_held(&file);
         result
     }
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::namespace::stat::{Caller, Stat};
 
 impl Filesystem {
     // ---- open ----
@@ -21,7 +21,7 @@ impl Filesystem {
         if how.write || how.truncate {
             self.writable()?;
         }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
+        let file = self.open_files.acquire(ino, Instant::now()).await?;
         let opened = self.open_files.open_handle(&file, how);
         if let Err(error) = self.open_files.check_access(&file, how) {
             self.writeback.release(opened.handle);
@@ -75,7 +75,7 @@ impl Filesystem {
         mode: u32,
         caller: Caller,
         how: OpenHow,
-    ) -> Result<(Looks, Opened)> {
+    ) -> Result<(Stat, Opened)> {
         self.writable()?;
         self.names.check_new_name(parent, name)?;
         let start = Instant::now();
@@ -92,9 +92,9 @@ impl Filesystem {
                 if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
                     let opened = self.open(view.ino, how).await;
                     if opened.is_err() {
-                        self.forget(view.ino, 1);
+                        self.names.lock().forget(view.ino, 1);
                     }
-                    return Ok((self.resolver.looks(view), opened?));
+                    return Ok((self.resolver.stat(view), opened?));
                 }
             }
             if std::mem::replace(&mut asked, true) {
@@ -154,7 +154,7 @@ impl Filesystem {
                 && !state.gone
                 && !state.waits_for_rename(self.settings.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
-                && !state.changers.are_others_than(thread, process_of);
+                && !state.changers.excludes_process_of(thread, process_of);
             (publishes, state.is_still_empty())
         };
         let ino = handle.file.ino.0;
@@ -190,20 +190,5 @@ impl Filesystem {
     fn is_synced_before_rename(&self, ino: Ino) -> bool {
         let place = self.names.lock().place(ino);
         place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
-    }
-
-    /// fsync of a directory: what waits in it for a rename, waits no longer.
-    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        for file in self.open_files.closed_unpublished_in(ino) {
-            self.writeback.publish(&file).await?;
-        }
-        let of_directory = |waiting| {
-            let place = self.names.lock().place(waiting);
-            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
-        };
-        match self.writeback.store_late(of_directory).await.pop() {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
     }
 }

@@ -7,16 +7,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::scan::{Build, Come, Shape};
-use crate::fs::namespace::stat::Looks;
+use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
+use crate::fs::namespace::stat::Stat;
 use crate::fs::resolver::directory_scan::Page;
 use crate::store::object_store::ETag;
 
@@ -36,7 +36,7 @@ pub struct DirectoryEntry {
     /// None: not known without asking.
     pub kind: Option<Kind>,
     /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
-    pub looks: Option<Looks>,
+    pub looks: Option<Stat>,
     /// What the inode stood for when this was known.
     version: Option<ETag>,
 }
@@ -66,7 +66,7 @@ impl Filesystem {
     }
 
     /// The listing that is known, if it is recent enough, else a new one, and the names that stand here whatever it says.
-    fn begin_reading(self: &Arc<Self>, ino: Ino) -> (Arc<Build>, Vec<(Name, Ino)>) {
+    fn begin_reading(self: &Arc<Self>, ino: Ino) -> (Arc<DirectoryScan>, Vec<(Name, Ino)>) {
         let start = Instant::now();
         let (known, local) = {
             let mut namespace = self.names.lock();
@@ -76,7 +76,7 @@ impl Filesystem {
                 directory.walk.begin_reading(start);
                 directory.listing.begin_traversal(start);
                 if directory.listing.is_too_large() {
-                    return Some(Build::cut_at_beginning(start));
+                    return Some(DirectoryScan::cut_at_beginning(start));
                 }
                 let fresh = directory.listing.is_fresh(ttl, start);
                 fresh.then(|| self.resolver.reading_of(directory, start))
@@ -122,16 +122,16 @@ impl Filesystem {
             let build = directory.build().expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match build.entry_now(index) {
-                Come::Entry(name, shape) => Some((name, shape, build.sent)),
-                Come::End => None,
-                Come::NotYet if entries.is_empty() => {
+                ScanEntry::Entry(name, shape) => Some((name, shape, build.sent)),
+                ScanEntry::End => None,
+                ScanEntry::NotYet if entries.is_empty() => {
                     self.settings
                         .in_time(start, build.wait_for(index))
                         .await??;
                     continue;
                 }
-                Come::NotYet => break,
-                Come::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
+                ScanEntry::NotYet => break,
+                ScanEntry::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
                     Seek::Entry(name, shape, since) => Some((name, shape, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
@@ -215,7 +215,7 @@ impl Filesystem {
         &self,
         parent: Ino,
         name: Name,
-        shape: Shape,
+        shape: EntryKind,
         listed: Instant,
         next: u64,
         plus: bool,
@@ -237,7 +237,7 @@ impl Filesystem {
                 })),
                 _,
             ) => Some(known.attributes.kind),
-            (Some(entry), _) => kind_of(Shape::of(entry)),
+            (Some(entry), _) => kind_of(EntryKind::of(entry)),
             (None, shape) => kind_of(shape),
         };
         let looks = match plus && known.is_some() {
@@ -267,7 +267,7 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: looks.map(|view| self.resolver.looks(view)),
+            looks: looks.map(|view| self.resolver.stat(view)),
             version,
         })
     }
@@ -287,7 +287,7 @@ impl Filesystem {
             Some(_) => Some(Kind::File),
             None => {
                 let listing = &namespace.directory(parent)?.listing;
-                kind_of(Shape::of(listing.last_known(&name)?))
+                kind_of(EntryKind::of(listing.last_known(&name)?))
             }
         };
         Some(DirectoryEntry {
@@ -327,12 +327,27 @@ impl Filesystem {
     pub fn lifetime(&self) -> Duration {
         self.settings.metadata_ttl
     }
+
+    /// fsync of a directory: what waits in it for a rename, waits no longer.
+    pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
+        for file in self.open_files.closed_unpublished_in(ino) {
+            self.writeback.publish(&file).await?;
+        }
+        let of_directory = |waiting| {
+            let place = self.names.lock().place(waiting);
+            waiting == ino || place.is_some_and(|(parent, _)| parent == ino)
+        };
+        match self.writeback.store_late(of_directory).await.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
 }
 
 /// None: not known without asking.
-fn kind_of(shape: Shape) -> Option<Kind> {
+fn kind_of(shape: EntryKind) -> Option<Kind> {
     match shape {
-        Shape::Directory => Some(Kind::Directory),
-        Shape::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
+        EntryKind::Directory => Some(Kind::Directory),
+        EntryKind::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
     }
 }

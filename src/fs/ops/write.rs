@@ -1,4 +1,4 @@
-//! Changing what is open: writes, truncation and allocation, all into staged bytes.
+//! write and fallocate: into staged bytes, at once where memory allows.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::filesystem::Filesystem;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::Writer;
 use crate::fs::writeback::changes::check_end;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::filesystem::Filesystem;
 use crate::crypto::xattr::SetError;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::fs::attributes::Attributes;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::names::Destination;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::resolve::Resolver;
+use super::requests::Resolver;
 use crate::fs::namespace::inode_order;
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
@@ -21,7 +21,7 @@ const MOST_KEPT: usize = 4096;
 
 impl Resolver {
     /// Lists a directory anew in which names are looked up, before what is known of it expires.
-    pub(crate) fn renew(self: &Arc<Self>, parent: Ino) {
+    pub(crate) fn refresh_ahead(self: &Arc<Self>, parent: Ino) {
         let now = Instant::now();
         let wanted = {
             let mut namespace = self.names.lock();
@@ -39,7 +39,7 @@ impl Resolver {
 
     /// Where something must be asked to find a name, and the name was a directory of which too little is known as
     /// well, both are listed at once, and what of late was below it.
-    pub(crate) fn renew_below(self: &Arc<Self>, parent: Ino, name: &str, start: Instant) {
+    pub(crate) fn refresh_path(self: &Arc<Self>, parent: Ino, name: &str, start: Instant) {
         let mut stale = Vec::new();
         {
             let mut namespace = self.names.lock();
@@ -121,7 +121,7 @@ impl Resolver {
 
     /// As [`Resolver::walk_files`], of a directory below: its attributes and its names.
     pub(crate) fn walk_directories(self: &Arc<Self>, parent: Ino, name: &str, asks: bool) {
-        if lock(&self.asked_ahead).len() >= MOST_KEPT {
+        if lock(&self.prefetched).len() >= MOST_KEPT {
             return;
         }
         let now = Instant::now();
@@ -159,9 +159,9 @@ impl Resolver {
         };
         for (name, ino) in next {
             // It stays until somebody comes for it: what is asked about it on its way must not take it away.
-            let kept = lock(&self.asked_ahead).insert(ino);
+            let kept = lock(&self.prefetched).insert(ino);
             if kept && !self.names.lock().pin(ino) {
-                lock(&self.asked_ahead).remove(&ino);
+                lock(&self.prefetched).remove(&ino);
             }
             let resolver = self.clone();
             self.runtime.spawn(async move {
@@ -178,23 +178,23 @@ impl Resolver {
                 drop(resolver);
                 tokio::time::sleep(counts).await;
                 if kept && let Some(resolver) = weak.upgrade() {
-                    resolver.forget_asked(ino);
+                    resolver.forget_prefetched_one(ino);
                 }
             });
         }
     }
 
     /// Nobody will come any more for what was asked ahead.
-    pub(crate) fn forget_asked_ahead(&self) {
-        let asked: Vec<Ino> = lock(&self.asked_ahead).iter().copied().collect();
+    pub(crate) fn forget_prefetched(&self) {
+        let asked: Vec<Ino> = lock(&self.prefetched).iter().copied().collect();
         for ino in asked {
-            self.forget_asked(ino);
+            self.forget_prefetched_one(ino);
         }
     }
 
     /// If nobody came for it, nobody is told of the inode that it got.
-    fn forget_asked(&self, ino: Ino) {
-        let was_kept = lock(&self.asked_ahead).remove(&ino);
+    fn forget_prefetched_one(&self, ino: Ino) {
+        let was_kept = lock(&self.prefetched).remove(&ino);
         if was_kept {
             self.names.lock().unpin(ino);
         }

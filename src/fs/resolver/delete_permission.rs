@@ -10,12 +10,6 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use super::objects::Objects;
-use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::namespace::object_name;
-use crate::fs::sync::lock;
-use crate::store::object_store::ObjectKey;
-
 /// Directories remembered.
 const DIRECTORIES: usize = 256;
 
@@ -32,12 +26,12 @@ impl Default for DeletePermissions {
 }
 
 impl DeletePermissions {
-    fn note(&mut self, key: &str, allowed: bool, now: Instant) {
+    pub(super) fn note(&mut self, key: &str, allowed: bool, now: Instant) {
         self.0.put(directory_of(key).to_owned(), (allowed, now));
     }
 
     /// None: nothing is known, or not any more.
-    fn known(&mut self, key: &str, now: Instant) -> Option<bool> {
+    pub(super) fn known(&mut self, key: &str, now: Instant) -> Option<bool> {
         let (allowed, at) = *self.0.get(directory_of(key))?;
         (now.saturating_duration_since(at) <= LASTS).then_some(allowed)
     }
@@ -47,45 +41,6 @@ impl DeletePermissions {
 fn directory_of(key: &str) -> &str {
     let path = key.strip_suffix('/').unwrap_or(key);
     &path[..path.rfind('/').map_or(0, |slash| slash + 1)]
-}
-
-impl Objects {
-    /// Remembers how the DELETE of a key ended.
-    pub(crate) fn note_deletion<T>(&self, key: &str, result: &Result<T>) {
-        let allowed = match result {
-            Ok(_) => true,
-            Err(Error::Refused(Refusal::Denied | Refusal::NotPermitted, _)) => false,
-            Err(_) => return,
-        };
-        lock(&self.delete_permissions).note(key, allowed, Instant::now());
-    }
-
-    /// Before a rename from this key copies anything.
-    ///
-    /// # Errors
-    /// Those of a DELETE that is refused.
-    pub(crate) async fn check_deletable(&self, key: &ObjectKey, replaces: bool) -> Result<()> {
-        let known = lock(&self.delete_permissions).known(key.as_str(), Instant::now());
-        if known.unwrap_or(!replaces) {
-            return Ok(());
-        }
-        let nothing = format!(
-            "{}.ossvault-{:016x}",
-            key.as_str().trim_end_matches('/'),
-            rand::random::<u64>()
-        );
-        let Ok(nothing) = object_name::object_key(nothing) else {
-            return Ok(());
-        };
-        let result = self.bucket.store().delete(&nothing).await;
-        let result = result.map_err(Error::from);
-        self.note_deletion(key.as_str(), &result);
-        match result {
-            Err(error) if error.is_refusal() => Err(error),
-            // Without an answer the rename goes on, and its own DELETE is tried as often as it takes.
-            _ => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
 //! while its pages come.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::resolve::Resolver;
+use super::requests::{Resolver, Scans};
 use crate::fs::attributes::unix_seconds;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_hold::InodeHold;
@@ -14,7 +13,7 @@ use crate::fs::namespace::inode_table::{Directory, Ino, Marker, Namespace};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::scan::{Build, Extent, Rest, Shape};
+use crate::fs::namespace::scan::{DirectoryScan, EntryKind, Rest, ScanScope};
 use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
@@ -24,19 +23,16 @@ use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey}
 static HIDDEN_LOG: LogLimit = LogLimit::new();
 const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The listings that are under way, and whether each is of the whole directory.
-pub(crate) type Builds = HashMap<Ino, (Arc<Build>, bool)>;
-
 /// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
-pub(crate) struct Begun {
+pub(crate) struct ScanGuard {
     pub resolver: Arc<Resolver>,
     pub ino: Ino,
-    pub build: Arc<Build>,
+    pub build: Arc<DirectoryScan>,
     /// The directory stays meanwhile. None only while this is dropped.
     hold: Option<InodeHold>,
 }
 
-impl Begun {
+impl ScanGuard {
     /// Lists the directory by itself.
     pub async fn run(self, whole: bool) {
         let end = self.resolver.run_build(&self.build, self.ino, whole).await;
@@ -45,23 +41,23 @@ impl Begun {
 
     /// With the only page that there is of the directory.
     pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
-        let mut listed = Listed::default();
+        let mut listed = ScannedEntries::default();
         let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
         let resolver = self.resolver.clone();
         resolver.apply_whole(&self.build, self.ino, epoch, come, listed);
-        self.end(Ok(Extent::Whole));
+        self.end(Ok(ScanScope::Whole));
     }
 
-    pub fn end(self, end: Result<Extent>) {
+    pub fn end(self, end: Result<ScanScope>) {
         self.build.end(end);
     }
 }
 
-impl Drop for Begun {
+impl Drop for ScanGuard {
     fn drop(&mut self) {
         // First, so that nothing is held any more when the listing does not count as under way.
         drop(self.hold.take());
-        let Begun {
+        let ScanGuard {
             resolver,
             ino,
             build,
@@ -96,7 +92,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
 
 /// One page of a directory that is read page by page.
 pub struct Page<T = PageToken> {
-    pub names: Vec<(Name, Shape)>,
+    pub names: Vec<(Name, EntryKind)>,
     /// When it was asked for.
     pub sent: Instant,
     /// Where the next one is; None after the last.
@@ -117,7 +113,7 @@ fn sure_of<'a>(
 
 /// What the pages of one listing have brought.
 #[derive(Default)]
-struct Listed {
+struct ScannedEntries {
     /// A name that is both file and prefix comes twice, last as the directory that is shown.
     entries: Vec<(Name, Entry)>,
     marker: Option<Marker>,
@@ -126,10 +122,10 @@ struct Listed {
     hidden: u32,
 }
 
-impl Listed {
+impl ScannedEntries {
     /// Adds a page, and returns its names in order. Keys that are no valid path below the directory are left
     /// out.
-    fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, Shape)> {
+    fn take_page(&mut self, page: ListPage, prefix: &str, at_root: bool) -> Vec<(Name, EntryKind)> {
         self.pages += 1;
         let mut fresh_names = Vec::with_capacity(page.objects.len() + page.prefixes.len());
         // The store has left out some already, and told of them.
@@ -149,7 +145,7 @@ impl Listed {
                 continue;
             }
             let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Object(object.size)));
+            fresh_names.push((name.clone(), EntryKind::Object(object.size)));
             self.entries.push((name, Entry::Object(object_of(&object))));
         }
         for folder in page.prefixes {
@@ -167,7 +163,7 @@ impl Listed {
                 continue;
             }
             let name = Name::from(name);
-            fresh_names.push((name.clone(), Shape::Directory));
+            fresh_names.push((name.clone(), EntryKind::Directory));
             self.entries.push((name, Entry::Directory));
         }
         self.hidden = self.hidden.saturating_add(hidden);
@@ -210,7 +206,12 @@ impl Resolver {
     /// Lists a directory, or joins a listing of it that began late enough for a call that began at
     /// `start`, or of which nothing has come for so long that another is not worth waiting for. `whole`: not only
     /// the first page.
-    pub(crate) fn list(self: &Arc<Self>, ino: Ino, whole: bool, start: Instant) -> Arc<Build> {
+    pub(crate) fn list(
+        self: &Arc<Self>,
+        ino: Ino,
+        whole: bool,
+        start: Instant,
+    ) -> Arc<DirectoryScan> {
         let overdue = lock(&self.builds).get(&ino).and_then(|(build, all)| {
             let is_overdue = build.len() == 0 && self.settings.is_overdue(build.sent, start);
             (*all >= whole && is_overdue).then(|| build.clone())
@@ -218,15 +219,15 @@ impl Resolver {
         overdue.unwrap_or_else(|| self.list_since(ino, whole, start))
     }
 
-    /// As [`Resolver::list`], for who reads what it brings whenever it began.
+    /// As [`Resolver::list`], for a reader that takes what comes whenever the listing began.
     pub(crate) fn list_since(
         self: &Arc<Self>,
         ino: Ino,
         whole: bool,
         start: Instant,
-    ) -> Arc<Build> {
+    ) -> Arc<DirectoryScan> {
         let ttl = self.settings.metadata_ttl;
-        let under_way = |builds: &Builds, ino| match builds.get(&ino) {
+        let under_way = |builds: &Scans, ino| match builds.get(&ino) {
             Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
                 Some(build.clone())
             }
@@ -237,18 +238,18 @@ impl Resolver {
         }
         let hold = match self.names.hold_inode(ino) {
             Ok(hold) => hold,
-            Err(error) => return Build::failed(error),
+            Err(error) => return DirectoryScan::failed(error),
         };
-        let tree = self.small_tree_with(ino, start);
+        let tree = self.subtree_with(ino, start);
         let mut builds = lock(&self.builds);
         // Somebody else may have begun meanwhile.
         if let Some(build) = under_way(&builds, ino) {
             return build;
         }
         let mut begin = |ino, whole, hold| {
-            let build = Build::new(Instant::now());
+            let build = DirectoryScan::new(Instant::now());
             builds.insert(ino, (build.clone(), whole));
-            Begun {
+            ScanGuard {
                 resolver: self.clone(),
                 ino,
                 build,
@@ -269,7 +270,7 @@ impl Resolver {
         build
     }
 
-    async fn run_build(&self, build: &Build, ino: Ino, whole: bool) -> Result<Extent> {
+    async fn run_build(&self, build: &DirectoryScan, ino: Ino, whole: bool) -> Result<ScanScope> {
         // The keys of what is listed stay while it is.
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
         let _pass = self.names.enter(listing).await?;
@@ -285,12 +286,12 @@ impl Resolver {
 
     async fn read_pages(
         &self,
-        build: &Build,
+        build: &DirectoryScan,
         ino: Ino,
         prefix: &str,
         epoch: Epoch,
         whole: bool,
-    ) -> Result<Extent> {
+    ) -> Result<ScanScope> {
         let mut request = ListRequest {
             prefix: prefix.to_owned(),
             delimited: true,
@@ -298,7 +299,7 @@ impl Resolver {
         };
         let budget = &self.budget;
         let most = self.names.lock().most_names();
-        let mut listed = Listed::default();
+        let mut listed = ScannedEntries::default();
         let mut memory = budget.charge(0);
         loop {
             let sent = Instant::now();
@@ -311,7 +312,7 @@ impl Resolver {
             memory.resize(listed.entries.len() as u64 * BYTES_PER_ENTRY / 4);
             if next.is_none() {
                 self.apply_whole(build, ino, epoch, come, listed);
-                return Ok(Extent::Whole);
+                return Ok(ScanScope::Whole);
             }
             {
                 let mut namespace = self.names.lock();
@@ -324,7 +325,7 @@ impl Resolver {
             build.come(come, budget);
             if !whole {
                 self.names.give_up(ino, epoch);
-                return Ok(Extent::FirstPage);
+                return Ok(ScanScope::FirstPage);
             }
             if listed.entries.len() > most {
                 if let Some(directory) = self.names.lock().directory(ino) {
@@ -332,7 +333,7 @@ impl Resolver {
                     directory.listing.give_up(epoch);
                 }
                 build.end_cut(next);
-                return Ok(Extent::Cut);
+                return Ok(ScanScope::Cut);
             }
             request.token = next;
         }
@@ -402,7 +403,7 @@ impl Resolver {
     ) -> Page {
         let next = page.next.clone();
         let last = last_key(&page);
-        let mut listed = Listed::default();
+        let mut listed = ScannedEntries::default();
         let names = listed.take_page(page, prefix, ino == Ino::ROOT);
         let mut namespace = self.names.lock();
         let moving = namespace.is_moving(ino);
@@ -430,13 +431,13 @@ impl Resolver {
 
     fn apply_whole(
         &self,
-        build: &Build,
+        build: &DirectoryScan,
         ino: Ino,
         epoch: Epoch,
-        come: Vec<(Name, Shape)>,
-        listed: Listed,
+        come: Vec<(Name, EntryKind)>,
+        listed: ScannedEntries,
     ) {
-        let Listed {
+        let ScannedEntries {
             entries,
             marker,
             pages,
@@ -456,7 +457,7 @@ impl Resolver {
         listing.set_hidden(hidden > 0);
         let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
-            let shape = Shape::of(listing.last_known(&name)?);
+            let shape = EntryKind::of(listing.last_known(&name)?);
             Some((name, shape))
         });
         build.come(come.into_iter().chain(made), &self.budget);
@@ -474,7 +475,11 @@ impl Resolver {
     }
 
     /// The names that are known: one copy of them for all who read while they stay as they are.
-    pub(crate) fn reading_of(&self, directory: &mut Directory, start: Instant) -> Arc<Build> {
+    pub(crate) fn reading_of(
+        &self,
+        directory: &mut Directory,
+        start: Instant,
+    ) -> Arc<DirectoryScan> {
         let version = directory.listing.version();
         if let Some((of, build)) = &directory.reading
             && *of == version
@@ -483,8 +488,8 @@ impl Resolver {
             return build;
         }
         let names = directory.listing.names();
-        let names = names.map(|(name, entry)| (name.clone(), Shape::of(entry)));
-        let build = Build::of_names(names.collect(), start, &self.budget);
+        let names = names.map(|(name, entry)| (name.clone(), EntryKind::of(entry)));
+        let build = DirectoryScan::of_names(names.collect(), start, &self.budget);
         directory.reading = Some((version, Arc::downgrade(&build)));
         build
     }

@@ -31,13 +31,13 @@ const CONTENTS_SHARE: u64 = 32;
 const CONTENT_WEIGHT: u64 = 2048;
 
 /// An object's headers, and what they say about how to read it.
-pub(crate) struct Described {
+pub(crate) struct CachedHeaders {
     pub meta: ObjectMeta,
     pub object: std::result::Result<Arc<EncryptedObject>, encrypted::Error>,
     pub checked: Instant,
 }
 
-impl Described {
+impl CachedHeaders {
     /// What it takes in memory, in bytes: besides the headers, what was made of them.
     pub fn weight(&self) -> u64 {
         const BESIDES: usize = 1024;
@@ -60,7 +60,7 @@ pub(crate) struct ObjectCache {
     settings: Arc<Settings>,
     content_cache: Arc<ContentCache>,
     /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
-    headers: Mutex<ByteLru<ObjectKey, Arc<Described>>>,
+    headers: Mutex<ByteLru<ObjectKey, Arc<CachedHeaders>>>,
     /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
     contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
 }
@@ -107,7 +107,7 @@ impl ObjectCache {
         key: &ObjectKey,
         meta: ObjectMeta,
         checked: Instant,
-    ) -> Arc<Described> {
+    ) -> Arc<CachedHeaders> {
         let mut described = lock(&self.headers);
         let overtaken = described
             .peek(key)
@@ -122,7 +122,7 @@ impl ObjectCache {
             }
             _ => self.bucket.object_at(key, &meta),
         };
-        let entry = Arc::new(Described {
+        let entry = Arc::new(CachedHeaders {
             meta,
             object,
             checked,
@@ -137,7 +137,7 @@ impl ObjectCache {
     /// As [`remember_headers`](Self::remember_headers), of an upload of ours: its key is at hand, and need not
     /// be unwrapped.
     pub(crate) fn remember_upload(&self, key: &ObjectKey, uploaded: &Uploaded, checked: Instant) {
-        let entry = Arc::new(Described {
+        let entry = Arc::new(CachedHeaders {
             meta: meta_of(uploaded),
             object: Ok(uploaded.object.clone()),
             checked,
@@ -153,7 +153,7 @@ impl ObjectCache {
         key: &ObjectKey,
         etag: &ETag,
         start: Instant,
-    ) -> Result<Arc<Described>> {
+    ) -> Result<Arc<CachedHeaders>> {
         if let Some(described) = self.known_headers(key, etag)
             && fresh(described.checked, self.settings.metadata_ttl, start)
         {
@@ -172,7 +172,7 @@ impl ObjectCache {
     }
 
     /// The headers of that very content, however old.
-    pub(crate) fn known_headers(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Described>> {
+    pub(crate) fn known_headers(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<CachedHeaders>> {
         let mut described = lock(&self.headers);
         let described = described.get(key)?;
         (described.meta.etag == *etag).then(|| described.clone())
@@ -186,7 +186,7 @@ impl ObjectCache {
         etag: &ETag,
         last_modified: u64,
         start: Instant,
-    ) -> Option<Arc<Described>> {
+    ) -> Option<Arc<CachedHeaders>> {
         let described = self.known_headers(key, etag)?;
         let (modified, read) = (described.meta.last_modified, described.meta.date);
         // A change within the second would not show.

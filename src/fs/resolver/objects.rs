@@ -9,10 +9,11 @@ use crate::encrypted::EncryptedBucket;
 use crate::encrypted::copy::CopyLimits;
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, CTIME, Change};
-use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
+use crate::fs::error::{Error, READ_ONLY_PLAIN, Refusal, Result};
 use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
+use crate::fs::sync::lock;
 use crate::oss::error::chain;
 use crate::store::object_store::{
     CopyHeaders, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -25,10 +26,10 @@ const BATCH: usize = 1000;
 pub(crate) const TRIES: usize = 8;
 
 pub(crate) struct Objects {
-    pub(super) bucket: Arc<EncryptedBucket>,
+    bucket: Arc<EncryptedBucket>,
     settings: Arc<Settings>,
     cache: Arc<ObjectCache>,
-    pub(super) delete_permissions: Mutex<DeletePermissions>,
+    delete_permissions: Mutex<DeletePermissions>,
 }
 
 impl Objects {
@@ -229,6 +230,43 @@ impl Objects {
                 log::error!("{key} could not be deleted: {}", chain(&error));
                 Err(error)
             }
+        }
+    }
+
+    /// Remembers how the DELETE of a key ended.
+    pub(crate) fn note_deletion<T>(&self, key: &str, result: &Result<T>) {
+        let allowed = match result {
+            Ok(_) => true,
+            Err(Error::Refused(Refusal::Denied | Refusal::NotPermitted, _)) => false,
+            Err(_) => return,
+        };
+        lock(&self.delete_permissions).note(key, allowed, Instant::now());
+    }
+
+    /// Before a rename from this key copies anything.
+    ///
+    /// # Errors
+    /// Those of a DELETE that is refused.
+    pub(crate) async fn check_deletable(&self, key: &ObjectKey, replaces: bool) -> Result<()> {
+        let known = lock(&self.delete_permissions).known(key.as_str(), Instant::now());
+        if known.unwrap_or(!replaces) {
+            return Ok(());
+        }
+        let nothing = format!(
+            "{}.ossvault-{:016x}",
+            key.as_str().trim_end_matches('/'),
+            rand::random::<u64>()
+        );
+        let Ok(nothing) = object_name::object_key(nothing) else {
+            return Ok(());
+        };
+        let result = self.bucket.store().delete(&nothing).await;
+        let result = result.map_err(Error::from);
+        self.note_deletion(key.as_str(), &result);
+        match result {
+            Err(error) if error.is_refusal() => Err(error),
+            // Without an answer the rename goes on, and its own DELETE is tried as often as it takes.
+            _ => Ok(()),
         }
     }
 }

@@ -1,90 +1,18 @@
 //! What a name or an inode stands for: from memory where that is recent enough, and else from the bucket.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Instant;
 
-use tokio::runtime::Handle;
-
-use super::directory_scan::Builds;
-use super::markers::Markers;
-use super::object_cache::ObjectCache;
-use super::objects::Objects;
-use super::revalidate::Questions;
-use crate::encrypted::EncryptedBucket;
+use super::requests::Resolver;
 use crate::fs::attributes::Kind;
-use crate::fs::data::budget::MemoryBudget;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Look, Namespace, Target, View};
-use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
-use crate::fs::settings::Settings;
-use crate::fs::sync::lock;
 
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;
 
-/// What is asked of the bucket, and what is on its way.
-pub(crate) struct Resolver {
-    pub(super) bucket: Arc<EncryptedBucket>,
-    pub(super) settings: Arc<Settings>,
-    pub(super) runtime: Handle,
-    pub(super) names: Arc<Names>,
-    pub(super) cache: Arc<ObjectCache>,
-    pub(super) objects: Arc<Objects>,
-    pub(super) markers: Arc<Markers>,
-    pub(super) budget: MemoryBudget,
-    /// Where owners are not shown: groups that are, since the user of the mount is in them.
-    pub(super) groups: Vec<u32>,
-    pub(super) began: SystemTime,
-    pub(super) builds: Mutex<Builds>,
-    pub(super) questions: Mutex<Questions>,
-    /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(super) asked_ahead: Mutex<HashSet<Ino>>,
-}
-
-/// What a resolver is made of.
-pub(crate) struct Parts {
-    pub bucket: Arc<EncryptedBucket>,
-    pub settings: Arc<Settings>,
-    pub runtime: Handle,
-    pub names: Arc<Names>,
-    pub cache: Arc<ObjectCache>,
-    pub objects: Arc<Objects>,
-    pub markers: Arc<Markers>,
-    pub budget: MemoryBudget,
-    pub groups: Vec<u32>,
-}
-
 impl Resolver {
-    pub(crate) fn new(parts: Parts) -> Arc<Resolver> {
-        Arc::new(Resolver {
-            bucket: parts.bucket,
-            settings: parts.settings,
-            runtime: parts.runtime,
-            names: parts.names,
-            cache: parts.cache,
-            objects: parts.objects,
-            markers: parts.markers,
-            budget: parts.budget,
-            groups: parts.groups,
-            began: SystemTime::now(),
-            builds: Mutex::default(),
-            questions: Mutex::default(),
-            asked_ahead: Mutex::default(),
-        })
-    }
-
-    /// How many listings are under way.
-    pub(crate) fn listings(&self) -> usize {
-        lock(&self.builds).len()
-    }
-
-    /// How many other questions to the bucket are under way.
-    pub(crate) fn questions(&self) -> usize {
-        lock(&self.questions).len()
-    }
-
     /// What a name looks like, which counts as known to the kernel once more; if it is not there, since when that is
     /// known.
     pub(crate) async fn look_up(
@@ -120,15 +48,15 @@ impl Resolver {
                         Kind::Directory => self.walk_directories(parent, name, false),
                         _ => self.walk_files(parent, name, false),
                     }
-                    self.renew(parent);
+                    self.refresh_ahead(parent);
                     return Ok(Ok(view));
                 }
                 Look::Absent(checked) => {
-                    self.renew(parent);
+                    self.refresh_ahead(parent);
                     return Ok(Err(checked));
                 }
                 Look::AskName => {
-                    self.renew_below(parent, name, start);
+                    self.refresh_path(parent, name, start);
                     self.ask_name(parent, name, start).await?;
                 }
                 Look::AskObject(object) => {
@@ -142,7 +70,7 @@ impl Resolver {
                     if !std::mem::replace(&mut walked, true) {
                         self.walk_directories(parent, name, true);
                     }
-                    self.renew_below(parent, name, start);
+                    self.refresh_path(parent, name, start);
                     self.ask_directory(ino, start).await?;
                 }
             }

@@ -6,37 +6,22 @@
 //! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
 //! the body is kept. What is asked before anybody wants it is `ahead`'s.
 
-use std::collections::HashMap;
-use std::future::Future;
-use std::hash::Hash;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
 
 use super::object_cache::marker_of;
-use super::resolve::Resolver;
+use super::requests::{RequestKey, Resolver};
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::scan::Extent;
+use crate::fs::namespace::scan::ScanScope;
 use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
-
-/// Questions under way, so that nobody asks the same twice at once.
-pub(crate) type Questions = HashMap<Question, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Question {
-    Name(Ino, Name),
-    Object(Ino, Name),
-    Directory(Ino),
-}
 
 /// What is likely to stand under a name that is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,16 +31,6 @@ enum Expected {
     /// It was an object, and somebody looks at one name after another: a HEAD is enough while it is one.
     Object,
     Either,
-}
-
-impl Question {
-    /// What must be known for as long as it is asked.
-    fn inode(&self) -> Ino {
-        match self {
-            Question::Name(parent, _) | Question::Object(parent, _) => *parent,
-            Question::Directory(ino) => *ino,
-        }
-    }
 }
 
 /// Objects up to this many bytes are fetched whole where they are looked up to be read.
@@ -85,7 +60,7 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
         let name = Name::from(name);
         let (one_page, again, in_order) = {
@@ -108,13 +83,13 @@ impl Resolver {
         };
         if one_page || again {
             let build = self.list(parent, again, start);
-            if self.settings.in_time(start, build.ended()).await?? == Extent::Whole {
+            if self.settings.in_time(start, build.ended()).await?? == ScanScope::Whole {
                 return Ok(());
             }
         }
-        let question = Question::Name(parent, name.clone());
+        let question = RequestKey::Name(parent, name.clone());
         let resolver = self.clone();
-        self.ask(question, start, async move {
+        self.single_flight(question, start, async move {
             if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
                 if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.finds_nothing = !found;
@@ -134,7 +109,7 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
         {
             let mut namespace = self.names.lock();
@@ -294,12 +269,12 @@ impl Resolver {
         start: Instant,
     ) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unchanging(parent, name))
+            .in_time(start, self.names.wait_name_stable(parent, name))
             .await?;
-        let question = Question::Object(parent, name.clone());
+        let question = RequestKey::Object(parent, name.clone());
         let resolver = self.clone();
         let name = name.clone();
-        self.ask(question, start, async move {
+        self.single_flight(question, start, async move {
             resolver.ask_headers(parent, &name, object).await
         })
         .await
@@ -389,7 +364,7 @@ impl Resolver {
     /// Makes sure that a directory's own attributes are known.
     pub(crate) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         self.settings
-            .in_time(start, self.names.unmoving(ino))
+            .in_time(start, self.names.wait_not_renaming(ino))
             .await?;
         let one_page = {
             let mut namespace = self.names.lock();
@@ -428,7 +403,7 @@ impl Resolver {
 
     async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let resolver = self.clone();
-        self.ask(Question::Directory(ino), start, async move {
+        self.single_flight(RequestKey::Directory(ino), start, async move {
             resolver.ask_marker(ino).await
         })
         .await
@@ -489,76 +464,5 @@ impl Resolver {
             namespace.set_directory(ino, attributes, marker, sent);
         }
         Ok(())
-    }
-
-    // ---- one question at a time ----
-
-    async fn ask(
-        self: &Arc<Self>,
-        question: Question,
-        start: Instant,
-        work: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Result<()> {
-        // However many callers give up or forget it meanwhile.
-        let held = self.names.hold_inode(question.inode())?;
-        let answer = {
-            let mut questions = self
-                .questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            match questions.get(&question) {
-                Some((asked, answer))
-                    if fresh(*asked, self.settings.metadata_ttl, start)
-                        || self.settings.is_overdue(*asked, start) =>
-                {
-                    answer.clone()
-                }
-                _ => {
-                    let resolver = self.clone();
-                    let asked = Instant::now();
-                    let key = question.clone();
-                    let task = self.runtime.spawn(async move {
-                        let result = contained(work).await;
-                        drop(held);
-                        let was_late = resolver.settings.is_overdue(asked, Instant::now());
-                        let end = move |resolver: &Resolver| {
-                            let mut questions = resolver
-                                .questions
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner);
-                            if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
-                                questions.remove(&key);
-                            }
-                        };
-                        match &result {
-                            Err(Error::TimedOut(_)) if was_late => resolver.after_a_moment(end),
-                            _ => end(&resolver),
-                        }
-                        result
-                    });
-                    let answer = async move {
-                        task.await
-                            .unwrap_or_else(|_| Err(Error::io("a request was broken off")))
-                    };
-                    let answer = answer.boxed().shared();
-                    questions.insert(question, (asked, answer.clone()));
-                    answer
-                }
-            }
-        };
-        self.settings.in_time(start, answer).await?
-    }
-
-    /// The failure of a request that had all its time is the answer to the same request for a moment: for the
-    /// kernel's second look.
-    pub(super) fn after_a_moment(self: &Arc<Self>, end: impl FnOnce(&Resolver) + Send + 'static) {
-        const MOMENT: Duration = Duration::from_millis(500);
-        let resolver = Arc::downgrade(self);
-        self.runtime.spawn(async move {
-            tokio::time::sleep(MOMENT).await;
-            if let Some(resolver) = resolver.upgrade() {
-                end(&resolver);
-            }
-        });
     }
 }

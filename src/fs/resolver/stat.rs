@@ -2,23 +2,23 @@
 
 use std::time::{Duration, Instant};
 
-use super::resolve::Resolver;
+use super::requests::Resolver;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, View, now};
-use crate::fs::namespace::stat::{Caller, Looks};
+use crate::fs::namespace::stat::{Caller, Stat};
 
 impl Resolver {
     /// A view that is given to the kernel as an entry.
-    pub(crate) fn entered(&self, view: View, _start: Instant) -> Looks {
+    pub(crate) fn entered(&self, view: View, _start: Instant) -> Stat {
         let mut namespace = self.names.lock();
         namespace.remember(view.ino);
         self.names.kernel().forget_surplus(&mut namespace);
         drop(namespace);
-        self.looks(view)
+        self.stat(view)
     }
 
-    pub(crate) fn looks(&self, view: View) -> Looks {
+    pub(crate) fn stat(&self, view: View) -> Stat {
         let View {
             ino,
             attributes,
@@ -47,7 +47,7 @@ impl Resolver {
             Kind::File | Kind::Symlink => size,
             _ => 0,
         };
-        Looks {
+        Stat {
             ino,
             kind: attributes.kind,
             size,

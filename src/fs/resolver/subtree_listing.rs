@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future;
 
-use super::directory_scan::Begun;
-use super::resolve::Resolver;
+use super::directory_scan::ScanGuard;
+use super::requests::Resolver;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};
-use crate::fs::namespace::key_locks::{Pass, Scope};
+use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::{ListPage, ListRequest};
 
@@ -34,20 +34,20 @@ const PAGE: usize = 1000;
 const IN_USE: u32 = 10;
 
 /// Directories that one request lists.
-pub(crate) struct Tree {
+pub(crate) struct SubtreeScan {
     /// The first has all the others in it.
     pub directories: Vec<Ino>,
     /// How many pages their keys have at most; there may be a few more keys by now.
     pages: usize,
     /// Until it is dropped, their keys stay.
-    _pass: Pass,
+    _pass: KeyGuard,
     /// All of them but the one that was asked for stay themselves as long as these do.
     pub holds: Vec<(Ino, InodeHold)>,
 }
 
-impl Tree {
+impl SubtreeScan {
     /// Lists the directories, for which a listing each has begun.
-    pub async fn run(self, begun: Vec<Begun>) {
+    pub async fn run(self, begun: Vec<ScanGuard>) {
         let Some(resolver) = begun.first().map(|begun| begun.resolver.clone()) else {
             return;
         };
@@ -56,7 +56,7 @@ impl Tree {
         let (top, asked) = {
             let mut namespace = resolver.names.lock();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
-            let ask = |begun: Begun| {
+            let ask = |begun: ScanGuard| {
                 let prefix = namespace.key(begun.ino);
                 match (prefix, namespace.directory(begun.ino)) {
                     (Some(prefix), Some(directory)) => {
@@ -248,7 +248,7 @@ fn known_tree(
 
 impl Resolver {
     /// The largest small tree with this directory in it. None if it is not to be listed with others.
-    pub(crate) fn small_tree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<Tree> {
+    pub(crate) fn subtree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<SubtreeScan> {
         let mut namespace = self.names.lock();
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);
@@ -269,7 +269,7 @@ impl Resolver {
         let others = directories.iter().filter(|other| **other != ino);
         let holds =
             others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
-        Some(Tree {
+        Some(SubtreeScan {
             holds: holds.collect(),
             directories,
             pages,

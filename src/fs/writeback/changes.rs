@@ -23,14 +23,14 @@ impl Writeback {
         len: usize,
         by: Writer,
     ) {
-        let row = state.row();
+        let row = state.state_name();
         state.changers.add(by.thread);
         let appended = |end: &u64| by.append && offset >= *end;
         state.appended_to = state.appended_to.filter(appended);
         state.abandon_stream_over(offset..offset + len as u64);
         self.content_changed(file, state, by.clear_set_id);
         self.keep_streaming(file, state);
-        state.took_edge("write", row);
+        state.trace_transition("write", row);
     }
 
     /// The content is another one now: counts it, and shows it in the attributes.
@@ -51,7 +51,8 @@ impl Writeback {
         }
         let mut namespace = self.names.lock();
         if was_clean {
-            self.open_files.localize(&mut namespace, file.ino);
+            self.open_files
+                .snapshot_attributes(&mut namespace, file.ino);
         }
         if let Some(local) = namespace.local_mut(file.ino) {
             let time = now();
@@ -108,7 +109,7 @@ impl Writeback {
                     state.staged = Some(self.open_files.new_staged(None));
                 }
                 if state.staged.is_some() || self.open_files.stage_over(&mut state, 1, 0)? {
-                    let (before, row) = (state.size(), state.row());
+                    let (before, row) = (state.size(), state.state_name());
                     let staged = state.staged.as_mut().expect("staged above");
                     staged.truncate(size);
                     state.appended_to = None;
@@ -119,7 +120,7 @@ impl Writeback {
                     let emptied = state.emptied;
                     self.content_changed(file, &mut state, false);
                     state.emptied = emptied && size == 0;
-                    state.took_edge("truncate", row);
+                    state.trace_transition("truncate", row);
                     true
                 } else {
                     false

@@ -1,9 +1,11 @@
 //! Files that are closed, renamed or removed: what of them is uploaded then, and what never is.
+//!
+//! Whoever has a file open whose name goes reads on (see `handles/orphan`). A removal that fails gives the name back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::metadata::Deferred;
+use super::deferred::Deferred;
 use super::publish::Writeback;
 use crate::fs::error::Result;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
@@ -13,7 +15,7 @@ use crate::oss::error::chain;
 
 impl Writeback {
     /// Nothing is done with the file any more by who held it.
-    pub(crate) fn end_hold(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn release_held(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, None);
     }
 
@@ -30,7 +32,7 @@ impl Writeback {
                 state.openers.swap_remove(at);
             }
         }
-        if writable && lock(&self.late).get(&file.ino) == Some(&Deferred::Close) {
+        if writable && lock(&self.deferred_times).get(&file.ino) == Some(&Deferred::Close) {
             let (writeback, ino) = (self.clone(), file.ino);
             self.runtime.spawn(async move {
                 if let Err(error) = writeback.store_at_close(ino).await {
@@ -70,9 +72,9 @@ impl Writeback {
         if waits {
             self.wait_for_rename(file);
         } else {
-            self.tend(file);
+            self.schedule_upload(file);
         }
-        self.open_files.let_go(file);
+        self.open_files.drop_if_idle(file);
     }
 
     /// Uploads a file under its temporary name, if nobody renames it in time.
@@ -88,14 +90,14 @@ impl Writeback {
                 still
             };
             if still {
-                writeback.tend(&file);
+                writeback.schedule_upload(&file);
             }
         });
     }
 
     /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
-    /// not uploaded any more. Followed by [`Writeback::after_removal`] or [`Writeback::take_back`].
-    pub(crate) async fn part_with(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+    /// not uploaded any more. Followed by [`Writeback::after_removal`] or [`Writeback::restore`].
+    pub(crate) async fn orphan(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         loop {
             let preserved = self.open_files.preserve(file).await?;
             {
@@ -120,20 +122,20 @@ impl Writeback {
     }
 
     /// It could not be removed after all.
-    pub(crate) fn take_back(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn restore(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
             let mut state = file.lock();
             (state.gone, state.leaving) = (false, false);
         }
-        self.tend(file);
-        self.open_files.let_go(file);
+        self.schedule_upload(file);
+        self.open_files.drop_if_idle(file);
     }
 
     /// The name is gone.
     pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
         if let Some(file) = self.open_files.file_of(ino) {
             file.lock().leaving = false;
-            self.open_files.let_go(&file);
+            self.open_files.drop_if_idle(&file);
         }
     }
 
@@ -154,7 +156,7 @@ impl Writeback {
         };
         file.lock().renaming = false;
         if result.is_ok() {
-            self.open_files.let_go(&file);
+            self.open_files.drop_if_idle(&file);
         }
         result
     }

@@ -10,16 +10,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::deferred::Deferred;
 use super::publish::Writeback;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Namespace, Outcome, now};
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
-use crate::fs::namespace::stat::Looks;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::fs::sync::lock;
@@ -30,100 +29,6 @@ use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 /// the default TTL: within it, the marker's headers need not be asked for.
 const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
-
-/// What attribute changes wait for that are shown and not stored yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deferred {
-    /// Who makes a directory sets its times, its mode, and its times again when the files are in it: times of a
-    /// directory that this mount made wait a moment, and what else is set meanwhile waits with them.
-    Moment,
-    /// The program that sets them has the file open for writing: its close stores them and says how that went.
-    Close,
-    /// The file has a tool's temporary name: the copy that renames it carries them.
-    Rename,
-}
-
-impl Filesystem {
-    /// Changes attributes and, with `size`, truncates. Returns when the bucket has it, or, for a file whose
-    /// content is still to be uploaded, when the upload will carry it.
-    pub async fn setattr(
-        self: &Arc<Self>,
-        ino: Ino,
-        size: Option<u64>,
-        change: Change,
-    ) -> Result<Looks> {
-        self.setattr_by(0, ino, size, change).await
-    }
-
-    /// As [`Filesystem::setattr`], for this thread; 0 where the kernel does not say.
-    pub async fn setattr_by(
-        self: &Arc<Self>,
-        thread: u32,
-        ino: Ino,
-        size: Option<u64>,
-        mut change: Change,
-    ) -> Result<Looks> {
-        self.writable()?;
-        self.resolver.check_shown(change.uid, change.gid)?;
-        if let Some(size) = size {
-            if !change.is_empty() || change.ctime.is_some() {
-                // The upload that the truncation causes carries them.
-                change.ctime = Some(now());
-            }
-            self.truncate_with(thread, ino, size, &change).await?;
-        } else {
-            if !change.is_empty() {
-                change.ctime = Some(change.ctime.unwrap_or_else(now));
-            }
-            self.writeback
-                .change_attributes(thread, ino, change)
-                .await?;
-        }
-        self.getattr(ino).await
-    }
-
-    async fn truncate_with(
-        self: &Arc<Self>,
-        thread: u32,
-        ino: Ino,
-        size: u64,
-        change: &Change,
-    ) -> Result<()> {
-        let before = self.resolver.look_at(ino, Instant::now()).await?;
-        if before.size == size {
-            return self
-                .writeback
-                .change_attributes(thread, ino, change.clone())
-                .await;
-        }
-        let file = self.open_files.hold_file(ino, Instant::now()).await?;
-        let defaults = &self.settings.defaults;
-        let alone = {
-            let state = file.lock();
-            !state.is_dirty() && state.handles == 1
-        };
-        let result = async {
-            self.open_files.refuse_plain(&file).await?;
-            self.open_files.take_xattrs_along(&file).await?;
-            self.writeback.truncate_open(&file, size, false).await?;
-            if let Some(local) = self.names.lock().local_mut(ino) {
-                change.apply(&mut local.attributes, defaults);
-                local.revision += 1;
-            }
-            let flushed_later = file.lock().writers > 0;
-            if !flushed_later {
-                self.writeback.publish(&file).await?;
-            }
-            Ok(())
-        }
-        .await;
-        if alone && result.is_err() {
-            self.writeback.undo_truncation(&file);
-        }
-        self.writeback.end_hold(&file);
-        result
-    }
-}
 
 impl Writeback {
     pub(crate) async fn change_attributes(
@@ -161,7 +66,7 @@ impl Writeback {
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
                 // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
-                self.open_files.localize(&mut namespace, ino);
+                self.open_files.snapshot_attributes(&mut namespace, ino);
                 if let Some(local) = namespace.local_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
                 }
@@ -175,7 +80,7 @@ impl Writeback {
                 .key(ino)
                 .is_some_and(|key| self.bucket.serves_plaintext(&key));
             let stored = namespace.stored_attributes(ino).filter(|_| !refused);
-            let waiting = lock(&self.late).get(&ino).copied();
+            let waiting = lock(&self.deferred_times).get(&ino).copied();
             let idle = stored.is_some_and(|stored| change.changes_nothing_of(&stored, defaults));
             if idle && (waiting == Some(Deferred::Moment) || namespace.pending(ino).is_none()) {
                 namespace.confirm_attributes(ino, change.ctime);
@@ -199,7 +104,7 @@ impl Writeback {
                     return Ok(());
                 }
                 // Closed meanwhile: the close that would have stored it is over.
-                lock(&self.late).remove(&ino);
+                lock(&self.deferred_times).remove(&ino);
             }
             outcome
         };
@@ -214,7 +119,7 @@ impl Writeback {
             Deferred::Rename => Some(self.settings.rename_grace),
             Deferred::Close => None,
         };
-        let before = lock(&self.late).insert(ino, deferred);
+        let before = lock(&self.deferred_times).insert(ino, deferred);
         let watched = matches!(before, Some(Deferred::Moment | Deferred::Rename));
         let Some(first) = first.filter(|_| !watched) else {
             return;
@@ -240,7 +145,7 @@ impl Writeback {
                     }
                 }
             }
-            let deferred = lock(&writeback.late).remove(&ino);
+            let deferred = lock(&writeback.deferred_times).remove(&ino);
             // Set while the last was being stored.
             if writeback.names.lock().pending(ino).is_some()
                 && let Some(deferred) = deferred
@@ -254,7 +159,7 @@ impl Writeback {
     /// is nothing to store.
     pub(crate) async fn store_at_close(self: &Arc<Self>, ino: Ino) -> Result<()> {
         {
-            let mut late = lock(&self.late);
+            let mut late = lock(&self.deferred_times);
             match late.get(&ino) {
                 Some(Deferred::Close) => drop(late.remove(&ino)),
                 _ => return Ok(()),
@@ -264,7 +169,7 @@ impl Writeback {
             Err(Error::NotFound | Error::Stale) => Ok(()),
             Err(error) => {
                 // The kernel was told that they are so.
-                self.names.kernel().notify(Notice::Content(ino));
+                self.names.kernel().notify(Invalidation::Content(ino));
                 Err(error)
             }
             Ok(()) => Ok(()),
@@ -276,7 +181,7 @@ impl Writeback {
         self: &Arc<Self>,
         wanted: impl Fn(Ino) -> bool,
     ) -> Vec<(Ino, Error)> {
-        let waiting: Vec<Ino> = lock(&self.late).keys().copied().collect();
+        let waiting: Vec<Ino> = lock(&self.deferred_times).keys().copied().collect();
         let mut failed = Vec::new();
         for ino in waiting {
             if wanted(ino)
@@ -284,7 +189,7 @@ impl Writeback {
                 && !matches!(error, Error::NotFound | Error::Stale)
             {
                 // The kernel was told that they are so.
-                self.names.kernel().notify(Notice::Content(ino));
+                self.names.kernel().notify(Invalidation::Content(ino));
                 failed.push((ino, error));
             }
         }
@@ -309,7 +214,7 @@ impl Writeback {
                     writeback.names.describe_place(ino),
                     chain(&error)
                 );
-                writeback.names.kernel().notify(Notice::Content(ino));
+                writeback.names.kernel().notify(Invalidation::Content(ino));
             }
         });
     }
@@ -436,8 +341,6 @@ impl Writeback {
         }
         Err(Error::Busy)
     }
-
-    // ---- directories ----
 
     async fn store_directory(
         self: &Arc<Self>,

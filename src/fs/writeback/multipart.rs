@@ -1,4 +1,4 @@
-//! What uploads have in common: what they read, the parts they are sent in, and how they are given up.
+//! An upload in parts: what it reads, how the parts are sent, and how it is given up.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use rand::RngExt;
 use tokio::runtime::Handle;
 
-use super::metadata::Deferred;
+use super::deferred::Deferred;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::error::{Error, Result};
@@ -23,7 +23,7 @@ use crate::fs::namespace::names::Names;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
-use crate::fs::resolver::resolve::Resolver;
+use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
 use crate::oss::error::chain;
 
@@ -36,13 +36,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A file whose bytes could not be uploaded.
 #[derive(Clone, Debug)]
-pub struct Unsaved {
+pub struct FailedUpload {
     /// Below the mount point; empty for a file without a name.
     pub path: String,
     pub error: Error,
 }
 
-impl std::fmt::Display for Unsaved {
+impl std::fmt::Display for FailedUpload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.path, chain(&self.error))
     }
@@ -61,7 +61,7 @@ pub(crate) struct Writeback {
     pub(super) open_files: Arc<OpenFiles>,
     pub(super) tasks: Arc<BackgroundTasks>,
     /// Inodes whose pending attributes are stored later, and when.
-    pub(super) late: Mutex<HashMap<Ino, Deferred>>,
+    pub(super) deferred_times: Mutex<HashMap<Ino, Deferred>>,
 }
 
 /// What writeback works over.
@@ -91,7 +91,7 @@ impl Writeback {
             resolver: parts.resolver,
             open_files: parts.open_files,
             tasks: parts.tasks,
-            late: Mutex::default(),
+            deferred_times: Mutex::default(),
         })
     }
 
@@ -136,9 +136,9 @@ impl Writeback {
 
     /// Starts the task; returns what it uploads.
     fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
-        let (written, row) = (state.written, state.row());
+        let (written, row) = (state.written, state.state_name());
         state.upload = Some(written);
-        state.took_edge("upload", row);
+        state.trace_transition("upload", row);
         // What waits for this upload must not take the last one's failure for its own.
         state.failure = None;
         let (writeback, file) = (self.clone(), file.clone());
@@ -154,7 +154,7 @@ impl Writeback {
     fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
         {
             let mut state = file.lock();
-            let row = state.row();
+            let row = state.state_name();
             state.upload = None;
             match result {
                 Ok(()) => {
@@ -173,15 +173,15 @@ impl Writeback {
                     state.abandon_stream();
                 }
             }
-            state.took_edge("upload", row);
+            state.trace_transition("upload", row);
         }
         file.moved.notify_waiters();
-        self.tend(file);
-        self.open_files.let_go(file);
+        self.schedule_upload(file);
+        self.open_files.drop_if_idle(file);
     }
 
     /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
-    pub(crate) fn tend(self: &Arc<Self>, file: &Arc<OpenFile>) {
+    pub(crate) fn schedule_upload(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
             let mut state = file.lock();
             let wanting = state.is_dirty() && !state.gone;
@@ -243,12 +243,12 @@ impl Writeback {
     /// Uploads everything that is pending, temporary names included.
     pub(crate) async fn upload_everything(
         self: &Arc<Self>,
-    ) -> std::result::Result<(), Vec<Unsaved>> {
+    ) -> std::result::Result<(), Vec<FailedUpload>> {
         let files = self.open_files.all();
-        let unsaved: Vec<Unsaved> = stream::iter(files)
+        let unsaved: Vec<FailedUpload> = stream::iter(files)
             .map(|file| async move {
                 let result = self.publish(&file).await;
-                result.err().map(|error| Unsaved {
+                result.err().map(|error| FailedUpload {
                     path: self.names.describe_place(file.ino),
                     error,
                 })

@@ -14,9 +14,9 @@ use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{Attempt, Handover, OpenFile, Stream};
+use crate::fs::handles::open_file::{Fingerprint, Handover, OpenFile, Stream};
 use crate::fs::namespace::inode_table::Local;
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::names::Destination;
 use crate::fs::resolver::object_cache::meta_of;
 use crate::store::object_store::{ObjectKey, Overwrite};
@@ -25,7 +25,7 @@ use crate::store::object_store::{ObjectKey, Overwrite};
 const REBASES: usize = 4;
 
 /// What an upload is given to carry.
-struct Freight {
+struct UploadSnapshot {
     snapshot: Snapshot,
     base: Option<Arc<Content>>,
     /// The `written` this is.
@@ -49,7 +49,7 @@ impl Writeback {
         };
         let mut rebases = 0;
         let (mut freight, local, sent, mut result) = loop {
-            let Some(mut freight) = self.take_freight(file, &destination) else {
+            let Some(mut freight) = self.take_snapshot(file, &destination) else {
                 return Ok(());
             };
             let handover = freight.handover.take();
@@ -71,7 +71,7 @@ impl Writeback {
         };
         if freight.exclusive
             && matches!(result, Err(Error::Exists))
-            && self.stands_ours(file, &destination.key).await
+            && self.is_our_upload(file, &destination.key).await
         {
             freight.exclusive = false;
             file.lock().exclusive = false;
@@ -89,7 +89,7 @@ impl Writeback {
             self.creation_lost(file, &destination);
         }
         let (uploaded, revision) = result?;
-        self.landed(
+        self.commit(
             file,
             freight.written,
             &destination,
@@ -114,26 +114,30 @@ impl Writeback {
         }
         self.names
             .kernel()
-            .notify(Notice::Name(at.parent, at.name.to_string()));
+            .notify(Invalidation::Name(at.parent, at.name.to_string()));
     }
 
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
     /// was lost.
-    async fn stands_ours(&self, file: &OpenFile, key: &ObjectKey) -> bool {
+    async fn is_our_upload(&self, file: &OpenFile, key: &ObjectKey) -> bool {
         if file.lock().unsure.is_empty() {
             return false;
         }
         let Ok(meta) = self.bucket.store().head(key).await else {
             return false;
         };
-        let there = Attempt {
+        let there = Fingerprint {
             size: meta.size,
             ctime: Attributes::read(&meta, false).ctime,
         };
         there.ctime.is_some() && file.lock().unsure.contains(&there)
     }
 
-    fn take_freight(&self, file: &Arc<OpenFile>, destination: &Destination) -> Option<Freight> {
+    fn take_snapshot(
+        &self,
+        file: &Arc<OpenFile>,
+        destination: &Destination,
+    ) -> Option<UploadSnapshot> {
         let mut state = file.lock();
         if state.gone || !state.is_dirty() {
             return None;
@@ -148,7 +152,7 @@ impl Writeback {
             }
             _ => None,
         };
-        let freight = Freight {
+        let freight = UploadSnapshot {
             snapshot,
             base: state.content.clone(),
             written: state.written,
@@ -174,7 +178,7 @@ impl Writeback {
     async fn send(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        freight: &Freight,
+        freight: &UploadSnapshot,
         handover: Option<oneshot::Receiver<Handover>>,
         to: &Destination,
         local: &Local,
@@ -207,7 +211,7 @@ impl Writeback {
         }
         if freight.exclusive {
             let carried = handover.as_ref().map(|stream| stream.ctime);
-            file.lock().try_anew(Attempt {
+            file.lock().record_attempt(Fingerprint {
                 size,
                 ctime: carried.unwrap_or(local.attributes.ctime),
             });
@@ -253,7 +257,7 @@ impl Writeback {
 
     /// The bucket has it: makes this known, and corrects attributes that changed while it went up.
     /// `written` is what it is a copy of.
-    pub(crate) async fn landed(
+    pub(crate) async fn commit(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         written: u64,
@@ -318,7 +322,7 @@ impl Writeback {
         };
         if !self.bucket.can_read() {
             // Nor does the kernel keep what can be opened here no more.
-            self.names.kernel().notify(Notice::Content(file.ino));
+            self.names.kernel().notify(Invalidation::Content(file.ino));
         }
         if !correct {
             return Ok(());

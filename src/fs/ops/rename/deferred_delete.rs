@@ -6,18 +6,21 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::intent::Intents;
 use super::memory::RenameMemory;
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::key_locks::{Pass, Scope};
-use crate::fs::namespace::names::Changing;
+use crate::fs::namespace::key_locks::{KeyGuard, Scope};
+use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::resolver::markers::Markers;
+use crate::fs::resolver::objects::Objects;
 use crate::fs::sync::lock;
-use crate::fs::writeback::publish::Unsaved;
+use crate::fs::writeback::publish::FailedUpload;
 use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
@@ -25,7 +28,7 @@ use crate::store::object_store::ObjectKey;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-pub(crate) struct Leftover {
+pub(crate) struct DeferredDelete {
     /// The old name.
     pub from: (Ino, Name),
     /// Its keys.
@@ -38,56 +41,66 @@ pub(crate) struct Leftover {
     pub intent: Option<ObjectKey>,
     /// What the keys of a directory take of the memory budget.
     pub _memory: Option<RenameMemory>,
-    pub pass: Pass,
-    pub changing: Changing,
+    pub pass: KeyGuard,
+    pub changing: NameGuard,
 }
 
 /// What the bucket refuses to delete.
 pub(crate) struct Refused {
     pub error: Error,
     /// The names stay marked as changing, and their keys ours, until the rename is undone.
-    _leftover: Leftover,
+    _leftover: DeferredDelete,
 }
 
 /// Those that are being deleted in the background.
-pub(crate) struct Leftovers {
-    tasks: Mutex<JoinSet<std::result::Result<(), Unsaved>>>,
+pub(crate) struct DeferredDeletes {
+    runtime: Handle,
+    objects: Arc<Objects>,
+    markers: Arc<Markers>,
+    intents: Arc<Intents>,
+    tasks: Mutex<JoinSet<std::result::Result<(), FailedUpload>>>,
     /// Whether the mount ends: then each is tried once more.
     ending: watch::Sender<bool>,
 }
 
-impl Default for Leftovers {
-    fn default() -> Leftovers {
-        Leftovers {
+impl DeferredDeletes {
+    pub(crate) fn new(
+        runtime: Handle,
+        objects: Arc<Objects>,
+        markers: Arc<Markers>,
+        intents: Arc<Intents>,
+    ) -> Arc<DeferredDeletes> {
+        Arc::new(DeferredDeletes {
+            runtime,
+            objects,
+            markers,
+            intents,
             tasks: Mutex::default(),
             ending: watch::Sender::new(false),
-        }
+        })
     }
-}
 
-impl Leftovers {
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
         let mut tasks = lock(&self.tasks);
         while tasks.try_join_next().is_some() {}
         tasks.len()
     }
-}
 
-impl Filesystem {
     /// Deletes it, now or later.
     ///
     /// # Errors
     /// When the bucket refuses: the rename is to be undone.
-    pub(crate) async fn clear_away(
+    pub(crate) async fn delete_source(
         self: &Arc<Self>,
-        mut leftover: Leftover,
+        mut leftover: DeferredDelete,
     ) -> std::result::Result<(), Box<Refused>> {
         match self.clear(&leftover).await {
             Err(error) if !error.is_refusal() => {
-                leftover.pass.narrow(vec![leftover.scope.clone()]);
+                leftover.pass.downgrade(vec![leftover.scope.clone()]);
                 leftover.changing.keep_only(&leftover.from);
-                let later = self.clone().clear_later(leftover, error);
-                lock(&self.leftovers.tasks).spawn_on(later, &self.runtime);
+                let later = self.clone().retry(leftover, error);
+                lock(&self.tasks).spawn_on(later, &self.runtime);
                 Ok(())
             }
             Err(error) => Err(Box::new(Refused {
@@ -100,7 +113,7 @@ impl Filesystem {
 
     /// # Errors
     /// A refusal means that some of the old name is still there.
-    async fn clear(self: &Arc<Self>, leftover: &Leftover) -> Result<()> {
+    async fn clear(self: &Arc<Self>, leftover: &DeferredDelete) -> Result<()> {
         let (parent, name) = &leftover.from;
         self.markers.keep_directory(*parent, name).await?;
         self.objects
@@ -117,7 +130,7 @@ impl Filesystem {
             })?;
         }
         if let Some(intent) = &leftover.intent {
-            let dropped = self.drop_intent(intent).await;
+            let dropped = self.intents.drop_intent(intent).await;
             accept_refusal(dropped, || {
                 format!("{intent} is left of a rename that is done")
             })?;
@@ -125,13 +138,13 @@ impl Filesystem {
         Ok(())
     }
 
-    async fn clear_later(
+    async fn retry(
         self: Arc<Self>,
-        leftover: Leftover,
+        leftover: DeferredDelete,
         mut error: Error,
-    ) -> std::result::Result<(), Unsaved> {
+    ) -> std::result::Result<(), FailedUpload> {
         let old = leftover.keys.first().map_or("", |key| key).to_owned();
-        let mut ending = self.leftovers.ending.subscribe();
+        let mut ending = self.ending.subscribe();
         let mut wait = FIRST_WAIT;
         loop {
             log::warn!(
@@ -148,7 +161,7 @@ impl Filesystem {
                 Ok(()) => return Ok(()),
                 Err(error) if last => {
                     let path = format!("\"{}\" (renamed, not deleted)", old.escape_debug());
-                    return Err(Unsaved { path, error });
+                    return Err(FailedUpload { path, error });
                 }
                 Err(again) => error = again,
             }
@@ -156,15 +169,15 @@ impl Filesystem {
     }
 
     /// Tries once more what is still left, and returns what stays.
-    pub(crate) async fn clear_all(&self) -> Vec<Unsaved> {
-        self.leftovers.ending.send_replace(true);
-        let mut tasks = std::mem::take(&mut *lock(&self.leftovers.tasks));
+    pub(crate) async fn drain(&self) -> Vec<FailedUpload> {
+        self.ending.send_replace(true);
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         let mut left = Vec::new();
         while let Some(ended) = tasks.join_next().await {
             // One that was broken off has said why.
             left.extend(ended.ok().and_then(std::result::Result::err));
         }
-        self.leftovers.ending.send_replace(false);
+        self.ending.send_replace(false);
         left
     }
 }

@@ -12,17 +12,17 @@ use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
 
-use super::deferred_delete::Leftover;
+use super::deferred_delete::DeferredDelete;
 use super::memory::{RenameMemory, weight};
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
-use crate::fs::namespace::kernel::Notice;
+use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
 use crate::oss::error::chain;
@@ -137,7 +137,7 @@ impl Filesystem {
         };
         let intent = match sources.len() {
             0 | 1 => None,
-            _ => Some(self.write_intent(&path.old, &path.new).await?),
+            _ => Some(self.intents.write_intent(&path.old, &path.new).await?),
         };
         let time = now();
         let copies = self.copy_or_undo(&path, &sources, replaced.is_some(), &replaced_marker, time);
@@ -146,7 +146,7 @@ impl Filesystem {
             Err(error) => {
                 // An intent that is left would have the next mount finish what was refused here.
                 if let Some(intent) = intent
-                    && let Err(error) = self.drop_intent(&intent).await
+                    && let Err(error) = self.intents.drop_intent(&intent).await
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
@@ -159,7 +159,7 @@ impl Filesystem {
         let unmarked = replaced_marker.is_some() && !sources.is_empty() && !marked;
         self.show_moved(&path);
         self.retag(&path, &sources, &copied);
-        let cleared = self.clear_away(Leftover {
+        let cleared = self.deferred_deletes.delete_source(DeferredDelete {
             from: path.from.clone(),
             scope: Scope::Subtree(path.old.clone()),
             keys: sources.iter().map(|source| source.key.clone()).collect(),
@@ -182,7 +182,7 @@ impl Filesystem {
             chain(error)
         );
         if let Some(intent) = intent
-            && let Err(error) = self.drop_intent(&intent).await
+            && let Err(error) = self.intents.drop_intent(&intent).await
         {
             log::error!("{intent} is left of a rename that failed: {error}");
         }
@@ -267,7 +267,7 @@ impl Filesystem {
         drop(namespace);
         self.names
             .kernel()
-            .notify(Notice::Name(path.to.0, path.to.1.to_string()));
+            .notify(Invalidation::Name(path.to.0, path.to.1.to_string()));
     }
 
     /// Of objects in the order of their keys, which of them are below the prefix now. However many others are.

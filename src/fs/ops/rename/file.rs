@@ -1,4 +1,4 @@
-//! Renaming, and the copies that it is made of.
+//! rename, and how a file is renamed.
 //!
 //! A file that the bucket has is copied there and then deleted; one that it does not have yet costs nothing,
 //! because an upload takes its name when it starts. Directories have a file of their own.
@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deferred_delete::Leftover;
+use super::deferred_delete::DeferredDelete;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp, unix_seconds};
 use crate::fs::error::{Error, Result};
-use crate::fs::filesystem::Filesystem;
-use crate::fs::handles::open_file::Attempt;
+use crate::fs::handles::open_file::Fingerprint;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
-use crate::fs::namespace::kernel::Notice;
-use crate::fs::namespace::key_locks::{Pass, Scope};
+use crate::fs::namespace::kernel::Invalidation;
+use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::{Known, Object};
-use crate::fs::namespace::names::Changing;
+use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::ops::filesystem::Filesystem;
 use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
@@ -38,7 +38,7 @@ struct Move<'a> {
 #[derive(Default)]
 struct Unpublished {
     exclusive: bool,
-    unsure: Vec<Attempt>,
+    unsure: Vec<Fingerprint>,
     maybe_stored: bool,
     temporary: bool,
     covers: bool,
@@ -144,13 +144,13 @@ impl Filesystem {
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
-            self.writeback.part_with(file).await?;
+            self.writeback.orphan(file).await?;
         }
         let result = self.rename_onto(source, path, changing).await;
         if let Some(ino) = replaced {
             let named = self.names.lock().place(ino).is_some();
             match &replaced_file {
-                Some(file) if named && result.is_err() => self.writeback.take_back(file),
+                Some(file) if named && result.is_err() => self.writeback.restore(file),
                 _ => self.writeback.after_removal(ino),
             }
         }
@@ -162,7 +162,7 @@ impl Filesystem {
         self: &Arc<Self>,
         source: Target,
         path: &Move<'_>,
-        changing: Changing,
+        changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let pass = self
@@ -263,7 +263,7 @@ impl Filesystem {
         drop(namespace);
         self.names
             .kernel()
-            .notify(Notice::Name(to.0, to.1.to_string()));
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
     }
 
     async fn move_object(
@@ -271,8 +271,8 @@ impl Filesystem {
         object: Object,
         ino: Option<Ino>,
         path: &Move<'_>,
-        pass: Pass,
-        changing: Changing,
+        pass: KeyGuard,
+        changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = {
@@ -379,7 +379,7 @@ impl Filesystem {
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }
-        let cleared = self.clear_away(Leftover {
+        let cleared = self.deferred_deletes.delete_source(DeferredDelete {
             from: from.clone(),
             scope: Scope::Key(old_key.as_str().to_owned()),
             keys: vec![old_key.as_str().to_owned()],
@@ -447,7 +447,7 @@ impl Filesystem {
         // The kernel's entry may be of the inode that lost its name to the copy.
         self.names
             .kernel()
-            .notify(Notice::Name(to.0, to.1.to_string()));
+            .notify(Invalidation::Name(to.0, to.1.to_string()));
         if !back.removes_copy {
             let replaced = match path.target {
                 Some(_) => ", in the place of what it has replaced",
@@ -473,8 +473,6 @@ impl Filesystem {
             );
         }
     }
-
-    // ---- copies ----
 
     /// Copies an object to its new name, with a `change` of its attributes if there is one. Where the service lets headers
     /// be changed by a copy, the copy's time of change is `time`, and its headers, with the object's size, are returned.

@@ -1,9 +1,4 @@
-//! The file system as a whole: what its parts share, how it starts and how it ends.
-//!
-//! The operations stand beside this file, by subject: [`lookup`](crate::fs::ops::lookup), [`files`](crate::fs::ops::open),
-//! [`changes`](crate::fs::ops::create), [`directories`](crate::fs::ops::readdir). Each is an async function that
-//! first tries what memory can answer; the caller polls it once on the session thread and hands it to the
-//! runtime only if it has to wait.
+//! The file system as a whole: the components that its operations work over.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -12,34 +7,34 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::background::BackgroundTasks;
-use super::data::budget::MemoryBudget;
-use super::data::content::ContentCache;
-use super::data::staging::{self, StagingArea};
-use super::error::{Error, Result};
-use super::handles::open_files::{self, OpenFiles};
-use super::handles::writers;
-use super::instance::ThisMount;
-use super::namespace::inode_table::{Ino, Namespace};
-use super::namespace::kernel::{Kernel, KernelCaches, Notice};
-use super::namespace::listing::Ttl;
-use super::namespace::names::Names;
-use super::namespace::object_name::Name;
-use super::ops::rename::deferred_delete::Leftovers;
-use super::ops::rename::memory::Renaming;
-use super::resolver::markers::Markers;
-use super::resolver::object_cache::ObjectCache;
-use super::resolver::objects::Objects;
-use super::resolver::resolve::{self, Resolver};
-use super::settings::Settings;
-use super::supervisor::{PAUSE, keep_running};
-use super::writeback::publish::{self, Unsaved, Writeback};
+use super::rename::deferred_delete::DeferredDeletes;
+use super::rename::intent::Intents;
+use super::rename::memory::Renaming;
 use crate::encrypted::EncryptedBucket;
-use crate::store::object_store::ListRequest;
+use crate::fs::background::BackgroundTasks;
+use crate::fs::data::budget::MemoryBudget;
+use crate::fs::data::content::ContentCache;
+use crate::fs::data::staging::{self, StagingArea};
+use crate::fs::error::{Error, Result};
+use crate::fs::handles::open_files::{self, OpenFiles};
+use crate::fs::handles::writers;
+use crate::fs::instance::ThisMount;
+use crate::fs::namespace::inode_table::{Ino, Namespace};
+use crate::fs::namespace::kernel::{Invalidation, Kernel, KernelCaches};
+use crate::fs::namespace::listing::Ttl;
+use crate::fs::namespace::names::Names;
+use crate::fs::namespace::object_name::Name;
+use crate::fs::resolver::markers::Markers;
+use crate::fs::resolver::object_cache::ObjectCache;
+use crate::fs::resolver::objects::Objects;
+use crate::fs::resolver::requests::{self, Resolver};
+use crate::fs::settings::Settings;
+use crate::fs::supervisor::{PAUSE, keep_running};
+use crate::fs::writeback::publish::{self, Writeback};
 
 /// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct Stats {
     /// Known to the kernel, open, or above one that is; the root counts.
     pub inodes: usize,
     /// Open, or not uploaded yet.
@@ -57,21 +52,22 @@ pub struct Census {
 }
 
 pub struct Filesystem {
-    pub(crate) bucket: Arc<EncryptedBucket>,
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) runtime: Handle,
-    pub(crate) names: Arc<Names>,
-    pub(crate) leftovers: Leftovers,
+    pub(super) bucket: Arc<EncryptedBucket>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) runtime: Handle,
+    pub(super) names: Arc<Names>,
+    pub(super) intents: Arc<Intents>,
     /// What renames of directories take of the memory budget, in bytes.
-    pub(crate) renaming: Renaming,
-    pub(crate) this_mount: Arc<ThisMount>,
-    pub(crate) tasks: Arc<BackgroundTasks>,
-    pub(crate) cache: Arc<ObjectCache>,
-    pub(crate) objects: Arc<Objects>,
-    pub(crate) markers: Arc<Markers>,
-    pub(crate) resolver: Arc<Resolver>,
-    pub(crate) open_files: Arc<OpenFiles>,
-    pub(crate) writeback: Arc<Writeback>,
+    pub(super) renaming: Renaming,
+    pub(super) deferred_deletes: Arc<DeferredDeletes>,
+    pub(super) this_mount: Arc<ThisMount>,
+    pub(super) tasks: Arc<BackgroundTasks>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) objects: Arc<Objects>,
+    pub(super) markers: Arc<Markers>,
+    pub(super) resolver: Arc<Resolver>,
+    pub(super) open_files: Arc<OpenFiles>,
+    pub(super) writeback: Arc<Writeback>,
 }
 
 impl Filesystem {
@@ -121,7 +117,7 @@ impl Filesystem {
             true => Vec::new(),
             false => writers::own_groups(),
         };
-        let resolver = Resolver::new(resolve::Parts {
+        let resolver = Resolver::new(requests::Parts {
             bucket: bucket.clone(),
             settings: settings.clone(),
             runtime: runtime.clone(),
@@ -133,6 +129,13 @@ impl Filesystem {
             groups,
         });
         let this_mount = ThisMount::new(settings.clone());
+        let intents = Intents::new(bucket.clone(), settings.clone(), this_mount.clone());
+        let deferred_deletes = DeferredDeletes::new(
+            runtime.clone(),
+            objects.clone(),
+            markers.clone(),
+            intents.clone(),
+        );
         let tasks = BackgroundTasks::new(runtime.clone());
         let open_files = OpenFiles::new(open_files::Parts {
             bucket: bucket.clone(),
@@ -163,8 +166,9 @@ impl Filesystem {
             settings,
             runtime,
             names,
-            leftovers: Leftovers::default(),
+            intents,
             renaming: Renaming::default(),
+            deferred_deletes,
             this_mount,
             tasks,
             cache,
@@ -188,56 +192,8 @@ impl Filesystem {
         self.this_mount.keep_state_in(folder);
     }
 
-    /// Proves that the bucket is there, and finishes what an earlier mount left undone.
-    ///
-    /// # Errors
-    /// What the bucket answers, in the store's words.
-    pub async fn start(self: &Arc<Self>) -> std::result::Result<(), crate::store::error::Error> {
-        let own = ListRequest {
-            prefix: format!(
-                "{}{}/",
-                self.settings.prefix,
-                crate::fs::namespace::object_name::RESERVED
-            ),
-            ..ListRequest::default()
-        };
-        let page = self.bucket.store().list(&own).await?;
-        let root = format!("{}root", own.prefix);
-        let stored = page.objects.iter().any(|object| object.key == root);
-        self.markers.set_root_stored(stored);
-        self.finish_for_earlier_mounts(&page).await;
-        Ok(())
-    }
-
-    /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
-    pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<Unsaved>> {
-        let mut unsaved = self
-            .writeback
-            .upload_everything()
-            .await
-            .err()
-            .unwrap_or_default();
-        let times = self.writeback.store_late(|_| true).await;
-        unsaved.extend(self.clear_all().await);
-        self.tasks.ended().await;
-        self.resolver.forget_asked_ahead();
-        unsaved.extend(times.into_iter().map(|(ino, error)| Unsaved {
-            path: self.names.describe_place(ino),
-            error,
-        }));
-        if unsaved.is_empty() {
-            let files = self.open_files.all();
-            if files.iter().all(|file| file.lock().aside.is_none()) {
-                self.this_mount.end_instance();
-            }
-            Ok(())
-        } else {
-            Err(unsaved)
-        }
-    }
-
     /// What the kernel must be told, as it comes up. To be taken once.
-    pub fn take_notices(&self) -> Option<mpsc::Receiver<Notice>> {
+    pub fn take_notices(&self) -> Option<mpsc::Receiver<Invalidation>> {
         self.names.kernel().take_notices()
     }
 
@@ -252,17 +208,17 @@ impl Filesystem {
         self.names.kernel().set_caches(kernel);
     }
 
-    /// What is held in memory now; see [`Census`].
-    pub fn census(&self) -> Census {
+    /// What is held in memory now; see [`Stats`].
+    pub fn census(&self) -> Stats {
         let files = self.open_files.all();
-        Census {
+        Stats {
             inodes: self.names.lock().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
             handles: self.open_files.handle_count(),
             listings: self.resolver.listings(),
             questions: self.resolver.questions(),
-            leftovers: self.leftovers.len(),
+            leftovers: self.deferred_deletes.len(),
         }
     }
 
