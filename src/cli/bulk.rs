@@ -14,7 +14,7 @@ use super::parts::{self, Missing, Place};
 use super::secrets::Environment;
 use super::source::Source;
 use super::{logging, values};
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 use crate::store;
 use crate::store::object_store::ObjectStore;
 use crate::text;

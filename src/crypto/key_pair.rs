@@ -157,7 +157,7 @@ impl PublicKey {
         // It may refuse an unusual exponent; then the other one does.
         let fast = FastWrap::new(spki.as_bytes());
         Ok(PublicKey {
-            fingerprint: hex(&Sha256::digest(spki.as_bytes())),
+            fingerprint: hex::encode(Sha256::digest(spki.as_bytes())),
             fast: fast.map(Arc::new),
             key,
         })
@@ -516,10 +516,6 @@ fn bits(number: &[u8]) -> usize {
         - number
             .first()
             .map_or(0, |byte| byte.leading_zeros() as usize)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub fn decrypt(
 ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     const HEADER: KeyError = KeyError::Damaged("its DEK-Info header is malformed");
     let (name, iv) = dek_info.split_once(',').ok_or(HEADER)?;
-    let iv = from_hex(iv.trim()).ok_or(HEADER)?;
+    let iv = hex::decode(iv.trim()).map_err(|_| HEADER)?;
     let name = name.trim();
     let cipher = Cipher::named(name)
         .ok_or_else(|| KeyError::UnsupportedEncryption(name.escape_debug().to_string()))?;
@@ -48,16 +48,6 @@ fn bytes_to_key(passphrase: &[u8], salt: &[u8; 8], len: usize) -> Zeroizing<Vec<
     }
     key.truncate(len);
     key
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len())
-        .step_by(2)
-        .map(|i| u8::from_str_radix(&text[i..i + 2], 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::listing::{Entry, Object};
 use super::names::Name;
 use super::namespace::{Ino, Look};
 use super::supervisor::contained;
 use super::walk::Step;
+use crate::base::sync::lock;
 
 /// As deep as paths are followed down.
 const DEEP: usize = 16;

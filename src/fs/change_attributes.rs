@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::attributes::{Attributes, Change};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Notice, lock};
+use super::filesystem::{Filesystem, Notice};
 use super::gate::Scope;
 use super::listing::{Entry, Object, fresh};
 use super::lookup::Looks;
@@ -21,9 +21,11 @@ use super::namespace::{Ino, Marker, Outcome, now};
 use super::open_file::OpenFile;
 use super::supervisor::contained;
 use super::uploads::{headers_of, meta_of};
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
 use crate::encrypted::{Plaintext, Xattrs};
 use crate::envelope::Format;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -696,7 +698,7 @@ fn headers_of_marker(attributes: &Attributes) -> ObjectHeaders {
 pub(super) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker {
     Marker {
         etag,
-        last_modified: super::seconds(date),
+        last_modified: unix_seconds(date),
         settled: false,
         ours: true,
     }

@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use super::attributes::{Attributes, Kind};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::gate::Scope;
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace, Target, now};
 use super::open_file::OpenFile;
 use super::uploads::{headers_of, object_of_ours};
+use crate::base::sync::lock;
 use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
 use crate::store::object_store::{ListRequest, Overwrite};

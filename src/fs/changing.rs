@@ -13,6 +13,7 @@ use super::filesystem::Filesystem;
 use super::gate::{Pass, Scope};
 use super::names::Name;
 use super::namespace::{Ino, Namespace};
+use crate::base::wait::until;
 
 /// Marks, until dropped.
 pub(super) struct Changing {
@@ -116,15 +117,8 @@ impl Filesystem {
     }
 
     async fn until_changed(&self, done: impl Fn(&Namespace) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if done(&self.namespace()) {
-                return;
-            }
-            changed.await;
-        }
+        let done = || done(&self.namespace()).then_some(());
+        until(&self.changed, done).await;
     }
 
     /// The right to change what `scopes` tells; its keys are those at the end of the waiting.

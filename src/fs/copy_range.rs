@@ -14,8 +14,8 @@ use super::filesystem::Filesystem;
 use super::names;
 use super::namespace::now;
 use super::open_file::{FileHandle, OpenFile};
+use crate::base::error_chain::chain;
 use crate::encrypted::{EncryptedObject, Uploaded};
-use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
 
 /// The kernel is answered how much was copied in 32 bits.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::error::{Error, Refusal, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::names;
+use crate::base::sync::lock;
 use crate::store::object_store::ObjectKey;
 
 /// Directories remembered.

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::attributes::Kind;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::lister::{Build, Come, Page, Rest, Shape};
 use super::listing::{Entry, Object};
 use super::lookup::Looks;
 use super::names::Name;
 use super::namespace::{Directory, Ino, Look};
 use super::page_window::{PageWindow, Seek};
+use crate::base::sync::lock;
 use crate::store::listing::PageToken;
 use crate::store::object_store::ETag;
 

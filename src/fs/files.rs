@@ -10,7 +10,7 @@ use super::attributes::{Attributes, Kind};
 use super::change_attributes::Deferred;
 use super::content::Content;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::listing::Object;
 use super::lookup::{Caller, Looks};
 use super::names::{self, Name};
@@ -19,7 +19,8 @@ use super::open_file::{FileHandle, OpenFile, OpenHow, State};
 use super::processes::{leaves_copies, process_of};
 use super::staging::StagedFile;
 use super::temporary_names;
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
+use crate::base::sync::{lock, read_lock, write_lock};
 use crate::store::object_store::{ETag, ObjectKey};
 
 /// What a content takes in memory besides its bytes.
@@ -296,12 +297,12 @@ impl Filesystem {
         }
         let handle = self.new_handle();
         let opened = FileHandle::new(file.clone(), how);
-        super::write_lock(&self.handles).insert(handle, opened);
+        write_lock(&self.handles).insert(handle, opened);
         Opened { handle, keep_pages }
     }
 
     pub(super) fn handle(&self, handle: u64) -> Result<Arc<FileHandle>> {
-        super::read_lock(&self.handles)
+        read_lock(&self.handles)
             .get(&handle)
             .cloned()
             .ok_or(Error::BadHandle)
@@ -451,7 +452,7 @@ impl Filesystem {
 
     /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
     pub fn release_now(self: &Arc<Self>, handle: u64) {
-        let Some(handle) = super::write_lock(&self.handles).remove(&handle) else {
+        let Some(handle) = write_lock(&self.handles).remove(&handle) else {
             return;
         };
         let file = handle.file.clone();

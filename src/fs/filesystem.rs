@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
@@ -36,9 +36,10 @@ use super::processes;
 use super::settings::Settings;
 use super::staging::{self, StagingArea};
 use super::supervisor::{PAUSE, keep_running};
+use crate::base::error_chain::chain;
+use crate::base::sync::{lock, read_lock};
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
 use crate::envelope::Format;
-use crate::oss::error::chain;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
@@ -354,7 +355,7 @@ impl Filesystem {
             inodes: self.namespace().len(),
             files: files.len(),
             unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
-            handles: super::read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
+            handles: read_lock(&self.handles).len() + lock(&self.directory_handles).len(),
             listings: lock(&self.builds).len(),
             questions: lock(&self.questions).len(),
             leftovers: self.leftovers.len(),
@@ -417,8 +418,4 @@ async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
             lock(&fs.contents).clear();
         }
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,11 +11,12 @@ use tokio::task::JoinSet;
 
 use super::changing::Changing;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Unsaved, lock};
+use super::filesystem::{Filesystem, Unsaved};
 use super::gate::{Pass, Scope};
 use super::names::{self, Name};
 use super::namespace::Ino;
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::store::object_store::ObjectKey;
 
 /// The wait after a failure; it doubles up to [`LONGEST_WAIT`].

@@ -3,19 +3,22 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::budget::{MemoryBudget, Reservation};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::gate::Scope;
 use super::inode_hold::InodeHold;
 use super::listing::{BYTES_PER_ENTRY, Entry, Epoch, ListingVersion, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Marker, Namespace};
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
+use crate::base::wait::until;
 use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
@@ -129,26 +132,21 @@ impl Build {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits until [`Build::entry_now`] tells of the entry at `index`.
     pub async fn wait_for(&self, index: usize) -> Result<()> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            {
-                let state = self.lock();
-                match &state.end {
-                    _ if index < state.names.len() => return Ok(()),
-                    Some(Ok(_)) => return Ok(()),
-                    Some(Err(error)) => return Err(error.clone()),
-                    None => {}
-                }
+        until(&self.grew, || {
+            let state = self.lock();
+            match &state.end {
+                _ if index < state.names.len() => Some(Ok(())),
+                Some(Ok(_)) => Some(Ok(())),
+                Some(Err(error)) => Some(Err(error.clone())),
+                None => None,
             }
-            grew.await;
-        }
+        })
+        .await
     }
 
     /// The entry at `index`, as far as is known now.
@@ -194,15 +192,7 @@ impl Build {
     }
 
     pub async fn ended(&self) -> Result<Extent> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            if let Some(end) = self.lock().end.clone() {
-                return end;
-            }
-            grew.await;
-        }
+        until(&self.grew, || self.lock().end.clone()).await
     }
 }
 
@@ -526,7 +516,7 @@ pub(super) fn object_of(listed: &ListedObject) -> Object {
     Object {
         size: listed.size,
         etag: listed.etag.clone(),
-        last_modified: super::seconds(listed.last_modified),
+        last_modified: unix_seconds(listed.last_modified),
         ours: false,
         known: None,
     }
@@ -632,10 +622,8 @@ fn last_key(page: &ListPage) -> String {
 }
 
 fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
-    let last_modified = super::seconds(listed.last_modified);
-    let date = date
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let last_modified = unix_seconds(listed.last_modified);
+    let date = unix_seconds(date);
     Marker {
         etag: listed.etag.clone(),
         last_modified,

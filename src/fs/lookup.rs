@@ -11,9 +11,9 @@ use super::error::{Error, Result};
 use super::filesystem::Filesystem;
 use super::names;
 use super::namespace::{Ino, Namespace, View, now};
+use crate::base::error_chain::chain;
 use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
-use crate::oss::error::chain;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]

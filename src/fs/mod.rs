@@ -5,9 +5,6 @@
 //! [`namespace`] and its `listing`s, filled by `probe`, `ahead` and `lister`. Bytes are in `open_file`, over
 //! [`staging`] on their way out (`writeback`, `streaming`, `uploads`, `parts`) and [`content`] on their way in ([`read_ahead`]).
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{SystemTime, UNIX_EPOCH};
-
 mod ahead;
 pub mod attributes;
 pub mod budget;
@@ -55,17 +52,3 @@ mod walk;
 mod writeback;
 mod writing;
 pub mod xattrs;
-
-/// Whole seconds since the epoch.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
-fn read_lock<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write_lock<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
-}

@@ -16,7 +16,7 @@
 //! memory; the lock is never held across a wait.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -27,6 +27,7 @@ use super::error::Error;
 use super::namespace::Ino;
 use super::processes::{Changers, same_process};
 use super::staging::StagedFile;
+use crate::base::sync::lock;
 use crate::encrypted::{EncryptedUpload, Xattrs};
 use crate::store::object_store::ObjectKey;
 
@@ -185,7 +186,7 @@ impl OpenFile {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -373,7 +374,7 @@ impl FileHandle {
 
     /// This handle's view of `state`'s version.
     pub fn reader(&self, state: &State) -> Option<Arc<Reader>> {
-        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.reader);
         let content = state.content.as_ref()?;
         if let Some(reader) = &*slot
             && Arc::ptr_eq(reader.content(), content)

@@ -8,8 +8,8 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -17,13 +17,15 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::attributes::{Attributes, Kind, Timestamp, XATTR};
 use super::error::{Error, Refusal, Result};
-use super::filesystem::{Described, Filesystem, lock};
+use super::filesystem::{Described, Filesystem};
 use super::lister::Extent;
 use super::listing::{Answer, Entry, Epoch, Known, Object, fresh};
 use super::names::{self, Name};
 use super::namespace::{Ino, Look, Marker, Namespace, View};
 use super::supervisor::contained;
 use super::uploads::meta_of;
+use crate::base::sync::lock;
+use crate::base::time::{from_unix_seconds, unix_seconds};
 use crate::encrypted::Uploaded;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ETag, ListRequest, ObjectKey, ObjectMeta};
@@ -383,7 +385,7 @@ impl Filesystem {
                 unreadable(Object {
                     size: found.size,
                     etag: found.etag,
-                    last_modified: super::seconds(found.last_modified),
+                    last_modified: unix_seconds(found.last_modified),
                     ours: false,
                     known: None,
                 })
@@ -612,7 +614,7 @@ impl Filesystem {
         Object {
             size: described.meta.size,
             etag: described.meta.etag.clone(),
-            last_modified: super::seconds(described.meta.last_modified),
+            last_modified: unix_seconds(described.meta.last_modified),
             ours: false,
             known: Some(Arc::new(known)),
         }
@@ -626,10 +628,7 @@ impl Filesystem {
         meta: ObjectMeta,
         checked: Instant,
     ) -> Arc<Described> {
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut described = lock(&self.described);
         let overtaken = described
             .peek(key)
             .is_some_and(|known| known.checked > checked);
@@ -663,10 +662,7 @@ impl Filesystem {
             object: Ok(uploaded.object.clone()),
             checked,
         });
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut described = lock(&self.described);
         let weight = entry.weight();
         described.put(key.clone(), entry, weight);
     }
@@ -714,8 +710,8 @@ impl Filesystem {
         let described = self.known_headers(key, etag)?;
         let (modified, read) = (described.meta.last_modified, described.meta.date);
         // A change within the second would not show.
-        let settled = super::seconds(read) >= super::seconds(modified) + 2;
-        let unchanged = settled && super::seconds(modified) == last_modified;
+        let settled = unix_seconds(read) >= unix_seconds(modified) + 2;
+        let unchanged = settled && unix_seconds(modified) == last_modified;
         (unchanged || fresh(described.checked, self.settings.metadata_ttl, start))
             .then_some(described)
     }
@@ -739,10 +735,7 @@ impl Filesystem {
         // However many callers give up or forget it meanwhile.
         let held = self.hold_inode(question.inode())?;
         let answer = {
-            let mut questions = self
-                .questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut questions = lock(&self.questions);
             match questions.get(&question) {
                 Some((asked, answer)) if fresh(*asked, self.settings.metadata_ttl, start) => {
                     answer.clone()
@@ -754,8 +747,7 @@ impl Filesystem {
                     let task = self.runtime.spawn(async move {
                         let result = contained(work).await;
                         drop(held);
-                        let mut questions =
-                            fs.questions.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut questions = lock(&fs.questions);
                         if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
                             questions.remove(&key);
                         }
@@ -795,9 +787,7 @@ impl Filesystem {
 
 /// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
 fn unreadable(object: Object) -> Object {
-    let modified = UNIX_EPOCH
-        .checked_add(Duration::from_secs(object.last_modified))
-        .unwrap_or(UNIX_EPOCH);
+    let modified = from_unix_seconds(object.last_modified);
     Object {
         known: Some(Arc::new(Known {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
@@ -810,10 +800,7 @@ fn unreadable(object: Object) -> Object {
 
 /// What an object's headers say of it.
 pub(super) fn known_of(meta: &ObjectMeta) -> Known {
-    let (date, modified) = (
-        super::seconds(meta.date),
-        super::seconds(meta.last_modified),
-    );
+    let (date, modified) = (unix_seconds(meta.date), unix_seconds(meta.last_modified));
     Known {
         attributes: Attributes::read(meta, false),
         settled: date >= modified + 2,
@@ -822,10 +809,7 @@ pub(super) fn known_of(meta: &ObjectMeta) -> Known {
 }
 
 pub(super) fn marker_of(meta: &ObjectMeta) -> Marker {
-    let (date, modified) = (
-        super::seconds(meta.date),
-        super::seconds(meta.last_modified),
-    );
+    let (date, modified) = (unix_seconds(meta.date), unix_seconds(meta.last_modified));
     Marker {
         etag: meta.etag.clone(),
         last_modified: modified,

@@ -33,7 +33,7 @@ use super::names;
 use super::namespace::Ino;
 use super::open_file::OpenFile;
 use super::staging::Piece;
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 
 /// What meets a version that others have replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

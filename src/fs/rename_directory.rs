@@ -15,15 +15,17 @@ use futures_util::stream::{self, StreamExt};
 use super::attributes::{Attributes, Timestamp};
 use super::change_attributes::TRIES;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Notice, lock};
+use super::filesystem::{Filesystem, Notice};
 use super::gate::Scope;
 use super::leftover::Leftover;
 use super::lister::object_of;
 use super::listing::{Entry, Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Namespace, now};
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ETag, ListRequest, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -458,7 +460,7 @@ impl Filesystem {
     ) -> Result<(ETag, PutAnswer)> {
         let from = names::object_key(path.old.clone())?;
         let to = names::object_key(path.new.clone())?;
-        let modified = super::seconds(source.last_modified);
+        let modified = unix_seconds(source.last_modified);
         let known = self.headers_as_listed(&from, &source.etag, modified, Instant::now());
         let known = known.filter(|known| !is_bound_by_sdk_rules(&known.meta.headers.user));
         let Some(described) = known else {
@@ -564,7 +566,7 @@ impl Filesystem {
             let object = Object {
                 size: sources[index].size,
                 etag: answer.etag.clone(),
-                last_modified: super::seconds(answer.date),
+                last_modified: unix_seconds(answer.date),
                 ours: false,
                 known,
             };

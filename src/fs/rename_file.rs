@@ -16,9 +16,10 @@ use super::listing::{Known, Object};
 use super::names::{self, Name};
 use super::namespace::{Ino, Target, now};
 use super::open_file::Attempt;
+use crate::base::error_chain::chain;
+use crate::base::time::unix_seconds;
 use crate::encrypted::copy::CopyLimits;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 
@@ -362,7 +363,7 @@ impl Filesystem {
                 });
                 Object {
                     etag: answer.etag.clone(),
-                    last_modified: super::seconds(answer.date),
+                    last_modified: unix_seconds(answer.date),
                     ours: false,
                     known,
                     ..object

@@ -20,7 +20,7 @@ use super::names::{self, Name};
 use super::namespace::Ino;
 use super::rename_directory::{Move, PARALLEL};
 use super::rename_file::is_copy;
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 use crate::store::object_store::{
     Body, ListPage, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
 };
@@ -48,18 +48,18 @@ struct Intent {
 impl Intent {
     fn new(instance: &Instance, key: &ObjectKey, from: String, to: String) -> Intent {
         let sum = instance.key.sum(&fields(key, &from, &to));
-        let mac = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = hex::encode(sum);
         Intent { from, to, mac }
     }
 
     /// # Errors
     /// When that mount has not written it, or not under that key, or it is no possible rename.
     fn check(&self, instance: &Instance, key: &ObjectKey) -> Result<()> {
-        let genuine = bytes_of(&self.mac).is_some_and(|sum| {
-            instance
+        let mut sum = [0; 32];
+        let genuine = hex::decode_to_slice(&self.mac, &mut sum).is_ok()
+            && instance
                 .key
-                .verifies(&fields(key, &self.from, &self.to), &sum)
-        });
+                .verifies(&fields(key, &self.from, &self.to), &sum);
         if !genuine {
             return Err(Error::io("it is not genuine"));
         }
@@ -85,16 +85,6 @@ fn is_path(path: &str) -> bool {
     path.strip_suffix('/').is_some_and(|path| {
         path.split('/').all(names::is_component) && path.split('/').next() != Some(names::RESERVED)
     })
-}
-
-fn bytes_of(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let value = |digit: u8| (digit as char).to_digit(16);
-    (digits.len() == 64).then_some(())?;
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some((value(pair[0])? * 16 + value(pair[1])?) as u8))
-        .collect()
 }
 
 /// What a mount has left.

@@ -16,8 +16,9 @@ use super::open_file::{Handover, OpenFile, State, Stream};
 use super::parts;
 use super::staging::Snapshot;
 use super::uploads::{PARALLEL_PARTS, headers_of, plaintext};
+use crate::base::error_chain::chain;
+use crate::base::wait::until;
 use crate::encrypted::EncryptedUpload;
-use crate::oss::error::chain;
 use crate::store::object_store::ByteRange;
 
 impl Filesystem {
@@ -122,10 +123,22 @@ impl Filesystem {
         let mut sent_to = self.settings.part_size;
         let mut number: u16 = 2;
         let handover = loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            match self.next_part(file, id, sent_to, number, sending.len()) {
+            let in_flight = sending.len();
+            let next = until(&file.moved, || {
+                match self.next_part(file, id, sent_to, number, in_flight) {
+                    Next::Wait => None,
+                    next => Some(next),
+                }
+            });
+            let next = tokio::select! {
+                biased;
+                next = next => next,
+                Some(ended) = sending.join_next() => {
+                    part_ended(ended)?;
+                    continue;
+                }
+            };
+            match next {
                 Next::Part(snapshot, range) => {
                     let plain = plaintext(snapshot.clone(), None);
                     let upload = upload.clone();
@@ -137,17 +150,10 @@ impl Filesystem {
                         snapshot.sent();
                         Ok(())
                     });
-                    continue;
                 }
                 Next::Handover(sender) => break sender,
                 Next::Stop => return Ok(None),
                 Next::Wait => {}
-            }
-            tokio::select! {
-                () = moved => {}
-                Some(ended) = sending.join_next() => {
-                    part_ended(ended)?;
-                }
             }
         };
         while let Some(ended) = sending.join_next().await {

@@ -8,10 +8,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::attributes::Attributes;
 use super::content::{self, Content};
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, lock};
+use super::filesystem::Filesystem;
 use super::listing::{Known, Object};
 use super::open_file::OpenFile;
 use super::staging::{BaseReader, Snapshot};
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
+use crate::base::wait::until;
 use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, ETag, ObjectHeaders, ObjectMeta, Overwrite};
@@ -89,18 +92,12 @@ async fn unless_gone(
     file: &OpenFile,
     work: impl Future<Output = encrypted::Result<()>>,
 ) -> Result<()> {
-    tokio::pin!(work);
-    loop {
-        let moved = file.moved.notified();
-        tokio::pin!(moved);
-        moved.as_mut().enable();
-        if file.lock().gone {
-            return Err(Error::NotFound);
-        }
-        tokio::select! {
-            result = &mut work => return Ok(result?),
-            () = moved => {}
-        }
+    let gone = until(&file.moved, || file.lock().gone.then_some(()));
+    tokio::select! {
+        // A file that is gone already lets nothing begin.
+        biased;
+        () = gone => Err(Error::NotFound),
+        result = work => Ok(result?),
     }
 }
 
@@ -174,7 +171,7 @@ pub(super) fn object_of_ours(
     Object {
         size,
         etag,
-        last_modified: super::seconds(date),
+        last_modified: unix_seconds(date),
         ours: true,
         known: Some(Arc::new(Known {
             attributes: attributes.clone(),

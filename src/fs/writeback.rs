@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use rand::RngExt;
 use tokio::sync::oneshot;
 
 use super::attributes::Attributes;
 use super::content::Content;
 use super::error::{Error, Result};
-use super::filesystem::{Filesystem, Notice, Unsaved, lock};
+use super::filesystem::{Filesystem, Notice, Unsaved};
 use super::gate::{Pass, Scope};
 use super::names::{self, Name};
 use super::namespace::{Ino, Local};
@@ -22,9 +21,12 @@ use super::open_file::{Attempt, Handover, OpenFile, State, Stream};
 use super::parts;
 use super::staging::{Snapshot, StagedFile};
 use super::uploads::{headers_of, meta_of, plaintext};
+use crate::base::backoff;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
+use crate::base::wait::until;
 use crate::encrypted::{Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
-use crate::oss::error::chain;
 use crate::store::object_store::{ObjectKey, Overwrite};
 
 /// Files uploaded at once when all are.
@@ -65,9 +67,6 @@ impl Filesystem {
         let wanted = file.lock().written;
         // An upload that was under way already may have taken its snapshot before the call.
         loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
             let begun = {
                 let mut state = file.lock();
                 state.check_lost()?;
@@ -79,19 +78,13 @@ impl Filesystem {
                     None => self.begin_upload(file, &mut state),
                 }
             };
-            loop {
-                {
-                    let state = file.lock();
-                    if state.upload != Some(begun) {
-                        match &state.failure {
-                            Some(error) if begun >= wanted => return Err(error.clone()),
-                            _ => break,
-                        }
-                    }
-                }
-                moved.as_mut().await;
-                moved.set(file.moved.notified());
-                moved.as_mut().enable();
+            let failure = until(&file.moved, || {
+                let state = file.lock();
+                let ended = state.upload != Some(begun);
+                ended.then(|| state.failure.clone().filter(|_| begun >= wanted))
+            });
+            if let Some(error) = failure.await {
+                return Err(error);
             }
         }
     }
@@ -158,10 +151,8 @@ impl Filesystem {
         self.runtime.spawn(async move {
             let failures = file.lock().failures;
             if failures > 0 {
-                let longest = FIRST_WAIT
-                    .saturating_mul(1 << failures.min(10))
-                    .min(LONGEST_WAIT);
-                let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+                let longest = backoff::exponential(FIRST_WAIT, failures + 1, LONGEST_WAIT);
+                let wait = backoff::jittered(longest, rand::random());
                 tokio::time::sleep(wait).await;
             }
             file.lock().tended = false;

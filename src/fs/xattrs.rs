@@ -12,10 +12,10 @@ use super::names;
 use super::namespace::{Ino, Marker, now};
 use super::open_file::OpenFile;
 use super::writeback::Destination;
+use crate::base::error_chain::chain;
 use crate::crypto::xattr::SetError;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
-use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
 
 const USER: &str = "user.";

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
+use crate::base::error_chain::chain;
 use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::copy_range::Place;
 use crate::fs::error::{Error, Result};
@@ -37,7 +38,6 @@ use crate::fs::names::{self, Name};
 use crate::fs::namespace::Ino;
 use crate::fs::open_file::{OpenHow, Writer};
 use crate::fs::xattrs::SetXattr;
-use crate::oss::error::chain;
 
 /// The largest request, in bytes: what the kernel allows by default.
 const MAX_WRITE: u32 = 1 << 20;

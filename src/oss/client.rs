@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
@@ -23,16 +23,18 @@ use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
-use super::crc::Crc64;
 use super::credentials::AccessKey;
-use super::date;
 use super::endpoint::Endpoint;
-use super::error::{Cause, Error, Refusal, chain};
+use super::error::{Error, Refusal};
 use super::progress::{Pace, Progress, later};
 use super::proxy;
 use super::retry::{Budget, Class};
 use super::sign::{Signer, Version};
 use super::xml;
+use crate::base::crc64::Crc64;
+use crate::base::error_chain::{Cause, chain};
+use crate::base::sync::lock;
+use crate::base::time;
 
 /// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
 /// pieces gain nothing measurable.
@@ -334,14 +336,15 @@ impl Client {
             _ => None,
         };
         let Some(theirs) = theirs else { return false };
-        let offset = date::unix(theirs) as i64 - date::unix(SystemTime::now()) as i64;
+        let offset =
+            time::unix_seconds(theirs) as i64 - time::unix_seconds(SystemTime::now()) as i64;
         if offset.abs() > MAX_CLOCK_OFFSET {
             warn!(
                 "the service's clock is said to be {offset} s ahead of this machine's: not believed"
             );
             return false;
         }
-        let mut claim = (self.0.clock_claim.lock()).unwrap_or_else(PoisonError::into_inner);
+        let mut claim = lock(&self.0.clock_claim);
         let agreed = claim.is_some_and(|other| (offset - other).abs() <= CLOCK_AGREEMENT);
         *claim = Some(offset);
         drop(claim);
@@ -731,7 +734,7 @@ fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Ref
         request_id: own("x-oss-request-id"),
         ec: own("x-oss-ec"),
         location: header(headers, "location").map(str::to_owned),
-        server_time: header(headers, "date").and_then(date::parse_http),
+        server_time: header(headers, "date").and_then(time::parse_http),
         retry_after: header(headers, "retry-after").and_then(retry_after),
         ..Refusal::default()
     };
@@ -758,7 +761,7 @@ fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Ref
     refusal.code = document.code;
     refusal.message = document.message;
     refusal.endpoint = (!document.endpoint.is_empty()).then_some(document.endpoint);
-    refusal.server_time = date::parse_extended(&document.server_time).or(refusal.server_time);
+    refusal.server_time = time::parse_extended(&document.server_time).or(refusal.server_time);
     refusal
 }
 
@@ -766,7 +769,7 @@ fn refusal(call: &Call<'_>, status: u16, headers: &HeaderMap, text: &str) -> Ref
 fn retry_after(text: &str) -> Option<Duration> {
     match text.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date::parse_http(text.trim())?
+        Err(_) => time::parse_http(text.trim())?
             .duration_since(SystemTime::now())
             .ok(),
     }
@@ -808,7 +811,7 @@ impl Sending {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, SendingState> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
+        lock(&self.state)
     }
 
     fn take_failure(&self) -> Option<Cause> {
@@ -892,7 +895,7 @@ mod tests {
         }
         assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT").is_some());
         let later = SystemTime::now() + Duration::from_secs(100);
-        let wait = retry_after(&date::http(later)).unwrap();
+        let wait = retry_after(&time::http(later)).unwrap();
         assert!((98..=100).contains(&wait.as_secs()));
     }
 

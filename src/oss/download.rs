@@ -12,12 +12,12 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
 use super::client::{Answer, Call, Client, Read, header};
-use super::crc::Crc64;
 use super::error::{Error, Kind};
 use super::object_head::ObjectHead;
 use super::progress::Pace;
 use super::retry::{Budget, Class, delay};
 use super::types::ObjectInfo;
+use crate::base::crc64::Crc64;
 
 const OPERATION: &str = "GetObject";
 /// Files have no more bytes, and offsets within them must not overflow.

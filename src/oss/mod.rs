@@ -2,9 +2,7 @@
 
 pub mod body;
 pub mod client;
-pub mod crc;
 pub mod credentials;
-pub mod date;
 pub mod download;
 pub mod endpoint;
 pub mod error;

@@ -9,11 +9,11 @@ use std::time::SystemTime;
 use reqwest::header::HeaderMap;
 
 use super::client::{Client, header};
-use super::date;
 use super::download::same_tag;
 use super::error::{Error, Kind};
 use super::retry::Budget;
 use super::types::{ListQuery, Listed, META_PREFIX, ObjectInfo, STANDARD_HEADERS};
+use crate::base::time;
 
 /// As much of an object as an answer tells.
 pub(super) struct ObjectHead {
@@ -52,7 +52,7 @@ impl ObjectHead {
         ObjectHead {
             size,
             etag: etag_of(headers),
-            last_modified: header(headers, "last-modified").and_then(date::parse_http),
+            last_modified: header(headers, "last-modified").and_then(time::parse_http),
             date: date_of(headers),
             user,
             standard,
@@ -161,7 +161,7 @@ pub(super) fn etag_of(headers: &HeaderMap) -> Option<String> {
 }
 
 pub(super) fn date_of(headers: &HeaderMap) -> Option<SystemTime> {
-    header(headers, "date").and_then(date::parse_http)
+    header(headers, "date").and_then(time::parse_http)
 }
 
 pub(super) fn crc_of(headers: &HeaderMap) -> Option<u64> {
@@ -204,7 +204,10 @@ mod tests {
         assert_eq!(info.content_type.as_deref(), Some("text/plain"));
         assert_eq!(info.storage_class.as_deref(), Some("IA"));
         assert_eq!(info.crc64, Some(u64::MAX));
-        assert_eq!(date::unix(info.date), date::unix(info.last_modified) + 2);
+        assert_eq!(
+            time::unix_seconds(info.date),
+            time::unix_seconds(info.last_modified) + 2
+        );
     }
 
     #[test]
@@ -232,7 +235,10 @@ mod tests {
         ] {
             let times = headers(&[&[("etag", "E")], &times[..]].concat());
             let info = ObjectHead::read(&times, Some(0)).whole(now).unwrap();
-            let found = (date::unix(info.last_modified), date::unix(info.date));
+            let found = (
+                time::unix_seconds(info.last_modified),
+                time::unix_seconds(info.date),
+            );
             assert_eq!(found, (modified, dated));
         }
     }

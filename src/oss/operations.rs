@@ -18,16 +18,16 @@ use reqwest::header::HeaderMap;
 
 use super::body::Body;
 use super::client::{Answer, Call, Client, MAX_LISTING, Pairs, Payload, header};
-use super::crc::{self, Crc64};
 use super::download::{content_length, same_tag};
 use super::error::{Error, Kind, Refusal};
 use super::object_head::{ObjectHead, crc_of, date_of, etag_of};
 use super::retry::Budget;
-use super::sign::percent_encoded;
 use super::types::{
     BucketDescription, HeadersRef, ListQuery, META_PREFIX, ObjectInfo, Page, Part, Stored, Upload,
 };
 use super::xml;
+use crate::base::crc64::{self, Crc64};
+use crate::base::encoding::percent_encoded;
 
 /// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
 pub const MAX_BATCH: usize = 1000;
@@ -711,7 +711,7 @@ fn verified(
 /// The CRC-64 of all parts in a row, if each one's is known.
 fn combined(parts: &[Part]) -> Option<u64> {
     parts.iter().try_fold(0, |crc, part| {
-        Some(crc::combine(crc, part.crc64?, part.size))
+        Some(crc64::combine(crc, part.crc64?, part.size))
     })
 }
 
@@ -725,18 +725,18 @@ mod tests {
         let part = |range: Range<usize>| Part {
             number: 1,
             etag: String::new(),
-            crc64: Some(crc::of(&bytes[range.clone()])),
+            crc64: Some(crc64::of(&bytes[range.clone()])),
             size: range.len() as u64,
         };
-        assert_eq!(crc::of(b"123456789"), 11_051_210_869_376_104_954);
+        assert_eq!(crc64::of(b"123456789"), 11_051_210_869_376_104_954);
         for parts in [
             vec![part(0..1000)],
             vec![part(0..1), part(1..1000)],
             vec![part(0..300), part(300..300), part(300..1000)],
         ] {
-            assert_eq!(combined(&parts), Some(crc::of(&bytes)));
+            assert_eq!(combined(&parts), Some(crc64::of(&bytes)));
         }
-        assert_eq!(combined(&[]), Some(crc::of(b"")));
+        assert_eq!(combined(&[]), Some(crc64::of(b"")));
         let mut unknown = part(0..10);
         unknown.crc64 = None;
         assert_eq!(combined(&[part(0..10), unknown]), None);

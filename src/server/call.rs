@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::accepted;
 use super::pace::{Floor, Patience};
 use super::refusal::{BodyFault, Refusal, Result};
-use crate::oss::crc::Crc64;
-use crate::oss::sign::percent_decoded;
+use crate::base::crc64::Crc64;
+use crate::base::encoding::percent_decoded;
 use crate::store::error::Error;
 use crate::store::object_store::{ObjectHeaders, ObjectKey, Overwrite};
 

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -34,7 +34,8 @@ use super::pace::{Paced, Patience};
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
 use super::{listing, multipart, objects, s3, xml};
-use crate::oss::date;
+use crate::base::sync::lock;
+use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::directory::Directory;
 use crate::store::local::journal::is_bucket;
@@ -331,7 +332,7 @@ impl Shared {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LocalStore>> {
         // Whoever panicked left a map of stores that are each whole.
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.buckets)
     }
 }
 
@@ -700,7 +701,7 @@ fn respond(
         }
     };
     own("server", "AliyunOSS");
-    own("date", &date::http(now));
+    own("date", &time::http(now));
     own("x-oss-request-id", id);
     // The service's own measure of how long it took is in milliseconds; here it is always quick.
     own("x-oss-server-time", "1");

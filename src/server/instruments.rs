@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::call::Operation;
+use crate::base::sync::lock;
 
 /// Latency and faults can be changed, and counts read, while the server runs.
 #[derive(Default)]
@@ -262,9 +263,7 @@ impl Instruments {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Whoever panicked left numbers, and any numbers will do.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -8,7 +8,7 @@ use super::endpoint::Shared;
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
 use super::xml::{Xml, encoded};
-use crate::oss::date;
+use crate::base::time;
 use crate::store::local::index::{From, Page, Query};
 use crate::store::local::record::Facts;
 use crate::store::local::{self, LocalStore};
@@ -120,7 +120,7 @@ fn write_page(xml: &mut Xml, page: &Page, url: bool, owner: bool) {
 }
 
 fn write_facts(xml: &mut Xml, facts: &Facts) {
-    xml.text("LastModified", &date::extended(facts.last_modified()));
+    xml.text("LastModified", &time::extended(facts.last_modified()));
     xml.text("ETag", facts.tag.etag().as_str());
     xml.text(
         "Type",
@@ -176,7 +176,7 @@ pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
     xml.begin("Buckets");
     for name in page {
         xml.begin("Bucket");
-        xml.text("CreationDate", &date::extended(shared.started()));
+        xml.text("CreationDate", &time::extended(shared.started()));
         xml.text("ExtranetEndpoint", &call.host);
         xml.text("IntranetEndpoint", &call.host);
         xml.text("Location", &format!("oss-{}", shared.region()));
@@ -203,7 +203,7 @@ pub fn live_channels(call: &Call) -> Result<Reply> {
 pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
     let mut xml = Xml::document("BucketInfo");
     xml.begin("Bucket");
-    xml.text("CreationDate", &date::extended(shared.started()));
+    xml.text("CreationDate", &time::extended(shared.started()));
     xml.text("ExtranetEndpoint", &call.host);
     xml.text("IntranetEndpoint", &call.host);
     xml.text("Location", &format!("oss-{}", shared.region()));

@@ -9,7 +9,7 @@ use super::objects::{checked_length, copied_reply, copy_source, written};
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
 use super::xml::{self, Xml, encoded};
-use crate::oss::date;
+use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::{self, LocalStore};
 use crate::store::object_store::*;
@@ -260,7 +260,7 @@ pub async fn list_parts(store: &LocalStore, call: &Call) -> Result<Reply> {
     for part in page {
         xml.begin("Part");
         xml.number("PartNumber", part.number);
-        xml.text("LastModified", &date::extended(part.modified));
+        xml.text("LastModified", &time::extended(part.modified));
         xml.text("ETag", part.tag.etag().as_str());
         xml.number("HashCrc64ecma", part.crc64);
         xml.number("Size", part.size);
@@ -338,7 +338,7 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
         xml.text("Key", &encoded(&upload.key, url));
         xml.text("UploadId", &upload.upload.0);
         xml.text("StorageClass", "Standard");
-        xml.text("Initiated", &date::extended(upload.initiated));
+        xml.text("Initiated", &time::extended(upload.initiated));
         xml.end();
     }
     for fold in folds {

@@ -11,8 +11,8 @@ use super::endpoint::Shared;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
 use super::xml::{self, Xml, encoded};
-use crate::oss::date;
-use crate::oss::sign::percent_decoded;
+use crate::base::encoding::percent_decoded;
+use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::LocalStore;
 use crate::store::local::record::Tag;
@@ -107,7 +107,7 @@ impl Conditions<'_> {
         };
         // A date that cannot be read is no condition, as HTTP has it.
         let changed_since =
-            |condition: &str| date::parse_http(condition).map(|date| meta.last_modified > date);
+            |condition: &str| time::parse_http(condition).map(|date| meta.last_modified > date);
         if self.if_match.is_some_and(|condition| !names(condition)) {
             return Verdict::Failed;
         }
@@ -126,7 +126,7 @@ impl Conditions<'_> {
 /// Whether `If-Range` names the object as it is: by its tag or by its date.
 fn is_version(version: &str, meta: &ObjectMeta) -> bool {
     Tag::parse(version).is_some_and(|tag| tag.is(&meta.etag))
-        || date::parse_http(version).is_some_and(|date| date == meta.last_modified)
+        || time::parse_http(version).is_some_and(|date| date == meta.last_modified)
 }
 
 /// What a `Range` header gets.
@@ -493,7 +493,7 @@ pub fn copied_reply(
     modified: SystemTime,
 ) -> Reply {
     let mut xml = Xml::document(document);
-    xml.text("LastModified", &date::extended(modified));
+    xml.text("LastModified", &time::extended(modified));
     xml.text("ETag", etag.as_str());
     let mut reply = Reply::xml(xml.finish());
     reply.header("etag", etag.as_str());

@@ -1,6 +1,6 @@
 //! What the service says when it refuses.
 
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 use crate::store::error::Error;
 use crate::store::local::uploads;
 

@@ -6,7 +6,7 @@ use quick_xml::Reader;
 use quick_xml::events::Event;
 
 use super::refusal::{Refusal, Result};
-use crate::oss::sign::percent_encoded;
+use crate::base::encoding::percent_encoded;
 
 /// A document under construction.
 pub struct Xml {

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
-use ossvault::oss::{date, sign};
+use ossvault::base::time;
+use ossvault::oss::sign;
 use reqwest::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -240,7 +241,7 @@ async fn a_missing_bucket_comes_before_everything_else() {
     let wrong = bench
         .http
         .get(&url)
-        .header("date", date::http(SystemTime::now()))
+        .header("date", time::http(SystemTime::now()))
         .header("authorization", "OSS test:AAAA")
         .send();
     assert_eq!(code(wrong.await.unwrap()).await, "SignatureDoesNotMatch");
@@ -457,7 +458,7 @@ async fn a_range_of_another_version_is_answered_with_the_whole() {
 async fn a_request_that_announces_a_body_it_has_not_is_answered() {
     let bench = filled().await;
     for (method, status) in [("GET", 200), ("HEAD", 200), ("DELETE", 204)] {
-        let now = date::http(SystemTime::now());
+        let now = time::http(SystemTime::now());
         let to_sign = sign::v1_string_to_sign(
             &sign::Request {
                 method,
@@ -496,7 +497,7 @@ async fn a_server_with_a_region_takes_signatures_for_no_other() {
     let of_region = async |own: Option<&str>, region: &str| {
         let bench = Bench::with(|config| config.credentials.region = own.map(str::to_string)).await;
         bench.put("k", b"x").await;
-        let now = date::basic(SystemTime::now());
+        let now = time::basic(SystemTime::now());
         let headers = [
             (
                 Cow::from("x-oss-content-sha256"),
