@@ -8,9 +8,11 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
 use super::secrets::{self, Environment, PassphraseArgs};
+use crate::crypto::key_error::{KeyError, Strength};
 use crate::crypto::key_file::{self, KeyFileError, Permissions};
-use crate::crypto::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey, Strength};
+use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_ring::KeyRing;
+use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
 /// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 use super::key_cipher::Cipher;
-use super::key_pair::KeyError;
+use super::key_error::KeyError;
 
 /// Decrypts the body of a PEM block with its `DEK-Info` value, for instance `AES-128-CBC,<hex IV>`.
 ///
