@@ -372,11 +372,11 @@ pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
     crate::crypto::random::fill(random.as_mut_slice());
     let secret: zeroize::Zeroizing<String> = zeroize::Zeroizing::new(hex::encode(*random));
     let key_id = "demo".to_owned();
-    let config = server::endpoint::Config {
+    let config = server::state::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         credentials: server::auth::Credentials::new(key_id.clone(), secret.to_string(), None),
         sync: true,
-        ..server::endpoint::Config::new(folder)
+        ..server::state::Config::new(folder)
     };
     let server = Server::start(config).await.map_err(|error| {
         Error::new(

@@ -15,16 +15,17 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::convert::{BLOCK_SIZE, attr, no_entry, timestamp};
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
 use crate::base::error_chain::chain;
@@ -44,9 +45,6 @@ const MAX_WRITE: u32 = 1 << 20;
 
 /// Requests the kernel may have in flight for read-ahead and the like.
 const MAX_BACKGROUND: u16 = 128;
-
-/// What st_blksize says, in bytes: what programs should read and write at a time.
-const BLOCK_SIZE: u32 = 128 << 10;
 
 /// The kernel opens to run a program (its own flag, which it does not hide).
 const FMODE_EXEC: i32 = 0x20;
@@ -860,22 +858,6 @@ fn how(request: &Request, flags: i32) -> OpenHow {
     }
 }
 
-fn timestamp(time: TimeOrNow) -> Timestamp {
-    let time = match time {
-        TimeOrNow::SpecificTime(time) => time,
-        TimeOrNow::Now => SystemTime::now(),
-    };
-    match SystemTime::UNIX_EPOCH.duration_since(time) {
-        // The kernel sends whole seconds before the epoch and nanoseconds onward from there; fuser counts
-        // both backward.
-        Ok(before) if before.as_secs() > 0 => Timestamp {
-            seconds: -(before.as_secs() as i64),
-            nanos: before.subsec_nanos(),
-        },
-        _ => Timestamp::from_system(time),
-    }
-}
-
 // ---- replies ----
 
 fn ok(reply: ReplyEmpty, _: ()) {
@@ -919,48 +901,6 @@ fn open_flags(opened: &Opened, how: OpenHow) -> FopenFlags {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags
-}
-
-/// A file's attributes as the kernel wants them.
-pub(super) fn attr(looks: &Looks) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(looks.ino.0),
-        size: looks.size,
-        blocks: looks.size.div_ceil(512),
-        atime: looks.atime.to_system(),
-        mtime: looks.mtime.to_system(),
-        ctime: looks.ctime.to_system(),
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: dirents::file_type(looks.kind),
-        perm: looks.mode as u16,
-        nlink: looks.links,
-        uid: looks.uid,
-        gid: looks.gid,
-        rdev: looks.rdev,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-/// Inode 0: the name is known not to be there.
-fn no_entry() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: SystemTime::UNIX_EPOCH,
-        mtime: SystemTime::UNIX_EPOCH,
-        ctime: SystemTime::UNIX_EPOCH,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
 }
 
 /// Every reply can be an error.

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use log::{debug, info, warn};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
@@ -26,19 +24,17 @@ use super::body::Body;
 use super::credentials::AccessKey;
 use super::endpoint::Endpoint;
 use super::error::{Error, Refusal};
+use super::headers::header;
 use super::progress::{Pace, Progress, later};
 use super::proxy;
 use super::retry::{Budget, Class};
+use super::sending::Sending;
 use super::sign::{Signer, Version};
 use super::xml;
-use crate::base::crc64::Crc64;
-use crate::base::error_chain::{Cause, chain};
+use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::base::time;
 
-/// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
-/// pieces gain nothing measurable.
-const SEND_PIECE: usize = 256 * 1024;
 /// An error document is a few hundred bytes; what is longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
 /// Answers that name one thing.
@@ -709,10 +705,6 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
     }
 }
 
-pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 /// Something on the way answered in place of the service, which puts its request id on every answer.
 fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
@@ -783,92 +775,6 @@ fn without_token(text: &str) -> String {
         .join("\n")
 }
 
-/// A body on its way: cut into pieces, counted, its CRC-64 taken.
-struct Sending {
-    len: u64,
-    progress: [Arc<Progress>; 2],
-    /// Touched by the connection's task for each piece, by the waiting task at the end.
-    state: Mutex<SendingState>,
-}
-
-struct SendingState {
-    sent: u64,
-    crc: Crc64,
-    failure: Option<Cause>,
-}
-
-impl Sending {
-    fn new(len: u64, progress: [Arc<Progress>; 2]) -> Sending {
-        Sending {
-            len,
-            progress,
-            state: Mutex::new(SendingState {
-                sent: 0,
-                crc: Crc64::new(),
-                failure: None,
-            }),
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, SendingState> {
-        lock(&self.state)
-    }
-
-    fn take_failure(&self) -> Option<Cause> {
-        self.state().failure.take()
-    }
-
-    fn crc(&self) -> u64 {
-        self.state().crc.value()
-    }
-
-    fn fail(&self, cause: Cause) -> std::io::Error {
-        self.state().failure = Some(cause);
-        std::io::Error::other("the source of the upload failed")
-    }
-
-    fn stream(
-        self: Arc<Self>,
-        source: BoxStream<'static, Result<Bytes, Cause>>,
-    ) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let pending = Bytes::new();
-        futures_util::stream::try_unfold(
-            (self, source, pending),
-            |(sending, mut source, mut pending)| async move {
-                while pending.is_empty() {
-                    match source.next().await {
-                        Some(Ok(bytes)) => pending = bytes,
-                        Some(Err(cause)) => return Err(sending.fail(cause)),
-                        None if sending.state().sent == sending.len => return Ok(None),
-                        None => {
-                            let short = std::io::Error::other("the body is shorter than announced");
-                            return Err(sending.fail(Arc::new(short)));
-                        }
-                    }
-                }
-                let piece = pending.split_to(pending.len().min(SEND_PIECE));
-                let moved = piece.len();
-                let excess = {
-                    let mut state = sending.state();
-                    state.sent += piece.len() as u64;
-                    state.crc.update(&piece);
-                    state.sent > sending.len
-                };
-                if excess {
-                    let long = std::io::Error::other("the body is longer than announced");
-                    return Err(sending.fail(Arc::new(long)));
-                }
-                sending
-                    .progress
-                    .iter()
-                    .for_each(|progress| progress.add(moved));
-                Ok(Some((piece, (sending, source, pending))))
-            },
-        )
-        .boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -897,21 +803,5 @@ mod tests {
         let later = SystemTime::now() + Duration::from_secs(100);
         let wait = retry_after(&time::http(later)).unwrap();
         assert!((98..=100).contains(&wait.as_secs()));
-    }
-
-    #[tokio::test]
-    async fn a_body_is_sent_in_pieces_and_must_have_its_length() {
-        let run = |announced: usize, real: usize| async move {
-            let progress = || Arc::new(Progress::new(Instant::now()));
-            let sending = Arc::new(Sending::new(announced as u64, [progress(), progress()]));
-            let body = Body::from_bytes(vec![7; real]);
-            let pieces: Vec<_> = sending.clone().stream(body.open()).collect().await;
-            let ok = pieces.iter().all(|piece| piece.is_ok());
-            assert_eq!(ok, sending.take_failure().is_none());
-            (ok, pieces.len())
-        };
-        assert_eq!(run(SEND_PIECE * 2 + 1, SEND_PIECE * 2 + 1).await, (true, 3));
-        assert_eq!(run(5, 4).await, (false, 2));
-        assert_eq!(run(4, 5).await, (false, 1));
     }
 }

@@ -11,11 +11,13 @@ use quick_xml::events::Event;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 
-use super::download::size_of;
-use super::operations::MAX_BATCH;
+use super::headers::size_of;
 use super::types::{BucketDescription, Listed, Page, Part, Upload};
 use crate::base::encoding::percent_decoded_bytes;
 use crate::base::time;
+
+/// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
+pub const MAX_BATCH: usize = 1000;
 
 /// A multipart upload has no more parts, and no part has a greater number.
 pub const MAX_PARTS: u16 = 10_000;

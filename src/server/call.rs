@@ -12,9 +12,9 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request};
 use md5::{Digest, Md5};
-use serde::{Deserialize, Serialize};
 
 use super::accepted;
+use super::operation::Operation;
 use super::pace::{Floor, Patience};
 use super::refusal::{BodyFault, Refusal, Result};
 use crate::base::crc64::Crc64;
@@ -33,82 +33,6 @@ pub const STANDARD_HEADERS: [&str; 5] = [
     "content-language",
     "expires",
 ];
-
-/// The operations of the service, by the names its documentation has for them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Operation {
-    ListBuckets,
-    PutBucket,
-    DeleteBucket,
-    GetBucketInfo,
-    GetBucketLocation,
-    /// There are none here; clients that clear a bucket ask.
-    ListLiveChannels,
-    ListObjects,
-    ListObjectsV2,
-    ListMultipartUploads,
-    DeleteMultipleObjects,
-    PutObject,
-    CopyObject,
-    GetObject,
-    HeadObject,
-    GetObjectMeta,
-    DeleteObject,
-    InitiateMultipartUpload,
-    UploadPart,
-    UploadPartCopy,
-    CompleteMultipartUpload,
-    AbortMultipartUpload,
-    ListParts,
-    /// What this server does not do.
-    Unknown,
-}
-
-impl Operation {
-    /// The actions that a policy must allow for it. A copy needs the first one for its source.
-    pub fn actions(self) -> &'static [&'static str] {
-        use Operation::*;
-        match self {
-            ListBuckets => &["oss:ListBuckets"],
-            PutBucket => &["oss:PutBucket"],
-            DeleteBucket => &["oss:DeleteBucket"],
-            GetBucketInfo => &["oss:GetBucketInfo"],
-            GetBucketLocation => &["oss:GetBucketLocation"],
-            ListLiveChannels => &["oss:ListLiveChannel"],
-            ListObjects | ListObjectsV2 => &["oss:ListObjects"],
-            ListMultipartUploads => &["oss:ListMultipartUploads"],
-            ListParts => &["oss:ListParts"],
-            GetObject | HeadObject | GetObjectMeta => &["oss:GetObject"],
-            CopyObject | UploadPartCopy => &["oss:GetObject", "oss:PutObject"],
-            PutObject | InitiateMultipartUpload | UploadPart | CompleteMultipartUpload => {
-                &["oss:PutObject"]
-            }
-            AbortMultipartUpload => &["oss:AbortMultipartUpload"],
-            DeleteObject | DeleteMultipleObjects => &["oss:DeleteObject"],
-            Unknown => &[],
-        }
-    }
-
-    /// Whether it can change what is in a bucket.
-    pub fn writes(self) -> bool {
-        use Operation::*;
-        !matches!(
-            self,
-            ListBuckets
-                | GetBucketInfo
-                | GetBucketLocation
-                | ListLiveChannels
-                | ListObjects
-                | ListObjectsV2
-                | ListMultipartUploads
-                | GetObject
-                | HeadObject
-                | GetObjectMeta
-                | ListParts
-                | Unknown
-        )
-    }
-}
 
 pub struct Call {
     pub operation: Operation,

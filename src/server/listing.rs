@@ -4,9 +4,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::call::Call;
-use super::endpoint::Shared;
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
+use super::state::ServerState;
 use super::xml::{Xml, encoded};
 use crate::base::time;
 use crate::store::local::index::{From, Page, Query};
@@ -154,7 +154,7 @@ fn read_token(token: &str) -> Option<From> {
     local::from_token(&token)
 }
 
-pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
+pub async fn buckets(shared: &ServerState, call: &Call) -> Result<Reply> {
     let prefix = call.parameter("prefix").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
@@ -200,7 +200,7 @@ pub fn live_channels(call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
+pub fn bucket_info(shared: &ServerState, call: &Call) -> Reply {
     let mut xml = Xml::document("BucketInfo");
     xml.begin("Bucket");
     xml.text("CreationDate", &time::extended(shared.started()));
@@ -220,7 +220,7 @@ pub fn bucket_info(shared: &Shared, call: &Call) -> Reply {
     Reply::xml(xml.finish())
 }
 
-pub fn location(shared: &Shared) -> Reply {
+pub fn location(shared: &ServerState) -> Reply {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     xml.push_str(&format!(
         "<LocationConstraint>oss-{}</LocationConstraint>",

@@ -4,10 +4,10 @@ use std::cmp::Ordering;
 
 use super::call::Call;
 use super::encryption_rules::{self, Plan};
-use super::endpoint::Shared;
 use super::objects::{checked_length, copied_reply, copy_source, written};
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
+use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
 use crate::base::time;
 use crate::store::error::Error;
@@ -51,7 +51,11 @@ pub async fn initiate(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-pub async fn upload_part(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn upload_part(
+    shared: &ServerState,
+    store: &LocalStore,
+    call: &mut Call,
+) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let number = part_number(call)?;
@@ -79,7 +83,7 @@ pub async fn upload_part(shared: &Shared, store: &LocalStore, call: &mut Call) -
     }))
 }
 
-pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn copy_part(shared: &ServerState, store: &LocalStore, call: &Call) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let number = part_number(call)?;
@@ -121,7 +125,7 @@ pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Resu
     Err(Error::PreconditionFailed.into())
 }
 
-pub async fn complete(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn complete(shared: &ServerState, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let url = call.wants_url_encoding()?;
@@ -184,7 +188,7 @@ fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
             "The XML you provided was not well-formed or did not validate against our published schema.",
         )
     };
-    let document = xml::parse(document)?;
+    let document = xml::parse(document).ok_or_else(Refusal::malformed_xml)?;
     if document.name != "CompleteMultipartUpload" {
         return Err(malformed());
     }

@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::call::{Call, STANDARD_HEADERS, checked_key};
 use super::encryption_rules;
-use super::endpoint::Shared;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
+use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
 use crate::base::encoding::percent_decoded;
 use crate::base::time;
@@ -24,7 +24,7 @@ const MAX_PUT: u64 = 5 << 30;
 /// Of the document of a batch deletion.
 const MAX_DELETE: usize = 2 << 20;
 
-pub async fn put(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn put(shared: &ServerState, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     let key = call.object_key()?;
     let headers = call.object_headers()?;
     encryption_rules::check_new(&headers)?;
@@ -326,7 +326,11 @@ pub async fn delete(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
-pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn delete_many(
+    shared: &ServerState,
+    store: &LocalStore,
+    call: &mut Call,
+) -> Result<Reply> {
     if call.header("content-md5").is_none() {
         return Err(Refusal::new(
             400,
@@ -337,7 +341,8 @@ pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -
     let url = call.wants_url_encoding()?;
     call.length()?;
     let _document = shared.document().await?;
-    let document = xml::parse(&call.collect_body(MAX_DELETE).await?)?;
+    let document =
+        xml::parse(&call.collect_body(MAX_DELETE).await?).ok_or_else(Refusal::malformed_xml)?;
     let malformed = || {
         Refusal::new(
             400,
@@ -397,7 +402,7 @@ pub struct Source {
 }
 
 /// Finds the source and checks the conditions on it.
-pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
+pub async fn copy_source(shared: &ServerState, call: &Call) -> Result<Source> {
     let malformed = || {
         Refusal::argument(
             "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.",
@@ -425,7 +430,7 @@ pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
     })
 }
 
-pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn copy(shared: &ServerState, store: &LocalStore, call: &Call) -> Result<Reply> {
     let key = call.object_key()?;
     let replaces = match call.header("x-oss-metadata-directive") {
         None => false,

@@ -53,6 +53,14 @@ impl Refusal {
         )
     }
 
+    pub fn malformed_xml() -> Refusal {
+        Refusal::new(
+            400,
+            "MalformedXML",
+            "The XML you provided was not well-formed.",
+        )
+    }
+
     pub fn no_such_bucket(bucket: &str) -> Refusal {
         Refusal::new(404, "NoSuchBucket", "The specified bucket does not exist.")
             .ec("0015-00000101")

@@ -4,8 +4,8 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 
 use super::support::*;
 

@@ -8,10 +8,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 use ossvault::base::time;
 use ossvault::oss::sign;
-use ossvault::server::call::Operation;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 use ossvault::server::s3;
+use ossvault::server::state::Config;
 use ossvault::store::object_store::*;
 use reqwest::{Method, Response};
 
