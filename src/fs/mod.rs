@@ -17,5 +17,4 @@ pub mod ops;
 mod resolver;
 pub mod settings;
 mod supervisor;
-mod sync;
 pub mod writeback;

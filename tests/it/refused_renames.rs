@@ -3,8 +3,8 @@
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::server::call::Operation::*;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation::*;
 
 use super::other_writers::{WRITE, block, mounted, mounted_with};
 use super::rig::{Rig, can_mount, read, write_and_close};

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::objects::Objects;
+use crate::base::sync::lock;
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::object_name;
-use crate::fs::sync::lock;
 use crate::store::object_store::ObjectKey;
 
 /// Directories remembered.

@@ -11,6 +11,7 @@ use super::markers::Markers;
 use super::object_cache::ObjectCache;
 use super::objects::Objects;
 use super::revalidate::Questions;
+use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::attributes::Kind;
 use crate::fs::data::budget::MemoryBudget;
@@ -19,7 +20,6 @@ use crate::fs::namespace::inode_table::{Ino, Look, Namespace, Target, View};
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::settings::Settings;
-use crate::fs::sync::lock;
 
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;

@@ -9,8 +9,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -18,7 +18,9 @@ use futures_util::future::{BoxFuture, Shared};
 
 use super::object_cache::marker_of;
 use super::resolve::Resolver;
-use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
+use crate::base::sync::lock;
+use crate::base::time::{from_unix_seconds, unix_seconds};
+use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
@@ -63,9 +65,7 @@ const SMALL: u64 = 64 << 10;
 
 /// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
 fn unreadable(object: Object) -> Object {
-    let modified = UNIX_EPOCH
-        .checked_add(Duration::from_secs(object.last_modified))
-        .unwrap_or(UNIX_EPOCH);
+    let modified = from_unix_seconds(object.last_modified);
     Object {
         known: Some(Arc::new(Known {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
@@ -502,10 +502,7 @@ impl Resolver {
         // However many callers give up or forget it meanwhile.
         let held = self.names.hold_inode(question.inode())?;
         let answer = {
-            let mut questions = self
-                .questions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut questions = lock(&self.questions);
             match questions.get(&question) {
                 Some((asked, answer))
                     if fresh(*asked, self.settings.metadata_ttl, start)
@@ -522,10 +519,7 @@ impl Resolver {
                         drop(held);
                         let was_late = resolver.settings.is_overdue(asked, Instant::now());
                         let end = move |resolver: &Resolver| {
-                            let mut questions = resolver
-                                .questions
-                                .lock()
-                                .unwrap_or_else(PoisonError::into_inner);
+                            let mut questions = lock(&resolver.questions);
                             if questions.get(&key).is_some_and(|(at, _)| *at == asked) {
                                 questions.remove(&key);
                             }

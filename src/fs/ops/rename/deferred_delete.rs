@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::memory::RenameMemory;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::key_locks::{Pass, Scope};
 use crate::fs::namespace::names::Changing;
 use crate::fs::namespace::object_name::Name;
-use crate::fs::sync::lock;
 use crate::fs::writeback::publish::Unsaved;
-use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
 /// The wait after a failure; it doubles up to [`LONGEST_WAIT`].

@@ -13,6 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use super::directory::{Move, PARALLEL};
+use crate::base::error_chain::chain;
 use crate::crypto::mac::MacKey;
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
@@ -20,7 +21,6 @@ use crate::fs::instance::{Instance, is_id};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::resolver::objects::is_copy;
-use crate::oss::error::chain;
 use crate::store::object_store::{
     Body, ListPage, ListRequest, ListedObject, ObjectHeaders, ObjectKey, Overwrite,
 };
@@ -48,7 +48,7 @@ pub(crate) struct Intent {
 impl Intent {
     pub fn new(secret: &MacKey, key: &ObjectKey, from: String, to: String) -> Intent {
         let sum = secret.sum(&fields(key, &from, &to));
-        let mac = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = hex::encode(sum);
         Intent { from, to, mac }
     }
 
@@ -64,8 +64,9 @@ impl Intent {
     }
 
     fn check(&self, secret: &MacKey, key: &ObjectKey) -> Result<()> {
-        let genuine = bytes_of(&self.mac)
-            .is_some_and(|sum| secret.verifies(&fields(key, &self.from, &self.to), &sum));
+        let mut sum = [0; 32];
+        let genuine = hex::decode_to_slice(&self.mac, &mut sum).is_ok()
+            && secret.verifies(&fields(key, &self.from, &self.to), &sum);
         if !genuine {
             return Err(Error::io("it is not genuine"));
         }
@@ -92,16 +93,6 @@ fn is_path(path: &str) -> bool {
         path.split('/').all(object_name::is_component)
             && path.split('/').next() != Some(object_name::RESERVED)
     })
-}
-
-fn bytes_of(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let value = |digit: u8| (digit as char).to_digit(16);
-    (digits.len() == 64).then_some(())?;
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some((value(pair[0])? * 16 + value(pair[1])?) as u8))
-        .collect()
 }
 
 /// What a mount has left.
