@@ -1,5 +1,6 @@
 //! An OSS bucket mounted as an encrypted directory. Imports run downward only.
 
+pub mod base;
 pub mod cli;
 pub mod crypto;
 pub mod encrypted;

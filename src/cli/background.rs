@@ -11,9 +11,9 @@ use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use super::bulk;
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::output;
 use super::secrets::Environment;
 use crate::text;
 
@@ -70,7 +70,7 @@ pub fn start_command(mut command: Command) -> Result<()> {
     // Ends when the child reports or dies; everything the child does before has its own deadline.
     while report.read_line(&mut line).is_ok_and(|count| count > 0) {
         match line.strip_prefix(NOTE) {
-            Some(note) => bulk::print_line(note),
+            Some(note) => output::print_line(note),
             None => break,
         }
         line.clear();

@@ -10,14 +10,14 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys::Files;
 use super::options::{ReadingOptions, ServiceOptions};
+use super::output::{print_json, print_line, tell};
 use super::parts::{self, Missing, Place};
 use super::secrets::Environment;
 use super::source::Source;
 use super::{logging, values};
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 use crate::store;
 use crate::store::object_store::ObjectStore;
-use crate::text;
 use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
 use crate::tools::local_file::LocalFileError;
 
@@ -295,34 +295,6 @@ impl Report {
         text.push_str(&format!(" ({:.1} s)", took.as_secs_f64()));
         print_line(&text);
     }
-}
-
-pub fn print_json(value: &impl serde::Serialize) {
-    if let Ok(json) = serde_json::to_string(value) {
-        print(&text::json(&json));
-    }
-}
-
-/// For people, over several lines.
-pub fn print_pretty_json(value: &impl serde::Serialize) {
-    if let Ok(json) = serde_json::to_string_pretty(value) {
-        print(&text::json(&json));
-    }
-}
-
-/// One line, whatever names and messages it holds.
-pub fn print_line(line: &str) {
-    print(&text::one_line(line));
-}
-
-/// The same on stderr, for what is no result.
-pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
-}
-
-/// A reader that went away is no reason to stop half-way.
-fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn draw(text: &str) {

@@ -161,8 +161,7 @@ impl MountConfig {
             service.region.as_deref().unwrap_or_default()
         );
         let sum = Sha256::digest(place.as_bytes());
-        let name: String = sum[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(self.state_dir.as_ref()?.join(name))
+        Some(self.state_dir.as_ref()?.join(hex::encode(&sum[..8])))
     }
 
     /// How objects are written, and which may be read although they are not encrypted.

@@ -198,11 +198,7 @@ fn remove(path: &Path, file: &File) {
 
 fn name(mountpoint: &Path) -> String {
     let hash = Sha256::digest(mountpoint.as_os_str().as_bytes());
-    let hex: String = hash[..12]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("mount-{hex}")
+    format!("mount-{}", hex::encode(&hash[..12]))
 }
 
 /// Where the daemons of a user keep such files, best first. The same list for the daemon and the waiter,

@@ -5,8 +5,8 @@ use std::error::Error as _;
 use std::fmt;
 
 use super::exit::Code;
+use crate::base::error_chain::chain;
 use crate::fuse::session;
-use crate::oss::error::chain;
 use crate::text::one_line;
 
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys;
+use super::output;
 use super::secrets::Environment;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::fs::attributes::Timestamp;
@@ -37,10 +38,10 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         None => in_mount(Path::new(&args.object))?,
     };
     if args.json {
-        bulk::print_pretty_json(&report);
+        output::print_pretty_json(&report);
     } else {
         for (name, value) in lines(&report) {
-            bulk::print_line(&format!("{:<13} {value}", format!("{name}:")));
+            output::print_line(&format!("{:<13} {value}", format!("{name}:")));
         }
     }
     match report.can_open {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::secrets::{Environment, PassphraseArgs};
-use super::{bulk, values};
+use super::{output, values};
 use crate::crypto::key_file;
 use crate::crypto::key_pair::KeyPair;
 use crate::text;
@@ -51,10 +51,10 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         passphrase.as_ref().map(|passphrase| passphrase.as_str()),
     )?;
     let public = key_file::public_path(&args.path);
-    bulk::print_line(&format!("private key: {}", text::path(&args.path)));
-    bulk::print_line(&format!("public key:  {}", text::path(&public)));
-    bulk::print_line(&format!("fingerprint: {fingerprint}"));
-    bulk::print_line(
+    output::print_line(&format!("private key: {}", text::path(&args.path)));
+    output::print_line(&format!("public key:  {}", text::path(&public)));
+    output::print_line(&format!("fingerprint: {fingerprint}"));
+    output::print_line(
         "Back the private key up now: without it, nothing written with it can ever be read again.",
     );
     Ok(())

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bulk;
 use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
+use super::output;
 use super::secrets::{self, Environment, PassphraseArgs};
+use crate::crypto::key_error::{KeyError, Strength};
 use crate::crypto::key_file::{self, KeyFileError, Permissions};
-use crate::crypto::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey, Strength};
+use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_ring::KeyRing;
+use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
 /// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and
@@ -157,7 +159,7 @@ impl<'a> Files<'a> {
                     Err(KeyFileError::Key { path, source })
                         if key_file::holds_no_private_key(&source) =>
                     {
-                        bulk::tell(&format!("left out: {}: {source}", text::path(&path)));
+                        output::tell(&format!("left out: {}: {source}", text::path(&path)));
                     }
                     key => keys.push(key?),
                 }

@@ -8,14 +8,15 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use super::error::{Error, Result};
 use super::exit::Code;
+use crate::base::sync::lock;
+use crate::base::time;
 use crate::crypto::trust;
-use crate::oss::date;
 use crate::text::{self, one_line};
 
 /// The log of a process; cheap to clone, all clones are one log.
@@ -168,11 +169,7 @@ impl Logger {
     }
 
     fn switch(&self, sink: Sink) {
-        *self
-            .inner
-            .sink
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = sink;
+        *lock(&self.inner.sink) = sink;
     }
 }
 
@@ -186,11 +183,7 @@ impl Log for Logger {
             return;
         }
         let text = one_line(&record.args().to_string());
-        let mut sink = self
-            .inner
-            .sink
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sink = lock(&self.inner.sink);
         // A line that cannot be written has nowhere else to go.
         let _ = match &mut *sink {
             Sink::Starting
@@ -207,7 +200,7 @@ impl Log for Logger {
             Sink::File(file) => file.write_all(
                 format!(
                     "{} {} [{}] {text}\n",
-                    date::plain(std::time::SystemTime::now()),
+                    time::plain(std::time::SystemTime::now()),
                     record.level(),
                     std::process::id()
                 )

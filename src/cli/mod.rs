@@ -16,6 +16,7 @@ mod keys;
 pub(crate) mod logging;
 mod mount;
 mod options;
+mod output;
 mod parts;
 mod rewrap;
 pub(crate) mod secrets;
@@ -25,7 +26,7 @@ mod umount;
 mod usage;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use error::Error;
 use secrets::Environment;
@@ -60,7 +61,7 @@ pub fn run() -> Result<(), Error> {
     let environment = Environment::enter();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage::explain(&error),
+        Err(error) => return usage::explain(&error, &Cli::command()),
     };
     match cli.command {
         Command::Keygen(args) => keygen::run(&args, &environment),

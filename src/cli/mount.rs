@@ -15,7 +15,7 @@ use super::options::MountOptions;
 use super::parts::{self, Missing};
 use super::secrets::Environment;
 use super::source::Source;
-use super::{bulk, keys, logging};
+use super::{keys, logging, output};
 use crate::fs::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::settings::Settings;
@@ -129,7 +129,7 @@ fn start(
         let note = format!("made a new bucket in {folder}");
         match report {
             Some(ref mut report) => report.note(&note),
-            None => bulk::print_line(&note),
+            None => output::print_line(&note),
         }
     }
     drop(environment);

@@ -10,13 +10,14 @@ use super::exit::Code;
 use super::options::ServiceOptions;
 use super::secrets::Environment;
 use super::source::Source;
+use crate::base::error_chain::{chain, find_cause};
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{self, EncryptedBucket};
 use crate::oss;
 use crate::oss::client::Client;
 use crate::oss::credentials::AccessKey;
 use crate::oss::endpoint::{self, Endpoint};
-use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, chain, find_cause, refusal_of};
+use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of};
 use crate::oss::sign::Version;
 use crate::server;
 use crate::server::endpoint::Server;
@@ -369,14 +370,13 @@ impl EmbeddedServer {
 pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
     let mut random = zeroize::Zeroizing::new([0u8; 16]);
     crate::crypto::random::fill(random.as_mut_slice());
-    let secret: zeroize::Zeroizing<String> =
-        zeroize::Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+    let secret: zeroize::Zeroizing<String> = zeroize::Zeroizing::new(hex::encode(*random));
     let key_id = "demo".to_owned();
-    let config = server::endpoint::Config {
+    let config = server::state::Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         credentials: server::auth::Credentials::new(key_id.clone(), secret.to_string(), None),
         sync: true,
-        ..server::endpoint::Config::new(folder)
+        ..server::state::Config::new(folder)
     };
     let server = Server::start(config).await.map_err(|error| {
         Error::new(
@@ -464,6 +464,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::base::error_chain::Cause;
     use crate::oss::error::Refusal;
 
     #[derive(Parser)]
@@ -482,7 +483,7 @@ mod tests {
             last: Box::new(oss::error::Error::Refused(Box::new(refusal.clone()))),
         };
         let kind = gave_up.kind();
-        let cause: store::error::Cause = Arc::new(gave_up);
+        let cause: Cause = Arc::new(gave_up);
         let error = match kind {
             oss::error::Kind::AccessDenied => store::error::Error::AccessDenied(cause),
             oss::error::Kind::Misconfigured => store::error::Error::Misconfigured(cause),

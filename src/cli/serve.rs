@@ -10,9 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{Error, Result};
 use super::exit::Code;
-use super::{bulk, parts, source, values};
+use super::{output, parts, source, values};
 use crate::server::auth::Credentials;
-use crate::server::endpoint::{Config, Server};
+use crate::server::endpoint::Server;
+use crate::server::state::Config;
 use crate::text;
 
 /// Connections get so long to finish their request at the end.
@@ -119,7 +120,7 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot_run)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_run)?;
         // Whoever started this waits for the line, and may not read on.
-        bulk::print_line(&format!(
+        output::print_line(&format!(
             "serving {} at {}",
             text::path(&args.dir),
             server.endpoint()
@@ -154,7 +155,7 @@ fn make_folder(args: &ServeArgs) -> Result<()> {
         ));
     }
     std::fs::create_dir_all(&args.dir).map_err(|error| failed(&error.to_string()))?;
-    bulk::tell(&format!("made the folder {}", text::path(&args.dir)));
+    output::tell(&format!("made the folder {}", text::path(&args.dir)));
     Ok(())
 }
 

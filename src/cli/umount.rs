@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::bulk;
 use super::daemon_file::Waiter;
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::output;
 use crate::fuse::{mount_table, session};
 
 /// Take a mount down, and wait until everything is uploaded
@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
         Err(session::Error::Busy(_)) if stale => session::unmount(&mountpoint, true)?,
         Err(session::Error::Busy(_)) if args.lazy => {
             session::unmount(&mountpoint, true)?;
-            bulk::tell(&format!(
+            output::tell(&format!(
                 "{} is detached; programs that have files open in it keep them, and what they write is uploaded \
                  until they close them",
                 mountpoint.display()
@@ -118,7 +118,7 @@ fn wait(waiter: Waiter) -> Result<()> {
     waiter.wait(|seconds| {
         // Often enough to be reassuring, seldom enough not to scroll.
         if seconds == 2 || seconds % 30 == 0 {
-            bulk::tell(&format!("still uploading what was written ({seconds} s)"));
+            output::tell(&format!("still uploading what was written ({seconds} s)"));
         }
     })
 }

@@ -6,10 +6,8 @@
 use std::error::Error as _;
 use std::ffi::OsString;
 
-use clap::CommandFactory;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::Cli;
 use super::error::Error;
 use super::exit::Code;
 use super::values::Expected;
@@ -18,7 +16,7 @@ use super::values::Expected;
 ///
 /// # Errors
 /// Always, except for what is no mistake: help and the version, which are on stdout then.
-pub fn explain(error: &clap::Error) -> Result<(), Error> {
+pub fn explain(error: &clap::Error, commands: &clap::Command) -> Result<(), Error> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -33,7 +31,7 @@ pub fn explain(error: &clap::Error) -> Result<(), Error> {
     let message = format!(
         "{}; see: {}",
         message(error),
-        help_of(std::env::args_os().nth(1))
+        help_of(std::env::args_os().nth(1), commands)
     );
     Err(Error::new(Code::Usage, message))
 }
@@ -111,9 +109,9 @@ fn option_name(text: &str) -> Option<&str> {
 }
 
 /// Of the command that was named, if it is one.
-fn help_of(first: Option<OsString>) -> String {
+fn help_of(first: Option<OsString>, commands: &clap::Command) -> String {
     let named = first.and_then(|first| first.into_string().ok());
-    let command = named.filter(|name| Cli::command().find_subcommand(name).is_some());
+    let command = named.filter(|name| commands.find_subcommand(name).is_some());
     match command {
         Some(name) => format!("ossvault {name} --help"),
         None => "ossvault --help".to_owned(),
@@ -122,8 +120,10 @@ fn help_of(first: Option<OsString>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
 
     fn of(line: &[&str]) -> String {
         let error = Cli::try_parse_from(line).err().unwrap();

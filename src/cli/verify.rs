@@ -8,6 +8,7 @@ use super::bulk::{self, BulkOptions, ReadingKeys, Run};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys;
+use super::output;
 use super::secrets::Environment;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Settings};
@@ -93,7 +94,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     run.require_some(&summary, "verify: there is no object under")?;
     bulk::conclude(&summary, "are damaged, differ or could not be opened")?;
     if !args.options.json {
-        bulk::print_line(match (open, args.quick) {
+        output::print_line(match (open, args.quick) {
             (false, _) => "envelopes saved; nothing was opened",
             (true, true) => "no damage found in the envelopes; contents were not read",
             (true, false) => "no damage found",

@@ -243,10 +243,6 @@ pub(super) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
 mod tests {
     use super::*;
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
-    }
-
     fn sequential() -> DataKey {
         DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)))
     }
@@ -280,7 +276,10 @@ mod tests {
                 "180e6a4e036ceb78fb48206d0064b3713c913847cef314b554c0571c9a05113f",
             ),
         ] {
-            assert_eq!(hex(&*subkey(&sequential(), start, purpose)), expected);
+            assert_eq!(
+                hex::encode(*subkey(&sequential(), start, purpose)),
+                expected
+            );
         }
     }
 
@@ -288,14 +287,14 @@ mod tests {
     fn the_derived_starts_are_the_published_ones() {
         let start = CounterStart::derive_v1(&sequential()).unwrap();
         assert_eq!(
-            hex(&start.to_be_bytes()),
+            hex::encode(start.to_be_bytes()),
             "0eaf5e9bfe1ee4fc0000000051f0cfbf"
         );
         assert_eq!(start.to_decimal(), "19519762796746891640986000929097568191");
         assert_eq!(start.binding(&sequential()), None);
         for (binding, expected) in StartBinding::ALL.into_iter().zip(PUBLISHED_STARTS) {
             let start = CounterStart::derive(&sequential(), binding).unwrap();
-            assert_eq!(hex(&start.to_be_bytes()), expected, "{binding:?}");
+            assert_eq!(hex::encode(start.to_be_bytes()), expected, "{binding:?}");
             assert_eq!(start.binding(&sequential()), Some(binding));
             let other = DataKey::from_bytes(Zeroizing::new([7; 32]));
             assert_eq!(start.binding(&other), None, "{binding:?}");

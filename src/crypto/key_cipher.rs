@@ -14,7 +14,7 @@ use rc2::Rc2;
 use rc4::Rc4;
 use zeroize::Zeroizing;
 
-use super::key_pair::KeyError;
+use super::key_error::KeyError;
 
 /// In CBC mode, unless it is a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::ber::{Element, OBJECT_IDENTIFIER, OCTET_STRING};
 use super::key_cipher::Cipher;
-use super::key_pair::KeyError;
+use super::key_error::KeyError;
 
 /// Rounds of a hash at most; the strictest advice of today asks for less than two million.
 const MAX_ITERATIONS: u64 = 100_000_000;

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::key_pair::{KeyError, KeyPair, PrivateKey, PublicKey, Strength};
+use super::key_error::{KeyError, Strength};
+use super::key_pair::KeyPair;
 use super::key_parse::{self, Passphrase};
+use super::rsa_key::{PrivateKey, PublicKey};
 use super::trust::{self, Untrusted};
 use crate::text;
 

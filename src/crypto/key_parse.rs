@@ -9,9 +9,11 @@ use zeroize::Zeroizing;
 
 use super::ber::{BIT_STRING, CONSTRUCTED, Element, INTEGER, OCTET_STRING, SEQUENCE};
 use super::key_encryption::{Encryption, dotted};
-use super::key_pair::{KeyError, Numbers, PrivateKey, PublicKey, Strength};
+use super::key_error::{KeyError, Strength};
 use super::key_text::{self, Block};
 use super::legacy_pem;
+use super::recover::Numbers;
+use super::rsa_key::{PrivateKey, PublicKey};
 
 /// Asked at most once, and only when the key is protected. None means that there is no passphrase.
 pub type Passphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<String>>;

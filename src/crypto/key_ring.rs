@@ -21,8 +21,8 @@ use zeroize::Zeroizing;
 
 use super::ctr::ContentCipher;
 use super::data_key::{CounterStart, DataKey, hmac_sha256};
-use super::key_pair::{PrivateKey, ProofFailed, PublicKey};
 use super::random;
+use super::rsa_key::{PrivateKey, ProofFailed, PublicKey};
 
 /// Hints remembered: one for each key that writes to the bucket, and there are few.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");

@@ -7,7 +7,7 @@ use md5::{Digest, Md5};
 use zeroize::Zeroizing;
 
 use super::key_cipher::Cipher;
-use super::key_pair::KeyError;
+use super::key_error::KeyError;
 
 /// Decrypts the body of a PEM block with its `DEK-Info` value, for instance `AES-128-CBC,<hex IV>`.
 ///
@@ -21,7 +21,7 @@ pub fn decrypt(
 ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     const HEADER: KeyError = KeyError::Damaged("its DEK-Info header is malformed");
     let (name, iv) = dek_info.split_once(',').ok_or(HEADER)?;
-    let iv = from_hex(iv.trim()).ok_or(HEADER)?;
+    let iv = hex::decode(iv.trim()).map_err(|_| HEADER)?;
     let name = name.trim();
     let cipher = Cipher::named(name)
         .ok_or_else(|| KeyError::UnsupportedEncryption(name.escape_debug().to_string()))?;
@@ -48,17 +48,6 @@ fn bytes_to_key(passphrase: &[u8], salt: &[u8; 8], len: usize) -> Zeroizing<Vec<
     }
     key.truncate(len);
     key
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let value = |digit: u8| (digit as char).to_digit(16);
-    let pairs = text.as_bytes().chunks(2);
-    pairs
-        .map(|pair| match *pair {
-            [high, low] => Some((value(high)? * 16 + value(low)?) as u8),
-            _ => None,
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! - [`data_key`]: one random key and one counter start per upload, and what is derived from them;
 //! - [`ctr`]: AES-256-CTR at any byte offset, with `ctr_vector` as its fast kernel;
-//! - [`key_pair`], [`key_parse`], [`key_file`]: RSA keys, the files they come in, the files we write
+//! - [`rsa_key`], [`key_parse`], [`key_pair`], [`key_file`]: RSA keys, the files they come in, new ones, the files we write
 //!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` are what it takes to read them);
 //! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: staged and cached bytes on this machine;
@@ -21,6 +21,7 @@ mod ctr_vector;
 pub mod data_key;
 mod key_cipher;
 pub(crate) mod key_encryption;
+pub mod key_error;
 pub mod key_file;
 pub mod key_pair;
 pub mod key_parse;
@@ -30,6 +31,7 @@ pub(crate) mod legacy_pem;
 pub mod mac;
 pub mod random;
 mod recover;
+pub mod rsa_key;
 mod stack;
 pub mod staging_cipher;
 pub mod trust;

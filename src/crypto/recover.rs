@@ -8,7 +8,14 @@ use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{BoxedUint, ConcatenatingMul, Gcd, NonZero, Odd, Resize};
 use zeroize::Zeroizing;
 
-use super::key_pair::Numbers;
+/// The numbers of a private key with two primes, big-endian.
+pub struct Numbers<'a> {
+    pub modulus: &'a [u8],
+    pub exponent: &'a [u8],
+    pub private_exponent: &'a [u8],
+    /// p, q, d mod p - 1, d mod q - 1, and the inverse of q modulo p; none where the file has not all of them.
+    pub crt: Option<[&'a [u8]; 5]>,
+}
 
 /// Exponents that are tried where the file has none.
 const EXPONENTS: [u64; 6] = [65537, 3, 17, 5, 257, 35];

@@ -22,9 +22,9 @@ use zeroize::Zeroizing;
 
 use super::ctr::{ContentCipher, Unopened};
 use super::data_key::Purpose;
-use super::key_pair::PublicKey;
 use super::key_ring::KeyRing;
 use super::random;
+use super::rsa_key::PublicKey;
 use super::stack::wiped;
 
 const AAD_V1: &[u8] = b"ossvault/xattr/1";

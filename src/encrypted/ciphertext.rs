@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 
 use super::error::{Error, Result};
+use crate::base::crc64::Crc64;
 use crate::crypto::ctr::ContentCipher;
-use crate::oss::crc::Crc64;
 use crate::store;
 use crate::store::object_store::{GetAnswer, ObjectMeta};
 

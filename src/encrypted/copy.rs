@@ -11,14 +11,15 @@
 //! published, it has replaced what was whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::bucket::EncryptedBucket;
+use crate::base::crc64::{self, Crc64};
+use crate::base::sync::lock;
 use crate::envelope::format::{announce_sizes, is_bound_by_sdk_rules};
-use crate::oss::crc::{self, Crc64};
 use crate::store::error::Error;
 use crate::store::object_store::{
     Body, ByteRange, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -143,7 +144,7 @@ impl EncryptedBucket {
         if content.len() as u64 != meta.size {
             return Err(Error::Corrupt(Arc::new(SourceDiffers)));
         }
-        check(Some(crc::of(&content)), meta.crc64)?;
+        check(Some(crc64::of(&content)), meta.crc64)?;
         Ok(Body::from_bytes(content.freeze()))
     }
 
@@ -261,7 +262,7 @@ impl EncryptedBucket {
                 crc.update(chunk);
                 missing = missing.saturating_sub(chunk.len() as u64);
                 if missing == 0 {
-                    *sum.lock().unwrap_or_else(PoisonError::into_inner) = Some(crc.value());
+                    *lock(&sum) = Some(crc.value());
                 }
             })
             .boxed()
@@ -305,7 +306,7 @@ impl Relayed {
     }
 
     fn crc64(&self) -> Option<u64> {
-        *self.read.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.read)
     }
 }
 
@@ -326,7 +327,7 @@ fn parts(size: u64, part: u64) -> impl Iterator<Item = (u16, ByteRange)> {
 /// The CRC-64 of the parts together; None if one of them is not known.
 fn whole(parts: &[UploadedPart]) -> Option<u64> {
     parts.iter().try_fold(0, |whole, part| {
-        Some(crc::combine(whole, part.crc64?, part.size))
+        Some(crc64::combine(whole, part.crc64?, part.size))
     })
 }
 

@@ -1,11 +1,12 @@
 //! One version of one encrypted object.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::OnceCell;
 
 use super::error::{Error, Result};
+use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::KeyRing;
@@ -196,12 +197,7 @@ impl EncryptedObject {
         if !keys.can_read() {
             return Err(envelope::Error::NoPrivateKey.into());
         }
-        let kept = || {
-            self.locked
-                .xattrs
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let kept = || lock(&self.locked.xattrs);
         if let Some((before, xattrs)) = &*kept()
             && before == sealed
         {

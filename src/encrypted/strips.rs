@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::plaintext::Plaintext;
+use crate::base::crc64::Crc64;
 use crate::crypto::ctr::ContentCipher;
-use crate::oss::crc::Crc64;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{Body, ByteRange, Result};
 

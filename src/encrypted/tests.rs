@@ -12,13 +12,13 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
 use super::*;
+use crate::base::crc64;
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
 use crate::envelope::write::{self, MultipartSizes};
-use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
@@ -73,12 +73,12 @@ impl Memory {
 
     fn crc(&self, bytes: &[u8]) -> Option<u64> {
         let lie = u64::from(self.lies_about_crc.load(Ordering::Relaxed));
-        (!self.gives_no_crc.load(Ordering::Relaxed)).then(|| crc::of(bytes) ^ lie)
+        (!self.gives_no_crc.load(Ordering::Relaxed)).then(|| crc64::of(bytes) ^ lie)
     }
 
     fn answer(&self, bytes: &[u8]) -> PutAnswer {
         PutAnswer {
-            etag: ETag::new(format!("\"{:x}\"", crc::of(bytes))),
+            etag: ETag::new(format!("\"{:x}\"", crc64::of(bytes))),
             crc64: self.crc(bytes),
             date: SystemTime::UNIX_EPOCH,
         }
@@ -323,7 +323,7 @@ async fn what_was_put_reads_back_whole_and_by_range() {
             assert_eq!(stored.len(), len);
             assert!(len < 16 || stored != bytes);
             assert_eq!(uploaded.object.size, len as u64);
-            assert_eq!(uploaded.object.crc64, Some(crc::of(&stored)));
+            assert_eq!(uploaded.object.crc64, Some(crc64::of(&stored)));
             assert_eq!(uploaded.headers, memory.head(&key()).await.unwrap().headers);
             // The key is at hand, and it is the right one.
             let mut plain = vec![0; len];
@@ -437,7 +437,7 @@ async fn a_store_that_received_something_else_is_found_out() {
     // Where the store gives none, ours is known all the same.
     memory.gives_no_crc.store(true, Ordering::Relaxed);
     let uploaded = put(&bucket, &plain).await.unwrap();
-    assert_eq!(uploaded.object.crc64, Some(crc::of(&memory.stored("k"))));
+    assert_eq!(uploaded.object.crc64, Some(crc64::of(&memory.stored("k"))));
 }
 
 #[tokio::test]
@@ -474,7 +474,7 @@ async fn parts_in_any_order_make_one_object() {
     a.and(b).and(c).unwrap();
     let uploaded = upload.complete(Overwrite::Allowed).await.unwrap();
     assert_eq!(uploaded.object.size, 700_001);
-    assert_eq!(uploaded.object.crc64, Some(crc::of(&memory.stored("k"))));
+    assert_eq!(uploaded.object.crc64, Some(crc64::of(&memory.stored("k"))));
     assert_eq!(read_back(&bucket, None).await.unwrap(), bytes);
     // It is spent.
     let error = upload
@@ -935,7 +935,7 @@ async fn ciphertext_can_be_taken_ahead_of_its_key() {
         assert_eq!(offset, at);
         at += chunk.len() as u64;
     }
-    assert_eq!(body.crc64(), crc::of(&memory.stored("k")));
+    assert_eq!(body.crc64(), crc64::of(&memory.stored("k")));
 }
 
 /// Sends an object with the SDK's names again, with another entry among its headers.

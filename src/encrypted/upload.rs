@@ -15,9 +15,9 @@ use super::error::{Error, Result};
 use super::object::EncryptedObject;
 use super::plaintext::Plaintext;
 use super::strips::{self, Sent};
+use crate::base::crc64;
 use crate::crypto::ctr::ContentCipher;
 use crate::envelope::write::MultipartSizes;
-use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PutAnswer, UploadId,
@@ -222,7 +222,7 @@ impl EncryptedUpload {
                 return Err(Error::Abandoned("a part is missing"));
             }
             let part_crc = done.crc64.expect("set when the part was done");
-            crc64 = crc::combine(crc64, part_crc, done.size);
+            crc64 = crc64::combine(crc64, part_crc, done.size);
             size = part.range.end;
             list.push(done.clone());
         }

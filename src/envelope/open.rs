@@ -124,7 +124,8 @@ fn foreign(envelope: &Envelope, keys: &KeyRing) -> Option<String> {
 mod tests {
     use super::*;
     use crate::crypto::data_key::{ContentKind, StartBinding};
-    use crate::crypto::key_pair::{KeyPair, PublicKey};
+    use crate::crypto::key_pair::KeyPair;
+    use crate::crypto::rsa_key::PublicKey;
     use crate::envelope::detect;
     use crate::envelope::write::{fresh_cipher, write};
     use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::format::{Format, names};
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
-use crate::crypto::key_pair::PublicKey;
+use crate::crypto::rsa_key::PublicKey;
 
 /// What the service wants to know before a multipart upload of an object with the SDK's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

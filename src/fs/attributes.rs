@@ -156,12 +156,6 @@ pub(crate) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
     headers
 }
 
-/// Whole seconds since the epoch; 0 before it.
-pub fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 /// For objects that do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {

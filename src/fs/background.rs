@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::sync::lock;
+use crate::base::sync::lock;
 
 /// Uploads that go on while their files are written, those that are being given up, and what is deleted behind them.
 pub(crate) struct BackgroundTasks {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::data::{content, staging};
+use crate::base::error_chain::Cause;
 use crate::encrypted::Error as EncryptedError;
-use crate::store::error::{Cause, Error as StoreError};
+use crate::store::error::Error as StoreError;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -197,7 +198,7 @@ impl From<staging::Error> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oss::error::chain;
+    use crate::base::error_chain::chain;
 
     #[test]
     fn what_the_bucket_refused_keeps_its_cause() {

@@ -36,7 +36,6 @@ pub mod ops;
 mod resolver;
 pub mod settings;
 mod supervisor;
-mod sync;
 pub mod writeback;
 
 pub use ops::filesystem;

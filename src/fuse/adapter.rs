@@ -15,18 +15,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents,
-    PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, CopyFileRangeFlags, Errno, FileHandle, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll,
+    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::convert::{BLOCK_SIZE, attr, no_entry, timestamp};
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
+use crate::base::error_chain::chain;
 use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
@@ -39,16 +41,12 @@ use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::ops::copy_range::Place;
 use crate::fs::ops::xattr::SetXattr;
 use crate::oss::deadline;
-use crate::oss::error::chain;
 
 /// The largest request, in bytes: what the kernel allows by default.
 const MAX_WRITE: u32 = 1 << 20;
 
 /// Requests the kernel may have in flight for read-ahead and the like.
 const MAX_BACKGROUND: u16 = 128;
-
-/// What st_blksize says, in bytes: what programs should read and write at a time.
-const BLOCK_SIZE: u32 = 128 << 10;
 
 /// The kernel opens to run a program (its own flag, which it does not hide).
 const FMODE_EXEC: i32 = 0x20;
@@ -880,22 +878,6 @@ fn how(request: &Request, flags: i32) -> OpenHow {
     }
 }
 
-fn timestamp(time: TimeOrNow) -> Timestamp {
-    let time = match time {
-        TimeOrNow::SpecificTime(time) => time,
-        TimeOrNow::Now => SystemTime::now(),
-    };
-    match SystemTime::UNIX_EPOCH.duration_since(time) {
-        // The kernel sends whole seconds before the epoch and nanoseconds onward from there; fuser counts
-        // both backward.
-        Ok(before) if before.as_secs() > 0 => Timestamp {
-            seconds: -(before.as_secs() as i64),
-            nanos: before.subsec_nanos(),
-        },
-        _ => Timestamp::from_system(time),
-    }
-}
-
 // ---- replies ----
 
 fn ok(reply: ReplyEmpty, _: ()) {
@@ -939,48 +921,6 @@ fn open_flags(opened: &Opened, how: OpenHow) -> FopenFlags {
         flags |= FopenFlags::FOPEN_NOFLUSH;
     }
     flags
-}
-
-/// A file's attributes as the kernel wants them.
-pub(super) fn attr(looks: &Stat) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(looks.ino.0),
-        size: looks.size,
-        blocks: looks.size.div_ceil(512),
-        atime: looks.atime.to_system(),
-        mtime: looks.mtime.to_system(),
-        ctime: looks.ctime.to_system(),
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: dirents::file_type(looks.kind),
-        perm: looks.mode as u16,
-        nlink: looks.links,
-        uid: looks.uid,
-        gid: looks.gid,
-        rdev: looks.rdev,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-/// Inode 0: the name is known not to be there.
-fn no_entry() -> FileAttr {
-    FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: SystemTime::UNIX_EPOCH,
-        mtime: SystemTime::UNIX_EPOCH,
-        ctime: SystemTime::UNIX_EPOCH,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
 }
 
 /// Every reply can be an error.

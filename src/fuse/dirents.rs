@@ -7,12 +7,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{Errno, FileAttr, FileType, ReplyDirectory, ReplyDirectoryPlus, RequestId};
+use fuser::{Errno, FileAttr, ReplyDirectory, ReplyDirectoryPlus, RequestId};
 
-use super::adapter::attr;
-use crate::fs::attributes::Kind;
+use super::convert::attr;
+use crate::fs::attributes::Timestamp;
 use crate::fs::ops::readdir::DirectoryEntry;
 
 /// Bytes of entries in one reply: the kernel asks with buffers of a page to 128 KiB; every libc's are at
@@ -128,7 +127,7 @@ fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
     data.extend_from_slice(
         &entry
             .kind
-            .map_or(UNKNOWN, |kind| type_bits(kind) >> 12)
+            .map_or(UNKNOWN, |kind| kind.type_bits() >> 12)
             .to_ne_bytes(),
     );
     data.extend_from_slice(name);
@@ -157,8 +156,8 @@ fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
         blksize,
         ..
     } = attr(looks);
-    let (valid, mode) = (looks.valid, type_bits(looks.kind) | u32::from(perm));
-    let [atime, mtime, ctime] = [atime, mtime, ctime].map(since_epoch);
+    let (valid, mode) = (looks.valid, looks.kind.type_bits() | u32::from(perm));
+    let [atime, mtime, ctime] = [atime, mtime, ctime].map(Timestamp::from_system);
     let mut writer = Writer {
         out: &mut out,
         at: 0,
@@ -172,11 +171,11 @@ fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
     writer.u64(ino.0);
     writer.u64(size);
     writer.u64(blocks);
-    for (seconds, _) in [atime, mtime, ctime] {
-        writer.u64(seconds as u64);
+    for time in [atime, mtime, ctime] {
+        writer.u64(time.seconds as u64);
     }
-    for (_, nanos) in [atime, mtime, ctime] {
-        writer.u32(nanos);
+    for time in [atime, mtime, ctime] {
+        writer.u32(time.nanos);
     }
     for field in [mode, nlink, uid, gid, rdev, blksize] {
         writer.u32(field);
@@ -199,33 +198,4 @@ impl Writer<'_> {
         self.out[self.at..self.at + 4].copy_from_slice(&value.to_ne_bytes());
         self.at += 4;
     }
-}
-
-fn since_epoch(time: SystemTime) -> (i64, u32) {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => (since.as_secs() as i64, since.subsec_nanos()),
-        Err(before) => {
-            let before: Duration = before.duration();
-            match before.subsec_nanos() {
-                0 => (-(before.as_secs() as i64), 0),
-                nanos => (-(before.as_secs() as i64) - 1, 1_000_000_000 - nanos),
-            }
-        }
-    }
-}
-
-pub(super) fn file_type(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Directory => FileType::Directory,
-        Kind::Symlink => FileType::Symlink,
-        Kind::Fifo => FileType::NamedPipe,
-        Kind::Socket => FileType::Socket,
-        Kind::CharDevice => FileType::CharDevice,
-        Kind::BlockDevice => FileType::BlockDevice,
-    }
-}
-
-fn type_bits(kind: Kind) -> u32 {
-    kind.type_bits()
 }

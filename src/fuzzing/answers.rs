@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{head_and_body, is_harmless};
+use crate::base::time;
 use crate::oss::client::{is_web_page, refusal};
-use crate::oss::date;
-use crate::oss::download::{content_length, extent};
+use crate::oss::download::extent;
 use crate::oss::error::Error;
-use crate::oss::object_head::ObjectHead;
+use crate::oss::headers::{ObjectHead, content_length};
 use crate::oss::retry::Budget;
 use crate::oss::xml;
 use crate::store::listing;
@@ -44,8 +44,8 @@ pub fn headers(input: &[u8]) {
         assert!(info.size <= MAX_SIZE && !info.etag.is_empty());
         for time in [info.last_modified, info.date] {
             // Each can be written down, and reads the same then.
-            assert_eq!(date::parse_http(&date::http(time)), Some(time));
-            let _ = (date::plain(time), date::basic(time));
+            assert_eq!(time::parse_http(&time::http(time)), Some(time));
+            let _ = (time::plain(time), time::basic(time));
         }
         let kept = info.user.iter().chain(&info.standard);
         // What is not UTF-8 has three bytes for each one.

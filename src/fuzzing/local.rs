@@ -24,7 +24,7 @@ pub fn manifest(input: &[u8]) {
     for (path, digest) in text.lines().filter_map(parse_line) {
         assert!(!path.is_empty());
         // Written as sha256sum does, it reads the same.
-        let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = hex::encode(digest);
         let escaped = path
             .replace('\\', "\\\\")
             .replace('\n', "\\n")

@@ -6,9 +6,10 @@ use hyper::Request;
 
 use super::{head_and_body, user_metadata};
 use crate::server::auth::{self, Credentials};
-use crate::server::call::{Call, Operation};
+use crate::server::call::Call;
 use crate::server::encryption_rules::{self, Plan};
 use crate::server::objects::{Conditions, Deletion, Extent, extent, is_version, source_named};
+use crate::server::operation::Operation;
 use crate::server::pace::Patience;
 use crate::server::refusal::Refusal;
 use crate::server::{listing, multipart, s3, xml};

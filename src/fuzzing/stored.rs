@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::user_metadata;
+use crate::base::encoding::{percent_decoded, percent_encoded};
 use crate::crypto::data_key::CounterStart;
 use crate::crypto::mac::MacKey;
 use crate::crypto::xattr::{self, Xattrs};
@@ -16,7 +17,6 @@ use crate::fs::namespace::object_name::{self, RESERVED};
 use crate::fs::ops::rename::intent::Intent;
 use crate::fs::ops::rename::resume::Left;
 use crate::oss::endpoint::{self, Endpoint};
-use crate::oss::sign::{percent_decoded, percent_encoded};
 use crate::oss::xml::{delete_request, is_writable};
 use crate::server::call::checked_key;
 use crate::server::objects::Deletion;

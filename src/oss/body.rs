@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use super::error::Cause;
+use crate::base::error_chain::Cause;
 
 /// Cheap to clone.
 #[derive(Clone)]

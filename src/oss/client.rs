@@ -9,35 +9,33 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use log::{debug, info, warn};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
-use super::crc::Crc64;
 use super::credentials::AccessKey;
-use super::date;
 use super::deadline;
 use super::endpoint::Endpoint;
-use super::error::{Cause, Error, Refusal, chain};
+use super::error::{Error, Refusal};
+use super::headers::header;
 use super::progress::{Pace, Progress, later};
 use super::proxy;
 use super::retry::{Budget, Class};
+use super::sending::Sending;
 use super::sign::{Signer, Version};
 use super::xml;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
+use crate::base::time;
 
-/// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
-/// pieces gain nothing measurable.
-const SEND_PIECE: usize = 256 * 1024;
 /// An error document is a few hundred bytes; what is longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
 /// Answers that name one thing.
@@ -340,14 +338,15 @@ impl Client {
             _ => None,
         };
         let Some(theirs) = theirs else { return false };
-        let offset = date::unix(theirs) as i64 - date::unix(SystemTime::now()) as i64;
+        let offset =
+            time::unix_seconds(theirs) as i64 - time::unix_seconds(SystemTime::now()) as i64;
         if offset.abs() > MAX_CLOCK_OFFSET {
             warn!(
                 "the service's clock is said to be {offset} s ahead of this machine's: not believed"
             );
             return false;
         }
-        let mut claim = (self.0.clock_claim.lock()).unwrap_or_else(PoisonError::into_inner);
+        let mut claim = lock(&self.0.clock_claim);
         let agreed = claim.is_some_and(|other| (offset - other).abs() <= CLOCK_AGREEMENT);
         *claim = Some(offset);
         drop(claim);
@@ -712,10 +711,6 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
     }
 }
 
-pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
-}
-
 /// Something on the way answered in place of the service, which puts its request id on every answer.
 pub(crate) fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
@@ -743,7 +738,7 @@ pub(crate) fn refusal(
         request_id: own("x-oss-request-id"),
         ec: own("x-oss-ec"),
         location: header(headers, "location").map(str::to_owned),
-        server_time: header(headers, "date").and_then(date::parse_http),
+        server_time: header(headers, "date").and_then(time::parse_http),
         retry_after: header(headers, "retry-after").and_then(|text| retry_after(text, now)),
         ..Refusal::default()
     };
@@ -770,7 +765,7 @@ pub(crate) fn refusal(
     refusal.code = document.code;
     refusal.message = document.message;
     refusal.endpoint = (!document.endpoint.is_empty()).then_some(document.endpoint);
-    refusal.server_time = date::parse_extended(&document.server_time).or(refusal.server_time);
+    refusal.server_time = time::parse_extended(&document.server_time).or(refusal.server_time);
     refusal
 }
 
@@ -778,7 +773,7 @@ pub(crate) fn refusal(
 fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     match text.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => date::parse_http(text.trim())?.duration_since(now).ok(),
+        Err(_) => time::parse_http(text.trim())?.duration_since(now).ok(),
     }
 }
 
@@ -788,92 +783,6 @@ fn without_token(text: &str) -> String {
         .filter(|line| !line.contains("security-token"))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// A body on its way: cut into pieces, counted, its CRC-64 taken.
-struct Sending {
-    len: u64,
-    progress: [Arc<Progress>; 2],
-    /// Touched by the connection's task for each piece, by the waiting task at the end.
-    state: Mutex<SendingState>,
-}
-
-struct SendingState {
-    sent: u64,
-    crc: Crc64,
-    failure: Option<Cause>,
-}
-
-impl Sending {
-    fn new(len: u64, progress: [Arc<Progress>; 2]) -> Sending {
-        Sending {
-            len,
-            progress,
-            state: Mutex::new(SendingState {
-                sent: 0,
-                crc: Crc64::new(),
-                failure: None,
-            }),
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, SendingState> {
-        self.state.lock().unwrap_or_else(|e| e.into_inner())
-    }
-
-    fn take_failure(&self) -> Option<Cause> {
-        self.state().failure.take()
-    }
-
-    fn crc(&self) -> u64 {
-        self.state().crc.value()
-    }
-
-    fn fail(&self, cause: Cause) -> std::io::Error {
-        self.state().failure = Some(cause);
-        std::io::Error::other("the source of the upload failed")
-    }
-
-    fn stream(
-        self: Arc<Self>,
-        source: BoxStream<'static, Result<Bytes, Cause>>,
-    ) -> BoxStream<'static, std::io::Result<Bytes>> {
-        let pending = Bytes::new();
-        futures_util::stream::try_unfold(
-            (self, source, pending),
-            |(sending, mut source, mut pending)| async move {
-                while pending.is_empty() {
-                    match source.next().await {
-                        Some(Ok(bytes)) => pending = bytes,
-                        Some(Err(cause)) => return Err(sending.fail(cause)),
-                        None if sending.state().sent == sending.len => return Ok(None),
-                        None => {
-                            let short = std::io::Error::other("the body is shorter than announced");
-                            return Err(sending.fail(Arc::new(short)));
-                        }
-                    }
-                }
-                let piece = pending.split_to(pending.len().min(SEND_PIECE));
-                let moved = piece.len();
-                let excess = {
-                    let mut state = sending.state();
-                    state.sent += piece.len() as u64;
-                    state.crc.update(&piece);
-                    state.sent > sending.len
-                };
-                if excess {
-                    let long = std::io::Error::other("the body is longer than announced");
-                    return Err(sending.fail(Arc::new(long)));
-                }
-                sending
-                    .progress
-                    .iter()
-                    .for_each(|progress| progress.add(moved));
-                Ok(Some((piece, (sending, source, pending))))
-            },
-        )
-        .boxed()
-    }
 }
 
 #[cfg(test)]
@@ -904,24 +813,8 @@ mod tests {
         assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now).is_some());
         let later = now + Duration::from_secs(100);
         assert_eq!(
-            retry_after(&date::http(later), now),
+            retry_after(&time::http(later), now),
             Some(Duration::from_secs(100))
         );
-    }
-
-    #[tokio::test]
-    async fn a_body_is_sent_in_pieces_and_must_have_its_length() {
-        let run = |announced: usize, real: usize| async move {
-            let progress = || Arc::new(Progress::new(Instant::now()));
-            let sending = Arc::new(Sending::new(announced as u64, [progress(), progress()]));
-            let body = Body::from_bytes(vec![7; real]);
-            let pieces: Vec<_> = sending.clone().stream(body.open()).collect().await;
-            let ok = pieces.iter().all(|piece| piece.is_ok());
-            assert_eq!(ok, sending.take_failure().is_none());
-            (ok, pieces.len())
-        };
-        assert_eq!(run(SEND_PIECE * 2 + 1, SEND_PIECE * 2 + 1).await, (true, 3));
-        assert_eq!(run(5, 4).await, (false, 2));
-        assert_eq!(run(4, 5).await, (false, 1));
     }
 }

@@ -11,17 +11,15 @@ use log::info;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
-use super::client::{Answer, Call, Client, Read, header};
-use super::crc::Crc64;
+use super::client::{Answer, Call, Client, Read};
 use super::error::{Error, Kind};
-use super::object_head::ObjectHead;
+use super::headers::{ObjectHead, content_length, content_range, header, same_tag};
 use super::progress::Pace;
 use super::retry::{Budget, Class, delay};
 use super::types::ObjectInfo;
+use crate::base::crc64::Crc64;
 
 const OPERATION: &str = "GetObject";
-/// Files have no more bytes, and offsets within them must not overflow.
-const MAX_SIZE: u64 = i64::MAX as u64;
 /// How often a body may break off without a single further byte.
 const MAX_FRUITLESS: u32 = 5;
 /// How often it may break off at all: this, and once more for each MiB.
@@ -144,17 +142,6 @@ impl Client {
     }
 }
 
-/// Whether two spellings of a tag are the same tag: something on the way may have taken off the quotes or
-/// marked it as weak.
-pub(super) fn same_tag(one: &str, other: &str) -> bool {
-    let bare = |tag: &str| {
-        let tag = tag.trim();
-        let tag = tag.strip_prefix("W/").unwrap_or(tag);
-        tag.trim_matches('"').to_ascii_lowercase()
-    };
-    one == other || bare(one) == bare(other)
-}
-
 /// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
 pub(crate) fn extent(
     status: u16,
@@ -180,27 +167,6 @@ pub(crate) fn extent(
         200 => Ok((0, content_length(headers))),
         status => Err(fault(format!("status {status}"))),
     }
-}
-
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    size_of(header(headers, "content-length")?)
-}
-
-/// A number of bytes as the protocol writes it: digits, and no more than a file can have.
-pub(super) fn size_of(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let size: u64 = text.parse().ok().filter(|_| digits)?;
-    (size <= MAX_SIZE).then_some(size)
-}
-
-/// `bytes 0-499/1000`: the range and the size of the whole.
-fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
-    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last) = (size_of(first)?, size_of(last)?);
-    let size = size_of(size)?;
-    (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
 struct Fetch {
@@ -355,67 +321,5 @@ impl Fetch {
         self.skip = self.position - first;
         self.response = Some(response);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn content_ranges_are_read_strictly() {
-        for (text, expected) in [
-            ("bytes 0-499/1000", Some((0..500, 1000))),
-            ("bytes 999-999/1000", Some((999..1000, 1000))),
-            ("bytes 999-1000/1000", None),
-            ("bytes 5-4/1000", None),
-            ("bytes */1000", None),
-            ("bytes 0-499/*", None),
-            ("bytes 0-18446744073709551615/18446744073709551615", None),
-            ("bytes 0-9223372036854775807/9223372036854775808", None),
-            (
-                "bytes 0-0/9223372036854775807",
-                Some((0..1, i64::MAX as u64)),
-            ),
-            ("bytes +0-499/1000", None),
-            ("bytes 0--1/1000", None),
-            ("bytes 0-499/-1", None),
-            ("0-499/1000", None),
-            ("", None),
-        ] {
-            assert_eq!(content_range(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_size_is_digits_and_fits_a_file() {
-        for (text, expected) in [
-            ("0", Some(0)),
-            (" 7 ", Some(7)),
-            ("9223372036854775807", Some(MAX_SIZE)),
-            ("9223372036854775808", None),
-            ("18446744073709551616", None),
-            ("-1", None),
-            ("+1", None),
-            ("1.0", None),
-            ("0x10", None),
-            ("", None),
-        ] {
-            assert_eq!(size_of(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn tags_are_compared_without_their_dress() {
-        for (one, other, same) in [
-            ("\"AB\"", "\"AB\"", true),
-            ("\"AB\"", "AB", true),
-            ("\"AB\"", "W/\"ab\"", true),
-            ("\"AB\"", "\"AC\"", false),
-            ("\"AB\"", "\"AB-1\"", false),
-            ("\"AB\"", "", false),
-        ] {
-            assert_eq!(same_tag(one, other), same, "{one} {other}");
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use reqwest::Url;
 
 use super::error::Error;
-use super::sign::percent_encode;
+use crate::base::encoding::percent_encode;
 
 /// Where the bucket's name goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,13 +2,10 @@
 //! is worth another try.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::retry::Class;
-
-/// Why a caller's body could not be read.
-pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+use crate::base::error_chain::{Cause, find_cause};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -303,45 +300,12 @@ pub fn refusal_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'
     })
 }
 
-/// The first of an error and its causes of type `E` of which `pick` makes something. Shared and boxed causes
-/// are looked into: as links of a chain they have a type of their own.
-pub fn find_cause<'a, E: std::error::Error + 'static, T>(
-    error: &'a (dyn std::error::Error + 'static),
-    pick: &impl Fn(&'a E) -> Option<T>,
-) -> Option<T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(cause) = error.downcast_ref::<Cause>() {
-            return find_cause(&**cause, pick);
-        }
-        let found = error.downcast_ref::<E>();
-        let found = found.or_else(|| error.downcast_ref::<Box<E>>().map(|boxed| &**boxed));
-        if let Some(found) = found.and_then(pick) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// An error and its causes, `a: b: c`. A cause that the text has already is left out: some say theirs themselves.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::base::error_chain::chain;
 
     #[test]
     fn codes_then_statuses_decide() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,23 +14,16 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use md5::{Digest, Md5};
 use reqwest::Method;
-use reqwest::header::HeaderMap;
 
 use super::body::Body;
-use super::client::{Answer, Call, Client, MAX_LISTING, Pairs, Payload, header};
-use super::crc::{self, Crc64};
-use super::download::{content_length, same_tag};
+use super::client::{Answer, Call, Client, MAX_LISTING, Pairs, Payload};
 use super::error::{Error, Kind, Refusal};
-use super::object_head::{ObjectHead, crc_of, date_of, etag_of};
+use super::headers::{crc_of, etag_of, header, same_tag};
 use super::retry::Budget;
-use super::sign::percent_encoded;
-use super::types::{
-    BucketDescription, HeadersRef, ListQuery, META_PREFIX, ObjectInfo, Page, Part, Stored, Upload,
-};
-use super::xml;
-
-/// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
-pub const MAX_BATCH: usize = 1000;
+use super::types::{BucketDescription, HeadersRef, META_PREFIX, ObjectInfo, Part, Stored, Upload};
+use super::xml::{self, MAX_BATCH};
+use crate::base::crc64::{self, Crc64};
+use crate::base::encoding::percent_encoded;
 
 /// More unfinished uploads than this are not collected.
 pub const MAX_UPLOADS: usize = 100_000;
@@ -44,25 +37,6 @@ pub enum Directive<'a> {
 }
 
 impl Client {
-    /// # Errors
-    /// Kind [`Kind::NotFound`].
-    pub async fn head_object(&self, key: &str) -> Result<ObjectInfo, Error> {
-        self.head_within(key, &mut self.budget()).await
-    }
-
-    pub(super) async fn head_within(
-        &self,
-        key: &str,
-        budget: &mut Budget,
-    ) -> Result<ObjectInfo, Error> {
-        let operation = "HeadObject";
-        let call = Call::new(operation, Method::HEAD, Some(key));
-        let answer = self.send(&call, budget).await?;
-        let size = content_length(&answer.headers);
-        let head = ObjectHead::read(&answer.headers, size);
-        self.completed(operation, key, head, budget).await
-    }
-
     /// One PUT of at most 5 GiB. With `forbid_overwrite` the key must be free; buckets that have or had
     /// versioning ignore that.
     ///
@@ -311,48 +285,6 @@ impl Client {
 
     fn copy_source(&self, key: &str) -> String {
         format!("/{}/{}", self.bucket(), percent_encoded(key, true))
-    }
-
-    /// A page as the answer has it: see [`Page`].
-    pub async fn list_objects(&self, query: &ListQuery<'_>) -> Result<Page, Error> {
-        self.list_within(query, &mut self.budget()).await
-    }
-
-    pub(super) async fn list_within(
-        &self,
-        query: &ListQuery<'_>,
-        budget: &mut Budget,
-    ) -> Result<Page, Error> {
-        let operation = "ListObjectsV2";
-        let max_keys = match query.max_keys {
-            n @ 1..=1000 => n,
-            _ => 1000,
-        };
-        let mut call = Call::new(operation, Method::GET, None)
-            .query("list-type", "2")
-            .query("encoding-type", "url")
-            .query("max-keys", max_keys.to_string());
-        for (name, value) in [
-            ("prefix", Some(query.prefix).filter(|p| !p.is_empty())),
-            ("delimiter", query.delimiter),
-            ("start-after", query.start_after),
-            ("continuation-token", query.continuation_token),
-        ] {
-            if let Some(value) = value {
-                call = call.query(name, value);
-            }
-        }
-        call.max_text = MAX_LISTING;
-        loop {
-            let answer = self.send(&call, budget).await?;
-            match xml::list(&answer.text, self.date_of(&answer.headers)) {
-                Ok(page) => return Ok(page),
-                Err(what) => {
-                    let error = Error::Protocol { operation, what };
-                    self.pause(operation, error, budget, None).await?;
-                }
-            }
-        }
     }
 
     /// Begins a multipart upload; `headers` become the object's when it is completed.
@@ -638,11 +570,6 @@ impl Client {
         xml::bucket_info(&answer.text).map_err(|what| Error::Protocol { operation, what })
     }
 
-    /// The server's clock when it answered.
-    fn date_of(&self, headers: &HeaderMap) -> SystemTime {
-        date_of(headers).unwrap_or_else(|| self.now())
-    }
-
     fn stored(&self, answer: &Answer, etag: String, crc64: Option<u64>) -> Stored {
         Stored {
             etag,
@@ -711,7 +638,7 @@ fn verified(
 /// The CRC-64 of all parts in a row, if each one's is known.
 fn combined(parts: &[Part]) -> Option<u64> {
     parts.iter().try_fold(0, |crc, part| {
-        Some(crc::combine(crc, part.crc64?, part.size))
+        Some(crc64::combine(crc, part.crc64?, part.size))
     })
 }
 
@@ -725,18 +652,18 @@ mod tests {
         let part = |range: Range<usize>| Part {
             number: 1,
             etag: String::new(),
-            crc64: Some(crc::of(&bytes[range.clone()])),
+            crc64: Some(crc64::of(&bytes[range.clone()])),
             size: range.len() as u64,
         };
-        assert_eq!(crc::of(b"123456789"), 11_051_210_869_376_104_954);
+        assert_eq!(crc64::of(b"123456789"), 11_051_210_869_376_104_954);
         for parts in [
             vec![part(0..1000)],
             vec![part(0..1), part(1..1000)],
             vec![part(0..300), part(300..300), part(300..1000)],
         ] {
-            assert_eq!(combined(&parts), Some(crc::of(&bytes)));
+            assert_eq!(combined(&parts), Some(crc64::of(&bytes)));
         }
-        assert_eq!(combined(&[]), Some(crc::of(b"")));
+        assert_eq!(combined(&[]), Some(crc64::of(b"")));
         let mut unknown = part(0..10);
         unknown.crc64 = None;
         assert_eq!(combined(&[part(0..10), unknown]), None);

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::progress::later;
+use crate::base::backoff;
 
 /// What sending the same request again can achieve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +39,8 @@ pub fn delay(class: Class, failures: u32, retry_after: Option<Duration>, random:
         Class::Retry => BASE,
         Class::Slow => SLOW_BASE,
     };
-    let full = base
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(CAP);
-    let jittered = full.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
-    jittered.max(retry_after.unwrap_or_default())
+    let wait = backoff::jittered(backoff::exponential(base, failures, CAP), random);
+    wait.max(retry_after.unwrap_or_default())
 }
 
 /// How long one call may still take.

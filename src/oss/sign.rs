@@ -21,7 +21,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::credentials::AccessKey;
-use super::date;
+use crate::base::encoding::{percent_encode, percent_encoded};
+use crate::base::sync::lock;
+use crate::base::time;
 
 /// The only payload hash the service accepts: bodies are protected by CRC-64 and TLS instead.
 pub const UNSIGNED_PAYLOAD: &str = "UNSIGNED-PAYLOAD";
@@ -155,58 +157,6 @@ pub struct Request<'a> {
     pub query: &'a [(Cow<'a, str>, Cow<'a, str>)],
     /// All headers, or at least those that are signed; names in lower case, each once, in any order.
     pub headers: &'a [(Cow<'a, str>, Cow<'a, str>)],
-}
-
-/// Appends `text` percent-encoded: all but `A-Za-z0-9-_.~`, and `/` where it may stay.
-pub fn percent_encode(text: &str, keep_slash: bool, out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    out.reserve(text.len());
-    for &byte in text.as_bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(byte as char);
-            }
-            b'/' if keep_slash => out.push('/'),
-            _ => {
-                out.push('%');
-                out.push(HEX[usize::from(byte >> 4)] as char);
-                out.push(HEX[usize::from(byte & 15)] as char);
-            }
-        }
-    }
-}
-
-/// [`percent_encode`] into a string of its own.
-pub fn percent_encoded(text: &str, keep_slash: bool) -> String {
-    let mut out = String::new();
-    percent_encode(text, keep_slash, &mut out);
-    out
-}
-
-/// Undoes `%XX`; everything else stays, `+` included. None if what comes out is not UTF-8.
-pub fn percent_decoded(text: &str) -> Option<String> {
-    String::from_utf8(percent_decoded_bytes(text)).ok()
-}
-
-/// The same, whatever the bytes spell.
-pub fn percent_decoded_bytes(text: &str) -> Vec<u8> {
-    let hex = |byte: Option<&u8>| byte.and_then(|b| (*b as char).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut i = 0;
-    while i < bytes.len() {
-        match (bytes[i], hex(bytes.get(i + 1)), hex(bytes.get(i + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                i += 3;
-            }
-            (byte, ..) => {
-                out.push(byte);
-                i += 1;
-            }
-        }
-    }
-    out
 }
 
 fn header<'a>(request: &Request<'a>, name: &str) -> &'a str {
@@ -346,7 +296,7 @@ pub fn v4_scope(day: &str, region: &str) -> String {
 pub fn v4_string_to_sign(canonical: &str, date_time: &str, scope: &str) -> String {
     let mut out = String::with_capacity(192);
     let _ = write!(out, "{V4_ALGORITHM}\n{date_time}\n{scope}\n");
-    hex(&Sha256::digest(canonical.as_bytes()), &mut out);
+    out.push_str(&hex::encode(Sha256::digest(canonical.as_bytes())));
     out
 }
 
@@ -365,9 +315,7 @@ impl SigningKey {
 
     /// The signature: 64 hex digits.
     pub fn sign(&self, string_to_sign: &str) -> String {
-        let mut out = String::with_capacity(64);
-        hex(&*hmac_sha256(&*self.0, string_to_sign), &mut out);
-        out
+        hex::encode(*hmac_sha256(&*self.0, string_to_sign))
     }
 }
 
@@ -384,13 +332,6 @@ pub(crate) fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())
-}
-
-/// Appends lower-case digits.
-pub(crate) fn hex(bytes: &[u8], out: &mut String) {
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}");
-    }
 }
 
 /// Which signature a client makes.
@@ -436,7 +377,7 @@ impl Signer {
         let bucket = Some(bucket);
         match &self.version {
             Version::V1 => {
-                let date = date::http(now);
+                let date = time::http(now);
                 let request = Request {
                     method,
                     bucket,
@@ -450,7 +391,7 @@ impl Signer {
                 Zeroizing::new(v1_authorization(self.key.id(), &signature))
             }
             Version::V4 { region } => {
-                let date_time = date::basic(now);
+                let date_time = time::basic(now);
                 let scope = v4_scope(&date_time[..8], region);
                 headers.push(("x-oss-date".into(), date_time.clone().into()));
                 headers.push(("x-oss-content-sha256".into(), UNSIGNED_PAYLOAD.into()));
@@ -470,7 +411,7 @@ impl Signer {
     }
 
     fn signing_key(&self, day: &str, region: &str) -> Arc<SigningKey> {
-        let mut cached = self.day.lock().unwrap_or_else(|e| e.into_inner());
+        let mut cached = lock(&self.day);
         match &*cached {
             Some((of, key)) if of == day => key.clone(),
             _ => {
@@ -494,39 +435,9 @@ mod tests {
     #[test]
     fn the_signing_key_is_derived_step_by_step_as_published() {
         let key = SigningKey::derive("FakeSecretFakeSecretFakeSecret", "20260103", "cn-hangzhou");
-        let mut text = String::new();
-        hex(&*key.0, &mut text);
         assert_eq!(
-            text,
+            hex::encode(*key.0),
             "ca98673a744c3ac1957ec34d5ae205a33e079c9973ca3f4292eeaf639c20a406"
         );
-    }
-
-    #[test]
-    fn percent_encoding_keeps_only_what_is_unreserved() {
-        for (plain, path, query) in [
-            ("a/b c", "a/b%20c", "a%2Fb%20c"),
-            ("-_.~", "-_.~", "-_.~"),
-            ("+!*'()%", "%2B%21%2A%27%28%29%25", "%2B%21%2A%27%28%29%25"),
-            ("\u{6587}\n", "%E6%96%87%0A", "%E6%96%87%0A"),
-        ] {
-            assert_eq!(percent_encoded(plain, true), path);
-            assert_eq!(percent_encoded(plain, false), query);
-            assert_eq!(percent_decoded(query).as_deref(), Some(plain));
-        }
-    }
-
-    #[test]
-    fn percent_decoding_leaves_what_is_no_escape() {
-        for (text, plain) in [
-            ("a+b", Some("a+b")),
-            ("100%", Some("100%")),
-            ("%4", Some("%4")),
-            ("%zz", Some("%zz")),
-            ("%e6%96%87", Some("\u{6587}")),
-            ("%ff", None),
-        ] {
-            assert_eq!(percent_decoded(text).as_deref(), plain, "{text}");
-        }
     }
 }

@@ -11,11 +11,13 @@ use quick_xml::events::Event;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 
-use super::date;
-use super::download::size_of;
-use super::operations::MAX_BATCH;
-use super::sign::percent_decoded_bytes;
+use super::headers::size_of;
 use super::types::{BucketDescription, Listed, Page, Part, Upload};
+use crate::base::encoding::percent_decoded_bytes;
+use crate::base::time;
+
+/// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
+pub const MAX_BATCH: usize = 1000;
 
 /// A multipart upload has no more parts, and no part has a greater number.
 pub const MAX_PARTS: u16 = 10_000;
@@ -106,7 +108,7 @@ where
 }
 
 fn time(text: &str) -> Result<std::time::SystemTime, Fault> {
-    date::parse_extended(text).ok_or_else(|| format!("not a time: {text}"))
+    time::parse_extended(text).ok_or_else(|| format!("not a time: {text}"))
 }
 
 /// A page of ListObjectsV2 that was asked for with `encoding-type=url`. `date` is the answer's. An entry that
@@ -150,7 +152,7 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
             key: name(&entry.key),
             size: size_of(&entry.size),
             etag: entry.etag,
-            last_modified: date::parse_extended(&entry.last_modified),
+            last_modified: time::parse_extended(&entry.last_modified),
             storage_class: entry.storage_class,
         })
         .collect();
@@ -424,7 +426,7 @@ mod tests {
         assert_eq!(page.objects[0].etag, "\"5B3C1A2E053D763E1B002CC607C5A0FE\"");
         assert_eq!(page.objects[1].etag, "\"X\"");
         let time = page.objects[0].last_modified.unwrap();
-        assert_eq!(date::unix(time), 1_767_413_106);
+        assert_eq!(time::unix_seconds(time), 1_767_413_106);
         assert_eq!(page.prefixes, [&b"a/d ++/"[..], b"a/e/"]);
         assert_eq!(page.next.as_deref(), Some("Ch+Yy="));
     }

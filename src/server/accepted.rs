@@ -7,7 +7,7 @@
 
 use hyper::header::HeaderMap;
 
-use super::call::Operation;
+use super::operation::Operation;
 use super::refusal::{Refusal, Result};
 
 /// What an operation takes.

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::call::Call;
 use super::refusal::{Refusal, Result};
-use crate::oss::{date, sign};
+use crate::base::time;
+use crate::oss::sign;
 
 /// How far a client's clock may be off.
 const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
@@ -116,7 +117,7 @@ fn v4(call: &Call, credentials: &Credentials, authorization: &str, now: SystemTi
     let date_time = call
         .header("x-oss-date")
         .ok_or_else(|| Refusal::new(403, "AccessDenied", "The x-oss-date header is missing."))?;
-    check_clock(date::parse_basic(date_time), now)?;
+    check_clock(time::parse_basic(date_time), now)?;
     check_v4(
         call,
         credentials,
@@ -138,7 +139,7 @@ fn v4_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()>
             Refusal::argument("x-oss-expires must be between 1 and 604800.").ec("0002-00000232")
         })?;
     let date_time = parameter("x-oss-date");
-    let made = date::parse_basic(date_time)
+    let made = time::parse_basic(date_time)
         .ok_or_else(|| Refusal::argument("x-oss-date is malformed."))?;
     if now > made + Duration::from_secs(expires) {
         return Err(Refusal::new(403, "AccessDenied", "Request has expired."));
@@ -218,7 +219,7 @@ fn v1(call: &Call, credentials: &Credentials, authorization: &str, now: SystemTi
             "OSS authentication requires a valid Date.",
         ));
     }
-    check_clock(date::parse_http(when), now)?;
+    check_clock(time::parse_http(when), now)?;
     let to_sign = signed(call, &[], |request| sign::v1_string_to_sign(request, date));
     let wanted = sign::v1_signature(&credentials.secret, &to_sign);
     compare(signature, &wanted, id, &to_sign, None)
@@ -232,7 +233,7 @@ fn v1_url(call: &Call, credentials: &Credentials, now: SystemTime) -> Result<()>
     let until: u64 = expires
         .parse()
         .map_err(|_| Refusal::argument("Expires is no number."))?;
-    if date::unix(now) > until {
+    if time::unix_seconds(now) > until {
         return Err(Refusal::new(403, "AccessDenied", "Request has expired."));
     }
     let to_sign = signed(
@@ -276,8 +277,8 @@ pub(super) fn check_clock(sent: Option<SystemTime>, now: SystemTime) -> Result<(
         "MaxAllowedSkewMilliseconds",
         MAX_SKEW.as_millis().to_string(),
     )
-    .with("RequestTime", date::extended(sent))
-    .with("ServerTime", date::extended(now)))
+    .with("RequestTime", time::extended(sent))
+    .with("ServerTime", time::extended(now)))
 }
 
 pub(super) fn compare(
@@ -319,7 +320,7 @@ mod tests {
     /// Each is looked for among the headers: a long list of them would keep the server busy.
     #[test]
     fn more_additional_headers_than_headers_are_refused() {
-        let now = date::parse_basic("20130524T000500Z").unwrap();
+        let now = time::parse_basic("20130524T000500Z").unwrap();
         for (additional, code) in [
             ("", "SignatureDoesNotMatch"),
             ("host;range", "SignatureDoesNotMatch"),

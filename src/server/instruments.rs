@@ -1,13 +1,14 @@
 //! What tests and benches need of a server: counts, latency, faults.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::call::Operation;
+use super::operation::Operation;
+use crate::base::sync::lock;
 
 /// Latency and faults can be changed, and counts read, while the server runs.
 #[derive(Default)]
@@ -262,9 +263,29 @@ impl Instruments {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Whoever panicked left numbers, and any numbers will do.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.state)
+    }
+}
+
+/// Counts a request as under way until its answer has been sent.
+pub struct InFlight {
+    instruments: Arc<Instruments>,
+    operation: Operation,
+}
+
+impl InFlight {
+    pub fn begin(instruments: Arc<Instruments>, operation: Operation) -> InFlight {
+        instruments.begin(operation);
+        InFlight {
+            instruments,
+            operation,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.instruments.end(self.operation);
     }
 }
 

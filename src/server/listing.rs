@@ -4,11 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::call::Call;
-use super::endpoint::Shared;
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
+use super::state::ServerState;
 use super::xml::{Xml, encoded};
-use crate::oss::date;
+use crate::base::time;
 use crate::store::local::index::{From, Page, Query};
 use crate::store::local::record::Facts;
 use crate::store::local::{self, LocalStore};
@@ -182,7 +182,7 @@ fn write_prefixes(xml: &mut Xml, page: &Page, url: bool) {
 }
 
 fn write_facts(xml: &mut Xml, facts: &Facts) {
-    xml.text("LastModified", &date::extended(facts.last_modified()));
+    xml.text("LastModified", &time::extended(facts.last_modified()));
     xml.text("ETag", facts.tag.etag().as_str());
     xml.text(
         "Type",
@@ -216,7 +216,7 @@ pub(crate) fn read_token(token: &str) -> Option<From> {
     local::from_token(&token)
 }
 
-pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
+pub async fn buckets(shared: &ServerState, call: &Call) -> Result<Reply> {
     let prefix = call.parameter("prefix").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
@@ -238,7 +238,7 @@ pub async fn buckets(shared: &Shared, call: &Call) -> Result<Reply> {
     xml.begin("Buckets");
     for (name, class) in page {
         xml.begin("Bucket");
-        xml.text("CreationDate", &date::extended(shared.started()));
+        xml.text("CreationDate", &time::extended(shared.started()));
         xml.text("ExtranetEndpoint", &call.endpoint());
         xml.text("IntranetEndpoint", &call.endpoint());
         xml.text("Location", &format!("oss-{}", shared.region()));
@@ -262,10 +262,10 @@ pub fn live_channels(call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-pub fn bucket_info(shared: &Shared, store: &LocalStore, call: &Call) -> Reply {
+pub fn bucket_info(shared: &ServerState, store: &LocalStore, call: &Call) -> Reply {
     let mut xml = Xml::document("BucketInfo");
     xml.begin("Bucket");
-    xml.text("CreationDate", &date::extended(shared.started()));
+    xml.text("CreationDate", &time::extended(shared.started()));
     xml.text("ExtranetEndpoint", &call.endpoint());
     xml.text("IntranetEndpoint", &call.endpoint());
     xml.text("Location", &format!("oss-{}", shared.region()));
@@ -292,7 +292,7 @@ pub fn bucket_info(shared: &Shared, store: &LocalStore, call: &Call) -> Reply {
     Reply::xml(xml.finish())
 }
 
-pub fn location(shared: &Shared) -> Reply {
+pub fn location(shared: &ServerState) -> Reply {
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     xml.push_str(&format!(
         "<LocationConstraint>oss-{}</LocationConstraint>",

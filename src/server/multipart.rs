@@ -4,12 +4,12 @@ use std::cmp::Ordering;
 
 use super::call::Call;
 use super::encryption_rules::{self, Plan};
-use super::endpoint::Shared;
 use super::objects::{checked_length, copied_reply, copy_source, written};
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
+use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
-use crate::oss::date;
+use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::{self, LocalStore};
 use crate::store::object_store::*;
@@ -51,7 +51,11 @@ pub async fn initiate(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::xml(xml.finish()))
 }
 
-pub async fn upload_part(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn upload_part(
+    shared: &ServerState,
+    store: &LocalStore,
+    call: &mut Call,
+) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let number = part_number(call)?;
@@ -79,7 +83,7 @@ pub async fn upload_part(shared: &Shared, store: &LocalStore, call: &mut Call) -
     }))
 }
 
-pub async fn copy_part(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn copy_part(shared: &ServerState, store: &LocalStore, call: &Call) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let number = part_number(call)?;
@@ -122,7 +126,7 @@ pub(crate) fn copied_range(text: &str, size: u64) -> Option<ByteRange> {
     (from <= to && to < size).then(|| from..to + 1)
 }
 
-pub async fn complete(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn complete(shared: &ServerState, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     let key = call.object_key()?;
     let upload = upload_id(call);
     let url = call.wants_url_encoding()?;
@@ -186,7 +190,7 @@ pub(crate) fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
             "The XML you provided was not well-formed or did not validate against our published schema.",
         )
     };
-    let document = xml::parse(document)?;
+    let document = xml::parse(document).ok_or_else(Refusal::malformed_xml)?;
     if document.name != "CompleteMultipartUpload" {
         return Err(malformed());
     }
@@ -262,7 +266,7 @@ pub async fn list_parts(store: &LocalStore, call: &Call) -> Result<Reply> {
     for part in page {
         xml.begin("Part");
         xml.number("PartNumber", part.number);
-        xml.text("LastModified", &date::extended(part.modified));
+        xml.text("LastModified", &time::extended(part.modified));
         xml.text("ETag", part.tag.etag().as_str());
         xml.number("HashCrc64ecma", part.crc64);
         xml.number("Size", part.size);
@@ -340,7 +344,7 @@ pub async fn list_uploads(store: &LocalStore, call: &Call) -> Result<Reply> {
         xml.text("Key", &encoded(&upload.key, url));
         xml.text("UploadId", &upload.upload.0);
         xml.text("StorageClass", "Standard");
-        xml.text("Initiated", &date::extended(upload.initiated));
+        xml.text("Initiated", &time::extended(upload.initiated));
         xml.end();
     }
     for fold in folds {

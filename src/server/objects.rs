@@ -7,13 +7,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::call::{Call, STANDARD_HEADERS, checked_key};
 use super::encryption_rules;
-use super::endpoint::Shared;
 use super::listing::ONLY_VERSION;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
+use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
-use crate::oss::date;
-use crate::oss::sign::percent_decoded;
+use crate::base::encoding::percent_decoded;
+use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::LocalStore;
 use crate::store::local::record::Tag;
@@ -25,7 +25,7 @@ const MAX_PUT: u64 = 5 << 30;
 /// Of the document of a batch deletion.
 const MAX_DELETE: usize = 2 << 20;
 
-pub async fn put(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn put(shared: &ServerState, store: &LocalStore, call: &mut Call) -> Result<Reply> {
     let key = call.object_key()?;
     let headers = call.object_headers()?;
     encryption_rules::check_new(&headers)?;
@@ -110,7 +110,7 @@ impl Conditions<'_> {
         };
         // A date that cannot be read is no condition, as HTTP has it.
         let changed_since =
-            |condition: &str| date::parse_http(condition).map(|date| meta.last_modified > date);
+            |condition: &str| time::parse_http(condition).map(|date| meta.last_modified > date);
         if self.if_match.is_some_and(|condition| !names(condition)) {
             return Verdict::Failed;
         }
@@ -129,7 +129,7 @@ impl Conditions<'_> {
 /// Whether `If-Range` names the object as it is: by its tag or by its date.
 pub(crate) fn is_version(version: &str, meta: &ObjectMeta) -> bool {
     Tag::parse(version).is_some_and(|tag| tag.is(&meta.etag))
-        || date::parse_http(version).is_some_and(|date| date == meta.last_modified)
+        || time::parse_http(version).is_some_and(|date| date == meta.last_modified)
 }
 
 /// What a `Range` header gets.
@@ -329,7 +329,11 @@ pub async fn delete(store: &LocalStore, call: &Call) -> Result<Reply> {
     Ok(Reply::empty(204))
 }
 
-pub async fn delete_many(shared: &Shared, store: &LocalStore, call: &mut Call) -> Result<Reply> {
+pub async fn delete_many(
+    shared: &ServerState,
+    store: &LocalStore,
+    call: &mut Call,
+) -> Result<Reply> {
     if call.header("content-md5").is_none() {
         return Err(Refusal::new(
             400,
@@ -378,7 +382,7 @@ impl Deletion {
     /// # Errors
     /// 400 for another document, 501 for a deletion of something else than objects.
     pub fn read(document: &[u8]) -> Result<Deletion> {
-        let document = xml::parse(document)?;
+        let document = xml::parse(document).ok_or_else(Refusal::malformed_xml)?;
         let malformed = || {
             Refusal::new(
                 400,
@@ -433,7 +437,7 @@ pub struct Source {
 }
 
 /// Finds the source and checks the conditions on it.
-pub async fn copy_source(shared: &Shared, call: &Call) -> Result<Source> {
+pub async fn copy_source(shared: &ServerState, call: &Call) -> Result<Source> {
     let (bucket, key) = source_named(call.header("x-oss-copy-source").unwrap_or_default())?;
     let store = shared.bucket(&bucket).await?;
     let (meta, _, _) = store.describe(&key)?;
@@ -465,7 +469,7 @@ pub(crate) fn source_named(text: &str) -> Result<(String, ObjectKey)> {
     Ok((bucket.to_owned(), checked_key(key)?))
 }
 
-pub async fn copy(shared: &Shared, store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn copy(shared: &ServerState, store: &LocalStore, call: &Call) -> Result<Reply> {
     let key = call.object_key()?;
     let replaces = match call.header("x-oss-metadata-directive") {
         None => false,
@@ -539,7 +543,7 @@ pub fn copied_reply(
     modified: SystemTime,
 ) -> Reply {
     let mut xml = Xml::document(document);
-    xml.text("LastModified", &date::extended(modified));
+    xml.text("LastModified", &time::extended(modified));
     xml.text("ETag", etag.as_str());
     let mut reply = Reply::xml(xml.finish());
     reply.header("etag", etag.as_str());

@@ -1,6 +1,6 @@
 //! What the service says when it refuses.
 
-use crate::oss::error::chain;
+use crate::base::error_chain::chain;
 use crate::store::error::Error;
 use crate::store::local::uploads;
 
@@ -50,6 +50,14 @@ impl Refusal {
             501,
             "NotImplemented",
             format!("{what} is not implemented here."),
+        )
+    }
+
+    pub fn malformed_xml() -> Refusal {
+        Refusal::new(
+            400,
+            "MalformedXML",
+            "The XML you provided was not well-formed.",
         )
     }
 

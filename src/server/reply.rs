@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::oss::date;
+use crate::base::time;
 use crate::store::error::Error;
 
 pub struct Reply {
@@ -57,6 +57,6 @@ impl Reply {
     }
 
     pub fn http_date(&mut self, name: &str, time: SystemTime) {
-        self.header(name, date::http(time));
+        self.header(name, time::http(time));
     }
 }

@@ -16,8 +16,9 @@ use super::auth::{self, Credentials};
 use super::call::read_query;
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
-use crate::oss::date;
-use crate::oss::sign::{hex, hmac_sha256, percent_decoded, percent_encode, percent_encoded};
+use crate::base::encoding::{percent_decoded, percent_encode, percent_encoded};
+use crate::base::time;
+use crate::oss::sign::hmac_sha256;
 
 /// The first word of `Authorization` and of the string to sign.
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -152,7 +153,7 @@ fn check(parts: &Parts, credentials: &Credentials, now: SystemTime) -> Result<()
         return Err(malformed());
     }
     auth::check_id(id, credentials)?;
-    auth::check_clock(date::parse_basic(date_time), now)?;
+    auth::check_clock(time::parse_basic(date_time), now)?;
     let names: Vec<&str> = names.split(';').collect();
     // Each once: a name that is repeated would repeat its header's value, however long, in what is signed.
     if !names.is_sorted_by(|one, other| one < other) {
@@ -240,7 +241,7 @@ fn canonical(method: &Method, uri: &Uri, headers: &HeaderMap, names: &[&str]) ->
 
 fn string_to_sign(canonical: &str, date_time: &str, scope: &str) -> String {
     let mut out = format!("{ALGORITHM}\n{date_time}\n{scope}\n");
-    hex(&Sha256::digest(canonical.as_bytes()), &mut out);
+    out.push_str(&hex::encode(Sha256::digest(canonical.as_bytes())));
     out
 }
 
@@ -250,9 +251,7 @@ fn signature(secret: &str, scope: &str, to_sign: &str) -> String {
     let mut words = scope.split('/');
     let day = hmac_sha256(&first, words.next().unwrap_or_default());
     let key = words.fold(day, |key, word| hmac_sha256(&*key, word));
-    let mut out = String::with_capacity(64);
-    hex(&*hmac_sha256(&*key, to_sign), &mut out);
-    out
+    hex::encode(*hmac_sha256(&*key, to_sign))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
@@ -294,7 +293,7 @@ mod tests {
     }
 
     fn admitted(request: Request<()>) -> Result<Request<()>> {
-        let now = date::parse_basic("20130524T000500Z").unwrap();
+        let now = time::parse_basic("20130524T000500Z").unwrap();
         translated(request, &Credentials::new(ID, SECRET, None), now)
     }
 
@@ -366,11 +365,11 @@ mod tests {
             assert_eq!(code(other), "InvalidArgument", "{names}");
         }
 
-        let now = date::parse_basic("20130525T000000Z").unwrap();
+        let now = time::parse_basic("20130525T000000Z").unwrap();
         let late = translated(whole(), &Credentials::new(ID, SECRET, None), now);
         assert_eq!(late.map(|_| ()).unwrap_err().code, "RequestTimeTooSkewed");
         let stranger = Credentials::new("other", SECRET, None);
-        let now = date::parse_basic("20130524T000000Z").unwrap();
+        let now = time::parse_basic("20130524T000000Z").unwrap();
         let refused = translated(whole(), &stranger, now);
         assert_eq!(refused.map(|_| ()).unwrap_err().code, "InvalidAccessKeyId");
     }

@@ -10,7 +10,7 @@
 //! [`Circuit`] decides, with its clock as an argument; [`CircuitBreaker`] is the bucket.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ use super::object_store::{
     ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload, PutAnswer, Result,
     UploadId, UploadedPart,
 };
+use crate::base::sync::lock;
 
 /// Between one probe and the next.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -243,7 +244,7 @@ impl CircuitBreaker {
     }
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
-        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.circuit)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-/// Kept for the log; shared, because one upload may answer several waiting calls.
-pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+use crate::base::error_chain::Cause;
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {

@@ -39,7 +39,7 @@ use md5::{Digest, Md5};
 use super::error::Error;
 use super::listing::{self, RawObject, RawPage};
 use super::object_store::*;
-use crate::oss::crc;
+use crate::base::crc64;
 use class::Class;
 use content::{Contents, Reading, Received};
 use directory::Directory;
@@ -649,7 +649,7 @@ impl Inner {
         let mut md5 = Md5::new();
         let mut files = Vec::with_capacity(chosen.len());
         for part in chosen {
-            facts.crc64 = crc::combine(facts.crc64, part.crc64, part.size);
+            facts.crc64 = crc64::combine(facts.crc64, part.crc64, part.size);
             facts.size = facts.size.checked_add(part.size).ok_or_else(|| {
                 Error::TooLarge(message("parts of more bytes than can be counted"))
             })?;

@@ -1,7 +1,9 @@
 //! Keeps what may happen any number of times from filling the log.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::base::sync::lock;
 
 /// Admits one message per interval.
 #[derive(Debug, Default)]
@@ -18,7 +20,7 @@ impl LogLimit {
     }
 
     pub fn admits(&self, now: Instant, interval: Duration) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.last);
         let due = last.is_none_or(|last| now.saturating_duration_since(last) >= interval);
         if due {
             *last = Some(now);

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 use log::warn;
 
-use super::error::{Cause, Error};
+use super::error::Error;
 use super::listing::{self, PageToken, RawObject, RawPage};
 use super::log_limit::LogLimit;
 use super::object_store::{
@@ -15,9 +15,10 @@ use super::object_store::{
     ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload, PutAnswer, Result,
     UploadId, UploadedPart,
 };
+use crate::base::error_chain::{Cause, chain};
 use crate::oss;
 use crate::oss::client::Client;
-use crate::oss::error::{Kind, chain};
+use crate::oss::error::Kind;
 use crate::oss::operations::Directive;
 use crate::oss::types::{HeadersRef, ListQuery, ObjectInfo, Part, Stored};
 
@@ -160,7 +161,7 @@ fn body(body: Body) -> oss::body::Body {
     oss::body::Body::new(body.len(), move || {
         let stream = body.open();
         stream
-            .map(|piece| piece.map_err(|error| Arc::new(error) as oss::error::Cause))
+            .map(|piece| piece.map_err(|error| Arc::new(error) as Cause))
             .boxed()
     })
 }

@@ -12,10 +12,10 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::base::error_chain::chain;
 use crate::encrypted;
 use crate::envelope::Format;
 use crate::fs::attributes::Attributes;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::stream;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, keep_time};
 use super::local_file::LocalFileError;
+use crate::base::sync::lock;
 use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::{EncryptedBucket, Error};
 use crate::envelope;
@@ -134,7 +135,7 @@ impl Saving {
     fn line(&self, line: &impl Serialize) -> std::io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.write_all(&text)
     }
 
@@ -143,7 +144,7 @@ impl Saving {
     /// # Errors
     /// The disk's.
     pub fn finish(&self) -> std::io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.flush()?;
         file.get_ref().sync_all()?;
         std::fs::rename(&self.temporary, &self.path)?;

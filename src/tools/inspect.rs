@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::base::error_chain::chain;
 use crate::encrypted::{EncryptedBucket, Error};
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
 

@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::store::error::{Cause, Error as StoreError};
+use crate::base::error_chain::Cause;
+use crate::store::error::Error as StoreError;
 use crate::text;
 
 /// A file that cannot be read or written.

@@ -5,15 +5,16 @@
 //! before the upload takes effect.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::base::crc64::{self, Crc64};
+use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{EncryptedBucket, Error, Plaintext, Result, Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
-use crate::oss::crc::{self, Crc64};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
 
@@ -198,13 +199,13 @@ struct Sums(Mutex<BTreeMap<u64, (u64, u64)>>);
 
 impl Sums {
     fn add(&self, range: &ByteRange, crc: u64) {
-        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = lock(&self.0);
         sums.insert(range.start, (crc, range.end - range.start));
     }
 
     fn whole(&self) -> u64 {
-        let sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = lock(&self.0);
         sums.values()
-            .fold(0, |whole, (crc, len)| crc::combine(whole, *crc, *len))
+            .fold(0, |whole, (crc, len)| crc64::combine(whole, *crc, *len))
     }
 }

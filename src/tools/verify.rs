@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
@@ -14,10 +14,11 @@ use tokio::io::AsyncReadExt;
 use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_internal, is_marker};
 use super::envelopes::Saving;
 use super::local_tree::{LocalFile, LocalTree};
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Kind};
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 
@@ -67,12 +68,12 @@ impl Manifest {
     }
 
     fn take(&self, path: &str) -> Option<[u8; 32]> {
-        let mut digests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut digests = lock(&self.0);
         digests.remove(path)
     }
 
     fn rest(&self) -> Vec<String> {
-        let digests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let digests = lock(&self.0);
         digests.keys().cloned().collect()
     }
 }
@@ -89,10 +90,7 @@ pub(crate) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
         .strip_prefix("  ")
         .or_else(|| path.strip_prefix(" *"))?;
     let mut digest = [0; 32];
-    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks(2)) {
-        let value = |digit: u8| (digit as char).to_digit(16);
-        *byte = (value(pair[0])? * 16 + value(pair[1])?) as u8;
-    }
+    hex::decode_to_slice(digits, &mut digest).ok()?;
     let path = path.strip_prefix("./").unwrap_or(path);
     let path = match escaped {
         true => unescaped(path)?,
@@ -153,9 +151,8 @@ impl Verify {
                 })
                 .await?
         };
-        let mut missing =
-            std::mem::take(&mut *alone.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(tree) = &mut *tree.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut missing = std::mem::take(&mut *lock(&alone));
+        if let Some(tree) = &mut *lock(&tree) {
             while let Some(file) = tree.take()? {
                 missing.push(file.path);
             }
@@ -328,13 +325,13 @@ fn local_file(
     alone: &Mutex<Vec<String>>,
     path: &str,
 ) -> Result<Option<LocalFile>, StoreError> {
-    let mut tree = tree.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut tree = lock(tree);
     let Some(tree) = &mut *tree else {
         return Ok(None);
     };
     while tree.peek().is_some_and(|file| file.path.as_str() < path) {
         if let Some(file) = tree.take()? {
-            let mut alone = alone.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut alone = lock(alone);
             alone.push(file.path);
         }
     }

@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 
-use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 
 use super::support::*;
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use ossvault::server::call::Operation::{self, *};
 use ossvault::server::instruments::{Action, Counts, Fault};
+use ossvault::server::operation::Operation::{self, *};
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use crate::rig::{

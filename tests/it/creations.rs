@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use ossvault::server::call::Operation::{self, *};
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation::{self, *};
 
 use super::other_writers::{block, mounted_with};
 use super::rig::{Rig, can_mount, close, eventually, has_program, read, shell, write_and_close};

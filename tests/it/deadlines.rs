@@ -10,8 +10,8 @@ use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use super::other_writers::{block, mounted_with};

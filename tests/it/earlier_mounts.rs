@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use ossvault::server::call::Operation::*;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation::*;
 
 use super::other_writers::{block, mounted};
 use super::rig::{Rig, can_mount, eventually, read, write_and_close};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
-use ossvault::server::call::Operation::ListObjectsV2;
+use ossvault::server::operation::Operation::ListObjectsV2;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use crate::counts::{rsync, rsync_differences};

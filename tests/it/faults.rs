@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ossvault::server::call::Operation::{self, *};
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation::{self, *};
 
 use crate::rig::{Rig, can_mount, close, eventually, noise, read, write_and_close};
 

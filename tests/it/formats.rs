@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ossvault::crypto::key_pair::{KeyError, PrivateKey, PublicKey};
+use ossvault::base::crc64;
+use ossvault::crypto::key_error::KeyError;
 use ossvault::crypto::key_parse;
 use ossvault::crypto::key_ring::KeyRing;
+use ossvault::crypto::rsa_key::{PrivateKey, PublicKey};
 use ossvault::envelope::open::open;
 use ossvault::envelope::{Error, Format, detect};
-use ossvault::oss::crc;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -42,12 +43,8 @@ fn number(value: &Value, pointer: &str) -> u64 {
         .expect(pointer)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn private(name: &str) -> PrivateKey {
@@ -86,7 +83,7 @@ pub fn ciphertext(vector: &Value) -> Vec<u8> {
     };
     assert_eq!(sha256(&bytes), text(vector, "/ciphertext/sha256"));
     assert_eq!(
-        crc::of(&bytes).to_string(),
+        crc64::of(&bytes).to_string(),
         text(vector, "/ciphertext/crc64")
     );
     bytes
@@ -136,12 +133,12 @@ fn every_object_of_the_sdks_opens_as_its_vector_says() {
         );
         assert!(opened.cipher.is_opened(), "{name}");
         assert_eq!(
-            hex(opened.cipher.key().expose()),
+            hex::encode(opened.cipher.key().expose()),
             text(&vector, "/expect/data_key_hex"),
             "{name}"
         );
         assert_eq!(
-            hex(&opened.cipher.start().to_be_bytes()),
+            hex::encode(opened.cipher.start().to_be_bytes()),
             text(&vector, "/expect/counter0_hex"),
             "{name}"
         );
@@ -369,7 +366,7 @@ fn crc64_is_the_one_of_the_service_whole_and_combined() {
                 number(case, "/length") as usize,
             ),
         };
-        assert_eq!(crc::of(&data).to_string(), text(case, "/crc64"));
+        assert_eq!(crc64::of(&data).to_string(), text(case, "/crc64"));
     }
     for case in vectors["combine"].as_array().expect("combine") {
         let whole = case["pieces"]
@@ -378,7 +375,7 @@ fn crc64_is_the_one_of_the_service_whole_and_combined() {
             .iter()
             .fold(0, |crc, piece| {
                 let piece_crc = text(piece, "/crc64").parse().expect("decimal");
-                crc::combine(crc, piece_crc, number(piece, "/length"))
+                crc64::combine(crc, piece_crc, number(piece, "/length"))
             });
         assert_eq!(whole.to_string(), text(case, "/whole_crc64"));
     }
@@ -394,13 +391,13 @@ fn the_worked_examples_of_the_format_document_hold() {
     let document = std::fs::read_to_string(path).expect("docs/format.md");
     let says = |what: &str| assert!(document.contains(what), "the document lacks {what}");
     let blocks = |bytes: &[u8]| {
-        let blocks: Vec<_> = bytes.chunks(16).map(hex).collect();
+        let blocks: Vec<_> = bytes.chunks(16).map(hex::encode).collect();
         blocks.join(" ")
     };
 
     let key = || DataKey::from_bytes(Zeroizing::new(std::array::from_fn(|i| i as u8)));
     let v1 = CounterStart::derive_v1(&key()).expect("not 0");
-    says(&format!("S, version 1  {}", hex(&v1.to_be_bytes())));
+    says(&format!("S, version 1  {}", hex::encode(v1.to_be_bytes())));
     for (binding, name) in StartBinding::ALL.into_iter().zip([
         "file, unsealed",
         "link, unsealed",
@@ -408,20 +405,20 @@ fn the_worked_examples_of_the_format_document_hold() {
         "link, sealed",
     ]) {
         let start = CounterStart::derive(&key(), binding).expect("not 0");
-        says(&format!("{name:<15} {}", hex(&start.to_be_bytes())));
+        says(&format!("{name:<15} {}", hex::encode(start.to_be_bytes())));
     }
     let key = key();
     let start = CounterStart::derive(&key, StartBinding::ALL[0]).expect("not 0");
     says(&start.to_decimal());
-    says(&hex(start.to_decimal().as_bytes()));
-    says(&hex(&start.at(8 << 20).to_be_bytes()));
+    says(&hex::encode(start.to_decimal().as_bytes()));
+    says(&hex::encode(start.at(8 << 20).to_be_bytes()));
     let plain = b"The quick brown fox jumps over it\n";
     let mut ciphertext = vec![0; plain.len()];
     let cipher = ContentCipher::new(key, start);
     cipher.apply(0, plain, &mut ciphertext).expect("opened");
     says(&format!("            {}", blocks(plain)));
     says(&format!("ciphertext  {}", blocks(&ciphertext)));
-    says(&format!("CRC-64      {}", crc::of(&ciphertext)));
+    says(&format!("CRC-64      {}", crc64::of(&ciphertext)));
 
     for name in ["seed", "go-v2", "oss2-localrsa", "oss2-legacy", "dual"] {
         let vector = json(&format!("{name}.rsa2048.put.17.json"));

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
+use ossvault::server::state::Config;
 use ossvault::store::error::Error;
 use ossvault::store::local::record::{self, Content, Details, Facts, PartFile, Tag};
 use ossvault::store::local::{LocalStore, Settings};

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
-use ossvault::oss::date;
-use ossvault::oss::error::{chain, refusal_of};
+use ossvault::base::error_chain::chain;
+use ossvault::base::time;
+use ossvault::oss::error::refusal_of;
 use ossvault::store::error::Error;
 use ossvault::store::object_store::{
     Body, CopyHeaders, ETag, ListPage, ListRequest, ObjectStore, Overwrite, UploadId, UploadedPart,
@@ -255,7 +256,7 @@ async fn no_retry_after_ends_or_outlasts_a_call() {
 fn skewed(theirs: SystemTime) -> Reply {
     let text = format!(
         "<Error><Code>RequestTimeTooSkewed</Code><ServerTime>{}</ServerTime></Error>",
-        date::extended(theirs)
+        time::extended(theirs)
     );
     status(403, &[], &text)
 }
@@ -267,7 +268,7 @@ async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
     let good = || status(200, &[("ETag", "\"E\"")], "");
     let sent_at = |server: &Server, n: usize| {
         let text = server.header(n, "x-oss-date").unwrap();
-        date::unix(date::parse_basic(&text).unwrap()).abs_diff(date::unix(now))
+        time::unix_seconds(time::parse_basic(&text).unwrap()).abs_diff(time::unix_seconds(now))
     };
     // Years off: not a single request is signed for then, and none is tried again.
     for theirs in [now + 24 * 365 * 10 * hour, now - 24 * 365 * 10 * hour] {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
+use ossvault::server::state::Config;
 
 use crate::rig::{self, Rig, can_mount};
 

@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ossvault::crypto::key_pair::{KeyError, PrivateKey, PublicKey, Strength};
+use ossvault::crypto::key_error::{KeyError, Strength};
 use ossvault::crypto::key_parse;
+use ossvault::crypto::rsa_key::{PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
 const PASSPHRASE: &str = "open sesame";

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ossvault::server::call::Operation;
+use ossvault::server::operation::Operation;
 
 use super::support::*;
 

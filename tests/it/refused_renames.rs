@@ -3,8 +3,8 @@
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
 use ossvault::fs::namespace::object_name::Name;
-use ossvault::server::call::Operation::*;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation::*;
 
 use super::other_writers::{WRITE, block, mounted, mounted_with};
 use super::rig::{Rig, can_mount, read, write_and_close};
@@ -178,10 +178,7 @@ fn a_directory_rename_that_may_delete_nothing_at_all_is_not_carried_on_by_the_ne
 fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes() {
     block(async {
         let (world, kernel) = with_directory().await;
-        let (parent, name) = (
-            ossvault::fs::namespace::Ino::ROOT,
-            Name::from("e"),
-        );
+        let (parent, name) = (ossvault::fs::namespace::Ino::ROOT, Name::from("e"));
         let caller = super::world::CALLER;
         let made = kernel.fs.mkdir(parent, &name, 0o751, caller).await.unwrap();
         kernel.entered(&made);

@@ -14,8 +14,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
 use ossvault::server::instruments::{Counts, Fault, Instruments};
+use ossvault::server::state::Config;
 use ossvault::store::local::LocalStore;
 use ossvault::store::object_store::{ListRequest, ObjectKey, ObjectStore};
 use tokio::runtime::Runtime;

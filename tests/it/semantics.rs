@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 
 use super::support::*;
 

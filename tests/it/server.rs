@@ -6,13 +6,17 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
-use ossvault::oss::{date, sign};
-use ossvault::server::call::Operation;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::base::time;
+use ossvault::oss::sign;
+use ossvault::server::endpoint::Server;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 use ossvault::server::s3;
+use ossvault::server::state::Config;
 use ossvault::store::object_store::*;
 use reqwest::{Method, Response};
+
+use ossvault::base::encoding::percent_encoded;
 
 pub struct Bench {
     pub server: Server,
@@ -102,7 +106,7 @@ impl<'a> Request<'a> {
     }
 
     pub async fn send(self) -> reqwest::Result<Response> {
-        let date = date::http(self.date);
+        let date = time::http(self.date);
         let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = self
             .query
             .iter()
@@ -124,17 +128,17 @@ impl<'a> Request<'a> {
             &date,
         );
         let signature = sign::v1_signature("test", &to_sign);
-        let key = sign::percent_encoded(self.key, true);
+        let key = percent_encoded(self.key, true);
         let mut url = format!("{}/{}", self.bench.server.endpoint(), self.bucket);
         if !self.bucket.is_empty() {
             url = format!("{url}/{key}");
         }
         for (n, (name, value)) in self.query.iter().enumerate() {
             url.push(if n == 0 { '?' } else { '&' });
-            url.push_str(&sign::percent_encoded(name, false));
+            url.push_str(&percent_encoded(name, false));
             if !value.is_empty() {
                 url.push('=');
-                url.push_str(&sign::percent_encoded(value, false));
+                url.push_str(&percent_encoded(value, false));
             }
         }
         let mut request = self
@@ -204,7 +208,7 @@ async fn a_wrong_clock_is_told_the_right_time() {
         request.date = date;
         let document = refused(request, 403, "RequestTimeTooSkewed").await;
         let (_, time) = document.split_once("<ServerTime>").unwrap();
-        let time = date::parse_extended(time.split_once('<').unwrap().0).unwrap();
+        let time = time::parse_extended(time.split_once('<').unwrap().0).unwrap();
         assert!(
             now.duration_since(time).is_ok_and(|age| age < far)
                 || time.duration_since(now).is_ok_and(|lead| lead < far)
@@ -380,7 +384,7 @@ async fn nothing_is_served_without_a_signature() {
         let request = bench
             .http
             .get(&url)
-            .header("date", date::http(SystemTime::now()))
+            .header("date", time::http(SystemTime::now()))
             .header("x-oss-content-sha256", "UNSIGNED-PAYLOAD")
             .header("authorization", authorization);
         let status = request.send().await.unwrap().status();
@@ -604,7 +608,7 @@ async fn s3(
     body: &[u8],
 ) -> Response {
     let mut all = reqwest::header::HeaderMap::new();
-    let now = date::basic(SystemTime::now());
+    let now = time::basic(SystemTime::now());
     let host = bench.server.addr().to_string();
     let own = [
         ("host", host.as_str()),

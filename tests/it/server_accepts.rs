@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
-use ossvault::oss::{date, sign};
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::base::time;
+use ossvault::oss::sign;
+use ossvault::server::endpoint::Server;
+use ossvault::server::state::Config;
 use reqwest::{Method, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -250,7 +252,7 @@ async fn a_missing_bucket_comes_before_everything_else() {
     let wrong = bench
         .http
         .get(&url)
-        .header("date", date::http(SystemTime::now()))
+        .header("date", time::http(SystemTime::now()))
         .header("authorization", "OSS test:AAAA")
         .send();
     assert_eq!(code(wrong.await.unwrap()).await, "SignatureDoesNotMatch");
@@ -729,7 +731,7 @@ async fn a_range_of_another_version_is_answered_with_the_whole() {
 async fn a_request_that_announces_a_body_it_has_not_is_answered() {
     let bench = filled().await;
     for (method, status) in [("GET", 200), ("HEAD", 200), ("DELETE", 204)] {
-        let now = date::http(SystemTime::now());
+        let now = time::http(SystemTime::now());
         let to_sign = sign::v1_string_to_sign(
             &sign::Request {
                 method,
@@ -768,7 +770,7 @@ async fn a_server_with_a_region_takes_signatures_for_no_other() {
     let of_region = async |own: Option<&str>, region: &str| {
         let bench = Bench::with(|config| config.credentials.region = own.map(str::to_string)).await;
         bench.put("k", b"x").await;
-        let now = date::basic(SystemTime::now());
+        let now = time::basic(SystemTime::now());
         let headers = [
             (
                 Cow::from("x-oss-content-sha256"),
@@ -814,7 +816,7 @@ async fn a_server_with_a_region_takes_signatures_for_no_other() {
     );
     // The service says it otherwise of a signed URL.
     let bench = Bench::with(|config| config.credentials.region = Some("cn-here".to_string())).await;
-    let now = date::basic(SystemTime::now());
+    let now = time::basic(SystemTime::now());
     let url = format!(
         "{}/bucket/k?x-oss-signature-version=OSS4-HMAC-SHA256&x-oss-credential=test%2F{}%2Fcn-there%2Foss%2F\
          aliyun_v4_request&x-oss-date={now}&x-oss-expires=60&x-oss-signature=0",

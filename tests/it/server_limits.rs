@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
-use ossvault::oss::{date, sign};
+use ossvault::base::time;
+use ossvault::oss::sign;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,7 +15,7 @@ use super::server::{Bench, refused};
 
 /// The head of a signed request, without the empty line that ends it.
 fn head(method: &str, key: &str, query: &str, more: &str) -> String {
-    let now = date::http(SystemTime::now());
+    let now = time::http(SystemTime::now());
     let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = query
         .split('&')
         .filter(|name| !name.is_empty())
@@ -118,7 +119,7 @@ async fn a_document_has_to_arrive_as_a_whole_in_time() {
     let digest = BASE64.encode(Md5::digest(b"x"));
     let more = format!("content-md5: {digest}\r\ncontent-length: 100000\r\n\r\n<Delete>");
     // The signature is over the digest too.
-    let now = date::http(SystemTime::now());
+    let now = time::http(SystemTime::now());
     let query = [(Cow::from("delete"), Cow::from(""))];
     let headers = [(Cow::from("content-md5"), Cow::from(digest.as_str()))];
     let to_sign = sign::v1_string_to_sign(

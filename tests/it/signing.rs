@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
+use ossvault::base::time;
 use ossvault::oss::credentials::AccessKey;
-use ossvault::oss::date;
 use ossvault::oss::sign::{self, Request, Signer, SigningKey, Version};
+
+use ossvault::base::encoding::percent_decoded;
 
 #[derive(serde::Deserialize)]
 struct Vectors {
@@ -74,7 +76,7 @@ fn signed_query(url: &str) -> BTreeMap<String, String> {
         .1
         .split('&')
         .map(|pair| pair.split_once('=').unwrap())
-        .map(|(name, value)| (name.to_owned(), sign::percent_decoded(value).unwrap()))
+        .map(|(name, value)| (name.to_owned(), percent_decoded(value).unwrap()))
         .collect()
 }
 
@@ -127,7 +129,7 @@ fn v4_headers_are_signed_as_published() {
             "{}",
             case.id
         );
-        let date_time = date::basic(time);
+        let date_time = time::basic(time);
         let scope = sign::v4_scope(&date_time[..8], &vectors.region);
         let text = sign::v4_string_to_sign(&canonical, &date_time, &scope);
         assert_eq!(text, case.expect.string_to_sign, "{}", case.id);

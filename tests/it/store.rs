@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use ossvault::base::crc64;
 use ossvault::oss::client::{self as oss_client, Client};
-use ossvault::oss::crc;
 use ossvault::oss::credentials::AccessKey;
 use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
+use ossvault::server::state::Config;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
@@ -337,7 +338,7 @@ mod cases {
                 )
                 .await
                 .unwrap();
-            assert_eq!(put.crc64, Some(crc::of(&content)));
+            assert_eq!(put.crc64, Some(crc64::of(&content)));
             let answer = store.get(&key("dir/a"), None, None).await.unwrap();
             let head = store.head(&key("dir/a")).await.unwrap();
             for meta in [&answer.meta, &head] {
@@ -346,7 +347,7 @@ mod cases {
                 assert_eq!(meta.headers.user, headers.user);
                 assert_eq!(meta.headers.content_type, headers.content_type);
                 assert_eq!(meta.headers.standard, headers.standard);
-                assert_eq!(meta.crc64, Some(crc::of(&content)));
+                assert_eq!(meta.crc64, Some(crc64::of(&content)));
                 assert!(meta.last_modified > before && meta.last_modified <= SystemTime::now());
                 assert!(meta.date >= meta.last_modified && put.date >= meta.last_modified);
             }
@@ -805,11 +806,11 @@ mod cases {
         let content = parts.concat();
         put(&*store, "k", "old").await;
         let answer = multipart(&*store, "k", &parts).await;
-        assert_eq!(answer.crc64, Some(crc::of(&content)));
+        assert_eq!(answer.crc64, Some(crc64::of(&content)));
         let head = store.head(&key("k")).await.unwrap();
         assert_eq!(head.etag, answer.etag);
         assert_eq!(head.size, content.len() as u64);
-        assert_eq!(head.crc64, Some(crc::of(&content)));
+        assert_eq!(head.crc64, Some(crc64::of(&content)));
         assert_eq!(head.headers.user, headers(&[("a", "b")]).user);
         assert_eq!(head.headers.content_type, headers(&[]).content_type);
         assert!(read(&*store, "k").await == content);

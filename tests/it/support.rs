@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
-use ossvault::server::endpoint::{Config, Server};
+use ossvault::server::endpoint::Server;
 use ossvault::server::instruments::Instruments;
+use ossvault::server::state::Config;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::{
     Body, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,

@@ -15,8 +15,8 @@ use ossvault::crypto::key_parse;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{EncryptedBucket, Plaintext, Settings, Xattrs};
 use ossvault::envelope::Format;
-use ossvault::server::call::Operation;
 use ossvault::server::instruments::{Action, Fault};
+use ossvault::server::operation::Operation;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::{
     Body, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,

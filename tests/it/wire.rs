@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use ossvault::base::time;
 use ossvault::oss::client::{Client, Settings};
 use ossvault::oss::credentials::AccessKey;
-use ossvault::oss::date;
 use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
 use ossvault::store::error::Error;
@@ -479,7 +479,7 @@ async fn a_wrong_clock_is_corrected_once() {
             &[],
             &format!(
                 "<Error><Code>RequestTimeTooSkewed</Code><ServerTime>{}</ServerTime></Error>",
-                date::extended(theirs)
+                time::extended(theirs)
             ),
         )
     };
@@ -490,7 +490,8 @@ async fn a_wrong_clock_is_corrected_once() {
     put(&server, b"b", Overwrite::Forbidden).await.unwrap();
     let sent = |n| {
         let text = server.header(n, "x-oss-date").unwrap();
-        date::unix(date::parse_basic(&text).unwrap()) as i64 - date::unix(theirs) as i64
+        time::unix_seconds(time::parse_basic(&text).unwrap()) as i64
+            - time::unix_seconds(theirs) as i64
     };
     for n in [0, 1] {
         assert!((7195..7205).contains(&sent(n)), "{}", sent(n));

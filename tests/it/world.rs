@@ -613,7 +613,7 @@ impl World {
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret).unwrap();
         mac.update(&message);
         let sum = mac.finalize().into_bytes();
-        let mac: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = hex::encode(sum);
         let intent = format!(r#"{{"from":"{from}","to":"{to}","mac":"{mac}"}}"#);
         self.others.put_plain(&key, &intent).await;
         key

@@ -13,9 +13,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{oneshot, watch};
+
+use crate::base::sync::lock;
 
 /// The slice kept for [`Class::Drain`] is an eighth of the limit, within these bounds: below 4 MiB
 /// a few uploads reading spilled bytes would stand in each other's way, above 64 MiB it lies idle.
@@ -199,10 +201,7 @@ impl MemoryBudget {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.state)
     }
 }
 

@@ -28,7 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
@@ -39,9 +39,10 @@ use self::coverage::Coverage;
 use self::part::{Answer, Part};
 use super::read_ahead::{Plan, ReadAhead, WHOLE};
 use super::staging::{Piece, StagedFile, StagedPiece, zeros};
+use crate::base::crc64;
+use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
 use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
-use crate::oss::crc;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 pub use self::cache::ContentCache;
@@ -600,7 +601,7 @@ impl Content {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
@@ -885,7 +886,7 @@ impl Fetch {
         let object = content.object().ok_or(Error::Changed)?;
         let cipher = content.keeping(content.bucket.unlock_here(&object)?);
         let bytes = filling.tail();
-        let crc = crc::of(bytes);
+        let crc = crc64::of(bytes);
         content.cover(part, crc)?;
         let applied = cipher.apply_in_place(part.range.start, bytes);
         applied.map_err(encrypted::Error::from)?;
@@ -921,7 +922,7 @@ impl Reader {
     pub fn read_now(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Pending> {
         let range = self.content.cut(range);
         {
-            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ahead = lock(&self.ahead);
             let len = range.end - range.start;
             let plan = ahead.plan(range.start, len, self.content.size);
             if let Some(at) = self.content.start(&plan) {

@@ -25,7 +25,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::base::sync::lock;
 
 /// The unit of fetching and caching, in bytes, where reads are in order.
 pub const BLOCK: u64 = 128 << 10;
@@ -120,7 +122,7 @@ pub struct Sharers {
 impl Sharers {
     /// Takes note of one and says how many there are now, at least 1.
     fn count_with(&self, handle: u64) -> u64 {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = lock(&self.recent);
         if recent.len() == RECENT {
             recent.pop_front();
         }

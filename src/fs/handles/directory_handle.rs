@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use super::page_window::{PageWindow, Seek};
+use crate::base::sync::lock;
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, Rest};
 use crate::fs::resolver::directory_scan::Page;
-use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
 
 /// One open directory.

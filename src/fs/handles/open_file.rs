@@ -16,12 +16,13 @@
 //! memory; the lock is never held across a wait.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
 use super::writers::{WriterSet, same_process};
+use crate::base::sync::lock;
 use crate::encrypted::{EncryptedUpload, Xattrs};
 use crate::fs::attributes::Timestamp;
 use crate::fs::data::content::{Content, Reader};
@@ -185,7 +186,7 @@ impl OpenFile {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -373,7 +374,7 @@ impl FileHandle {
 
     /// This handle's view of `state`'s version.
     pub fn reader(&self, state: &State) -> Option<Arc<Reader>> {
-        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = lock(&self.reader);
         let content = state.content.as_ref()?;
         if let Some(reader) = &*slot
             && Arc::ptr_eq(reader.content(), content)

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::directory_handle::DirectoryHandle;
 use super::open_file::{FileHandle, OpenFile, OpenHow, State};
+use crate::base::sync::{lock, read_lock, write_lock};
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::data::budget::MemoryBudget;
@@ -25,7 +26,6 @@ use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
 use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
-use crate::fs::sync::{lock, read_lock, write_lock};
 
 /// What the kernel is told about an open file.
 #[derive(Clone, Copy, Debug)]
@@ -279,12 +279,12 @@ impl OpenFiles {
         }
         let handle = self.new_handle();
         let opened = FileHandle::new(file.clone(), how);
-        crate::fs::sync::write_lock(&self.handles).insert(handle, opened);
+        write_lock(&self.handles).insert(handle, opened);
         Opened { handle, keep_pages }
     }
 
     pub(crate) fn handle(&self, handle: u64) -> Result<Arc<FileHandle>> {
-        crate::fs::sync::read_lock(&self.handles)
+        read_lock(&self.handles)
             .get(&handle)
             .cloned()
             .ok_or(Error::BadHandle)

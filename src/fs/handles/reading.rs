@@ -27,6 +27,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
+use crate::base::error_chain::chain;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
@@ -34,7 +35,6 @@ use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
-use crate::oss::error::chain;
 
 /// What meets a version that others have replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

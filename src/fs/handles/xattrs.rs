@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
+use crate::base::error_chain::chain;
 use crate::encrypted::Xattrs;
 use crate::fs::attributes::XATTR;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
 use crate::fs::resolver::object_cache::CachedHeaders;
-use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
 impl OpenFiles {

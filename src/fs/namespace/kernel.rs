@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::inode_table::{Ino, Namespace};
 use super::object_name::Name;
-use crate::fs::sync::lock;
+use crate::base::sync::lock;
 
 /// Names that the kernel is yet to be asked to forget: when it does not keep up, it is asked again later.
 const FORGETS_WAITING: usize = 1024;

@@ -5,9 +5,12 @@
 //! operation are asked for at once, so that no two operations wait for each other; an operation waits holding
 //! nothing, and nobody who came later and wants the same overtakes it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
+
+use crate::base::sync::lock;
+use crate::base::wait::until;
 
 /// What an operation changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,15 +105,9 @@ impl KeyLocks {
     /// Waits until nobody else changes any of these. Each holder ends within its requests' deadlines.
     pub async fn enter(&self, scopes: Vec<Scope>) -> KeyGuard {
         let pass = self.enqueue(scopes);
-        loop {
-            let left = self.0.left.notified();
-            tokio::pin!(left);
-            left.as_mut().enable();
-            if self.0.lock().try_inside(pass.ticket) {
-                return pass;
-            }
-            left.await;
-        }
+        let inside = || self.0.lock().try_inside(pass.ticket).then_some(());
+        until(&self.0.left, inside).await;
+        pass
     }
 
     /// The pass, if nobody else has or awaits any of these.
@@ -138,7 +135,7 @@ impl KeyLocks {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.line)
     }
 }
 

@@ -16,9 +16,10 @@ use super::kernel::{Invalidation, Kernel};
 use super::key_locks::{KeyGuard, KeyLocks, Scope};
 use super::listing::Epoch;
 use super::object_name::{self, Name};
+use crate::base::sync::lock;
+use crate::base::wait::until;
 use crate::fs::error::{Error, Result};
 use crate::fs::settings::Settings;
-use crate::fs::sync::lock;
 use crate::store::object_store::ObjectKey;
 
 /// The name tree as it is known here, and the right to change it.
@@ -189,15 +190,8 @@ impl Names {
     }
 
     async fn until_changed(&self, done: impl Fn(&Namespace) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if done(&self.lock()) {
-                return;
-            }
-            changed.await;
-        }
+        let done = || done(&self.lock()).then_some(());
+        until(&self.changed, done).await;
     }
 
     /// The right to change what `scopes` tells; its keys are those at the end of the waiting.

@@ -1,13 +1,15 @@
 //! A directory's names while a listing brings them: readable before the last page has come.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::listing::{Entry, ListingVersion};
 use super::object_name::Name;
+use crate::base::sync::lock;
+use crate::base::wait::until;
 use crate::fs::data::budget::{MemoryBudget, Reservation};
 use crate::fs::error::{Error, Result};
 use crate::store::listing::PageToken;
@@ -133,26 +135,21 @@ impl DirectoryScan {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits until [`DirectoryScan::entry_now`] tells of the entry at `index`.
     pub async fn wait_for(&self, index: usize) -> Result<()> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            {
-                let state = self.lock();
-                match &state.end {
-                    _ if index < state.names.len() => return Ok(()),
-                    Some(Ok(_)) => return Ok(()),
-                    Some(Err(error)) => return Err(error.clone()),
-                    None => {}
-                }
+        until(&self.grew, || {
+            let state = self.lock();
+            match &state.end {
+                _ if index < state.names.len() => Some(Ok(())),
+                Some(Ok(_)) => Some(Ok(())),
+                Some(Err(error)) => Some(Err(error.clone())),
+                None => None,
             }
-            grew.await;
-        }
+        })
+        .await
     }
 
     /// The entry at `index`, as far as is known now.
@@ -202,15 +199,7 @@ impl DirectoryScan {
     }
 
     pub async fn ended(&self) -> Result<ScanScope> {
-        loop {
-            let grew = self.grew.notified();
-            tokio::pin!(grew);
-            grew.as_mut().enable();
-            if let Some(end) = self.lock().end.clone() {
-                return end;
-            }
-            grew.await;
-        }
+        until(&self.grew, || self.lock().end.clone()).await
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::filesystem::Filesystem;
+use crate::base::error_chain::chain;
 use crate::encrypted::{EncryptedObject, Uploaded};
 use crate::fs::attributes::XATTR;
 use crate::fs::data::content::Content;
@@ -15,7 +16,6 @@ use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
 use crate::fs::namespace::inode_table::now;
 use crate::fs::namespace::object_name;
-use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
 
 /// The kernel is answered how much was copied in 32 bits.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::filesystem::Filesystem;
+use crate::base::error_chain::chain;
 use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::Kind;
@@ -14,7 +15,6 @@ use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::stat::{Lookup, Stat};
-use crate::oss::error::chain;
 
 impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.

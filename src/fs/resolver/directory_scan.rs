@@ -3,10 +3,11 @@
 
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::requests::{Resolver, Scans};
-use crate::fs::attributes::unix_seconds;
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::inode_table::{Directory, Ino, Marker, Namespace};
@@ -14,7 +15,6 @@ use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, Rest, ScanScope};
-use crate::fs::sync::lock;
 use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
@@ -191,9 +191,7 @@ fn last_key(page: &ListPage) -> String {
 
 fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
     let last_modified = unix_seconds(listed.last_modified);
-    let date = date
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let date = unix_seconds(date);
     Marker {
         etag: listed.etag.clone(),
         last_modified,

@@ -9,15 +9,16 @@ use std::time::Instant;
 
 use super::object_cache::{ObjectCache, meta_of};
 use super::objects::Objects;
+use crate::base::error_chain::chain;
+use crate::base::time::unix_seconds;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
-use crate::fs::attributes::{Attributes, headers_of, unix_seconds};
+use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Marker, Namespace, now};
 use crate::fs::namespace::listing::fresh;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, ETag, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,

@@ -8,9 +8,11 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+use crate::base::sync::lock;
+use crate::base::time::unix_seconds;
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject, Uploaded};
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, XATTR, unix_seconds};
+use crate::fs::attributes::{Attributes, XATTR};
 use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::byte_lru::ByteLru;
 use crate::fs::data::content::{Content, ContentCache};
@@ -18,7 +20,6 @@ use crate::fs::error::Result;
 use crate::fs::namespace::inode_table::Marker;
 use crate::fs::namespace::listing::{Known, Object, fresh};
 use crate::fs::settings::Settings;
-use crate::fs::sync::lock;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.

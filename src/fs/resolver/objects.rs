@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use super::delete_permission::DeletePermissions;
 use super::object_cache::ObjectCache;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::encrypted::copy::CopyLimits;
 use crate::envelope::Format;
@@ -13,8 +15,6 @@ use crate::fs::error::{Error, READ_ONLY_PLAIN, Refusal, Result};
 use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
-use crate::fs::sync::lock;
-use crate::oss::error::chain;
 use crate::store::object_store::{
     CopyHeaders, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };

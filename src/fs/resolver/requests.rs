@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::markers::Markers;
 use super::object_cache::ObjectCache;
 use super::objects::Objects;
+use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::data::budget::MemoryBudget;
 use crate::fs::error::{Error, Result};
@@ -22,7 +23,6 @@ use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::DirectoryScan;
 use crate::fs::settings::Settings;
 use crate::fs::supervisor::contained;
-use crate::fs::sync::lock;
 
 /// The listings that are under way, and whether each is of the whole directory.
 pub(crate) type Scans = HashMap<Ino, (Arc<DirectoryScan>, bool)>;

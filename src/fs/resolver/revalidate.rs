@@ -7,13 +7,14 @@
 //! the body is kept. What is asked before anybody wants it is `ahead`'s.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::object_cache::marker_of;
 use super::requests::{RequestKey, Resolver};
-use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
+use crate::base::time::{from_unix_seconds, unix_seconds};
+use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
@@ -38,9 +39,7 @@ const SMALL: u64 = 64 << 10;
 
 /// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
 fn unreadable(object: Object) -> Object {
-    let modified = UNIX_EPOCH
-        .checked_add(Duration::from_secs(object.last_modified))
-        .unwrap_or(UNIX_EPOCH);
+    let modified = from_unix_seconds(object.last_modified);
     Object {
         known: Some(Arc::new(Known {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use super::deferred::Deferred;
 use super::publish::Writeback;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, Outcome, now};
@@ -21,8 +23,6 @@ use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
-use crate::fs::sync::lock;
-use crate::oss::error::chain;
 use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than

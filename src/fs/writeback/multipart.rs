@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::publish::Writeback;
+use crate::base::wait::until;
 use crate::encrypted::{self, EncryptedUpload, Plaintext, Uploaded};
 use crate::fs::data::content::{self, Content};
 use crate::fs::data::staging::{BaseReader, Snapshot};
@@ -23,18 +24,12 @@ async fn unless_gone(
     file: &OpenFile,
     work: impl Future<Output = encrypted::Result<()>>,
 ) -> Result<()> {
-    tokio::pin!(work);
-    loop {
-        let moved = file.moved.notified();
-        tokio::pin!(moved);
-        moved.as_mut().enable();
-        if file.lock().gone {
-            return Err(Error::NotFound);
-        }
-        tokio::select! {
-            result = &mut work => return Ok(result?),
-            () = moved => {}
-        }
+    let gone = until(&file.moved, || file.lock().gone.then_some(()));
+    tokio::select! {
+        // A file that is gone already lets nothing begin.
+        biased;
+        () = gone => Err(Error::NotFound),
+        result = work => Ok(result?),
     }
 }
 

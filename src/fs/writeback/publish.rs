@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use rand::RngExt;
 use tokio::runtime::Handle;
 
 use super::deferred::Deferred;
+use crate::base::backoff;
+use crate::base::error_chain::chain;
+use crate::base::wait::until;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::error::{Error, Result};
@@ -25,7 +27,6 @@ use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
 use crate::fs::resolver::requests::Resolver;
 use crate::fs::settings::Settings;
-use crate::oss::error::chain;
 
 /// Files uploaded at once when all are.
 const PARALLEL_FILES: usize = 32;
@@ -103,9 +104,6 @@ impl Writeback {
         let wanted = file.lock().written;
         // An upload that was under way already may have taken its snapshot before the call.
         loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
             let begun = {
                 let mut state = file.lock();
                 state.check_lost()?;
@@ -117,19 +115,13 @@ impl Writeback {
                     None => self.begin_upload(file, &mut state),
                 }
             };
-            loop {
-                {
-                    let state = file.lock();
-                    if state.upload != Some(begun) {
-                        match &state.failure {
-                            Some(error) if begun >= wanted => return Err(error.clone()),
-                            _ => break,
-                        }
-                    }
-                }
-                moved.as_mut().await;
-                moved.set(file.moved.notified());
-                moved.as_mut().enable();
+            let failure = until(&file.moved, || {
+                let state = file.lock();
+                let ended = state.upload != Some(begun);
+                ended.then(|| state.failure.clone().filter(|_| begun >= wanted))
+            });
+            if let Some(error) = failure.await {
+                return Err(error);
             }
         }
     }
@@ -196,10 +188,8 @@ impl Writeback {
         self.runtime.spawn(async move {
             let failures = file.lock().failures;
             if failures > 0 {
-                let longest = FIRST_WAIT
-                    .saturating_mul(1 << failures.min(10))
-                    .min(LONGEST_WAIT);
-                let wait = longest.mul_f64(rand::rng().random_range(0.5..1.0));
+                let longest = backoff::exponential(FIRST_WAIT, failures + 1, LONGEST_WAIT);
+                let wait = backoff::jittered(longest, rand::random());
                 tokio::time::sleep(wait).await;
             }
             file.lock().tended = false;

@@ -12,13 +12,14 @@ use tokio::task::{JoinError, JoinSet};
 use super::multipart::{PARALLEL_PARTS, plaintext};
 use super::multipart_plan;
 use super::publish::Writeback;
+use crate::base::error_chain::chain;
+use crate::base::wait::until;
 use crate::encrypted::EncryptedUpload;
 use crate::fs::attributes::headers_of;
 use crate::fs::data::staging::Snapshot;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::{Handover, OpenFile, State, Stream};
 use crate::fs::namespace::object_name;
-use crate::oss::error::chain;
 use crate::store::object_store::ByteRange;
 
 enum Next {
@@ -147,10 +148,22 @@ impl Writeback {
         let mut sent_to = self.settings.part_size;
         let mut number: u16 = 2;
         let handover = loop {
-            let moved = file.moved.notified();
-            tokio::pin!(moved);
-            moved.as_mut().enable();
-            match self.next_part(file, id, sent_to, number, sending.len()) {
+            let in_flight = sending.len();
+            let next = until(&file.moved, || {
+                match self.next_part(file, id, sent_to, number, in_flight) {
+                    Next::Wait => None,
+                    next => Some(next),
+                }
+            });
+            let next = tokio::select! {
+                biased;
+                next = next => next,
+                Some(ended) = sending.join_next() => {
+                    part_ended(ended)?;
+                    continue;
+                }
+            };
+            match next {
                 Next::Part(snapshot, range) => {
                     let plain = plaintext(snapshot.clone(), None);
                     let upload = upload.clone();
@@ -162,17 +175,10 @@ impl Writeback {
                         snapshot.sent();
                         Ok(())
                     });
-                    continue;
                 }
                 Next::Handover(sender) => break sender,
                 Next::Stop => return Ok(None),
                 Next::Wait => {}
-            }
-            tokio::select! {
-                () = moved => {}
-                Some(ended) = sending.join_next() => {
-                    part_ended(ended)?;
-                }
             }
         };
         while let Some(ended) = sending.join_next().await {

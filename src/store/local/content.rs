@@ -30,7 +30,7 @@ use super::directory::Directory;
 use super::disk::{failed, into_inner, message};
 use super::record::{Content, PartFile, Tag, escape};
 use super::uploads::is_part_name;
-use crate::oss::crc::Crc64;
+use crate::base::crc64::Crc64;
 use crate::store::error::Error;
 use crate::store::object_store::Result;
 

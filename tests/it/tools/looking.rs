@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use ossvault::crypto::data_key::ContentKind;
-use ossvault::crypto::key_pair::Strength;
+use ossvault::crypto::key_error::Strength;
 use ossvault::envelope::write;
 
 use super::*;

@@ -16,12 +16,13 @@
 use std::ops::Range;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
 use super::super::budget::Reservation;
 use super::super::memory::Memory;
+use crate::base::sync::lock;
 
 /// Lengths of which idle buffers are kept.
 const KINDS: usize = 3;
@@ -207,7 +208,7 @@ impl Pool {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, [Vec<Space>; KINDS]> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

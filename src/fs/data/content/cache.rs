@@ -9,7 +9,7 @@
 //! Parts belong to their contents and know nothing of the cache; it holds them weakly and takes their
 //! bytes away. A content takes its parts out of the queues when it is dropped.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -19,6 +19,7 @@ use super::super::budget::{Class, MemoryBudget};
 use super::super::read_ahead::{GRAIN, Limits, Sharers};
 use super::buffer::{Buffer, Filling, Pool, Space};
 use super::part::Part;
+use crate::base::sync::lock;
 
 /// The budget's share, as a divisor, that spent parts may keep.
 const SPENT_SHARE: u64 = 32;
@@ -278,7 +279,7 @@ impl ContentCache {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queues> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queues)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::oss::crc;
+use crate::base::crc64;
 
 /// Disjoint stretches kept before giving up: scattered reads of a huge object would fill memory with
 /// stretches that never meet.
@@ -28,13 +28,13 @@ impl Coverage {
         match before {
             Some((_, (before_end, _))) if before_end > start => return None,
             Some((before_start, (before_end, before_crc))) if before_end == start => {
-                crc = crc::combine(before_crc, crc, end - start);
+                crc = crc64::combine(before_crc, crc, end - start);
                 start = before_start;
             }
             _ => {}
         }
         if let Some((after_end, after_crc)) = self.stretches.remove(&end) {
-            crc = crc::combine(crc, after_crc, after_end - end);
+            crc = crc64::combine(crc, after_crc, after_end - end);
             end = after_end;
         }
         self.stretches.insert(start, (end, crc));
@@ -71,10 +71,10 @@ mod tests {
             let mut coverage = Coverage::default();
             let size = content.len() as u64;
             for (index, range) in ranges.iter().enumerate() {
-                let crc = crc::of(&content[range.clone()]);
+                let crc = crc64::of(&content[range.clone()]);
                 let bytes = range.start as u64..range.end as u64;
                 let whole = coverage.add(bytes.clone(), crc, size);
-                let expected = (index + 1 == ranges.len()).then(|| crc::of(&content));
+                let expected = (index + 1 == ranges.len()).then(|| crc64::of(&content));
                 prop_assert_eq!(whole, expected);
                 prop_assert_eq!(coverage.add(bytes, crc, size), None, "the same range again");
             }

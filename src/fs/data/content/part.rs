@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::buffer::{Buffer, Filling};
 use super::error::Error;
+use crate::base::sync::lock;
 
 pub struct Part {
     /// Never used twice in a process.
@@ -312,6 +313,6 @@ impl Part {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

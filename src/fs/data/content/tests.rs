@@ -11,13 +11,13 @@ use proptest::prelude::*;
 
 use super::super::budget::{Class, MemoryBudget};
 use super::*;
+use crate::base::crc64;
 use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_parse;
 use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::{Plaintext, Settings};
 use crate::envelope::{Format, write};
-use crate::oss::crc;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
 
@@ -149,7 +149,7 @@ impl ObjectStore for Fake {
             bytes.extend_from_slice(&chunk?);
         }
         let now = std::time::SystemTime::now();
-        let crc64 = Some(crc::of(&bytes));
+        let crc64 = Some(crc64::of(&bytes));
         let etag = ETag::new("\"1\"");
         *self.meta.lock().unwrap() = Some(ObjectMeta {
             size: bytes.len() as u64,

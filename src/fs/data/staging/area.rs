@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use super::block::{Block, Spilled};
 use super::buffer::{Buffer, Pool};
 use super::error::Error;
 use super::spill_file::{BlockName, SpillFile, Stored};
+use crate::base::sync::lock;
 use crate::fs::data::budget::{Class, MemoryBudget, Reservation};
 
 /// The unit of memory, sharing and spilling, in bytes. Larger ones waste memory on scattered
@@ -344,13 +345,11 @@ impl StagingArea {
     }
 
     fn scratches(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.scratches
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.scratches)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
     }
 
     #[cfg(test)]

@@ -1,10 +1,11 @@
 //! A block of a staged file: in memory, then on disk, never back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::buffer::Buffer;
 use super::error::Error;
 use super::spill_file::{BlockName, SpillFile, Stored};
+use crate::base::sync::lock;
 
 pub(super) struct Block {
     name: BlockName,
@@ -127,7 +128,7 @@ impl Block {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -4,10 +4,11 @@
 //! go to a small pool, and the next block takes one from there. What is idle there is not reserved: it is
 //! what the process may have beyond its limit.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use zeroize::Zeroize;
 
+use crate::base::sync::lock;
 use crate::fs::data::budget::{MemoryBudget, Reservation};
 use crate::fs::data::memory::{self, Half};
 
@@ -166,7 +167,7 @@ impl Pool {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Half>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 
 use super::direct::Direct;
 use super::error::Error;
+use crate::base::sync::lock;
 use crate::crypto::staging_cipher::{Seal, StagingCipher};
 
 /// A block is sealed in so many leaves: 128 KiB each, which is what a small read of spilled bytes
@@ -183,7 +184,7 @@ impl SpillFile {
 
     /// Punches what has been dropped; returns how many bytes that freed.
     pub fn punch_dropped(&self) -> u64 {
-        let _punching = self.punching.lock().unwrap_or_else(PoisonError::into_inner);
+        let _punching = lock(&self.punching);
         let mut dropped = std::mem::take(&mut self.slots().dropped);
         dropped.sort_unstable();
         let freed = dropped.iter().map(|(_, bytes)| bytes).sum::<u64>();
@@ -251,7 +252,7 @@ impl SpillFile {
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.slots)
     }
 
     /// All that is on disk, as it is there.

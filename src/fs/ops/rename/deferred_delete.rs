@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 
 use super::intent::Intents;
 use super::memory::RenameMemory;
+use crate::base::error_chain::chain;
+use crate::base::sync::lock;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
@@ -19,9 +21,7 @@ use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::objects::Objects;
-use crate::fs::sync::lock;
 use crate::fs::writeback::publish::FailedUpload;
-use crate::oss::error::chain;
 use crate::store::object_store::ObjectKey;
 
 /// The wait after a failure; it doubles up to [`LONGEST_WAIT`].

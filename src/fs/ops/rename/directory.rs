@@ -14,8 +14,10 @@ use futures_util::stream::{self, StreamExt};
 
 use super::deferred_delete::DeferredDelete;
 use super::memory::{RenameMemory, weight};
+use crate::base::error_chain::chain;
+use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, Timestamp, unix_seconds};
+use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode_table::{Ino, Namespace, now};
 use crate::fs::namespace::kernel::Invalidation;
@@ -25,7 +27,6 @@ use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
-use crate::oss::error::chain;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListRequest, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
 };

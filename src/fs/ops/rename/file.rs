@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::deferred_delete::DeferredDelete;
+use crate::base::error_chain::chain;
+use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, Change, Timestamp, unix_seconds};
+use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::Fingerprint;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
@@ -18,7 +20,6 @@ use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::ops::filesystem::Filesystem;
-use crate::oss::error::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 

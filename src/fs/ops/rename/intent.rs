@@ -8,13 +8,13 @@ use std::sync::Arc;
 use futures_util::stream::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use crate::base::error_chain::chain;
 use crate::crypto::mac::MacKey;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, ThisMount};
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
-use crate::oss::error::chain;
 use crate::store::object_store::{Body, ListedObject, ObjectHeaders, ObjectKey, Overwrite};
 
 /// The most bytes of an intent: two keys, in which each byte may be escaped, and the checksum.
@@ -37,7 +37,7 @@ pub(crate) struct Intent {
 impl Intent {
     pub fn new(secret: &MacKey, key: &ObjectKey, from: String, to: String) -> Intent {
         let sum = secret.sum(&fields(key, &from, &to));
-        let mac = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = hex::encode(sum);
         Intent { from, to, mac }
     }
 
@@ -53,8 +53,9 @@ impl Intent {
     }
 
     fn check(&self, secret: &MacKey, key: &ObjectKey) -> Result<()> {
-        let genuine = bytes_of(&self.mac)
-            .is_some_and(|sum| secret.verifies(&fields(key, &self.from, &self.to), &sum));
+        let mut sum = [0; 32];
+        let genuine = hex::decode_to_slice(&self.mac, &mut sum).is_ok()
+            && secret.verifies(&fields(key, &self.from, &self.to), &sum);
         if !genuine {
             return Err(Error::io("it is not genuine"));
         }
@@ -81,16 +82,6 @@ fn is_path(path: &str) -> bool {
         path.split('/').all(object_name::is_component)
             && path.split('/').next() != Some(object_name::RESERVED)
     })
-}
-
-fn bytes_of(digits: &str) -> Option<Vec<u8>> {
-    let digits = digits.as_bytes();
-    let value = |digit: u8| (digit as char).to_digit(16);
-    (digits.len() == 64).then_some(())?;
-    digits
-        .chunks_exact(2)
-        .map(|pair| Some((value(pair[0])? * 16 + value(pair[1])?) as u8))
-        .collect()
 }
 
 /// The intents of this mount.

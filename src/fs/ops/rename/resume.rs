@@ -11,13 +11,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::directory::{Move, PARALLEL};
 use super::intent::Intent;
+use crate::base::error_chain::chain;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, is_id};
 use crate::fs::namespace::inode_table::Ino;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::objects::is_copy;
-use crate::oss::error::chain;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, Overwrite};
 
 /// What was put aside is deleted no sooner, should the mount live where its lock does not show.

@@ -1,4 +1,4 @@
-//! The spellings of a time that the protocol uses, all UTC and whole seconds.
+//! Times as the protocol, the formats and the log spell them, all UTC and whole seconds.
 //!
 //! `Date` and `Last-Modified` are HTTP dates; V4 signatures use `20260103T040506Z`; XML uses
 //! `2026-01-03T04:05:06.000Z`. Times before 1970 do not occur: they read as 1970.
@@ -8,13 +8,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const DAY: u64 = 86_400;
 
 /// Seconds since 1970; 0 for anything earlier.
-pub fn unix(time: SystemTime) -> u64 {
+pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The reverse; 1970 for what the platform cannot express.
+pub fn from_unix_seconds(seconds: u64) -> SystemTime {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.unwrap_or(UNIX_EPOCH)
 }
 
 /// `20260103T040506Z`. The first eight characters are the day of a V4 scope.
 pub fn basic(time: SystemTime) -> String {
-    let seconds = unix(time);
+    let seconds = unix_seconds(time);
     let (year, month, day) = civil(seconds / DAY);
     let rest = seconds % DAY;
     format!(
@@ -34,7 +40,7 @@ pub fn extended(time: SystemTime) -> String {
 
 /// `2026-01-03T04:05:06Z`, as the log has it: it sorts.
 pub fn plain(time: SystemTime) -> String {
-    let seconds = unix(time);
+    let seconds = unix_seconds(time);
     let (year, month, day) = civil(seconds / DAY);
     let rest = seconds % DAY;
     format!(

@@ -1,25 +1,22 @@
-//! What an answer's headers tell of an object, and how what they leave out is found.
-//!
-//! The service sends tag, length and times with every answer; caches, gateways and other implementations leave
-//! some of them out. A listing of the one key has them all, for one request more.
+//! What an answer's headers tell: of an object, and of the bytes that follow. Pure.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use reqwest::header::HeaderMap;
 
-use super::client::{Client, header};
-use super::date;
-use super::download::same_tag;
-use super::error::{Error, Kind};
-use super::retry::Budget;
-use super::types::{ListQuery, Listed, META_PREFIX, ObjectInfo, STANDARD_HEADERS};
+use super::types::{META_PREFIX, ObjectInfo, STANDARD_HEADERS};
+use crate::base::time;
+
+/// Files have no more bytes, and offsets within them must not overflow.
+const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// As much of an object as an answer tells.
 pub(crate) struct ObjectHead {
     pub size: Option<u64>,
     pub etag: Option<String>,
-    last_modified: Option<SystemTime>,
+    pub last_modified: Option<SystemTime>,
     date: Option<SystemTime>,
     user: BTreeMap<String, String>,
     standard: BTreeMap<String, String>,
@@ -52,7 +49,7 @@ impl ObjectHead {
         ObjectHead {
             size,
             etag: etag_of(headers),
-            last_modified: header(headers, "last-modified").and_then(date::parse_http),
+            last_modified: header(headers, "last-modified").and_then(time::parse_http),
             date: date_of(headers),
             user,
             standard,
@@ -81,91 +78,53 @@ impl ObjectHead {
     }
 }
 
-impl Client {
-    /// The object whose head an answer told of, with what the answer left out.
-    ///
-    /// # Errors
-    /// [`Error::Protocol`] if it cannot be found, or was replaced meanwhile.
-    pub(super) async fn completed(
-        &self,
-        operation: &'static str,
-        key: &str,
-        mut head: ObjectHead,
-        budget: &mut Budget,
-    ) -> Result<ObjectInfo, Error> {
-        let fault = |what: &str| Error::Protocol {
-            operation,
-            what: what.to_owned(),
-        };
-        if head.size.is_none() || head.etag.is_none() {
-            let listed = self.listed(key, budget).await?;
-            let listed =
-                listed.ok_or_else(|| fault("no ETag or no length, and it is not listed"))?;
-            if (head.etag.as_ref()).is_some_and(|etag| !same_tag(etag, &listed.etag)) {
-                return Err(fault("the object was replaced meanwhile"));
-            }
-            head.size = head.size.or(listed.size);
-            head.etag = (head.etag).or_else(|| Some(listed.etag).filter(|tag| !tag.is_empty()));
-            head.last_modified = head.last_modified.or(listed.last_modified);
-        }
-        head.whole(self.now())
-            .ok_or_else(|| fault("no ETag or no length"))
-    }
-
-    /// The object as a listing has it: its key is the first of those that begin with it.
-    async fn listed(&self, key: &str, budget: &mut Budget) -> Result<Option<Listed>, Error> {
-        let query = ListQuery {
-            prefix: key,
-            max_keys: 1,
-            ..ListQuery::default()
-        };
-        let page = self.list_within(&query, budget).await?;
-        let mut objects = page.objects.into_iter();
-        Ok(objects.find(|object| object.key == key.as_bytes()))
-    }
-
-    /// The tag of what this client has just stored, of an answer that did not say. Who may write and not read
-    /// may list.
-    ///
-    /// # Errors
-    /// [`Error::Replaced`] if something else is there.
-    pub(super) async fn tag_of_stored(
-        &self,
-        key: &str,
-        size: Option<u64>,
-        crc64: Option<u64>,
-        budget: &mut Budget,
-    ) -> Result<String, Error> {
-        let (etag, found_size, found_crc) = match self.head_within(key, budget).await {
-            Ok(info) => (info.etag, Some(info.size), info.crc64),
-            Err(error) if error.kind() == Kind::AccessDenied => {
-                match self.listed(key, budget).await? {
-                    Some(listed) => (listed.etag, listed.size, None),
-                    None => return Err(Error::Replaced),
-                }
-            }
-            Err(error) if error.kind() == Kind::NotFound => return Err(Error::Replaced),
-            Err(error) => return Err(error),
-        };
-        let differs = |one: Option<u64>, other: Option<u64>| matches!((one, other), (Some(one), Some(other)) if one != other);
-        match etag.is_empty() || differs(size, found_size) || differs(crc64, found_crc) {
-            true => Err(Error::Replaced),
-            false => Ok(etag),
-        }
-    }
-}
-
 pub(super) fn etag_of(headers: &HeaderMap) -> Option<String> {
     let etag = header(headers, "etag")?.trim();
     (!etag.is_empty()).then(|| etag.to_owned())
 }
 
 pub(super) fn date_of(headers: &HeaderMap) -> Option<SystemTime> {
-    header(headers, "date").and_then(date::parse_http)
+    header(headers, "date").and_then(time::parse_http)
 }
 
 pub(super) fn crc_of(headers: &HeaderMap) -> Option<u64> {
     header(headers, "x-oss-hash-crc64ecma")?.trim().parse().ok()
+}
+
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether two spellings of a tag are the same tag: something on the way may have taken off the quotes or
+/// marked it as weak.
+pub(super) fn same_tag(one: &str, other: &str) -> bool {
+    let bare = |tag: &str| {
+        let tag = tag.trim();
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        tag.trim_matches('"').to_ascii_lowercase()
+    };
+    one == other || bare(one) == bare(other)
+}
+
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    size_of(header(headers, "content-length")?)
+}
+
+/// A number of bytes as the protocol writes it: digits, and no more than a file can have.
+pub(super) fn size_of(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    let size: u64 = text.parse().ok().filter(|_| digits)?;
+    (size <= MAX_SIZE).then_some(size)
+}
+
+/// `bytes 0-499/1000`: the range and the size of the whole.
+pub(super) fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
+    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (size_of(first)?, size_of(last)?);
+    let size = size_of(size)?;
+    (first <= last && last < size).then(|| (first..last + 1, size))
 }
 
 #[cfg(test)]
@@ -204,7 +163,10 @@ mod tests {
         assert_eq!(info.content_type.as_deref(), Some("text/plain"));
         assert_eq!(info.storage_class.as_deref(), Some("IA"));
         assert_eq!(info.crc64, Some(u64::MAX));
-        assert_eq!(date::unix(info.date), date::unix(info.last_modified) + 2);
+        assert_eq!(
+            time::unix_seconds(info.date),
+            time::unix_seconds(info.last_modified) + 2
+        );
     }
 
     #[test]
@@ -232,7 +194,10 @@ mod tests {
         ] {
             let times = headers(&[&[("etag", "E")], &times[..]].concat());
             let info = ObjectHead::read(&times, Some(0)).whole(now).unwrap();
-            let found = (date::unix(info.last_modified), date::unix(info.date));
+            let found = (
+                time::unix_seconds(info.last_modified),
+                time::unix_seconds(info.date),
+            );
             assert_eq!(found, (modified, dated));
         }
     }
@@ -246,6 +211,63 @@ mod tests {
         ] {
             let head = ObjectHead::read(&headers(list), size);
             assert!(head.whole(UNIX_EPOCH).is_none());
+        }
+    }
+
+    #[test]
+    fn content_ranges_are_read_strictly() {
+        for (text, expected) in [
+            ("bytes 0-499/1000", Some((0..500, 1000))),
+            ("bytes 999-999/1000", Some((999..1000, 1000))),
+            ("bytes 999-1000/1000", None),
+            ("bytes 5-4/1000", None),
+            ("bytes */1000", None),
+            ("bytes 0-499/*", None),
+            ("bytes 0-18446744073709551615/18446744073709551615", None),
+            ("bytes 0-9223372036854775807/9223372036854775808", None),
+            (
+                "bytes 0-0/9223372036854775807",
+                Some((0..1, i64::MAX as u64)),
+            ),
+            ("bytes +0-499/1000", None),
+            ("bytes 0--1/1000", None),
+            ("bytes 0-499/-1", None),
+            ("0-499/1000", None),
+            ("", None),
+        ] {
+            assert_eq!(content_range(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_digits_and_fits_a_file() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            (" 7 ", Some(7)),
+            ("9223372036854775807", Some(MAX_SIZE)),
+            ("9223372036854775808", None),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.0", None),
+            ("0x10", None),
+            ("", None),
+        ] {
+            assert_eq!(size_of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn tags_are_compared_without_their_dress() {
+        for (one, other, same) in [
+            ("\"AB\"", "\"AB\"", true),
+            ("\"AB\"", "AB", true),
+            ("\"AB\"", "W/\"ab\"", true),
+            ("\"AB\"", "\"AC\"", false),
+            ("\"AB\"", "\"AB-1\"", false),
+            ("\"AB\"", "", false),
+        ] {
+            assert_eq!(same_tag(one, other), same, "{one} {other}");
         }
     }
 }

@@ -1,0 +1,33 @@
+//! Lines on stdout and stderr: escaped, and no reason to stop when their reader went away.
+
+use std::io::Write;
+
+use crate::text;
+
+pub fn print_json(value: &impl serde::Serialize) {
+    if let Ok(json) = serde_json::to_string(value) {
+        print(&text::json(&json));
+    }
+}
+
+/// For people, over several lines.
+pub fn print_pretty_json(value: &impl serde::Serialize) {
+    if let Ok(json) = serde_json::to_string_pretty(value) {
+        print(&text::json(&json));
+    }
+}
+
+/// One line, whatever names and messages it holds.
+pub fn print_line(line: &str) {
+    print(&text::one_line(line));
+}
+
+/// The same on stderr, for what is no result.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
+}
+
+/// A reader that went away is no reason to stop half-way.
+fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,156 @@
+//! What is there: HEAD and listings, and what an answer left out of an object's head.
+//!
+//! The service sends tag, length and times with every answer; caches, gateways and other implementations leave
+//! some of them out. A listing of the one key has them all, for one request more.
+
+use std::time::SystemTime;
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::client::{Call, Client, MAX_LISTING};
+use super::error::{Error, Kind};
+use super::headers::{ObjectHead, content_length, date_of, same_tag};
+use super::retry::Budget;
+use super::types::{ListQuery, Listed, ObjectInfo, Page};
+use super::xml;
+
+impl Client {
+    /// # Errors
+    /// Kind [`Kind::NotFound`].
+    pub async fn head_object(&self, key: &str) -> Result<ObjectInfo, Error> {
+        self.head_within(key, &mut self.budget()).await
+    }
+
+    pub(super) async fn head_within(
+        &self,
+        key: &str,
+        budget: &mut Budget,
+    ) -> Result<ObjectInfo, Error> {
+        let operation = "HeadObject";
+        let call = Call::new(operation, Method::HEAD, Some(key));
+        let answer = self.send(&call, budget).await?;
+        let size = content_length(&answer.headers);
+        let head = ObjectHead::read(&answer.headers, size);
+        self.completed(operation, key, head, budget).await
+    }
+
+    /// A page as the answer has it: see [`Page`].
+    pub async fn list_objects(&self, query: &ListQuery<'_>) -> Result<Page, Error> {
+        self.list_within(query, &mut self.budget()).await
+    }
+
+    pub(super) async fn list_within(
+        &self,
+        query: &ListQuery<'_>,
+        budget: &mut Budget,
+    ) -> Result<Page, Error> {
+        let operation = "ListObjectsV2";
+        let max_keys = match query.max_keys {
+            n @ 1..=1000 => n,
+            _ => 1000,
+        };
+        let mut call = Call::new(operation, Method::GET, None)
+            .query("list-type", "2")
+            .query("encoding-type", "url")
+            .query("max-keys", max_keys.to_string());
+        for (name, value) in [
+            ("prefix", Some(query.prefix).filter(|p| !p.is_empty())),
+            ("delimiter", query.delimiter),
+            ("start-after", query.start_after),
+            ("continuation-token", query.continuation_token),
+        ] {
+            if let Some(value) = value {
+                call = call.query(name, value);
+            }
+        }
+        call.max_text = MAX_LISTING;
+        loop {
+            let answer = self.send(&call, budget).await?;
+            match xml::list(&answer.text, self.date_of(&answer.headers)) {
+                Ok(page) => return Ok(page),
+                Err(what) => {
+                    let error = Error::Protocol { operation, what };
+                    self.pause(operation, error, budget, None).await?;
+                }
+            }
+        }
+    }
+
+    /// The server's clock when it answered.
+    pub(super) fn date_of(&self, headers: &HeaderMap) -> SystemTime {
+        date_of(headers).unwrap_or_else(|| self.now())
+    }
+
+    /// The object whose head an answer told of, with what the answer left out.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if it cannot be found, or was replaced meanwhile.
+    pub(super) async fn completed(
+        &self,
+        operation: &'static str,
+        key: &str,
+        mut head: ObjectHead,
+        budget: &mut Budget,
+    ) -> Result<ObjectInfo, Error> {
+        let fault = |what: &str| Error::Protocol {
+            operation,
+            what: what.to_owned(),
+        };
+        if head.size.is_none() || head.etag.is_none() {
+            let listed = self.listed(key, budget).await?;
+            let listed =
+                listed.ok_or_else(|| fault("no ETag or no length, and it is not listed"))?;
+            if (head.etag.as_ref()).is_some_and(|etag| !same_tag(etag, &listed.etag)) {
+                return Err(fault("the object was replaced meanwhile"));
+            }
+            head.size = head.size.or(listed.size);
+            head.etag = (head.etag).or_else(|| Some(listed.etag).filter(|tag| !tag.is_empty()));
+            head.last_modified = head.last_modified.or(listed.last_modified);
+        }
+        head.whole(self.now())
+            .ok_or_else(|| fault("no ETag or no length"))
+    }
+
+    /// The object as a listing has it: its key is the first of those that begin with it.
+    async fn listed(&self, key: &str, budget: &mut Budget) -> Result<Option<Listed>, Error> {
+        let query = ListQuery {
+            prefix: key,
+            max_keys: 1,
+            ..ListQuery::default()
+        };
+        let page = self.list_within(&query, budget).await?;
+        let mut objects = page.objects.into_iter();
+        Ok(objects.find(|object| object.key == key.as_bytes()))
+    }
+
+    /// The tag of what this client has just stored, of an answer that did not say. Who may write and not read
+    /// may list.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] if something else is there.
+    pub(super) async fn tag_of_stored(
+        &self,
+        key: &str,
+        size: Option<u64>,
+        crc64: Option<u64>,
+        budget: &mut Budget,
+    ) -> Result<String, Error> {
+        let (etag, found_size, found_crc) = match self.head_within(key, budget).await {
+            Ok(info) => (info.etag, Some(info.size), info.crc64),
+            Err(error) if error.kind() == Kind::AccessDenied => {
+                match self.listed(key, budget).await? {
+                    Some(listed) => (listed.etag, listed.size, None),
+                    None => return Err(Error::Replaced),
+                }
+            }
+            Err(error) if error.kind() == Kind::NotFound => return Err(Error::Replaced),
+            Err(error) => return Err(error),
+        };
+        let differs = |one: Option<u64>, other: Option<u64>| matches!((one, other), (Some(one), Some(other)) if one != other);
+        match etag.is_empty() || differs(size, found_size) || differs(crc64, found_crc) {
+            true => Err(Error::Replaced),
+            false => Ok(etag),
+        }
+    }
+}
