@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod crc64;
+pub mod deadline;
 pub mod encoding;
 pub mod error_chain;
 pub mod sync;

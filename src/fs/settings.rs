@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::attributes::{Defaults, Overrides};
 use super::error::{Error, Result};
-use crate::oss::deadline;
+use crate::base::deadline;
 
 #[derive(Clone, Debug)]
 pub struct Settings {

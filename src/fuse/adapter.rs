@@ -28,6 +28,7 @@ use tokio::sync::mpsc;
 use super::convert::{BLOCK_SIZE, attr, no_entry, timestamp};
 use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
+use crate::base::deadline;
 use crate::base::error_chain::chain;
 use crate::fs::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
@@ -40,7 +41,6 @@ use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::ops::copy_range::Place;
 use crate::fs::ops::xattr::SetXattr;
-use crate::oss::deadline;
 
 /// The largest request, in bytes: what the kernel allows by default.
 const MAX_WRITE: u32 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{head_and_body, is_harmless};
+use super::input::{head_and_body, is_harmless};
 use crate::base::time;
 use crate::oss::client::{is_web_page, refusal};
 use crate::oss::download::extent;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{is_harmless, stored};
+use super::input::is_harmless;
+use super::stored;
 use crate::cli::daemon_file::reported;
 use crate::cli::exit::Code;
 use crate::envelope;

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::Request;
 
-use super::{head_and_body, user_metadata};
+use super::input::{head_and_body, user_metadata};
 use crate::server::auth::{self, Credentials};
 use crate::server::call::Call;
 use crate::server::encryption_rules::{self, Plan};

@@ -7,7 +7,7 @@ use std::path::Path;
 use log::{Level, LevelFilter, Metadata};
 use reqwest::Url;
 
-use super::is_harmless;
+use super::input::is_harmless;
 use crate::cli::logging::Filter;
 use crate::cli::secrets::first_line;
 use crate::cli::source::{Source, check_bucket};

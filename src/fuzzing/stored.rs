@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::LazyLock;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::user_metadata;
+use super::input::user_metadata;
 use crate::base::encoding::{percent_decoded, percent_encoded};
 use crate::crypto::data_key::CounterStart;
 use crate::crypto::mac::MacKey;

@@ -22,7 +22,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use super::credentials::AccessKey;
-use super::deadline;
 use super::endpoint::Endpoint;
 use super::error::{Error, Refusal};
 use super::headers::header;
@@ -32,6 +31,7 @@ use super::retry::{Budget, Class};
 use super::sending::Sending;
 use super::sign::{Signer, Version};
 use super::xml;
+use crate::base::deadline;
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::base::time;

@@ -3,7 +3,6 @@
 pub mod body;
 pub mod client;
 pub mod credentials;
-pub mod deadline;
 pub mod download;
 pub mod endpoint;
 pub mod error;

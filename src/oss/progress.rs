@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::deadline;
+use crate::base::deadline;
 
 /// How many bytes must move within one allowance to renew it. At the default time-out of a minute this is
 /// 1 KiB/s: no link over which files can be used is slower.

@@ -22,6 +22,7 @@ use log::warn;
 use super::error::Error;
 use super::log_limit::LogLimit;
 use super::object_store::{ETag, ListPage, ListRequest, ListedObject, ObjectKey, Result};
+pub use super::page_token::PageToken;
 
 /// How many pages in a row may bring nothing and name another page. The service sends some where much was
 /// deleted.
@@ -29,23 +30,6 @@ pub const MAX_BARREN: u32 = 32;
 
 /// Hidden entries are told of this often at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Where a listing goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageToken {
-    /// The store's own.
-    token: String,
-    /// The greatest name so far, as bytes: names that are no UTF-8 have their place in the order too.
-    last: Vec<u8>,
-    /// Pages in a row that brought nothing.
-    barren: u32,
-}
-
-impl PageToken {
-    pub fn as_str(&self) -> &str {
-        &self.token
-    }
-}
 
 /// A page as a store read it from its answer.
 pub struct RawPage {

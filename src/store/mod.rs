@@ -7,3 +7,4 @@ pub mod local;
 pub mod log_limit;
 pub mod object_store;
 pub mod oss;
+pub mod page_token;

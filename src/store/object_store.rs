@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use super::error::Error;
-use super::listing::PageToken;
+use super::page_token::PageToken;
 
 pub type Result<T> = std::result::Result<T, Error>;
 

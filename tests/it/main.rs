@@ -4,6 +4,7 @@
 
 mod access;
 mod applications;
+mod architecture;
 mod bucket_refusals;
 mod cli;
 mod coherence;

@@ -268,7 +268,8 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
     mount.end_well();
 }
 
-/// "A directory with more in it than a quarter of the memory limit can remember is not renamed: EXDEV."
+/// "A directory with more in it than a quarter of the memory limit can remember (some 20,000 files for each 64 MiB) is
+/// not renamed: EXDEV, at which `mv` moves one file after another, through this machine."
 ///
 /// What was below it was remembered whole, however much that was.
 #[test]
