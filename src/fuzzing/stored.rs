@@ -174,9 +174,7 @@ fn name(bytes: &[u8]) {
     assert_eq!(record::parse(line.trim_end().as_bytes()), Some(change));
     if is_writable(key) {
         let document = delete_request([key].into_iter());
-        let deletion = Deletion::read(document.as_bytes())
-            .ok()
-            .expect("a deletion");
+        let deletion = Deletion::read(document.as_bytes()).expect("a deletion");
         assert_eq!(deletion.objects.len(), 1);
         assert_eq!(deletion.objects[0].0.as_str(), key);
     }

@@ -340,7 +340,7 @@ mod tests {
                 .body(())
                 .unwrap();
             let call = Call::of_head(request.into_parts().0, Patience::default());
-            let call = call.ok().unwrap();
+            let call = call.unwrap();
             let refusal = check(&call, &Credentials::new("id", "secret", None), now);
             assert_eq!(refusal.unwrap_err().code, code, "{additional}");
         }

@@ -64,7 +64,7 @@ impl Memory {
     }
 
     /// In bytes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 

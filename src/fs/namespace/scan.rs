@@ -181,7 +181,7 @@ impl DirectoryScan {
     }
 
     /// How many names have come.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().names.len()
     }
 

@@ -86,10 +86,6 @@ impl Resolver {
                 return;
             };
             let listing = &directory.listing;
-            let unknown = |entry| match entry {
-                &Entry::Object(ref object) if object.known.is_none() => Some(object),
-                _ => None,
-            };
             if directory.walk.files.goes_by_inode() {
                 let plan = |after| {
                     let files = listing.names().filter(|(_, entry)| is_file(entry));
@@ -205,5 +201,13 @@ impl Resolver {
         if let Some(directory) = self.names.lock().directory(parent) {
             directory.walk.opened_after_lookup();
         }
+    }
+}
+
+/// An object of which only the listing has told.
+fn unknown(entry: &Entry) -> Option<&Object> {
+    match entry {
+        Entry::Object(object) if object.known.is_none() => Some(object),
+        _ => None,
     }
 }
