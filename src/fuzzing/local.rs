@@ -119,7 +119,7 @@ pub fn store_upload(input: &[u8]) {
             ids.insert(line);
         }
         if let Some(part) = uploads::parse_part(line, UNIX_EPOCH) {
-            assert!((1..=uploads::MAX_PARTS).contains(&part.number));
+            assert!((1..=record::MAX_PARTS).contains(&part.number));
             let name = uploads::part_name(part.number, part.size, part.crc64, &part.tag);
             let again = uploads::parse_part(&name, UNIX_EPOCH).expect("a part's name");
             assert_eq!(

@@ -46,8 +46,8 @@ use directory::Directory;
 use disk::{failed, message};
 use index::{From, Page, Query};
 use journal::{Found, Journal};
-use record::{Content, Details, Facts, PartFile, Tag};
-use uploads::{MAX_PARTS, MIN_PART, Part, Refusal, Upload};
+use record::{Content, Details, Facts, MAX_PARTS, PartFile, Tag};
+use uploads::{MIN_PART, Part, Refusal, Upload};
 
 /// How often a read that finds its content gone asks the log again. Each time means that the object was
 /// replaced in between.

@@ -12,13 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::disk::{failed, message};
-use super::record::{self, Details, Tag};
+use super::record::{self, Details, MAX_PARTS, Tag};
 use crate::store::error::Error;
 use crate::store::object_store::{PendingUpload, Result, UploadId};
 
 /// Parts but the last one have at least this many bytes.
 pub const MIN_PART: u64 = 100 << 10;
-pub const MAX_PARTS: u16 = 10_000;
 
 /// Of the file that tells of an upload: as much metadata as an object can have, and room.
 const MAX_FILE: u64 = 256 << 10;
