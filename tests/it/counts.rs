@@ -1162,7 +1162,7 @@ fn the_roots_attributes_cost_no_more_than_any_directorys() {
         return;
     }
     let rig = Rig::new();
-    let ttl = ["--metadata-ttl", "1", "--dir-ttl", "4"];
+    let ttl = ["--metadata-ttl", "1", "--dir-ttl", "8"];
     let mount = rig.mount("mnt", &ttl);
     shell(
         &mount.path,
@@ -1185,7 +1185,7 @@ fn the_roots_attributes_cost_no_more_than_any_directorys() {
     // Another client's change.
     let other = rig.mount("other", &ttl);
     shell(&other.path, "chmod 700 $MNT");
-    std::thread::sleep(Duration::from_millis(4100));
+    std::thread::sleep(Duration::from_millis(8100));
     let mode = fs::metadata(&mount.path).unwrap().mode();
     assert_eq!(mode & 0o777, 0o700);
     other.end_well();
