@@ -248,7 +248,9 @@ async fn no_retry_after_ends_or_outlasts_a_call() {
         let server = Server::answering(answer, Duration::from_millis(500), 4).await;
         let began = Instant::now();
         let result = server.store.head(&key("a")).await;
-        assert!(matches!(result, Err(Error::Unavailable(_))), "{result:?}");
+        // The last answer, or none in time where the machine stands for half a second.
+        let ended = matches!(result, Err(Error::Unavailable(_) | Error::TimedOut(_)));
+        assert!(ended, "{result:?}");
         assert!(began.elapsed() < ENDS);
     }
 }
