@@ -240,14 +240,14 @@ struct Memory {
     counted: usize,
 }
 
-impl Namespace {
-    /// `prefix` is empty or ends with `/`.
-    pub fn new(prefix: String, ttl: Ttl, defaults: Defaults) -> Namespace {
-        let root = Node {
-            place: None,
-            lookups: 1,
+impl Node {
+    /// Of which nothing is known but its name.
+    fn new(place: Option<(Ino, Name)>, directory: bool) -> Node {
+        Node {
+            place,
+            lookups: 0,
             used: true,
-            pins: 1,
+            pins: 0,
             local: None,
             unpublished: false,
             kind: None,
@@ -262,7 +262,18 @@ impl Namespace {
             version: None,
             shown_until: None,
             replaced: false,
-            directory: Some(Box::default()),
+            directory: directory.then(Box::default),
+        }
+    }
+}
+
+impl Namespace {
+    /// `prefix` is empty or ends with `/`.
+    pub fn new(prefix: String, ttl: Ttl, defaults: Defaults) -> Namespace {
+        let root = Node {
+            lookups: 1,
+            pins: 1,
+            ..Node::new(None, true)
         };
         Namespace {
             nodes: HashMap::from([(Ino::ROOT, root)]),
@@ -896,30 +907,8 @@ impl Namespace {
     }
 
     fn insert(&mut self, ino: Ino, parent: Ino, name: &Name, directory: bool) {
-        self.nodes.insert(
-            ino,
-            Node {
-                place: Some((parent, name.clone())),
-                lookups: 0,
-                used: true,
-                pins: 0,
-                local: None,
-                unpublished: false,
-                kind: None,
-                renamed: None,
-                covers: false,
-                pending: None,
-                confirmed: None,
-                awaits_rename: false,
-                nameless: None,
-                open: None,
-                pages: None,
-                version: None,
-                shown_until: None,
-                replaced: false,
-                directory: directory.then(Box::default),
-            },
-        );
+        self.nodes
+            .insert(ino, Node::new(Some((parent, name.clone())), directory));
         if let Some(parent) = self.directory(parent) {
             parent.children.insert(name.clone(), ino);
         }

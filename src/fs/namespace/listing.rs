@@ -439,10 +439,7 @@ impl Listing {
         let lifetime = lifetime.max(self.lifetime_in_traversal(lifetime, start));
         self.slots
             .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
-            .take_while(move |(_, slot)| {
-                let checked = slot.checked.max(self.complete);
-                checked.is_some_and(|checked| fresh(checked, lifetime, start))
-            })
+            .take_while(move |(_, slot)| self.was_checked_within(slot, lifetime, start))
             .map(|(name, slot)| (name, &slot.entry))
     }
 
@@ -450,8 +447,13 @@ impl Listing {
     pub fn fresh_entry(&self, name: &str, lifetime: Duration, start: Instant) -> Option<&Entry> {
         let lifetime = lifetime.max(self.lifetime_in_traversal(lifetime, start));
         let slot = self.slots.get(name)?;
-        let checked = slot.checked.max(self.complete)?;
-        fresh(checked, lifetime, start).then_some(&slot.entry)
+        self.was_checked_within(slot, lifetime, start)
+            .then_some(&slot.entry)
+    }
+
+    fn was_checked_within(&self, slot: &Slot, lifetime: Duration, start: Instant) -> bool {
+        let checked = slot.checked.max(self.complete);
+        checked.is_some_and(|checked| fresh(checked, lifetime, start))
     }
 
     /// Whether `name` comes right after `previous` among the entries of its kind, few of the others between them.

@@ -70,7 +70,10 @@ impl Resolver {
             let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let ino = namespace.ino_of_child(parent, name);
-            let number = namespace.numbers_children(parent);
+            // Numbering takes the directory's key, which other lookups need not have.
+            let walk = namespace.directory(parent).map(|directory| &directory.walk);
+            let by_inode = walk.is_some_and(|walk| walk.files.goes_by_inode());
+            let number = by_inode.then(|| namespace.numbers_children(parent));
             let Some(directory) = namespace.directory(parent) else {
                 return;
             };
@@ -86,7 +89,9 @@ impl Resolver {
                 return;
             };
             let listing = &directory.listing;
-            if directory.walk.files.goes_by_inode() {
+            if let Some(number) = number
+                && directory.walk.files.goes_by_inode()
+            {
                 let plan = |after| {
                     let files = listing.names().filter(|(_, entry)| is_file(entry));
                     let numbered = files.map(|(name, _)| (number(name).0, name.clone()));
