@@ -86,7 +86,7 @@ impl Adapter {
             let pages = notifier.clone();
             fs.set_kernel_caches(KernelCaches {
                 // A negative offset leaves the pages alone, whose locks would be waited for.
-                expire_attributes: Box::new(move |ino| invalidate(&notifier, ino, -1, 0)),
+                expire_attributes: Arc::new(move |ino| invalidate(&notifier, ino, -1, 0)),
                 drop_pages: Arc::new(move |ino, range| {
                     let len = range.end.saturating_sub(range.start);
                     invalidate(&pages, ino, range.start as i64, len as i64);

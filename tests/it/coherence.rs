@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
@@ -64,6 +64,45 @@ struct Seen {
 }
 
 impl Seen {
+    /// As the reader of another process printed them.
+    fn add_printed(&self, printed: &str) {
+        let mut complete = false;
+        for line in printed.lines() {
+            let number = |rest: &str| rest.parse::<u64>().unwrap();
+            if let Some(rest) = line.strip_prefix("whole: ") {
+                self.whole.fetch_add(number(rest), Ordering::Relaxed);
+            } else if let Some(rest) = line.strip_prefix("stale: ") {
+                self.stale.fetch_add(number(rest), Ordering::Relaxed);
+                complete = true;
+            } else if let Some(rest) = line.strip_prefix("wrong: ") {
+                self.wrong.lock().unwrap().push(rest.to_owned());
+            }
+        }
+        assert!(complete, "{printed}");
+    }
+
+    fn print(&self) {
+        for fault in self.wrong.lock().unwrap().iter() {
+            println!("wrong: {fault}");
+        }
+        println!("whole: {}", self.whole.load(Ordering::Relaxed));
+        println!("stale: {}", self.stale.load(Ordering::Relaxed));
+    }
+
+    /// Reads over and over, until told to stop.
+    fn poll(
+        &self,
+        how: &str,
+        path: &Path,
+        over: &AtomicBool,
+        read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+    ) {
+        while !over.load(Ordering::Relaxed) {
+            self.count(how, read(path));
+            thread::sleep(Duration::from_micros(300));
+        }
+    }
+
     fn count(&self, how: &str, seen: io::Result<Vec<u8>>) {
         match seen {
             Ok(bytes) => match fault_in(&bytes) {
@@ -140,6 +179,50 @@ fn read_mapped(path: &Path, scratch: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a mapping in a process of its own. A process waits for a missing page with its memory's lock held, and so do
+/// all of its threads that need memory: the server, which runs in this process, could not answer for the page.
+struct Mapper(Child);
+
+impl Mapper {
+    fn start(path: &Path) -> Mapper {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--nocapture", "--exact"])
+            .arg("coherence::the_mapper_in_a_process_of_its_own")
+            .env("MAPPED_FILE", path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
+        Mapper(child.unwrap())
+    }
+
+    /// What it printed.
+    fn stop(mut self) -> String {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+#[test]
+#[ignore = "a process of the tests above"]
+fn the_mapper_in_a_process_of_its_own() {
+    let path = std::env::var_os("MAPPED_FILE").expect("started by a Mapper");
+    let seen = Seen::default();
+    let scratch = tempfile::tempfile().unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = io::stdin().read_to_end(&mut Vec::new());
+            over.store(true, Ordering::Relaxed);
+        });
+        seen.poll("mmap", path.as_ref(), &over, |path| {
+            read_mapped(path, &scratch)
+        });
+    });
+    seen.print();
+}
+
 /// Replaces a file through one mount, in place and by rename, while it is read through two others, which
 /// know what they know for as long as is usual, and hardly at all.
 fn replace_and_poll(latency: Duration, replacements: u64) {
@@ -160,17 +243,13 @@ fn replace_and_poll(latency: Duration, replacements: u64) {
     thread::scope(|scope| {
         for (mount, seen) in readers.iter().zip(&seen) {
             let (path, over) = (mount.path.join("f"), &over);
-            let poll = move |how: &'static str, read: &dyn Fn(&Path) -> io::Result<Vec<u8>>| {
-                while !over.load(Ordering::Relaxed) {
-                    seen.count(how, read(&path));
-                    thread::sleep(Duration::from_micros(300));
-                }
-            };
-            let (poll_read, poll_cat) = (poll.clone(), poll.clone());
-            scope.spawn(move || poll_read("read", &read_whole));
-            scope.spawn(move || poll_cat("cat", &read_by_cat));
-            let scratch = tempfile::tempfile().unwrap();
-            scope.spawn(move || poll("mmap", &|path| read_mapped(path, &scratch)));
+            let by_cat = path.clone();
+            let mapper = Mapper::start(&path);
+            scope.spawn(move || seen.poll("read", &path, over, read_whole));
+            scope.spawn(move || {
+                seen.poll("cat", &by_cat, over, read_by_cat);
+                seen.add_printed(&mapper.stop());
+            });
         }
         for number in 1..=replacements {
             let (path, aside) = (writer.path.join("f"), writer.path.join("new"));
@@ -314,7 +393,7 @@ fn a_descriptor_moves_on_to_a_version_of_another_size_only_if_no_size_was_told()
             let expired = Arc::new(Mutex::new(Vec::<Ino>::new()));
             let note = expired.clone();
             kernel.fs.set_kernel_caches(KernelCaches {
-                expire_attributes: Box::new(move |ino| note.lock().unwrap().push(ino)),
+                expire_attributes: Arc::new(move |ino| note.lock().unwrap().push(ino)),
                 drop_pages: Arc::new(|_, _| ()),
             });
             world.others.put("a", b"the old version.").await;
@@ -338,6 +417,31 @@ fn a_descriptor_moves_on_to_a_version_of_another_size_only_if_no_size_was_told()
             assert_eq!(kernel.look("a").await.size, new.len() as u64);
         });
     }
+}
+
+/// The kernel's eviction of an inode waits for reads of its pages, and the expiry of attributes for the eviction.
+///
+/// A thread of the runtime waited for it, and neither that read nor what the thread had yet to do was ever answered.
+#[test]
+fn a_read_is_answered_while_the_kernel_evicts_the_inode() {
+    block(async {
+        let (world, kernel) = mounted_with(|_| ()).await;
+        let (answered, evicted) = std::sync::mpsc::channel::<()>();
+        let evicted = Mutex::new(evicted);
+        kernel.fs.set_kernel_caches(KernelCaches {
+            expire_attributes: Arc::new(move |_| evicted.lock().unwrap().recv().unwrap()),
+            drop_pages: Arc::new(|_, _| ()),
+        });
+        world.others.put("a", b"old").await;
+        let handle = kernel.open("a", READ).await;
+        world.others.put("a", b"new").await;
+        let read = tokio::time::timeout(Duration::from_secs(20), kernel.fs.read(handle, 0, 100));
+        let read = read.await.expect("an answer");
+        answered.send(()).unwrap();
+        assert!(matches!(read, Err(Error::Stale)), "{read:?}");
+        kernel.close(handle).await.unwrap();
+        assert_eq!(kernel.load("a").await, b"new");
+    });
 }
 
 // ---- what a refused read leaves behind ----

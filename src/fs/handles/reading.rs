@@ -134,46 +134,52 @@ impl OpenFiles {
             Err(crate::store::error::Error::NotFound) => None,
             Err(error) => return Err(error.into()),
         };
-        let mut state = file.lock();
-        if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone {
-            // Moved on, written to or unlinked meanwhile.
-            return Ok(());
-        }
-        let mut namespace = self.names.lock();
-        if namespace.key(ino).as_deref() != Some(key.as_str()) {
-            // Renamed meanwhile.
-            return Ok(());
-        }
-        let opened = state.opened.unwrap_or(sent);
-        let moves = found.as_ref().is_some_and(|found| match access {
-            Access::Read => {
-                unread && (found.size == content.size() || !namespace.was_shown_after(ino, opened))
+        let moves = {
+            let mut state = file.lock();
+            if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone
+            {
+                // Moved on, written to or unlinked meanwhile.
+                return Ok(());
             }
-            Access::Write | Access::Append => unread || unread_here,
-        });
-        if moves && let Some(object) = &found {
-            state.content = Some(self.cache.content_of(&key, object));
-            state.moved_on = true;
-            namespace.set_open(ino, Some(object.clone()));
-            namespace.pages_show(ino, None);
-        }
-        if let Some(directory) = namespace.directory(parent) {
-            match found {
-                Some(object) => directory.listing.put(&name, Entry::Object(object), sent),
-                None => directory.listing.doubt(&name),
+            let mut namespace = self.names.lock();
+            if namespace.key(ino).as_deref() != Some(key.as_str()) {
+                // Renamed meanwhile.
+                return Ok(());
             }
-        }
-        drop(namespace);
-        drop(state);
+            let opened = state.opened.unwrap_or(sent);
+            let moves = found.as_ref().is_some_and(|found| match access {
+                Access::Read => {
+                    unread
+                        && (found.size == content.size() || !namespace.was_shown_after(ino, opened))
+                }
+                Access::Write | Access::Append => unread || unread_here,
+            });
+            if moves && let Some(object) = &found {
+                state.content = Some(self.cache.content_of(&key, object));
+                state.moved_on = true;
+                namespace.set_open(ino, Some(object.clone()));
+                namespace.pages_show(ino, None);
+            }
+            if let Some(directory) = namespace.directory(parent) {
+                match found {
+                    Some(object) => directory.listing.put(&name, Entry::Object(object), sent),
+                    None => directory.listing.doubt(&name),
+                }
+            }
+            moves
+        };
         if !moves {
             self.names
                 .kernel()
                 .notify(Invalidation::Name(parent, name.to_string()));
             return Err(Error::Stale);
         }
-        self.names.kernel().expire_attributes(ino);
+        let expired = self.names.kernel().expire_attributes(ino).await;
         self.names.kernel().notify(Invalidation::Content(ino));
-        Ok(())
+        match expired {
+            true => Ok(()),
+            false => Err(Error::Stale),
+        }
     }
 
     /// Whether a version whose bytes are in memory still stands in the bucket. What is written over it takes the

@@ -76,29 +76,30 @@ impl OpenFiles {
                 Piece::Base(_) => return Ok(false),
             }
         }
-        let mut state = file.lock();
-        if state.written != written || state.gone || !state.rests_on(&before) {
-            // What was written meanwhile is missing: once more, as long as the caller tries.
-            return Ok(true);
-        }
-        state.staged = Some(staged);
-        state.content = Some(content);
-        state.appended_to = Some(end);
-        state.moved_on = true;
-        let mut namespace = self.names.lock();
-        if let Some(local) = namespace.local_mut(file.ino) {
-            local.size = state.size();
-        }
-        namespace.set_open(file.ino, Some(object.clone()));
-        namespace.pages_show(file.ino, None);
-        if let Some((parent, name)) = namespace.place(file.ino)
-            && let Some(directory) = namespace.directory(parent)
         {
-            directory.listing.put(&name, Entry::Object(object), sent);
+            let mut state = file.lock();
+            if state.written != written || state.gone || !state.rests_on(&before) {
+                // What was written meanwhile is missing: once more, as long as the caller tries.
+                return Ok(true);
+            }
+            state.staged = Some(staged);
+            state.content = Some(content);
+            state.appended_to = Some(end);
+            state.moved_on = true;
+            let mut namespace = self.names.lock();
+            if let Some(local) = namespace.local_mut(file.ino) {
+                local.size = state.size();
+            }
+            namespace.set_open(file.ino, Some(object.clone()));
+            namespace.pages_show(file.ino, None);
+            if let Some((parent, name)) = namespace.place(file.ino)
+                && let Some(directory) = namespace.directory(parent)
+            {
+                directory.listing.put(&name, Entry::Object(object), sent);
+            }
         }
-        drop(namespace);
-        drop(state);
-        self.names.kernel().expire_attributes(file.ino);
+        // Where they do not expire, no program has the file open that could be shown them.
+        self.names.kernel().expire_attributes(file.ino).await;
         self.names.kernel().notify(Invalidation::Content(file.ino));
         Ok(true)
     }

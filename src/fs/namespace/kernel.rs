@@ -1,17 +1,19 @@
 //! What the kernel keeps of the inodes and names that it was given, and how it is made to drop it.
 //!
-//! Attributes can be expired at once; names and pages only from a thread that may wait for the kernel, which may be
-//! waiting for this mount. So invalidations are queued for such a thread, in bounded queues: what finds no room
-//! is left to expire by itself.
+//! Every invalidation may wait for the kernel, which may be waiting for this mount: it is made by a thread that may
+//! wait, never by one of the runtime's. Names and pages are queued for such a thread, in bounded queues: what finds
+//! no room is left to expire by itself.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::inode_table::{Ino, Namespace};
 use super::object_name::Name;
+use crate::base::deadline;
 use crate::base::sync::lock;
 
 /// Names that the kernel is yet to be asked to forget: when it does not keep up, it is asked again later.
@@ -19,6 +21,9 @@ const FORGETS_WAITING: usize = 1024;
 
 /// What the kernel is still to be told, at most, of some 100 bytes each.
 const NOTICES: usize = 4096;
+
+/// How long an inode's attributes take to expire, at most, unless the kernel is evicting the inode.
+const EXPIRY: Duration = Duration::from_secs(1);
 
 /// What the kernel must be told: its caches are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +36,9 @@ pub enum Invalidation {
 
 /// The ways to what the kernel keeps of an inode, which have an effect before they return.
 pub struct KernelCaches {
-    /// Waits for nothing.
-    pub expire_attributes: Box<dyn Fn(Ino) + Send + Sync>,
+    /// Waits while the kernel evicts the inode, which waits for reads of its pages, which this mount may have to
+    /// answer: for a thread that may wait.
+    pub expire_attributes: Arc<dyn Fn(Ino) + Send + Sync>,
     /// Waits for reads and writes of pages in that range of bytes, which may be for answers of this mount: for
     /// a thread that may wait.
     pub drop_pages: Arc<dyn Fn(Ino, Range<u64>) + Send + Sync>,
@@ -86,12 +92,19 @@ impl Kernel {
         let _ = self.caches.set(kernel);
     }
 
-    /// What the kernel was told of the inode's size and times counts no more when this returns.
-    pub(crate) fn expire_attributes(&self, ino: Ino) {
+    /// Whether what the kernel was told of the inode's size and times counts no more. If not, the kernel is evicting
+    /// the inode, and waits for the read that is being answered: no program has the file open.
+    pub(crate) async fn expire_attributes(&self, ino: Ino) -> bool {
         // Without a kernel (tests) nothing is remembered.
-        if let Some(kernel) = self.caches.get() {
-            (kernel.expire_attributes)(ino);
-        }
+        let Some(kernel) = self.caches.get() else {
+            return true;
+        };
+        let expire_attributes = kernel.expire_attributes.clone();
+        let expired = self.runtime.spawn_blocking(move || expire_attributes(ino));
+        matches!(
+            deadline::by(Instant::now() + EXPIRY, expired).await,
+            Ok(Ok(()))
+        )
     }
 
     /// The kernel has no pages of that range, in bytes, when this returns, but for those that it has read since.
