@@ -9,6 +9,7 @@
 //! whose daemon died answers every access with ENOTCONN. So what is mounted is read from
 //! [`mount_table`](super::mount_table), and a mount is only ever looked at from a thread that may hang.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,6 +29,11 @@ use super::mount_table::{self, SOURCE_MARK};
 /// Enough that one request held up in a handler does not stop the others; more than this gains nothing
 /// (reading one file is no faster, and each thread may map 16 MiB for the largest request).
 const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
+
+/// What the kernel reads ahead on root's mounts. Its default of 128 KiB costs a tenth of the speed of sequential
+/// reads, and more gains nothing that can be measured; with 512 KiB, what is read around a member of an archive is
+/// more than twice the member.
+const READ_AHEAD_KIB: u32 = 208;
 
 /// How long a mount that is in the way may take to answer a stat before it counts as alive and stuck.
 const STAT_DEADLINE: Duration = Duration::from_secs(5);
@@ -145,6 +151,9 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
     let device = mount_table::find(mountpoint)
         .map_err(Error::Io)?
         .map(|entry| entry.device);
+    if let Some(device) = device.as_deref().filter(|_| root) {
+        raise_read_ahead(device);
+    }
     dirents.set_device(session.as_fd()).map_err(Error::Io)?;
     kernel_caches(session.notifier());
     let notifier = session.notifier();
@@ -400,6 +409,19 @@ fn find_fusermount() -> Option<PathBuf> {
             .map(|folder| folder.join(name))
             .find(|path| path.is_file())
     })
+}
+
+/// Best effort: without it reading is slower, nothing else.
+fn raise_read_ahead(device: &str) {
+    let knob = Path::new("/sys/class/bdi")
+        .join(OsStr::new(device))
+        .join("read_ahead_kb");
+    if let Err(error) = std::fs::write(&knob, READ_AHEAD_KIB.to_string()) {
+        log::info!(
+            "sequential reads stay a little slower: cannot write {}: {error}",
+            knob.display()
+        );
+    }
 }
 
 #[cfg(test)]

@@ -601,7 +601,7 @@ fn the_options_of_the_mount_are_safe_ones() {
     if nix::unistd::geteuid().is_root() {
         let device = line.split(' ').nth(2).unwrap();
         let knob = format!("/sys/class/bdi/{device}/read_ahead_kb");
-        assert_eq!(fs::read_to_string(knob).unwrap().trim(), "128");
+        assert_eq!(fs::read_to_string(knob).unwrap().trim(), "208");
     }
 }
 
