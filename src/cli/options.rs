@@ -24,7 +24,7 @@ pub struct MountOptions {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
-    /// Requests in flight at most
+    /// Requests in flight at most, but no more than one for each MiB of --memory-limit
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
     /// Log what happens; twice: what is asked of the service

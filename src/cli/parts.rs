@@ -44,9 +44,16 @@ impl MountConfig {
         Place {
             source: &self.source,
             service: &self.options.service,
-            parallel: self.options.parallel,
+            parallel: requests_within(self.options.tuning.memory_limit, self.options.parallel),
         }
     }
+}
+
+/// How many requests a mount has in flight where `parallel` are wanted: the headers of an answer may fill a
+/// connection's buffer of 400 KiB, so of 16 MiB and more of memory, half is enough for all of them.
+fn requests_within(memory_limit: u64, parallel: u16) -> u16 {
+    let most = u16::try_from(memory_limit >> 20).unwrap_or(u16::MAX);
+    parallel.min(most.max(16))
 }
 
 impl Place<'_> {
@@ -464,8 +471,24 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+
     use crate::base::error_chain::Cause;
     use crate::oss::error::Refusal;
+
+    #[test]
+    fn the_headers_of_all_answers_at_once_fit_in_half_of_the_memory() {
+        for (memory_limit, parallel, expected) in [
+            (16 << 20, 128, 16),
+            (64 << 20, 128, 64),
+            (64 << 20, 8, 8),
+            (512 << 20, 128, 128),
+            (u64::MAX, 1024, 1024),
+        ] {
+            let requests = requests_within(memory_limit, parallel);
+            assert_eq!(requests, expected);
+            assert!(u64::from(requests) * (408 << 10) <= memory_limit / 2);
+        }
+    }
 
     #[derive(Parser)]
     struct Options {
