@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::rename::deferred_delete::DeferredDeletes;
 use super::rename::intent::Intents;
-use super::rename::memory::Renaming;
+use super::rename::renames::{self, Renames};
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::data::budget::MemoryBudget;
@@ -56,10 +56,6 @@ pub struct Filesystem {
     pub(super) settings: Arc<Settings>,
     pub(super) runtime: Handle,
     pub(super) names: Arc<Names>,
-    pub(super) intents: Arc<Intents>,
-    /// What renames of directories take of the memory budget, in bytes.
-    pub(super) renaming: Renaming,
-    pub(super) deferred_deletes: Arc<DeferredDeletes>,
     pub(super) this_mount: Arc<ThisMount>,
     pub(super) tasks: Arc<BackgroundTasks>,
     pub(super) cache: Arc<ObjectCache>,
@@ -68,6 +64,7 @@ pub struct Filesystem {
     pub(super) resolver: Arc<Resolver>,
     pub(super) open_files: Arc<OpenFiles>,
     pub(super) writeback: Arc<Writeback>,
+    pub(super) renames: Arc<Renames>,
 }
 
 impl Filesystem {
@@ -161,14 +158,24 @@ impl Filesystem {
             open_files: open_files.clone(),
             tasks: tasks.clone(),
         });
+        let renames = Renames::new(renames::Parts {
+            bucket: bucket.clone(),
+            settings: settings.clone(),
+            names: names.clone(),
+            cache: cache.clone(),
+            objects: objects.clone(),
+            markers: markers.clone(),
+            this_mount: this_mount.clone(),
+            open_files: open_files.clone(),
+            writeback: writeback.clone(),
+            intents,
+            deferred_deletes,
+        });
         let fs = Arc::new(Filesystem {
             bucket,
             settings,
             runtime,
             names,
-            intents,
-            renaming: Renaming::default(),
-            deferred_deletes,
             this_mount,
             tasks,
             cache,
@@ -177,6 +184,7 @@ impl Filesystem {
             resolver,
             open_files,
             writeback,
+            renames,
         });
         let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
@@ -218,7 +226,7 @@ impl Filesystem {
             handles: self.open_files.handle_count(),
             listings: self.resolver.listings(),
             questions: self.resolver.questions(),
-            leftovers: self.deferred_deletes.len(),
+            leftovers: self.renames.deferred(),
         }
     }
 

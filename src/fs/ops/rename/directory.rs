@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::deferred_delete::DeferredDelete;
 use super::memory::{RenameMemory, weight};
+use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
@@ -24,7 +25,6 @@ use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
 use crate::store::object_store::{
@@ -35,7 +35,7 @@ use crate::store::object_store::{
 pub(crate) const PARALLEL: usize = 64;
 
 /// A directory on its way from one name to another.
-pub(crate) struct Move {
+pub(crate) struct DirectoryMove {
     pub ino: Ino,
     /// The prefixes of its keys before and after, with a trailing `/`.
     pub old: String,
@@ -44,15 +44,15 @@ pub(crate) struct Move {
     pub to: (Ino, Name),
 }
 
-impl Move {
+impl DirectoryMove {
     /// Of an object below the old name, the key under the new one.
     pub fn key_of_copy(&self, key: &str) -> String {
         let rest = key.strip_prefix(self.old.as_str()).unwrap_or(key);
         format!("{}{rest}", self.new)
     }
 
-    fn reversed(&self) -> Move {
-        Move {
+    fn reversed(&self) -> DirectoryMove {
+        DirectoryMove {
             ino: self.ino,
             old: self.new.clone(),
             new: self.old.clone(),
@@ -74,7 +74,7 @@ impl Move {
     }
 }
 
-impl Filesystem {
+impl Renames {
     /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
     /// name does not.
     pub(crate) async fn rename_directory(
@@ -113,7 +113,7 @@ impl Filesystem {
             }
             None => {}
         }
-        let path = Move {
+        let path = DirectoryMove {
             ino,
             old,
             new,
@@ -196,7 +196,7 @@ impl Filesystem {
     /// the copies go. What cannot be undone is left, and said.
     async fn move_directory_back(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
         replaced_marker: Option<ObjectMeta>,
@@ -295,8 +295,8 @@ impl Filesystem {
 
     async fn copy_back(
         &self,
-        back: &Move,
-        path: &Move,
+        back: &DirectoryMove,
+        path: &DirectoryMove,
         source: &ListedObject,
         copy: &ETag,
     ) -> Option<PutAnswer> {
@@ -320,7 +320,7 @@ impl Filesystem {
     }
 
     /// The directory has its new name. Before the old keys go: who has files open reads on.
-    fn show_moved(&self, path: &Move) {
+    fn show_moved(&self, path: &DirectoryMove) {
         let now = Instant::now();
         let mut namespace = self.names.lock();
         namespace.moved(path.ino, path.to.0, &path.to.1);
@@ -364,7 +364,7 @@ impl Filesystem {
 
     /// # Errors
     /// [`Error::NameTooLong`] if anything below would get too long a key: before anything is changed.
-    fn check_names(&self, path: &Move, sources: &[ListedObject]) -> Result<()> {
+    fn check_names(&self, path: &DirectoryMove, sources: &[ListedObject]) -> Result<()> {
         let longest = ObjectKey::MAX_LEN + path.old.len();
         let too_long = |key: &str| key.len() + path.new.len() > longest;
         if sources.iter().any(|source| too_long(&source.key)) {
@@ -388,7 +388,7 @@ impl Filesystem {
     /// `sources`, the tag of what was copied and the answer.
     async fn copy_or_undo(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         replaces: bool,
         replaced_marker: &Option<ObjectMeta>,
@@ -465,7 +465,7 @@ impl Filesystem {
     /// Copies the directory's marker, with this time of change if its headers are known.
     async fn copy_marker(
         &self,
-        path: &Move,
+        path: &DirectoryMove,
         source: &ListedObject,
         overwrite: Overwrite,
         time: Timestamp,
@@ -501,7 +501,7 @@ impl Filesystem {
     /// Returns the tag of what was copied, and that of the copy.
     pub(crate) async fn copy_below(
         &self,
-        path: &Move,
+        path: &DirectoryMove,
         source: &ListedObject,
         overwrite: Overwrite,
     ) -> Result<(ETag, PutAnswer)> {
@@ -530,7 +530,7 @@ impl Filesystem {
     /// What is known of the objects stays known under their new keys.
     fn retag(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
     ) {

@@ -1,12 +1,13 @@
-//! rename, and how a file is renamed.
+//! How a file is renamed.
 //!
 //! A file that the bucket has is copied there and then deleted; one that it does not have yet costs nothing,
-//! because an upload takes its name when it starts. Directories have a file of their own.
+//! because an upload takes its name when it starts.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::deferred_delete::DeferredDelete;
+use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
@@ -19,7 +20,6 @@ use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::ops::filesystem::Filesystem;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 
@@ -27,12 +27,12 @@ use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overw
 const TRIES: usize = 5;
 
 /// A file on its way from one name to another.
-struct Move<'a> {
-    from: &'a (Ino, Name),
-    to: &'a (Ino, Name),
-    target: Option<Target>,
+pub(super) struct FileMove<'a> {
+    pub from: &'a (Ino, Name),
+    pub to: &'a (Ino, Name),
+    pub target: Option<Target>,
     /// Whether what others have made under the new name, and is not known here, gives way.
-    overwrite: Overwrite,
+    pub overwrite: Overwrite,
 }
 
 /// What a file was that is renamed before the bucket has it.
@@ -58,71 +58,12 @@ struct MoveBack<'a> {
     removes_copy: bool,
 }
 
-impl Filesystem {
-    /// `replace`: whatever stands under the new name gives way, as POSIX has it.
-    pub async fn rename(
+impl Renames {
+    pub(super) async fn rename_file(
         self: &Arc<Self>,
-        from: (Ino, Name),
-        to: (Ino, Name),
-        replace: bool,
+        source: Target,
+        path: &FileMove<'_>,
     ) -> Result<()> {
-        self.writable()?;
-        let start = Instant::now();
-        if self.names.is_reserved(from.0, &from.1) {
-            return Err(Error::NotPermitted);
-        }
-        self.names.check_new_name(to.0, &to.1)?;
-        let source = self.resolver.target(from.0, &from.1, start).await?;
-        let source = source.ok_or(Error::NotFound)?;
-        let mut target = self.resolver.target(to.0, &to.1, start).await?;
-        if let (Target::Unpublished(_), None, false) = (&source, &target, replace) {
-            // Its upload, which finds out, may be long in coming.
-            self.resolver.ask_whether_absent(to.0, &to.1, start).await?;
-            target = self.resolver.target(to.0, &to.1, start).await?;
-        }
-        if target.is_some() && !replace {
-            return Err(Error::Exists);
-        }
-        if from == to {
-            return Ok(());
-        }
-        match (&source, &target) {
-            (Target::Directory(_), Some(Target::Unpublished(_) | Target::Object(..))) => {
-                return Err(Error::NotDirectory);
-            }
-            (Target::Unpublished(_) | Target::Object(..), Some(Target::Directory(_))) => {
-                return Err(Error::IsDirectory);
-            }
-            _ => {}
-        }
-        if let Target::Directory(ino) = source {
-            let replaced = match target {
-                Some(Target::Directory(ino)) => Some(ino),
-                _ => None,
-            };
-            self.rename_directory(ino, &from, &to, replaced, replace)
-                .await?;
-        } else {
-            let overwrite = match replace {
-                true => Overwrite::Allowed,
-                false => Overwrite::Forbidden,
-            };
-            let (from, to) = (&from, &to);
-            let path = Move {
-                from,
-                to,
-                target,
-                overwrite,
-            };
-            self.rename_file(source, &path).await?;
-        }
-        let mut namespace = self.names.lock();
-        namespace.touch_directory(from.0, now());
-        namespace.touch_directory(to.0, now());
-        Ok(())
-    }
-
-    async fn rename_file(self: &Arc<Self>, source: Target, path: &Move<'_>) -> Result<()> {
         let replaced = match &path.target {
             Some(Target::Unpublished(ino)) => Some(*ino),
             Some(Target::Object(_, ino)) => *ino,
@@ -162,7 +103,7 @@ impl Filesystem {
     async fn rename_onto(
         self: &Arc<Self>,
         source: Target,
-        path: &Move<'_>,
+        path: &FileMove<'_>,
         changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
@@ -212,7 +153,7 @@ impl Filesystem {
     }
 
     /// A file that the bucket does not have yet costs no request: its upload takes the new name. Returns what it was.
-    fn rename_unpublished(&self, ino: Ino, path: &Move<'_>, covers: bool) -> Unpublished {
+    fn rename_unpublished(&self, ino: Ino, path: &FileMove<'_>, covers: bool) -> Unpublished {
         let mut before = Unpublished::default();
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
@@ -242,7 +183,7 @@ impl Filesystem {
     }
 
     /// Its upload under the new name was refused: nothing has changed in the bucket, nor have the names.
-    fn undo_renaming_unpublished(&self, ino: Ino, path: &Move<'_>, before: Unpublished) {
+    fn undo_renaming_unpublished(&self, ino: Ino, path: &FileMove<'_>, before: Unpublished) {
         let (from, to) = (path.from, path.to);
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
@@ -271,7 +212,7 @@ impl Filesystem {
         self: &Arc<Self>,
         object: Object,
         ino: Option<Ino>,
-        path: &Move<'_>,
+        path: &FileMove<'_>,
         pass: KeyGuard,
         changing: NameGuard,
     ) -> Result<()> {
@@ -425,7 +366,7 @@ impl Filesystem {
 
     /// The old name stays: its DELETE was refused. The copy goes again, unless it has replaced what stood there: then
     /// both names are left with the content that was to be renamed.
-    async fn move_back(self: &Arc<Self>, path: &Move<'_>, back: MoveBack<'_>) {
+    async fn move_back(self: &Arc<Self>, path: &FileMove<'_>, back: MoveBack<'_>) {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = (back.old_key, back.new_key);
         let at = Instant::now();
