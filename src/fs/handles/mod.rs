@@ -4,6 +4,7 @@
 //! `rebase`, `versions` and `xattrs` are what is done to one of them, without knowing when it is uploaded.
 
 pub mod directory_handle;
+pub mod link;
 pub mod open_file;
 pub mod open_files;
 pub mod orphan;

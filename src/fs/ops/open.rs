@@ -174,8 +174,11 @@ impl Filesystem {
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
-            let waits = state.temporary && state.may_wait(self.settings.part_size);
-            state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
+            let waits = state.temporary && state.may_wait(self.settings.part_size) && {
+                let place = self.names.lock().place(handle.file.ino);
+                place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
+            };
+            state.is_dirty() && !waits
         };
         if publishes {
             self.writeback.publish(&handle.file).await?;
@@ -185,10 +188,5 @@ impl Filesystem {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
-    }
-
-    fn is_synced_before_rename(&self, ino: Ino) -> bool {
-        let place = self.names.lock().place(ino);
-        place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
     }
 }

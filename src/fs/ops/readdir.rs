@@ -12,8 +12,9 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
-use crate::fs::namespace::inode_table::{Ino, Look};
+use crate::fs::namespace::inode_table::{Ino, Look, Namespace};
 use crate::fs::namespace::listing::{Entry, Object};
+use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
 use crate::fs::namespace::stat::Stat;
@@ -114,7 +115,7 @@ impl Filesystem {
         let mut at = offset;
         while entries.len() < most {
             if at < DOTS {
-                entries.push(self.dots(ino, at));
+                entries.push(dots(&self.names.lock(), ino, at));
                 at += 1;
                 continue;
             }
@@ -145,7 +146,7 @@ impl Filesystem {
                             .in_time(start, task)
                             .await?
                             .map_err(broken)??;
-                        self.took_page(&directory, first, page);
+                        took_page(&self.names, &directory, first, page);
                         continue;
                     }
                     Seek::Wanted(..) => break,
@@ -160,11 +161,13 @@ impl Filesystem {
                     }
                 }
                 None => {
-                    let Some(name) = self.local_name(&directory, index as u64) else {
+                    // The names that only this mount has come after as many as the bucket has.
+                    let unpublished = || self.names.lock().unpublished_children(ino);
+                    let Some(name) = directory.local_name(index as u64, unpublished) else {
                         break;
                     };
                     at = next;
-                    entries.extend(self.local_entry(ino, name, next));
+                    entries.extend(local_entry(&mut self.names.lock(), ino, name, next));
                 }
             }
         }
@@ -172,43 +175,6 @@ impl Filesystem {
             directory.walk.read_on(Instant::now());
         }
         Ok(entries)
-    }
-
-    /// A page of the rest of a directory that is too large to be remembered.
-    fn took_page(&self, directory: &DirectoryHandle, first: u64, page: Page) {
-        let local: HashSet<Name> = {
-            let mut namespace = self.names.lock();
-            let mut local = namespace.changed_files(directory.ino());
-            local.extend(namespace.unpublished_children(directory.ino()));
-            // It may have become smaller.
-            let most = namespace.most_names() as u64;
-            if page.next.is_none()
-                && first + page.names.len() as u64 <= most
-                && let Some(known) = namespace.directory(directory.ino())
-            {
-                known.listing.set_too_large(false);
-            }
-            local.into_iter().map(|(name, _)| name).collect()
-        };
-        directory.put_page(first, page, &local);
-    }
-
-    fn dots(&self, ino: Ino, at: u64) -> DirectoryEntry {
-        let (name, ino) = match at {
-            0 => (".", ino),
-            _ => {
-                let parent = self.names.lock().place(ino);
-                ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
-            }
-        };
-        DirectoryEntry {
-            name: Name::from(name),
-            ino,
-            next: at + 1,
-            kind: Some(Kind::Directory),
-            looks: None,
-            version: None,
-        }
     }
 
     fn entry_of(
@@ -272,34 +238,6 @@ impl Filesystem {
         })
     }
 
-    /// The names that only this mount has, after as many as the bucket has.
-    fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<Name> {
-        directory.local_name(index, || {
-            self.names.lock().unpublished_children(directory.ino())
-        })
-    }
-
-    /// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
-    fn local_entry(&self, parent: Ino, name: Name, next: u64) -> Option<DirectoryEntry> {
-        let mut namespace = self.names.lock();
-        let kind = match namespace.child(parent, &name) {
-            Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
-            Some(_) => Some(Kind::File),
-            None => {
-                let listing = &namespace.directory(parent)?.listing;
-                kind_of(EntryKind::of(listing.last_known(&name)?))
-            }
-        };
-        Some(DirectoryEntry {
-            ino: namespace.ino_of_child(parent, &name),
-            name,
-            next,
-            kind,
-            looks: None,
-            version: None,
-        })
-    }
-
     /// An entry that readdirplus is about to give to the kernel counts as looked up. False: its inode does not
     /// stand for what the entry shows any more, and the kernel must not have it.
     pub fn entry_was_taken(&self, entry: &DirectoryEntry) -> bool {
@@ -350,4 +288,66 @@ fn kind_of(shape: EntryKind) -> Option<Kind> {
         EntryKind::Directory => Some(Kind::Directory),
         EntryKind::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
     }
+}
+
+fn dots(namespace: &Namespace, ino: Ino, at: u64) -> DirectoryEntry {
+    let (name, ino) = match at {
+        0 => (".", ino),
+        _ => {
+            let parent = namespace.place(ino);
+            ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
+        }
+    };
+    DirectoryEntry {
+        name: Name::from(name),
+        ino,
+        next: at + 1,
+        kind: Some(Kind::Directory),
+        looks: None,
+        version: None,
+    }
+}
+
+/// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
+fn local_entry(
+    namespace: &mut Namespace,
+    parent: Ino,
+    name: Name,
+    next: u64,
+) -> Option<DirectoryEntry> {
+    let kind = match namespace.child(parent, &name) {
+        Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
+        Some(_) => Some(Kind::File),
+        None => {
+            let listing = &namespace.directory(parent)?.listing;
+            kind_of(EntryKind::of(listing.last_known(&name)?))
+        }
+    };
+    Some(DirectoryEntry {
+        ino: namespace.ino_of_child(parent, &name),
+        name,
+        next,
+        kind,
+        looks: None,
+        version: None,
+    })
+}
+
+/// A page of the rest of a directory that is too large to be remembered.
+fn took_page(names: &Names, directory: &DirectoryHandle, first: u64, page: Page) {
+    let local: HashSet<Name> = {
+        let mut namespace = names.lock();
+        let mut local = namespace.changed_files(directory.ino());
+        local.extend(namespace.unpublished_children(directory.ino()));
+        // It may have become smaller.
+        let most = namespace.most_names() as u64;
+        if page.next.is_none()
+            && first + page.names.len() as u64 <= most
+            && let Some(known) = namespace.directory(directory.ino())
+        {
+            known.listing.set_too_large(false);
+        }
+        local.into_iter().map(|(name, _)| name).collect()
+    };
+    directory.put_page(first, page, &local);
 }

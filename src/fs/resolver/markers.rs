@@ -25,11 +25,11 @@ use crate::store::object_store::{
 };
 
 pub(crate) struct Markers {
-    bucket: Arc<EncryptedBucket>,
+    pub(super) bucket: Arc<EncryptedBucket>,
     settings: Arc<Settings>,
-    names: Arc<Names>,
-    cache: Arc<ObjectCache>,
-    objects: Arc<Objects>,
+    pub(super) names: Arc<Names>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) objects: Arc<Objects>,
     /// The root of a mount without a prefix has a marker.
     root_stored: AtomicBool,
 }

@@ -7,6 +7,7 @@
 pub mod ahead;
 pub mod delete_permission;
 pub mod directory_scan;
+pub mod marker_xattrs;
 pub mod markers;
 pub mod object_cache;
 pub mod objects;
