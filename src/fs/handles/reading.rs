@@ -91,7 +91,7 @@ impl OpenFiles {
     ) -> Result<()> {
         {
             let state = file.lock();
-            if !state.rests_on(content) || (!over_changes && state.staged.is_some()) {
+            if !state.rests_on(content) || (!over_changes && state.data.staged.is_some()) {
                 return Ok(());
             }
         }
@@ -113,7 +113,7 @@ impl OpenFiles {
         access: Access,
     ) -> Result<()> {
         let unread = content.retire();
-        let unread_here = access == Access::Append && file.lock().readers == 0;
+        let unread_here = access == Access::Append && file.lock().refs.readers == 0;
         let ino = file.ino;
         let (key, parent, name) = {
             let mut namespace = self.names.lock();
@@ -136,7 +136,10 @@ impl OpenFiles {
         };
         let moves = {
             let mut state = file.lock();
-            if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone
+            if !state.rests_on(content)
+                || state.data.staged.is_some()
+                || state.is_dirty()
+                || state.link.is_gone()
             {
                 // Moved on, written to or unlinked meanwhile.
                 return Ok(());
@@ -146,7 +149,7 @@ impl OpenFiles {
                 // Renamed meanwhile.
                 return Ok(());
             }
-            let opened = state.opened.unwrap_or(sent);
+            let opened = state.refs.since.unwrap_or(sent);
             let moves = found.as_ref().is_some_and(|found| match access {
                 Access::Read => {
                     unread
@@ -155,8 +158,8 @@ impl OpenFiles {
                 Access::Write | Access::Append => unread || unread_here,
             });
             if moves && let Some(object) = &found {
-                state.content = Some(self.cache.content_of(&key, object));
-                state.moved_on = true;
+                state.data.base = Some(self.cache.content_of(&key, object));
+                state.data.moved_on = true;
                 namespace.set_open(ino, Some(object.clone()));
                 namespace.pages_show(ino, None);
             }

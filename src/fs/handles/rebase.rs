@@ -33,15 +33,15 @@ impl OpenFiles {
         let (written, before, pieces) = {
             let state = file.lock();
             let (Some(end), Some(staged), Some(content)) =
-                (state.appended_to, &state.staged, &state.content)
+                (state.data.appended_to, &state.data.staged, &state.data.base)
             else {
                 return Ok(false);
             };
-            if state.readers > 0 || state.gone {
+            if state.refs.readers > 0 || state.link.is_gone() {
                 return Ok(false);
             }
             (
-                state.written,
+                state.data.version,
                 content.clone(),
                 staged.pieces(end..staged.len()),
             )
@@ -78,14 +78,14 @@ impl OpenFiles {
         }
         {
             let mut state = file.lock();
-            if state.written != written || state.gone || !state.rests_on(&before) {
+            if state.data.version != written || state.link.is_gone() || !state.rests_on(&before) {
                 // What was written meanwhile is missing: once more, as long as the caller tries.
                 return Ok(true);
             }
-            state.staged = Some(staged);
-            state.content = Some(content);
-            state.appended_to = Some(end);
-            state.moved_on = true;
+            state.data.staged = Some(staged);
+            state.data.base = Some(content);
+            state.data.appended_to = Some(end);
+            state.data.moved_on = true;
             let mut namespace = self.names.lock();
             if let Some(local) = namespace.local_mut(file.ino) {
                 local.size = state.size();

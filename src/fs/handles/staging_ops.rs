@@ -21,7 +21,7 @@ impl Writer {
     /// Where the write goes that the kernel has placed at `offset`. Where the file has moved on to a newer
     /// version, the end that the kernel appends to is that of the one before.
     pub(crate) fn place(&self, state: &State, offset: u64) -> u64 {
-        match self.append && state.moved_on {
+        match self.append && state.data.moved_on {
             true => state.size(),
             false => offset,
         }
@@ -35,10 +35,10 @@ impl OpenFiles {
     /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
     /// have nowhere to go. (Who unlinked it here knows that.)
     pub(crate) fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
-        if state.lost {
+        if state.link.is_lost() {
             return Err(Error::Stale);
         }
-        if state.gone || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
+        if state.link.is_gone() || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
             return Ok(());
         }
         Err(Error::Stale)
@@ -49,15 +49,15 @@ impl OpenFiles {
     /// # Errors
     /// [`Error::Denied`] where the base would have to be read and cannot be.
     pub(crate) fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
-        let size = state.content.as_ref().map_or(0, |content| content.size());
+        let size = state.data.base.as_ref().map_or(0, |content| content.size());
         let covers = offset == 0 && len as u64 >= size;
         if covers || size == 0 {
-            state.staged = Some(StagedFile::new(&self.staging, None));
+            state.data.staged = Some(StagedFile::new(&self.staging, None));
         } else if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         } else if size > self.settings.part_size {
-            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
-            state.appended_to = Some(size);
+            state.data.staged = Some(StagedFile::new(&self.staging, Some(size)));
+            state.data.appended_to = Some(size);
         } else {
             return Ok(false);
         }
@@ -80,11 +80,12 @@ impl OpenFiles {
                     Some((by, offset, len)) => (by.place(&state, offset), len),
                     None => (1, 0),
                 };
-                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
+                if state.data.staged.is_some() || self.stage_over(&mut state, offset, len)? {
                     return Ok(());
                 }
                 state
-                    .content
+                    .data
+                    .base
                     .clone()
                     .expect("stage_over needs one only to read it")
             };
@@ -105,7 +106,7 @@ impl OpenFiles {
                     moves += 1;
                     let current = {
                         let state = file.lock();
-                        state.rests_on(&content) && state.staged.is_none()
+                        state.rests_on(&content) && state.data.staged.is_none()
                     };
                     if current {
                         let access = if append {
@@ -120,8 +121,8 @@ impl OpenFiles {
                 Err(error) => return Err(error),
             }
             let mut state = file.lock();
-            if state.staged.is_none() && state.rests_on(&content) {
-                state.staged = Some(staged);
+            if state.data.staged.is_none() && state.rests_on(&content) {
+                state.data.staged = Some(staged);
                 return Ok(());
             }
         }

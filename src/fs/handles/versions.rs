@@ -22,7 +22,8 @@ impl OpenFiles {
         let state = file.lock();
         // What is open may be another version than the one that was copied: that one was replaced.
         let same = state
-            .content
+            .data
+            .base
             .as_ref()
             .filter(|content| content.etag() == *copied);
         let Some(content) = same else {
@@ -44,7 +45,7 @@ impl OpenFiles {
     pub(crate) fn redirect(&self, ino: Ino, key: &ObjectKey, copied: &ETag, etag: &ETag) {
         let content = self
             .file_of(ino)
-            .and_then(|file| file.lock().content.clone());
+            .and_then(|file| file.lock().data.base.clone());
         let Some(content) = content.filter(|content| content.etag() == *copied) else {
             return;
         };
@@ -61,7 +62,7 @@ impl OpenFiles {
             return;
         };
         let state = file.lock();
-        let content = state.content.as_ref();
+        let content = state.data.base.as_ref();
         if content.is_none_or(|content| content.etag() != object.etag) {
             return;
         }
@@ -80,7 +81,7 @@ impl OpenFiles {
         };
         let etag = {
             let state = file.lock();
-            let content = state.content.as_ref().filter(|_| !state.is_dirty());
+            let content = state.data.base.as_ref().filter(|_| !state.is_dirty());
             content.map(|content| content.etag())
         };
         let Some(etag) = etag.filter(|_| self.bucket.serves_plaintext(&key)) else {

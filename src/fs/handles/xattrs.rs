@@ -100,7 +100,7 @@ impl OpenFiles {
         state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
         if state.is_dirty() {
             // An upload under way carries the old ones.
-            state.written += 1;
+            state.data.version += 1;
         }
     }
 
@@ -146,7 +146,7 @@ impl OpenFiles {
                         return Ok(());
                     }
                     state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
-                    state.written += 1;
+                    state.data.version += 1;
                     if let Some(local) = self.names.lock().local_mut(ino) {
                         local.attributes.ctime = Some(now());
                         local.revision += 1;

@@ -85,7 +85,7 @@ impl Filesystem {
             return Err(Error::Denied("this mount has no private key"));
         }
         let file = self.open_files.acquire(ino, Instant::now()).await?;
-        let content = file.lock().content.clone();
+        let content = file.lock().data.base.clone();
         let result = match content {
             Some(content) => self.open_files.link_target(ino, &content).await,
             None => Err(Error::io("the object is no symbolic link")),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
+use crate::fs::handles::file_state::Creation;
 use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
@@ -33,7 +34,7 @@ impl Filesystem {
             return Err(error);
         }
         if how.read {
-            let content = file.lock().content.clone();
+            let content = file.lock().data.base.clone();
             if let Some(content) = content {
                 content.expect_reading();
             }
@@ -47,7 +48,7 @@ impl Filesystem {
 
     async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
         // The kernel itself refuses writers, but asks for O_RDONLY | O_TRUNC before it looks.
-        if how.truncate && file.lock().runners > 0 {
+        if how.truncate && file.lock().refs.runners > 0 {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
@@ -121,12 +122,14 @@ impl Filesystem {
             let file = OpenFile::new(ino, None);
             {
                 let mut state = file.lock();
-                state.hold();
-                state.staged = Some(self.open_files.new_staged(None));
-                state.written = 1;
-                state.emptied = true;
-                state.exclusive = how.exclusive;
-                state.temporary = temporary;
+                state.refs.acquire();
+                state.data.staged = Some(self.open_files.new_staged(None));
+                state.data.version = 1;
+                state.data.emptied = true;
+                state.creation = Some(Creation {
+                    exclusive: how.exclusive.then(Vec::new),
+                    temporary,
+                });
             }
             if let Some(age) = self.settings.flush_after {
                 self.writeback.upload_after(&file, &mut file.lock(), age);
@@ -151,10 +154,10 @@ impl Filesystem {
             let state = handle.file.lock();
             state.check_lost()?;
             let publishes = state.is_dirty()
-                && !state.gone
+                && !state.link.is_gone()
                 && !state.waits_for_rename(self.settings.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
-                && !state.changers.excludes_process_of(thread, process_of);
+                && !state.data.changed_by.excludes_process_of(thread, process_of);
             (publishes, state.is_still_empty())
         };
         let ino = handle.file.ino.0;
@@ -174,7 +177,7 @@ impl Filesystem {
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
-            let waits = state.temporary && state.may_wait(self.settings.part_size) && {
+            let waits = state.is_temporary() && state.may_wait(self.settings.part_size) && {
                 let place = self.names.lock().place(handle.file.ino);
                 place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
             };

@@ -70,7 +70,7 @@ impl Filesystem {
         let defaults = &self.settings.defaults;
         let alone = {
             let state = file.lock();
-            !state.is_dirty() && state.handles == 1
+            !state.is_dirty() && state.refs.handles == 1
         };
         let result = async {
             self.open_files.refuse_plain(&file).await?;
@@ -80,7 +80,7 @@ impl Filesystem {
                 change.apply(&mut local.attributes, defaults);
                 local.revision += 1;
             }
-            let flushed_later = file.lock().writers > 0;
+            let flushed_later = file.lock().refs.writers > 0;
             if !flushed_later {
                 self.writeback.publish(&file).await?;
             }

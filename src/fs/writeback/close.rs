@@ -27,10 +27,7 @@ impl Writeback {
         let file = handle.file.clone();
         let writable = handle.writable;
         if writable {
-            let mut state = file.lock();
-            if let Some(at) = state.openers.iter().position(|&of| of == handle.opener) {
-                state.openers.swap_remove(at);
-            }
+            file.lock().refs.forget_opener(handle.opener);
         }
         if writable && lock(&self.deferred_times).get(&file.ino) == Some(&Deferred::Close) {
             let (writeback, ino) = (self.clone(), file.ino);
@@ -57,17 +54,17 @@ impl Writeback {
         let waits = {
             let mut state = file.lock();
             let [reads, writes, runs] = uses.unwrap_or_default();
-            state.handles -= 1;
-            state.readers -= u32::from(reads);
-            state.writers -= u32::from(writes);
-            state.runners -= u32::from(runs);
-            if state.writers == 0 && !state.is_dirty() && !state.gone {
+            state.refs.release(reads, writes, runs);
+            if state.refs.writers == 0 && !state.is_dirty() && !state.link.is_gone() {
                 // Where the object is gone, what is staged is all there is.
                 if self.names.lock().key(file.ino).is_some() {
                     self.open_files.drop_staged(&mut state);
                 }
             }
-            state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
+            state.refs.writers == 0
+                && state.is_temporary()
+                && state.is_dirty()
+                && !state.link.is_gone()
         };
         if waits {
             self.wait_for_rename(file);
@@ -85,8 +82,10 @@ impl Writeback {
             tokio::time::sleep(grace).await;
             let still = {
                 let mut state = file.lock();
-                let still = state.temporary && state.is_dirty() && state.writers == 0;
-                state.temporary &= !still;
+                let still = state.is_temporary() && state.is_dirty() && state.refs.writers == 0;
+                if still {
+                    state.end_temporary();
+                }
                 still
             };
             if still {
@@ -104,17 +103,16 @@ impl Writeback {
                 let mut state = file.lock();
                 // An upload may just have let go of what was staged.
                 let again = preserved
-                    && state.handles > 0
+                    && state.refs.handles > 0
                     && state.aside.is_none()
                     && state.needs_base()
                     && self.bucket.can_read()
-                    && state.content.is_some();
+                    && state.data.base.is_some();
                 if again {
                     continue;
                 }
-                state.gone = true;
-                state.leaving = true;
-                state.abandon_stream();
+                state.link.begin_removal();
+                state.stream.abandon();
             }
             file.moved.notify_waiters();
             return Ok(());
@@ -124,8 +122,7 @@ impl Writeback {
     /// It could not be removed after all.
     pub(crate) fn restore(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
-            let mut state = file.lock();
-            (state.gone, state.leaving) = (false, false);
+            file.lock().link.restore();
         }
         self.schedule_upload(file);
         self.open_files.drop_if_idle(file);
@@ -134,7 +131,7 @@ impl Writeback {
     /// The name is gone.
     pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
         if let Some(file) = self.open_files.file_of(ino) {
-            file.lock().leaving = false;
+            file.lock().link.end_removal();
             self.open_files.drop_if_idle(&file);
         }
     }
@@ -146,15 +143,15 @@ impl Writeback {
         };
         let closed = {
             let mut state = file.lock();
-            state.temporary = false;
-            state.renaming = true;
-            state.writers == 0 && state.is_dirty()
+            state.end_temporary();
+            state.link.begin_rename();
+            state.refs.writers == 0 && state.is_dirty()
         };
         let result = match closed {
             true => self.publish(&file).await,
             false => Ok(()),
         };
-        file.lock().renaming = false;
+        file.lock().link.end_rename();
         if result.is_ok() {
             self.open_files.drop_if_idle(&file);
         }

@@ -44,7 +44,7 @@ impl Writeback {
         let file = self.open_files.file_of(ino);
         let by_writer = || {
             let file = file.as_ref();
-            file.is_some_and(|file| file.lock().is_written_by(thread))
+            file.is_some_and(|file| file.lock().refs.is_written_by(thread))
         };
         let waits_for_close = by_writer();
         let outcome = {

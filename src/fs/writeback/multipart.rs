@@ -24,7 +24,7 @@ async fn unless_gone(
     file: &OpenFile,
     work: impl Future<Output = encrypted::Result<()>>,
 ) -> Result<()> {
-    let gone = until(&file.moved, || file.lock().gone.then_some(()));
+    let gone = until(&file.moved, || file.lock().link.is_gone().then_some(()));
     tokio::select! {
         // A file that is gone already lets nothing begin.
         biased;

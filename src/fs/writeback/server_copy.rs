@@ -33,7 +33,7 @@ struct CopyEnds<'a>(&'a OpenFile);
 
 impl Drop for CopyEnds<'_> {
     fn drop(&mut self) {
-        self.0.lock().upload = None;
+        self.0.lock().upload.end_copy();
         self.0.moved.notify_waiters();
     }
 }
@@ -69,8 +69,8 @@ impl Writeback {
     /// The version that a handle reads, if the bucket has it whole and all of it is wanted.
     fn source_of(&self, file: &OpenFile, len: u64) -> Result<Source> {
         let state = file.lock();
-        let content = match &state.content {
-            Some(content) if !state.is_dirty() && !state.gone => content,
+        let content = match &state.data.base {
+            Some(content) if !state.is_dirty() && !state.link.is_gone() => content,
             _ => return Err(Error::NotSupported),
         };
         let size = content.size();
@@ -115,7 +115,7 @@ impl Writeback {
         attributes.write(&mut headers.user);
         let sent = Instant::now();
         let copy = CopyHeaders::Replace(headers.clone());
-        let overwrite = match file.lock().exclusive {
+        let overwrite = match file.lock().is_exclusive() {
             true => Overwrite::Forbidden,
             false => Overwrite::Allowed,
         };
@@ -125,11 +125,11 @@ impl Writeback {
             .await?;
         {
             let mut state = file.lock();
-            if state.written != written || state.gone {
+            if state.data.version != written || state.link.is_gone() {
                 // Written to through a mapping meanwhile: its own upload replaces the copy.
                 return Err(Error::NotSupported);
             }
-            state.staged = None;
+            state.data.staged = None;
             if let Some(local) = self.names.lock().local_mut(file.ino) {
                 local.size = source.size;
             }
@@ -142,7 +142,7 @@ impl Writeback {
         };
         self.commit(file, written, &at, uploaded, revision, sent)
             .await?;
-        let content = file.lock().content.clone();
+        let content = file.lock().data.base.clone();
         if let Some(content) = content.filter(|content| content.etag() == etag) {
             content.inherit(&source.content, std::iter::once(0..source.size));
         }
@@ -156,13 +156,14 @@ fn begin_copy(file: &OpenFile) -> Result<u64> {
     let mut state = file.lock();
     let free = state.is_dirty()
         && state.size() == 0
-        && state.upload.is_none()
+        && !state.upload.is_running()
         && state.xattrs.is_none()
-        && !state.gone
-        && !state.temporary;
+        && !state.link.is_gone()
+        && !state.is_temporary();
     if !free {
         return Err(Error::NotSupported);
     }
-    state.upload = Some(state.written);
-    Ok(state.written)
+    let version = state.data.version;
+    state.upload.begin_copy(version);
+    Ok(version)
 }

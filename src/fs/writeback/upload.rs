@@ -14,7 +14,8 @@ use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{Fingerprint, Handover, OpenFile, Stream};
+use crate::fs::handles::file_state::{Fingerprint, Handover, Stream};
+use crate::fs::handles::open_file::OpenFile;
 use crate::fs::namespace::inode_table::Local;
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::names::Destination;
@@ -40,11 +41,11 @@ impl Writeback {
     pub(crate) async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         let Some(destination) = self.names.enter_for(file.ino).await? else {
             let mut state = file.lock();
-            if state.gone {
+            if state.link.is_gone() {
                 return Ok(());
             }
             // Changed files keep their names, whatever others do; without one there is nowhere to go.
-            state.gone = true;
+            state.link.lose_name();
             return Err(Error::Stale);
         };
         let mut rebases = 0;
@@ -74,14 +75,16 @@ impl Writeback {
             && self.is_our_upload(file, &destination.key).await
         {
             freight.exclusive = false;
-            file.lock().exclusive = false;
+            file.lock().allow_replacing();
             result = self.send(file, &freight, None, &destination, &local).await;
         }
         {
             let mut state = file.lock();
             // Refused by the precondition, the object there is another client's.
-            state.maybe_stored |= !(freight.exclusive && matches!(result, Err(Error::Exists)));
-            if state.gone {
+            if !(freight.exclusive && matches!(result, Err(Error::Exists))) {
+                state.upload.set_may_have_stored(true);
+            }
+            if state.link.is_gone() {
                 return Ok(());
             }
         }
@@ -104,10 +107,9 @@ impl Writeback {
     fn creation_lost(&self, file: &OpenFile, at: &Destination) {
         {
             let mut state = file.lock();
-            if state.renaming {
+            if !state.link.lose_creation() {
                 return;
             }
-            (state.gone, state.lost) = (true, true);
             let mut namespace = self.names.lock();
             namespace.forgotten(at.parent, &at.name);
             namespace.doubt(at.parent, &at.name);
@@ -120,7 +122,7 @@ impl Writeback {
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
     /// was lost.
     async fn is_our_upload(&self, file: &OpenFile, key: &ObjectKey) -> bool {
-        if file.lock().unsure.is_empty() {
+        if file.lock().attempts().is_empty() {
             return false;
         }
         let Ok(meta) = self.bucket.store().head(key).await else {
@@ -130,7 +132,7 @@ impl Writeback {
             size: meta.size,
             ctime: Attributes::read(&meta, false).ctime,
         };
-        there.ctime.is_some() && file.lock().unsure.contains(&there)
+        there.ctime.is_some() && file.lock().attempts().contains(&there)
     }
 
     fn take_snapshot(
@@ -139,11 +141,12 @@ impl Writeback {
         destination: &Destination,
     ) -> Option<UploadSnapshot> {
         let mut state = file.lock();
-        if state.gone || !state.is_dirty() {
+        if state.link.is_gone() || !state.is_dirty() {
             return None;
         }
-        state.upload = Some(state.written);
-        let snapshot = state.staged.as_ref()?.snapshot();
+        let version = state.data.version;
+        state.upload.begin(version);
+        let snapshot = state.data.staged.as_ref()?.snapshot();
         let handover = match &mut state.stream {
             Stream::Active { handover, .. } => {
                 let (sender, receiver) = oneshot::channel();
@@ -154,9 +157,9 @@ impl Writeback {
         };
         let freight = UploadSnapshot {
             snapshot,
-            base: state.content.clone(),
-            written: state.written,
-            exclusive: state.exclusive,
+            base: state.data.base.clone(),
+            written: state.data.version,
+            exclusive: state.is_exclusive(),
             xattrs: state.xattrs.clone(),
             handover,
         };
@@ -280,31 +283,27 @@ impl Writeback {
         let correct = {
             let mut state = file.lock();
             let end = content.size();
-            state.appended_to = state.appended_to.map(|_| end);
-            let base = state.content.replace(content.clone());
-            if let (Some(base), Some(staged), true) = (&base, &state.staged, self.bucket.can_read())
+            state.data.appended_to = state.data.appended_to.map(|_| end);
+            let base = state.data.base.replace(content.clone());
+            if let (Some(base), Some(staged), true) =
+                (&base, &state.data.staged, self.bucket.can_read())
             {
                 content.inherit(base, staged.base_gaps(0..staged.len()));
             }
-            state.uploaded = written;
-            state.exclusive = false;
-            state.unsure.clear();
-            state.emptied = false;
-            state.temporary = false;
-            state.stream = match state.stream {
-                Stream::Active { .. } | Stream::Over => Stream::Over,
-                Stream::Possible => Stream::Possible,
-            };
-            state.maybe_stored = false;
+            state.data.committed = written;
+            state.data.emptied = false;
+            state.creation = None;
+            state.stream.abandon();
+            state.upload.set_may_have_stored(false);
             let clean = !state.is_dirty();
             if clean {
-                state.stored = state.staged.as_ref().map(StagedFile::id);
-                state.changers.clear();
+                state.data.committed_staging = state.data.staged.as_ref().map(StagedFile::id);
+                state.data.changed_by.clear();
             }
             let mut namespace = self.names.lock();
             namespace.published(at.parent, &at.name, object.clone(), sent);
             namespace.uploaded(file.ino, &etag);
-            namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
+            namespace.set_open(file.ino, (state.refs.handles > 0).then(|| object.clone()));
             let changed = namespace
                 .local(file.ino)
                 .is_some_and(|local| local.revision != revision);
@@ -331,20 +330,20 @@ impl Writeback {
         let mut state = file.lock();
         match &corrected {
             Ok(()) => {
-                if !state.is_dirty() && !state.gone {
+                if !state.is_dirty() && !state.link.is_gone() {
                     self.open_files.drop_staged(&mut state);
                 }
             }
-            Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
+            Err(_) if state.data.staged.is_none() && !self.bucket.can_read() => {
                 self.names.lock().end_local(file.ino);
             }
             Err(_) => {
                 // The next attempt brings content and attributes together.
-                if state.staged.is_none() {
+                if state.data.staged.is_none() {
                     let size = state.size();
-                    state.staged = Some(self.open_files.new_staged(Some(size)));
+                    state.data.staged = Some(self.open_files.new_staged(Some(size)));
                 }
-                state.written += 1;
+                state.data.version += 1;
             }
         }
         corrected

@@ -13,7 +13,7 @@ use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::Fingerprint;
+use crate::fs::handles::file_state::Creation;
 use crate::fs::namespace::inode_table::{Ino, Target, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
@@ -38,10 +38,8 @@ pub(super) struct FileMove<'a> {
 /// What a file was that is renamed before the bucket has it.
 #[derive(Default)]
 struct Unpublished {
-    exclusive: bool,
-    unsure: Vec<Fingerprint>,
-    maybe_stored: bool,
-    temporary: bool,
+    creation: Option<Creation>,
+    may_have_stored: bool,
     covers: bool,
 }
 
@@ -77,7 +75,7 @@ impl Renames {
             // What the rename replaces is nowhere but here: it goes when its successor is safe. And an object that the
             // file is to replace under its old name has to be deleted, which may be refused: the file takes its
             // place first, and is renamed as any other.
-            if (replaced && file.lock().writers == 0) || self.open_files.covers_object(*ino) {
+            if (replaced && file.lock().refs.writers == 0) || self.open_files.covers_object(*ino) {
                 self.writeback.publish(&file).await?;
             }
         }
@@ -158,16 +156,18 @@ impl Renames {
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; whether it may replace is the rename's to say now.
-            state.abandon_stream();
+            state.stream.abandon();
+            let exclusive = path.overwrite == Overwrite::Forbidden;
+            let creation = Creation {
+                exclusive: exclusive.then(Vec::new),
+                temporary: state.is_temporary(),
+            };
             before = Unpublished {
-                exclusive: state.exclusive,
-                unsure: std::mem::take(&mut state.unsure),
-                maybe_stored: state.maybe_stored,
-                temporary: state.temporary,
+                creation: state.creation.replace(creation),
+                may_have_stored: state.upload.may_have_stored(),
                 covers: false,
             };
-            state.exclusive = path.overwrite == Overwrite::Forbidden;
-            state.maybe_stored = false;
+            state.upload.set_may_have_stored(false);
             drop(state);
             file.moved.notify_waiters();
         }
@@ -187,10 +187,8 @@ impl Renames {
         let (from, to) = (path.from, path.to);
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
-            state.exclusive = before.exclusive;
-            state.unsure = before.unsure;
-            state.maybe_stored = before.maybe_stored;
-            state.temporary = before.temporary;
+            state.creation = before.creation;
+            state.upload.set_may_have_stored(before.may_have_stored);
         }
         let mut namespace = self.names.lock();
         namespace.moved(ino, from.0, &from.1);
