@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::page_window::{PageWindow, Seek};
 use crate::base::sync::lock;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, Rest};
 use crate::fs::resolver::directory_scan::Page;

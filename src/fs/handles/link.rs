@@ -11,7 +11,7 @@ use crate::crypto::data_key::ContentKind;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name;
 
 impl OpenFiles {

@@ -27,7 +27,7 @@ use crate::base::sync::lock;
 use crate::encrypted::Xattrs;
 use crate::fs::data::content::{Content, Reader};
 use crate::fs::error::Error;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::store::object_store::ObjectKey;
 
 pub struct OpenFile {

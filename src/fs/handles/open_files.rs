@@ -17,7 +17,7 @@ use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::staging::{StagedFile, StagingArea};
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::ThisMount;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;

@@ -10,9 +10,10 @@ use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::data::content::Reader;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::tree::Namespace;
 
 /// What a base of at most this many bytes is read in, when it is staged whole.
 const STAGE_STEP: u64 = 1 << 20;

@@ -9,7 +9,7 @@ use crate::base::error_chain::chain;
 use crate::encrypted::Xattrs;
 use crate::fs::attributes::XATTR;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::names::Destination;
 use crate::fs::namespace::object_name;
 use crate::fs::resolver::marker_xattrs::changed_now;

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use super::inode_table::{Ino, Namespace};
+use super::inode::Ino;
 use super::names::Names;
+use super::tree::Namespace;
 use crate::fs::error::{Error, Result};
 
 /// Keeps an inode until dropped. Never to be dropped while the namespace is locked.

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::inode_table::{Ino, Namespace};
+use super::inode::Ino;
 use super::object_name::Name;
+use super::tree::Namespace;
 use crate::base::deadline;
 use crate::base::sync::lock;
 

@@ -1,9 +1,10 @@
 //! What is known of the names, in memory only: nothing here waits for the bucket or for a disk.
 //!
 //! [`names`] is the tree behind its lock, with the changes that are under way; [`key_locks`] who may change which keys.
-//! [`inode_table`] are the inodes, [`listing`] what a directory holds, [`scan`] a listing that is still coming, [`walk`]
+//! [`tree`] is what the names and inodes look like, over the [`inode_table`] with its [`inode`]s; [`listing`] what a directory holds, [`scan`] a listing that is still coming, [`walk`]
 //! how a directory is looked at; [`kernel`] is what the kernel keeps of it all.
 
+pub mod inode;
 pub mod inode_hold;
 pub mod inode_order;
 pub mod inode_table;
@@ -14,6 +15,7 @@ pub mod names;
 pub mod object_name;
 pub mod scan;
 pub mod stat;
+pub mod tree;
 pub mod walk;
 
-pub use inode_table::Ino;
+pub use inode::Ino;

@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::inode_table::{Ino, Namespace};
+use super::inode::Ino;
 use super::kernel::{Invalidation, Kernel};
 use super::key_locks::{KeyGuard, KeyLocks, Scope};
 use super::listing::Epoch;
 use super::object_name::{self, Name};
+use super::tree::Namespace;
 use crate::base::sync::lock;
 use crate::base::wait::until;
 use crate::fs::error::{Error, Result};

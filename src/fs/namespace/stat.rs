@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::inode_table::Ino;
+use super::inode::Ino;
 use crate::fs::attributes::{Kind, Timestamp};
 
 /// Who asks.

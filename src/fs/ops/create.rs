@@ -8,10 +8,11 @@ use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::store::object_store::Overwrite;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::stat::{Lookup, Stat};
 
 impl Filesystem {

@@ -11,9 +11,10 @@ use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::tree::Target;
 
 impl Filesystem {
     // ---- open ----

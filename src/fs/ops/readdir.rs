@@ -12,12 +12,13 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
-use crate::fs::namespace::inode_table::{Ino, Look, Namespace};
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
 use crate::fs::namespace::stat::Stat;
+use crate::fs::namespace::tree::{Look, Namespace};
 use crate::fs::resolver::directory_scan::Page;
 use crate::store::object_store::ETag;
 
@@ -189,7 +190,7 @@ impl Filesystem {
         let mut namespace = self.names.lock();
         let unpublished = namespace
             .child(parent, &name)
-            .is_some_and(|ino| namespace.holds_local(ino));
+            .is_some_and(|ino| namespace.is_dirty_below(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
         let gone = listing.went_since(&name, listed) || listing.is_changing(&name);

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::filesystem::Filesystem;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::tree::Target;
 
 impl Filesystem {
     pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
@@ -53,7 +54,7 @@ impl Filesystem {
             self.markers.keep_directory(parent, name).await?;
             if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
                 // The bucket never had it.
-                self.names.lock().forgotten(parent, name);
+                self.names.lock().forget_name(parent, name);
                 return Ok(());
             }
             let key = self.names.lock().child_key(parent, name);

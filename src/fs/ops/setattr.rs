@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::filesystem::Filesystem;
 use crate::fs::attributes::Change;
 use crate::fs::error::Result;
-use crate::fs::namespace::inode_table::{Ino, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::stat::Stat;
 
 impl Filesystem {

@@ -7,7 +7,7 @@ use super::filesystem::Filesystem;
 use crate::crypto::xattr::SetError;
 use crate::encrypted;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name;
 
 const USER: &str = "user.";

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::requests::Resolver;
 use crate::base::sync::lock;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::inode_order;
-use crate::fs::namespace::inode_table::{Ino, Look};
 use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::tree::Look;
 use crate::fs::namespace::walk::Step;
 use crate::fs::supervisor::contained;
 

@@ -8,7 +8,7 @@ use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::fs::attributes::Attributes;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Marker, now};
+use crate::fs::namespace::inode::{Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};

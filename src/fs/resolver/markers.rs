@@ -14,10 +14,11 @@ use crate::base::time::unix_seconds;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Marker, Namespace, now};
+use crate::fs::namespace::inode::{Ino, Marker, now};
 use crate::fs::namespace::listing::fresh;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::settings::Settings;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{

@@ -16,7 +16,7 @@ use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::data::budget::MemoryBudget;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::listing::fresh;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;

@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::requests::Resolver;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Look, Namespace, Target, View};
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::tree::{Look, Namespace, Target, View};
 
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use super::requests::Resolver;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, View, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::tree::{Namespace, View};
 
 impl Resolver {
     /// A view that is given to the kernel as an entry.

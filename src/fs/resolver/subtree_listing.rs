@@ -16,10 +16,11 @@ use futures_util::future;
 use super::directory_scan::ScanGuard;
 use super::requests::Resolver;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode::{Directory, Ino};
 use crate::fs::namespace::inode_hold::InodeHold;
-use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::Entry;
+use crate::fs::namespace::tree::Namespace;
 use crate::store::object_store::{ListPage, ListRequest};
 
 /// So many names may be known in a tree that is listed whole: half a page, for there may be more by now.

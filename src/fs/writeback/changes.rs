@@ -8,7 +8,7 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Stream;
 use crate::fs::handles::open_file::{OpenFile, State, Writer};
-use crate::fs::namespace::inode_table::now;
+use crate::fs::namespace::inode::now;
 
 /// A file that is uploaded while it is written keeps the time of change that the upload began with for
 /// this many seconds.

@@ -11,7 +11,7 @@ use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::fs::error::Result;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 
 impl Writeback {
     /// Nothing is done with the file any more by who held it.

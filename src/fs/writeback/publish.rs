@@ -20,7 +20,7 @@ use crate::fs::background::BackgroundTasks;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::{OpenFile, State};
 use crate::fs::handles::open_files::OpenFiles;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::names::Names;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;

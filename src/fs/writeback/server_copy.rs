@@ -13,7 +13,7 @@ use crate::fs::attributes::XATTR;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::OpenFile;
-use crate::fs::namespace::inode_table::now;
+use crate::fs::namespace::inode::now;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, Overwrite};
 

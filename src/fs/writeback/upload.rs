@@ -16,7 +16,7 @@ use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::{Fingerprint, Handover, Stream};
 use crate::fs::handles::open_file::OpenFile;
-use crate::fs::namespace::inode_table::Local;
+use crate::fs::namespace::inode::DirtyInode;
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::names::Destination;
 use crate::fs::resolver::object_cache::meta_of;
@@ -111,7 +111,7 @@ impl Writeback {
                 return;
             }
             let mut namespace = self.names.lock();
-            namespace.forgotten(at.parent, &at.name);
+            namespace.forget_name(at.parent, &at.name);
             namespace.doubt(at.parent, &at.name);
         }
         self.names
@@ -184,7 +184,7 @@ impl Writeback {
         freight: &UploadSnapshot,
         handover: Option<oneshot::Receiver<Handover>>,
         to: &Destination,
-        local: &Local,
+        local: &DirtyInode,
     ) -> Result<(Uploaded, u64)> {
         let overwrite = match freight.exclusive {
             true => Overwrite::Forbidden,

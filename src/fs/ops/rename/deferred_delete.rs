@@ -15,7 +15,7 @@ use super::memory::RenameMemory;
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::Name;

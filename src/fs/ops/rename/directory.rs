@@ -20,11 +20,12 @@ use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
 use crate::store::object_store::{

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::file::FileMove;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::tree::Target;
 use crate::fs::ops::filesystem::Filesystem;
 use crate::store::object_store::Overwrite;
 

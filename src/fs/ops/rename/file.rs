@@ -14,12 +14,13 @@ use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Creation;
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::tree::Target;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 

@@ -15,7 +15,7 @@ use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, is_id};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::resolver::objects::is_copy;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, Overwrite};

@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use super::{Ino, KnownDirectory, Local, Marker, Namespace, Outcome};
+use super::Namespace;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode::{DirtyInode, Ino, KnownDirectory, Marker, Outcome};
 
 impl Namespace {
     /// The file is changed here, and not in the bucket: its looks are local from now on.
     pub fn make_local(&mut self, ino: Ino, attributes: Attributes, size: u64) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            let revision = node.local.as_ref().map_or(1, |local| local.revision + 1);
-            node.local = Some(Local {
+        if let Some(file) = self.file_mut(ino) {
+            let revision = file.dirty.as_ref().map_or(1, |dirty| dirty.revision + 1);
+            file.dirty = Some(DirtyInode {
                 attributes,
                 size,
                 revision,
@@ -19,14 +20,14 @@ impl Namespace {
         }
     }
 
-    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut Local> {
-        self.nodes.get_mut(&ino)?.local.as_mut()
+    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut DirtyInode> {
+        self.file_mut(ino)?.dirty.as_mut()
     }
 
     /// The bucket shows what was local.
     pub fn end_local(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.local = None;
+        if let Some(file) = self.file_mut(ino) {
+            file.dirty = None;
         }
     }
 
@@ -70,27 +71,24 @@ impl Namespace {
 
     /// Whether a tool is expected to rename the file.
     pub fn awaits_rename(&self, ino: Ino) -> bool {
-        self.nodes.get(&ino).is_some_and(|node| node.awaits_rename)
+        self.file(ino).is_some_and(|file| file.awaits_rename)
     }
 
     pub fn set_awaits_rename(&mut self, ino: Ino, awaits: bool) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.awaits_rename = awaits;
+        if let Some(file) = self.file_mut(ino) {
+            file.awaits_rename = awaits;
         }
     }
 
     /// Whether this mount has made the directory.
     pub fn is_made_here(&self, ino: Ino) -> bool {
-        let directory = self
-            .nodes
-            .get(&ino)
-            .and_then(|node| node.directory.as_deref());
+        let directory = self.directory_ref(ino);
         directory.is_some_and(|directory| directory.made_here)
     }
 
     /// When a directory's attributes were last known to be true.
     pub fn directory_checked(&self, ino: Ino) -> Option<Instant> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        let directory = self.directory_ref(ino)?;
         Some(directory.known.as_ref()?.checked)
     }
 
@@ -193,7 +191,7 @@ impl Namespace {
     }
 
     pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        let directory = self.directory_ref(ino)?;
         directory.known.as_ref()?.marker.clone()
     }
 
@@ -213,7 +211,7 @@ impl Namespace {
 
     /// What the directory's marker holds, without what only this mount shows.
     pub fn stored_directory(&self, ino: Ino) -> Option<Attributes> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
+        let directory = self.directory_ref(ino)?;
         directory
             .known
             .as_ref()

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Ino, Local, Look, Namespace, Target, View};
+use super::{Look, Namespace, Target, View};
+use crate::fs::namespace::inode::{Detached, Directory, DirtyInode, Ino, Inode, Node, Stored};
 use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
 
 impl Namespace {
@@ -15,7 +16,7 @@ impl Namespace {
     fn look_as(&mut self, parent: Ino, name: &str, start: Instant, traversing: bool) -> Look {
         // A file that was changed here looks as it stands here, whatever others made of its object.
         if let Some(ino) = self.child(parent, name)
-            && self.nodes[&ino].local.is_some()
+            && self.nodes[&ino].is_dirty()
         {
             return self.look_at(ino, start);
         }
@@ -34,7 +35,7 @@ impl Namespace {
             Answer::Unknown => Look::AskName,
             Answer::Absent(checked) => {
                 if let Some(ino) = self.child(parent, name)
-                    && self.holds_local(ino)
+                    && self.is_dirty_below(ino)
                 {
                     return self.look_at(ino, start);
                 }
@@ -47,14 +48,14 @@ impl Namespace {
             }
             Answer::Present(Entry::Object(object), checked) => {
                 let object = object.clone();
-                self.part_from_replaced(parent, name, &object.etag);
+                self.detach_replaced(parent, name, &object.etag);
                 match &object.known {
                     Some(known) => {
                         let ino = self.node_of_kind(parent, name, known.attributes.kind);
-                        if let Some(node) = self.nodes.get_mut(&ino)
-                            && node.local.is_none()
+                        if let Some(file) = self.file_mut(ino)
+                            && file.dirty.is_none()
                         {
-                            node.version.get_or_insert_with(|| object.etag.clone());
+                            file.version.get_or_insert_with(|| object.etag.clone());
                         }
                         Look::Known(self.view_of(ino, known, object.size, checked, start))
                     }
@@ -88,59 +89,29 @@ impl Namespace {
         let Some(node) = self.nodes.get(&ino) else {
             return Look::Stale;
         };
-        if let Some(directory) = &node.directory {
-            let ttl = self.ttl_of(self.is_moving(ino));
-            // The root's lie in an object of their own, which no listing of the root shows.
-            let lasts = match ino == Ino::ROOT && self.prefix.is_empty() {
-                true => ttl.of_directories(),
-                false => ttl.objects,
-            };
-            return match &directory.known {
-                Some(known) if fresh(known.checked, lasts, start) => {
-                    let mut attributes = known.attributes.clone();
-                    if let Some(pending) = &node.pending {
-                        pending.change.apply(&mut attributes, &self.defaults);
+        let file = match &node.inode {
+            Inode::Directory(directory) => {
+                return self.look_at_directory(ino, node, directory, start);
+            }
+            Inode::File(file) => file,
+        };
+        if let Some(dirty) = &file.dirty {
+            return Look::Known(dirty_view(ino, dirty, node, start));
+        }
+        if let Some(detached) = &file.detached {
+            if detached.replaced && file.open.is_none() {
+                // Its name stands for another version: the kernel looks that up.
+                return Look::Absent(start);
+            }
+            if let Some(object) = &detached.object {
+                return match &object.known {
+                    Some(known) => {
+                        let (known, size) = (known.clone(), object.size);
+                        Look::Known(self.view_of(ino, &known, size, start, start))
                     }
-                    if let Some(touched) = directory.touched {
-                        attributes.set_mtime(touched);
-                        attributes.ctime = attributes.ctime.max(Some(touched));
-                    }
-                    attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
-                    Look::Known(View {
-                        ino,
-                        attributes,
-                        size: 0,
-                        // The kernel keeps it as long as anything, and then asks for what is known here.
-                        checked: start.min(known.checked + (lasts - ttl.objects)),
-                        named: ino == Ino::ROOT || node.place.is_some(),
-                    })
-                }
-                _ => Look::AskDirectory(ino),
-            };
-        }
-        if let Some(local) = &node.local {
-            let mut attributes = local.attributes.clone();
-            attributes.ctime = attributes.ctime.max(node.confirmed);
-            return Look::Known(View {
-                ino,
-                attributes,
-                size: local.size,
-                checked: start,
-                named: node.place.is_some(),
-            });
-        }
-        if node.replaced && node.open.is_none() {
-            // Its name stands for another version: the kernel looks that up.
-            return Look::Absent(start);
-        }
-        if let Some(object) = node.nameless.clone() {
-            return match &object.known {
-                Some(known) => {
-                    let (known, size) = (known.clone(), object.size);
-                    Look::Known(self.view_of(ino, &known, size, start, start))
-                }
-                None => Look::Stale,
-            };
+                    None => Look::Stale,
+                };
+            }
         }
         match node.place.clone() {
             Some((parent, name)) => match self.look_as(parent, &name, start, traversing) {
@@ -148,6 +119,43 @@ impl Namespace {
                 look => look,
             },
             None => Look::Stale,
+        }
+    }
+
+    fn look_at_directory(
+        &self,
+        ino: Ino,
+        node: &Node,
+        directory: &Directory,
+        start: Instant,
+    ) -> Look {
+        let ttl = self.ttl_of(self.is_moving(ino));
+        // The root's lie in an object of their own, which no listing of the root shows.
+        let lasts = match ino == Ino::ROOT && self.prefix.is_empty() {
+            true => ttl.of_directories(),
+            false => ttl.objects,
+        };
+        match &directory.known {
+            Some(known) if fresh(known.checked, lasts, start) => {
+                let mut attributes = known.attributes.clone();
+                if let Some(pending) = &node.pending {
+                    pending.change.apply(&mut attributes, &self.defaults);
+                }
+                if let Some(touched) = directory.touched {
+                    attributes.set_mtime(touched);
+                    attributes.ctime = attributes.ctime.max(Some(touched));
+                }
+                attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
+                Look::Known(View {
+                    ino,
+                    attributes,
+                    size: 0,
+                    // The kernel keeps it as long as anything, and then asks for what is known here.
+                    checked: start.min(known.checked + (lasts - ttl.objects)),
+                    named: ino == Ino::ROOT || node.place.is_some(),
+                })
+            }
+            _ => Look::AskDirectory(ino),
         }
     }
 
@@ -160,19 +168,16 @@ impl Namespace {
         start: Instant,
     ) -> View {
         let until = start.max(checked + self.ttl.objects);
-        let node = self.nodes.get_mut(&ino).expect("looked up by the caller");
-        node.shown_until = node.shown_until.max(Some(until));
-        let node = &self.nodes[&ino];
-        if let Some(local) = &node.local {
-            let mut attributes = local.attributes.clone();
-            attributes.ctime = attributes.ctime.max(node.confirmed);
-            return View {
-                ino,
-                attributes,
-                size: local.size,
-                checked: start,
-                named: node.place.is_some(),
-            };
+        let node = self
+            .inodes
+            .nodes
+            .get_mut(&ino)
+            .expect("looked up by the caller");
+        if let Some(file) = node.file_mut() {
+            file.shown_until = file.shown_until.max(Some(until));
+        }
+        if let Some(dirty) = node.file().and_then(|file| file.dirty.as_ref()) {
+            return dirty_view(ino, dirty, node, start);
         }
         let mut attributes = known.attributes.clone();
         if let Some(pending) = &node.pending {
@@ -191,13 +196,13 @@ impl Namespace {
     /// What stands under a name, for a call that is about to change it. None: it must be asked.
     pub fn target(&mut self, parent: Ino, name: &str, start: Instant) -> Option<Option<Target>> {
         if let Some(ino) = self.child(parent, name)
-            && self.nodes[&ino].unpublished
+            && self.is_unpublished(ino)
         {
             return Some(Some(Target::Unpublished(ino)));
         }
         let ttl = self.ttl;
         let child = self.child(parent, name);
-        let local = child.filter(|&ino| self.holds_local(ino));
+        let local = child.filter(|&ino| self.is_dirty_below(ino));
         let answer = match self.directory(parent)?.listing.look(name, ttl, start) {
             Answer::Unknown => return None,
             Answer::Absent(_) => match local {
@@ -219,38 +224,59 @@ impl Namespace {
 
     /// A changed file whose object others have removed: it is like one that was never uploaded.
     fn only_here(&mut self, ino: Ino) -> Target {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.unpublished = true;
+        if let Some(file) = self.file_mut(ino)
+            && file.stored == Stored::Committed
+        {
+            file.stored = Stored::Uncommitted;
         }
         Target::Unpublished(ino)
     }
 
     /// The version that open files of this inode read.
     pub fn open_version(&self, ino: Ino) -> Option<Object> {
-        self.nodes.get(&ino)?.open.clone()
+        self.file(ino)?.open.clone()
     }
 
     /// What the bucket has for an inode, as last known; what is open, if others have removed it since.
     pub fn object(&self, ino: Ino) -> Option<Object> {
         let node = self.nodes.get(&ino)?;
-        if let Some(object) = &node.nameless {
+        let file = node.file()?;
+        if let Some(Detached {
+            object: Some(object),
+            ..
+        }) = &file.detached
+        {
             return Some(object.clone());
         }
-        if node.unpublished {
+        if file.stored != Stored::Committed {
             return None;
         }
         let (parent, name) = node.place.as_ref()?;
         match self.listed(*parent, name) {
             Some(Entry::Object(object)) => Some(object.clone()),
-            _ => node.open.clone(),
+            _ => file.open.clone(),
         }
     }
 
-    pub fn local(&self, ino: Ino) -> Option<&Local> {
-        self.nodes.get(&ino)?.local.as_ref()
+    pub fn local(&self, ino: Ino) -> Option<&DirtyInode> {
+        self.file(ino)?.dirty.as_ref()
     }
 
     pub fn is_unpublished(&self, ino: Ino) -> bool {
-        self.nodes.get(&ino).is_some_and(|node| node.unpublished)
+        let file = self.file(ino);
+        file.is_some_and(|file| file.stored != Stored::Committed)
+    }
+}
+
+/// A changed file looks as it stands here.
+fn dirty_view(ino: Ino, dirty: &DirtyInode, node: &Node, start: Instant) -> View {
+    let mut attributes = dirty.attributes.clone();
+    attributes.ctime = attributes.ctime.max(node.confirmed);
+    View {
+        ino,
+        attributes,
+        size: dirty.size,
+        checked: start,
+        named: node.place.is_some(),
     }
 }

@@ -1,0 +1,157 @@
+//! The name tree: inodes and their names, what is known of them, and what only this mount knows yet.
+//!
+//! What the bucket has stands in the directories' [`Listing`](super::listing::Listing)s; a node of the [`InodeTable`]
+//! adds what the bucket does not have yet, and what the kernel was told.
+//!
+//! An inode of a file is one version of it, as far as other clients make versions: the kernel keeps a size,
+//! attributes, pages and a link's target by inode, each for a time of its own, and would mix them. So a name
+//! whose object another client has replaced gets another inode (see [`Namespace::detach_replaced`]); the
+//! old one goes on for those who have it open, and is ESTALE to everybody else, upon which the kernel looks
+//! the name up anew. What this mount itself writes or copies is the next version of the same inode.
+//!
+//! Memory only: nothing waits while the lock around this is held.
+
+mod changes;
+mod dirty_state;
+mod lookup;
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::inode::Ino;
+use super::inode_table::InodeTable;
+use super::listing::{Object, Ttl};
+use crate::fs::attributes::{Attributes, Defaults};
+
+/// What a name or an inode looks like.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub ino: Ino,
+    pub attributes: Attributes,
+    /// In bytes.
+    pub size: u64,
+    /// When this was last known to be true; now for what only this mount knows.
+    pub checked: Instant,
+    /// It has a name. Otherwise it lives on for those who have it open.
+    pub named: bool,
+}
+
+/// What can be said without asking the bucket.
+#[derive(Clone, Debug)]
+pub enum Look {
+    Known(View),
+    Absent(Instant),
+    /// The directory must be listed, or the name asked for.
+    AskName,
+    /// It is an object of this size whose headers must be asked for.
+    AskObject(Object),
+    /// It is a directory whose marker must be asked for.
+    AskDirectory(Ino),
+    /// The inode in whose terms the question was put is not known any more, which says nothing about any name.
+    Stale,
+}
+
+/// What stands under a name.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Only this mount has it yet.
+    Unpublished(Ino),
+    Object(Object, Option<Ino>),
+    Directory(Ino),
+}
+
+/// The inodes, and what names and inodes look like.
+///
+/// Questions about the tree itself are those of its [`InodeTable`], to which this dereferences.
+#[derive(Debug)]
+pub struct Namespace {
+    inodes: InodeTable,
+    defaults: Defaults,
+    /// Directories that are being renamed: the keys of all that is below them change.
+    moving: Vec<Ino>,
+    /// Inodes whose names are being taken away.
+    leaving: Vec<Ino>,
+}
+
+impl Deref for Namespace {
+    type Target = InodeTable;
+
+    fn deref(&self) -> &InodeTable {
+        &self.inodes
+    }
+}
+
+impl DerefMut for Namespace {
+    fn deref_mut(&mut self) -> &mut InodeTable {
+        &mut self.inodes
+    }
+}
+
+impl Namespace {
+    /// `prefix` is empty or ends with `/`.
+    pub fn new(prefix: String, ttl: Ttl, defaults: Defaults) -> Namespace {
+        Namespace {
+            inodes: InodeTable::new(prefix, ttl),
+            defaults,
+            moving: Vec::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// Below a directory that is being renamed, all there is to know is what was known before. Followed by
+    /// [`Namespace::end_move`].
+    pub fn begin_move(&mut self, ino: Ino) {
+        self.moving.push(ino);
+    }
+
+    pub fn end_move(&mut self, ino: Ino) {
+        if let Some(at) = self.moving.iter().position(|&moving| moving == ino) {
+            self.moving.swap_remove(at);
+        }
+    }
+
+    /// Whether it is a directory that is being renamed, or below one.
+    pub fn is_moving(&self, ino: Ino) -> bool {
+        self.moving
+            .iter()
+            .any(|&moving| self.is_within(ino, moving))
+    }
+
+    /// Its name is being taken away. Followed by [`Namespace::end_leaving`].
+    pub fn begin_leaving(&mut self, ino: Ino) {
+        self.leaving.push(ino);
+    }
+
+    pub fn end_leaving(&mut self, ino: Ino) {
+        if let Some(at) = self.leaving.iter().position(|&leaving| leaving == ino) {
+            self.leaving.swap_remove(at);
+        }
+    }
+
+    pub fn is_leaving(&self, ino: Ino) -> bool {
+        self.leaving.contains(&ino)
+    }
+
+    /// Whether the bucket cannot be asked what this name stands for, because we are changing that.
+    pub fn is_changing(&self, parent: Ino, name: &str) -> bool {
+        let directory = self.directory_ref(parent);
+        directory.is_some_and(|directory| directory.listing.is_changing(name))
+            || self.is_moving(parent)
+    }
+
+    /// What is known below a directory that is being renamed counts until that is done.
+    fn ttl_of(&self, moving: bool) -> Ttl {
+        const LONG: Duration = Duration::from_secs(3600 * 24);
+        match moving {
+            true => Ttl {
+                objects: LONG,
+                directories: LONG,
+            },
+            false => self.ttl,
+        }
+    }
+
+    pub fn ttl(&self) -> Ttl {
+        self.ttl
+    }
+}
