@@ -31,9 +31,9 @@ use crate::base::error_chain::chain;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::entry::Entry;
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::kernel::Invalidation;
-use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 
 /// What meets a version that others have replaced.

@@ -15,8 +15,8 @@ use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::fs::data::staging::{Piece, StagedFile};
 use crate::fs::error::Result;
+use crate::fs::namespace::entry::Entry;
 use crate::fs::namespace::kernel::Invalidation;
-use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::ObjectKey;
 
 /// Zeros are staged so many at a time, in bytes.

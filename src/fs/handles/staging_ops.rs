@@ -10,8 +10,8 @@ use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::data::content::Reader;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::inode::{Ino, now};
-use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::tree::Namespace;
 

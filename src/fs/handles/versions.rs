@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::fs::error::{READ_ONLY_PLAIN, Result};
+use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::inode::Ino;
-use crate::fs::namespace::listing::Object;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{ETag, ObjectKey};
 

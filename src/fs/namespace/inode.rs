@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::listing::{Listing, Object};
+use super::entry::Object;
+use super::listing::Listing;
 use super::object_name::Name;
 use super::scan::SharedReading;
 use super::walk::Walk;

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use self::memory::Memory;
+use super::entry::Entry;
+use super::freshness::Ttl;
 use super::inode::{Directory, FileNode, Ino, Inode, Node};
-use super::listing::{Entry, Ttl};
 use super::object_name::Name;
 
 /// Forgotten inodes of which it is known what they stood for: some 2 MB.

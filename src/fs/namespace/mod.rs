@@ -4,6 +4,9 @@
 //! [`tree`] is what the names and inodes look like, over the [`inode_table`] with its [`inode`]s; [`listing`] what a directory holds, [`scan`] a listing that is still coming, [`walk`]
 //! how a directory is looked at; [`kernel`] is what the kernel keeps of it all.
 
+pub mod change_log;
+pub mod entry;
+pub mod freshness;
 pub mod inode;
 pub mod inode_hold;
 pub mod inode_order;

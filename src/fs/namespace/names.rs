@@ -11,10 +11,10 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::change_log::Epoch;
 use super::inode::Ino;
 use super::kernel::{Invalidation, Kernel};
 use super::key_locks::{KeyGuard, KeyLocks, Scope};
-use super::listing::Epoch;
 use super::object_name::{self, Name};
 use super::tree::Namespace;
 use crate::base::sync::lock;

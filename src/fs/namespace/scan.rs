@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::listing::{Entry, ListingVersion};
+use super::entry::Entry;
+use super::listing::ListingVersion;
 use super::object_name::Name;
 use crate::base::sync::lock;
 use crate::base::wait::until;

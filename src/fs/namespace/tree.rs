@@ -18,9 +18,10 @@ mod lookup;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
+use super::entry::Object;
+use super::freshness::Ttl;
 use super::inode::Ino;
 use super::inode_table::InodeTable;
-use super::listing::{Object, Ttl};
 use crate::fs::attributes::{Attributes, Defaults};
 
 /// What a name or an inode looks like.

@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use super::freshness::fresh;
 use super::inode_order::InodeOrder;
-use super::listing::fresh;
 use super::object_name::Name;
 use crate::fs::attributes::Kind;
 

@@ -12,8 +12,8 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
+use crate::fs::namespace::entry::{Entry, Object};
 use crate::fs::namespace::inode::Ino;
-use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
@@ -76,11 +76,11 @@ impl Filesystem {
             let ttl = namespace.ttl();
             let known = namespace.directory(ino).and_then(|directory| {
                 directory.walk.begin_reading(start);
-                directory.listing.begin_traversal(start);
-                if directory.listing.is_too_large() {
+                directory.listing.freshness.begin_traversal(start);
+                if directory.listing.freshness.too_large {
                     return Some(DirectoryScan::cut_at_beginning(start));
                 }
-                let fresh = directory.listing.is_fresh(ttl, start);
+                let fresh = directory.listing.freshness.is_fresh(ttl, start);
                 fresh.then(|| self.resolver.reading_of(directory, start))
             });
             (known, local)
@@ -109,7 +109,10 @@ impl Filesystem {
             let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             if let Some(directory) = namespace.directory(ino) {
-                directory.listing.continue_traversal(ttl.objects, start);
+                directory
+                    .listing
+                    .freshness
+                    .continue_traversal(ttl.objects, start);
             }
         }
         let mut entries = Vec::new();
@@ -346,7 +349,7 @@ fn took_page(names: &Names, directory: &DirectoryHandle, first: u64, page: Page)
             && first + page.names.len() as u64 <= most
             && let Some(known) = namespace.directory(directory.ino())
         {
-            known.listing.set_too_large(false);
+            known.listing.freshness.too_large = false;
         }
         local.into_iter().map(|(name, _)| name).collect()
     };

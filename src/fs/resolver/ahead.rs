@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::requests::Resolver;
 use crate::base::sync::lock;
+use crate::fs::namespace::entry::{Entry, Object};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::inode_order;
-use crate::fs::namespace::listing::{Entry, Object};
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::tree::Look;
 use crate::fs::namespace::walk::Step;
@@ -30,7 +30,10 @@ impl Resolver {
             let directory = namespace.directory(parent);
             directory.is_some_and(|directory| {
                 let walked = directory.walk.goes_on(ttl.objects, now);
-                directory.listing.wants_refreshing(ttl, walked, now)
+                directory
+                    .listing
+                    .freshness
+                    .wants_refreshing(ttl, walked, now)
             })
         };
         if wanted {
@@ -51,7 +54,7 @@ impl Resolver {
                 let Some(directory) = namespace.directory(ino) else {
                     break;
                 };
-                if directory.listing.is_stale_page(ttl, start) {
+                if directory.listing.freshness.is_stale_page(ttl, start) {
                     stale.push(ino);
                 }
                 let below = directory.walk.entered_of_late(ttl.objects, start).cloned();

@@ -9,10 +9,13 @@ use super::requests::{Resolver, Scans};
 use crate::base::sync::lock;
 use crate::base::time::unix_seconds;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::change_log::Epoch;
+use crate::fs::namespace::entry::{Entry, Object};
+use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::{Directory, Ino, Marker};
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
+use crate::fs::namespace::listing::BYTES_PER_ENTRY;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, Rest, ScanScope};
 use crate::fs::namespace::tree::Namespace;
@@ -328,7 +331,7 @@ impl Resolver {
             }
             if listed.entries.len() > most {
                 if let Some(directory) = self.names.lock().directory(ino) {
-                    directory.listing.set_too_large(true);
+                    directory.listing.freshness.too_large = true;
                     directory.listing.give_up(epoch);
                 }
                 build.end_cut(next);
@@ -452,7 +455,7 @@ impl Resolver {
         // How it is being walked stays true; what was asked ahead may be out of date.
         directory.walk.was_listed();
         let listing = &mut directory.listing;
-        listing.set_duration(build.sent.elapsed());
+        listing.freshness.took = build.sent.elapsed();
         listing.set_hidden(hidden > 0);
         let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {

@@ -14,8 +14,8 @@ use crate::base::time::unix_seconds;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::{Ino, Marker, now};
-use crate::fs::namespace::listing::fresh;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::tree::Namespace;
@@ -206,7 +206,7 @@ impl Markers {
             };
             let listing = &directory.listing;
             let others = listing.has_hidden() || listing.names().any(|(name, _)| **name != *last);
-            if listing.marker() != Some(false) || others || listing.complete().is_none() {
+            if listing.marker() != Some(false) || others || listing.freshness.complete.is_none() {
                 return Ok(());
             }
             let attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
@@ -234,7 +234,7 @@ impl Markers {
             let key = namespace.key(ino).ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
-            if directory.listing.is_fresh(ttl, start) {
+            if directory.listing.freshness.is_fresh(ttl, start) {
                 return match directory.listing.is_empty() {
                     true => Ok(()),
                     false => Err(Error::NotEmpty),

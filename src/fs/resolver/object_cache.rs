@@ -17,8 +17,9 @@ use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::byte_lru::ByteLru;
 use crate::fs::data::content::{Content, ContentCache};
 use crate::fs::error::Result;
+use crate::fs::namespace::entry::{Known, Object};
+use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::Marker;
-use crate::fs::namespace::listing::{Known, Object, fresh};
 use crate::fs::settings::Settings;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 

@@ -16,8 +16,10 @@ use super::requests::{RequestKey, Resolver};
 use crate::base::time::{from_unix_seconds, unix_seconds};
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
+use crate::fs::namespace::entry::{Entry, Known, Object};
+use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::Ino;
-use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
+use crate::fs::namespace::listing::Answer;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::ScanScope;
 use crate::fs::namespace::tree::Look;
@@ -71,14 +73,15 @@ impl Resolver {
             let finds_nothing = directory.walk.finds_nothing;
             let listing = &mut directory.listing;
             // Where nothing is remembered, a page would answer this one name and no other.
-            let one_page = listing.is_one_page() && (remembers || listing.complete().is_none());
+            let one_page = listing.freshness.is_one_page()
+                && (remembers || listing.freshness.complete.is_none());
             // Who makes files in a large directory asks for names that are not there.
             let in_order = remembers && !one_page && listing.asks_in_order(&name) && !finds_nothing;
             let again = remembers
                 && !one_page
                 && !in_order
-                && !listing.is_too_large()
-                && listing.should_list_again(ttl);
+                && !listing.freshness.too_large
+                && listing.freshness.should_list_again(ttl);
             (one_page, again, in_order)
         };
         if one_page || again {
@@ -375,7 +378,7 @@ impl Resolver {
             let asks = ino != Ino::ROOT
                 || !self.settings.prefix.is_empty()
                 || self.markers.root_is_stored();
-            asks && listing.is_stale_page(ttl, start)
+            asks && listing.freshness.is_stale_page(ttl, start)
         };
         if ino == Ino::ROOT && self.settings.prefix.is_empty() {
             if one_page {
@@ -420,7 +423,7 @@ impl Resolver {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
-            let listed = match listing.complete() {
+            let listed = match listing.freshness.complete {
                 Some(at) if fresh(at, ttl.objects, sent) => listing.marker(),
                 _ => None,
             };

@@ -16,10 +16,10 @@ use futures_util::future;
 use super::directory_scan::ScanGuard;
 use super::requests::Resolver;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::entry::Entry;
 use crate::fs::namespace::inode::{Directory, Ino};
 use crate::fs::namespace::inode_hold::InodeHold;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
-use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::tree::Namespace;
 use crate::store::object_store::{ListPage, ListRequest};
 
@@ -231,7 +231,8 @@ fn known_tree(
     let mut at = 0;
     while let Some(&ino) = directories.get(at) {
         let directory = namespace.directory(ino)?;
-        let known = directory.listing.complete().is_some() && directory.listing.is_one_page();
+        let known = directory.listing.freshness.complete.is_some()
+            && directory.listing.freshness.is_one_page();
         names += directory.listing.len();
         if !known || !wanted(directory) || names > most {
             return None;
@@ -283,7 +284,9 @@ impl Resolver {
 mod tests {
     use super::*;
     use crate::fs::attributes::Defaults;
-    use crate::fs::namespace::listing::{Listing, Object, Ttl};
+    use crate::fs::namespace::entry::Object;
+    use crate::fs::namespace::freshness::Ttl;
+    use crate::fs::namespace::listing::Listing;
     use crate::fs::namespace::object_name::Name;
     use crate::store::object_store::{ETag, ListedObject};
 

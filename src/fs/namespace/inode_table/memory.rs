@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use super::{InodeTable, hash};
 use crate::fs::data::budget::{MemoryBudget, Reservation};
+use crate::fs::namespace::freshness::{LOOKED_AT, fresh};
 use crate::fs::namespace::inode::{Directory, Ino, Inode};
-use crate::fs::namespace::listing::{BYTES_PER_ENTRY, LOOKED_AT, fresh};
+use crate::fs::namespace::listing::BYTES_PER_ENTRY;
 use crate::fs::namespace::object_name::Name;
 
 /// What an inode takes, in bytes: the node, its share of two tables, and its name.

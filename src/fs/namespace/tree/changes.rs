@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use super::Namespace;
 use crate::fs::attributes::{Attributes, Kind, Timestamp};
+use crate::fs::namespace::entry::{Entry, Object};
 use crate::fs::namespace::inode::{
     Detached, DirtyInode, Ino, Inode, KnownDirectory, Marker, Stored,
 };
-use crate::fs::namespace::listing::{Entry, Listing, Object};
+use crate::fs::namespace::listing::Listing;
 use crate::fs::namespace::object_name::Name;
 use crate::store::object_store::ETag;
 

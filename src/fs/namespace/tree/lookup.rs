@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::{Look, Namespace, Target, View};
+use crate::fs::namespace::entry::{Entry, Known, Object};
+use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::{Detached, Directory, DirtyInode, Ino, Inode, Node, Stored};
-use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
+use crate::fs::namespace::listing::Answer;
 
 impl Namespace {
     /// What a name looks like to a call that began at `start`. Known names get an inode.
