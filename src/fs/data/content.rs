@@ -67,7 +67,7 @@ pub struct Content {
     /// What is kept are no plaintexts: the envelope did not open. Set before there are any bytes.
     unopened: AtomicBool,
     /// A failure to read it is in the log.
-    told: AtomicBool,
+    logged: AtomicBool,
     /// Memory only while it is held; parts and the cache's queues may be locked under it.
     inner: Mutex<Inner>,
 }
@@ -148,7 +148,7 @@ impl Content {
             size,
             shown: Shown::default(),
             unopened: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            logged: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 key,
                 etag,
@@ -193,8 +193,8 @@ impl Content {
     }
 
     /// True the first time: the log need not hear of every read that fails.
-    pub fn to_be_told(&self) -> bool {
-        !self.told.swap(true, Ordering::Relaxed)
+    pub fn first_report(&self) -> bool {
+        !self.logged.swap(true, Ordering::Relaxed)
     }
 
     /// What the bytes are kept with: of an unopened cipher none can be had.

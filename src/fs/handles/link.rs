@@ -22,11 +22,11 @@ impl OpenFiles {
             return Err(Error::io("no symbolic link's target has that length"));
         }
         if let Err(error) = self.check_link(ino, content).await {
-            if content.to_be_told() {
+            if content.first_report() {
                 let place = self.names.describe_place(ino);
                 log::error!("the symbolic link {place}: {}", chain(&error));
             }
-            return Err(error.told());
+            return Err(error.logged());
         }
         let target = content.reader().read(0..size).await;
         let target = target.map_err(|error| self.read_failed(ino, content, error))?;

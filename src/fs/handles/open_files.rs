@@ -109,9 +109,9 @@ impl OpenFiles {
     }
 
     /// The files in a directory that the bucket does not have yet, and that are not open.
-    pub(crate) fn closed_unpublished_in(&self, directory: Ino) -> Vec<Arc<OpenFile>> {
+    pub(crate) fn closed_uncommitted_in(&self, directory: Ino) -> Vec<Arc<OpenFile>> {
         let files = lock(&self.files);
-        let children = self.names.lock().unpublished_children(directory);
+        let children = self.names.lock().uncommitted_children(directory);
         let files = children.iter().filter_map(|(_, ino)| files.get(ino));
         files
             .filter(|file| file.lock().refs.handles == 0)
@@ -136,12 +136,12 @@ impl OpenFiles {
     /// Whether there may be an object under the name of a file that the bucket does not have yet: one that
     /// it is to replace, or what an upload that was broken off has left. An object that another client made
     /// meanwhile is not ours to delete.
-    pub(crate) fn covers_object(&self, ino: Ino) -> bool {
+    pub(crate) fn shadows_object(&self, ino: Ino) -> bool {
         let stored = self
             .file_of(ino)
             .is_some_and(|file| file.lock().upload.may_have_stored());
         let namespace = self.names.lock();
-        stored || namespace.covers(ino) || !namespace.is_unpublished(ino)
+        stored || namespace.shadows_object(ino) || !namespace.is_uncommitted(ino)
     }
 
     /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
@@ -170,7 +170,7 @@ impl OpenFiles {
                 return Ok(file.clone());
             }
         }
-        self.resolver.look_at(ino, start).await?;
+        self.resolver.getattr(ino, start).await?;
         // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
         let mut files = lock(&self.files);
         let (object, key) = {

@@ -166,7 +166,7 @@ impl OpenFiles {
             if let Some(directory) = namespace.directory(parent) {
                 match found {
                     Some(object) => directory.listing.put(&name, Entry::Object(object), sent),
-                    None => directory.listing.doubt(&name),
+                    None => directory.listing.invalidate(&name),
                 }
             }
             moves
@@ -213,14 +213,14 @@ impl OpenFiles {
         match &error {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
-                if content.to_be_told() {
+                if content.first_report() {
                     log::error!(
                         "reading {}: {}",
                         self.names.describe_place(ino),
                         chain(&error)
                     );
                 }
-                Error::from(error).told()
+                Error::from(error).logged()
             }
             content::Error::NoMemory | content::Error::Cancelled => error.into(),
         }

@@ -87,7 +87,7 @@ impl OpenFiles {
             state.data.appended_to = Some(end);
             state.data.moved_on = true;
             let mut namespace = self.names.lock();
-            if let Some(local) = namespace.local_mut(file.ino) {
+            if let Some(local) = namespace.dirty_mut(file.ino) {
                 local.size = state.size();
             }
             namespace.set_open(file.ino, Some(object.clone()));

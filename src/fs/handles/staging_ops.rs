@@ -181,7 +181,7 @@ impl OpenFiles {
         if let Some((change, _)) = namespace.pending(ino) {
             change.apply(&mut attributes, &self.settings.defaults);
         }
-        namespace.make_local(ino, attributes, size);
+        namespace.mark_dirty(ino, attributes, size);
         // The upload carries what was on its way.
         namespace.end_pending(ino, usize::MAX, &Ok(()));
     }

@@ -21,7 +21,7 @@ impl OpenFiles {
     /// A file's extended attributes, as it stands here.
     pub(crate) async fn xattrs(self: &Arc<Self>, ino: Ino) -> Result<Arc<Xattrs>> {
         self.resolver
-            .look_at_traversing(ino, Instant::now())
+            .getattr_traversing(ino, Instant::now())
             .await?;
         if let Some(file) = self.file_of(ino)
             && let state = file.lock()
@@ -128,7 +128,7 @@ impl OpenFiles {
         ino: Ino,
         change: impl Fn(&mut Xattrs) -> Result<()>,
     ) -> Result<()> {
-        self.resolver.look_at(ino, Instant::now()).await?;
+        self.resolver.getattr(ino, Instant::now()).await?;
         if self.names.lock().is_directory(ino) {
             return self.markers.change_xattrs(ino, change).await;
         }
@@ -147,7 +147,7 @@ impl OpenFiles {
                     }
                     state.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
                     state.data.version += 1;
-                    if let Some(local) = self.names.lock().local_mut(ino) {
+                    if let Some(local) = self.names.lock().dirty_mut(ino) {
                         local.attributes.ctime = Some(now());
                         local.revision += 1;
                     }

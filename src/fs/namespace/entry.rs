@@ -7,7 +7,7 @@ use crate::store::object_store::ETag;
 
 /// What an object's headers said.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct CachedAttributes {
     pub attributes: Attributes,
     /// No later change of the metadata can show the same tag and time: they were read two seconds or more
     /// after Last-Modified, which has whole seconds.
@@ -25,8 +25,8 @@ pub struct Object {
     /// is not before the true one.
     pub last_modified: u64,
     /// Uploaded by this mount and not listed since: `last_modified` is an upper bound.
-    pub ours: bool,
-    pub known: Option<Arc<Known>>,
+    pub uploaded_here: bool,
+    pub known: Option<Arc<CachedAttributes>>,
 }
 
 impl Object {
@@ -35,7 +35,7 @@ impl Object {
         self.etag == listed.etag
             && match &self.known {
                 None => false,
-                Some(_) if self.ours => listed.last_modified <= self.last_modified,
+                Some(_) if self.uploaded_here => listed.last_modified <= self.last_modified,
                 Some(known) => known.settled && listed.last_modified == self.last_modified,
             }
     }
@@ -43,12 +43,12 @@ impl Object {
     /// What is known stays known after a listing that showed the object unchanged. Of our own uploads it
     /// is settled from then on: a change that another client made in the very second of the upload is the
     /// one thing that could be overlooked.
-    pub(super) fn known_once_listed(&self) -> Option<Arc<Known>> {
-        if !self.ours {
+    pub(super) fn known_once_listed(&self) -> Option<Arc<CachedAttributes>> {
+        if !self.uploaded_here {
             return self.known.clone();
         }
         self.known.as_deref().map(|known| {
-            Arc::new(Known {
+            Arc::new(CachedAttributes {
                 settled: true,
                 ..known.clone()
             })

@@ -143,10 +143,10 @@ pub struct Marker {
     pub etag: ETag,
     /// Seconds since the epoch.
     pub last_modified: u64,
-    /// As [`Known::settled`].
+    /// As [`CachedAttributes::settled`].
     pub settled: bool,
     /// As [`Object::ours`].
-    pub ours: bool,
+    pub uploaded_here: bool,
 }
 
 /// Attribute changes that were asked for and are not in the bucket yet.

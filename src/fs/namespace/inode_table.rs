@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
-use self::memory::Memory;
 use super::entry::Entry;
 use super::freshness::Ttl;
 use super::inode::{Directory, FileNode, Ino, Inode, Node};
 use super::object_name::Name;
+use crate::fs::data::budget::{MemoryBudget, Reservation};
 
 /// Forgotten inodes of which it is known what they stood for: some 2 MB.
 const FORGOTTEN: NonZeroUsize = NonZeroUsize::new(16384).expect("not zero");
@@ -44,6 +44,17 @@ pub struct InodeTable {
     memory: Option<Memory>,
     /// Those first that were made or considered longest ago. May hold some that are gone.
     clock: VecDeque<Ino>,
+}
+
+/// What everything here takes of the memory budget.
+#[derive(Debug)]
+struct Memory {
+    budget: MemoryBudget,
+    /// Of all listings together, in bytes.
+    names: u64,
+    inodes: Reservation,
+    /// How many inodes are counted.
+    counted: usize,
 }
 
 /// Where an inode had its place.

@@ -6,7 +6,7 @@
 //! - What was requested before one of our own changes ended says nothing about the changed name: the
 //!   [`ChangeLog`] tells which responses count.
 //! - When the whole is listed anew is up to its [`Freshness`].
-//! - A listing shows neither modes nor times. [`Known`] attributes are carried over to the next listing when
+//! - A listing shows neither modes nor times. [`CachedAttributes`] attributes are carried over to the next listing when
 //!   the object's tag and time are the same and nothing can have hidden in the same second.
 //!
 //! Pure: the clock is an argument. Instants are those at which a request was sent, never later.
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::change_log::{ChangeLog, Epoch};
-use super::entry::{Entry, Known};
+use super::entry::{CachedAttributes, Entry};
 use super::freshness::{Freshness, LOOKED_AT, Ttl, fresh};
 use super::object_name::Name;
 use crate::store::object_store::ETag;
@@ -46,11 +46,11 @@ pub type ListingVersion = (Option<Instant>, u64, usize);
 
 /// What can be said of a name.
 #[derive(Debug)]
-pub enum Answer<'a> {
+pub enum CachedEntry<'a> {
     /// And when that was true.
-    Present(&'a Entry, Instant),
-    Absent(Instant),
-    Unknown,
+    Hit(&'a Entry, Instant),
+    Negative(Instant),
+    Miss,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +89,7 @@ impl Listing {
 
     /// Notes that a name must be asked for, and tells whether names are asked for in order, so that a page from
     /// this one on is likely to answer the next.
-    pub fn asks_in_order(&mut self, name: &Name) -> bool {
+    pub fn is_sequential(&mut self, name: &Name) -> bool {
         let steps = match &self.sequence {
             Some((last, steps)) if **last < **name => steps.saturating_add(1),
             _ => 0,
@@ -98,10 +98,10 @@ impl Listing {
         steps >= SEQUENTIAL
     }
 
-    /// As [`Listing::look`], for who goes through the directory and looks at each name: a traversal that began on
+    /// As [`Listing::lookup`], for who goes through the directory and looks at each name: a traversal that began on
     /// a listing may end on it. So what was listed since shortly before it began counts for one look at each
     /// name, which may be several calls in a row.
-    pub fn look_traversing(&mut self, name: &str, ttl: Ttl, start: Instant) -> Answer<'_> {
+    pub fn lookup_traversing(&mut self, name: &str, ttl: Ttl, start: Instant) -> CachedEntry<'_> {
         self.freshness.continue_traversal(ttl.objects, start);
         let longest = self.lifetime_in_traversal(ttl.objects, start);
         let complete = self.freshness.complete;
@@ -119,7 +119,7 @@ impl Listing {
                 slot.visited = Some(start.max(began));
             }
         }
-        self.look_within(name, ttl, relaxed, start)
+        self.lookup_within(name, ttl, relaxed, start)
     }
 
     /// Until [`Listing::end_change`] the name keeps what is known of it, whatever the bucket answers.
@@ -148,16 +148,22 @@ impl Listing {
         self.marker = Some(present);
     }
 
-    pub fn look(&self, name: &str, ttl: Ttl, start: Instant) -> Answer<'_> {
-        self.look_within(name, ttl, Duration::ZERO, start)
+    pub fn lookup(&self, name: &str, ttl: Ttl, start: Instant) -> CachedEntry<'_> {
+        self.lookup_within(name, ttl, Duration::ZERO, start)
     }
 
     /// `relaxed`: what is there counts that long at least.
-    fn look_within(&self, name: &str, ttl: Ttl, relaxed: Duration, start: Instant) -> Answer<'_> {
+    fn lookup_within(
+        &self,
+        name: &str,
+        ttl: Ttl,
+        relaxed: Duration,
+        start: Instant,
+    ) -> CachedEntry<'_> {
         let complete = self.freshness.complete;
         if let Some(slot) = self.slots.get(name) {
             let Some(checked) = slot.checked.max(complete) else {
-                return Answer::Unknown;
+                return CachedEntry::Miss;
             };
             let lifetime = match slot.entry {
                 Entry::Directory => ttl.of_directories(),
@@ -165,18 +171,18 @@ impl Listing {
             };
             let lifetime = lifetime.max(relaxed);
             return if fresh(checked, lifetime, start) || self.changes.is_changing(name) {
-                Answer::Present(&slot.entry, checked)
+                CachedEntry::Hit(&slot.entry, checked)
             } else {
-                Answer::Unknown
+                CachedEntry::Miss
             };
         }
         match self.absent.get(name).copied().max(complete) {
             Some(checked)
                 if fresh(checked, ttl.objects, start) || self.changes.is_changing(name) =>
             {
-                Answer::Absent(checked)
+                CachedEntry::Negative(checked)
             }
-            _ => Answer::Unknown,
+            _ => CachedEntry::Miss,
         }
     }
 
@@ -186,7 +192,7 @@ impl Listing {
     }
 
     /// Whether the name was asked for, or removed by us, since then, and is not there.
-    pub fn went_since(&self, name: &str, since: Instant) -> bool {
+    pub fn absent_since(&self, name: &str, since: Instant) -> bool {
         self.absent.get(name).is_some_and(|&at| at >= since)
     }
 
@@ -284,13 +290,13 @@ impl Listing {
     }
 
     /// What is known of this name may be wrong: the next look asks.
-    pub fn doubt(&mut self, name: &Name) {
+    pub fn invalidate(&mut self, name: &Name) {
         self.changes.note_change(name);
         self.absent.remove(name);
         if let Some(slot) = self.slots.get_mut(name) {
             slot.checked = None;
             if let Entry::Object(object) = &mut slot.entry {
-                (object.known, object.ours) = (None, false);
+                (object.known, object.uploaded_here) = (None, false);
             }
         }
         self.freshness.complete = None;
@@ -430,7 +436,7 @@ impl Listing {
     }
 
     /// The directory of this name was seen to be gone at `sent`; a change of ours since then counts more.
-    pub fn doubt_directory(&mut self, name: &Name, sent: Instant) {
+    pub fn mark_directory_absent(&mut self, name: &Name, sent: Instant) {
         if let Some(slot) = self.slots.get(name)
             && matches!(slot.entry, Entry::Directory)
             && slot.checked.is_none_or(|checked| checked < sent)
@@ -485,7 +491,13 @@ impl Listing {
 
     /// What the headers of an object said: kept if the listing shows that object, and no change of ours came
     /// between. Returns whether it was.
-    pub fn learn(&mut self, epoch: Epoch, name: &str, etag: &ETag, known: Arc<Known>) -> bool {
+    pub fn learn(
+        &mut self,
+        epoch: Epoch,
+        name: &str,
+        etag: &ETag,
+        known: Arc<CachedAttributes>,
+    ) -> bool {
         if !self.changes.is_of_this(epoch) {
             return false;
         }

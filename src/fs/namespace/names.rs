@@ -74,9 +74,9 @@ impl NameGuard {
     }
 
     /// This inode loses its name: it is opened before, or not at all.
-    pub fn and_leaving(mut self, ino: Option<Ino>) -> NameGuard {
+    pub fn and_unlinking(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
-            self.names.lock().begin_leaving(ino);
+            self.names.lock().begin_unlinking(ino);
         }
         self.leaving = ino;
         self
@@ -96,7 +96,7 @@ impl Drop for NameGuard {
                 namespace.end_move(directory);
             }
             if let Some(ino) = self.leaving {
-                namespace.end_leaving(ino);
+                namespace.end_unlinking(ino);
             }
         }
         self.names.changed.notify_waiters();
@@ -145,7 +145,7 @@ impl Names {
         if let Err(error) = &result
             && (!error.is_refusal() || matches!(error, Error::Exists))
         {
-            self.lock().doubt(parent, name);
+            self.lock().invalidate(parent, name);
         }
         result
     }
@@ -186,7 +186,7 @@ impl Names {
 
     /// Waits until the name of an inode is there to stay, or gone.
     pub(crate) async fn wait_not_unlinking(&self, ino: Ino) {
-        self.until_changed(|namespace| !namespace.is_leaving(ino))
+        self.until_changed(|namespace| !namespace.is_unlinking(ino))
             .await;
     }
 
@@ -279,8 +279,8 @@ impl Names {
     }
 
     /// Others have made something under the target's name, which the kernel may still hold to be absent.
-    pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
-        self.lock().doubt(to.0, &to.1);
+    pub(crate) fn invalidate_target(&self, to: &(Ino, Name)) {
+        self.lock().invalidate(to.0, &to.1);
         self.kernel
             .notify(Invalidation::Name(to.0, to.1.to_string()));
     }

@@ -26,7 +26,7 @@ use crate::fs::attributes::{Attributes, Defaults};
 
 /// What a name or an inode looks like.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct CachedStat {
     pub ino: Ino,
     pub attributes: Attributes,
     /// In bytes.
@@ -39,15 +39,15 @@ pub struct View {
 
 /// What can be said without asking the bucket.
 #[derive(Clone, Debug)]
-pub enum Look {
-    Known(View),
-    Absent(Instant),
+pub enum CachedLookup {
+    Hit(CachedStat),
+    Negative(Instant),
     /// The directory must be listed, or the name asked for.
-    AskName,
+    NeedsName,
     /// It is an object of this size whose headers must be asked for.
-    AskObject(Object),
+    NeedsHead(Object),
     /// It is a directory whose marker must be asked for.
-    AskDirectory(Ino),
+    NeedsMarker(Ino),
     /// The inode in whose terms the question was put is not known any more, which says nothing about any name.
     Stale,
 }
@@ -56,7 +56,7 @@ pub enum Look {
 #[derive(Clone, Debug)]
 pub enum Target {
     /// Only this mount has it yet.
-    Unpublished(Ino),
+    Uncommitted(Ino),
     Object(Object, Option<Ino>),
     Directory(Ino),
 }
@@ -118,18 +118,18 @@ impl Namespace {
             .any(|&moving| self.is_within(ino, moving))
     }
 
-    /// Its name is being taken away. Followed by [`Namespace::end_leaving`].
-    pub fn begin_leaving(&mut self, ino: Ino) {
+    /// Its name is being taken away. Followed by [`Namespace::end_unlinking`].
+    pub fn begin_unlinking(&mut self, ino: Ino) {
         self.leaving.push(ino);
     }
 
-    pub fn end_leaving(&mut self, ino: Ino) {
+    pub fn end_unlinking(&mut self, ino: Ino) {
         if let Some(at) = self.leaving.iter().position(|&leaving| leaving == ino) {
             self.leaving.swap_remove(at);
         }
     }
 
-    pub fn is_leaving(&self, ino: Ino) -> bool {
+    pub fn is_unlinking(&self, ino: Ino) -> bool {
         self.leaving.contains(&ino)
     }
 

@@ -11,7 +11,7 @@ use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::store::object_store::Overwrite;
@@ -58,8 +58,9 @@ impl Filesystem {
             _held = self.names.hold_in(&mut namespace, ino);
             ino
         };
-        let view = self.resolver.look_at(ino, start).await?;
-        Ok(self.resolver.entered(view, start))
+        let stat = self.resolver.getattr(ino, start).await?;
+        self.resolver.remember(ino);
+        Ok(stat)
     }
 
     pub async fn symlink(
@@ -140,8 +141,10 @@ impl Filesystem {
             namespace.published(parent, name, object, Instant::now());
             namespace.touch_directory(parent, now());
         }
-        let view = self.resolver.look_up(parent, name, start).await?;
-        Ok(self.resolver.stat(view.map_err(|_| Error::NotFound)?))
+        match self.resolver.lookup(parent, name, start).await? {
+            Lookup::Present(stat) => Ok(stat),
+            Lookup::Absent(_) => Err(Error::NotFound),
+        }
     }
 
     /// # Errors
@@ -154,7 +157,7 @@ impl Filesystem {
             return Err(Error::Exists);
         }
         // What is made in a directory may get its group from it.
-        self.resolver.look_at(parent, start).await?;
+        self.resolver.getattr(parent, start).await?;
         Ok(start)
     }
 }

@@ -189,7 +189,7 @@ impl Filesystem {
         });
         let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
-            give_way(weak.clone(), budget.clone())
+            reclaim(weak.clone(), budget.clone())
         });
         Ok(fs)
     }
@@ -251,7 +251,7 @@ impl Filesystem {
 }
 
 /// Drops cached content, and listings that have expired, when somebody waits for memory.
-async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
+async fn reclaim(fs: Weak<Filesystem>, budget: MemoryBudget) {
     let mut pressure = budget.pressure();
     loop {
         pressure.wait().await;

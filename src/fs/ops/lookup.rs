@@ -18,10 +18,7 @@ impl Filesystem {
         if self.names.is_reserved(parent, name) {
             return Ok(Lookup::Absent(self.settings.metadata_ttl));
         }
-        match self.resolver.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Lookup::Present(self.resolver.stat(view))),
-            Err(checked) => Ok(Lookup::Absent(self.resolver.valid(checked))),
-        }
+        self.resolver.lookup(parent, name, start).await
     }
 
     /// What an inode is that the kernel has a file handle of, and may have forgotten. It counts as known to the
@@ -33,13 +30,8 @@ impl Filesystem {
         if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
-        match self.resolver.look_at(ino, Instant::now()).await {
-            Ok(view) => Ok(self.resolver.stat(view)),
-            Err(error) => {
-                self.forget(ino, 1);
-                Err(error)
-            }
-        }
+        let stat = self.resolver.getattr(ino, Instant::now()).await;
+        stat.inspect_err(|_| self.forget(ino, 1))
     }
 
     /// The directory above one, as [`Filesystem::lookup_inode`].
@@ -60,8 +52,7 @@ impl Filesystem {
 
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let start = Instant::now();
-        let view = self.resolver.look_at_traversing(ino, start).await?;
-        Ok(self.resolver.stat(view))
+        self.resolver.getattr_traversing(ino, start).await
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -77,8 +68,8 @@ impl Filesystem {
     /// where it does not say, unless [`trust_links`](crate::fs::settings::Settings::trust_links). Nothing of the
     /// content has been fetched then.
     pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
-        let view = self.resolver.look_at(ino, Instant::now()).await?;
-        if view.attributes.kind != Kind::Symlink {
+        let stat = self.resolver.getattr(ino, Instant::now()).await?;
+        if stat.kind != Kind::Symlink {
             return Err(Error::Invalid);
         }
         if !self.bucket.can_read() {

@@ -13,7 +13,7 @@ use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::namespace::tree::Target;
 
 impl Filesystem {
@@ -59,7 +59,7 @@ impl Filesystem {
         if how.truncate {
             self.writeback.truncate_open(file, 0, true).await?;
             if how.clear_set_id
-                && let Some(local) = self.names.lock().local_mut(file.ino)
+                && let Some(local) = self.names.lock().dirty_mut(file.ino)
             {
                 local.attributes.clear_set_id(&self.settings.defaults);
                 local.revision += 1;
@@ -91,24 +91,22 @@ impl Filesystem {
                 if let Target::Directory(_) = target {
                     return Err(Error::IsDirectory);
                 }
-                if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
-                    let opened = self.open(view.ino, how).await;
+                if let Lookup::Present(stat) = self.resolver.lookup(parent, name, start).await? {
+                    let opened = self.open(stat.ino, how).await;
                     if opened.is_err() {
-                        self.names.lock().forget(view.ino, 1);
+                        self.names.lock().forget(stat.ino, 1);
                     }
-                    return Ok((self.resolver.stat(view), opened?));
+                    return Ok((stat, opened?));
                 }
             }
             if std::mem::replace(&mut asked, true) {
                 break;
             }
             // Whether it is there is the bucket's to say, and not what was remembered of it.
-            self.resolver
-                .ask_whether_absent(parent, name, start)
-                .await?;
+            self.resolver.confirm_absent(parent, name, start).await?;
         }
         // What is made in a directory may get its group from it.
-        self.resolver.look_at(parent, start).await?;
+        self.resolver.getattr(parent, start).await?;
         let file = self.open_files.insert_with(|| {
             let mut namespace = self.names.lock();
             let attributes =
@@ -139,8 +137,9 @@ impl Filesystem {
         });
         let ino = file.ino;
         let opened = self.open_files.open_handle(&file, how);
-        let view = self.resolver.look_at(ino, start).await?;
-        Ok((self.resolver.entered(view, start), opened))
+        let stat = self.resolver.getattr(ino, start).await?;
+        self.resolver.remember(ino);
+        Ok((stat, opened))
     }
 
     // ---- flush, fsync, release ----

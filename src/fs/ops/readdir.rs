@@ -18,7 +18,7 @@ use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
 use crate::fs::namespace::stat::Stat;
-use crate::fs::namespace::tree::{Look, Namespace};
+use crate::fs::namespace::tree::{CachedLookup, Namespace};
 use crate::fs::resolver::directory_scan::Page;
 use crate::store::object_store::ETag;
 
@@ -166,7 +166,7 @@ impl Filesystem {
                 }
                 None => {
                     // The names that only this mount has come after as many as the bucket has.
-                    let unpublished = || self.names.lock().unpublished_children(ino);
+                    let unpublished = || self.names.lock().uncommitted_children(ino);
                     let Some(name) = directory.local_name(index as u64, unpublished) else {
                         break;
                     };
@@ -196,7 +196,7 @@ impl Filesystem {
             .is_some_and(|ino| namespace.is_dirty_below(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
-        let gone = listing.went_since(&name, listed) || listing.is_changing(&name);
+        let gone = listing.absent_since(&name, listed) || listing.is_changing(&name);
         if known.is_none() && !unpublished && gone {
             return None;
         }
@@ -210,17 +210,17 @@ impl Filesystem {
             (Some(entry), _) => kind_of(EntryKind::of(entry)),
             (None, shape) => kind_of(shape),
         };
-        let looks = match plus && known.is_some() {
-            true => match namespace.look(parent, &name, Instant::now()) {
-                Look::Known(view) => {
+        let cached = match plus && known.is_some() {
+            true => match namespace.peek(parent, &name, Instant::now()) {
+                CachedLookup::Hit(cached) => {
                     // Until the reply is written.
-                    namespace.pin(view.ino);
+                    namespace.pin(cached.ino);
                     if let Some(directory) = namespace.directory(parent) {
-                        directory.walk.was_offered(&name, view.attributes.kind);
+                        directory.walk.was_offered(&name, cached.attributes.kind);
                     }
-                    Some(view)
+                    Some(cached)
                 }
-                Look::AskDirectory(ino) => {
+                CachedLookup::NeedsMarker(ino) => {
                     // Nobody is told of the inode that it got.
                     namespace.forget(ino, 0);
                     None
@@ -237,7 +237,7 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: looks.map(|view| self.resolver.stat(view)),
+            looks: cached.map(|cached| self.resolver.shown(cached)),
             version,
         })
     }
@@ -272,7 +272,7 @@ impl Filesystem {
 
     /// fsync of a directory: what waits in it for a rename, waits no longer.
     pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        for file in self.open_files.closed_unpublished_in(ino) {
+        for file in self.open_files.closed_uncommitted_in(ino) {
             self.writeback.publish(&file).await?;
         }
         let of_directory = |waiting| {
@@ -342,7 +342,7 @@ fn took_page(names: &Names, directory: &DirectoryHandle, first: u64, page: Page)
     let local: HashSet<Name> = {
         let mut namespace = names.lock();
         let mut local = namespace.changed_files(directory.ino());
-        local.extend(namespace.unpublished_children(directory.ino()));
+        local.extend(namespace.uncommitted_children(directory.ino()));
         // It may have become smaller.
         let most = namespace.most_names() as u64;
         if page.next.is_none()

@@ -16,7 +16,7 @@ impl Filesystem {
         let target = self.resolver.target(parent, name, Instant::now()).await?;
         match target.ok_or(Error::NotFound)? {
             Target::Directory(_) => return Err(Error::IsDirectory),
-            Target::Unpublished(ino) => {
+            Target::Uncommitted(ino) => {
                 self.delete_object(parent, name, Some(ino)).await?;
                 self.writeback.after_removal(ino);
             }
@@ -42,7 +42,7 @@ impl Filesystem {
         name: &Name,
         ino: Option<Ino>,
     ) -> Result<()> {
-        let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
+        let _changing = self.names.begin_change([(parent, name)]).and_unlinking(ino);
         let file = ino.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &file {
             self.writeback.orphan(file).await?;
@@ -52,7 +52,7 @@ impl Filesystem {
             let begin = Instant::now();
             let _pass = self.names.enter_name(parent, name, begin).await?;
             self.markers.keep_directory(parent, name).await?;
-            if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
+            if ino.is_some_and(|ino| !self.open_files.shadows_object(ino)) {
                 // The bucket never had it.
                 self.names.lock().forget_name(parent, name);
                 return Ok(());

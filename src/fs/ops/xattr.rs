@@ -107,7 +107,7 @@ impl Filesystem {
     }
 
     async fn virtual_xattr(self: &Arc<Self>, ino: Ino, name: &str) -> Result<Vec<u8>> {
-        self.resolver.look_at(ino, Instant::now()).await?;
+        self.resolver.getattr(ino, Instant::now()).await?;
         let object = self.names.lock().object(ino).ok_or(Error::NoAttribute)?;
         if name == ETAG {
             return Ok(object.etag.as_str().trim_matches('"').as_bytes().to_vec());

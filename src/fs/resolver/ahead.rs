@@ -9,7 +9,7 @@ use crate::fs::namespace::entry::{Entry, Object};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::inode_order;
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::tree::Look;
+use crate::fs::namespace::tree::CachedLookup;
 use crate::fs::namespace::walk::Step;
 use crate::fs::supervisor::contained;
 
@@ -116,7 +116,9 @@ impl Resolver {
             let resolver = self.clone();
             self.runtime.spawn(async move {
                 // What fails here is asked again, and reported, when it is wanted.
-                let _ = contained(resolver.ask_object(parent, &name, object, Instant::now())).await;
+                let _ =
+                    contained(resolver.request_headers_of(parent, &name, object, Instant::now()))
+                        .await;
                 if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.files.probe_ended(&name);
                 }
@@ -170,10 +172,13 @@ impl Resolver {
             }
             let resolver = self.clone();
             self.runtime.spawn(async move {
-                let known = matches!(resolver.names.lock().look_at(ino, now), Look::Known(_));
+                let known = matches!(
+                    resolver.names.lock().getattr(ino, now),
+                    CachedLookup::Hit(_)
+                );
                 if !known {
                     // As above.
-                    let _ = contained(resolver.ask_directory(ino, now)).await;
+                    let _ = contained(resolver.request_directory(ino, now)).await;
                 }
                 if let Some(directory) = resolver.names.lock().directory(parent) {
                     directory.walk.directories.probe_ended(&name);

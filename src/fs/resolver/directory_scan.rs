@@ -69,7 +69,7 @@ impl Drop for ScanGuard {
         } = self;
         let (ino, ended) = (*ino, build.clone());
         let end = move |resolver: &Resolver| {
-            if let MapEntry::Occupied(slot) = lock(&resolver.builds).entry(ino)
+            if let MapEntry::Occupied(slot) = lock(&resolver.scans).entry(ino)
                 && Arc::ptr_eq(&slot.get().0, &ended)
             {
                 slot.remove();
@@ -89,7 +89,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
         size: listed.size,
         etag: listed.etag.clone(),
         last_modified: unix_seconds(listed.last_modified),
-        ours: false,
+        uploaded_here: false,
         known: None,
     }
 }
@@ -200,7 +200,7 @@ fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
         etag: listed.etag.clone(),
         last_modified,
         settled: date >= last_modified + 2,
-        ours: false,
+        uploaded_here: false,
     }
 }
 
@@ -214,7 +214,7 @@ impl Resolver {
         whole: bool,
         start: Instant,
     ) -> Arc<DirectoryScan> {
-        let overdue = lock(&self.builds).get(&ino).and_then(|(build, all)| {
+        let overdue = lock(&self.scans).get(&ino).and_then(|(build, all)| {
             let is_overdue = build.len() == 0 && self.settings.is_overdue(build.sent, start);
             (*all >= whole && is_overdue).then(|| build.clone())
         });
@@ -229,13 +229,13 @@ impl Resolver {
         start: Instant,
     ) -> Arc<DirectoryScan> {
         let ttl = self.settings.metadata_ttl;
-        let under_way = |builds: &Scans, ino| match builds.get(&ino) {
+        let under_way = |scans: &Scans, ino| match scans.get(&ino) {
             Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
                 Some(build.clone())
             }
             _ => None,
         };
-        if let Some(build) = under_way(&lock(&self.builds), ino) {
+        if let Some(build) = under_way(&lock(&self.scans), ino) {
             return build;
         }
         let hold = match self.names.hold_inode(ino) {
@@ -243,14 +243,14 @@ impl Resolver {
             Err(error) => return DirectoryScan::failed(error),
         };
         let tree = self.subtree_with(ino, start);
-        let mut builds = lock(&self.builds);
+        let mut scans = lock(&self.scans);
         // Somebody else may have begun meanwhile.
-        if let Some(build) = under_way(&builds, ino) {
+        if let Some(build) = under_way(&scans, ino) {
             return build;
         }
         let mut begin = |ino, whole, hold| {
             let build = DirectoryScan::new(Instant::now());
-            builds.insert(ino, (build.clone(), whole));
+            scans.insert(ino, (build.clone(), whole));
             ScanGuard {
                 resolver: self.clone(),
                 ino,
@@ -464,12 +464,12 @@ impl Resolver {
         });
         build.come(come.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
-        if vanished && namespace.unpublished_children(ino).is_empty() {
+        if vanished && namespace.uncommitted_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
             if let Some((parent, name)) = namespace.place(ino)
                 && let Some(parent) = namespace.directory(parent)
             {
-                parent.listing.doubt_directory(&name, build.sent);
+                parent.listing.mark_directory_absent(&name, build.sent);
             }
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
             namespace.confirm_directory(ino, marker.as_ref(), build.sent);

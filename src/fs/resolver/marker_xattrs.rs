@@ -47,7 +47,7 @@ impl Markers {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         forget();
-                        self.names.lock().doubt_attributes(ino);
+                        self.names.lock().invalidate_attributes(ino);
                     }
                     return Err(error);
                 }

@@ -228,7 +228,7 @@ impl Markers {
     pub(crate) async fn check_empty(&self, ino: Ino, start: Instant) -> Result<()> {
         let key = {
             let mut namespace = self.names.lock();
-            if !namespace.unpublished_children(ino).is_empty() {
+            if !namespace.uncommitted_children(ino).is_empty() {
                 return Err(Error::NotEmpty);
             }
             let key = namespace.key(ino).ok_or(Error::Stale)?;
@@ -260,6 +260,6 @@ pub(crate) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker 
         etag,
         last_modified: unix_seconds(date),
         settled: false,
-        ours: true,
+        uploaded_here: true,
     }
 }

@@ -17,7 +17,7 @@ use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::byte_lru::ByteLru;
 use crate::fs::data::content::{Content, ContentCache};
 use crate::fs::error::Result;
-use crate::fs::namespace::entry::{Known, Object};
+use crate::fs::namespace::entry::{CachedAttributes, Object};
 use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::Marker;
 use crate::fs::settings::Settings;
@@ -97,7 +97,7 @@ impl ObjectCache {
             size: described.meta.size,
             etag: described.meta.etag.clone(),
             last_modified: unix_seconds(described.meta.last_modified),
-            ours: false,
+            uploaded_here: false,
             known: Some(Arc::new(known)),
         }
     }
@@ -295,9 +295,9 @@ impl ObjectCache {
 }
 
 /// What an object's headers say of it.
-pub(crate) fn known_of(meta: &ObjectMeta) -> Known {
+pub(crate) fn known_of(meta: &ObjectMeta) -> CachedAttributes {
     let (date, modified) = (unix_seconds(meta.date), unix_seconds(meta.last_modified));
-    Known {
+    CachedAttributes {
         attributes: Attributes::read(meta, false),
         settled: date >= modified + 2,
         xattrs: meta.headers.user.contains_key(XATTR),
@@ -310,7 +310,7 @@ pub(crate) fn marker_of(meta: &ObjectMeta) -> Marker {
         etag: meta.etag.clone(),
         last_modified: modified,
         settled: date >= modified + 2,
-        ours: false,
+        uploaded_here: false,
     }
 }
 
@@ -338,8 +338,8 @@ pub(crate) fn object_of_ours(
         size,
         etag,
         last_modified: unix_seconds(date),
-        ours: true,
-        known: Some(Arc::new(Known {
+        uploaded_here: true,
+        known: Some(Arc::new(CachedAttributes {
             attributes: attributes.clone(),
             settled: false,
             xattrs,

@@ -162,7 +162,7 @@ impl Objects {
             ..meta.clone()
         };
         let mut object = self.cache.describe(key, meta, Instant::now());
-        object.ours = true;
+        object.uploaded_here = true;
         Ok(object)
     }
 

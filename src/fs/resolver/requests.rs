@@ -60,7 +60,7 @@ pub(crate) struct Resolver {
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
     pub(super) groups: Vec<u32>,
     pub(super) began: SystemTime,
-    pub(super) builds: Mutex<Scans>,
+    pub(super) scans: Mutex<Scans>,
     pub(super) questions: Mutex<InFlight>,
     /// Directories that were asked ahead, kept for a while for who may come for them.
     pub(super) prefetched: Mutex<HashSet<Ino>>,
@@ -92,7 +92,7 @@ impl Resolver {
             budget: parts.budget,
             groups: parts.groups,
             began: SystemTime::now(),
-            builds: Mutex::default(),
+            scans: Mutex::default(),
             questions: Mutex::default(),
             prefetched: Mutex::default(),
         })
@@ -100,7 +100,7 @@ impl Resolver {
 
     /// How many listings are under way.
     pub(crate) fn listings(&self) -> usize {
-        lock(&self.builds).len()
+        lock(&self.scans).len()
     }
 
     /// How many other questions to the bucket are under way.

@@ -16,13 +16,13 @@ use super::requests::{RequestKey, Resolver};
 use crate::base::time::{from_unix_seconds, unix_seconds};
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::namespace::entry::{Entry, Known, Object};
+use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
 use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::Ino;
-use crate::fs::namespace::listing::Answer;
+use crate::fs::namespace::listing::CachedEntry;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::ScanScope;
-use crate::fs::namespace::tree::Look;
+use crate::fs::namespace::tree::CachedLookup;
 use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
@@ -44,7 +44,7 @@ const SMALL: u64 = 64 << 10;
 fn unreadable(object: Object) -> Object {
     let modified = from_unix_seconds(object.last_modified);
     Object {
-        known: Some(Arc::new(Known {
+        known: Some(Arc::new(CachedAttributes {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
             settled: false,
             xattrs: false,
@@ -55,7 +55,7 @@ fn unreadable(object: Object) -> Object {
 
 impl Resolver {
     /// Makes sure that it is known what stands under a name.
-    pub(crate) async fn ask_name(
+    pub(crate) async fn request_name(
         self: &Arc<Self>,
         parent: Ino,
         name: &str,
@@ -76,7 +76,7 @@ impl Resolver {
             let one_page = listing.freshness.is_one_page()
                 && (remembers || listing.freshness.complete.is_none());
             // Who makes files in a large directory asks for names that are not there.
-            let in_order = remembers && !one_page && listing.asks_in_order(&name) && !finds_nothing;
+            let in_order = remembers && !one_page && listing.is_sequential(&name) && !finds_nothing;
             let again = remembers
                 && !one_page
                 && !in_order
@@ -99,13 +99,13 @@ impl Resolver {
                 }
                 return Ok(());
             }
-            resolver.ask_name_alone(parent, &name).await
+            resolver.request_name_alone(parent, &name).await
         })
         .await
     }
 
     /// Makes sure that a name that is not there was not there after `start`, whatever was remembered of it.
-    pub(crate) async fn ask_whether_absent(
+    pub(crate) async fn confirm_absent(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
@@ -118,8 +118,8 @@ impl Resolver {
             let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
-            match directory.listing.look(name, ttl, start) {
-                Answer::Absent(checked) if checked < start => {}
+            match directory.listing.lookup(name, ttl, start) {
+                CachedEntry::Negative(checked) if checked < start => {}
                 // Asked for by this very call, or there by now.
                 _ => return Ok(()),
             }
@@ -129,7 +129,7 @@ impl Resolver {
         let held = self.names.hold_inode(parent)?;
         let (resolver, name) = (self.clone(), name.clone());
         let answer = self.runtime.spawn(contained(async move {
-            let answer = resolver.ask_name_alone(parent, &name).await;
+            let answer = resolver.request_name_alone(parent, &name).await;
             drop(held);
             answer
         }));
@@ -139,7 +139,7 @@ impl Resolver {
 
     /// A HEAD of the key and a LIST below it, at once: one round trip, exact. Where the last name was not there, a
     /// LIST of what begins with the key comes first, and is mostly enough.
-    async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
+    async fn request_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
         let sent = Instant::now();
         let (key, epoch, expected) = {
             let mut namespace = self.names.lock();
@@ -257,14 +257,14 @@ impl Resolver {
                     size: found.size,
                     etag: found.etag,
                     last_modified: unix_seconds(found.last_modified),
-                    ours: false,
+                    uploaded_here: false,
                     known: None,
                 })
             }))
     }
 
     /// Makes sure that an object's headers are known.
-    pub(crate) async fn ask_object(
+    pub(crate) async fn request_headers_of(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
@@ -278,12 +278,12 @@ impl Resolver {
         let resolver = self.clone();
         let name = name.clone();
         self.single_flight(question, start, async move {
-            resolver.ask_headers(parent, &name, object).await
+            resolver.request_headers(parent, &name, object).await
         })
         .await
     }
 
-    async fn ask_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
+    async fn request_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
         let sent = Instant::now();
         let (key, epoch, reading) = {
             let mut namespace = self.names.lock();
@@ -365,7 +365,11 @@ impl Resolver {
     }
 
     /// Makes sure that a directory's own attributes are known.
-    pub(crate) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+    pub(crate) async fn request_directory(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<()> {
         self.settings
             .in_time(start, self.names.wait_not_renaming(ino))
             .await?;
@@ -385,34 +389,34 @@ impl Resolver {
                 // It tells nothing of the root's attributes, but will be wanted next.
                 self.list(ino, false, start);
             }
-            return self.ask_marker_once(ino, start).await;
+            return self.request_marker_once(ino, start).await;
         }
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
             let listing = self.list(ino, false, start);
             if self.names.lock().expects_marker(ino) {
                 let listed = self.settings.in_time(start, listing.ended());
-                let (listed, asked) = tokio::join!(listed, self.ask_marker_once(ino, start));
+                let (listed, asked) = tokio::join!(listed, self.request_marker_once(ino, start));
                 return listed?.and(asked);
             }
             self.settings.in_time(start, listing.ended()).await??;
-            let look = self.names.lock().look_at(ino, start);
-            if !matches!(look, Look::AskDirectory(_)) {
+            let look = self.names.lock().getattr(ino, start);
+            if !matches!(look, CachedLookup::NeedsMarker(_)) {
                 return Ok(());
             }
         }
-        self.ask_marker_once(ino, start).await
+        self.request_marker_once(ino, start).await
     }
 
-    async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+    async fn request_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let resolver = self.clone();
         self.single_flight(RequestKey::Directory(ino), start, async move {
-            resolver.ask_marker(ino).await
+            resolver.request_marker(ino).await
         })
         .await
     }
 
-    async fn ask_marker(&self, ino: Ino) -> Result<()> {
+    async fn request_marker(&self, ino: Ino) -> Result<()> {
         let sent = Instant::now();
         let (key, listed) = {
             let mut namespace = self.names.lock();

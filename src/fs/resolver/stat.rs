@@ -7,26 +7,25 @@ use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::stat::{Caller, Stat};
-use crate::fs::namespace::tree::{Namespace, View};
+use crate::fs::namespace::tree::{CachedStat, Namespace};
 
 impl Resolver {
-    /// A view that is given to the kernel as an entry.
-    pub(crate) fn entered(&self, view: View, _start: Instant) -> Stat {
+    /// The inode is given to the kernel as an entry.
+    pub(crate) fn remember(&self, ino: Ino) {
         let mut namespace = self.names.lock();
-        namespace.remember(view.ino);
+        namespace.remember(ino);
         self.names.kernel().forget_surplus(&mut namespace);
-        drop(namespace);
-        self.stat(view)
     }
 
-    pub(crate) fn stat(&self, view: View) -> Stat {
-        let View {
+    /// What is shown of an inode.
+    pub(crate) fn shown(&self, cached: CachedStat) -> Stat {
+        let CachedStat {
             ino,
             attributes,
             size,
             checked,
             named,
-        } = view;
+        } = cached;
         let defaults = &self.settings.defaults;
         let (uid, gid) = if self.settings.show_owner {
             (

@@ -367,10 +367,10 @@ mod tests {
     const LATELY: Duration = Duration::from_secs(10);
 
     /// A namespace of directories with so many files each.
-    struct Known(Namespace, Instant);
+    struct CachedAttributes(Namespace, Instant);
 
-    impl Known {
-        fn new(directories: &[(&str, usize)]) -> Known {
+    impl CachedAttributes {
+        fn new(directories: &[(&str, usize)]) -> CachedAttributes {
             let ttl = Ttl {
                 objects: Duration::from_secs(1),
                 directories: Duration::from_secs(1),
@@ -381,7 +381,8 @@ mod tests {
                 file_mode: 0o644,
                 dir_mode: 0o755,
             };
-            let mut tree = Known(Namespace::new(String::new(), ttl, defaults), Instant::now());
+            let mut tree =
+                CachedAttributes(Namespace::new(String::new(), ttl, defaults), Instant::now());
             for (path, files) in directories {
                 let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let now = tree.1;
@@ -400,7 +401,7 @@ mod tests {
                         size: 1,
                         etag: ETag::new("tag"),
                         last_modified: 0,
-                        ours: false,
+                        uploaded_here: false,
                         known: None,
                     };
                     let name = Name::from(format!("file-{file}"));
@@ -443,7 +444,7 @@ mod tests {
             ("t/b/c", 10),
             ("u", 100),
         ];
-        let mut tree = Known::new(&sizes);
+        let mut tree = CachedAttributes::new(&sizes);
         tree.assert_lists("t/b/c", &["t", "t/b", "t/b/c"]);
         tree.assert_lists("t", &["t", "t/b", "t/b/c"]);
         tree.assert_lists("a", &[]);
@@ -454,7 +455,7 @@ mod tests {
     #[test]
     fn what_is_not_known_whole_or_not_in_use_is_no_part_of_a_tree() {
         let sizes = [("", 1), ("t", 2), ("t/b", 2), ("t/c", 2)];
-        let mut tree = Known::new(&sizes);
+        let mut tree = CachedAttributes::new(&sizes);
         tree.assert_lists("t/c", &["", "t", "t/b", "t/c"]);
         tree.1 += LATELY / 2;
         let (root, t, b, c) = (
@@ -472,7 +473,7 @@ mod tests {
         tree.directory(root).wanted = Some(now);
         tree.directory(b).listing.expire();
         tree.assert_lists("t/c", &[]);
-        let mut tree = Known::new(&sizes);
+        let mut tree = CachedAttributes::new(&sizes);
         tree.directory(t)
             .listing
             .put(&Name::from("other"), Entry::Directory, now);

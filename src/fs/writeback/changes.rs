@@ -55,7 +55,7 @@ impl Writeback {
             self.open_files
                 .snapshot_attributes(&mut namespace, file.ino);
         }
-        if let Some(local) = namespace.local_mut(file.ino) {
+        if let Some(local) = namespace.dirty_mut(file.ino) {
             let time = now();
             local.size = size;
             // What is written is a file, whatever its metadata have come to claim since it was opened: the
@@ -144,10 +144,10 @@ impl Writeback {
         state.data.committed = state.data.version;
         state.upload.forget_failure();
         let mut namespace = self.names.lock();
-        namespace.end_local(file.ino);
+        namespace.mark_clean(file.ino);
         if let Some((parent, name)) = namespace.place(file.ino) {
             // The answer may have been lost.
-            namespace.doubt(parent, &name);
+            namespace.invalidate(parent, &name);
         }
     }
 }

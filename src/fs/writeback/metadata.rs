@@ -38,7 +38,7 @@ impl Writeback {
         ino: Ino,
         change: Change,
     ) -> Result<()> {
-        self.resolver.look_at(ino, Instant::now()).await?;
+        self.resolver.getattr(ino, Instant::now()).await?;
         if change.is_empty() {
             return Ok(());
         }
@@ -51,7 +51,7 @@ impl Writeback {
         let outcome = {
             let mut namespace = self.names.lock();
             let defaults = &self.settings.defaults;
-            if let Some(local) = namespace.local_mut(ino) {
+            if let Some(local) = namespace.dirty_mut(ino) {
                 if change.changes_nothing_of(&local.attributes, defaults) {
                     namespace.confirm_attributes(ino, change.ctime);
                 } else {
@@ -68,7 +68,7 @@ impl Writeback {
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
                 // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
                 self.open_files.snapshot_attributes(&mut namespace, ino);
-                if let Some(local) = namespace.local_mut(ino) {
+                if let Some(local) = namespace.dirty_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
                 }
                 return Ok(());
@@ -399,7 +399,7 @@ impl Writeback {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         self.cache.forget_object(key);
-                        self.names.lock().doubt_attributes(ino);
+                        self.names.lock().invalidate_attributes(ino);
                     }
                     return Err(error);
                 }

@@ -103,7 +103,7 @@ impl Writeback {
         let at = self.names.enter_for(file.ino).await?.ok_or(Error::Stale)?;
         let (attributes, revision) = {
             let mut namespace = self.names.lock();
-            let local = namespace.local_mut(file.ino).ok_or(Error::Stale)?;
+            let local = namespace.dirty_mut(file.ino).ok_or(Error::Stale)?;
             let time = now();
             local.attributes.set_mtime(time);
             local.attributes.ctime = Some(time);
@@ -130,7 +130,7 @@ impl Writeback {
                 return Err(Error::NotSupported);
             }
             state.data.staged = None;
-            if let Some(local) = self.names.lock().local_mut(file.ino) {
+            if let Some(local) = self.names.lock().dirty_mut(file.ino) {
                 local.size = source.size;
             }
         }

@@ -112,7 +112,7 @@ impl Writeback {
             }
             let mut namespace = self.names.lock();
             namespace.forget_name(at.parent, &at.name);
-            namespace.doubt(at.parent, &at.name);
+            namespace.invalidate(at.parent, &at.name);
         }
         self.names
             .kernel()
@@ -274,7 +274,7 @@ impl Writeback {
         let mut object = self
             .cache
             .describe(&at.key, meta_of(&uploaded), Instant::now());
-        object.ours = true;
+        object.uploaded_here = true;
         let etag = object.etag.clone();
         let envelope = Some(uploaded.object.clone());
         let content = self
@@ -310,7 +310,7 @@ impl Writeback {
             if clean {
                 namespace.pages_show(file.ino, Some(&etag));
                 if !changed {
-                    namespace.end_local(file.ino);
+                    namespace.mark_clean(file.ino);
                 }
             }
             drop(namespace);
@@ -335,7 +335,7 @@ impl Writeback {
                 }
             }
             Err(_) if state.data.staged.is_none() && !self.bucket.can_read() => {
-                self.names.lock().end_local(file.ino);
+                self.names.lock().mark_clean(file.ino);
             }
             Err(_) => {
                 // The next attempt brings content and attributes together.
@@ -384,7 +384,7 @@ impl Writeback {
                 let state = file.lock();
                 let mut namespace = self.names.lock();
                 if !state.is_dirty() {
-                    namespace.end_local(file.ino);
+                    namespace.mark_clean(file.ino);
                 }
                 return Ok(());
             }
@@ -399,7 +399,7 @@ impl Writeback {
             }
             let current = namespace.local(file.ino);
             if current.is_none_or(|now| now.revision == local.revision) {
-                namespace.end_local(file.ino);
+                namespace.mark_clean(file.ino);
                 return Ok(());
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{InodeTable, hash};
+use super::{InodeTable, Memory, hash};
 use crate::fs::data::budget::{MemoryBudget, Reservation};
 use crate::fs::namespace::freshness::{LOOKED_AT, fresh};
 use crate::fs::namespace::inode::{Directory, Ino, Inode};
@@ -21,17 +21,6 @@ const NAMES_SHARE: u64 = 4;
 const INODES_SHARE: u64 = 8;
 /// A listing is counted anew when it has changed by this part of what was counted, as a divisor.
 const NAMES_COUNTED: u64 = 8;
-
-/// What everything here takes of the memory budget.
-#[derive(Debug)]
-pub(super) struct Memory {
-    budget: MemoryBudget,
-    /// Of all listings together, in bytes.
-    pub names: u64,
-    inodes: Reservation,
-    /// How many inodes are counted.
-    counted: usize,
-}
 
 impl InodeTable {
     /// From now on, what is remembered counts against this budget and keeps to its shares of it.

@@ -12,7 +12,7 @@ fn object(tag: &str, time: u64) -> Entry {
         size: 1,
         etag: ETag::new(tag),
         last_modified: time,
-        ours: false,
+        uploaded_here: false,
         known: None,
     })
 }
@@ -29,18 +29,27 @@ fn listed(names: &[&str]) -> Vec<(Name, Entry)> {
 fn a_whole_listing_answers_absent_names_until_it_expires() {
     let start = Instant::now();
     let mut listing = Listing::default();
-    assert!(matches!(listing.look("a", TTL, start), Answer::Unknown));
+    assert!(matches!(listing.lookup("a", TTL, start), CachedEntry::Miss));
     let epoch = listing.begin();
     listing.apply(epoch, start, 1, false, listed(&["a"]));
     let later = start + Duration::from_millis(999);
     assert!(matches!(
-        listing.look("a", TTL, later),
-        Answer::Present(Entry::Object(_), _)
+        listing.lookup("a", TTL, later),
+        CachedEntry::Hit(Entry::Object(_), _)
     ));
-    assert!(matches!(listing.look("b", TTL, later), Answer::Absent(_)));
+    assert!(matches!(
+        listing.lookup("b", TTL, later),
+        CachedEntry::Negative(_)
+    ));
     let expired = start + Duration::from_millis(1001);
-    assert!(matches!(listing.look("a", TTL, expired), Answer::Unknown));
-    assert!(matches!(listing.look("b", TTL, expired), Answer::Unknown));
+    assert!(matches!(
+        listing.lookup("a", TTL, expired),
+        CachedEntry::Miss
+    ));
+    assert!(matches!(
+        listing.lookup("b", TTL, expired),
+        CachedEntry::Miss
+    ));
 }
 
 #[test]
@@ -108,8 +117,8 @@ fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name(
     let ms = Duration::from_millis;
     let start = Instant::now();
     let late = start + ms(5000);
-    fn present(answer: Answer<'_>) -> bool {
-        matches!(answer, Answer::Present(..))
+    fn present(answer: CachedEntry<'_>) -> bool {
+        matches!(answer, CachedEntry::Hit(..))
     }
     let traversed = |count: usize, began: Instant, until: Instant| {
         let mut listing = many(count, start);
@@ -122,44 +131,44 @@ fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name(
         listing
     };
     let mut listing = traversed(10_000, start + ms(900), late);
-    assert!(!present(listing.look("00001", TTL, late)), "not for all");
-    assert!(present(listing.look_traversing("00001", TTL, late)));
+    assert!(!present(listing.lookup("00001", TTL, late)), "not for all");
+    assert!(present(listing.lookup_traversing("00001", TTL, late)));
     // lstat, and then getxattr.
-    assert!(present(listing.look_traversing(
+    assert!(present(listing.lookup_traversing(
         "00001",
         TTL,
         late + ms(900)
     )));
-    assert!(!present(listing.look_traversing(
+    assert!(!present(listing.lookup_traversing(
         "00001",
         TTL,
         late + ms(1100)
     )));
-    assert!(present(listing.look_traversing(
+    assert!(present(listing.lookup_traversing(
         "00002",
         TTL,
         late + ms(1100)
     )));
     // At most a millisecond for each name.
-    assert!(!present(listing.look_traversing(
+    assert!(!present(listing.lookup_traversing(
         "00003",
         TTL,
         start + ms(9999)
     )));
     let mut listing = traversed(10_000, start, start + ms(9999));
-    assert!(present(listing.look_traversing(
+    assert!(present(listing.lookup_traversing(
         "00003",
         TTL,
         start + ms(9999)
     )));
-    assert!(!present(listing.look_traversing(
+    assert!(!present(listing.lookup_traversing(
         "00004",
         TTL,
         start + ms(10_001)
     )));
     // Who was looked up before the traversal has no part in it; who polls a name sees it change.
     let mut listing = traversed(10_000, start, start + ms(500));
-    assert!(present(listing.look_traversing(
+    assert!(present(listing.lookup_traversing(
         "00005",
         TTL,
         start + ms(500)
@@ -169,17 +178,17 @@ fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name(
         at += ms(100);
         listing.freshness.continue_traversal(TTL.objects, at);
         let fresh_or_first = at <= start + ms(1500);
-        let answer = listing.look_traversing("00005", TTL, at);
+        let answer = listing.lookup_traversing("00005", TTL, at);
         assert_eq!(present(answer), fresh_or_first, "{:?}", at - start);
     }
     // One page is renewed with one request; what was listed long before says nothing.
     let mut listing = traversed(1000, start, late);
-    assert!(!present(listing.look_traversing("00001", TTL, late)));
+    assert!(!present(listing.lookup_traversing("00001", TTL, late)));
     let mut listing = traversed(10_000, start + ms(2000), late);
-    assert!(!present(listing.look_traversing("00001", TTL, late)));
+    assert!(!present(listing.lookup_traversing("00001", TTL, late)));
     // Nobody reads on.
     let mut listing = traversed(10_000, start, start + ms(500));
-    assert!(!present(listing.look_traversing("00001", TTL, late)));
+    assert!(!present(listing.lookup_traversing("00001", TTL, late)));
 }
 
 #[test]
@@ -197,10 +206,13 @@ fn what_was_known_last_is_kept_when_there_is_room_for_some() {
     let expected = ["00007", "00045", "00046", "00047", "00048", "00049"];
     assert_eq!(kept, expected);
     // What is not kept is not known; what is counts as long as before.
-    assert!(matches!(listing.look("00001", TTL, start), Answer::Unknown));
     assert!(matches!(
-        listing.look("00007", TTL, start),
-        Answer::Present(..)
+        listing.lookup("00001", TTL, start),
+        CachedEntry::Miss
+    ));
+    assert!(matches!(
+        listing.lookup("00007", TTL, start),
+        CachedEntry::Hit(..)
     ));
     listing.trim(0, |_| false);
     assert!(listing.is_bare());
@@ -210,7 +222,7 @@ fn what_was_known_last_is_kept_when_there_is_room_for_some() {
 fn names_that_are_asked_for_in_ascending_order_are_seen_to_be() {
     let mut listing = Listing::default();
     let asked = ["b", "a", "c", "d", "e", "f", "e", "f"];
-    let in_order = asked.map(|text| listing.asks_in_order(&name(text)));
+    let in_order = asked.map(|text| listing.is_sequential(&name(text)));
     assert_eq!(
         in_order,
         [false, false, false, false, true, true, false, false]
@@ -233,15 +245,21 @@ fn an_answer_outlives_a_want_of_memory_until_it_is_looked_at() {
         let answered = start + took;
         assert!(!listing.drop_expired(none, answered, |_| false));
         assert!(matches!(
-            listing.look("a", none, start),
-            Answer::Present(..)
+            listing.lookup("a", none, start),
+            CachedEntry::Hit(..)
         ));
         let later = answered + 2 * LOOKED_AT;
         let epoch = listing.begin();
         listing.apply_name(epoch, later, &name("b"), None);
         assert!(listing.drop_expired(none, later, |_| false));
-        assert!(matches!(listing.look("b", none, later), Answer::Absent(_)));
-        assert!(matches!(listing.look("a", none, start), Answer::Unknown));
+        assert!(matches!(
+            listing.lookup("b", none, later),
+            CachedEntry::Negative(_)
+        ));
+        assert!(matches!(
+            listing.lookup("a", none, start),
+            CachedEntry::Miss
+        ));
     }
 }
 
@@ -269,8 +287,8 @@ fn directories_outlive_objects() {
     listing.apply(epoch, start, 1, false, whole);
     let later = start + Duration::from_secs(59);
     assert!(matches!(
-        listing.look("d", TTL, later),
-        Answer::Present(Entry::Directory, _)
+        listing.lookup("d", TTL, later),
+        CachedEntry::Hit(Entry::Directory, _)
     ));
 }
 
@@ -308,15 +326,18 @@ fn a_name_keeps_what_is_known_of_it_while_it_is_changed() {
     listing.apply(whole, later, 1, false, listed(&["b"]));
     let much_later = later + Duration::from_secs(5);
     assert!(matches!(
-        listing.look("a", TTL, much_later),
-        Answer::Present(Entry::Object(_), _)
+        listing.lookup("a", TTL, much_later),
+        CachedEntry::Hit(Entry::Object(_), _)
     ));
     let during = listing.begin();
     listing.remove(&name("a"), later);
     listing.end_change(&name("a"));
     let stale = listing.apply_name(during, later, &name("a"), Some(object("a", 1)));
     assert!(!stale, "it was asked for before the end");
-    assert!(matches!(listing.look("a", TTL, later), Answer::Absent(_)));
+    assert!(matches!(
+        listing.lookup("a", TTL, later),
+        CachedEntry::Negative(_)
+    ));
     let epoch = listing.begin();
     assert!(listing.apply_name(epoch, later, &name("a"), Some(object("a", 2))));
 }
@@ -353,7 +374,7 @@ fn attributes_are_carried_over_only_when_nothing_can_have_hidden() {
     ] {
         let now = Instant::now();
         let mut listing = Listing::default();
-        let known = Known {
+        let known = CachedAttributes {
             attributes: Attributes::implicit_directory(crate::fs::attributes::Timestamp {
                 seconds: 0,
                 nanos: 0,
@@ -365,7 +386,7 @@ fn attributes_are_carried_over_only_when_nothing_can_have_hidden() {
             size: 1,
             etag: ETag::new("t"),
             last_modified: 10,
-            ours,
+            uploaded_here: ours,
             known: Some(Arc::new(known)),
         });
         listing.put(&name("a"), entry, now);

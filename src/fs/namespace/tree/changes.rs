@@ -36,14 +36,14 @@ impl Namespace {
     }
 
     /// What is known of a name may be wrong: it is asked for anew.
-    pub fn doubt(&mut self, parent: Ino, name: &Name) {
+    pub fn invalidate(&mut self, parent: Ino, name: &Name) {
         if let Some(directory) = self.directory(parent) {
-            directory.listing.doubt(name);
+            directory.listing.invalidate(name);
         }
     }
 
     /// The same of a directory's own attributes.
-    pub fn doubt_attributes(&mut self, ino: Ino) {
+    pub fn invalidate_attributes(&mut self, ino: Ino) {
         if let Some(directory) = self.directory(ino) {
             directory.known = None;
         }
@@ -239,12 +239,12 @@ impl Namespace {
     }
 
     /// Whether the inode is to replace an object that it is not the next version of.
-    pub fn covers(&self, ino: Ino) -> bool {
+    pub fn shadows_object(&self, ino: Ino) -> bool {
         let file = self.file(ino);
         file.is_some_and(|file| file.stored == Stored::Shadowing)
     }
 
-    pub fn set_covers(&mut self, ino: Ino, covers: bool) {
+    pub fn set_shadows_object(&mut self, ino: Ino, covers: bool) {
         if let Some(file) = self.file_mut(ino) {
             file.stored = match (file.stored, covers) {
                 (Stored::Committed, _) => Stored::Committed,
@@ -255,7 +255,7 @@ impl Namespace {
     }
 
     /// Everything below was moved: what the listings there say of tags may be wrong.
-    pub fn doubt_below(&mut self, ino: Ino) {
+    pub fn invalidate_subtree(&mut self, ino: Ino) {
         let below: Vec<Ino> = self
             .nodes
             .keys()
@@ -308,10 +308,10 @@ impl Namespace {
     }
 
     /// Names in a directory that the bucket does not have yet, or not any more.
-    pub fn unpublished_children(&self, parent: Ino) -> Vec<(Name, Ino)> {
+    pub fn uncommitted_children(&self, parent: Ino) -> Vec<(Name, Ino)> {
         let mut children = self.children(parent);
         children.retain(|(name, ino)| {
-            self.is_unpublished(*ino)
+            self.is_uncommitted(*ino)
                 || (self.listed(parent, name).is_none() && self.is_dirty_below(*ino))
         });
         children

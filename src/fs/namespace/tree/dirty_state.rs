@@ -9,7 +9,7 @@ use crate::fs::namespace::inode::{DirtyInode, Ino, KnownDirectory, Marker, Outco
 
 impl Namespace {
     /// The file is changed here, and not in the bucket: its looks are local from now on.
-    pub fn make_local(&mut self, ino: Ino, attributes: Attributes, size: u64) {
+    pub fn mark_dirty(&mut self, ino: Ino, attributes: Attributes, size: u64) {
         if let Some(file) = self.file_mut(ino) {
             let revision = file.dirty.as_ref().map_or(1, |dirty| dirty.revision + 1);
             file.dirty = Some(DirtyInode {
@@ -20,12 +20,12 @@ impl Namespace {
         }
     }
 
-    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut DirtyInode> {
+    pub fn dirty_mut(&mut self, ino: Ino) -> Option<&mut DirtyInode> {
         self.file_mut(ino)?.dirty.as_mut()
     }
 
     /// The bucket shows what was local.
-    pub fn end_local(&mut self, ino: Ino) {
+    pub fn mark_clean(&mut self, ino: Ino) {
         if let Some(file) = self.file_mut(ino) {
             file.dirty = None;
         }
@@ -150,12 +150,12 @@ impl Namespace {
         };
         let same = match (&mut known.marker, listed) {
             (None, None) => true,
-            (Some(ours), Some(listed)) if ours.ours && ours.etag == listed.etag => {
+            (Some(ours), Some(listed)) if ours.uploaded_here && ours.etag == listed.etag => {
                 let unchanged = listed.last_modified <= ours.last_modified;
                 if unchanged {
                     // Another client may have changed it in the same second: the next listing asks, once.
                     ours.last_modified = listed.last_modified;
-                    ours.ours = false;
+                    ours.uploaded_here = false;
                 }
                 unchanged
             }
@@ -183,9 +183,8 @@ impl Namespace {
             .directory(ino)
             .and_then(|directory| directory.known.as_ref());
         match known {
-            Some(known) => {
-                (known.marker.as_ref()).is_some_and(|marker| !marker.settled && !marker.ours)
-            }
+            Some(known) => (known.marker.as_ref())
+                .is_some_and(|marker| !marker.settled && !marker.uploaded_here),
             None => marked == Some(true),
         }
     }

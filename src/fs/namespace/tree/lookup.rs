@@ -2,53 +2,59 @@
 
 use std::time::Instant;
 
-use super::{Look, Namespace, Target, View};
-use crate::fs::namespace::entry::{Entry, Known, Object};
+use super::{CachedLookup, CachedStat, Namespace, Target};
+use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
 use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::{Detached, Directory, DirtyInode, Ino, Inode, Node, Stored};
-use crate::fs::namespace::listing::Answer;
+use crate::fs::namespace::listing::CachedEntry;
 
 impl Namespace {
     /// What a name looks like to a call that began at `start`. Known names get an inode.
-    pub fn look(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
-        self.look_as(parent, name, start, false)
+    pub fn peek(&mut self, parent: Ino, name: &str, start: Instant) -> CachedLookup {
+        self.lookup_as(parent, name, start, false)
     }
 
-    /// `traversing`: for who may be going through the directory, see [`Listing::look_traversing`].
-    fn look_as(&mut self, parent: Ino, name: &str, start: Instant, traversing: bool) -> Look {
+    /// `traversing`: for who may be going through the directory, see [`Listing::lookup_traversing`].
+    fn lookup_as(
+        &mut self,
+        parent: Ino,
+        name: &str,
+        start: Instant,
+        traversing: bool,
+    ) -> CachedLookup {
         // A file that was changed here looks as it stands here, whatever others made of its object.
         if let Some(ino) = self.child(parent, name)
             && self.nodes[&ino].is_dirty()
         {
-            return self.look_at(ino, start);
+            return self.getattr(ino, start);
         }
         let moving = self.is_moving(parent);
         let ttl = self.ttl_of(moving);
         let Some(directory) = self.directory(parent) else {
-            return Look::Stale;
+            return CachedLookup::Stale;
         };
         directory.wanted = Some(start);
         let listing = &mut directory.listing;
         let answer = match traversing {
-            true => listing.look_traversing(name, ttl, start),
-            false => listing.look(name, ttl, start),
+            true => listing.lookup_traversing(name, ttl, start),
+            false => listing.lookup(name, ttl, start),
         };
         match answer {
-            Answer::Unknown => Look::AskName,
-            Answer::Absent(checked) => {
+            CachedEntry::Miss => CachedLookup::NeedsName,
+            CachedEntry::Negative(checked) => {
                 if let Some(ino) = self.child(parent, name)
                     && self.is_dirty_below(ino)
                 {
-                    return self.look_at(ino, start);
+                    return self.getattr(ino, start);
                 }
                 self.forget_name(parent, name);
-                Look::Absent(checked)
+                CachedLookup::Negative(checked)
             }
-            Answer::Present(Entry::Directory, _) => {
+            CachedEntry::Hit(Entry::Directory, _) => {
                 let ino = self.node_for(parent, name, true);
-                self.look_at(ino, start)
+                self.getattr(ino, start)
             }
-            Answer::Present(Entry::Object(object), checked) => {
+            CachedEntry::Hit(Entry::Object(object), checked) => {
                 let object = object.clone();
                 self.detach_replaced(parent, name, &object.etag);
                 match &object.known {
@@ -59,78 +65,78 @@ impl Namespace {
                         {
                             file.version.get_or_insert_with(|| object.etag.clone());
                         }
-                        Look::Known(self.view_of(ino, known, object.size, checked, start))
+                        CachedLookup::Hit(self.stat_of(ino, known, object.size, checked, start))
                     }
-                    None => Look::AskObject(object),
+                    None => CachedLookup::NeedsHead(object),
                 }
             }
         }
     }
 
-    /// As [`Namespace::look`], for an answer to the kernel, which may be going through the directory: what is known
+    /// As [`Namespace::peek`], for an answer to the kernel, which may be going through the directory: what is known
     /// counts as looked up once more, at once, lest a forget that comes now takes the inode away.
-    pub fn look_up(&mut self, parent: Ino, name: &str, start: Instant) -> Look {
-        let look = self.look_as(parent, name, start, true);
-        if let Look::Known(view) = &look {
-            self.remember(view.ino);
+    pub fn lookup(&mut self, parent: Ino, name: &str, start: Instant) -> CachedLookup {
+        let look = self.lookup_as(parent, name, start, true);
+        if let CachedLookup::Hit(stat) = &look {
+            self.remember(stat.ino);
         }
         look
     }
 
     /// What an inode looks like to a call that began at `start`. Absent: it is gone.
-    pub fn look_at(&mut self, ino: Ino, start: Instant) -> Look {
-        self.look_at_as(ino, start, false)
+    pub fn getattr(&mut self, ino: Ino, start: Instant) -> CachedLookup {
+        self.getattr_as(ino, start, false)
     }
 
-    /// As [`Namespace::look_at`], for who may be going through the directory that the inode is in.
-    pub fn look_at_traversing(&mut self, ino: Ino, start: Instant) -> Look {
-        self.look_at_as(ino, start, true)
+    /// As [`Namespace::getattr`], for who may be going through the directory that the inode is in.
+    pub fn getattr_traversing(&mut self, ino: Ino, start: Instant) -> CachedLookup {
+        self.getattr_as(ino, start, true)
     }
 
-    fn look_at_as(&mut self, ino: Ino, start: Instant, traversing: bool) -> Look {
+    fn getattr_as(&mut self, ino: Ino, start: Instant, traversing: bool) -> CachedLookup {
         let Some(node) = self.nodes.get(&ino) else {
-            return Look::Stale;
+            return CachedLookup::Stale;
         };
         let file = match &node.inode {
             Inode::Directory(directory) => {
-                return self.look_at_directory(ino, node, directory, start);
+                return self.getattr_of_directory(ino, node, directory, start);
             }
             Inode::File(file) => file,
         };
         if let Some(dirty) = &file.dirty {
-            return Look::Known(dirty_view(ino, dirty, node, start));
+            return CachedLookup::Hit(dirty_stat(ino, dirty, node, start));
         }
         if let Some(detached) = &file.detached {
             if detached.replaced && file.open.is_none() {
                 // Its name stands for another version: the kernel looks that up.
-                return Look::Absent(start);
+                return CachedLookup::Negative(start);
             }
             if let Some(object) = &detached.object {
                 return match &object.known {
                     Some(known) => {
                         let (known, size) = (known.clone(), object.size);
-                        Look::Known(self.view_of(ino, &known, size, start, start))
+                        CachedLookup::Hit(self.stat_of(ino, &known, size, start, start))
                     }
-                    None => Look::Stale,
+                    None => CachedLookup::Stale,
                 };
             }
         }
         match node.place.clone() {
-            Some((parent, name)) => match self.look_as(parent, &name, start, traversing) {
-                Look::Known(view) if view.ino != ino => Look::Stale,
+            Some((parent, name)) => match self.lookup_as(parent, &name, start, traversing) {
+                CachedLookup::Hit(stat) if stat.ino != ino => CachedLookup::Stale,
                 look => look,
             },
-            None => Look::Stale,
+            None => CachedLookup::Stale,
         }
     }
 
-    fn look_at_directory(
+    fn getattr_of_directory(
         &self,
         ino: Ino,
         node: &Node,
         directory: &Directory,
         start: Instant,
-    ) -> Look {
+    ) -> CachedLookup {
         let ttl = self.ttl_of(self.is_moving(ino));
         // The root's lie in an object of their own, which no listing of the root shows.
         let lasts = match ino == Ino::ROOT && self.prefix.is_empty() {
@@ -148,7 +154,7 @@ impl Namespace {
                     attributes.ctime = attributes.ctime.max(Some(touched));
                 }
                 attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
-                Look::Known(View {
+                CachedLookup::Hit(CachedStat {
                     ino,
                     attributes,
                     size: 0,
@@ -157,18 +163,18 @@ impl Namespace {
                     named: ino == Ino::ROOT || node.place.is_some(),
                 })
             }
-            _ => Look::AskDirectory(ino),
+            _ => CachedLookup::NeedsMarker(ino),
         }
     }
 
-    fn view_of(
+    fn stat_of(
         &mut self,
         ino: Ino,
-        known: &Known,
+        known: &CachedAttributes,
         size: u64,
         checked: Instant,
         start: Instant,
-    ) -> View {
+    ) -> CachedStat {
         let until = start.max(checked + self.ttl.objects);
         let node = self
             .inodes
@@ -179,14 +185,14 @@ impl Namespace {
             file.shown_until = file.shown_until.max(Some(until));
         }
         if let Some(dirty) = node.file().and_then(|file| file.dirty.as_ref()) {
-            return dirty_view(ino, dirty, node, start);
+            return dirty_stat(ino, dirty, node, start);
         }
         let mut attributes = known.attributes.clone();
         if let Some(pending) = &node.pending {
             pending.change.apply(&mut attributes, &self.defaults);
         }
         attributes.ctime = attributes.ctime.max(node.confirmed).max(node.renamed);
-        View {
+        CachedStat {
             ino,
             attributes,
             size,
@@ -198,25 +204,25 @@ impl Namespace {
     /// What stands under a name, for a call that is about to change it. None: it must be asked.
     pub fn target(&mut self, parent: Ino, name: &str, start: Instant) -> Option<Option<Target>> {
         if let Some(ino) = self.child(parent, name)
-            && self.is_unpublished(ino)
+            && self.is_uncommitted(ino)
         {
-            return Some(Some(Target::Unpublished(ino)));
+            return Some(Some(Target::Uncommitted(ino)));
         }
         let ttl = self.ttl;
         let child = self.child(parent, name);
         let local = child.filter(|&ino| self.is_dirty_below(ino));
-        let answer = match self.directory(parent)?.listing.look(name, ttl, start) {
-            Answer::Unknown => return None,
-            Answer::Absent(_) => match local {
+        let answer = match self.directory(parent)?.listing.lookup(name, ttl, start) {
+            CachedEntry::Miss => return None,
+            CachedEntry::Negative(_) => match local {
                 Some(ino) if self.is_directory(ino) => Some(Target::Directory(ino)),
                 Some(ino) => Some(self.only_here(ino)),
                 None => None,
             },
-            Answer::Present(Entry::Directory, _) => match local {
+            CachedEntry::Hit(Entry::Directory, _) => match local {
                 Some(ino) if !self.is_directory(ino) => Some(self.only_here(ino)),
                 _ => Some(Target::Directory(self.node_for(parent, name, true))),
             },
-            Answer::Present(Entry::Object(object), _) => {
+            CachedEntry::Hit(Entry::Object(object), _) => {
                 let object = object.clone();
                 Some(Target::Object(object, self.child(parent, name)))
             }
@@ -231,7 +237,7 @@ impl Namespace {
         {
             file.stored = Stored::Uncommitted;
         }
-        Target::Unpublished(ino)
+        Target::Uncommitted(ino)
     }
 
     /// The version that open files of this inode read.
@@ -264,17 +270,17 @@ impl Namespace {
         self.file(ino)?.dirty.as_ref()
     }
 
-    pub fn is_unpublished(&self, ino: Ino) -> bool {
+    pub fn is_uncommitted(&self, ino: Ino) -> bool {
         let file = self.file(ino);
         file.is_some_and(|file| file.stored != Stored::Committed)
     }
 }
 
 /// A changed file looks as it stands here.
-fn dirty_view(ino: Ino, dirty: &DirtyInode, node: &Node, start: Instant) -> View {
+fn dirty_stat(ino: Ino, dirty: &DirtyInode, node: &Node, start: Instant) -> CachedStat {
     let mut attributes = dirty.attributes.clone();
     attributes.ctime = attributes.ctime.max(node.confirmed);
-    View {
+    CachedStat {
         ino,
         attributes,
         size: dirty.size,

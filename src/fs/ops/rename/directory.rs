@@ -20,7 +20,7 @@ use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::entry::{Entry, Known, Object};
+use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
@@ -97,7 +97,7 @@ impl Renames {
         };
         let names = [from, to].map(|(parent, name)| (*parent, name));
         let changing = self.names.begin_change(names).and_below(ino);
-        let changing = changing.and_leaving(replaced);
+        let changing = changing.and_unlinking(replaced);
         let pass = self
             .names
             .enter_in_time(start, |namespace| {
@@ -109,7 +109,7 @@ impl Renames {
         match replaced {
             Some(replaced) => self.markers.check_empty(replaced, start).await?,
             None if !replace && !self.objects.is_nothing(new.trim_end_matches('/')).await? => {
-                self.names.doubt_target(to);
+                self.names.invalidate_target(to);
                 return Err(Error::Exists);
             }
             None => {}
@@ -127,7 +127,7 @@ impl Renames {
         let marked = sources.iter().any(|source| source.key == path.old);
         if replaced.is_none() && !marked && !self.objects.is_bare(&path.new).await? {
             // With a marker, its copy finds out.
-            self.names.doubt_target(to);
+            self.names.invalidate_target(to);
             return Err(Error::NotEmpty);
         }
         self.objects
@@ -152,7 +152,7 @@ impl Renames {
                 {
                     log::error!("{intent} is left of a rename that failed: {error}");
                 }
-                self.names.doubt_target(to);
+                self.names.invalidate_target(to);
                 return Err(error);
             }
         };
@@ -264,8 +264,8 @@ impl Renames {
                 .await;
         }
         let mut namespace = self.names.lock();
-        namespace.doubt(path.from.0, &path.from.1);
-        namespace.doubt(path.to.0, &path.to.1);
+        namespace.invalidate(path.from.0, &path.from.1);
+        namespace.invalidate(path.to.0, &path.to.1);
         drop(namespace);
         self.names
             .kernel()
@@ -566,7 +566,7 @@ impl Renames {
                     .find_map(|object| object.known);
                 // The copies have the attributes that the objects had then, which others may have changed.
                 let known = known.map(|known| {
-                    Arc::new(Known {
+                    Arc::new(CachedAttributes {
                         settled: false,
                         ..(*known).clone()
                     })
@@ -588,7 +588,7 @@ impl Renames {
                 size: sources[index].size,
                 etag: answer.etag.clone(),
                 last_modified: unix_seconds(answer.date),
-                ours: false,
+                uploaded_here: false,
                 known,
             };
             self.open_files.moved_content(file, &key, version, &object);
@@ -598,6 +598,6 @@ impl Renames {
             }
         }
         // Copies of multipart objects have other tags: listings below are asked for anew.
-        self.names.lock().doubt_below(path.ino);
+        self.names.lock().invalidate_subtree(path.ino);
     }
 }

@@ -28,9 +28,9 @@ impl Filesystem {
         let source = self.resolver.target(from.0, &from.1, start).await?;
         let source = source.ok_or(Error::NotFound)?;
         let mut target = self.resolver.target(to.0, &to.1, start).await?;
-        if let (Target::Unpublished(_), None, false) = (&source, &target, replace) {
+        if let (Target::Uncommitted(_), None, false) = (&source, &target, replace) {
             // Its upload, which finds out, may be long in coming.
-            self.resolver.ask_whether_absent(to.0, &to.1, start).await?;
+            self.resolver.confirm_absent(to.0, &to.1, start).await?;
             target = self.resolver.target(to.0, &to.1, start).await?;
         }
         if target.is_some() && !replace {
@@ -40,10 +40,10 @@ impl Filesystem {
             return Ok(());
         }
         match (&source, &target) {
-            (Target::Directory(_), Some(Target::Unpublished(_) | Target::Object(..))) => {
+            (Target::Directory(_), Some(Target::Uncommitted(_) | Target::Object(..))) => {
                 return Err(Error::NotDirectory);
             }
-            (Target::Unpublished(_) | Target::Object(..), Some(Target::Directory(_))) => {
+            (Target::Uncommitted(_) | Target::Object(..), Some(Target::Directory(_))) => {
                 return Err(Error::IsDirectory);
             }
             _ => {}

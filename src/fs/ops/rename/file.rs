@@ -14,7 +14,7 @@ use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Creation;
-use crate::fs::namespace::entry::{Known, Object};
+use crate::fs::namespace::entry::{CachedAttributes, Object};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
@@ -38,7 +38,7 @@ pub(super) struct FileMove<'a> {
 
 /// What a file was that is renamed before the bucket has it.
 #[derive(Default)]
-struct Unpublished {
+struct Uncommitted {
     creation: Option<Creation>,
     may_have_stored: bool,
     covers: bool,
@@ -64,11 +64,11 @@ impl Renames {
         path: &FileMove<'_>,
     ) -> Result<()> {
         let replaced = match &path.target {
-            Some(Target::Unpublished(ino)) => Some(*ino),
+            Some(Target::Uncommitted(ino)) => Some(*ino),
             Some(Target::Object(_, ino)) => *ino,
             _ => None,
         };
-        if let Target::Unpublished(ino) = &source
+        if let Target::Uncommitted(ino) = &source
             && let Some(file) = self.open_files.file_of(*ino)
         {
             let replaced = replaced.and_then(|ino| self.open_files.file_of(ino));
@@ -76,12 +76,12 @@ impl Renames {
             // What the rename replaces is nowhere but here: it goes when its successor is safe. And an object that the
             // file is to replace under its old name has to be deleted, which may be refused: the file takes its
             // place first, and is renamed as any other.
-            if (replaced && file.lock().refs.writers == 0) || self.open_files.covers_object(*ino) {
+            if (replaced && file.lock().refs.writers == 0) || self.open_files.shadows_object(*ino) {
                 self.writeback.publish(&file).await?;
             }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
-        let changing = self.names.begin_change(names).and_leaving(replaced);
+        let changing = self.names.begin_change(names).and_unlinking(replaced);
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
@@ -117,24 +117,26 @@ impl Renames {
             .await?;
         // The upload that was waited for may have put it into the bucket.
         let source = match source {
-            Target::Unpublished(ino) if !self.names.lock().is_unpublished(ino) => {
+            Target::Uncommitted(ino) if !self.names.lock().is_uncommitted(ino) => {
                 let object = self.names.lock().object(ino).ok_or(Error::Stale)?;
                 Target::Object(object, Some(ino))
             }
             source => source,
         };
         let result = match source {
-            Target::Unpublished(ino) => {
+            Target::Uncommitted(ino) => {
                 let covers = match &path.target {
-                    Some(Target::Unpublished(replaced)) => self.open_files.covers_object(*replaced),
+                    Some(Target::Uncommitted(replaced)) => {
+                        self.open_files.shadows_object(*replaced)
+                    }
                     target => target.is_some(),
                 };
-                let before = self.rename_unpublished(ino, path, covers);
+                let before = self.rename_uncommitted(ino, path, covers);
                 drop(pass);
                 let result = self.writeback.publish_renamed(ino).await;
                 match result {
                     Ok(()) => self.names.lock().renamed(ino, now()),
-                    Err(_) => self.undo_renaming_unpublished(ino, path, before),
+                    Err(_) => self.undo_renaming_uncommitted(ino, path, before),
                 }
                 result
             }
@@ -145,15 +147,15 @@ impl Renames {
         };
         if result.is_err() {
             // How far it came, the bucket knows.
-            self.names.lock().doubt(from.0, &from.1);
-            self.names.doubt_target(to);
+            self.names.lock().invalidate(from.0, &from.1);
+            self.names.invalidate_target(to);
         }
         result
     }
 
     /// A file that the bucket does not have yet costs no request: its upload takes the new name. Returns what it was.
-    fn rename_unpublished(&self, ino: Ino, path: &FileMove<'_>, covers: bool) -> Unpublished {
-        let mut before = Unpublished::default();
+    fn rename_uncommitted(&self, ino: Ino, path: &FileMove<'_>, covers: bool) -> Uncommitted {
+        let mut before = Uncommitted::default();
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; whether it may replace is the rename's to say now.
@@ -163,7 +165,7 @@ impl Renames {
                 exclusive: exclusive.then(Vec::new),
                 temporary: state.is_temporary(),
             };
-            before = Unpublished {
+            before = Uncommitted {
                 creation: state.creation.replace(creation),
                 may_have_stored: state.upload.may_have_stored(),
                 covers: false,
@@ -173,18 +175,18 @@ impl Renames {
             file.moved.notify_waiters();
         }
         let mut namespace = self.names.lock();
-        before.covers = namespace.covers(ino);
-        if let Some(local) = namespace.local_mut(ino) {
+        before.covers = namespace.shadows_object(ino);
+        if let Some(local) = namespace.dirty_mut(ino) {
             local.attributes.ctime = Some(now());
             local.revision += 1;
         }
         namespace.moved(ino, path.to.0, &path.to.1);
-        namespace.set_covers(ino, covers);
+        namespace.set_shadows_object(ino, covers);
         before
     }
 
     /// Its upload under the new name was refused: nothing has changed in the bucket, nor have the names.
-    fn undo_renaming_unpublished(&self, ino: Ino, path: &FileMove<'_>, before: Unpublished) {
+    fn undo_renaming_uncommitted(&self, ino: Ino, path: &FileMove<'_>, before: Uncommitted) {
         let (from, to) = (path.from, path.to);
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
@@ -193,9 +195,9 @@ impl Renames {
         }
         let mut namespace = self.names.lock();
         namespace.moved(ino, from.0, &from.1);
-        namespace.set_covers(ino, before.covers);
+        namespace.set_shadows_object(ino, before.covers);
         let replaced = match &path.target {
-            Some(Target::Unpublished(ino) | Target::Object(_, Some(ino))) => Some(*ino),
+            Some(Target::Uncommitted(ino) | Target::Object(_, Some(ino))) => Some(*ino),
             _ => None,
         };
         if let Some(replaced) = replaced {
@@ -278,14 +280,14 @@ impl Renames {
                     ..meta
                 };
                 let mut moved = self.cache.describe(&new_key, meta, sent);
-                moved.ours = true;
+                moved.uploaded_here = true;
                 moved
             }
             None => {
                 // It has the headers that the object had then, which others may have changed.
                 let known = object.known.or(opened.and_then(|opened| opened.known));
                 let known = known.map(|known| {
-                    Arc::new(Known {
+                    Arc::new(CachedAttributes {
                         settled: false,
                         ..(*known).clone()
                     })
@@ -293,7 +295,7 @@ impl Renames {
                 Object {
                     etag: answer.etag.clone(),
                     last_modified: unix_seconds(answer.date),
-                    ours: false,
+                    uploaded_here: false,
                     known,
                     ..object
                 }
