@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::access_pattern::AccessPattern;
 use super::entry::Object;
 use super::listing::Listing;
 use super::object_name::Name;
 use super::scan::SharedReading;
-use super::walk::Walk;
 use crate::fs::attributes::{Attributes, Change, Kind, Timestamp};
 use crate::fs::data::budget::Reservation;
 use crate::fs::error::Result;
@@ -120,7 +120,7 @@ pub struct Directory {
     pub(super) touched: Option<Timestamp>,
     /// This mount has made it.
     pub(super) made_here: bool,
-    pub walk: Walk,
+    pub pattern: AccessPattern,
     /// When somebody last wanted to know what is in it.
     pub wanted: Option<Instant>,
     /// What the listing takes of the memory budget.

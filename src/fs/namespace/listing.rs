@@ -89,7 +89,7 @@ impl Listing {
 
     /// Notes that a name must be asked for, and tells whether names are asked for in order, so that a page from
     /// this one on is likely to answer the next.
-    pub fn is_sequential(&mut self, name: &Name) -> bool {
+    pub fn record_request(&mut self, name: &Name) -> bool {
         let steps = match &self.sequence {
             Some((last, steps)) if **last < **name => steps.saturating_add(1),
             _ => 0,

@@ -42,7 +42,7 @@ impl Filesystem {
         }
         let place = self.names.lock().place(ino);
         if let Some((parent, _)) = place {
-            self.resolver.opened_after_lookup(parent);
+            self.resolver.on_open(parent);
         }
         Ok(opened)
     }

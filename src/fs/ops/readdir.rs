@@ -75,7 +75,7 @@ impl Filesystem {
             let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
             let known = namespace.directory(ino).and_then(|directory| {
-                directory.walk.begin_reading(start);
+                directory.pattern.begin_reading(start);
                 directory.listing.freshness.begin_traversal(start);
                 if directory.listing.freshness.too_large {
                     return Some(DirectoryScan::cut_at_beginning(start));
@@ -176,7 +176,7 @@ impl Filesystem {
             }
         }
         if let Some(directory) = self.names.lock().directory(ino) {
-            directory.walk.read_on(Instant::now());
+            directory.pattern.read_on(Instant::now());
         }
         Ok(entries)
     }
@@ -216,7 +216,9 @@ impl Filesystem {
                     // Until the reply is written.
                     namespace.pin(cached.ino);
                     if let Some(directory) = namespace.directory(parent) {
-                        directory.walk.was_offered(&name, cached.attributes.kind);
+                        directory
+                            .pattern
+                            .on_entry_offered(&name, cached.attributes.kind);
                     }
                     Some(cached)
                 }

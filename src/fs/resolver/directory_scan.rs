@@ -453,7 +453,7 @@ impl Resolver {
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
-        directory.walk.was_listed();
+        directory.pattern.on_listed();
         let listing = &mut directory.listing;
         listing.freshness.took = build.sent.elapsed();
         listing.set_hidden(hidden > 0);

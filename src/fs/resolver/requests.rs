@@ -1,6 +1,6 @@
 //! The resolver, and its requests that are under way: nothing is asked twice at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use super::markers::Markers;
 use super::object_cache::ObjectCache;
 use super::objects::Objects;
+use super::prefetched::Prefetched;
 use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::data::budget::MemoryBudget;
@@ -62,8 +63,7 @@ pub(crate) struct Resolver {
     pub(super) began: SystemTime,
     pub(super) scans: Mutex<Scans>,
     pub(super) questions: Mutex<InFlight>,
-    /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(super) prefetched: Mutex<HashSet<Ino>>,
+    pub(super) prefetched: Prefetched,
 }
 
 /// What a resolver is made of.
@@ -81,6 +81,7 @@ pub(crate) struct Parts {
 
 impl Resolver {
     pub(crate) fn new(parts: Parts) -> Arc<Resolver> {
+        let prefetched = Prefetched::new(&parts.budget);
         Arc::new(Resolver {
             bucket: parts.bucket,
             settings: parts.settings,
@@ -94,7 +95,7 @@ impl Resolver {
             began: SystemTime::now(),
             scans: Mutex::default(),
             questions: Mutex::default(),
-            prefetched: Mutex::default(),
+            prefetched,
         })
     }
 

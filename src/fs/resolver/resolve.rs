@@ -22,7 +22,7 @@ impl Resolver {
         name: &str,
         start: Instant,
     ) -> Result<Lookup> {
-        let mut walked = false;
+        let mut planned = false;
         let mut _held = [None, None];
         for _ in 0..TRIES {
             let (look, holds) = {
@@ -46,10 +46,9 @@ impl Resolver {
             match look {
                 CachedLookup::Stale => return Err(Error::Stale),
                 CachedLookup::Hit(cached) => {
-                    match cached.attributes.kind {
-                        _ if walked => {}
-                        Kind::Directory => self.walk_directories(parent, name, false),
-                        _ => self.walk_files(parent, name, false),
+                    if !planned {
+                        let is_directory = cached.attributes.kind == Kind::Directory;
+                        self.prefetch_after(parent, name, is_directory, true);
                     }
                     self.refresh_ahead(parent);
                     return Ok(Lookup::Present(self.shown(cached)));
@@ -63,15 +62,15 @@ impl Resolver {
                     self.request_name(parent, name, start).await?;
                 }
                 CachedLookup::NeedsHead(object) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_files(parent, name, true);
+                    if !std::mem::replace(&mut planned, true) {
+                        self.prefetch_after(parent, name, false, false);
                     }
                     self.request_headers_of(parent, &Name::from(name), object, start)
                         .await?;
                 }
                 CachedLookup::NeedsMarker(ino) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_directories(parent, name, true);
+                    if !std::mem::replace(&mut planned, true) {
+                        self.prefetch_after(parent, name, true, false);
                     }
                     self.refresh_path(parent, name, start);
                     self.request_directory(ino, start).await?;
@@ -129,7 +128,7 @@ impl Resolver {
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         CachedLookup::NeedsHead(object) => {
-                            self.walk_files(parent, &name, true);
+                            self.prefetch_after(parent, &name, false, false);
                             self.request_headers_of(parent, &name, object, start)
                                 .await?;
                         }

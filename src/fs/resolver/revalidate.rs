@@ -21,6 +21,7 @@ use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::listing::CachedEntry;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::planner::{self, SMALL};
 use crate::fs::namespace::scan::ScanScope;
 use crate::fs::namespace::tree::CachedLookup;
 use crate::fs::supervisor::contained;
@@ -36,9 +37,6 @@ enum Expected {
     Object,
     Either,
 }
-
-/// Objects up to this many bytes are fetched whole where they are looked up to be read.
-const SMALL: u64 = 64 << 10;
 
 /// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
 fn unreadable(object: Object) -> Object {
@@ -70,13 +68,14 @@ impl Resolver {
             let ttl = namespace.ttl();
             let remembers = !ttl.objects.is_zero();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
-            let finds_nothing = directory.walk.finds_nothing;
+            let last_lookup_missed = directory.pattern.last_lookup_missed;
             let listing = &mut directory.listing;
             // Where nothing is remembered, a page would answer this one name and no other.
             let one_page = listing.freshness.is_one_page()
                 && (remembers || listing.freshness.complete.is_none());
             // Who makes files in a large directory asks for names that are not there.
-            let in_order = remembers && !one_page && listing.is_sequential(&name) && !finds_nothing;
+            let in_order =
+                remembers && !one_page && listing.record_request(&name) && !last_lookup_missed;
             let again = remembers
                 && !one_page
                 && !in_order
@@ -95,7 +94,7 @@ impl Resolver {
         self.single_flight(question, start, async move {
             if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
                 if let Some(directory) = resolver.names.lock().directory(parent) {
-                    directory.walk.finds_nothing = !found;
+                    directory.pattern.last_lookup_missed = !found;
                 }
                 return Ok(());
             }
@@ -123,7 +122,7 @@ impl Resolver {
                 // Asked for by this very call, or there by now.
                 _ => return Ok(()),
             }
-            directory.walk.finds_nothing = true;
+            directory.pattern.last_lookup_missed = true;
         }
         // No question that is under way already will do: it may have been asked before `start`.
         let held = self.names.hold_inode(parent)?;
@@ -148,9 +147,9 @@ impl Resolver {
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             let listing = &mut directory.listing;
             let was_object = matches!(listing.last_known(name), Some(Entry::Object(_)));
-            let expected = if directory.walk.finds_nothing {
+            let expected = if directory.pattern.last_lookup_missed {
                 Expected::Nothing
-            } else if was_object && directory.walk.goes_on(ttl.objects, sent) {
+            } else if was_object && directory.pattern.is_sequential(ttl.objects, sent) {
                 Expected::Object
             } else {
                 Expected::Either
@@ -163,7 +162,7 @@ impl Resolver {
         // Its keys are changing: the answer tells of neither time.
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
-            directory.walk.finds_nothing = entry.is_none();
+            directory.pattern.last_lookup_missed = entry.is_none();
             match moving {
                 true => directory.listing.give_up(epoch),
                 false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
@@ -285,7 +284,7 @@ impl Resolver {
 
     async fn request_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
         let sent = Instant::now();
-        let (key, epoch, reading) = {
+        let (key, epoch, wants_body) = {
             let mut namespace = self.names.lock();
             let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
@@ -296,10 +295,10 @@ impl Resolver {
                 // Learnt while this question was on its way here.
                 return Ok(());
             }
-            let reading = directory.walk.expects_opens();
-            (key, directory.listing.begin(), reading)
+            let wants_body = planner::wants_body(&directory.pattern, &object);
+            (key, directory.listing.begin(), wants_body)
         };
-        let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
+        let fetch = wants_body && self.bucket.can_read();
         let entry = match self.object_at(key, fetch, sent).await {
             Err(Error::Refused(Refusal::Denied, _)) if !self.bucket.can_read() => {
                 Some(unreadable(object.clone()))

@@ -222,7 +222,7 @@ fn what_was_known_last_is_kept_when_there_is_room_for_some() {
 fn names_that_are_asked_for_in_ascending_order_are_seen_to_be() {
     let mut listing = Listing::default();
     let asked = ["b", "a", "c", "d", "e", "f", "e", "f"];
-    let in_order = asked.map(|text| listing.is_sequential(&name(text)));
+    let in_order = asked.map(|text| listing.record_request(&name(text)));
     assert_eq!(
         in_order,
         [false, false, false, false, true, true, false, false]

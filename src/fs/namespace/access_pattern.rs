@@ -5,7 +5,7 @@
 //! apart, and directories are asked ahead only as far as the walker will come while the answers still count.
 //!
 //! And some are no walkers: git looks up its objects here and there among 256 directories. So asking ahead
-//! measures what of it is used: a probe costs one of a [credit](Steps::credit), a probed name that is then looked up
+//! measures what of it is used: a probe costs one of a [credit](Sequence::credit), a probed name that is then looked up
 //! brings two. What begins it is evidence: the directory was read, or names are looked up in their order.
 
 use std::collections::HashMap;
@@ -24,9 +24,9 @@ const BALANCE: RangeInclusive<i32> = -4..=4;
 
 /// How a directory's entries are being looked at.
 #[derive(Debug, Default)]
-pub struct Walk {
-    pub files: Steps,
-    pub directories: Steps,
+pub struct AccessPattern {
+    pub files: Sequence,
+    pub directories: Sequence,
     /// Twice the opens after lookups, less the lookups; at most a few.
     opened: i32,
     /// The last reading of the directory: its entries may be looked at next.
@@ -34,7 +34,7 @@ pub struct Walk {
     /// The directory below that was looked up last.
     entered: Option<Entered>,
     /// The name that was asked for alone last was not there: who makes files goes on to ask for such.
-    pub finds_nothing: bool,
+    pub last_lookup_missed: bool,
 }
 
 /// A reading of the names of a directory, which takes a while where there are many.
@@ -52,7 +52,7 @@ struct Entered {
     last: Instant,
 }
 
-impl Walk {
+impl AccessPattern {
     pub fn begin_reading(&mut self, now: Instant) {
         self.read = Some(Reading {
             began: now,
@@ -72,16 +72,16 @@ impl Walk {
         self.opened >= READING
     }
 
-    pub fn opened_after_lookup(&mut self) {
+    pub fn on_open(&mut self) {
         self.opened = (self.opened + 2).min(*BALANCE.end());
     }
 
     /// A file was looked up. Returns how many of those behind it should be known or asked for now, if any.
-    pub fn looks_at_file(&mut self, look: Step<'_>, ttl: Duration, now: Instant) -> Option<u32> {
+    pub fn on_file_lookup(&mut self, look: Step<'_>, ttl: Duration, now: Instant) -> Option<u32> {
         let read = self.was_read(ttl, now);
-        let ahead = self.files.step(look, read, Steps::MOST, ttl, now);
-        if self.files.scanned >= Steps::SCAN {
-            self.files.credit = Steps::CREDIT;
+        let ahead = self.files.step(look, read, Sequence::MOST, ttl, now);
+        if self.files.scanned >= Sequence::SCAN {
+            self.files.credit = Sequence::CREDIT;
         }
         if self.files.count > 0 {
             self.opened = (self.opened - 1).max(*BALANCE.start());
@@ -89,8 +89,8 @@ impl Walk {
         ahead
     }
 
-    /// As [`Walk::looks_at_file`], of a directory below.
-    pub fn looks_at_directory(
+    /// As [`AccessPattern::on_file_lookup`], of a directory below.
+    pub fn on_directory_lookup(
         &mut self,
         look: Step<'_>,
         ttl: Duration,
@@ -119,7 +119,7 @@ impl Walk {
     }
 
     /// Reading the directory gave the kernel what is known of an entry, which it need not look up.
-    pub fn was_offered(&mut self, name: &str, kind: Kind) {
+    pub fn on_entry_offered(&mut self, name: &str, kind: Kind) {
         match kind {
             Kind::Directory => self.directories.use_probe(name, false),
             _ => self.files.use_probe(name, false),
@@ -127,24 +127,24 @@ impl Walk {
     }
 
     /// Whether somebody goes through the files of the directory, one after another.
-    pub fn goes_on(&self, ttl: Duration, now: Instant) -> bool {
+    pub fn is_sequential(&self, ttl: Duration, now: Instant) -> bool {
         /// More than a few names that somebody may know by heart.
         const MANY: u32 = 16;
-        let Steps { count, last, .. } = self.files;
+        let Sequence { count, last, .. } = self.files;
         count >= MANY && last.is_some_and(|last| fresh(last, ttl, now))
     }
 
     /// The directory below through which paths led of late.
-    pub fn entered_of_late(&self, ttl: Duration, now: Instant) -> Option<&Name> {
-        // The kernel asks once in each lifetime, however often it comes by.
+    pub fn last_child_dir(&self, ttl: Duration, now: Instant) -> Option<&Name> {
+        // The kernel requested once in each lifetime, however often it comes by.
         let entered = self.entered.as_ref()?;
         fresh(entered.last, 3 * ttl, now).then_some(&entered.name)
     }
 
     /// What was asked ahead may be out of date.
-    pub fn was_listed(&mut self) {
-        self.files.was_listed();
-        self.directories.was_listed();
+    pub fn on_listed(&mut self) {
+        self.files.on_listed();
+        self.directories.on_listed();
     }
 
     /// When the last reading of the directory began, if it went on until lately.
@@ -159,7 +159,7 @@ impl Walk {
 pub struct Step<'a> {
     pub name: &'a str,
     /// It had to be asked for, and was not answered from memory.
-    pub asks: bool,
+    pub requested: bool,
     /// It comes right after the one that was looked up before, among its kind.
     pub follows: bool,
     /// The number of its inode.
@@ -168,7 +168,7 @@ pub struct Step<'a> {
 
 /// Lookups of one kind of entry, and what asking ahead of them has brought.
 #[derive(Debug, Default)]
-pub struct Steps {
+pub struct Sequence {
     /// From the first lookup on that had to ask.
     count: u32,
     /// The latest, and its name.
@@ -191,9 +191,9 @@ pub struct Steps {
     inode_order: InodeOrder,
 }
 
-impl Steps {
+impl Sequence {
     const MOST: u32 = 192;
-    /// Steps that reading the directory counts for, and the credit that it gives.
+    /// Sequence that reading the directory counts for, and the credit that it gives.
     const READING: u32 = 2;
     const READ: u32 = 8;
     /// What a probe brings that was used.
@@ -218,48 +218,48 @@ impl Steps {
     ) -> Option<u32> {
         let Step {
             name,
-            asks,
+            requested,
             follows,
             ino,
         } = look;
-        self.use_probe(name, asks);
+        self.use_probe(name, requested);
         self.inode_order.step(ino);
         self.previous = Some(Name::from(name));
-        if self.count == 0 && !asks {
+        if self.count == 0 && !requested {
             return None;
         }
         let goes_on = self.last.is_some_and(|last| fresh(last, ttl, now));
         self.scanning = read.is_some() || (self.scanning && goes_on);
         self.scanned = match self.scanning {
-            true => self.scanned + u32::from(asks),
+            true => self.scanned + u32::from(requested),
             false => 0,
         };
-        if asks && read.is_some() && read != self.read {
+        if requested && read.is_some() && read != self.read {
             (self.read, self.scanned) = (read, 1);
-            self.count = self.count.max(Steps::READING);
-            self.credit = self.credit.max(Steps::READ);
+            self.count = self.count.max(Sequence::READING);
+            self.credit = self.credit.max(Sequence::READ);
         }
-        if asks && follows {
-            self.earn(Steps::IN_ORDER);
+        if requested && follows {
+            self.earn(Sequence::IN_ORDER);
         }
         self.count = self.count.saturating_add(1);
-        let distance = (1 << self.count.min(16)).min(Steps::MOST).min(most);
-        let enough = !asks && self.ahead * 8 >= distance * 7;
+        let distance = (1 << self.count.min(16)).min(Sequence::MOST).min(most);
+        let enough = !requested && self.ahead * 8 >= distance * 7;
         self.last = Some(now);
         (self.count >= 2 && self.credit > 0 && distance > 0 && !enough).then_some(distance)
     }
 
     fn earn(&mut self, credit: u32) {
-        self.credit = (self.credit + credit).min(Steps::CREDIT.max(self.credit));
+        self.credit = (self.credit + credit).min(Sequence::CREDIT.max(self.credit));
     }
 
     /// The name was looked up, or taken from a reading of the directory. If it was probed and still had to be
     /// asked for, the probe's answer had expired.
-    pub fn use_probe(&mut self, name: &str, asks: bool) {
+    pub fn use_probe(&mut self, name: &str, requested: bool) {
         if let Some(answered) = self.unused.remove(name)
-            && !(asks && answered)
+            && !(requested && answered)
         {
-            self.earn(Steps::USED);
+            self.earn(Sequence::USED);
         }
     }
 
@@ -268,7 +268,7 @@ impl Steps {
         self.previous.as_ref()
     }
 
-    fn was_listed(&mut self) {
+    fn on_listed(&mut self) {
         self.probed = None;
         self.unused.retain(|_, answered| !*answered);
     }
@@ -283,7 +283,7 @@ impl Steps {
         following: impl Iterator<Item = (&'a Name, Option<&'a T>)>,
     ) -> Vec<(Name, T)> {
         let room = distance.saturating_sub(self.ahead).min(self.credit) as usize;
-        let in_order = self.scanned < Steps::SCAN;
+        let in_order = self.scanned < Sequence::SCAN;
         let (first, reached) = match self.probed.take() {
             Some((first, reached)) if *first <= *name && in_order => (first, Some(reached)),
             _ => {
@@ -306,11 +306,11 @@ impl Steps {
     }
 
     /// Whether the names that follow are those that come next by inode number.
-    pub fn goes_by_inode(&self) -> bool {
+    pub fn is_by_inode(&self) -> bool {
         self.scanning && self.inode_order.is_followed()
     }
 
-    /// As [`Steps::probe`], of the names that follow by inode number. `plan` is as in [`InodeOrder::next`]; `wanted`
+    /// As [`Sequence::probe`], of the names that follow by inode number. `plan` is as in [`InodeOrder::next`]; `wanted`
     /// is what there is to probe of a name.
     pub fn probe_by_inode<T>(
         &mut self,
@@ -336,7 +336,7 @@ impl Steps {
     fn sent<T>(&mut self, probes: &[(Name, T)]) {
         self.ahead += probes.len() as u32;
         self.credit -= probes.len() as u32;
-        if self.unused.len() > 4 * Steps::MOST as usize {
+        if self.unused.len() > 4 * Sequence::MOST as usize {
             self.unused.clear();
         }
         let sent = probes.iter().map(|(name, _)| (name.clone(), false));
@@ -359,7 +359,7 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(1);
 
-    fn probe(steps: &mut Steps, at: usize, distance: u32) -> Vec<String> {
+    fn probe(steps: &mut Sequence, at: usize, distance: u32) -> Vec<String> {
         let name = format!("{at:03}");
         let names: Vec<_> = (at + 1..200)
             .map(|number| Name::from(format!("{number:03}").as_str()))
@@ -370,10 +370,10 @@ mod tests {
     }
 
     /// A lookup of a name that is next in order, or of one somewhere else.
-    fn look(name: &str, asks: bool, follows: bool) -> Step<'_> {
+    fn look(name: &str, requested: bool, follows: bool) -> Step<'_> {
         Step {
             name,
-            asks,
+            requested,
             follows,
             ino: 0,
         }
@@ -385,7 +385,7 @@ mod tests {
 
     /// A directory of a thousand files or directories whose answers come at once.
     struct Directory {
-        walk: Walk,
+        walk: AccessPattern,
         names: Vec<Name>,
         known: std::collections::HashSet<Name>,
         probes: usize,
@@ -396,7 +396,7 @@ mod tests {
     impl Directory {
         fn new() -> Directory {
             Directory {
-                walk: Walk::default(),
+                walk: AccessPattern::default(),
                 names: names().iter().map(|name| Name::from(&**name)).collect(),
                 known: std::collections::HashSet::new(),
                 probes: 0,
@@ -412,8 +412,8 @@ mod tests {
         fn look_at(&mut self, at: usize, ino: u64, directory: bool) {
             self.now += Duration::from_micros(100);
             let name = self.names[at].clone();
-            let asks = !self.known.contains(&name);
-            self.misses += usize::from(asks);
+            let requested = !self.known.contains(&name);
+            self.misses += usize::from(requested);
             let steps = match directory {
                 true => &self.walk.directories,
                 false => &self.walk.files,
@@ -421,11 +421,11 @@ mod tests {
             let follows = at > 0 && steps.previous() == Some(&self.names[at - 1]);
             let step = Step {
                 ino,
-                ..look(&name, asks, follows)
+                ..look(&name, requested, follows)
             };
             let distance = match directory {
-                true => self.walk.looks_at_directory(step, TTL, self.now),
-                false => self.walk.looks_at_file(step, TTL, self.now),
+                true => self.walk.on_directory_lookup(step, TTL, self.now),
+                false => self.walk.on_file_lookup(step, TTL, self.now),
             };
             self.known.insert(name.clone());
             let Some(distance) = distance else { return };
@@ -434,7 +434,7 @@ mod tests {
                 false => &mut self.walk.files,
             };
             let known = &self.known;
-            if steps.goes_by_inode() {
+            if steps.is_by_inode() {
                 let numbered = |(at, name): (usize, &Name)| (inode(at), name.clone());
                 let plan = |after| {
                     let names = self.names.iter().enumerate().map(numbered);
@@ -478,17 +478,20 @@ mod tests {
     #[test]
     fn a_walk_shows_with_its_second_lookup_in_order_that_asks() {
         let now = Instant::now();
-        let mut walk = Walk::default();
-        assert_eq!(walk.looks_at_file(look("a", false, false), TTL, now), None);
-        assert_eq!(walk.looks_at_file(look("b", true, false), TTL, now), None);
-        assert_eq!(walk.looks_at_file(look("c", true, true), TTL, now), Some(4));
+        let mut walk = AccessPattern::default();
+        assert_eq!(walk.on_file_lookup(look("a", false, false), TTL, now), None);
+        assert_eq!(walk.on_file_lookup(look("b", true, false), TTL, now), None);
+        assert_eq!(
+            walk.on_file_lookup(look("c", true, true), TTL, now),
+            Some(4)
+        );
         for name in names().iter().take(20) {
-            walk.looks_at_file(look(name, true, true), TTL, now);
+            walk.on_file_lookup(look(name, true, true), TTL, now);
         }
-        let far = walk.looks_at_file(look("z", true, true), TTL, now);
-        assert_eq!(far, Some(Steps::MOST));
-        assert!(walk.goes_on(TTL, now));
-        assert!(!walk.goes_on(TTL, now + 2 * TTL));
+        let far = walk.on_file_lookup(look("z", true, true), TTL, now);
+        assert_eq!(far, Some(Sequence::MOST));
+        assert!(walk.is_sequential(TTL, now));
+        assert!(!walk.is_sequential(TTL, now + 2 * TTL));
     }
 
     #[test]
@@ -574,7 +577,7 @@ mod tests {
                 world.look(at, true);
             }
             world.expire();
-            world.walk.was_listed();
+            world.walk.on_listed();
         }
         assert!(world.misses <= 9, "{}", world.misses);
     }
@@ -582,28 +585,28 @@ mod tests {
     #[test]
     fn who_read_the_directory_is_expected_to_look_at_its_entries() {
         let now = Instant::now();
-        let mut walk = Walk::default();
+        let mut walk = AccessPattern::default();
         walk.begin_reading(now);
         assert_eq!(
-            walk.looks_at_file(look("a", true, false), TTL, now),
+            walk.on_file_lookup(look("a", true, false), TTL, now),
             Some(8)
         );
-        let mut walk = Walk::default();
+        let mut walk = AccessPattern::default();
         walk.begin_reading(now);
         let late = now + 2 * TTL;
-        assert_eq!(walk.looks_at_file(look("a", true, false), TTL, late), None);
+        assert_eq!(walk.on_file_lookup(look("a", true, false), TTL, late), None);
     }
 
     /// To read fifteen thousand names took longer than a lifetime: the walk that followed was not expected.
     #[test]
     fn a_reading_that_takes_longer_than_a_lifetime_counts_from_its_end() {
         let now = Instant::now();
-        let mut walk = Walk::default();
+        let mut walk = AccessPattern::default();
         walk.begin_reading(now);
         let later = now + 3 * TTL;
         walk.read_on(later);
         assert_eq!(
-            walk.looks_at_file(look("a", true, false), TTL, later),
+            walk.on_file_lookup(look("a", true, false), TTL, later),
             Some(8)
         );
     }
@@ -611,42 +614,42 @@ mod tests {
     #[test]
     fn directories_are_asked_ahead_as_far_as_the_walker_comes_in_time() {
         for (pace, ahead) in [(1, Some(8)), (100, Some(5)), (300, Some(1)), (600, None)] {
-            let mut walk = Walk::default();
+            let mut walk = AccessPattern::default();
             let mut now = Instant::now();
             let mut last = None;
             for name in ["a", "b", "c"] {
                 now += Duration::from_millis(pace);
-                last = walk.looks_at_directory(look(name, true, name != "a"), TTL, now);
+                last = walk.on_directory_lookup(look(name, true, name != "a"), TTL, now);
                 // Who goes on inside is no step further.
-                let inside = walk.looks_at_directory(look(name, true, true), TTL, now);
+                let inside = walk.on_directory_lookup(look(name, true, true), TTL, now);
                 assert_eq!(inside, None);
             }
             assert_eq!(last, ahead, "{pace} ms");
-            let entered = walk.entered_of_late(TTL, now + TTL);
+            let entered = walk.last_child_dir(TTL, now + TTL);
             assert_eq!(entered.map(Name::to_string).as_deref(), Some("c"));
-            assert_eq!(walk.entered_of_late(TTL, now + 4 * TTL), None);
+            assert_eq!(walk.last_child_dir(TTL, now + 4 * TTL), None);
         }
     }
 
     #[test]
     fn opens_after_lookups_show_a_reader() {
         let now = Instant::now();
-        let mut walk = Walk::default();
+        let mut walk = AccessPattern::default();
         assert!(walk.expects_opens());
         for name in ["a", "b", "c"] {
-            walk.looks_at_file(look(name, true, true), TTL, now);
+            walk.on_file_lookup(look(name, true, true), TTL, now);
         }
         assert!(!walk.expects_opens());
         for _ in 0..3 {
-            walk.opened_after_lookup();
+            walk.on_open();
         }
         assert!(walk.expects_opens());
     }
 
-    fn with_credit() -> Steps {
-        Steps {
-            credit: Steps::CREDIT,
-            ..Steps::default()
+    fn with_credit() -> Sequence {
+        Sequence {
+            credit: Sequence::CREDIT,
+            ..Sequence::default()
         }
     }
 
@@ -663,7 +666,7 @@ mod tests {
         assert_eq!(probe(&mut steps, 100, 2), ["101", "102"], "it went on");
     }
 
-    /// Small files may be symbolic links: who reads a directory asks for their types first, then for all.
+    /// Small files may be symbolic links: who reads a directory requested for their types first, then for all.
     #[test]
     fn who_comes_back_to_the_beginning_is_asked_ahead_for_anew() {
         let mut steps = with_credit();
@@ -675,9 +678,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_expired_before_it_was_wanted_was_not_used() {
-        let mut steps = Steps {
+        let mut steps = Sequence {
             credit: 3,
-            ..Steps::default()
+            ..Sequence::default()
         };
         assert_eq!(
             probe(&mut steps, 0, 9).len(),
