@@ -154,7 +154,7 @@ impl OpenFiles {
                     return Ok(());
                 }
             }
-            let Some(at) = self.names.enter_for(ino).await? else {
+            let Some(at) = self.names.lock_destination(ino).await? else {
                 return Err(Error::NotPermitted);
             };
             let Destination {

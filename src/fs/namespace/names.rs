@@ -3,7 +3,7 @@
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
 //! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
 //! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
-//! for the end. [`Names::enter`] is the right to change their keys; a directory above may be renamed
+//! for the end. [`Names::lock_keys`] is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ use crate::store::object_store::ObjectKey;
 pub(crate) struct Names {
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
-    gate: KeyLocks,
+    key_locks: KeyLocks,
     /// A change of names has ended.
     changed: Notify,
     kernel: Kernel,
@@ -39,7 +39,7 @@ pub(crate) struct Destination {
     pub key: ObjectKey,
     pub parent: Ino,
     pub name: Name,
-    _pass: KeyGuard,
+    _locked: KeyGuard,
 }
 
 /// Marks, until dropped.
@@ -107,7 +107,7 @@ impl Names {
     pub(crate) fn new(namespace: Namespace, kernel: Kernel, settings: Arc<Settings>) -> Arc<Names> {
         Arc::new(Names {
             namespace: Mutex::new(namespace),
-            gate: KeyLocks::default(),
+            key_locks: KeyLocks::default(),
             changed: Notify::new(),
             kernel,
             settings,
@@ -199,36 +199,36 @@ impl Names {
     ///
     /// # Errors
     /// [`Error::Stale`] when `scopes` finds no keys: what is to be changed has no name any more.
-    pub(crate) async fn enter(
+    pub(crate) async fn lock_keys(
         &self,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
     ) -> Result<KeyGuard> {
         loop {
             let wanted = scopes(&self.lock()).ok_or(Error::Stale)?;
-            let pass = self.gate.enter(wanted.clone()).await;
+            let locked = self.key_locks.lock(wanted.clone()).await;
             if scopes(&self.lock()).as_ref() == Some(&wanted) {
-                return Ok(pass);
+                return Ok(locked);
             }
         }
     }
 
-    /// As [`Names::enter`], for a call that began at `start`: what it waits for may hang.
+    /// As [`Names::lock_keys`], for a call that began at `start`: what it waits for may hang.
     ///
     /// # Errors
     /// [`Error::TimedOut`] as well: nothing was done.
-    pub(crate) async fn enter_in_time(
+    pub(crate) async fn lock_keys_in_time(
         &self,
         start: Instant,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
     ) -> Result<KeyGuard> {
-        self.settings.in_time(start, self.enter(scopes)).await?
+        self.settings.in_time(start, self.lock_keys(scopes)).await?
     }
 
     /// The right to change the object of one name, for a call that began at `start`.
     ///
     /// # Errors
-    /// As [`Names::enter_in_time`].
-    pub(crate) async fn enter_name(
+    /// As [`Names::lock_keys_in_time`].
+    pub(crate) async fn lock_key_of(
         &self,
         parent: Ino,
         name: &str,
@@ -238,12 +238,12 @@ impl Names {
             let key = namespace.child_key(parent, name)?;
             Some(vec![Scope::Key(key)])
         };
-        self.enter_in_time(start, key).await
+        self.lock_keys_in_time(start, key).await
     }
 
     /// The right to change these at once, if nobody else has or awaits any of them.
-    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
-        self.gate.try_enter(scopes)
+    pub(crate) fn try_lock_keys(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
+        self.key_locks.try_lock(scopes)
     }
 
     /// The answer that a listing's epoch was begun for does not come.
@@ -262,11 +262,11 @@ impl Names {
     }
 
     /// The key a file has when its upload starts, and the right to change it. None: it has no name.
-    pub(crate) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
+    pub(crate) async fn lock_destination(&self, ino: Ino) -> Result<Option<Destination>> {
         let entered = self
-            .enter(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
+            .lock_keys(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
             .await;
-        let Ok(pass) = entered else { return Ok(None) };
+        let Ok(locked) = entered else { return Ok(None) };
         let namespace = self.lock();
         let key = namespace.key(ino).ok_or(Error::Stale)?;
         let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
@@ -274,7 +274,7 @@ impl Names {
             key: object_name::object_key(key)?,
             parent,
             name,
-            _pass: pass,
+            _locked: locked,
         }))
     }
 

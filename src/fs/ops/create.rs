@@ -32,9 +32,9 @@ impl Filesystem {
                 let key = namespace.child_key(parent, name)?;
                 Some(format!("{key}/"))
             };
-            let _pass = self
+            let _locked = self
                 .names
-                .enter_in_time(start, |namespace| {
+                .lock_keys_in_time(start, |namespace| {
                     Some(vec![Scope::Key(marker_key(namespace)?)])
                 })
                 .await?;
@@ -113,7 +113,7 @@ impl Filesystem {
         let start = self.begin_making(parent, name).await?;
         {
             let _changing = self.names.begin_change([(parent, name)]);
-            let _pass = self.names.enter_name(parent, name, start).await?;
+            let _locked = self.names.lock_key_of(parent, name, start).await?;
             let (key, attributes) = {
                 let namespace = self.names.lock();
                 let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;

@@ -38,7 +38,7 @@ pub struct DirectoryEntry {
     /// None: not known without asking.
     pub kind: Option<Kind>,
     /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
-    pub looks: Option<Stat>,
+    pub stat: Option<Stat>,
     /// What the inode stood for when this was known.
     version: Option<ETag>,
 }
@@ -85,8 +85,8 @@ impl Filesystem {
             });
             (known, local)
         };
-        let build = known.unwrap_or_else(|| self.resolver.list_since(ino, true, start));
-        (build, local)
+        let scan = known.unwrap_or_else(|| self.resolver.list_since(ino, true, start));
+        (scan, local)
     }
 
     /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
@@ -102,8 +102,8 @@ impl Filesystem {
         let start = Instant::now();
         if offset == 0 || !directory.is_reading() {
             // The first read, or rewinddir: what the directory holds now.
-            let (build, local) = self.begin_reading(ino);
-            directory.begin(build, local);
+            let (scan, local) = self.begin_reading(ino);
+            directory.begin(scan, local);
         }
         {
             let mut namespace = self.names.lock();
@@ -124,19 +124,17 @@ impl Filesystem {
                 continue;
             }
             // What has come already is returned before waiting for more.
-            let build = directory.build().expect("begun above");
+            let scan = directory.scan().expect("begun above");
             let index = (at - DOTS) as usize;
-            let entry = match build.entry_now(index) {
-                ScanEntry::Entry(name, shape) => Some((name, shape, build.sent)),
+            let entry = match scan.entry_now(index) {
+                ScanEntry::Entry(name, shape) => Some((name, shape, scan.sent)),
                 ScanEntry::End => None,
                 ScanEntry::NotYet if entries.is_empty() => {
-                    self.settings
-                        .in_time(start, build.wait_for(index))
-                        .await??;
+                    self.settings.in_time(start, scan.wait_for(index)).await??;
                     continue;
                 }
                 ScanEntry::NotYet => break,
-                ScanEntry::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
+                ScanEntry::Cut(rest) => match directory.seek(index as u64, scan.len(), rest) {
                     Seek::Entry(name, shape, since) => Some((name, shape, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
@@ -239,7 +237,7 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: cached.map(|cached| self.resolver.shown(cached)),
+            stat: cached.map(|cached| self.resolver.shown(cached)),
             version,
         })
     }
@@ -247,13 +245,13 @@ impl Filesystem {
     /// An entry that readdirplus is about to give to the kernel counts as looked up. False: its inode does not
     /// stand for what the entry shows any more, and the kernel must not have it.
     pub fn entry_was_taken(&self, entry: &DirectoryEntry) -> bool {
-        let Some(looks) = &entry.looks else {
+        let Some(stat) = &entry.stat else {
             return true;
         };
         let mut namespace = self.names.lock();
-        let same = namespace.exists(looks.ino) && namespace.version(looks.ino) == entry.version;
+        let same = namespace.exists(stat.ino) && namespace.version(stat.ino) == entry.version;
         if same {
-            namespace.remember(looks.ino);
+            namespace.remember(stat.ino);
             self.names.kernel().forget_surplus(&mut namespace);
         }
         same
@@ -262,8 +260,8 @@ impl Filesystem {
     /// The reply is written: what of its entries was looked at for the kernel and not taken is forgotten.
     pub fn entries_were_offered(&self, entries: &[DirectoryEntry]) {
         let mut namespace = self.names.lock();
-        for looks in entries.iter().filter_map(|entry| entry.looks.as_ref()) {
-            namespace.unpin(looks.ino);
+        for stat in entries.iter().filter_map(|entry| entry.stat.as_ref()) {
+            namespace.unpin(stat.ino);
         }
     }
 
@@ -309,7 +307,7 @@ fn dots(namespace: &Namespace, ino: Ino, at: u64) -> DirectoryEntry {
         ino,
         next: at + 1,
         kind: Some(Kind::Directory),
-        looks: None,
+        stat: None,
         version: None,
     }
 }
@@ -334,7 +332,7 @@ fn local_entry(
         name,
         next,
         kind,
-        looks: None,
+        stat: None,
         version: None,
     })
 }

@@ -50,7 +50,7 @@ impl Filesystem {
         let result = async {
             // An upload under way ends first. What was to be preserved may have taken its time.
             let begin = Instant::now();
-            let _pass = self.names.enter_name(parent, name, begin).await?;
+            let _locked = self.names.lock_key_of(parent, name, begin).await?;
             self.markers.keep_directory(parent, name).await?;
             if ino.is_some_and(|ino| !self.open_files.shadows_object(ino)) {
                 // The bucket never had it.
@@ -89,9 +89,9 @@ impl Filesystem {
             _ => return Err(Error::NotDirectory),
         };
         let _changing = self.names.begin_change([(parent, name)]);
-        let _pass = self
+        let _locked = self
             .names
-            .enter_in_time(start, |namespace| {
+            .lock_keys_in_time(start, |namespace| {
                 Some(vec![Scope::Subtree(namespace.key(ino)?)])
             })
             .await?;

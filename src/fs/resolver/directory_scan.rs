@@ -31,7 +31,7 @@ const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct ScanGuard {
     pub resolver: Arc<Resolver>,
     pub ino: Ino,
-    pub build: Arc<DirectoryScan>,
+    pub scan: Arc<DirectoryScan>,
     /// The directory stays meanwhile. None only while this is dropped.
     hold: Option<InodeHold>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct ScanGuard {
 impl ScanGuard {
     /// Lists the directory by itself.
     pub async fn run(self, whole: bool) {
-        let end = self.resolver.run_build(&self.build, self.ino, whole).await;
+        let end = self.resolver.run_scan(&self.scan, self.ino, whole).await;
         self.end(end);
     }
 
@@ -48,12 +48,12 @@ impl ScanGuard {
         let mut listed = ScannedEntries::default();
         let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
         let resolver = self.resolver.clone();
-        resolver.apply_whole(&self.build, self.ino, epoch, come, listed);
+        resolver.apply_whole(&self.scan, self.ino, epoch, come, listed);
         self.end(Ok(ScanScope::Whole));
     }
 
     pub fn end(self, end: Result<ScanScope>) {
-        self.build.end(end);
+        self.scan.end(end);
     }
 }
 
@@ -64,10 +64,10 @@ impl Drop for ScanGuard {
         let ScanGuard {
             resolver,
             ino,
-            build,
+            scan,
             ..
         } = self;
-        let (ino, ended) = (*ino, build.clone());
+        let (ino, ended) = (*ino, scan.clone());
         let end = move |resolver: &Resolver| {
             if let MapEntry::Occupied(slot) = lock(&resolver.scans).entry(ino)
                 && Arc::ptr_eq(&slot.get().0, &ended)
@@ -75,12 +75,12 @@ impl Drop for ScanGuard {
                 slot.remove();
             }
         };
-        let was_late = resolver.settings.is_overdue(build.sent, Instant::now());
-        match build.has_timed_out() && was_late {
+        let was_late = resolver.settings.is_overdue(scan.sent, Instant::now());
+        match scan.has_timed_out() && was_late {
             true => resolver.after_a_moment(end),
             false => end(resolver),
         }
-        build.break_off();
+        scan.break_off();
     }
 }
 
@@ -214,9 +214,9 @@ impl Resolver {
         whole: bool,
         start: Instant,
     ) -> Arc<DirectoryScan> {
-        let overdue = lock(&self.scans).get(&ino).and_then(|(build, all)| {
-            let is_overdue = build.len() == 0 && self.settings.is_overdue(build.sent, start);
-            (*all >= whole && is_overdue).then(|| build.clone())
+        let overdue = lock(&self.scans).get(&ino).and_then(|(scan, all)| {
+            let is_overdue = scan.len() == 0 && self.settings.is_overdue(scan.sent, start);
+            (*all >= whole && is_overdue).then(|| scan.clone())
         });
         overdue.unwrap_or_else(|| self.list_since(ino, whole, start))
     }
@@ -230,13 +230,13 @@ impl Resolver {
     ) -> Arc<DirectoryScan> {
         let ttl = self.settings.metadata_ttl;
         let under_way = |scans: &Scans, ino| match scans.get(&ino) {
-            Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
-                Some(build.clone())
+            Some((scan, all)) if fresh(scan.sent, ttl, start) && *all >= whole => {
+                Some(scan.clone())
             }
             _ => None,
         };
-        if let Some(build) = under_way(&lock(&self.scans), ino) {
-            return build;
+        if let Some(scan) = under_way(&lock(&self.scans), ino) {
+            return scan;
         }
         let hold = match self.names.hold_inode(ino) {
             Ok(hold) => hold,
@@ -245,21 +245,21 @@ impl Resolver {
         let tree = self.subtree_with(ino, start);
         let mut scans = lock(&self.scans);
         // Somebody else may have begun meanwhile.
-        if let Some(build) = under_way(&scans, ino) {
-            return build;
+        if let Some(scan) = under_way(&scans, ino) {
+            return scan;
         }
         let mut begin = |ino, whole, hold| {
-            let build = DirectoryScan::new(Instant::now());
-            scans.insert(ino, (build.clone(), whole));
+            let scan = DirectoryScan::new(Instant::now());
+            scans.insert(ino, (scan.clone(), whole));
             ScanGuard {
                 resolver: self.clone(),
                 ino,
-                build,
+                scan,
                 hold: Some(hold),
             }
         };
         let begun = begin(ino, whole || tree.is_some(), hold);
-        let build = begun.build.clone();
+        let scan = begun.scan.clone();
         match tree {
             None => drop(self.runtime.spawn(begun.run(whole))),
             Some(mut tree) => {
@@ -269,26 +269,26 @@ impl Resolver {
                 drop(self.runtime.spawn(tree.run(begun)));
             }
         }
-        build
+        scan
     }
 
-    async fn run_build(&self, build: &DirectoryScan, ino: Ino, whole: bool) -> Result<ScanScope> {
+    async fn run_scan(&self, scan: &DirectoryScan, ino: Ino, whole: bool) -> Result<ScanScope> {
         // The keys of what is listed stay while it is.
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.names.enter(listing).await?;
+        let _locked = self.names.lock_keys(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             (prefix, directory.listing.begin())
         };
-        let extent = self.read_pages(build, ino, &prefix, epoch, whole).await;
+        let extent = self.read_pages(scan, ino, &prefix, epoch, whole).await;
         extent.inspect_err(|_| self.names.give_up(ino, epoch))
     }
 
     async fn read_pages(
         &self,
-        build: &DirectoryScan,
+        scan: &DirectoryScan,
         ino: Ino,
         prefix: &str,
         epoch: Epoch,
@@ -313,7 +313,7 @@ impl Resolver {
             let come = listed.take_page(page, prefix, at_root);
             memory.resize(listed.entries.len() as u64 * BYTES_PER_ENTRY / 4);
             if next.is_none() {
-                self.apply_whole(build, ino, epoch, come, listed);
+                self.apply_whole(scan, ino, epoch, come, listed);
                 return Ok(ScanScope::Whole);
             }
             {
@@ -324,7 +324,7 @@ impl Resolver {
                 }
                 namespace.account(ino, sent);
             }
-            build.come(come, budget);
+            scan.come(come, budget);
             if !whole {
                 self.names.give_up(ino, epoch);
                 return Ok(ScanScope::FirstPage);
@@ -334,7 +334,7 @@ impl Resolver {
                     directory.listing.freshness.too_large = true;
                     directory.listing.give_up(epoch);
                 }
-                build.end_cut(next);
+                scan.end_cut(next);
                 return Ok(ScanScope::Cut);
             }
             request.token = next;
@@ -344,7 +344,7 @@ impl Resolver {
     /// One page of a directory, from that place on, whatever is remembered of it.
     pub(crate) async fn list_page(&self, ino: Ino, at: Rest) -> Result<Page> {
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.names.enter(listing).await?;
+        let _locked = self.names.lock_keys(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
@@ -433,7 +433,7 @@ impl Resolver {
 
     fn apply_whole(
         &self,
-        build: &DirectoryScan,
+        scan: &DirectoryScan,
         ino: Ino,
         epoch: Epoch,
         come: Vec<(Name, EntryKind)>,
@@ -449,30 +449,30 @@ impl Resolver {
         let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
         let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
-            build.come(come, &self.budget);
+            scan.come(come, &self.budget);
             return;
         };
         // How it is being walked stays true; what was asked ahead may be out of date.
         directory.pattern.on_listed();
         let listing = &mut directory.listing;
-        listing.freshness.took = build.sent.elapsed();
+        listing.freshness.took = scan.sent.elapsed();
         listing.set_hidden(hidden > 0);
-        let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
+        let made = listing.apply(epoch, scan.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
             let shape = EntryKind::of(listing.last_known(&name)?);
             Some((name, shape))
         });
-        build.come(come.into_iter().chain(made), &self.budget);
+        scan.come(come.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
         if vanished && namespace.uncommitted_children(ino).is_empty() {
             // Not even a marker: somebody removed the directory.
             if let Some((parent, name)) = namespace.place(ino)
                 && let Some(parent) = namespace.directory(parent)
             {
-                parent.listing.mark_directory_absent(&name, build.sent);
+                parent.listing.mark_directory_absent(&name, scan.sent);
             }
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
-            namespace.confirm_directory(ino, marker.as_ref(), build.sent);
+            namespace.confirm_directory(ino, marker.as_ref(), scan.sent);
         }
     }
 
@@ -483,16 +483,16 @@ impl Resolver {
         start: Instant,
     ) -> Arc<DirectoryScan> {
         let version = directory.listing.version();
-        if let Some((of, build)) = &directory.reading
+        if let Some((of, scan)) = &directory.reading
             && *of == version
-            && let Some(build) = build.upgrade()
+            && let Some(scan) = scan.upgrade()
         {
-            return build;
+            return scan;
         }
         let names = directory.listing.names();
         let names = names.map(|(name, entry)| (name.clone(), EntryKind::of(entry)));
-        let build = DirectoryScan::of_names(names.collect(), start, &self.budget);
-        directory.reading = Some((version, Arc::downgrade(&build)));
-        build
+        let scan = DirectoryScan::of_names(names.collect(), start, &self.budget);
+        directory.reading = Some((version, Arc::downgrade(&scan)));
+        scan
     }
 }

@@ -24,9 +24,9 @@ impl Markers {
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
-        let _pass = self
+        let _locked = self
             .names
-            .enter_in_time(Instant::now(), |namespace| {
+            .lock_keys_in_time(Instant::now(), |namespace| {
                 Some(vec![Scope::Key(self.marker_key(namespace, ino)?)])
             })
             .await?;

@@ -84,8 +84,8 @@ impl Resolver {
             (one_page, again, in_order)
         };
         if one_page || again {
-            let build = self.list(parent, again, start);
-            if self.settings.in_time(start, build.ended()).await?? == ScanScope::Whole {
+            let scan = self.list(parent, again, start);
+            if self.settings.in_time(start, scan.ended()).await?? == ScanScope::Whole {
                 return Ok(());
             }
         }

@@ -29,15 +29,15 @@ pub(crate) struct SubtreeScan {
     /// How many pages their keys have at most; there may be a few more keys by now.
     pages: usize,
     /// Until it is dropped, their keys stay.
-    _pass: KeyGuard,
+    _locked: KeyGuard,
     /// All of them but the one that was asked for stay themselves as long as these do.
     pub holds: Vec<(Ino, InodeHold)>,
 }
 
 impl SubtreeScan {
     /// Lists the directories, for which a listing each has begun.
-    pub async fn run(self, begun: Vec<ScanGuard>) {
-        let Some(resolver) = begun.first().map(|begun| begun.resolver.clone()) else {
+    pub async fn run(self, guards: Vec<ScanGuard>) {
+        let Some(resolver) = guards.first().map(|guards| guards.resolver.clone()) else {
             return;
         };
         // To be ended with the namespace unlocked.
@@ -45,46 +45,46 @@ impl SubtreeScan {
         let (top, asked) = {
             let mut namespace = resolver.names.lock();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
-            let ask = |begun: ScanGuard| {
-                let prefix = namespace.key(begun.ino);
-                match (prefix, namespace.directory(begun.ino)) {
+            let ask = |guards: ScanGuard| {
+                let prefix = namespace.key(guards.ino);
+                match (prefix, namespace.directory(guards.ino)) {
                     (Some(prefix), Some(directory)) => {
-                        Some((begun, prefix, directory.listing.begin()))
+                        Some((guards, prefix, directory.listing.begin()))
                     }
                     _ => {
-                        gone.push(begun);
+                        gone.push(guards);
                         None
                     }
                 }
             };
-            let asked: Vec<_> = begun.into_iter().filter_map(ask).collect();
+            let asked: Vec<_> = guards.into_iter().filter_map(ask).collect();
             (top, asked)
         };
-        for begun in gone {
-            begun.end(Err(Error::Stale));
+        for guards in gone {
+            guards.end(Err(Error::Stale));
         }
         match self.read_pages(&resolver, &top).await {
             Ok(Some(page)) => {
                 let date = page.date;
                 let prefixes = asked.iter().map(|(_, prefix, _)| prefix.as_str());
                 let mut shares = split(page, &top, prefixes);
-                for (begun, prefix, epoch) in asked {
+                for (guards, prefix, epoch) in asked {
                     let share = shares.remove(&prefix).unwrap_or_else(|| empty(date));
-                    begun.end_with_page(share, &prefix, epoch);
+                    guards.end_with_page(share, &prefix, epoch);
                 }
             }
             // Others have made more of it than was to be expected, or what cannot be told where it belongs.
             Ok(None) => {
-                let alone = asked.into_iter().map(|(begun, _, epoch)| {
-                    resolver.names.give_up(begun.ino, epoch);
-                    begun.run(true)
+                let alone = asked.into_iter().map(|(guards, _, epoch)| {
+                    resolver.names.give_up(guards.ino, epoch);
+                    guards.run(true)
                 });
                 future::join_all(alone).await;
             }
             Err(error) => {
-                for (begun, _, epoch) in asked {
-                    resolver.names.give_up(begun.ino, epoch);
-                    begun.end(Err(error.clone()));
+                for (guards, _, epoch) in asked {
+                    resolver.names.give_up(guards.ino, epoch);
+                    guards.end(Err(error.clone()));
                 }
             }
         }
@@ -178,7 +178,7 @@ impl Resolver {
             .map(|key| key.map(Scope::Listing))
             .collect::<Option<_>>();
         // Not waited for: the caller may be renaming a directory in it.
-        let pass = self.names.try_enter(scopes?)?;
+        let locked = self.names.try_lock_keys(scopes?)?;
         let others = directories.iter().filter(|other| **other != ino);
         let holds =
             others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
@@ -186,7 +186,7 @@ impl Resolver {
             holds: holds.collect(),
             directories,
             pages,
-            _pass: pass,
+            _locked: locked,
         })
     }
 }

@@ -249,8 +249,8 @@ impl Writeback {
                 Some(vec![Scope::Key(key)])
             };
             let entered = match start {
-                Some(start) => self.names.enter_in_time(start, scopes).await,
-                None => self.names.enter(scopes).await,
+                Some(start) => self.names.lock_keys_in_time(start, scopes).await,
+                None => self.names.lock_keys(scopes).await,
             };
             if let Err(Error::TimedOut(cause)) = entered {
                 self.defer(ino, Deferred::Moment);
@@ -265,7 +265,7 @@ impl Writeback {
                 }
                 (key, namespace.pending(ino))
             };
-            let (Ok(_pass), Some(key)) = (entered, key) else {
+            let (Ok(_locked), Some(key)) = (entered, key) else {
                 return outcome.get().cloned().unwrap_or(Err(Error::Stale));
             };
             let Some((change, carried)) = pending else {

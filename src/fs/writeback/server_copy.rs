@@ -100,7 +100,11 @@ impl Writeback {
             Ok(object) if described.meta.etag == source.etag => object.clone(),
             _ => return Err(Error::NotSupported),
         };
-        let at = self.names.enter_for(file.ino).await?.ok_or(Error::Stale)?;
+        let at = self
+            .names
+            .lock_destination(file.ino)
+            .await?
+            .ok_or(Error::Stale)?;
         let (attributes, revision) = {
             let mut namespace = self.names.lock();
             let local = namespace.dirty_mut(file.ino).ok_or(Error::Stale)?;

@@ -39,7 +39,7 @@ struct UploadSnapshot {
 impl Writeback {
     /// One attempt.
     pub(crate) async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let Some(destination) = self.names.enter_for(file.ino).await? else {
+        let Some(destination) = self.names.lock_destination(file.ino).await? else {
             let mut state = file.lock();
             if state.link.is_gone() {
                 return Ok(());
@@ -49,17 +49,17 @@ impl Writeback {
             return Err(Error::Stale);
         };
         let mut rebases = 0;
-        let (mut freight, local, sent, mut result) = loop {
-            let Some(mut freight) = self.take_snapshot(file, &destination) else {
+        let (mut frozen, local, sent, mut result) = loop {
+            let Some(mut frozen) = self.take_snapshot(file, &destination) else {
                 return Ok(());
             };
-            let handover = freight.handover.take();
+            let handover = frozen.handover.take();
             let Some(local) = self.names.lock().local(file.ino).cloned() else {
                 return Err(Error::io("a changed file has no attributes of its own"));
             };
             let sent = Instant::now();
             let result = self
-                .send(file, &freight, handover, &destination, &local)
+                .send(file, &frozen, handover, &destination, &local)
                 .await;
             if matches!(result, Err(Error::Stale))
                 && rebases < REBASES
@@ -68,39 +68,32 @@ impl Writeback {
                 rebases += 1;
                 continue;
             }
-            break (freight, local, sent, result);
+            break (frozen, local, sent, result);
         };
-        if freight.exclusive
+        if frozen.exclusive
             && matches!(result, Err(Error::Exists))
             && self.is_our_upload(file, &destination.key).await
         {
-            freight.exclusive = false;
+            frozen.exclusive = false;
             file.lock().allow_replacing();
-            result = self.send(file, &freight, None, &destination, &local).await;
+            result = self.send(file, &frozen, None, &destination, &local).await;
         }
         {
             let mut state = file.lock();
             // Refused by the precondition, the object there is another client's.
-            if !(freight.exclusive && matches!(result, Err(Error::Exists))) {
+            if !(frozen.exclusive && matches!(result, Err(Error::Exists))) {
                 state.upload.set_may_have_stored(true);
             }
             if state.link.is_gone() {
                 return Ok(());
             }
         }
-        if freight.exclusive && matches!(result, Err(Error::Exists)) {
+        if frozen.exclusive && matches!(result, Err(Error::Exists)) {
             self.creation_lost(file, &destination);
         }
         let (uploaded, revision) = result?;
-        self.commit(
-            file,
-            freight.written,
-            &destination,
-            uploaded,
-            revision,
-            sent,
-        )
-        .await
+        self.commit(file, frozen.written, &destination, uploaded, revision, sent)
+            .await
     }
 
     /// Another client has made the name first: it stands for what is there, and what was written here has nowhere to go.
@@ -155,7 +148,7 @@ impl Writeback {
             }
             _ => None,
         };
-        let freight = UploadSnapshot {
+        let frozen = UploadSnapshot {
             snapshot,
             base: state.data.base.clone(),
             written: state.data.version,
@@ -168,43 +161,43 @@ impl Writeback {
         log::debug!(
             "uploading {}, {} bytes{}",
             destination.key,
-            freight.snapshot.len(),
-            match freight.snapshot.needs_base() {
+            frozen.snapshot.len(),
+            match frozen.snapshot.needs_base() {
                 true => ", some of them from its base",
                 false => "",
             }
         );
-        Some(freight)
+        Some(frozen)
     }
 
     /// Sends the bytes. Returns what is in the bucket now and the attributes' revision it carries.
     async fn send(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        freight: &UploadSnapshot,
+        frozen: &UploadSnapshot,
         handover: Option<oneshot::Receiver<Handover>>,
         to: &Destination,
         local: &DirtyInode,
     ) -> Result<(Uploaded, u64)> {
-        let overwrite = match freight.exclusive {
+        let overwrite = match frozen.exclusive {
             true => Overwrite::Forbidden,
             false => Overwrite::Allowed,
         };
-        let size = freight.snapshot.len();
-        if let Some(base) = &freight.base
-            && let gaps = freight.snapshot.base_gaps()
+        let size = frozen.snapshot.len();
+        if let Some(base) = &frozen.base
+            && let gaps = frozen.snapshot.base_gaps()
             && !gaps.is_empty()
             && base.is_here(gaps)
         {
             self.open_files.check_stands(base).await?;
         }
-        let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
+        let plain = plaintext(frozen.snapshot.clone(), frozen.base.clone());
         // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
         let mut handover = match handover {
             Some(receiver) => receiver.await.ok(),
             None => None,
         };
-        let xattrs = freight.xattrs.as_deref();
+        let xattrs = frozen.xattrs.as_deref();
         if let Some(stream) = &handover
             && (stream.key != to.key.as_str() || stream.xattrs.as_deref() != xattrs)
         {
@@ -212,7 +205,7 @@ impl Writeback {
             let stream = handover.take().expect("matched above");
             self.abort(stream.upload);
         }
-        if freight.exclusive {
+        if frozen.exclusive {
             let carried = handover.as_ref().map(|stream| stream.ctime);
             file.lock().record_attempt(Fingerprint {
                 size,

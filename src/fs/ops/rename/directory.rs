@@ -98,9 +98,9 @@ impl Renames {
         let names = [from, to].map(|(parent, name)| (*parent, name));
         let changing = self.names.begin_change(names).and_below(ino);
         let changing = changing.and_unlinking(replaced);
-        let pass = self
+        let locked = self
             .names
-            .enter_in_time(start, |namespace| {
+            .lock_keys_in_time(start, |namespace| {
                 let (old, new) = prefixes(namespace)?;
                 Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
             })
@@ -169,7 +169,7 @@ impl Renames {
             replaced_marker: unmarked.then(|| path.new.clone()),
             intent: intent.clone(),
             _memory: Some(memory),
-            pass,
+            locked,
             changing,
         });
         let Err(refused) = cleared.await else {

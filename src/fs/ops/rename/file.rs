@@ -106,10 +106,10 @@ impl Renames {
         changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
-        let pass = self
+        let locked = self
             .names
             // What goes up first may have taken its time.
-            .enter_in_time(Instant::now(), |namespace| {
+            .lock_keys_in_time(Instant::now(), |namespace| {
                 let old = namespace.child_key(from.0, &from.1)?;
                 let new = namespace.child_key(to.0, &to.1)?;
                 Some(vec![Scope::Key(old), Scope::Key(new)])
@@ -132,7 +132,7 @@ impl Renames {
                     target => target.is_some(),
                 };
                 let before = self.rename_uncommitted(ino, path, covers);
-                drop(pass);
+                drop(locked);
                 let result = self.writeback.publish_renamed(ino).await;
                 match result {
                     Ok(()) => self.names.lock().renamed(ino, now()),
@@ -141,7 +141,7 @@ impl Renames {
                 result
             }
             Target::Object(object, ino) => {
-                self.move_object(object, ino, path, pass, changing).await
+                self.move_object(object, ino, path, locked, changing).await
             }
             Target::Directory(_) => Err(Error::Invalid),
         };
@@ -214,7 +214,7 @@ impl Renames {
         object: Object,
         ino: Option<Ino>,
         path: &FileMove<'_>,
-        pass: KeyGuard,
+        locked: KeyGuard,
         changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
@@ -329,7 +329,7 @@ impl Renames {
             replaced_marker: None,
             intent: None,
             _memory: None,
-            pass,
+            locked,
             changing,
         });
         let cleared = cleared.await;
