@@ -105,7 +105,7 @@ impl Error {
         Error::Io(Arc::new(std::io::Error::other(message.into())))
     }
 
-    /// The log has it: nobody else need say it.
+    /// The log has it already.
     #[must_use]
     pub fn logged(self) -> Error {
         let logged = |cause| -> Cause { Arc::new(Logged(cause)) };

@@ -1,7 +1,7 @@
 //! The readable content of one version of one object, shared by all handles of that version.
 //!
 //! What makes it hard, and who answers it:
-//! - a read should be answered when its bytes are there, whoever asked for them first, and without a
+//! - a read should be answered when its bytes are there, whichever read requested them first, and without a
 //!   copy: a [`Part`] is one ranged GET with If-Match, decrypted from the socket's chunks straight
 //!   into one [`buffer`] of which every answer is a slice. Only a read that crosses two parts is
 //!   copied together;
@@ -48,7 +48,7 @@ use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 pub use self::cache::ContentCache;
 pub use self::error::Error;
 
-/// A fetch that still misses more than this many bytes is broken off when nobody has the object open:
+/// A fetch that still misses more than this many bytes is broken off when the object is not open:
 /// finishing a small one costs less than the connection that breaking off costs.
 const WORTH_ABORTING: u64 = 1 << 20;
 
@@ -97,7 +97,7 @@ impl Shown {
         self.0.load(Ordering::Acquire) == Shown::SEEN
     }
 
-    /// Nobody has it open any more who was shown anything. False if it was retired.
+    /// No open handle was shown anything of it. False if it was retired.
     fn forget(&self) -> bool {
         let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
         let forgotten = self
@@ -259,7 +259,7 @@ impl Content {
         }
     }
 
-    /// Nobody has it open: what is here stays until memory is wanted. False if nothing of it is worth that.
+    /// It is not open: what is here stays until memory is wanted. False if nothing of it is worth that.
     pub fn keep(&self) -> bool {
         let mut inner = self.lock();
         inner.parts.retain(|_, part| !part.is_over());
@@ -271,7 +271,7 @@ impl Content {
         true
     }
 
-    /// Somebody opens it again: it is like a new one, of which some is here.
+    /// It is opened again: it is like a new one, of which some is here.
     pub fn reuse(&self) {
         let mut inner = self.lock();
         inner.coverage.clear();
@@ -370,9 +370,9 @@ impl Content {
         }
     }
 
-    /// Somebody is about to read it: what came with a lookup is opened. Where a thread of the session asks,
+    /// It is about to be read: what came with a lookup is opened. Where a thread of the session asks,
     /// that thread unwraps the key, because waking others takes as long as a quarter of an unwrap; but only
-    /// one does at a time, for somebody has to answer what memory can.
+    /// one does at a time, for the others answer what memory can.
     pub fn expect_reading(self: &Arc<Self>) {
         let Some(opening) = self.part_at(0).and_then(|part| self.unseal(&part)) else {
             return;
@@ -537,7 +537,7 @@ impl Content {
         part.set_task(task.abort_handle());
     }
 
-    /// Begins to open a part, if it is sealed and nobody else was faster.
+    /// Begins to open a part, if it is sealed and no other thread was faster.
     fn open(self: &Arc<Self>, part: &Arc<Part>) {
         if let Some(opening) = self.unseal(part) {
             self.cache.runtime().spawn_blocking(opening);
@@ -728,7 +728,7 @@ impl Pieces {
     }
 }
 
-/// A part being brought in. However it ends, whoever waits for the part hears of it.
+/// A part being brought in. However it ends, waiters for the part are notified.
 struct Fetch {
     content: Arc<Content>,
     part: Arc<Part>,

@@ -114,7 +114,7 @@ impl Plan {
 /// others have been, a few times.
 #[derive(Debug, Default)]
 pub struct Sharers {
-    /// Who planned last, the latest at the end. A leaf.
+    /// The readers that planned last, the latest at the end. A leaf.
     recent: Mutex<VecDeque<u64>>,
     next: AtomicU64,
 }

@@ -1,4 +1,4 @@
-//! The parts of an open file's state: what its bytes rest on, how far their upload has come, who has it open, and what
+//! The parts of an open file's state: what its bytes rest on, how far their upload has come, what has it open, and what
 //! its name is for.
 //!
 //! Each part changes by its methods, so that what excludes each other cannot be set at once. `open_file` puts them

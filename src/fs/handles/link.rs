@@ -24,7 +24,7 @@ impl OpenFiles {
         if let Err(error) = self.check_link(ino, content).await {
             if content.first_report() {
                 let place = self.names.describe_place(ino);
-                log::error!("the symbolic link {place}: {}", chain(&error));
+                log::error!("reading the symbolic link {place}: {}", chain(&error));
             }
             return Err(error.logged());
         }

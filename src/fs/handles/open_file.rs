@@ -143,7 +143,7 @@ impl State {
         current.is_some_and(|current| Arc::ptr_eq(current, content))
     }
 
-    /// Nobody needs it any more.
+    /// Nothing needs it any more.
     pub fn is_finished(&self) -> bool {
         let saved = self.link.is_gone() || !self.is_dirty();
         self.refs.handles == 0 && !self.upload.is_running() && !self.link.is_removing() && saved
@@ -213,12 +213,12 @@ impl State {
     }
 }
 
-/// Who writes.
+/// The origin of a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Writer {
     /// The thread's id; 0 where the kernel does not say.
     pub thread: u32,
-    /// Somebody whose write takes the set-id bits away.
+    /// The process lacks the capability to keep the set-id bits.
     pub clear_set_id: bool,
     /// The write goes to the end of the file.
     pub append: bool,
@@ -233,7 +233,7 @@ pub struct OpenHow {
     pub exclusive: bool,
     /// To be run as a program.
     pub execute: bool,
-    /// By somebody whose truncation takes the set-id bits away.
+    /// By a process that lacks the capability to keep the set-id bits.
     pub clear_set_id: bool,
     /// The thread's id; 0 where the kernel does not say.
     pub thread: u32,

@@ -171,7 +171,7 @@ impl OpenFiles {
             }
         }
         self.resolver.getattr(ino, start).await?;
-        // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
+        // Counted as open while the map is locked, so that it is not removed meanwhile.
         let mut files = lock(&self.files);
         let (object, key) = {
             let namespace = self.names.lock();
@@ -292,7 +292,7 @@ impl OpenFiles {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Forgets a file that nobody has open and whose bytes are in the bucket.
+    /// Drops a file that is not open and whose bytes are in the bucket.
     pub(crate) fn drop_if_idle(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let mut files = lock(&self.files);
         if !file.lock().is_finished() {
@@ -309,7 +309,7 @@ impl OpenFiles {
                 let this_mount = Arc::downgrade(&self.this_mount);
                 self.tasks.spawn(async move {
                     if let Err(error) = store.delete(&aside).await {
-                        log::warn!("{aside} is left in the bucket: {error}");
+                        log::warn!("cannot delete {aside}: {error}");
                         if let Some(this_mount) = this_mount.upgrade() {
                             this_mount.leave_something();
                         }

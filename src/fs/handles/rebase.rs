@@ -24,7 +24,7 @@ const ZEROS: u64 = 1 << 20;
 
 impl OpenFiles {
     /// Puts what was appended to a file behind the version that is under `key` now. False if that cannot be:
-    /// something else was written, somebody reads the file, or there is no such version.
+    /// something else was written, the file is open for reading, or there is no such version.
     pub(crate) async fn rebase(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,

@@ -34,7 +34,7 @@ impl OpenFiles {
     ///
     /// # Errors
     /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
-    /// have nowhere to go. (Who unlinked it here knows that.)
+    /// have nowhere to go. (A file that was unlinked here is another matter.)
     pub(crate) fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
         if state.link.is_lost() {
             return Err(Error::Stale);
@@ -92,7 +92,7 @@ impl OpenFiles {
             };
             let mut staged = StagedFile::new(&self.staging, None);
             let filled = async {
-                // Who was shown this version goes on with it, and the last upload wins.
+                // A program that was shown this version goes on with it, and the last upload wins.
                 let asks = append || !content.was_seen();
                 if asks && content.is_here(std::iter::once(0..content.size())) {
                     self.check_stands(&content).await?;
@@ -158,7 +158,7 @@ impl OpenFiles {
         if namespace.local(ino).is_some() {
             return;
         }
-        // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
+        // A listing may have shown that the metadata changed, and it was not requested since:
         // what was known when the file was opened is the best there is.
         let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
         let size = now_there

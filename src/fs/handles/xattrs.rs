@@ -86,7 +86,7 @@ impl OpenFiles {
             .open_xattrs(object, &described.meta.headers)
             .await
             .inspect_err(|error| {
-                log::error!("extended attributes of {key}: {}", chain(error));
+                log::error!("reading the extended attributes of {key}: {}", chain(error));
             })?;
         Ok(Arc::new(xattrs))
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How long what is known counts.
+/// How long what is cached counts.
 #[derive(Clone, Copy, Debug)]
 pub struct Ttl {
     pub objects: Duration,
@@ -10,13 +10,13 @@ pub struct Ttl {
 }
 
 impl Ttl {
-    /// How long it counts that a directory is there: never less than what is known of it.
+    /// How long it counts that a directory is there: never less than its attributes do.
     pub fn of_directories(&self) -> Duration {
         self.directories.max(self.objects)
     }
 }
 
-/// Whoever asked looks at the answer within this time.
+/// A call that waited for a response reads it from the cache within this time.
 pub const LOOKED_AT: Duration = Duration::from_secs(1);
 /// A directory of no more names is listed anew with one request.
 const ONE_PAGE: usize = 1000;
@@ -38,7 +38,7 @@ pub struct Freshness {
     traversal: Option<Traversal>,
 }
 
-/// Somebody reads the directory, and looks up what it has in it.
+/// A program reads the directory, and looks up the names in it.
 #[derive(Clone, Copy, Debug)]
 struct Traversal {
     began: Instant,
@@ -77,8 +77,8 @@ impl Freshness {
         self.is_one_page() && !self.is_fresh(ttl, start)
     }
 
-    /// Whether the directory should be listed anew now, so that who goes on asking for its names need not wait
-    /// when the last listing expires: one page only, unless the asking is for one name after another, and no sooner than
+    /// Whether the directory should be listed anew now, so that lookups of its names need not wait
+    /// when the last listing expires: one page only, unless one name after another is looked up, and no sooner than
     /// that takes, twice over.
     pub fn wants_refreshing(&self, ttl: Ttl, walked: bool, now: Instant) -> bool {
         let ahead = (2 * self.took).min(ttl.objects / 4);
@@ -94,8 +94,8 @@ impl Freshness {
         self.pages <= 1 && !self.too_large
     }
 
-    /// Counts a name that is asked for alone, and tells whether listing anew is the better bargain by now. It
-    /// never is where a listing takes half as long as it counts.
+    /// Counts a name that is requested alone. True once such requests cost more than a full listing; that
+    /// never is where a listing takes more than half its lifetime.
     pub fn should_list_again(&mut self, ttl: Ttl) -> bool {
         self.requested += 1;
         self.requested > 2 * self.pages && self.took < ttl.objects / 2
@@ -103,7 +103,7 @@ impl Freshness {
 
     // ---- traversals ----
 
-    /// Somebody begins to read the directory from its beginning.
+    /// A program begins to read the directory from its beginning.
     pub fn begin_traversal(&mut self, now: Instant) {
         self.traversal = Some(Traversal {
             began: now,
@@ -111,7 +111,7 @@ impl Freshness {
         });
     }
 
-    /// Who reads the directory goes on.
+    /// The reading goes on.
     pub fn continue_traversal(&mut self, ttl: Duration, now: Instant) {
         if self.is_traversed(ttl, now)
             && let Some(traversal) = &mut self.traversal
@@ -125,7 +125,7 @@ impl Freshness {
             .is_some_and(|traversal| fresh(traversal.last, ttl.max(LOOKED_AT), now))
     }
 
-    /// How long what was listed counts for somebody who goes through a directory of many pages.
+    /// How long what was listed counts for a program that goes through a directory of many pages.
     pub fn lifetime_in_traversal(&self, names: usize, ttl: Duration, now: Instant) -> Duration {
         match self.is_traversed(ttl, now) && names > ONE_PAGE {
             true => TRAVERSAL_PER_NAME * names as u32,

@@ -121,11 +121,11 @@ pub struct Directory {
     /// This mount has made it.
     pub(super) made_here: bool,
     pub pattern: AccessPattern,
-    /// When somebody last wanted to know what is in it.
+    /// When its names were last looked up or read.
     pub wanted: Option<Instant>,
     /// What the listing takes of the memory budget.
     pub(super) memory: Option<Reservation>,
-    /// A reading of the listing as it stands, while somebody goes on with it.
+    /// A reading of the listing as it stands, while a directory handle goes on with it.
     pub reading: Option<SharedReading>,
 }
 

@@ -98,7 +98,7 @@ impl Listing {
         steps >= SEQUENTIAL
     }
 
-    /// As [`Listing::lookup`], for who goes through the directory and looks at each name: a traversal that began on
+    /// As [`Listing::lookup`], for a program that goes through the directory and looks at each name: a traversal that began on
     /// a listing may end on it. So what was listed since shortly before it began counts for one look at each
     /// name, which may be several calls in a row.
     pub fn lookup_traversing(&mut self, name: &str, ttl: Ttl, start: Instant) -> CachedEntry<'_> {
@@ -313,7 +313,7 @@ impl Listing {
 
     /// Gives up what answers nothing any more; names that are held keep what was last known of them. False
     /// if it is still good, or being asked for. What has been answered just now is good, however long it took and
-    /// even where nothing is remembered: who asked is about to look at it, and would find nothing and ask again.
+    /// even where nothing is remembered: the call that requested it is about to read it, and would find nothing and request it again.
     pub fn drop_expired(&mut self, ttl: Ttl, now: Instant, held: impl Fn(&str) -> bool) -> bool {
         let lasts = ttl.objects.max(LOOKED_AT) + self.freshness.took;
         let good = |at: Instant| fresh(at, lasts, now);

@@ -2,7 +2,7 @@
 //!
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
 //! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
-//! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
+//! time: what is cached stands, responses about them are dropped, and a call that would have to request them waits
 //! for the end. [`Names::lock_keys`] is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
 
@@ -171,7 +171,7 @@ impl Names {
         }
     }
 
-    /// Waits until nobody is changing what this name stands for. Each change ends within its requests'
+    /// Waits until no operation of ours changes what this name stands for. Each change ends within its requests'
     /// deadlines.
     pub(crate) async fn wait_name_stable(&self, parent: Ino, name: &str) {
         self.until_changed(|namespace| !namespace.is_changing(parent, name))
@@ -241,7 +241,7 @@ impl Names {
         self.lock_keys_in_time(start, key).await
     }
 
-    /// The right to change these at once, if nobody else has or awaits any of them.
+    /// The right to change these at once, if no other operation holds or awaits any of them.
     pub(crate) fn try_lock_keys(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
         self.key_locks.try_lock(scopes)
     }

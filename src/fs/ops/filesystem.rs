@@ -33,7 +33,7 @@ use crate::fs::settings::Settings;
 use crate::fs::supervisor::{PAUSE, keep_running};
 use crate::fs::writeback::publish::{self, Writeback};
 
-/// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
+/// Counts of what is held in memory: for tests that look for leaks, and for watching a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Known to the kernel, open, or above one that is; the root counts.
@@ -69,7 +69,7 @@ pub struct Filesystem {
 }
 
 impl Filesystem {
-    /// Nothing is asked of the bucket yet.
+    /// Nothing is requested from the bucket yet.
     ///
     /// # Errors
     /// When the cache directory cannot be used.
@@ -250,7 +250,7 @@ impl Filesystem {
     }
 }
 
-/// Drops cached content, and listings that have expired, when somebody waits for memory.
+/// Drops cached content, and listings that have expired, when a request waits for memory.
 async fn reclaim(fs: Weak<Filesystem>, budget: MemoryBudget) {
     let mut pressure = budget.pressure();
     loop {

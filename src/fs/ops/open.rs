@@ -102,7 +102,7 @@ impl Filesystem {
             if std::mem::replace(&mut asked, true) {
                 break;
             }
-            // Whether it is there is the bucket's to say, and not what was remembered of it.
+            // The bucket decides whether it is there, not what is cached.
             self.resolver.confirm_absent(parent, name, start).await?;
         }
         // What is made in a directory may get its group from it.
@@ -167,7 +167,7 @@ impl Filesystem {
         self.writeback.store_at_close(handle.file.ino).await
     }
 
-    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    /// The last close. RELEASE has no error channel: pending data is uploaded in the background.
     pub fn release_now(&self, handle: u64) {
         self.writeback.release(handle);
     }

@@ -138,7 +138,7 @@ impl Filesystem {
                     Seek::Entry(name, shape, since) => Some((name, shape, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
-                        // A task: who gives up waiting does not break it off, for the listing counts on its end.
+                        // A task, so that a caller that gives up does not break it off: the listing counts on its end.
                         let fs = self.clone();
                         let work = async move { fs.resolver.list_page(ino, page).await };
                         let task = self.runtime.spawn(work);
@@ -221,7 +221,7 @@ impl Filesystem {
                     Some(cached)
                 }
                 CachedLookup::NeedsMarker(ino) => {
-                    // Nobody is told of the inode that it got.
+                    // The kernel is not given the inode that it got.
                     namespace.forget(ino, 0);
                     None
                 }

@@ -35,7 +35,7 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Removes a name and its object; who has it open goes on reading.
+    /// Removes a name and its object; open handles go on reading.
     async fn delete_object(
         self: &Arc<Self>,
         parent: Ino,

@@ -57,7 +57,7 @@ impl Filesystem {
         handle.is_ok_and(|handle| handle.file.paged.load(Ordering::SeqCst))
     }
 
-    /// A direct write to this range is done, and nobody is told yet: the kernel does not look for pages in its
+    /// A direct write to this range is done, and not acknowledged yet: the kernel does not look for pages in its
     /// way where the write is asynchronous, and would show them from then on.
     pub async fn pass_by_pages(&self, handle: u64, range: Range<u64>) -> Result<()> {
         let handle = self.open_files.handle(handle)?;

@@ -120,7 +120,7 @@ impl Filesystem {
         let value = match (name, &described.object) {
             (ENCRYPTED, Err(encrypted::Error::NotEncrypted)) => "no".to_owned(),
             (ENCRYPTED, _) if described.is_plain() => "no".to_owned(),
-            // Also with an envelope that nobody can make anything of.
+            // Also with an envelope that cannot be opened.
             (ENCRYPTED, _) => "yes".to_owned(),
             (FORMAT, Ok(object)) => object.format.to_string(),
             (KEY_ID, Ok(object)) => object.key_id().ok_or(Error::NoAttribute)?.to_owned(),

@@ -1,4 +1,4 @@
-//! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
+//! Listing directories: one listing of a directory at a time, shared by all callers, readable
 //! while its pages come.
 
 use std::collections::hash_map::Entry as MapEntry;
@@ -23,11 +23,11 @@ use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
 
-/// Anybody may have stored such keys, and directories are listed all the time.
+/// Any client may have stored such keys, and directories are listed all the time.
 static HIDDEN_LOG: LogLimit = LogLimit::new();
 const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
+/// A listing that others may join. However it ends, a panic included, its waiters are notified.
 pub(crate) struct ScanGuard {
     pub resolver: Arc<Resolver>,
     pub ino: Ino,
@@ -244,7 +244,7 @@ impl Resolver {
         };
         let tree = self.subtree_with(ino, start);
         let mut scans = lock(&self.scans);
-        // Somebody else may have begun meanwhile.
+        // Another call may have begun meanwhile.
         if let Some(scan) = under_way(&scans, ino) {
             return scan;
         }
@@ -465,7 +465,7 @@ impl Resolver {
         scan.come(come.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
         if vanished && namespace.uncommitted_children(ino).is_empty() {
-            // Not even a marker: somebody removed the directory.
+            // Not even a marker: the directory was removed.
             if let Some((parent, name)) = namespace.place(ino)
                 && let Some(parent) = namespace.directory(parent)
             {

@@ -26,7 +26,7 @@ use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
 const DESCRIBED_SHARE: u64 = 32;
 
-/// And so much to contents that nobody has open, beside their bytes.
+/// And so much to contents that are not open, beside their bytes.
 const CONTENTS_SHARE: u64 = 32;
 
 /// What a content takes in memory besides its bytes.
@@ -63,7 +63,7 @@ pub(crate) struct ObjectCache {
     content_cache: Arc<ContentCache>,
     /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
     headers: Mutex<ByteLru<ObjectKey, Arc<CachedHeaders>>>,
-    /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
+    /// Contents that are not open: bodies that came with headers, what was just written, and what was read.
     contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
 }
 

@@ -1,4 +1,4 @@
-//! The resolver, and its requests that are under way: nothing is asked twice at once.
+//! The resolver, and its requests in flight: each at most once at a time.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,7 +28,7 @@ use crate::fs::supervisor::contained;
 /// The listings that are under way, and whether each is of the whole directory.
 pub(crate) type Scans = HashMap<Ino, (Arc<DirectoryScan>, bool)>;
 
-/// Questions under way, so that nobody asks the same twice at once.
+/// Requests in flight, so that none is sent twice at once.
 pub(crate) type InFlight = HashMap<RequestKey, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,7 @@ pub(crate) enum RequestKey {
 }
 
 impl RequestKey {
-    /// What must be known for as long as it is asked.
+    /// The inode that must stay for as long as the request is in flight.
     fn inode(&self) -> Ino {
         match self {
             RequestKey::Name(parent, _) | RequestKey::Object(parent, _) => *parent,
@@ -48,7 +48,7 @@ impl RequestKey {
     }
 }
 
-/// What is asked of the bucket, and what is on its way.
+/// Finds out what names stand for, with requests to the bucket where the cache does not tell.
 pub(crate) struct Resolver {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Arc<Settings>,
@@ -104,12 +104,12 @@ impl Resolver {
         lock(&self.scans).len()
     }
 
-    /// How many other questions to the bucket are under way.
+    /// How many other requests are in flight.
     pub(crate) fn questions(&self) -> usize {
         lock(&self.questions).len()
     }
 
-    /// Does `work`, unless the same is under way for another caller, whose answer counts for both.
+    /// Does `work`, unless the same is in flight for another caller, whose result counts for both.
     pub(super) async fn single_flight(
         self: &Arc<Self>,
         question: RequestKey,

@@ -1,10 +1,10 @@
-//! Asking the bucket about names: as few requests as answer the question, and never twice for two callers at
+//! Requests about names: as few as answer the question, and never two at once for the same
 //! once.
 //!
 //! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
 //! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs; where
 //! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
-//! the body is kept. What is asked before anybody wants it is `ahead`'s.
+//! the body is kept. What is requested before it is wanted is `prefetch`'s.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,7 @@ use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 enum Expected {
     /// The last name was not there: a LIST of what begins with the key comes first, and is mostly enough.
     Nothing,
-    /// It was an object, and somebody looks at one name after another: a HEAD is enough while it is one.
+    /// It was an object, and one name after another is looked up: a HEAD is enough while it is one.
     Object,
     Either,
 }
@@ -73,7 +73,7 @@ impl Resolver {
             // Where nothing is remembered, a page would answer this one name and no other.
             let one_page = listing.freshness.is_one_page()
                 && (remembers || listing.freshness.complete.is_none());
-            // Who makes files in a large directory asks for names that are not there.
+            // Programs that create files in a large directory look up names that are not there.
             let in_order =
                 remembers && !one_page && listing.record_request(&name) && !last_lookup_missed;
             let again = remembers
@@ -458,7 +458,7 @@ impl Resolver {
                 let began = Timestamp::from_system(self.began);
                 (Attributes::implicit_directory(began), None)
             }
-            // The directory is there: whoever may write, but not read, can go on with the mount's defaults.
+            // The directory is there: a mount that may write, but not read, goes on with its defaults.
             Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {
                 let began = Timestamp::from_system(self.began);
                 (Attributes::implicit_directory(began), None)

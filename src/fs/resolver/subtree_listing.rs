@@ -1,7 +1,7 @@
 //! Small trees are listed whole: one request tells of all the directories in them.
 //!
 //! Directories that are in use together expire one after the other. Listed alone, each costs a request, and mostly a
-//! round trip that somebody waits for. So when one of them is listed anew, and is known to lie in a tree with few
+//! round trip that a program waits for. So when one of them is listed anew, and is known to lie in a tree with few
 //! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
 //!
 //! The same where many directories beside it were wanted within the lifetime, as git wants the 256 that its objects

@@ -134,7 +134,7 @@ impl Writeback {
         }
     }
 
-    /// A file that was clean and that nobody has open is again what the bucket has.
+    /// A file that was clean and is not open is again what the bucket has.
     pub(crate) fn undo_truncation(&self, file: &Arc<OpenFile>) {
         let mut state = file.lock();
         if state.refs.handles > 1 || state.upload.is_running() || state.link.is_gone() {

@@ -1,6 +1,6 @@
 //! Files that are closed, renamed or removed: what of them is uploaded then, and what never is.
 //!
-//! Whoever has a file open whose name goes reads on (see `handles/orphan`). A removal that fails gives the name back.
+//! Open handles of a file whose name goes read on (see `handles/orphan`). A removal that fails gives the name back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::fs::handles::open_file::{FileHandle, OpenFile};
 use crate::fs::namespace::inode::Ino;
 
 impl Writeback {
-    /// Nothing is done with the file any more by who held it.
+    /// The call that held the file is done with it.
     pub(crate) fn release_held(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, None);
     }
 
-    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    /// The last close. RELEASE has no error channel: pending data is uploaded in the background.
     pub fn release(self: &Arc<Self>, handle: u64) {
         let Some(handle) = self.open_files.remove_handle(handle) else {
             return;
@@ -74,7 +74,7 @@ impl Writeback {
         self.open_files.drop_if_idle(file);
     }
 
-    /// Uploads a file under its temporary name, if nobody renames it in time.
+    /// Uploads a file under its temporary name, unless it is renamed in time.
     fn wait_for_rename(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let (writeback, file) = (self.clone(), file.clone());
         let grace: Duration = self.settings.rename_grace;
@@ -94,7 +94,7 @@ impl Writeback {
         });
     }
 
-    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
+    /// The file's name is about to go, and perhaps its object: open handles go on reading, and it is
     /// not uploaded any more. Followed by [`Writeback::after_removal`] or [`Writeback::restore`].
     pub(crate) async fn orphan(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         loop {

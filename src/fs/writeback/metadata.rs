@@ -66,7 +66,7 @@ impl Writeback {
                 return Err(Error::Stale);
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
-                // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
+                // Open and unlinked: there is nothing to store it in, and only open handles see it.
                 self.open_files.snapshot_attributes(&mut namespace, ino);
                 if let Some(local) = namespace.dirty_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
@@ -137,7 +137,10 @@ impl Writeback {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
                         let place = writeback.names.describe_place(ino);
-                        log::warn!("the attributes of {place}: {}, trying again", chain(&error));
+                        log::warn!(
+                            "cannot store the attributes of {place}: {}; trying again",
+                            chain(&error)
+                        );
                         let mut namespace = writeback.names.lock();
                         if namespace.pending(ino).is_none() {
                             namespace.add_pending(ino, &change);

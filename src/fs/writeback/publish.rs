@@ -165,12 +165,12 @@ impl Writeback {
         self.open_files.drop_if_idle(file);
     }
 
-    /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
+    /// Schedules the upload of a file whose last attempt failed, or that no flush will upload.
     pub(crate) fn schedule_upload(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
             let mut state = file.lock();
             let wanting = state.is_dirty() && !state.link.is_gone();
-            // Who only reads does not hold up what others have written and closed.
+            // Readers do not hold up what other handles have written.
             let due =
                 state.upload.has_failed() || (state.refs.writers == 0 && !state.is_temporary());
             if !wanting || !due || state.timers.retry || state.upload.is_running() {
@@ -257,7 +257,7 @@ impl Drop for UploadEnds<'_> {
         if std::thread::panicking() {
             let mut state = self.0.lock();
             state.upload.break_off(Error::io("the upload panicked"));
-            // Whoever was to hand over may be gone: the next attempt must not wait for it.
+            // The stream's task may be gone: the next attempt must not wait for its handover.
             state.stream.abandon();
             drop(state);
             self.0.moved.notify_waiters();

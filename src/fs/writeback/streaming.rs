@@ -86,7 +86,7 @@ impl Writeback {
             Ok(()) => {}
             Err(error) => {
                 log::warn!(
-                    "uploading {} while it is written failed, it will be sent whole: {}",
+                    "uploading {} while it is written failed; it will be uploaded whole: {}",
                     self.names.describe_place(file.ino),
                     chain(&error)
                 );

@@ -115,7 +115,7 @@ impl InodeTable {
         }
     }
 
-    /// Forgets what is known of a directory's names, but for those that somebody holds.
+    /// Forgets what is known of a directory's names, but for those of known inodes.
     fn forget_names(&mut self, ino: Ino) {
         if let Some(Directory {
             listing, children, ..
@@ -126,8 +126,8 @@ impl InodeTable {
         self.count_names(ino);
     }
 
-    /// Somebody waits for memory, and nothing is cached that could be dropped: the names in directories are asked for
-    /// anew, but for those where somebody is about to look at an answer.
+    /// A request waits for memory, and nothing is cached that could be dropped: listings are forgotten,
+    /// but for those whose response a call is about to read.
     pub fn release_memory(&mut self, now: Instant) {
         self.drop_expired(now);
         let idle = self.nodes.iter().filter(|(_, node)| {
@@ -161,7 +161,7 @@ impl InodeTable {
     }
 
     /// Names of files that the kernel should forget, because there are more inodes than the budget has room for: some
-    /// that it was not given of late, and that nobody has open.
+    /// that it was not given of late, and that are not open.
     ///
     /// Directories are never asked back: the kernel would take the name away from a program whose working directory it
     /// is. They are forgotten here alone, once nothing below them is known, and [recalled](Namespace::recall) when the
@@ -228,7 +228,7 @@ impl InodeTable {
         }
     }
 
-    /// Forgets listings that answer nothing any more, but for the names that somebody holds.
+    /// Forgets listings that have expired, but for the names of known inodes.
     pub fn drop_expired(&mut self, now: Instant) {
         let ttl = self.ttl;
         let mut dropped = Vec::new();

@@ -166,7 +166,7 @@ fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name(
         TTL,
         start + ms(10_001)
     )));
-    // Who was looked up before the traversal has no part in it; who polls a name sees it change.
+    // A name that was looked up before the traversal has no part in it; one that is polled is seen to change.
     let mut listing = traversed(10_000, start, start + ms(500));
     assert!(present(listing.lookup_traversing(
         "00005",
@@ -186,7 +186,7 @@ fn a_traversal_that_began_on_a_listing_may_end_on_it_with_one_look_at_each_name(
     assert!(!present(listing.lookup_traversing("00001", TTL, late)));
     let mut listing = traversed(10_000, start + ms(2000), late);
     assert!(!present(listing.lookup_traversing("00001", TTL, late)));
-    // Nobody reads on.
+    // The directory is not read on.
     let mut listing = traversed(10_000, start, start + ms(500));
     assert!(!present(listing.lookup_traversing("00001", TTL, late)));
 }

@@ -144,7 +144,7 @@ impl Namespace {
         detached.is_some_and(|detached| detached.replaced)
     }
 
-    /// Whether the kernel may have shown the inode's attributes, as they are known, to somebody after `since`.
+    /// Whether the kernel may have shown the inode's attributes, as they are cached, to a program after `since`.
     pub fn was_shown_after(&self, ino: Ino, since: Instant) -> bool {
         let shown_until = self.file(ino).and_then(|file| file.shown_until);
         shown_until.is_some_and(|until| until > since)

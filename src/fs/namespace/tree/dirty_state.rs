@@ -62,7 +62,7 @@ impl Namespace {
         Some(attributes)
     }
 
-    /// Somebody set attributes to what they were.
+    /// Attributes were set to what they were.
     pub fn confirm_attributes(&mut self, ino: Ino, time: Option<Timestamp>) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.confirmed = node.confirmed.max(time);

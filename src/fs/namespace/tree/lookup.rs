@@ -14,7 +14,7 @@ impl Namespace {
         self.lookup_as(parent, name, start, false)
     }
 
-    /// `traversing`: for who may be going through the directory, see [`Listing::lookup_traversing`].
+    /// `traversing`: for a program that may be going through the directory, see [`Listing::lookup_traversing`].
     fn lookup_as(
         &mut self,
         parent: Ino,
@@ -88,7 +88,7 @@ impl Namespace {
         self.getattr_as(ino, start, false)
     }
 
-    /// As [`Namespace::getattr`], for who may be going through the directory that the inode is in.
+    /// As [`Namespace::getattr`], for a program that may be going through the directory that the inode is in.
     pub fn getattr_traversing(&mut self, ino: Ino, start: Instant) -> CachedLookup {
         self.getattr_as(ino, start, true)
     }

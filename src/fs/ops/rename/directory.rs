@@ -150,7 +150,9 @@ impl Renames {
                 if let Some(intent) = intent
                     && let Err(error) = self.intents.drop_intent(&intent).await
                 {
-                    log::error!("{intent} is left of a rename that failed: {error}");
+                    log::error!(
+                        "cannot delete {intent}, the intent of a rename that failed: {error}"
+                    );
                 }
                 self.names.invalidate_target(to);
                 return Err(error);
@@ -186,7 +188,7 @@ impl Renames {
         if let Some(intent) = intent
             && let Err(error) = self.intents.drop_intent(&intent).await
         {
-            log::error!("{intent} is left of a rename that failed: {error}");
+            log::error!("cannot delete {intent}, the intent of a rename that failed: {error}");
         }
         self.move_directory_back(&path, &sources, &copied, replaced_marker)
             .await;
@@ -208,7 +210,7 @@ impl Renames {
             Ok(there) => Some(there),
             Err(error) => {
                 log::error!(
-                    "\"{}\" is left with copies below \"{}\": {}",
+                    "cannot undo the rename of \"{}\", which is left with copies below \"{}\": {}",
                     path.old.escape_debug(),
                     path.new.escape_debug(),
                     chain(&error)
@@ -253,7 +255,7 @@ impl Renames {
             .filter(|key| *key != path.new || replaced_marker.is_none());
         if let Err(error) = self.objects.delete_all(keys).await {
             log::error!(
-                "copies below \"{}\" are left of a rename that was refused: {}",
+                "cannot delete the copies below \"{}\" after a rename that was refused: {}",
                 path.new.escape_debug(),
                 chain(&error)
             );
@@ -320,7 +322,7 @@ impl Renames {
         }
     }
 
-    /// The directory has its new name. Before the old keys go: who has files open reads on.
+    /// The directory has its new name. Before the old keys go: open files read on.
     fn show_moved(&self, path: &DirectoryMove) {
         let now = Instant::now();
         let mut namespace = self.names.lock();
@@ -350,7 +352,7 @@ impl Renames {
             let keys = page.objects.iter().map(|object| object.key.len());
             if !memory.grow(keys.map(weight).sum()) {
                 log::warn!(
-                    "\"{}\" has more in it than --memory-limit lets be renamed: programs move it file by file",
+                    "\"{}\" has more objects than --memory-limit allows in one rename: programs move it file by file instead",
                     prefix.escape_debug()
                 );
                 return Err(Error::TooMany);
@@ -450,7 +452,7 @@ impl Renames {
             .await
         {
             log::error!(
-                "copies below \"{}\" are left of a rename that failed: {}",
+                "cannot delete the copies below \"{}\" after a rename that failed: {}",
                 path.new.escape_debug(),
                 chain(&error)
             );

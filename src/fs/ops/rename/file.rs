@@ -312,13 +312,13 @@ impl Renames {
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {
-                // No inode knows the name; whoever had the new one lost it.
+                // No inode has the old name; the one that had the new name has lost it.
                 namespace.removed(to.0, &to.1, sent);
             }
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
         if let Some(ino) = ino {
-            // Before the old one goes: who has it open reads on.
+            // Before the old one goes: open handles read on.
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }

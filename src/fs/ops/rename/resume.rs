@@ -111,7 +111,7 @@ impl Renames {
             .await;
         if let Err(error) = &deleted {
             log::warn!(
-                "\"{}\", which an earlier mount has put aside, is left: {}",
+                "cannot delete \"{}\", which an earlier mount had set aside: {}",
                 object.key.escape_debug(),
                 chain(error)
             );
@@ -130,7 +130,7 @@ impl Renames {
             // An empty one was given up by its mount, and could not be deleted.
             if object.size > 0 {
                 log::warn!(
-                    "the directory rename that \"{name}\" tells of is left alone: it is under way, or was not begun by a mount on this machine"
+                    "the directory rename recorded in \"{name}\" is not resumed: it is in progress, or was not begun by a mount on this machine"
                 );
             }
             return false;
@@ -151,7 +151,7 @@ impl Renames {
             }
             Err(error) => {
                 log::error!(
-                    "a directory rename that an earlier mount began is unfinished (see the object \"{name}\"): {}",
+                    "cannot finish a directory rename that an earlier mount began (see the object \"{name}\"): {}",
                     chain(&error)
                 );
                 false
@@ -238,7 +238,7 @@ impl Renames {
     }
 
     /// Copies an object where nothing stands. Whether what stands there otherwise is the same: its copy, which
-    /// nobody has changed since.
+    /// unchanged since.
     async fn copy_or_compare(&self, path: &DirectoryMove, source: &ListedObject) -> Result<bool> {
         match self.copy_below(path, source, Overwrite::Forbidden).await {
             Ok(_) => Ok(true),
