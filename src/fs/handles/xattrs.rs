@@ -9,7 +9,7 @@ use crate::base::error_chain::chain;
 use crate::encrypted::Xattrs;
 use crate::fs::attributes::XATTR;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode::{Ino, now};
+use crate::fs::namespace::inode::{Directory, Ino, now};
 use crate::fs::namespace::names::Destination;
 use crate::fs::namespace::object_name;
 use crate::fs::resolver::marker_xattrs::changed_now;
@@ -47,7 +47,7 @@ impl OpenFiles {
                     .markers
                     .marker_key(&namespace, ino)
                     .ok_or(Error::Stale)?;
-                match namespace.directory_marker(ino) {
+                match namespace.directory_ref(ino).and_then(Directory::marker) {
                     Some(marker) => (key, marker.etag),
                     None => return Ok(None),
                 }

@@ -161,6 +161,68 @@ pub(super) struct Pending {
 /// way go with the next: a copy's failure is the failure of those that it carried, and of no others.
 pub type Outcome = Arc<OnceLock<Result<()>>>;
 
+impl Directory {
+    /// Its marker, as far as it is known.
+    pub fn marker(&self) -> Option<Marker> {
+        self.known.as_ref()?.marker.clone()
+    }
+
+    /// When its attributes were last known to be true.
+    pub fn checked(&self) -> Option<Instant> {
+        Some(self.known.as_ref()?.checked)
+    }
+
+    /// What its marker holds, without what only this mount shows.
+    pub fn stored(&self) -> Option<Attributes> {
+        let known = self.known.as_ref()?;
+        Some(known.attributes.clone())
+    }
+
+    /// Whether this mount has made it.
+    pub fn is_made_here(&self) -> bool {
+        self.made_here
+    }
+
+    /// What is known of its attributes may be wrong: they are requested anew.
+    pub fn invalidate_attributes(&mut self) {
+        self.known = None;
+    }
+
+    /// The stored times are what counts again.
+    pub fn untouch(&mut self) {
+        self.touched = None;
+    }
+
+    /// A listing of the directory showed this marker: whether what is known of it still counts.
+    pub fn confirm_marker(&mut self, listed: Option<&Marker>, checked: Instant) -> bool {
+        let Some(known) = &mut self.known else {
+            return false;
+        };
+        let same = match (&mut known.marker, listed) {
+            (None, None) => true,
+            (Some(ours), Some(listed)) if ours.uploaded_here && ours.etag == listed.etag => {
+                let unchanged = listed.last_modified <= ours.last_modified;
+                if unchanged {
+                    // Another client may have changed it in the same second: the next listing asks, once.
+                    ours.last_modified = listed.last_modified;
+                    ours.uploaded_here = false;
+                }
+                unchanged
+            }
+            (Some(known), Some(listed)) => {
+                known.settled
+                    && known.etag == listed.etag
+                    && known.last_modified == listed.last_modified
+            }
+            _ => false,
+        };
+        if same {
+            known.checked = known.checked.max(checked);
+        }
+        same
+    }
+}
+
 impl Node {
     /// Of which nothing is known but its name.
     pub fn new(place: Option<(Ino, Name)>, directory: bool) -> Node {

@@ -40,7 +40,7 @@ pub struct InodeTable {
     /// What directories stood for that were forgotten here alone.
     dropped: LruCache<Ino, Forgotten>,
     pub(super) prefix: String,
-    pub(super) ttl: Ttl,
+    ttl: Ttl,
     memory: Option<Memory>,
     /// Those first that were made or considered longest ago. May hold some that are gone.
     clock: VecDeque<Ino>,
@@ -83,6 +83,10 @@ impl InodeTable {
         }
     }
 
+    pub fn ttl(&self) -> Ttl {
+        self.ttl
+    }
+
     pub(super) fn file(&self, ino: Ino) -> Option<&FileNode> {
         self.nodes.get(&ino)?.file()
     }
@@ -91,7 +95,7 @@ impl InodeTable {
         self.nodes.get_mut(&ino)?.file_mut()
     }
 
-    pub(super) fn directory_ref(&self, ino: Ino) -> Option<&Directory> {
+    pub fn directory_ref(&self, ino: Ino) -> Option<&Directory> {
         self.nodes.get(&ino)?.directory()
     }
 

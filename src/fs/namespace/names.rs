@@ -53,7 +53,7 @@ pub(crate) struct NameGuard {
 impl NameGuard {
     /// The directory is renamed, and everything below it.
     pub fn and_below(mut self, directory: Ino) -> NameGuard {
-        self.names.lock().begin_move(directory);
+        self.names.lock().under_way.begin_move(directory);
         self.moving = Some(directory);
         self
     }
@@ -76,7 +76,7 @@ impl NameGuard {
     /// This inode loses its name: it is opened before, or not at all.
     pub fn and_unlinking(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
-            self.names.lock().begin_unlinking(ino);
+            self.names.lock().under_way.begin_unlinking(ino);
         }
         self.leaving = ino;
         self
@@ -93,10 +93,10 @@ impl Drop for NameGuard {
                 }
             }
             if let Some(directory) = self.moving {
-                namespace.end_move(directory);
+                namespace.under_way.end_move(directory);
             }
             if let Some(ino) = self.leaving {
-                namespace.end_unlinking(ino);
+                namespace.under_way.end_unlinking(ino);
             }
         }
         self.names.changed.notify_waiters();
@@ -186,7 +186,7 @@ impl Names {
 
     /// Waits until the name of an inode is there to stay, or gone.
     pub(crate) async fn wait_not_unlinking(&self, ino: Ino) {
-        self.until_changed(|namespace| !namespace.is_unlinking(ino))
+        self.until_changed(|namespace| !namespace.under_way.is_unlinking(ino))
             .await;
     }
 

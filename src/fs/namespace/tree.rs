@@ -61,6 +61,46 @@ pub enum Target {
     Directory(Ino),
 }
 
+/// Renames and removals that are not done yet.
+#[derive(Debug, Default)]
+pub struct ChangesUnderWay {
+    /// Directories that are being renamed: the keys of all that is below them change.
+    moving: Vec<Ino>,
+    /// Inodes whose names are being taken away.
+    unlinking: Vec<Ino>,
+}
+
+impl ChangesUnderWay {
+    /// Below a directory that is being renamed, all there is to know is what was known before. Followed by
+    /// [`ChangesUnderWay::end_move`].
+    pub fn begin_move(&mut self, ino: Ino) {
+        self.moving.push(ino);
+    }
+
+    pub fn end_move(&mut self, ino: Ino) {
+        remove_one(&mut self.moving, ino);
+    }
+
+    /// Its name is being taken away. Followed by [`ChangesUnderWay::end_unlinking`].
+    pub fn begin_unlinking(&mut self, ino: Ino) {
+        self.unlinking.push(ino);
+    }
+
+    pub fn end_unlinking(&mut self, ino: Ino) {
+        remove_one(&mut self.unlinking, ino);
+    }
+
+    pub fn is_unlinking(&self, ino: Ino) -> bool {
+        self.unlinking.contains(&ino)
+    }
+}
+
+fn remove_one(inodes: &mut Vec<Ino>, ino: Ino) {
+    if let Some(at) = inodes.iter().position(|&other| other == ino) {
+        inodes.swap_remove(at);
+    }
+}
+
 /// The inodes, and what names and inodes look like.
 ///
 /// Questions about the tree itself are those of its [`InodeTable`], to which this dereferences.
@@ -68,10 +108,7 @@ pub enum Target {
 pub struct Namespace {
     inodes: InodeTable,
     defaults: Defaults,
-    /// Directories that are being renamed: the keys of all that is below them change.
-    moving: Vec<Ino>,
-    /// Inodes whose names are being taken away.
-    leaving: Vec<Ino>,
+    pub under_way: ChangesUnderWay,
 }
 
 impl Deref for Namespace {
@@ -94,43 +131,14 @@ impl Namespace {
         Namespace {
             inodes: InodeTable::new(prefix, ttl),
             defaults,
-            moving: Vec::new(),
-            leaving: Vec::new(),
-        }
-    }
-
-    /// Below a directory that is being renamed, all there is to know is what was known before. Followed by
-    /// [`Namespace::end_move`].
-    pub fn begin_move(&mut self, ino: Ino) {
-        self.moving.push(ino);
-    }
-
-    pub fn end_move(&mut self, ino: Ino) {
-        if let Some(at) = self.moving.iter().position(|&moving| moving == ino) {
-            self.moving.swap_remove(at);
+            under_way: ChangesUnderWay::default(),
         }
     }
 
     /// Whether it is a directory that is being renamed, or below one.
     pub fn is_moving(&self, ino: Ino) -> bool {
-        self.moving
-            .iter()
-            .any(|&moving| self.is_within(ino, moving))
-    }
-
-    /// Its name is being taken away. Followed by [`Namespace::end_unlinking`].
-    pub fn begin_unlinking(&mut self, ino: Ino) {
-        self.leaving.push(ino);
-    }
-
-    pub fn end_unlinking(&mut self, ino: Ino) {
-        if let Some(at) = self.leaving.iter().position(|&leaving| leaving == ino) {
-            self.leaving.swap_remove(at);
-        }
-    }
-
-    pub fn is_unlinking(&self, ino: Ino) -> bool {
-        self.leaving.contains(&ino)
+        let mut moving = self.under_way.moving.iter();
+        moving.any(|&moving| self.is_within(ino, moving))
     }
 
     /// Whether the bucket cannot be asked what this name stands for, because we are changing that.
@@ -148,11 +156,7 @@ impl Namespace {
                 objects: LONG,
                 directories: LONG,
             },
-            false => self.ttl,
+            false => self.ttl(),
         }
-    }
-
-    pub fn ttl(&self) -> Ttl {
-        self.ttl
     }
 }

@@ -472,7 +472,9 @@ impl Resolver {
                 parent.listing.mark_directory_absent(&name, scan.sent);
             }
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
-            namespace.confirm_directory(ino, marker.as_ref(), scan.sent);
+            if let Some(directory) = namespace.directory(ino) {
+                directory.confirm_marker(marker.as_ref(), scan.sent);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
 use crate::fs::attributes::Attributes;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode::{Ino, Marker, now};
+use crate::fs::namespace::inode::{Directory, Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{CopyHeaders, ObjectKey, ObjectMeta, Overwrite};
@@ -47,7 +47,9 @@ impl Markers {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         forget();
-                        self.names.lock().invalidate_attributes(ino);
+                        if let Some(directory) = self.names.lock().directory(ino) {
+                            directory.invalidate_attributes();
+                        }
                     }
                     return Err(error);
                 }
@@ -116,7 +118,11 @@ impl Markers {
     ) -> Result<(Attributes, Marker)> {
         let mut xattrs = Xattrs::new();
         change(&mut xattrs)?;
-        let stored = self.names.lock().stored_directory(ino);
+        let stored = self
+            .names
+            .lock()
+            .directory_ref(ino)
+            .and_then(Directory::stored);
         let mut attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
         attributes.ctime = Some(now());
         let marker = self.put_marker_with(key, &attributes, &xattrs).await?;

@@ -15,7 +15,7 @@ use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::freshness::fresh;
-use crate::fs::namespace::inode::{Ino, Marker, now};
+use crate::fs::namespace::inode::{Directory, Ino, Marker, now};
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
 use crate::fs::namespace::tree::Namespace;
@@ -100,8 +100,8 @@ impl Markers {
         let (marker, confirmed) = {
             let namespace = self.names.lock();
             (
-                namespace.directory_marker(ino),
-                namespace.directory_checked(ino),
+                namespace.directory_ref(ino).and_then(Directory::marker),
+                namespace.directory_ref(ino).and_then(Directory::checked),
             )
         };
         // All markers have the tag of no bytes: only what was just read or written, or what a listing has just
@@ -200,7 +200,7 @@ impl Markers {
         let (key, attributes) = {
             let mut namespace = self.names.lock();
             let key = namespace.key(parent).ok_or(Error::Stale)?;
-            let stored = namespace.stored_directory(parent);
+            let stored = namespace.directory_ref(parent).and_then(Directory::stored);
             let Some(directory) = namespace.directory(parent) else {
                 return Ok(());
             };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::requests::Resolver;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode::{Ino, now};
+use crate::fs::namespace::inode::{Directory, Ino, now};
 use crate::fs::namespace::stat::{Caller, Stat};
 use crate::fs::namespace::tree::{CachedStat, Namespace};
 
@@ -100,7 +100,7 @@ impl Resolver {
         let mut gid = caller.gid;
         let mut mode = mode;
         // In a set-group-id directory everything belongs to the directory's group.
-        if let Some(directory) = namespace.stored_directory(parent)
+        if let Some(directory) = namespace.directory_ref(parent).and_then(Directory::stored)
             && directory.permissions(&self.settings.defaults) & libc::S_ISGID != 0
         {
             gid = directory.gid.unwrap_or(self.settings.defaults.gid);

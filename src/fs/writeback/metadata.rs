@@ -17,7 +17,7 @@ use crate::base::sync::lock;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::namespace::entry::Entry;
-use crate::fs::namespace::inode::{Ino, Outcome, now};
+use crate::fs::namespace::inode::{Directory, Ino, Outcome, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name;
@@ -75,7 +75,9 @@ impl Writeback {
             }
             // Changes in a directory are not stored in its times: setting them back costs nothing.
             if change.mtime.is_some() {
-                namespace.untouch_directory(ino);
+                if let Some(directory) = namespace.directory(ino) {
+                    directory.untouch();
+                }
             }
             let refused = namespace
                 .key(ino)
@@ -87,16 +89,22 @@ impl Writeback {
                 namespace.confirm_attributes(ino, change.ctime);
                 return Ok(());
             }
-            let deferred =
-                if namespace.is_made_here(ino) && namespace.directory_marker(ino).is_some() {
-                    (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
-                } else if waits_for_close {
-                    Some(Deferred::Close)
-                } else if namespace.awaits_rename(ino) && !self.settings.rename_grace.is_zero() {
-                    Some(Deferred::Rename)
-                } else {
-                    None
-                };
+            let deferred = if namespace
+                .directory_ref(ino)
+                .is_some_and(Directory::is_made_here)
+                && namespace
+                    .directory_ref(ino)
+                    .and_then(Directory::marker)
+                    .is_some()
+            {
+                (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
+            } else if waits_for_close {
+                Some(Deferred::Close)
+            } else if namespace.awaits_rename(ino) && !self.settings.rename_grace.is_zero() {
+                Some(Deferred::Rename)
+            } else {
+                None
+            };
             let outcome = namespace.add_pending(ino, &change);
             drop(namespace);
             if let Some(deferred) = deferred {
@@ -375,7 +383,11 @@ impl Writeback {
                     })
                 }
                 None => {
-                    let stored = self.names.lock().stored_directory(ino);
+                    let stored = self
+                        .names
+                        .lock()
+                        .directory_ref(ino)
+                        .and_then(Directory::stored);
                     let mut attributes =
                         stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
@@ -402,7 +414,9 @@ impl Writeback {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         self.cache.forget_object(key);
-                        self.names.lock().invalidate_attributes(ino);
+                        if let Some(directory) = self.names.lock().directory(ino) {
+                            directory.invalidate_attributes();
+                        }
                     }
                     return Err(error);
                 }

@@ -42,13 +42,6 @@ impl Namespace {
         }
     }
 
-    /// The same of a directory's own attributes.
-    pub fn invalidate_attributes(&mut self, ino: Ino) {
-        if let Some(directory) = self.directory(ino) {
-            directory.known = None;
-        }
-    }
-
     /// The name is gone, and whatever inode had it has another name already.
     pub fn removed_name(&mut self, parent: Ino, name: &Name, now: Instant) {
         if let Some(directory) = self.directory(parent) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::Namespace;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode::{DirtyInode, Ino, KnownDirectory, Marker, Outcome};
+use crate::fs::namespace::inode::{Directory, DirtyInode, Ino, KnownDirectory, Marker, Outcome};
 
 impl Namespace {
     /// The file is changed here, and not in the bucket: its looks are local from now on.
@@ -51,8 +51,8 @@ impl Namespace {
     pub fn stored_attributes(&self, ino: Ino) -> Option<Attributes> {
         let mut attributes = match self.is_directory(ino) {
             true => {
-                self.directory_marker(ino)?;
-                self.stored_directory(ino)?
+                self.directory_ref(ino).and_then(Directory::marker)?;
+                self.directory_ref(ino).and_then(Directory::stored)?
             }
             false => self.object(ino)?.known.as_ref()?.attributes.clone(),
         };
@@ -78,18 +78,6 @@ impl Namespace {
         if let Some(file) = self.file_mut(ino) {
             file.awaits_rename = awaits;
         }
-    }
-
-    /// Whether this mount has made the directory.
-    pub fn is_made_here(&self, ino: Ino) -> bool {
-        let directory = self.directory_ref(ino);
-        directory.is_some_and(|directory| directory.made_here)
-    }
-
-    /// When a directory's attributes were last known to be true.
-    pub fn directory_checked(&self, ino: Ino) -> Option<Instant> {
-        let directory = self.directory_ref(ino)?;
-        Some(directory.known.as_ref()?.checked)
     }
 
     /// All that is on its way for an inode, and how many calls asked for it.
@@ -135,43 +123,6 @@ impl Namespace {
         }
     }
 
-    /// A listing of the directory showed this marker: whether what is known of it still counts.
-    pub fn confirm_directory(
-        &mut self,
-        ino: Ino,
-        listed: Option<&Marker>,
-        checked: Instant,
-    ) -> bool {
-        let Some(known) = self
-            .directory(ino)
-            .and_then(|directory| directory.known.as_mut())
-        else {
-            return false;
-        };
-        let same = match (&mut known.marker, listed) {
-            (None, None) => true,
-            (Some(ours), Some(listed)) if ours.uploaded_here && ours.etag == listed.etag => {
-                let unchanged = listed.last_modified <= ours.last_modified;
-                if unchanged {
-                    // Another client may have changed it in the same second: the next listing asks, once.
-                    ours.last_modified = listed.last_modified;
-                    ours.uploaded_here = false;
-                }
-                unchanged
-            }
-            (Some(known), Some(listed)) => {
-                known.settled
-                    && known.etag == listed.etag
-                    && known.last_modified == listed.last_modified
-            }
-            _ => false,
-        };
-        if same {
-            known.checked = known.checked.max(checked);
-        }
-        same
-    }
-
     /// Whether a listing will not be enough to know a directory's attributes: there is most likely a marker, of which
     /// nothing is known, or that was changed a moment ago.
     pub fn expects_marker(&mut self, ino: Ino) -> bool {
@@ -189,31 +140,10 @@ impl Namespace {
         }
     }
 
-    pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
-        let directory = self.directory_ref(ino)?;
-        directory.known.as_ref()?.marker.clone()
-    }
-
     /// Something in the directory was changed by this mount: its times show it at once. It is not stored.
     pub fn touch_directory(&mut self, ino: Ino, now: Timestamp) {
         if let Some(directory) = self.directory(ino) {
             directory.touched = Some(now);
         }
-    }
-
-    /// The stored times are what counts again.
-    pub fn untouch_directory(&mut self, ino: Ino) {
-        if let Some(directory) = self.directory(ino) {
-            directory.touched = None;
-        }
-    }
-
-    /// What the directory's marker holds, without what only this mount shows.
-    pub fn stored_directory(&self, ino: Ino) -> Option<Attributes> {
-        let directory = self.directory_ref(ino)?;
-        directory
-            .known
-            .as_ref()
-            .map(|known| known.attributes.clone())
     }
 }

@@ -175,7 +175,7 @@ impl Namespace {
         checked: Instant,
         start: Instant,
     ) -> CachedStat {
-        let until = start.max(checked + self.ttl.objects);
+        let until = start.max(checked + self.ttl().objects);
         let node = self
             .inodes
             .nodes
@@ -208,7 +208,7 @@ impl Namespace {
         {
             return Some(Some(Target::Uncommitted(ino)));
         }
-        let ttl = self.ttl;
+        let ttl = self.ttl();
         let child = self.child(parent, name);
         let local = child.filter(|&ino| self.is_dirty_below(ino));
         let answer = match self.directory(parent)?.listing.lookup(name, ttl, start) {
