@@ -2,7 +2,7 @@
 //!
 //! Two kinds of walkers come by. One looks at every entry of a directory in order (`ls -l`, rsync, git status); one
 //! goes down into each directory before it looks at the next (find, du). So files and directories are counted
-//! apart, and directories are asked ahead only as far as the walker will come while the answers still count.
+//! apart, and directories are requested ahead only as far as the walker will come while the answers still count.
 //!
 //! And some are no walkers: git looks up its objects here and there among 256 directories. So asking ahead
 //! measures what of it is used: a probe costs one of a [credit](Sequence::credit), a probed name that is then looked up
@@ -76,7 +76,7 @@ impl AccessPattern {
         self.opened = (self.opened + 2).min(*BALANCE.end());
     }
 
-    /// A file was looked up. Returns how many of those behind it should be known or asked for now, if any.
+    /// A file was looked up. Returns how many of those behind it should be known or requested now, if any.
     pub fn on_file_lookup(&mut self, look: Step<'_>, ttl: Duration, now: Instant) -> Option<u32> {
         let read = self.was_read(ttl, now);
         let ahead = self.files.step(look, read, Sequence::MOST, ttl, now);
@@ -141,7 +141,7 @@ impl AccessPattern {
         fresh(entered.last, 3 * ttl, now).then_some(&entered.name)
     }
 
-    /// What was asked ahead may be out of date.
+    /// What was requested ahead may be out of date.
     pub fn on_listed(&mut self) {
         self.files.on_listed();
         self.directories.on_listed();
@@ -158,7 +158,7 @@ impl AccessPattern {
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     pub name: &'a str,
-    /// It had to be asked for, and was not answered from memory.
+    /// It had to be requested, and was not answered from memory.
     pub requested: bool,
     /// It comes right after the one that was looked up before, among its kind.
     pub follows: bool,
@@ -169,7 +169,7 @@ pub struct Step<'a> {
 /// Lookups of one kind of entry, and what asking ahead of them has brought.
 #[derive(Debug, Default)]
 pub struct Sequence {
-    /// From the first lookup on that had to ask.
+    /// From the first lookup on that had to be requested.
     count: u32,
     /// The latest, and its name.
     last: Option<Instant>,
@@ -186,7 +186,7 @@ pub struct Sequence {
     read: Option<Instant>,
     /// The directory was read, and lookups have come one soon after the other since then.
     scanning: bool,
-    /// Those of them that had to ask.
+    /// Those of them that had to be requested.
     scanned: u32,
     inode_order: InodeOrder,
 }
@@ -198,7 +198,7 @@ impl Sequence {
     const READ: u32 = 8;
     /// What a probe brings that was used.
     const USED: u32 = 2;
-    /// What a name brings that had to be asked for and was next in order.
+    /// What a name brings that had to be requested and was next in order.
     const IN_ORDER: u32 = 2;
     /// The most that is not used yet: what is in vain when the walk ends.
     const CREDIT: u32 = 64;
@@ -206,7 +206,7 @@ impl Sequence {
     /// looks at all of them: some tools look at large directories in the order of inodes.
     const SCAN: u32 = 16;
 
-    /// How many names behind the walker should be known or asked for: doubled with every step, for the first few do not
+    /// How many names behind the walker should be known or requested: doubled with every step, for the first few do not
     /// show yet whether the walker goes on, or opens what it looks up.
     fn step(
         &mut self,
@@ -254,7 +254,7 @@ impl Sequence {
     }
 
     /// The name was looked up, or taken from a reading of the directory. If it was probed and still had to be
-    /// asked for, the probe's answer had expired.
+    /// requested, the probe's answer had expired.
     pub fn use_probe(&mut self, name: &str, requested: bool) {
         if let Some(answered) = self.unused.remove(name)
             && !(requested && answered)

@@ -114,7 +114,7 @@ pub struct DirtyInode {
 pub struct Directory {
     pub listing: Listing,
     pub(super) children: HashMap<Name, Ino>,
-    /// From its marker's headers, and when that was true. None: it must be asked.
+    /// From its marker's headers, and when that was true. None: it must be requested.
     pub(super) known: Option<KnownDirectory>,
     /// Changes in the directory since its stored times, ours: shown, not stored.
     pub(super) touched: Option<Timestamp>,
@@ -149,7 +149,7 @@ pub struct Marker {
     pub uploaded_here: bool,
 }
 
-/// Attribute changes that were asked for and are not in the bucket yet.
+/// Attribute changes that were requested and are not in the bucket yet.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     pub change: Change,
@@ -203,7 +203,7 @@ impl Directory {
             (Some(ours), Some(listed)) if ours.uploaded_here && ours.etag == listed.etag => {
                 let unchanged = listed.last_modified <= ours.last_modified;
                 if unchanged {
-                    // Another client may have changed it in the same second: the next listing asks, once.
+                    // Another client may have changed it in the same second: after the next listing it is requested, once.
                     ours.last_modified = listed.last_modified;
                     ours.uploaded_here = false;
                 }

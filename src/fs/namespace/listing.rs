@@ -2,7 +2,7 @@
 //!
 //! Difficulties, and what answers each:
 //! - A finished listing answers every name, absent ones too, until it expires; in large directories a name
-//!   is also asked for alone. `complete` is when the whole was true, a slot's `checked` when that name was.
+//!   is also requested alone. `complete` is when the whole was true, a slot's `checked` when that name was.
 //! - What was requested before one of our own changes ended says nothing about the changed name: the
 //!   [`ChangeLog`] tells which responses count.
 //! - When the whole is listed anew is up to its [`Freshness`].
@@ -73,7 +73,7 @@ pub struct Listing {
 const MAX_ABSENT: usize = 4096;
 /// What a name takes in memory, in bytes: its slot and the tree's share, the name, the tag, its attributes.
 pub const BYTES_PER_ENTRY: u64 = 400;
-/// After so many names in ascending order those that follow are likely to be asked for next.
+/// After so many names in ascending order those that follow are likely to be requested next.
 const SEQUENTIAL: u32 = 3;
 
 impl Listing {
@@ -87,7 +87,7 @@ impl Listing {
         }
     }
 
-    /// Notes that a name must be asked for, and tells whether names are asked for in order, so that a page from
+    /// Notes that a name must be requested, and tells whether names are requested in order, so that a page from
     /// this one on is likely to answer the next.
     pub fn record_request(&mut self, name: &Name) -> bool {
         let steps = match &self.sequence {
@@ -191,7 +191,7 @@ impl Listing {
         self.slots.get(name).map(|slot| &slot.entry)
     }
 
-    /// Whether the name was asked for, or removed by us, since then, and is not there.
+    /// Whether the name was requested, or removed by us, since then, and is not there.
     pub fn absent_since(&self, name: &str, since: Instant) -> bool {
         self.absent.get(name).is_some_and(|&at| at >= since)
     }
@@ -231,7 +231,7 @@ impl Listing {
         self.slots.iter().map(|(name, slot)| (name, &slot.entry))
     }
 
-    /// Entries after `name`, in order, up to the first that a call which begins at `start` would ask for.
+    /// Entries after `name`, in order, up to the first that a call which begins at `start` would request.
     pub fn fresh_after(
         &self,
         name: &str,
@@ -245,7 +245,7 @@ impl Listing {
             .map(|(name, slot)| (name, &slot.entry))
     }
 
-    /// The entry of this name, unless a call which begins at `start` would ask for it.
+    /// The entry of this name, unless a call which begins at `start` would request it.
     pub fn fresh_entry(&self, name: &str, lifetime: Duration, start: Instant) -> Option<&Entry> {
         let lifetime = lifetime.max(self.lifetime_in_traversal(lifetime, start));
         let slot = self.slots.get(name)?;
@@ -289,7 +289,7 @@ impl Listing {
         self.note_absent(name, now);
     }
 
-    /// What is known of this name may be wrong: the next look asks.
+    /// What is known of this name may be wrong: the next lookup requests it.
     pub fn invalidate(&mut self, name: &Name) {
         self.changes.note_change(name);
         self.absent.remove(name);
@@ -302,7 +302,7 @@ impl Listing {
         self.freshness.complete = None;
     }
 
-    /// Everything must be asked anew.
+    /// Everything must be requested anew.
     pub fn expire(&mut self) {
         self.freshness.complete = None;
         self.absent.clear();
@@ -312,7 +312,7 @@ impl Listing {
     }
 
     /// Gives up what answers nothing any more; names that are held keep what was last known of them. False
-    /// if it is still good, or being asked for. What has been answered just now is good, however long it took and
+    /// if it is still good, or being requested. What has been answered just now is good, however long it took and
     /// even where nothing is remembered: the call that requested it is about to read it, and would find nothing and request it again.
     pub fn drop_expired(&mut self, ttl: Ttl, now: Instant, held: impl Fn(&str) -> bool) -> bool {
         let lasts = ttl.objects.max(LOOKED_AT) + self.freshness.took;
@@ -369,7 +369,7 @@ impl Listing {
         }
     }
 
-    /// A whole listing, asked for at `sent`: of a name that comes twice, the last counts. Returns the names that
+    /// A whole listing, requested at `sent`: of a name that comes twice, the last counts. Returns the names that
     /// it lacks: those that we made since.
     pub fn apply(
         &mut self,
@@ -394,7 +394,7 @@ impl Listing {
                 if let Some(before) = before
                     && before.checked.is_some_and(|at| at > sent)
                 {
-                    // Its page came later than the first, or it was asked for alone since.
+                    // Its page came later than the first, or it was requested alone since.
                     return Some((name, before.clone()));
                 }
                 let visited = before.and_then(|slot| slot.visited);
@@ -417,7 +417,7 @@ impl Listing {
         made
     }
 
-    /// Some names of a listing that goes on, asked for at `sent`.
+    /// Some names of a listing that goes on, requested at `sent`.
     pub fn apply_some(
         &mut self,
         epoch: Epoch,
@@ -459,7 +459,7 @@ impl Listing {
         entry
     }
 
-    /// One name, asked for at `sent`. Returns false if a change of ours made the answer worthless.
+    /// One name, requested at `sent`. Returns false if a change of ours made the answer worthless.
     pub fn apply_name(
         &mut self,
         epoch: Epoch,

@@ -42,11 +42,11 @@ pub struct CachedStat {
 pub enum CachedLookup {
     Hit(CachedStat),
     Negative(Instant),
-    /// The directory must be listed, or the name asked for.
+    /// The directory must be listed, or the name requested.
     NeedsName,
-    /// It is an object of this size whose headers must be asked for.
+    /// It is an object of this size whose headers must be requested.
     NeedsHead(Object),
-    /// It is a directory whose marker must be asked for.
+    /// It is a directory whose marker must be requested.
     NeedsMarker(Ino),
     /// The inode in whose terms the question was put is not known any more, which says nothing about any name.
     Stale,
@@ -141,7 +141,7 @@ impl Namespace {
         moving.any(|&moving| self.is_within(ino, moving))
     }
 
-    /// Whether the bucket cannot be asked what this name stands for, because we are changing that.
+    /// Whether the bucket cannot tell what this name stands for, because we are changing that.
     pub fn is_changing(&self, parent: Ino, name: &str) -> bool {
         let directory = self.directory_ref(parent);
         directory.is_some_and(|directory| directory.listing.is_changing(name))

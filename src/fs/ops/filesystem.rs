@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::rename::deferred_delete::DeferredDeletes;
 use super::rename::intent::Intents;
-use super::rename::renames::{self, Renames};
+use super::rename::memory::Renaming;
+use super::rename::renames::Renames;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::data::budget::MemoryBudget;
@@ -159,7 +160,7 @@ impl Filesystem {
             open_files: open_files.clone(),
             tasks: tasks.clone(),
         });
-        let renames = Renames::new(renames::Parts {
+        let renames = Arc::new(Renames {
             bucket: bucket.clone(),
             settings: settings.clone(),
             names: names.clone(),
@@ -171,6 +172,7 @@ impl Filesystem {
             writeback: writeback.clone(),
             intents,
             deferred_deletes,
+            renaming: Renaming::default(),
         });
         let fs = Arc::new(Filesystem {
             bucket,

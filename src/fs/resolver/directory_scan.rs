@@ -97,7 +97,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
 /// One page of a directory that is read page by page.
 pub struct Page<T = PageToken> {
     pub names: Vec<(Name, EntryKind)>,
-    /// When it was asked for.
+    /// When it was requested.
     pub sent: Instant,
     /// Where the next one is; None after the last.
     pub next: Option<T>,
@@ -363,7 +363,7 @@ impl Resolver {
         Ok(self.apply_page(ino, epoch, sent, page, &prefix, None))
     }
 
-    /// The page from a name on, which is likely to tell of those that are asked for next. Returns whether the name
+    /// The page from a name on, which is likely to tell of those that are requested next. Returns whether the name
     /// itself is there; None if the page does not settle it.
     pub(crate) async fn list_from(&self, parent: Ino, name: &Name) -> Result<Option<bool>> {
         let (prefix, start_after, epoch) = {
@@ -452,7 +452,7 @@ impl Resolver {
             scan.come(come, &self.budget);
             return;
         };
-        // How it is being walked stays true; what was asked ahead may be out of date.
+        // How it is being walked stays true; what was requested ahead may be out of date.
         directory.pattern.on_listed();
         let listing = &mut directory.listing;
         listing.freshness.took = scan.sent.elapsed();

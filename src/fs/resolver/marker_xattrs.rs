@@ -41,7 +41,7 @@ impl Markers {
             };
             let forget = || self.cache.forget_object(&key);
             match changed {
-                // Replaced or removed by another client: asked for anew.
+                // Replaced or removed by another client: requested anew.
                 Err(Error::Stale | Error::NotFound) => forget(),
                 Err(error) => {
                     if !error.is_refusal() {

@@ -173,7 +173,7 @@ impl Markers {
         }
     }
 
-    /// Keeps what a marker of ours holds now, so that the next change need not ask.
+    /// Keeps what a marker of ours holds now, so that the next change need no request.
     pub(crate) fn remember_marker(
         &self,
         key: &ObjectKey,

@@ -264,7 +264,7 @@ impl ObjectCache {
         Some(content)
     }
 
-    /// Another version than the one asked for stays.
+    /// Another version than the one requested stays.
     fn pop_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
         let mut contents = lock(&self.contents);
         contents

@@ -28,7 +28,7 @@ impl Resolver {
             let (look, holds) = {
                 let mut namespace = self.names.lock();
                 let look = namespace.lookup(parent, name, start);
-                // What something must be asked about stays until the answer has been looked at.
+                // An inode that a request is about stays until the response has been read.
                 let wanted = match &look {
                     CachedLookup::Hit(_) | CachedLookup::Negative(_) | CachedLookup::Stale => {
                         [None, None]
@@ -140,7 +140,7 @@ impl Resolver {
         Err(Error::Busy)
     }
 
-    /// What stands under a name, asked for if need be.
+    /// What stands under a name, requested if need be.
     pub(crate) async fn target(
         self: &Arc<Self>,
         parent: Ino,

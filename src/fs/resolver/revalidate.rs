@@ -1,7 +1,7 @@
 //! Requests about names: as few as answer the question, and never two at once for the same
 //! once.
 //!
-//! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
+//! A directory that fits in a page is listed; in a larger one, a name is requested with a HEAD of its key
 //! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs; where
 //! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
 //! the body is kept. What is requested before it is wanted is `prefetch`'s.
@@ -28,7 +28,7 @@ use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
-/// What is likely to stand under a name that is asked for.
+/// What is likely to stand under a name that is requested.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expected {
     /// The last name was not there: a LIST of what begins with the key comes first, and is mostly enough.
@@ -124,7 +124,7 @@ impl Resolver {
             }
             directory.pattern.last_lookup_missed = true;
         }
-        // No question that is under way already will do: it may have been asked before `start`.
+        // No request that is in flight already will do: it may have been sent before `start`.
         let held = self.names.hold_inode(parent)?;
         let (resolver, name) = (self.clone(), name.clone());
         let answer = self.runtime.spawn(contained(async move {
@@ -377,7 +377,7 @@ impl Resolver {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
-            // Of a root without stored attributes nothing has to be asked.
+            // Of a root without stored attributes nothing has to be requested.
             let asks = ino != Ino::ROOT
                 || !self.settings.prefix.is_empty()
                 || self.markers.root_is_stored();

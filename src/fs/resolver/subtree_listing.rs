@@ -2,7 +2,7 @@
 //!
 //! Directories that are in use together expire one after the other. Listed alone, each costs a request, and mostly a
 //! round trip that a program waits for. So when one of them is listed anew, and is known to lie in a tree with few
-//! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
+//! names, the keys of the whole tree are requested, and every directory gets its share of the page.
 //!
 //! The same where many directories beside it were wanted within the lifetime, as git wants the 256 that its objects
 //! are in: then some pages of keys are fewer requests than a listing for each.
@@ -30,7 +30,7 @@ pub(crate) struct SubtreeScan {
     pages: usize,
     /// Until it is dropped, their keys stay.
     _locked: KeyGuard,
-    /// All of them but the one that was asked for stay themselves as long as these do.
+    /// All of them but the one that was requested stay themselves as long as these do.
     pub holds: Vec<(Ino, InodeHold)>,
 }
 
@@ -235,7 +235,7 @@ mod tests {
                 &["t/", "t/a/", "t/a/x", "t/b", "t/b-", "t/b/", "t/b0/y"],
             ),
             ("t/", &["t//", "t//a", "t/a//", "t/a//b", "t/ü/é"]),
-            // What was not asked for.
+            // What was not requested.
             ("t/", &["", "s/t/a", "tü", "t/a", "u"]),
             ("t/", &[]),
         ];

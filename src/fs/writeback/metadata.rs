@@ -27,7 +27,7 @@ use crate::fs::supervisor::contained;
 use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
-/// the default TTL: within it, the marker's headers need not be asked for.
+/// the default TTL: within it, the marker's headers need not be requested.
 const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -406,7 +406,7 @@ impl Writeback {
                     }
                     return Ok(());
                 }
-                // Replaced or removed by another client: asked for anew.
+                // Replaced or removed by another client: requested anew.
                 Err(Error::Stale | Error::NotFound) => {
                     self.cache.forget_object(key);
                 }

@@ -102,7 +102,7 @@ fn a_directory_whose_first_page_was_not_all_is_listed_whole_when_that_is_the_bet
     assert!(!(1..100).any(|_| listing.freshness.should_list_again(TTL)));
 }
 
-/// Of so many names, `00000` and on, asked for at `sent`.
+/// Of so many names, `00000` and on, requested at `sent`.
 fn many(count: usize, sent: Instant) -> Listing {
     let names: Vec<_> = (0..count).map(|i| format!("{i:05}")).collect();
     let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -229,7 +229,7 @@ fn names_that_are_asked_for_in_ascending_order_are_seen_to_be() {
     );
 }
 
-/// Where memory was short, an answer was dropped before who had asked looked at it, and so on until EBUSY.
+/// Where memory was short, an answer was dropped before the call that requested it had read it, and so on until EBUSY.
 #[test]
 fn an_answer_outlives_a_want_of_memory_until_it_is_looked_at() {
     let start = Instant::now();

@@ -35,7 +35,7 @@ impl Namespace {
         self.removed_name(parent, name, now);
     }
 
-    /// What is known of a name may be wrong: it is asked for anew.
+    /// What is known of a name may be wrong: it is requested anew.
     pub fn invalidate(&mut self, parent: Ino, name: &Name) {
         if let Some(directory) = self.directory(parent) {
             directory.listing.invalidate(name);

@@ -80,13 +80,13 @@ impl Namespace {
         }
     }
 
-    /// All that is on its way for an inode, and how many calls asked for it.
+    /// All that is on its way for an inode, and how many calls requested it.
     pub fn pending(&self, ino: Ino) -> Option<(Change, usize)> {
         let pending = self.nodes.get(&ino)?.pending.as_ref()?;
         Some((pending.change.clone(), pending.waiting.len()))
     }
 
-    /// What the first `carried` calls asked for is in the bucket, or could not be brought there.
+    /// What the first `carried` calls requested is in the bucket, or could not be brought there.
     pub fn end_pending(&mut self, ino: Ino, carried: usize, result: &Result<()>) {
         let Some(node) = self.nodes.get_mut(&ino) else {
             return;

@@ -1,4 +1,4 @@
-//! What a name or an inode looks like, as far as memory can tell, or what must be asked.
+//! What a name or an inode looks like, as far as memory can tell, or what must be requested.
 
 use std::time::Instant;
 
@@ -201,7 +201,7 @@ impl Namespace {
         }
     }
 
-    /// What stands under a name, for a call that is about to change it. None: it must be asked.
+    /// What stands under a name, for a call that is about to change it. None: it must be requested.
     pub fn target(&mut self, parent: Ino, name: &str, start: Instant) -> Option<Option<Target>> {
         if let Some(ino) = self.child(parent, name)
             && self.is_uncommitted(ino)

@@ -560,7 +560,7 @@ impl Renames {
                 if !namespace.is_within(file, path.ino) {
                     continue;
                 }
-                // The listing may have been asked anew since the file was opened.
+                // The listing may have been requested anew since the file was opened.
                 let versions = [namespace.object(file), namespace.open_version(file)];
                 let known = versions
                     .into_iter()
@@ -599,7 +599,7 @@ impl Renames {
                 directory.listing.put(&name, Entry::Object(object), now);
             }
         }
-        // Copies of multipart objects have other tags: listings below are asked for anew.
+        // Copies of multipart objects have other tags: listings below are requested anew.
         self.names.lock().invalidate_subtree(path.ino);
     }
 }

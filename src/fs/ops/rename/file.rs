@@ -261,7 +261,7 @@ impl Renames {
             }
         };
         let copied = object.etag.clone();
-        // The listing may have been asked anew since the file was opened.
+        // The listing may have been requested anew since the file was opened.
         let opened = ino.and_then(|ino| self.names.lock().open_version(ino));
         let opened = opened.filter(|opened| opened.etag == copied);
         let original = object.clone();
