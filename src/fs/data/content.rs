@@ -21,29 +21,31 @@ mod buffer;
 mod cache;
 mod coverage;
 mod error;
+mod fetch;
 mod part;
+mod pieces;
+mod shown;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Bytes, BytesMut};
-use zeroize::Zeroizing;
+use bytes::Bytes;
 
-use self::buffer::Space;
 use self::cache::Purpose;
 use self::coverage::Coverage;
 use self::part::{Answer, Part};
-use super::read_ahead::{Plan, ReadAhead, WHOLE};
+use self::pieces::Pieces;
+use self::shown::Shown;
+use super::read_ahead::{Plan, ReadAhead};
 use super::staging::{Piece, StagedFile, StagedPiece, zeros};
-use crate::base::crc64;
 use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
-use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
+use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::store::object_store::{ETag, ObjectKey};
 
 pub use self::cache::ContentCache;
 pub use self::error::Error;
@@ -70,50 +72,6 @@ pub struct Content {
     logged: AtomicBool,
     /// Memory only while it is held; parts and the cache's queues may be locked under it.
     inner: Mutex<Inner>,
-}
-
-/// Whether programs may have bytes of a version, from a reader of it or from the kernel's pages. Those who
-/// have the file open stay with a version that was shown, and move on from one that was not: then nothing of
-/// it is shown any more.
-#[derive(Default)]
-struct Shown(AtomicU8);
-
-impl Shown {
-    const UNSEEN: u8 = 0;
-    const SEEN: u8 = 1;
-    const RETIRED: u8 = 2;
-
-    /// False if it was retired.
-    fn see(&self) -> bool {
-        self.settle(Shown::SEEN) != Shown::RETIRED
-    }
-
-    /// False if it was seen.
-    fn retire(&self) -> bool {
-        self.settle(Shown::RETIRED) != Shown::SEEN
-    }
-
-    fn was_seen(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Shown::SEEN
-    }
-
-    /// No open handle was shown anything of it. False if it was retired.
-    fn forget(&self) -> bool {
-        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
-        let forgotten = self
-            .0
-            .compare_exchange(Shown::SEEN, Shown::UNSEEN, set, get);
-        forgotten != Err(Shown::RETIRED)
-    }
-
-    /// What it is from now on: the first who settles it decides.
-    fn settle(&self, wanted: u8) -> u8 {
-        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
-        match self.0.compare_exchange(Shown::UNSEEN, wanted, set, get) {
-            Ok(_) => wanted,
-            Err(before) => before,
-        }
-    }
 }
 
 struct Inner {
@@ -520,40 +478,6 @@ impl Content {
         None
     }
 
-    fn fetch(self: &Arc<Self>, inner: &mut Inner, range: Range<u64>, space: Option<Space>) {
-        let part = Part::new(range);
-        if self.size <= WHOLE {
-            part.keep();
-            if part.range == (0..self.size) && inner.crc64.is_some() {
-                part.set_whole();
-            }
-        }
-        inner.parts.insert(part.range.start, part.clone());
-        let guard = Fetch {
-            content: self.clone(),
-            part: part.clone(),
-        };
-        let task = self.cache.runtime().spawn(guard.run(space));
-        part.set_task(task.abort_handle());
-    }
-
-    /// Begins to open a part, if it is sealed and no other thread was faster.
-    fn open(self: &Arc<Self>, part: &Arc<Part>) {
-        if let Some(opening) = self.unseal(part) {
-            self.cache.runtime().spawn_blocking(opening);
-        }
-    }
-
-    /// What opens a part, if it is sealed: an unwrap, which blocks.
-    fn unseal(self: &Arc<Self>, part: &Arc<Part>) -> Option<impl FnOnce() + Send + use<>> {
-        let filling = part.unseal()?;
-        let fetch = Fetch {
-            content: self.clone(),
-            part: part.clone(),
-        };
-        Some(move || fetch.end(fetch.open(filling)))
-    }
-
     /// The checksum of a part that was fetched. An error if it makes the object whole and wrong.
     fn cover(&self, part: &Part, crc: u64) -> Result<(), Error> {
         part.set_crc(crc);
@@ -686,222 +610,6 @@ impl Inner {
         let parts = std::mem::take(&mut self.parts);
         cache.forget(parts.values());
     }
-}
-
-/// The bytes of a read as they come together.
-struct Pieces {
-    /// The next byte wanted.
-    at: u64,
-    len: usize,
-    first: Bytes,
-    /// Used when there is more than one piece. A crossing read copies each piece as it comes, so that
-    /// it pins no part while it waits for another; reads are at most a MiB long.
-    joined: BytesMut,
-}
-
-impl Pieces {
-    fn new(range: &Range<u64>) -> Pieces {
-        Pieces {
-            at: range.start,
-            len: (range.end - range.start) as usize,
-            first: Bytes::new(),
-            joined: BytesMut::new(),
-        }
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        self.at += bytes.len() as u64;
-        if bytes.len() == self.len {
-            self.first = bytes;
-        } else {
-            self.joined.reserve(self.len - self.joined.len());
-            self.joined.extend_from_slice(&bytes);
-        }
-    }
-
-    fn join(self) -> Bytes {
-        if self.first.is_empty() {
-            self.joined.freeze()
-        } else {
-            self.first
-        }
-    }
-}
-
-/// A part being brought in. However it ends, waiters for the part are notified.
-struct Fetch {
-    content: Arc<Content>,
-    part: Arc<Part>,
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        // Aborted, or a panic.
-        if self.part.missing() > 0 {
-            self.fail(Error::Cancelled);
-        }
-    }
-}
-
-impl Fetch {
-    async fn run(self, space: Option<Space>) {
-        let result = self.fill(space).await;
-        self.end(result);
-    }
-
-    fn end(&self, result: Result<(), Error>) {
-        match result {
-            Ok(()) => self.complete(),
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn complete(&self) {
-        let Fetch { content, part } = self;
-        part.complete();
-        let inner = content.lock();
-        let kept = inner.parts.get(&part.range.start);
-        if kept.is_some_and(|kept| Arc::ptr_eq(kept, part)) {
-            content.cache.insert(part);
-        }
-    }
-
-    fn fail(&self, error: Error) {
-        self.part.fail(error);
-        // A sealed part stood in the queues already.
-        self.content.cache.forget(std::iter::once(&self.part));
-    }
-
-    async fn fill(&self, space: Option<Space>) -> Result<(), Error> {
-        let Fetch { content, part } = self;
-        if content.is_corrupt() {
-            return Err(Error::Corrupt);
-        }
-        let space = match space {
-            Some(space) => space,
-            None => {
-                let space = content.cache.space_in_time(part.len()).await;
-                space.ok_or(Error::NoMemory)?
-            }
-        };
-        let (buffer, mut filling) = content.cache.buffer(space);
-        let (mut ciphertext, cipher) = match content.object() {
-            // Unwrapped once; the first time while the request is on its way.
-            Some(object) => {
-                let unlock = async { Ok(content.bucket.unlock(&object).await?) };
-                let (ciphertext, cipher) = tokio::try_join!(self.get(), unlock)?;
-                self.check_envelope(&ciphertext.meta, &object, &cipher)
-                    .await?;
-                (ciphertext, cipher)
-            }
-            None => {
-                let ciphertext = self.get().await?;
-                let key = content.lock().key.clone();
-                let object = content.bucket.object_at(&key, &ciphertext.meta)?;
-                let object = content.lock().object_or(object);
-                let cipher = content.bucket.unlock(&object).await?;
-                (ciphertext, cipher)
-            }
-        };
-        let cipher = content.keeping(cipher);
-        part.begin(buffer);
-
-        let mut missing = part.len() as usize;
-        while missing > 0 {
-            let count = match ciphertext.read(&cipher, filling.tail()).await {
-                Ok(0) => return Err(Error::Short),
-                Ok(count) => count,
-                Err(error) => return Err(content.read_error(error, &part.range)),
-            };
-            missing -= count;
-            if missing == 0 {
-                content.cover(part, ciphertext.crc64())?;
-            }
-            filling.advance(count);
-            part.advanced();
-        }
-        Ok(())
-    }
-
-    /// Headers may change under one tag. Another wrapping of the same key is fine; with any other key
-    /// these are not the bytes whose tag it was.
-    async fn check_envelope(
-        &self,
-        meta: &ObjectMeta,
-        object: &EncryptedObject,
-        cipher: &ContentCipher,
-    ) -> Result<(), Error> {
-        let bucket = &self.content.bucket;
-        let key = self.content.lock().key.clone();
-        let Ok(now) = bucket.object_at(&key, meta) else {
-            return Err(Error::Changed);
-        };
-        if now.same_envelope(object) {
-            return Ok(());
-        }
-        let same = match bucket.unlock(&now).await {
-            Ok(other) => keystream(cipher) == keystream(&other),
-            Err(_) => false,
-        };
-        if same { Ok(()) } else { Err(Error::Changed) }
-    }
-
-    /// One ranged GET of this version.
-    async fn get(&self) -> Result<Ciphertext, Error> {
-        let Fetch { content, part } = self;
-        loop {
-            let (key, etag, crc64) = {
-                let inner = content.lock();
-                (inner.key.clone(), inner.etag.clone(), inner.crc64)
-            };
-            // Under one tag there is one content, and it has one checksum.
-            let other_bytes = |found: Option<u64>| matches!((crc64, found), (Some(known), Some(found)) if known != found);
-            let range = Some(part.range.clone());
-            match content.bucket.get(&key, range, Some(&etag)).await {
-                Ok(answer) if answer.meta.size != content.size || answer.range != part.range => {
-                    return Err(Error::Changed);
-                }
-                Ok(answer) if other_bytes(answer.meta.crc64) => return Err(Error::Changed),
-                Ok(answer) => {
-                    let mut inner = content.lock();
-                    inner.crc64 = inner.crc64.or(answer.meta.crc64);
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    let error = Error::from(error);
-                    let inner = content.lock();
-                    // Renamed or copied by ourselves meanwhile.
-                    let moved = inner.key != key || inner.etag != etag;
-                    if !(moved && matches!(error, Error::Changed)) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Blocks.
-    fn open(&self, mut filling: buffer::Filling) -> Result<(), Error> {
-        let Fetch { content, part } = self;
-        let object = content.object().ok_or(Error::Changed)?;
-        let cipher = content.keeping(content.bucket.unlock_here(&object)?);
-        let bytes = filling.tail();
-        let crc = crc64::of(bytes);
-        content.cover(part, crc)?;
-        let applied = cipher.apply_in_place(part.range.start, bytes);
-        applied.map_err(encrypted::Error::from)?;
-        let len = bytes.len();
-        filling.advance(len);
-        part.advanced();
-        Ok(())
-    }
-}
-
-/// The beginning of it: two ciphers with the same have the same key and counter.
-fn keystream(cipher: &ContentCipher) -> Option<Zeroizing<[u8; 64]>> {
-    let mut stream = Zeroizing::new([0; 64]);
-    cipher.apply_in_place(0, stream.as_mut_slice()).ok()?;
-    Some(stream)
 }
 
 /// One open handle's reading of a content.
