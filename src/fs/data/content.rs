@@ -2,16 +2,16 @@
 //!
 //! What makes it hard, and who answers it:
 //! - a read should be answered when its bytes are there, whichever read requested them first, and without a
-//!   copy: a [`Part`] is one ranged GET with If-Match, decrypted from the socket's chunks straight
-//!   into one [`buffer`] of which every answer is a slice. Only a read that crosses two parts is
+//!   copy: a `Part` is one ranged GET with If-Match, decrypted from the socket's chunks straight
+//!   into one `buffer` of which every answer is a slice. Only a read that crosses two parts is
 //!   copied together;
-//! - what to fetch when: the handle's [`ReadAhead`] says what is wanted, [`Content::start`] fetches
+//! - what to fetch when: the handle's [`ReadAhead`] says what is wanted, `Content::start` fetches
 //!   what of it is neither here nor on its way;
 //! - memory: [`ContentCache`] has it; a fetch takes its whole share before it asks for a byte. When
 //!   there is none, nothing is fetched ahead, and a read waits for its own blocks only;
 //! - a PKCS#1 v1.5 envelope that no key opens must look to the service like one that a key opened: the
 //!   bytes are fetched and kept all the same, as they came, and every read of them ends in an error;
-//! - damage: [`Coverage`] puts the checksums of the parts together; the fetch that makes the object
+//! - damage: `Coverage` puts the checksums of the parts together; the fetch that makes the object
 //!   whole fails if the sum is wrong, before its last bytes can be read.
 //!
 //! What always holds: parts in the table do not overlap; every part that is not over has bytes, or a

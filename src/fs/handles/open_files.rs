@@ -145,7 +145,7 @@ impl OpenFiles {
     }
 
     /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
-    /// [`Writeback::release_held`], or until the handle made of it is released.
+    /// `Writeback::release_held`, or until the handle made of it is released.
     ///
     /// # Errors
     /// [`Error::Stale`] when the name of the inode stands for something else by now.

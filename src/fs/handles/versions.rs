@@ -74,7 +74,7 @@ impl OpenFiles {
     }
 
     /// # Errors
-    /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
+    /// `Denied` for a file whose object is served although it is not encrypted.
     pub(crate) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         let Some(key) = self.names.lock().key(file.ino) else {
             return Ok(());

@@ -5,7 +5,7 @@
 //! apart, and directories are requested ahead only as far as the walker will come while the answers still count.
 //!
 //! And some are no walkers: git looks up its objects here and there among 256 directories. So asking ahead
-//! measures what of it is used: a probe costs one of a [credit](Sequence::credit), a probed name that is then looked up
+//! measures what of it is used: a probe costs one of a credit, a probed name that is then looked up
 //! brings two. What begins it is evidence: the directory was read, or names are looked up in their order.
 
 use std::collections::HashMap;

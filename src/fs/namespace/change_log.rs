@@ -2,7 +2,7 @@
 //!
 //! What was requested before one of our changes ended says nothing about the changed name. Every change gets a number;
 //! a response carries the number of the last change before its request ([`Epoch`]), and names changed since keep what
-//! is known of them. So do names whose change is under way ([`ChangeLog::begin_change`]): the bucket may show it before
+//! is known of them. So do names whose change is under way (`ChangeLog::begin_change`): the bucket may show it before
 //! its acknowledgement arrives.
 
 use std::collections::HashMap;

@@ -143,9 +143,9 @@ pub struct Marker {
     pub etag: ETag,
     /// Seconds since the epoch.
     pub last_modified: u64,
-    /// As [`CachedAttributes::settled`].
+    /// As `CachedAttributes::settled`.
     pub settled: bool,
-    /// As [`Object::ours`].
+    /// As [`Object::uploaded_here`].
     pub uploaded_here: bool,
 }
 

@@ -171,7 +171,7 @@ impl InodeTable {
         }
     }
 
-    /// Numbers the children of a directory as [`Namespace::ino_of_child`] does where no two keys' hashes are equal,
+    /// Numbers the children of a directory as [`InodeTable::ino_of_child`] does where no two keys' hashes are equal,
     /// without a lookup of each.
     pub fn numbers_children(&self, parent: Ino) -> impl Fn(&str) -> Ino + use<> {
         let directory = self.key(parent).unwrap_or_default();
@@ -288,7 +288,7 @@ impl InodeTable {
         }
     }
 
-    /// Keeps an inode until [`Namespace::unpin`]. False if it is not known.
+    /// Keeps an inode until [`InodeTable::unpin`]. False if it is not known.
     pub fn pin(&mut self, ino: Ino) -> bool {
         let node = self.nodes.get_mut(&ino);
         node.map(|node| node.pins += 1).is_some()

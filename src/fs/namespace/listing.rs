@@ -4,7 +4,7 @@
 //! - A finished listing answers every name, absent ones too, until it expires; in large directories a name
 //!   is also requested alone. `complete` is when the whole was true, a slot's `checked` when that name was.
 //! - What was requested before one of our own changes ended says nothing about the changed name: the
-//!   [`ChangeLog`] tells which responses count.
+//!   `ChangeLog` tells which responses count.
 //! - When the whole is listed anew is up to its [`Freshness`].
 //! - A listing shows neither modes nor times. [`CachedAttributes`] attributes are carried over to the next listing when
 //!   the object's tag and time are the same and nothing can have hidden in the same second.

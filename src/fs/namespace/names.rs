@@ -1,9 +1,9 @@
 //! The name tree behind its lock, and changes of names while they are under way.
 //!
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
-//! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
+//! the bucket says of the name is neither what was nor what will be. `NameGuard` marks the names for that
 //! time: what is cached stands, responses about them are dropped, and a call that would have to request them waits
-//! for the end. [`Names::lock_keys`] is the right to change their keys; a directory above may be renamed
+//! for the end. `Names::lock_keys` is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
 
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -5,7 +5,7 @@
 //!
 //! An inode of a file is one version of it, as far as other clients make versions: the kernel keeps a size,
 //! attributes, pages and a link's target by inode, each for a time of its own, and would mix them. So a name
-//! whose object another client has replaced gets another inode (see [`Namespace::detach_replaced`]); the
+//! whose object another client has replaced gets another inode (see `Namespace::detach_replaced`); the
 //! old one goes on for those who have it open, and is ESTALE to everybody else, upon which the kernel looks
 //! the name up anew. What this mount itself writes or copies is the next version of the same inode.
 //!

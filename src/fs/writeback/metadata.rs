@@ -5,7 +5,7 @@
 //!
 //! Copies cost as much as small files, and programs set attributes freely. So what changes nothing sends nothing;
 //! changes that arrive while one copy is under way share the next; and where it is known that another request
-//! follows which can carry a change, and that its caller hears what became of it, the change is [`Deferred`].
+//! follows which can carry a change, and that its caller hears what became of it, the change is `Deferred`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,7 +121,7 @@ impl Writeback {
             .await
     }
 
-    /// What is pending of an inode is stored later: see [`Deferred`].
+    /// What is pending of an inode is stored later: see `Deferred`.
     fn defer(self: &Arc<Self>, ino: Ino, deferred: Deferred) {
         let first = match deferred {
             Deferred::Moment => Some(LATE),

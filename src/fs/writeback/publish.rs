@@ -1,6 +1,6 @@
 //! When changed files are uploaded: at once for a flush, again after a failure, in the end in any case.
 //!
-//! [`Writeback::publish`] is what a flush waits for. The upload itself is a task of its own, so that a
+//! `Writeback::publish` is what a flush waits for. The upload itself is a task of its own, so that a
 //! caller that goes away does not break it off, and one at a time per file. What fails is tried again in the
 //! background until it is up or unlinked.
 

@@ -164,7 +164,7 @@ impl InodeTable {
     /// that it was not given of late, and that are not open.
     ///
     /// Directories are never asked back: the kernel would take the name away from a program whose working directory it
-    /// is. They are forgotten here alone, once nothing below them is known, and [recalled](Namespace::recall) when the
+    /// is. They are forgotten here alone, once nothing below them is known, and [recalled](InodeTable::recall) when the
     /// kernel comes with their numbers.
     pub fn surplus(&mut self) -> Vec<(Ino, Name)> {
         /// For each that is added, more than one goes.

@@ -14,7 +14,7 @@ impl Namespace {
         self.lookup_as(parent, name, start, false)
     }
 
-    /// `traversing`: for a program that may be going through the directory, see [`Listing::lookup_traversing`].
+    /// `traversing`: for a program that may be going through the directory, see `Listing::lookup_traversing`.
     fn lookup_as(
         &mut self,
         parent: Ino,
