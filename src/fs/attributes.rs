@@ -167,7 +167,7 @@ pub struct Defaults {
     pub dir_mode: u32,
 }
 
-/// What is shown instead of what objects say. Who can write to the bucket can change every object's owner and
+/// What is shown instead of what objects say. Anyone with write access to the bucket can change every object's owner and
 /// mode, and with them which users of this machine may read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
@@ -316,7 +316,7 @@ impl Attributes {
         })
     }
 
-    /// What a write or a truncation by somebody without the capability takes away: set-user-id, and
+    /// What a write or a truncation by a process without the capability takes away: set-user-id, and
     /// set-group-id where the group may execute (otherwise the bit means mandatory locking).
     pub fn clear_set_id(&mut self, defaults: &Defaults) {
         let mode = self.permissions(defaults);

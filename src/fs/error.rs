@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A cause that is in the log already, with the name of the file.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-struct Told(Cause);
+struct Logged(Cause);
 
 /// What the bucket refused, as programs are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,23 +105,23 @@ impl Error {
         Error::Io(Arc::new(std::io::Error::other(message.into())))
     }
 
-    /// The log has it: nobody else need say it.
+    /// The log has it already.
     #[must_use]
-    pub fn told(self) -> Error {
-        let told = |cause| -> Cause { Arc::new(Told(cause)) };
+    pub fn logged(self) -> Error {
+        let logged = |cause| -> Cause { Arc::new(Logged(cause)) };
         match self {
-            Error::NoKey(cause) => Error::NoKey(told(cause)),
-            Error::UnsupportedEnvelope(cause) => Error::UnsupportedEnvelope(told(cause)),
-            Error::TimedOut(cause) => Error::TimedOut(told(cause)),
-            Error::Io(cause) => Error::Io(told(cause)),
-            Error::Refused(refusal, cause) => Error::Refused(refusal, told(cause)),
+            Error::NoKey(cause) => Error::NoKey(logged(cause)),
+            Error::UnsupportedEnvelope(cause) => Error::UnsupportedEnvelope(logged(cause)),
+            Error::TimedOut(cause) => Error::TimedOut(logged(cause)),
+            Error::Io(cause) => Error::Io(logged(cause)),
+            Error::Refused(refusal, cause) => Error::Refused(refusal, logged(cause)),
             other => other,
         }
     }
 
-    pub fn is_told(&self) -> bool {
+    pub fn is_logged(&self) -> bool {
         matches!(self, Error::NoKey(cause) | Error::UnsupportedEnvelope(cause) | Error::TimedOut(cause)
-            | Error::Io(cause) | Error::Refused(_, cause) if cause.is::<Told>())
+            | Error::Io(cause) | Error::Refused(_, cause) if cause.is::<Logged>())
     }
 
     /// Whether nothing was done. After anything else a request may have had its effect all the same.
@@ -220,8 +220,8 @@ mod tests {
                 "{error:?}"
             );
             assert!(error.is_refusal());
-            assert!(!error.is_told() && error.clone().told().is_told());
-            for error in [error.clone(), error.told()] {
+            assert!(!error.is_logged() && error.clone().logged().is_logged());
+            for error in [error.clone(), error.logged()] {
                 let text = chain(&error);
                 assert!(text.contains("status 403 Code (request R)"), "{text}");
             }

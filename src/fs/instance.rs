@@ -1,11 +1,11 @@
 //! What a mount leaves in the bucket for a later one, and how that one knows it for its own.
 //!
-//! Everybody who may write to the bucket can put an order there that looks like ours. So each mount that leaves
+//! Any client that may write to the bucket can put an intent there that looks like ours. So each mount that leaves
 //! anything has a random name and a secret, in a file of that name on this machine. The file is locked as long as the
 //! mount lives: what a mount has left whose file can be locked is left for good. A mount that ends with nothing left
 //! removes its file; one that was killed is cleaned up after, and its file goes then.
 //!
-//! Without a folder for these files, things are left in the bucket under a name that nobody will know again.
+//! Without a folder for these files, objects are left in the bucket under a name that no later mount recognizes.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -42,7 +42,7 @@ impl Instance {
             Ok(file) => Some(file),
             Err(error) => {
                 log::warn!(
-                    "nothing can be kept in {}: what this mount leaves unfinished, if it is killed, no later one will finish: {error}",
+                    "cannot write to {}: if this mount is killed, no later one can finish what it leaves: {error}",
                     folder.display()
                 );
                 None
@@ -51,7 +51,7 @@ impl Instance {
         Instance { id, key, file }
     }
 
-    /// The mount of that name, if it was on this machine and lives no more: locked, so that nobody else cleans up
+    /// The mount of that name, if it was on this machine and lives no more: locked, so that no other mount cleans up
     /// after it at once.
     pub fn ended(folder: &Path, id: &str) -> Option<Instance> {
         if !is_id(id) {
@@ -139,7 +139,7 @@ impl ThisMount {
         self.leaves_something.store(true, Ordering::Relaxed);
     }
 
-    /// Who this mount is to those that come after it.
+    /// The name of this mount, by which later mounts recognize what it left.
     pub(crate) async fn instance(&self) -> &Instance {
         let create = async {
             let folder = self.state_dir.get().cloned();
@@ -191,7 +191,7 @@ fn keep(folder: &Path, id: &str, key: &MacKey) -> io::Result<(File, PathBuf)> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let mut file = options.open(&path)?;
-    // Locked before it holds anything: an empty one is nobody's.
+    // Locked before it holds anything: an empty one belongs to no mount.
     file.lock()?;
     file.write_all(key.as_bytes())?;
     file.sync_all()?;

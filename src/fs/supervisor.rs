@@ -23,7 +23,7 @@ pub fn keep_running<F>(
 {
     runtime.spawn(async move {
         while AssertUnwindSafe(start()).catch_unwind().await.is_err() {
-            log::error!("{name} panicked and starts anew");
+            log::error!("{name} panicked and is restarted");
             tokio::time::sleep(pause).await;
         }
     });

@@ -207,7 +207,7 @@ impl fuser::Filesystem for Adapter {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let fs = self.fs.clone();
         // For file handles (open_by_handle_at, NFS): an inode itself, and what is above it.
-        let here = |reply, looks| entry(reply, &looks);
+        let here = |reply, stat| entry(reply, &stat);
         match name.as_encoded_bytes() {
             b"." => {
                 let work = async move { fs.lookup_inode(Ino(parent.0)).await };
@@ -227,7 +227,7 @@ impl fuser::Filesystem for Adapter {
             reply,
             async move { fs.lookup(fs.recalled(Ino(parent.0)), &name).await },
             |reply, found| match found {
-                Lookup::Present(looks) => entry(reply, &looks),
+                Lookup::Present(stat) => entry(reply, &stat),
                 Lookup::Absent(valid) => reply.entry(&valid, &no_entry(), GENERATION),
             },
         );
@@ -309,7 +309,7 @@ impl fuser::Filesystem for Adapter {
             fs.mknod(fs.recalled(Ino(parent.0)), &name, mode, rdev, caller)
                 .await
         };
-        self.run("mknod", reply, work, |reply, looks| entry(reply, &looks));
+        self.run("mknod", reply, work, |reply, stat| entry(reply, &stat));
     }
 
     fn mkdir(
@@ -329,7 +329,7 @@ impl fuser::Filesystem for Adapter {
             fs.mkdir(fs.recalled(Ino(parent.0)), &name, mode, caller)
                 .await
         };
-        self.run("mkdir", reply, work, |reply, looks| entry(reply, &looks));
+        self.run("mkdir", reply, work, |reply, stat| entry(reply, &stat));
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -367,7 +367,7 @@ impl fuser::Filesystem for Adapter {
             fs.symlink(fs.recalled(Ino(parent.0)), &name, &target, caller)
                 .await
         };
-        self.run("symlink", reply, work, |reply, looks| entry(reply, &looks));
+        self.run("symlink", reply, work, |reply, stat| entry(reply, &stat));
     }
 
     fn rename(
@@ -436,10 +436,10 @@ impl fuser::Filesystem for Adapter {
             fs.create(fs.recalled(Ino(parent.0)), &name, mode, caller, how)
                 .await
         };
-        self.run("create", reply, work, move |reply, (looks, opened)| {
+        self.run("create", reply, work, move |reply, (stat, opened)| {
             reply.created(
-                &looks.valid,
-                &attr(&looks),
+                &stat.valid,
+                &attr(&stat),
                 GENERATION,
                 FileHandle(opened.handle),
                 open_flags(&opened, how),
@@ -884,12 +884,12 @@ fn ok(reply: ReplyEmpty, _: ()) {
     reply.ok();
 }
 
-fn entry(reply: ReplyEntry, looks: &Stat) {
-    reply.entry(&looks.valid, &attr(looks), GENERATION);
+fn entry(reply: ReplyEntry, stat: &Stat) {
+    reply.entry(&stat.valid, &attr(stat), GENERATION);
 }
 
-fn attributes(reply: ReplyAttr, looks: Stat) {
-    reply.attr(&looks.valid, &attr(&looks));
+fn attributes(reply: ReplyAttr, stat: Stat) {
+    reply.attr(&stat.valid, &attr(&stat));
 }
 
 /// The name of an attribute, or the reply that says what is wrong with it.

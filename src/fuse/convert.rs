@@ -11,21 +11,21 @@ use crate::fs::namespace::stat::Stat;
 pub(super) const BLOCK_SIZE: u32 = 128 << 10;
 
 /// A file's attributes as the kernel wants them.
-pub(super) fn attr(looks: &Stat) -> FileAttr {
+pub(super) fn attr(stat: &Stat) -> FileAttr {
     FileAttr {
-        ino: INodeNo(looks.ino.0),
-        size: looks.size,
-        blocks: looks.size.div_ceil(512),
-        atime: looks.atime.to_system(),
-        mtime: looks.mtime.to_system(),
-        ctime: looks.ctime.to_system(),
+        ino: INodeNo(stat.ino.0),
+        size: stat.size,
+        blocks: stat.size.div_ceil(512),
+        atime: stat.atime.to_system(),
+        mtime: stat.mtime.to_system(),
+        ctime: stat.ctime.to_system(),
         crtime: SystemTime::UNIX_EPOCH,
-        kind: file_type(looks.kind),
-        perm: looks.mode as u16,
-        nlink: looks.links,
-        uid: looks.uid,
-        gid: looks.gid,
-        rdev: looks.rdev,
+        kind: file_type(stat.kind),
+        perm: stat.mode as u16,
+        nlink: stat.links,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: stat.rdev,
         blksize: BLOCK_SIZE,
         flags: 0,
     }

@@ -138,7 +138,7 @@ fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
 /// fuse_entry_out, of 128 bytes. Zeros where nothing is known: the kernel takes the entry as from readdir.
 fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
     let mut out = [0; 128];
-    let Some(looks) = &entry.looks else {
+    let Some(stat) = &entry.stat else {
         return out;
     };
     let FileAttr {
@@ -155,8 +155,8 @@ fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
         rdev,
         blksize,
         ..
-    } = attr(looks);
-    let (valid, mode) = (looks.valid, looks.kind.type_bits() | u32::from(perm));
+    } = attr(stat);
+    let (valid, mode) = (stat.valid, stat.kind.type_bits() | u32::from(perm));
     let [atime, mtime, ctime] = [atime, mtime, ctime].map(Timestamp::from_system);
     let mut writer = Writer {
         out: &mut out,

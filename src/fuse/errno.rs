@@ -51,7 +51,7 @@ pub fn errno(error: &Error) -> Errno {
 /// How much a failure deserves to be noticed: what programs ask for all day is nothing to a log.
 pub fn level(error: &Error) -> log::Level {
     match error {
-        error if error.is_told() => log::Level::Debug,
+        error if error.is_logged() => log::Level::Debug,
         Error::Io(_)
         | Error::TimedOut(_)
         | Error::Stale

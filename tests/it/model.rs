@@ -1404,7 +1404,7 @@ impl Bench {
             };
             offset = last.next;
             for entry in &entries {
-                if let Some(looks) = &entry.looks {
+                if let Some(looks) = &entry.stat {
                     fs.entry_was_taken(entry);
                     self.kernel.entered(looks);
                 }

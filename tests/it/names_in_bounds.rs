@@ -349,7 +349,7 @@ impl Hoarder {
             offset = end.next;
             for entry in &entries {
                 if self.fs.entry_was_taken(entry)
-                    && let Some(looks) = &entry.looks
+                    && let Some(looks) = &entry.stat
                 {
                     self.entered(directory, &entry.name, looks.ino);
                 }
@@ -359,7 +359,7 @@ impl Hoarder {
                 assert!(*last < *entry.name, "{last} before {}", entry.name);
                 last = entry.name.to_string();
                 names += 1;
-                if looks && entry.looks.is_none() {
+                if looks && entry.stat.is_none() {
                     let found = self.lookup(directory, &entry.name).await;
                     assert!(found.is_some(), "{}", entry.name);
                 }

@@ -32,7 +32,7 @@ pub enum Class {
     /// Work that ends in memory being given back: reading spilled bytes for an upload, answering a
     /// read. May use the kept slice, and does not queue behind [`Class::Normal`].
     Drain,
-    /// Memory nobody waits for: granted only while less than three quarters are in use and nobody
+    /// Memory that no read waits for: granted only while less than three quarters are in use and no request
     /// waits. Ask with [`MemoryBudget::try_reserve_for`]; waiting, it is as [`Class::Normal`].
     Prefetch,
 }
@@ -85,7 +85,7 @@ impl MemoryBudget {
         self.lock().core.allowance(class)
     }
 
-    /// How many bytes must become free before everybody who waits now is served; 0 when nobody waits.
+    /// How many bytes must become free before all requests that wait now are served; 0 when none waits.
     pub fn wanted(&self) -> u64 {
         self.lock().core.wanted()
     }
@@ -135,7 +135,7 @@ impl MemoryBudget {
         bytes: u64,
     ) -> impl Future<Output = Reservation> + Send + use<> {
         let budget = self.clone();
-        // Who waits has somebody waiting for him.
+        // A prefetch that waits has a reader behind it, so it queues as Normal.
         let class = match class {
             Class::Normal | Class::Prefetch => Class::Normal,
             Class::Drain => Class::Drain,
@@ -164,7 +164,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Tells an owner of memory that could be freed when somebody has to wait for some. Each owner
+    /// Tells an owner of memory that could be freed when a request has to wait for some. Each owner
     /// has its own; it misses nothing while its owner is busy.
     pub fn pressure(&self) -> Pressure {
         Pressure {
@@ -337,7 +337,7 @@ impl Core {
         }
     }
 
-    /// What a class can have when nobody else of its class has any: for draining the kept slice
+    /// What a class can have when no other of its class has any: for draining the kept slice
     /// alone, since the rest may be dirty and wait for the draining.
     fn allowance(&self, class: Class) -> u64 {
         match class {
@@ -580,7 +580,7 @@ mod tests {
         assert!(poll(large.as_mut()).is_pending());
         assert!(poll(small.as_mut()).is_pending());
         drop(large);
-        // Granted while nobody polls; dropped with the grant inside.
+        // Granted while it is not polled; dropped with the grant inside.
         assert_eq!(budget.used(), 12 * MIB);
         drop(small);
         assert_eq!(budget.used(), 10 * MIB);

@@ -1,17 +1,17 @@
 //! The readable content of one version of one object, shared by all handles of that version.
 //!
 //! What makes it hard, and who answers it:
-//! - a read should be answered when its bytes are there, whoever asked for them first, and without a
-//!   copy: a [`Part`] is one ranged GET with If-Match, decrypted from the socket's chunks straight
-//!   into one [`buffer`] of which every answer is a slice. Only a read that crosses two parts is
+//! - a read should be answered when its bytes are there, whichever read requested them first, and without a
+//!   copy: a `Part` is one ranged GET with If-Match, decrypted from the socket's chunks straight
+//!   into one `buffer` of which every answer is a slice. Only a read that crosses two parts is
 //!   copied together;
-//! - what to fetch when: the handle's [`ReadAhead`] says what is wanted, [`Content::start`] fetches
+//! - what to fetch when: the handle's [`ReadAhead`] says what is wanted, `Content::start` fetches
 //!   what of it is neither here nor on its way;
 //! - memory: [`ContentCache`] has it; a fetch takes its whole share before it asks for a byte. When
 //!   there is none, nothing is fetched ahead, and a read waits for its own blocks only;
 //! - a PKCS#1 v1.5 envelope that no key opens must look to the service like one that a key opened: the
 //!   bytes are fetched and kept all the same, as they came, and every read of them ends in an error;
-//! - damage: [`Coverage`] puts the checksums of the parts together; the fetch that makes the object
+//! - damage: `Coverage` puts the checksums of the parts together; the fetch that makes the object
 //!   whole fails if the sum is wrong, before its last bytes can be read.
 //!
 //! What always holds: parts in the table do not overlap; every part that is not over has bytes, or a
@@ -21,34 +21,36 @@ mod buffer;
 mod cache;
 mod coverage;
 mod error;
+mod fetch;
 mod part;
+mod pieces;
+mod shown;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::{Bytes, BytesMut};
-use zeroize::Zeroizing;
+use bytes::Bytes;
 
-use self::buffer::Space;
 use self::cache::Purpose;
 use self::coverage::Coverage;
 use self::part::{Answer, Part};
-use super::read_ahead::{Plan, ReadAhead, WHOLE};
+use self::pieces::Pieces;
+use self::shown::Shown;
+use super::read_ahead::{Plan, ReadAhead};
 use super::staging::{Piece, StagedFile, StagedPiece, zeros};
-use crate::base::crc64;
 use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
-use crate::encrypted::{self, Ciphertext, EncryptedBucket, EncryptedObject};
-use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
+use crate::encrypted::{self, EncryptedBucket, EncryptedObject};
+use crate::store::object_store::{ETag, ObjectKey};
 
 pub use self::cache::ContentCache;
 pub use self::error::Error;
 
-/// A fetch that still misses more than this many bytes is broken off when nobody has the object open:
+/// A fetch that still misses more than this many bytes is broken off when the object is not open:
 /// finishing a small one costs less than the connection that breaking off costs.
 const WORTH_ABORTING: u64 = 1 << 20;
 
@@ -67,53 +69,9 @@ pub struct Content {
     /// What is kept are no plaintexts: the envelope did not open. Set before there are any bytes.
     unopened: AtomicBool,
     /// A failure to read it is in the log.
-    told: AtomicBool,
+    logged: AtomicBool,
     /// Memory only while it is held; parts and the cache's queues may be locked under it.
     inner: Mutex<Inner>,
-}
-
-/// Whether programs may have bytes of a version, from a reader of it or from the kernel's pages. Those who
-/// have the file open stay with a version that was shown, and move on from one that was not: then nothing of
-/// it is shown any more.
-#[derive(Default)]
-struct Shown(AtomicU8);
-
-impl Shown {
-    const UNSEEN: u8 = 0;
-    const SEEN: u8 = 1;
-    const RETIRED: u8 = 2;
-
-    /// False if it was retired.
-    fn see(&self) -> bool {
-        self.settle(Shown::SEEN) != Shown::RETIRED
-    }
-
-    /// False if it was seen.
-    fn retire(&self) -> bool {
-        self.settle(Shown::RETIRED) != Shown::SEEN
-    }
-
-    fn was_seen(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Shown::SEEN
-    }
-
-    /// Nobody has it open any more who was shown anything. False if it was retired.
-    fn forget(&self) -> bool {
-        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
-        let forgotten = self
-            .0
-            .compare_exchange(Shown::SEEN, Shown::UNSEEN, set, get);
-        forgotten != Err(Shown::RETIRED)
-    }
-
-    /// What it is from now on: the first who settles it decides.
-    fn settle(&self, wanted: u8) -> u8 {
-        let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
-        match self.0.compare_exchange(Shown::UNSEEN, wanted, set, get) {
-            Ok(_) => wanted,
-            Err(before) => before,
-        }
-    }
 }
 
 struct Inner {
@@ -148,7 +106,7 @@ impl Content {
             size,
             shown: Shown::default(),
             unopened: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            logged: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 key,
                 etag,
@@ -193,8 +151,8 @@ impl Content {
     }
 
     /// True the first time: the log need not hear of every read that fails.
-    pub fn to_be_told(&self) -> bool {
-        !self.told.swap(true, Ordering::Relaxed)
+    pub fn first_report(&self) -> bool {
+        !self.logged.swap(true, Ordering::Relaxed)
     }
 
     /// What the bytes are kept with: of an unopened cipher none can be had.
@@ -259,7 +217,7 @@ impl Content {
         }
     }
 
-    /// Nobody has it open: what is here stays until memory is wanted. False if nothing of it is worth that.
+    /// It is not open: what is here stays until memory is wanted. False if nothing of it is worth that.
     pub fn keep(&self) -> bool {
         let mut inner = self.lock();
         inner.parts.retain(|_, part| !part.is_over());
@@ -271,7 +229,7 @@ impl Content {
         true
     }
 
-    /// Somebody opens it again: it is like a new one, of which some is here.
+    /// It is opened again: it is like a new one, of which some is here.
     pub fn reuse(&self) {
         let mut inner = self.lock();
         inner.coverage.clear();
@@ -370,9 +328,9 @@ impl Content {
         }
     }
 
-    /// Somebody is about to read it: what came with a lookup is opened. Where a thread of the session asks,
+    /// It is about to be read: what came with a lookup is opened. Where a thread of the session asks,
     /// that thread unwraps the key, because waking others takes as long as a quarter of an unwrap; but only
-    /// one does at a time, for somebody has to answer what memory can.
+    /// one does at a time, for the others answer what memory can.
     pub fn expect_reading(self: &Arc<Self>) {
         let Some(opening) = self.part_at(0).and_then(|part| self.unseal(&part)) else {
             return;
@@ -520,40 +478,6 @@ impl Content {
         None
     }
 
-    fn fetch(self: &Arc<Self>, inner: &mut Inner, range: Range<u64>, space: Option<Space>) {
-        let part = Part::new(range);
-        if self.size <= WHOLE {
-            part.keep();
-            if part.range == (0..self.size) && inner.crc64.is_some() {
-                part.set_whole();
-            }
-        }
-        inner.parts.insert(part.range.start, part.clone());
-        let guard = Fetch {
-            content: self.clone(),
-            part: part.clone(),
-        };
-        let task = self.cache.runtime().spawn(guard.run(space));
-        part.set_task(task.abort_handle());
-    }
-
-    /// Begins to open a part, if it is sealed and nobody else was faster.
-    fn open(self: &Arc<Self>, part: &Arc<Part>) {
-        if let Some(opening) = self.unseal(part) {
-            self.cache.runtime().spawn_blocking(opening);
-        }
-    }
-
-    /// What opens a part, if it is sealed: an unwrap, which blocks.
-    fn unseal(self: &Arc<Self>, part: &Arc<Part>) -> Option<impl FnOnce() + Send + use<>> {
-        let filling = part.unseal()?;
-        let fetch = Fetch {
-            content: self.clone(),
-            part: part.clone(),
-        };
-        Some(move || fetch.end(fetch.open(filling)))
-    }
-
     /// The checksum of a part that was fetched. An error if it makes the object whole and wrong.
     fn cover(&self, part: &Part, crc: u64) -> Result<(), Error> {
         part.set_crc(crc);
@@ -686,222 +610,6 @@ impl Inner {
         let parts = std::mem::take(&mut self.parts);
         cache.forget(parts.values());
     }
-}
-
-/// The bytes of a read as they come together.
-struct Pieces {
-    /// The next byte wanted.
-    at: u64,
-    len: usize,
-    first: Bytes,
-    /// Used when there is more than one piece. A crossing read copies each piece as it comes, so that
-    /// it pins no part while it waits for another; reads are at most a MiB long.
-    joined: BytesMut,
-}
-
-impl Pieces {
-    fn new(range: &Range<u64>) -> Pieces {
-        Pieces {
-            at: range.start,
-            len: (range.end - range.start) as usize,
-            first: Bytes::new(),
-            joined: BytesMut::new(),
-        }
-    }
-
-    fn push(&mut self, bytes: Bytes) {
-        self.at += bytes.len() as u64;
-        if bytes.len() == self.len {
-            self.first = bytes;
-        } else {
-            self.joined.reserve(self.len - self.joined.len());
-            self.joined.extend_from_slice(&bytes);
-        }
-    }
-
-    fn join(self) -> Bytes {
-        if self.first.is_empty() {
-            self.joined.freeze()
-        } else {
-            self.first
-        }
-    }
-}
-
-/// A part being brought in. However it ends, whoever waits for the part hears of it.
-struct Fetch {
-    content: Arc<Content>,
-    part: Arc<Part>,
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        // Aborted, or a panic.
-        if self.part.missing() > 0 {
-            self.fail(Error::Cancelled);
-        }
-    }
-}
-
-impl Fetch {
-    async fn run(self, space: Option<Space>) {
-        let result = self.fill(space).await;
-        self.end(result);
-    }
-
-    fn end(&self, result: Result<(), Error>) {
-        match result {
-            Ok(()) => self.complete(),
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn complete(&self) {
-        let Fetch { content, part } = self;
-        part.complete();
-        let inner = content.lock();
-        let kept = inner.parts.get(&part.range.start);
-        if kept.is_some_and(|kept| Arc::ptr_eq(kept, part)) {
-            content.cache.insert(part);
-        }
-    }
-
-    fn fail(&self, error: Error) {
-        self.part.fail(error);
-        // A sealed part stood in the queues already.
-        self.content.cache.forget(std::iter::once(&self.part));
-    }
-
-    async fn fill(&self, space: Option<Space>) -> Result<(), Error> {
-        let Fetch { content, part } = self;
-        if content.is_corrupt() {
-            return Err(Error::Corrupt);
-        }
-        let space = match space {
-            Some(space) => space,
-            None => {
-                let space = content.cache.space_in_time(part.len()).await;
-                space.ok_or(Error::NoMemory)?
-            }
-        };
-        let (buffer, mut filling) = content.cache.buffer(space);
-        let (mut ciphertext, cipher) = match content.object() {
-            // Unwrapped once; the first time while the request is on its way.
-            Some(object) => {
-                let unlock = async { Ok(content.bucket.unlock(&object).await?) };
-                let (ciphertext, cipher) = tokio::try_join!(self.get(), unlock)?;
-                self.check_envelope(&ciphertext.meta, &object, &cipher)
-                    .await?;
-                (ciphertext, cipher)
-            }
-            None => {
-                let ciphertext = self.get().await?;
-                let key = content.lock().key.clone();
-                let object = content.bucket.object_at(&key, &ciphertext.meta)?;
-                let object = content.lock().object_or(object);
-                let cipher = content.bucket.unlock(&object).await?;
-                (ciphertext, cipher)
-            }
-        };
-        let cipher = content.keeping(cipher);
-        part.begin(buffer);
-
-        let mut missing = part.len() as usize;
-        while missing > 0 {
-            let count = match ciphertext.read(&cipher, filling.tail()).await {
-                Ok(0) => return Err(Error::Short),
-                Ok(count) => count,
-                Err(error) => return Err(content.read_error(error, &part.range)),
-            };
-            missing -= count;
-            if missing == 0 {
-                content.cover(part, ciphertext.crc64())?;
-            }
-            filling.advance(count);
-            part.advanced();
-        }
-        Ok(())
-    }
-
-    /// Headers may change under one tag. Another wrapping of the same key is fine; with any other key
-    /// these are not the bytes whose tag it was.
-    async fn check_envelope(
-        &self,
-        meta: &ObjectMeta,
-        object: &EncryptedObject,
-        cipher: &ContentCipher,
-    ) -> Result<(), Error> {
-        let bucket = &self.content.bucket;
-        let key = self.content.lock().key.clone();
-        let Ok(now) = bucket.object_at(&key, meta) else {
-            return Err(Error::Changed);
-        };
-        if now.same_envelope(object) {
-            return Ok(());
-        }
-        let same = match bucket.unlock(&now).await {
-            Ok(other) => keystream(cipher) == keystream(&other),
-            Err(_) => false,
-        };
-        if same { Ok(()) } else { Err(Error::Changed) }
-    }
-
-    /// One ranged GET of this version.
-    async fn get(&self) -> Result<Ciphertext, Error> {
-        let Fetch { content, part } = self;
-        loop {
-            let (key, etag, crc64) = {
-                let inner = content.lock();
-                (inner.key.clone(), inner.etag.clone(), inner.crc64)
-            };
-            // Under one tag there is one content, and it has one checksum.
-            let other_bytes = |found: Option<u64>| matches!((crc64, found), (Some(known), Some(found)) if known != found);
-            let range = Some(part.range.clone());
-            match content.bucket.get(&key, range, Some(&etag)).await {
-                Ok(answer) if answer.meta.size != content.size || answer.range != part.range => {
-                    return Err(Error::Changed);
-                }
-                Ok(answer) if other_bytes(answer.meta.crc64) => return Err(Error::Changed),
-                Ok(answer) => {
-                    let mut inner = content.lock();
-                    inner.crc64 = inner.crc64.or(answer.meta.crc64);
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    let error = Error::from(error);
-                    let inner = content.lock();
-                    // Renamed or copied by ourselves meanwhile.
-                    let moved = inner.key != key || inner.etag != etag;
-                    if !(moved && matches!(error, Error::Changed)) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Blocks.
-    fn open(&self, mut filling: buffer::Filling) -> Result<(), Error> {
-        let Fetch { content, part } = self;
-        let object = content.object().ok_or(Error::Changed)?;
-        let cipher = content.keeping(content.bucket.unlock_here(&object)?);
-        let bytes = filling.tail();
-        let crc = crc64::of(bytes);
-        content.cover(part, crc)?;
-        let applied = cipher.apply_in_place(part.range.start, bytes);
-        applied.map_err(encrypted::Error::from)?;
-        let len = bytes.len();
-        filling.advance(len);
-        part.advanced();
-        Ok(())
-    }
-}
-
-/// The beginning of it: two ciphers with the same have the same key and counter.
-fn keystream(cipher: &ContentCipher) -> Option<Zeroizing<[u8; 64]>> {
-    let mut stream = Zeroizing::new([0; 64]);
-    cipher.apply_in_place(0, stream.as_mut_slice()).ok()?;
-    Some(stream)
 }
 
 /// One open handle's reading of a content.

@@ -119,7 +119,7 @@ impl Deref for Half {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: inside the memory, which lives as long as this does; initialised; nobody else has it.
+        // SAFETY: inside the memory, which lives as long as this does; initialised; there is no other reference.
         unsafe { slice::from_raw_parts(self.start().as_ptr(), Half::LEN) }
     }
 }
@@ -135,7 +135,7 @@ impl Drop for Half {
     fn drop(&mut self) {
         // The other half may stay for long: this one's pages go back by themselves.
         if Arc::strong_count(&self.whole) > 1 {
-            // SAFETY: our half of the mapping, whole pages, that nobody looks at any more.
+            // SAFETY: our half of the mapping, whole pages, that are not read any more.
             unsafe { libc::madvise(self.start().as_ptr().cast(), Half::LEN, libc::MADV_DONTNEED) };
         }
     }

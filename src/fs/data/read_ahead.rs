@@ -3,13 +3,13 @@
 //! A handle is read in a few *runs*, each a stretch of reads in order. At the beginning of the object a window
 //! opens in front of it at once, that grows with what the run has consumed, up to as many parallel parts as keep a
 //! link full. After a seek a run begins with what is asked for and little more, for it may be a member of an
-//! archive, and the kernel reads ahead as well: the window opens when the run has gone on for [`SEEK`].
+//! archive, and the kernel reads ahead as well: the window opens when the run has gone on for `SEEK`.
 //! Random reads never prove a run, so each costs its own grains.
 //!
 //! What makes it hard, and where it is answered:
 //! - the kernel's own read-ahead keeps several reads in flight and session threads reorder them:
-//!   a run takes reads a little before and after its edge ([`SLACK`]), and a gap counts against the
-//!   run until the reads that fill it have come ([`Run::take`]);
+//!   a run takes reads a little before and after its edge (`SLACK`), and a gap counts against the
+//!   run until the reads that fill it have come (`Run::take`);
 //! - large requests are cheap, early requests are quick: the frontier moves in steps that grow with
 //!   the window ([`ReadAhead::plan`]);
 //! - memory may be short: a refusal moves the frontier back and halves the window, consumption opens
@@ -114,7 +114,7 @@ impl Plan {
 /// others have been, a few times.
 #[derive(Debug, Default)]
 pub struct Sharers {
-    /// Who planned last, the latest at the end. A leaf.
+    /// The readers that planned last, the latest at the end. A leaf.
     recent: Mutex<VecDeque<u64>>,
     next: AtomicU64,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::page_window::{PageWindow, Seek};
 use crate::base::sync::lock;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, Rest};
 use crate::fs::resolver::directory_scan::Page;
@@ -19,7 +19,7 @@ pub(crate) struct DirectoryHandle {
 }
 
 struct Reading {
-    build: Arc<DirectoryScan>,
+    scan: Arc<DirectoryScan>,
     /// Names that stood here when the reading began, whatever the bucket has. They come after the bucket's,
     /// unless they are among these by then.
     local: Vec<(Name, Ino)>,
@@ -48,10 +48,10 @@ impl DirectoryHandle {
         lock(&self.state).is_some()
     }
 
-    /// Reads the directory from its beginning: the names in `build`, and then what of `local` is not among them.
-    pub(crate) fn begin(&self, build: Arc<DirectoryScan>, local: Vec<(Name, Ino)>) {
+    /// Reads the directory from its beginning: the names in `scan`, and then what of `local` is not among them.
+    pub(crate) fn begin(&self, scan: Arc<DirectoryScan>, local: Vec<(Name, Ino)>) {
         *lock(&self.state) = Some(Reading {
-            build,
+            scan,
             local,
             listed: None,
             rest: None,
@@ -60,9 +60,9 @@ impl DirectoryHandle {
     }
 
     /// What the bucket has, as far as it has come; None if the reading has not begun.
-    pub(crate) fn build(&self) -> Option<Arc<DirectoryScan>> {
+    pub(crate) fn scan(&self) -> Option<Arc<DirectoryScan>> {
         let state = lock(&self.state);
-        state.as_ref().map(|state| state.build.clone())
+        state.as_ref().map(|state| state.scan.clone())
     }
 
     /// Of a name behind the `listed` ones of a listing that was cut at `rest`.
@@ -105,7 +105,7 @@ impl DirectoryHandle {
             Some(listed) => listed,
             None => {
                 let Reading {
-                    build,
+                    scan,
                     local,
                     passed,
                     ..
@@ -113,7 +113,7 @@ impl DirectoryHandle {
                 local.extend(unpublished());
                 local.sort_unstable();
                 local.dedup_by(|later, earlier| later.0 == earlier.0);
-                build.without(local);
+                scan.without(local);
                 local.retain(|(name, _)| !passed.contains(name));
                 *state.listed.insert(index)
             }

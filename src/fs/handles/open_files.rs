@@ -17,8 +17,8 @@ use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::staging::{StagedFile, StagingArea};
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::ThisMount;
-use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::listing::Object;
+use crate::fs::namespace::entry::Object;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
 use crate::fs::resolver::markers::Markers;
@@ -109,12 +109,12 @@ impl OpenFiles {
     }
 
     /// The files in a directory that the bucket does not have yet, and that are not open.
-    pub(crate) fn closed_unpublished_in(&self, directory: Ino) -> Vec<Arc<OpenFile>> {
+    pub(crate) fn closed_uncommitted_in(&self, directory: Ino) -> Vec<Arc<OpenFile>> {
         let files = lock(&self.files);
-        let children = self.names.lock().unpublished_children(directory);
+        let children = self.names.lock().uncommitted_children(directory);
         let files = children.iter().filter_map(|(_, ino)| files.get(ino));
         files
-            .filter(|file| file.lock().handles == 0)
+            .filter(|file| file.lock().refs.handles == 0)
             .cloned()
             .collect()
     }
@@ -136,16 +136,16 @@ impl OpenFiles {
     /// Whether there may be an object under the name of a file that the bucket does not have yet: one that
     /// it is to replace, or what an upload that was broken off has left. An object that another client made
     /// meanwhile is not ours to delete.
-    pub(crate) fn covers_object(&self, ino: Ino) -> bool {
+    pub(crate) fn shadows_object(&self, ino: Ino) -> bool {
         let stored = self
             .file_of(ino)
-            .is_some_and(|file| file.lock().maybe_stored);
+            .is_some_and(|file| file.lock().upload.may_have_stored());
         let namespace = self.names.lock();
-        stored || namespace.covers(ino) || !namespace.is_unpublished(ino)
+        stored || namespace.shadows_object(ino) || !namespace.is_uncommitted(ino)
     }
 
     /// The file of an inode, as the bucket has it or as it stands here. It counts as open until
-    /// [`Writeback::release_held`], or until the handle made of it is released.
+    /// `Writeback::release_held`, or until the handle made of it is released.
     ///
     /// # Errors
     /// [`Error::Stale`] when the name of the inode stands for something else by now.
@@ -166,12 +166,12 @@ impl OpenFiles {
                     // Its name stands for another version, which the kernel looks up.
                     return Err(Error::Stale);
                 }
-                state.hold();
+                state.refs.acquire();
                 return Ok(file.clone());
             }
         }
-        self.resolver.look_at(ino, start).await?;
-        // Counted as open while the map is locked, so that nobody takes it out of there meanwhile.
+        self.resolver.getattr(ino, start).await?;
+        // Counted as open while the map is locked, so that it is not removed meanwhile.
         let mut files = lock(&self.files);
         let (object, key) = {
             let namespace = self.names.lock();
@@ -190,7 +190,7 @@ impl OpenFiles {
         };
         if let Some(file) = files.get(&ino) {
             let mut state = file.lock();
-            state.hold();
+            state.refs.acquire();
             if let Some(object) = object
                 && !state.is_dirty()
             {
@@ -203,7 +203,7 @@ impl OpenFiles {
             .cache
             .content_of(&object_name::object_key(key.ok_or(Error::Stale)?)?, &object);
         let file = OpenFile::new(ino, Some(content));
-        file.lock().hold();
+        file.lock().refs.acquire();
         files.insert(ino, file.clone());
         let mut namespace = self.names.lock();
         namespace.pin(ino);
@@ -220,18 +220,19 @@ impl OpenFiles {
         key: Option<String>,
     ) {
         let current = state
-            .content
+            .data
+            .base
             .as_ref()
             .is_some_and(|content| content.etag() == object.etag);
         if !current {
-            if state.handles > 1 || state.upload.is_some() {
+            if state.refs.handles > 1 || state.upload.is_running() {
                 return;
             }
             let Some(Ok(key)) = key.map(object_name::object_key) else {
                 return;
             };
-            state.content = Some(self.cache.content_of(&key, &object));
-            state.staged = None;
+            state.data.base = Some(self.cache.content_of(&key, &object));
+            state.data.staged = None;
         }
         self.names.lock().set_open(file.ino, Some(object));
     }
@@ -239,10 +240,10 @@ impl OpenFiles {
     /// Without a private key, what is in the bucket can be replaced, and nothing else.
     pub(crate) fn check_access(&self, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
         let state = file.lock();
-        let Some(content) = &state.content else {
+        let Some(content) = &state.data.base else {
             return Ok(());
         };
-        if state.staged.is_some() || how.truncate || content.size() == 0 {
+        if state.data.staged.is_some() || how.truncate || content.size() == 0 {
             return Ok(());
         }
         if !self.bucket.can_read() {
@@ -255,15 +256,12 @@ impl OpenFiles {
     pub(crate) fn open_handle(&self, file: &Arc<OpenFile>, how: OpenHow) -> Opened {
         let keep_pages = {
             let mut state = file.lock();
-            state.readers += u32::from(how.read);
-            state.writers += u32::from(how.write);
-            if how.write {
-                state.openers.push(how.thread);
-            }
-            state.runners += u32::from(how.execute);
+            state
+                .refs
+                .open(how.read, how.write, how.execute, how.thread);
             let shows_version = |etag| self.names.lock().pages_show(file.ino, Some(&etag));
             // Pages of a changed file are what was written into them; they stay until the version changes.
-            match &state.content {
+            match &state.data.base {
                 Some(content) => {
                     let keep = state.is_dirty() || shows_version(content.etag());
                     if keep {
@@ -294,7 +292,7 @@ impl OpenFiles {
         self.next_handle.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Forgets a file that nobody has open and whose bytes are in the bucket.
+    /// Drops a file that is not open and whose bytes are in the bucket.
     pub(crate) fn drop_if_idle(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let mut files = lock(&self.files);
         if !file.lock().is_finished() {
@@ -311,7 +309,7 @@ impl OpenFiles {
                 let this_mount = Arc::downgrade(&self.this_mount);
                 self.tasks.spawn(async move {
                     if let Err(error) = store.delete(&aside).await {
-                        log::warn!("{aside} is left in the bucket: {error}");
+                        log::warn!("cannot delete {aside}: {error}");
                         if let Some(this_mount) = this_mount.upgrade() {
                             this_mount.leave_something();
                         }
@@ -330,7 +328,7 @@ impl OpenFiles {
     fn keep_content(&self, file: &OpenFile) {
         let content = {
             let state = file.lock();
-            state.content.clone().filter(|_| !state.gone)
+            state.data.base.clone().filter(|_| !state.link.is_gone())
         };
         if let Some(content) = content.filter(|_| self.bucket.can_read())
             && content.keep()
@@ -342,14 +340,14 @@ impl OpenFiles {
     /// The bucket has what is staged. A writer may write on: what is here saves fetching it back, and without the
     /// private key there is no fetching it.
     pub(crate) fn drop_staged(&self, state: &mut State) {
-        if state.writers > 0 {
+        if state.refs.writers > 0 {
             return;
         }
-        let stored = state.stored.take();
-        if let Some(staged) = state.staged.take()
+        let stored = state.data.committed_staging.take();
+        if let Some(staged) = state.data.staged.take()
             && stored == Some(staged.id())
             && self.bucket.can_read()
-            && let Some(content) = &state.content
+            && let Some(content) = &state.data.base
         {
             content.adopt(&staged);
         }

@@ -21,10 +21,10 @@ impl OpenFiles {
     pub(crate) async fn preserve(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<bool> {
         let content = {
             let state = file.lock();
-            if state.handles == 0 || (state.staged.is_some() && !state.needs_base()) {
+            if state.refs.handles == 0 || (state.data.staged.is_some() && !state.needs_base()) {
                 return Ok(true);
             }
-            match &state.content {
+            match &state.data.base {
                 Some(content) if content.size() > 0 && self.bucket.can_read() => content.clone(),
                 _ => return Ok(true),
             }
@@ -71,21 +71,21 @@ impl OpenFiles {
         content: &Arc<Content>,
     ) -> Result<()> {
         let reader = content.reader();
-        let staged_already = file.lock().staged.is_some();
+        let staged_already = file.lock().data.staged.is_some();
         if !staged_already {
             let mut staged = StagedFile::new(&self.staging, None);
             self.fill(&mut staged, &reader, 0..content.size()).await?;
             let mut state = file.lock();
             // A newer version than the one that was read may be there by now, or one that is being written.
-            if state.staged.is_none() && state.rests_on(content) {
-                state.staged = Some(staged);
+            if state.data.staged.is_none() && state.rests_on(content) {
+                state.data.staged = Some(staged);
             }
             return Ok(());
         }
         loop {
             let gap = {
                 let state = file.lock();
-                let Some(staged) = &state.staged else {
+                let Some(staged) = &state.data.staged else {
                     return Ok(());
                 };
                 staged.base_gaps(0..staged.len()).into_iter().next()
@@ -97,13 +97,13 @@ impl OpenFiles {
                 return Err(Error::io("the object ended early"));
             }
             loop {
-                let room = match &file.lock().staged {
+                let room = match &file.lock().data.staged {
                     Some(staged) => staged.room_for(step.start, bytes.len()),
                     None => return Ok(()),
                 };
                 let room = room.await?;
                 let mut state = file.lock();
-                let Some(staged) = &mut state.staged else {
+                let Some(staged) = &mut state.data.staged else {
                     return Ok(());
                 };
                 // Written over meanwhile: that counts more.

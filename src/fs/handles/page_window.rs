@@ -39,7 +39,7 @@ impl<T> Kept<T> {
 /// What is known of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seek<T> {
-    /// The name, and when its page was asked for.
+    /// The name, and when its page was requested.
     Entry(Name, EntryKind, Instant),
     End,
     /// This page must be read, whose first name has that index.

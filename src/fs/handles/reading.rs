@@ -31,9 +31,9 @@ use crate::base::error_chain::chain;
 use crate::fs::data::content::{self, Content, Reader};
 use crate::fs::data::staging::Piece;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::entry::Entry;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::kernel::Invalidation;
-use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
 
 /// What meets a version that others have replaced.
@@ -91,7 +91,7 @@ impl OpenFiles {
     ) -> Result<()> {
         {
             let state = file.lock();
-            if !state.rests_on(content) || (!over_changes && state.staged.is_some()) {
+            if !state.rests_on(content) || (!over_changes && state.data.staged.is_some()) {
                 return Ok(());
             }
         }
@@ -113,7 +113,7 @@ impl OpenFiles {
         access: Access,
     ) -> Result<()> {
         let unread = content.retire();
-        let unread_here = access == Access::Append && file.lock().readers == 0;
+        let unread_here = access == Access::Append && file.lock().refs.readers == 0;
         let ino = file.ino;
         let (key, parent, name) = {
             let mut namespace = self.names.lock();
@@ -136,7 +136,10 @@ impl OpenFiles {
         };
         let moves = {
             let mut state = file.lock();
-            if !state.rests_on(content) || state.staged.is_some() || state.is_dirty() || state.gone
+            if !state.rests_on(content)
+                || state.data.staged.is_some()
+                || state.is_dirty()
+                || state.link.is_gone()
             {
                 // Moved on, written to or unlinked meanwhile.
                 return Ok(());
@@ -146,7 +149,7 @@ impl OpenFiles {
                 // Renamed meanwhile.
                 return Ok(());
             }
-            let opened = state.opened.unwrap_or(sent);
+            let opened = state.refs.since.unwrap_or(sent);
             let moves = found.as_ref().is_some_and(|found| match access {
                 Access::Read => {
                     unread
@@ -155,15 +158,15 @@ impl OpenFiles {
                 Access::Write | Access::Append => unread || unread_here,
             });
             if moves && let Some(object) = &found {
-                state.content = Some(self.cache.content_of(&key, object));
-                state.moved_on = true;
+                state.data.base = Some(self.cache.content_of(&key, object));
+                state.data.moved_on = true;
                 namespace.set_open(ino, Some(object.clone()));
                 namespace.pages_show(ino, None);
             }
             if let Some(directory) = namespace.directory(parent) {
                 match found {
                     Some(object) => directory.listing.put(&name, Entry::Object(object), sent),
-                    None => directory.listing.doubt(&name),
+                    None => directory.listing.invalidate(&name),
                 }
             }
             moves
@@ -210,14 +213,14 @@ impl OpenFiles {
         match &error {
             content::Error::Changed => Error::Stale,
             content::Error::Bucket(_) | content::Error::Corrupt | content::Error::Short => {
-                if content.to_be_told() {
+                if content.first_report() {
                     log::error!(
                         "reading {}: {}",
                         self.names.describe_place(ino),
                         chain(&error)
                     );
                 }
-                Error::from(error).told()
+                Error::from(error).logged()
             }
             content::Error::NoMemory | content::Error::Cancelled => error.into(),
         }

@@ -15,8 +15,8 @@ use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::fs::data::staging::{Piece, StagedFile};
 use crate::fs::error::Result;
+use crate::fs::namespace::entry::Entry;
 use crate::fs::namespace::kernel::Invalidation;
-use crate::fs::namespace::listing::Entry;
 use crate::store::object_store::ObjectKey;
 
 /// Zeros are staged so many at a time, in bytes.
@@ -24,7 +24,7 @@ const ZEROS: u64 = 1 << 20;
 
 impl OpenFiles {
     /// Puts what was appended to a file behind the version that is under `key` now. False if that cannot be:
-    /// something else was written, somebody reads the file, or there is no such version.
+    /// something else was written, the file is open for reading, or there is no such version.
     pub(crate) async fn rebase(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
@@ -33,15 +33,15 @@ impl OpenFiles {
         let (written, before, pieces) = {
             let state = file.lock();
             let (Some(end), Some(staged), Some(content)) =
-                (state.appended_to, &state.staged, &state.content)
+                (state.data.appended_to, &state.data.staged, &state.data.base)
             else {
                 return Ok(false);
             };
-            if state.readers > 0 || state.gone {
+            if state.refs.readers > 0 || state.link.is_gone() {
                 return Ok(false);
             }
             (
-                state.written,
+                state.data.version,
                 content.clone(),
                 staged.pieces(end..staged.len()),
             )
@@ -78,16 +78,16 @@ impl OpenFiles {
         }
         {
             let mut state = file.lock();
-            if state.written != written || state.gone || !state.rests_on(&before) {
+            if state.data.version != written || state.link.is_gone() || !state.rests_on(&before) {
                 // What was written meanwhile is missing: once more, as long as the caller tries.
                 return Ok(true);
             }
-            state.staged = Some(staged);
-            state.content = Some(content);
-            state.appended_to = Some(end);
-            state.moved_on = true;
+            state.data.staged = Some(staged);
+            state.data.base = Some(content);
+            state.data.appended_to = Some(end);
+            state.data.moved_on = true;
             let mut namespace = self.names.lock();
-            if let Some(local) = namespace.local_mut(file.ino) {
+            if let Some(local) = namespace.dirty_mut(file.ino) {
                 local.size = state.size();
             }
             namespace.set_open(file.ino, Some(object.clone()));

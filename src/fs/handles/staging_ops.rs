@@ -10,9 +10,10 @@ use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::data::content::Reader;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
-use crate::fs::namespace::listing::Object;
+use crate::fs::namespace::entry::Object;
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::tree::Namespace;
 
 /// What a base of at most this many bytes is read in, when it is staged whole.
 const STAGE_STEP: u64 = 1 << 20;
@@ -21,7 +22,7 @@ impl Writer {
     /// Where the write goes that the kernel has placed at `offset`. Where the file has moved on to a newer
     /// version, the end that the kernel appends to is that of the one before.
     pub(crate) fn place(&self, state: &State, offset: u64) -> u64 {
-        match self.append && state.moved_on {
+        match self.append && state.data.moved_on {
             true => state.size(),
             false => offset,
         }
@@ -33,12 +34,12 @@ impl OpenFiles {
     ///
     /// # Errors
     /// [`Error::Stale`] when others have taken the file's name away while it was open: its changes would
-    /// have nowhere to go. (Who unlinked it here knows that.)
+    /// have nowhere to go. (A file that was unlinked here is another matter.)
     pub(crate) fn check_place(&self, file: &OpenFile, state: &State) -> Result<()> {
-        if state.lost {
+        if state.link.is_lost() {
             return Err(Error::Stale);
         }
-        if state.gone || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
+        if state.link.is_gone() || state.is_dirty() || self.names.lock().key(file.ino).is_some() {
             return Ok(());
         }
         Err(Error::Stale)
@@ -49,15 +50,15 @@ impl OpenFiles {
     /// # Errors
     /// [`Error::Denied`] where the base would have to be read and cannot be.
     pub(crate) fn stage_over(&self, state: &mut State, offset: u64, len: usize) -> Result<bool> {
-        let size = state.content.as_ref().map_or(0, |content| content.size());
+        let size = state.data.base.as_ref().map_or(0, |content| content.size());
         let covers = offset == 0 && len as u64 >= size;
         if covers || size == 0 {
-            state.staged = Some(StagedFile::new(&self.staging, None));
+            state.data.staged = Some(StagedFile::new(&self.staging, None));
         } else if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         } else if size > self.settings.part_size {
-            state.staged = Some(StagedFile::new(&self.staging, Some(size)));
-            state.appended_to = Some(size);
+            state.data.staged = Some(StagedFile::new(&self.staging, Some(size)));
+            state.data.appended_to = Some(size);
         } else {
             return Ok(false);
         }
@@ -80,17 +81,18 @@ impl OpenFiles {
                     Some((by, offset, len)) => (by.place(&state, offset), len),
                     None => (1, 0),
                 };
-                if state.staged.is_some() || self.stage_over(&mut state, offset, len)? {
+                if state.data.staged.is_some() || self.stage_over(&mut state, offset, len)? {
                     return Ok(());
                 }
                 state
-                    .content
+                    .data
+                    .base
                     .clone()
                     .expect("stage_over needs one only to read it")
             };
             let mut staged = StagedFile::new(&self.staging, None);
             let filled = async {
-                // Who was shown this version goes on with it, and the last upload wins.
+                // A program that was shown this version goes on with it, and the last upload wins.
                 let asks = append || !content.was_seen();
                 if asks && content.is_here(std::iter::once(0..content.size())) {
                     self.check_stands(&content).await?;
@@ -105,7 +107,7 @@ impl OpenFiles {
                     moves += 1;
                     let current = {
                         let state = file.lock();
-                        state.rests_on(&content) && state.staged.is_none()
+                        state.rests_on(&content) && state.data.staged.is_none()
                     };
                     if current {
                         let access = if append {
@@ -120,8 +122,8 @@ impl OpenFiles {
                 Err(error) => return Err(error),
             }
             let mut state = file.lock();
-            if state.staged.is_none() && state.rests_on(&content) {
-                state.staged = Some(staged);
+            if state.data.staged.is_none() && state.rests_on(&content) {
+                state.data.staged = Some(staged);
                 return Ok(());
             }
         }
@@ -156,7 +158,7 @@ impl OpenFiles {
         if namespace.local(ino).is_some() {
             return;
         }
-        // A listing may have shown that somebody changed the metadata, and nobody has asked for it since:
+        // A listing may have shown that the metadata changed, and it was not requested since:
         // what was known when the file was opened is the best there is.
         let (now_there, opened) = (namespace.object(ino), namespace.open_version(ino));
         let size = now_there
@@ -179,7 +181,7 @@ impl OpenFiles {
         if let Some((change, _)) = namespace.pending(ino) {
             change.apply(&mut attributes, &self.settings.defaults);
         }
-        namespace.make_local(ino, attributes, size);
+        namespace.mark_dirty(ino, attributes, size);
         // The upload carries what was on its way.
         namespace.end_pending(ino, usize::MAX, &Ok(()));
     }

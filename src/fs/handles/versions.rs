@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::fs::error::{READ_ONLY_PLAIN, Result};
-use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::listing::Object;
+use crate::fs::namespace::entry::Object;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name;
 use crate::store::object_store::{ETag, ObjectKey};
 
@@ -22,7 +22,8 @@ impl OpenFiles {
         let state = file.lock();
         // What is open may be another version than the one that was copied: that one was replaced.
         let same = state
-            .content
+            .data
+            .base
             .as_ref()
             .filter(|content| content.etag() == *copied);
         let Some(content) = same else {
@@ -44,7 +45,7 @@ impl OpenFiles {
     pub(crate) fn redirect(&self, ino: Ino, key: &ObjectKey, copied: &ETag, etag: &ETag) {
         let content = self
             .file_of(ino)
-            .and_then(|file| file.lock().content.clone());
+            .and_then(|file| file.lock().data.base.clone());
         let Some(content) = content.filter(|content| content.etag() == *copied) else {
             return;
         };
@@ -61,7 +62,7 @@ impl OpenFiles {
             return;
         };
         let state = file.lock();
-        let content = state.content.as_ref();
+        let content = state.data.base.as_ref();
         if content.is_none_or(|content| content.etag() != object.etag) {
             return;
         }
@@ -73,14 +74,14 @@ impl OpenFiles {
     }
 
     /// # Errors
-    /// [`Error::Denied`] for a file whose object is served although it is not encrypted.
+    /// `Denied` for a file whose object is served although it is not encrypted.
     pub(crate) async fn refuse_plain(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         let Some(key) = self.names.lock().key(file.ino) else {
             return Ok(());
         };
         let etag = {
             let state = file.lock();
-            let content = state.content.as_ref().filter(|_| !state.is_dirty());
+            let content = state.data.base.as_ref().filter(|_| !state.is_dirty());
             content.map(|content| content.etag())
         };
         let Some(etag) = etag.filter(|_| self.bucket.serves_plaintext(&key)) else {

@@ -1,4 +1,4 @@
-//! Inodes that must stay while something is asked about them.
+//! Inodes that must stay while a request about them is in flight.
 //!
 //! The kernel may forget an inode, and what is asked ahead may be given up, while a request about that inode is on
 //! its way for another caller. Without a hold the inode would be gone when the answer comes, and a name that exists
@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
-use super::inode_table::{Ino, Namespace};
+use super::inode::Ino;
 use super::names::Names;
+use super::tree::Namespace;
 use crate::fs::error::{Error, Result};
 
 /// Keeps an inode until dropped. Never to be dropped while the namespace is locked.

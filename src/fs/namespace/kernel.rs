@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::inode_table::{Ino, Namespace};
+use super::inode::Ino;
 use super::object_name::Name;
+use super::tree::Namespace;
 use crate::base::deadline;
 use crate::base::sync::lock;
 
@@ -120,7 +121,7 @@ impl Kernel {
     }
 
     pub(crate) fn notify(&self, notice: Invalidation) {
-        // Without a kernel (tests) there is nobody to tell. Where the kernel is so slow that there are too
+        // Without a kernel (tests) there is nothing to notify. Where the kernel is so slow that there are too
         // many, it learns of the rest when what it was told expires.
         let _ = self.notices.try_send(notice);
     }

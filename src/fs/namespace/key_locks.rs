@@ -1,9 +1,9 @@
-//! Who may change which keys now.
+//! Locks on keys: which operation may change which keys now.
 //!
-//! Whatever changes objects holds a [`KeyGuard`] for the keys it changes: one key is changed by one operation at
-//! a time, and a directory rename has its whole subtree to itself, listings of it included. All keys of an
-//! operation are asked for at once, so that no two operations wait for each other; an operation waits holding
-//! nothing, and nobody who came later and wants the same overtakes it.
+//! Every operation that changes objects holds a [`KeyGuard`] for the keys it changes: one key is changed by one
+//! operation at a time, and a directory rename has its whole subtree to itself, listings of it included. An operation
+//! locks all its keys at once, so that no two operations wait for each other; it holds nothing while it waits, and
+//! conflicting locks are granted in the order in which they were requested.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -44,23 +44,23 @@ pub struct KeyLocks(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Those at work and those that wait, in the order in which they came. Held only to look and to change
+    /// Granted locks and those that wait, in the order of their requests. Held only to look and to change
     /// the list.
-    line: Mutex<Queue>,
-    left: Notify,
+    queue: Mutex<Queue>,
+    released: Notify,
 }
 
 #[derive(Default)]
 struct Queue {
     last: u64,
-    places: Vec<Waiter>,
+    waiters: Vec<Waiter>,
 }
 
 struct Waiter {
     ticket: u64,
     scopes: Vec<Scope>,
-    /// At work; otherwise it waits.
-    inside: bool,
+    /// The lock is held; otherwise it waits.
+    granted: bool,
 }
 
 impl Waiter {
@@ -69,8 +69,8 @@ impl Waiter {
         scopes.any(|a| other.scopes.iter().any(|b| a.conflicts(b)))
     }
 
-    /// An operation may list a directory while it has a pass for a key in it, for which somebody waits who
-    /// came before the listing: so listings wait for those at work only.
+    /// Whether it waits for conflicting requests before it. Listings do not, only for locks that are held: an operation may
+    /// list a directory while it holds a key in it for which an earlier request waits.
     fn is_fair(&self) -> bool {
         !self
             .scopes
@@ -80,54 +80,58 @@ impl Waiter {
 }
 
 impl Queue {
-    /// Goes to work, unless somebody is at work, or came before and waits, who wants any of its scopes.
-    fn try_inside(&mut self, ticket: u64) -> bool {
-        let Some(at) = self.places.iter().position(|place| place.ticket == ticket) else {
+    /// Grants the lock unless a conflicting one is held or was requested earlier.
+    fn try_grant(&mut self, ticket: u64) -> bool {
+        let Some(at) = self
+            .waiters
+            .iter()
+            .position(|waiter| waiter.ticket == ticket)
+        else {
             return false;
         };
-        let (place, respects) = (&self.places[at], self.places[at].is_fair());
-        let free = self.places.iter().enumerate().all(|(index, other)| {
-            let counts = index != at && (other.inside || (respects && index < at));
-            !(counts && place.conflicts(other))
+        let (waiter, respects) = (&self.waiters[at], self.waiters[at].is_fair());
+        let free = self.waiters.iter().enumerate().all(|(index, other)| {
+            let counts = index != at && (other.granted || (respects && index < at));
+            !(counts && waiter.conflicts(other))
         });
-        self.places[at].inside |= free;
+        self.waiters[at].granted |= free;
         free
     }
 }
 
-/// The right to change what was asked for, until dropped; while it is waited for, the place in the line.
+/// The right to change these keys, until dropped; before it is granted, the place in the queue.
 pub struct KeyGuard {
-    gate: Arc<Shared>,
+    shared: Arc<Shared>,
     ticket: u64,
 }
 
 impl KeyLocks {
-    /// Waits until nobody else changes any of these. Each holder ends within its requests' deadlines.
-    pub async fn enter(&self, scopes: Vec<Scope>) -> KeyGuard {
-        let pass = self.enqueue(scopes);
-        let inside = || self.0.lock().try_inside(pass.ticket).then_some(());
-        until(&self.0.left, inside).await;
-        pass
+    /// Waits until no other operation changes any of these. Each holder ends within its requests' deadlines.
+    pub async fn lock(&self, scopes: Vec<Scope>) -> KeyGuard {
+        let guard = self.enqueue(scopes);
+        let granted = || self.0.lock().try_grant(guard.ticket).then_some(());
+        until(&self.0.released, granted).await;
+        guard
     }
 
-    /// The pass, if nobody else has or awaits any of these.
-    pub fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
-        let pass = self.enqueue(scopes);
-        let free = self.0.lock().try_inside(pass.ticket);
-        free.then_some(pass)
+    /// The guard, if no other operation holds or awaits any of these.
+    pub fn try_lock(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
+        let guard = self.enqueue(scopes);
+        let free = self.0.lock().try_grant(guard.ticket);
+        free.then_some(guard)
     }
 
     fn enqueue(&self, scopes: Vec<Scope>) -> KeyGuard {
-        let mut line = self.0.lock();
-        line.last += 1;
-        let ticket = line.last;
-        line.places.push(Waiter {
+        let mut queue = self.0.lock();
+        queue.last += 1;
+        let ticket = queue.last;
+        queue.waiters.push(Waiter {
             ticket,
             scopes,
-            inside: false,
+            granted: false,
         });
         KeyGuard {
-            gate: self.0.clone(),
+            shared: self.0.clone(),
             ticket,
         }
     }
@@ -135,29 +139,33 @@ impl KeyLocks {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        lock(&self.line)
+        lock(&self.queue)
     }
 }
 
 impl KeyGuard {
     /// Keeps only these of its scopes.
     pub fn downgrade(&mut self, scopes: Vec<Scope>) {
-        let mut line = self.gate.lock();
+        let mut queue = self.shared.lock();
         let ticket = self.ticket;
-        if let Some(place) = line.places.iter_mut().find(|place| place.ticket == ticket) {
-            place.scopes = scopes;
+        if let Some(waiter) = queue
+            .waiters
+            .iter_mut()
+            .find(|waiter| waiter.ticket == ticket)
+        {
+            waiter.scopes = scopes;
         }
-        drop(line);
-        self.gate.left.notify_waiters();
+        drop(queue);
+        self.shared.released.notify_waiters();
     }
 }
 
 impl Drop for KeyGuard {
     fn drop(&mut self) {
-        let mut line = self.gate.lock();
-        line.places.retain(|place| place.ticket != self.ticket);
-        drop(line);
-        self.gate.left.notify_waiters();
+        let mut queue = self.shared.lock();
+        queue.waiters.retain(|waiter| waiter.ticket != self.ticket);
+        drop(queue);
+        self.shared.released.notify_waiters();
     }
 }
 
@@ -193,13 +201,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_waits_for_the_first() {
-        let gate = KeyLocks::default();
-        let first = gate.enter(vec![key("d/a"), key("d/b")]).await;
-        assert!(gate.try_enter(vec![tree("d/")]).is_none());
-        assert!(gate.try_enter(vec![key("d/c")]).is_some());
+        let key_locks = KeyLocks::default();
+        let first = key_locks.lock(vec![key("d/a"), key("d/b")]).await;
+        assert!(key_locks.try_lock(vec![tree("d/")]).is_none());
+        assert!(key_locks.try_lock(vec![key("d/c")]).is_some());
         let waiting = tokio::spawn({
-            let gate = gate.clone();
-            async move { drop(gate.enter(vec![tree("d/")]).await) }
+            let key_locks = key_locks.clone();
+            async move { drop(key_locks.lock(vec![tree("d/")]).await) }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
@@ -210,18 +218,18 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_not_overtaken() {
         // Uploads below a directory came and went for ever, two at a time, and its rename never had its turn.
-        let gate = KeyLocks::default();
-        let first = gate.enter(vec![key("d/a")]).await;
+        let key_locks = KeyLocks::default();
+        let first = key_locks.lock(vec![key("d/a")]).await;
         let rename = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter(vec![tree("d/")]).await }
+            let key_locks = key_locks.clone();
+            async move { key_locks.lock(vec![tree("d/")]).await }
         });
         tokio::task::yield_now().await;
-        assert!(gate.try_enter(vec![key("d/b")]).is_none());
-        assert!(gate.try_enter(vec![key("e")]).is_some());
+        assert!(key_locks.try_lock(vec![key("d/b")]).is_none());
+        assert!(key_locks.try_lock(vec![key("e")]).is_some());
         let later = tokio::spawn({
-            let gate = gate.clone();
-            async move { drop(gate.enter(vec![key("d/b")]).await) }
+            let key_locks = key_locks.clone();
+            async move { drop(key_locks.lock(vec![key("d/b")]).await) }
         });
         drop(first);
         let rename = rename.await.unwrap();
@@ -233,12 +241,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_waiting_holds_nobody_up() {
-        let gate = KeyLocks::default();
-        let first = gate.enter(vec![key("d/a")]).await;
-        let rename = gate.enter(vec![tree("d/")]);
+        let key_locks = KeyLocks::default();
+        let first = key_locks.lock(vec![key("d/a")]).await;
+        let rename = key_locks.lock(vec![tree("d/")]);
         let gave_up = tokio::time::timeout(std::time::Duration::from_millis(1), rename).await;
         assert!(gave_up.is_err());
-        assert!(gate.try_enter(vec![key("d/b")]).is_some());
+        assert!(key_locks.try_lock(vec![key("d/b")]).is_some());
         drop(first);
     }
 }

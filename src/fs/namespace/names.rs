@@ -1,9 +1,9 @@
 //! The name tree behind its lock, and changes of names while they are under way.
 //!
 //! Between the moment at which the bucket carries out a change and the moment at which we hear of it, what
-//! the bucket says of the name is neither what was nor what will be. [`NameGuard`] marks the names for that
-//! time: what is known of them stands, answers about them are dropped, and who has to ask the bucket waits
-//! for the end. [`Names::enter`] is the right to change their keys; a directory above may be renamed
+//! the bucket says of the name is neither what was nor what will be. `NameGuard` marks the names for that
+//! time: what is cached stands, responses about them are dropped, and a call that would have to request them waits
+//! for the end. `Names::lock_keys` is the right to change their keys; a directory above may be renamed
 //! while one waits for it, so the keys are looked up again once it is there.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::inode_table::{Ino, Namespace};
+use super::change_log::Epoch;
+use super::inode::Ino;
 use super::kernel::{Invalidation, Kernel};
 use super::key_locks::{KeyGuard, KeyLocks, Scope};
-use super::listing::Epoch;
 use super::object_name::{self, Name};
+use super::tree::Namespace;
 use crate::base::sync::lock;
 use crate::base::wait::until;
 use crate::fs::error::{Error, Result};
@@ -26,7 +27,7 @@ use crate::store::object_store::ObjectKey;
 pub(crate) struct Names {
     /// Memory only. Taken after an open file's state when both are needed, and before all the others.
     namespace: Mutex<Namespace>,
-    gate: KeyLocks,
+    key_locks: KeyLocks,
     /// A change of names has ended.
     changed: Notify,
     kernel: Kernel,
@@ -38,7 +39,7 @@ pub(crate) struct Destination {
     pub key: ObjectKey,
     pub parent: Ino,
     pub name: Name,
-    _pass: KeyGuard,
+    _locked: KeyGuard,
 }
 
 /// Marks, until dropped.
@@ -52,7 +53,7 @@ pub(crate) struct NameGuard {
 impl NameGuard {
     /// The directory is renamed, and everything below it.
     pub fn and_below(mut self, directory: Ino) -> NameGuard {
-        self.names.lock().begin_move(directory);
+        self.names.lock().under_way.begin_move(directory);
         self.moving = Some(directory);
         self
     }
@@ -73,9 +74,9 @@ impl NameGuard {
     }
 
     /// This inode loses its name: it is opened before, or not at all.
-    pub fn and_leaving(mut self, ino: Option<Ino>) -> NameGuard {
+    pub fn and_unlinking(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
-            self.names.lock().begin_leaving(ino);
+            self.names.lock().under_way.begin_unlinking(ino);
         }
         self.leaving = ino;
         self
@@ -92,10 +93,10 @@ impl Drop for NameGuard {
                 }
             }
             if let Some(directory) = self.moving {
-                namespace.end_move(directory);
+                namespace.under_way.end_move(directory);
             }
             if let Some(ino) = self.leaving {
-                namespace.end_leaving(ino);
+                namespace.under_way.end_unlinking(ino);
             }
         }
         self.names.changed.notify_waiters();
@@ -106,7 +107,7 @@ impl Names {
     pub(crate) fn new(namespace: Namespace, kernel: Kernel, settings: Arc<Settings>) -> Arc<Names> {
         Arc::new(Names {
             namespace: Mutex::new(namespace),
-            gate: KeyLocks::default(),
+            key_locks: KeyLocks::default(),
             changed: Notify::new(),
             kernel,
             settings,
@@ -144,7 +145,7 @@ impl Names {
         if let Err(error) = &result
             && (!error.is_refusal() || matches!(error, Error::Exists))
         {
-            self.lock().doubt(parent, name);
+            self.lock().invalidate(parent, name);
         }
         result
     }
@@ -170,7 +171,7 @@ impl Names {
         }
     }
 
-    /// Waits until nobody is changing what this name stands for. Each change ends within its requests'
+    /// Waits until no operation of ours changes what this name stands for. Each change ends within its requests'
     /// deadlines.
     pub(crate) async fn wait_name_stable(&self, parent: Ino, name: &str) {
         self.until_changed(|namespace| !namespace.is_changing(parent, name))
@@ -185,7 +186,7 @@ impl Names {
 
     /// Waits until the name of an inode is there to stay, or gone.
     pub(crate) async fn wait_not_unlinking(&self, ino: Ino) {
-        self.until_changed(|namespace| !namespace.is_leaving(ino))
+        self.until_changed(|namespace| !namespace.under_way.is_unlinking(ino))
             .await;
     }
 
@@ -198,36 +199,36 @@ impl Names {
     ///
     /// # Errors
     /// [`Error::Stale`] when `scopes` finds no keys: what is to be changed has no name any more.
-    pub(crate) async fn enter(
+    pub(crate) async fn lock_keys(
         &self,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
     ) -> Result<KeyGuard> {
         loop {
             let wanted = scopes(&self.lock()).ok_or(Error::Stale)?;
-            let pass = self.gate.enter(wanted.clone()).await;
+            let locked = self.key_locks.lock(wanted.clone()).await;
             if scopes(&self.lock()).as_ref() == Some(&wanted) {
-                return Ok(pass);
+                return Ok(locked);
             }
         }
     }
 
-    /// As [`Names::enter`], for a call that began at `start`: what it waits for may hang.
+    /// As [`Names::lock_keys`], for a call that began at `start`: what it waits for may hang.
     ///
     /// # Errors
     /// [`Error::TimedOut`] as well: nothing was done.
-    pub(crate) async fn enter_in_time(
+    pub(crate) async fn lock_keys_in_time(
         &self,
         start: Instant,
         scopes: impl Fn(&Namespace) -> Option<Vec<Scope>>,
     ) -> Result<KeyGuard> {
-        self.settings.in_time(start, self.enter(scopes)).await?
+        self.settings.in_time(start, self.lock_keys(scopes)).await?
     }
 
     /// The right to change the object of one name, for a call that began at `start`.
     ///
     /// # Errors
-    /// As [`Names::enter_in_time`].
-    pub(crate) async fn enter_name(
+    /// As [`Names::lock_keys_in_time`].
+    pub(crate) async fn lock_key_of(
         &self,
         parent: Ino,
         name: &str,
@@ -237,12 +238,12 @@ impl Names {
             let key = namespace.child_key(parent, name)?;
             Some(vec![Scope::Key(key)])
         };
-        self.enter_in_time(start, key).await
+        self.lock_keys_in_time(start, key).await
     }
 
-    /// The right to change these at once, if nobody else has or awaits any of them.
-    pub(crate) fn try_enter(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
-        self.gate.try_enter(scopes)
+    /// The right to change these at once, if no other operation holds or awaits any of them.
+    pub(crate) fn try_lock_keys(&self, scopes: Vec<Scope>) -> Option<KeyGuard> {
+        self.key_locks.try_lock(scopes)
     }
 
     /// The answer that a listing's epoch was begun for does not come.
@@ -261,11 +262,11 @@ impl Names {
     }
 
     /// The key a file has when its upload starts, and the right to change it. None: it has no name.
-    pub(crate) async fn enter_for(&self, ino: Ino) -> Result<Option<Destination>> {
+    pub(crate) async fn lock_destination(&self, ino: Ino) -> Result<Option<Destination>> {
         let entered = self
-            .enter(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
+            .lock_keys(|namespace| Some(vec![Scope::Key(namespace.key(ino)?)]))
             .await;
-        let Ok(pass) = entered else { return Ok(None) };
+        let Ok(locked) = entered else { return Ok(None) };
         let namespace = self.lock();
         let key = namespace.key(ino).ok_or(Error::Stale)?;
         let (parent, name) = namespace.place(ino).ok_or(Error::Stale)?;
@@ -273,13 +274,13 @@ impl Names {
             key: object_name::object_key(key)?,
             parent,
             name,
-            _pass: pass,
+            _locked: locked,
         }))
     }
 
     /// Others have made something under the target's name, which the kernel may still hold to be absent.
-    pub(crate) fn doubt_target(&self, to: &(Ino, Name)) {
-        self.lock().doubt(to.0, &to.1);
+    pub(crate) fn invalidate_target(&self, to: &(Ino, Name)) {
+        self.lock().invalidate(to.0, &to.1);
         self.kernel
             .notify(Invalidation::Name(to.0, to.1.to_string()));
     }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::listing::{Entry, ListingVersion};
+use super::entry::Entry;
+use super::listing::ListingVersion;
 use super::object_name::Name;
 use crate::base::sync::lock;
 use crate::base::wait::until;
@@ -85,21 +86,21 @@ impl DirectoryScan {
         start: Instant,
         budget: &MemoryBudget,
     ) -> Arc<DirectoryScan> {
-        let build = DirectoryScan::new(start);
-        *build.lock() = State {
+        let scan = DirectoryScan::new(start);
+        *scan.lock() = State {
             memory: Some(budget.charge(names.len() as u64 * BYTES_PER_NAME)),
             names,
             end: Some(Ok(ScanScope::Whole)),
             rest: None,
         };
-        build
+        scan
     }
 
     /// One of a directory that is known to be too large: all its pages are to be read.
     pub fn cut_at_beginning(start: Instant) -> Arc<DirectoryScan> {
-        let build = DirectoryScan::new(start);
-        build.end_cut(None);
-        build
+        let scan = DirectoryScan::new(start);
+        scan.end_cut(None);
+        scan
     }
 
     pub(crate) fn end_cut(&self, rest: Rest) {
@@ -110,9 +111,9 @@ impl DirectoryScan {
 
     /// One that could not begin.
     pub(crate) fn failed(error: Error) -> Arc<DirectoryScan> {
-        let build = DirectoryScan::new(Instant::now());
-        build.lock().end = Some(Err(error));
-        build
+        let scan = DirectoryScan::new(Instant::now());
+        scan.lock().end = Some(Err(error));
+        scan
     }
 
     /// How it ended, for those that wait for it once [`DirectoryScan::break_off`] was called as well.

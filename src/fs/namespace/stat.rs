@@ -1,11 +1,11 @@
-//! What a program is shown of a file, and to whom.
+//! What a program is shown of a file.
 
 use std::time::Duration;
 
-use super::inode_table::Ino;
+use super::inode::Ino;
 use crate::fs::attributes::{Kind, Timestamp};
 
-/// Who asks.
+/// The process that makes a call.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     pub uid: u32,

@@ -8,10 +8,11 @@ use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::stat::{Caller, Lookup, Stat};
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::object_cache::object_of_ours;
 use crate::store::object_store::Overwrite;
 
@@ -31,9 +32,9 @@ impl Filesystem {
                 let key = namespace.child_key(parent, name)?;
                 Some(format!("{key}/"))
             };
-            let _pass = self
+            let _locked = self
                 .names
-                .enter_in_time(start, |namespace| {
+                .lock_keys_in_time(start, |namespace| {
                     Some(vec![Scope::Key(marker_key(namespace)?)])
                 })
                 .await?;
@@ -57,8 +58,9 @@ impl Filesystem {
             _held = self.names.hold_in(&mut namespace, ino);
             ino
         };
-        let view = self.resolver.look_at(ino, start).await?;
-        Ok(self.resolver.entered(view, start))
+        let stat = self.resolver.getattr(ino, start).await?;
+        self.resolver.remember(ino);
+        Ok(stat)
     }
 
     pub async fn symlink(
@@ -111,7 +113,7 @@ impl Filesystem {
         let start = self.begin_making(parent, name).await?;
         {
             let _changing = self.names.begin_change([(parent, name)]);
-            let _pass = self.names.enter_name(parent, name, start).await?;
+            let _locked = self.names.lock_key_of(parent, name, start).await?;
             let (key, attributes) = {
                 let namespace = self.names.lock();
                 let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
@@ -139,8 +141,10 @@ impl Filesystem {
             namespace.published(parent, name, object, Instant::now());
             namespace.touch_directory(parent, now());
         }
-        let view = self.resolver.look_up(parent, name, start).await?;
-        Ok(self.resolver.stat(view.map_err(|_| Error::NotFound)?))
+        match self.resolver.lookup(parent, name, start).await? {
+            Lookup::Present(stat) => Ok(stat),
+            Lookup::Absent(_) => Err(Error::NotFound),
+        }
     }
 
     /// # Errors
@@ -153,7 +157,7 @@ impl Filesystem {
             return Err(Error::Exists);
         }
         // What is made in a directory may get its group from it.
-        self.resolver.look_at(parent, start).await?;
+        self.resolver.getattr(parent, start).await?;
         Ok(start)
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::rename::deferred_delete::DeferredDeletes;
 use super::rename::intent::Intents;
 use super::rename::memory::Renaming;
+use super::rename::renames::Renames;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::background::BackgroundTasks;
 use crate::fs::data::budget::MemoryBudget;
@@ -19,11 +20,12 @@ use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_files::{self, OpenFiles};
 use crate::fs::handles::writers;
 use crate::fs::instance::ThisMount;
-use crate::fs::namespace::inode_table::{Ino, Namespace};
+use crate::fs::namespace::freshness::Ttl;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::kernel::{Invalidation, Kernel, KernelCaches};
-use crate::fs::namespace::listing::Ttl;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
 use crate::fs::resolver::objects::Objects;
@@ -32,7 +34,7 @@ use crate::fs::settings::Settings;
 use crate::fs::supervisor::{PAUSE, keep_running};
 use crate::fs::writeback::publish::{self, Writeback};
 
-/// Counts of what is held in memory: for tests that look for leaks, and for who wants to watch a mount.
+/// Counts of what is held in memory: for tests that look for leaks, and for watching a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Known to the kernel, open, or above one that is; the root counts.
@@ -56,10 +58,6 @@ pub struct Filesystem {
     pub(super) settings: Arc<Settings>,
     pub(super) runtime: Handle,
     pub(super) names: Arc<Names>,
-    pub(super) intents: Arc<Intents>,
-    /// What renames of directories take of the memory budget, in bytes.
-    pub(super) renaming: Renaming,
-    pub(super) deferred_deletes: Arc<DeferredDeletes>,
     pub(super) this_mount: Arc<ThisMount>,
     pub(super) tasks: Arc<BackgroundTasks>,
     pub(super) cache: Arc<ObjectCache>,
@@ -68,10 +66,11 @@ pub struct Filesystem {
     pub(super) resolver: Arc<Resolver>,
     pub(super) open_files: Arc<OpenFiles>,
     pub(super) writeback: Arc<Writeback>,
+    pub(super) renames: Arc<Renames>,
 }
 
 impl Filesystem {
-    /// Nothing is asked of the bucket yet.
+    /// Nothing is requested from the bucket yet.
     ///
     /// # Errors
     /// When the cache directory cannot be used.
@@ -161,14 +160,25 @@ impl Filesystem {
             open_files: open_files.clone(),
             tasks: tasks.clone(),
         });
+        let renames = Arc::new(Renames {
+            bucket: bucket.clone(),
+            settings: settings.clone(),
+            names: names.clone(),
+            cache: cache.clone(),
+            objects: objects.clone(),
+            markers: markers.clone(),
+            this_mount: this_mount.clone(),
+            open_files: open_files.clone(),
+            writeback: writeback.clone(),
+            intents,
+            deferred_deletes,
+            renaming: Renaming::default(),
+        });
         let fs = Arc::new(Filesystem {
             bucket,
             settings,
             runtime,
             names,
-            intents,
-            renaming: Renaming::default(),
-            deferred_deletes,
             this_mount,
             tasks,
             cache,
@@ -177,10 +187,11 @@ impl Filesystem {
             resolver,
             open_files,
             writeback,
+            renames,
         });
         let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {
-            give_way(weak.clone(), budget.clone())
+            reclaim(weak.clone(), budget.clone())
         });
         Ok(fs)
     }
@@ -218,7 +229,7 @@ impl Filesystem {
             handles: self.open_files.handle_count(),
             listings: self.resolver.listings(),
             questions: self.resolver.questions(),
-            leftovers: self.deferred_deletes.len(),
+            leftovers: self.renames.deferred(),
         }
     }
 
@@ -241,8 +252,8 @@ impl Filesystem {
     }
 }
 
-/// Drops cached content, and listings that have expired, when somebody waits for memory.
-async fn give_way(fs: Weak<Filesystem>, budget: MemoryBudget) {
+/// Drops cached content, and listings that have expired, when a request waits for memory.
+async fn reclaim(fs: Weak<Filesystem>, budget: MemoryBudget) {
     let mut pressure = budget.pressure();
     loop {
         pressure.wait().await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::filesystem::Filesystem;
+use crate::fs::namespace::object_name;
 use crate::fs::writeback::publish::FailedUpload;
 use crate::store::object_store::ListRequest;
 
@@ -13,18 +14,14 @@ impl Filesystem {
     /// What the bucket answers, in the store's words.
     pub async fn start(self: &Arc<Self>) -> std::result::Result<(), crate::store::error::Error> {
         let own = ListRequest {
-            prefix: format!(
-                "{}{}/",
-                self.settings.prefix,
-                crate::fs::namespace::object_name::RESERVED
-            ),
+            prefix: format!("{}{}/", self.settings.prefix, object_name::RESERVED),
             ..ListRequest::default()
         };
         let page = self.bucket.store().list(&own).await?;
         let root = format!("{}root", own.prefix);
         let stored = page.objects.iter().any(|object| object.key == root);
         self.markers.set_root_stored(stored);
-        self.finish_for_earlier_mounts(&page).await;
+        self.renames.finish_for_earlier_mounts(&page).await;
         Ok(())
     }
 
@@ -37,7 +34,7 @@ impl Filesystem {
             .err()
             .unwrap_or_default();
         let times = self.writeback.store_late(|_| true).await;
-        unsaved.extend(self.deferred_deletes.drain().await);
+        unsaved.extend(self.renames.drain().await);
         self.tasks.ended().await;
         self.resolver.forget_prefetched();
         unsaved.extend(times.into_iter().map(|(ino, error)| FailedUpload {

@@ -6,14 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::filesystem::Filesystem;
-use crate::base::error_chain::chain;
-use crate::crypto::data_key::ContentKind;
-use crate::envelope::format::LONGEST_LINK;
 use crate::fs::attributes::Kind;
-use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::object_name;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::stat::{Lookup, Stat};
 
 impl Filesystem {
@@ -23,10 +18,7 @@ impl Filesystem {
         if self.names.is_reserved(parent, name) {
             return Ok(Lookup::Absent(self.settings.metadata_ttl));
         }
-        match self.resolver.look_up(parent, name, start).await? {
-            Ok(view) => Ok(Lookup::Present(self.resolver.stat(view))),
-            Err(checked) => Ok(Lookup::Absent(self.resolver.valid(checked))),
-        }
+        self.resolver.lookup(parent, name, start).await
     }
 
     /// What an inode is that the kernel has a file handle of, and may have forgotten. It counts as known to the
@@ -38,13 +30,8 @@ impl Filesystem {
         if !self.names.lock().recall(ino) {
             return Err(Error::Stale);
         }
-        match self.resolver.look_at(ino, Instant::now()).await {
-            Ok(view) => Ok(self.resolver.stat(view)),
-            Err(error) => {
-                self.forget(ino, 1);
-                Err(error)
-            }
-        }
+        let stat = self.resolver.getattr(ino, Instant::now()).await;
+        stat.inspect_err(|_| self.forget(ino, 1))
     }
 
     /// The directory above one, as [`Filesystem::lookup_inode`].
@@ -65,8 +52,7 @@ impl Filesystem {
 
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Stat> {
         let start = Instant::now();
-        let view = self.resolver.look_at_traversing(ino, start).await?;
-        Ok(self.resolver.stat(view))
+        self.resolver.getattr_traversing(ino, start).await
     }
 
     pub fn forget(&self, ino: Ino, lookups: u64) {
@@ -82,73 +68,21 @@ impl Filesystem {
     /// where it does not say, unless [`trust_links`](crate::fs::settings::Settings::trust_links). Nothing of the
     /// content has been fetched then.
     pub async fn readlink(self: &Arc<Self>, ino: Ino) -> Result<Bytes> {
-        let view = self.resolver.look_at(ino, Instant::now()).await?;
-        if view.attributes.kind != Kind::Symlink {
+        let stat = self.resolver.getattr(ino, Instant::now()).await?;
+        if stat.kind != Kind::Symlink {
             return Err(Error::Invalid);
         }
         if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
         }
         let file = self.open_files.acquire(ino, Instant::now()).await?;
-        let content = file.lock().content.clone();
+        let content = file.lock().data.base.clone();
         let result = match content {
-            Some(content) => self.link_target(ino, &content).await,
+            Some(content) => self.open_files.link_target(ino, &content).await,
             None => Err(Error::io("the object is no symbolic link")),
         };
         self.writeback.release_held(&file);
         result
-    }
-
-    async fn link_target(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<Bytes> {
-        let size = content.size();
-        if !(1..=LONGEST_LINK).contains(&size) {
-            return Err(Error::io("no symbolic link's target has that length"));
-        }
-        if let Err(error) = self.check_link(ino, content).await {
-            if content.to_be_told() {
-                let place = self.names.describe_place(ino);
-                log::error!("the symbolic link {place}: {}", chain(&error));
-            }
-            return Err(error.told());
-        }
-        let target = content.reader().read(0..size).await;
-        let target = target.map_err(|error| self.open_files.read_failed(ino, content, error))?;
-        match target.contains(&0) {
-            true => Err(Error::io("the object is no symbolic link")),
-            false => Ok(target),
-        }
-    }
-
-    /// Whether the key of this version says that the content is a link's target. From here on the version is
-    /// read under this envelope and no other.
-    async fn check_link(self: &Arc<Self>, ino: Ino, content: &Arc<Content>) -> Result<()> {
-        let object = match content.object() {
-            Some(object) => object,
-            None => {
-                let key = self.names.lock().key(ino).ok_or(Error::Stale)?;
-                let key = object_name::object_key(key)?;
-                let etag = content.etag();
-                let described = match self.cache.known_headers(&key, &etag) {
-                    Some(described) => described,
-                    None => self.cache.headers(&key, &etag, Instant::now()).await?,
-                };
-                let object = described.object.as_ref().map_err(|error| error.clone())?;
-                if object.etag != etag {
-                    return Err(Error::Stale);
-                }
-                content.set_object(key, object.clone());
-                object.clone()
-            }
-        };
-        // Fails where the key says that it is a file.
-        let cipher = self.bucket.unlock(&object).await?;
-        if object.claimed_kind() != ContentKind::Link {
-            return Err(Error::io("its metadata say that it is no symbolic link"));
-        }
-        match object.check_link(&cipher) {
-            Err(_) if self.settings.trust_links => Ok(()),
-            checked => Ok(checked?),
-        }
     }
 
     /// Free space, as such a thing can be told of a bucket: in bytes.

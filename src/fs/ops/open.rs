@@ -6,13 +6,15 @@ use std::time::Instant;
 use super::filesystem::Filesystem;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
+use crate::fs::handles::file_state::Creation;
 use crate::fs::handles::open_file::{OpenFile, OpenHow};
 use crate::fs::handles::open_files::Opened;
 use crate::fs::handles::temporary_names;
 use crate::fs::handles::writers::{leaves_copies, process_of};
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::object_name::Name;
-use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::stat::{Caller, Lookup, Stat};
+use crate::fs::namespace::tree::Target;
 
 impl Filesystem {
     // ---- open ----
@@ -33,21 +35,21 @@ impl Filesystem {
             return Err(error);
         }
         if how.read {
-            let content = file.lock().content.clone();
+            let content = file.lock().data.base.clone();
             if let Some(content) = content {
                 content.expect_reading();
             }
         }
         let place = self.names.lock().place(ino);
         if let Some((parent, _)) = place {
-            self.resolver.opened_after_lookup(parent);
+            self.resolver.on_open(parent);
         }
         Ok(opened)
     }
 
     async fn prepare_changes(self: &Arc<Self>, file: &Arc<OpenFile>, how: OpenHow) -> Result<()> {
         // The kernel itself refuses writers, but asks for O_RDONLY | O_TRUNC before it looks.
-        if how.truncate && file.lock().runners > 0 {
+        if how.truncate && file.lock().refs.runners > 0 {
             return Err(Error::Running);
         }
         if how.write || how.truncate {
@@ -57,7 +59,7 @@ impl Filesystem {
         if how.truncate {
             self.writeback.truncate_open(file, 0, true).await?;
             if how.clear_set_id
-                && let Some(local) = self.names.lock().local_mut(file.ino)
+                && let Some(local) = self.names.lock().dirty_mut(file.ino)
             {
                 local.attributes.clear_set_id(&self.settings.defaults);
                 local.revision += 1;
@@ -89,24 +91,22 @@ impl Filesystem {
                 if let Target::Directory(_) = target {
                     return Err(Error::IsDirectory);
                 }
-                if let Ok(view) = self.resolver.look_up(parent, name, start).await? {
-                    let opened = self.open(view.ino, how).await;
+                if let Lookup::Present(stat) = self.resolver.lookup(parent, name, start).await? {
+                    let opened = self.open(stat.ino, how).await;
                     if opened.is_err() {
-                        self.names.lock().forget(view.ino, 1);
+                        self.names.lock().forget(stat.ino, 1);
                     }
-                    return Ok((self.resolver.stat(view), opened?));
+                    return Ok((stat, opened?));
                 }
             }
             if std::mem::replace(&mut asked, true) {
                 break;
             }
-            // Whether it is there is the bucket's to say, and not what was remembered of it.
-            self.resolver
-                .ask_whether_absent(parent, name, start)
-                .await?;
+            // The bucket decides whether it is there, not what is cached.
+            self.resolver.confirm_absent(parent, name, start).await?;
         }
         // What is made in a directory may get its group from it.
-        self.resolver.look_at(parent, start).await?;
+        self.resolver.getattr(parent, start).await?;
         let file = self.open_files.insert_with(|| {
             let mut namespace = self.names.lock();
             let attributes =
@@ -121,12 +121,14 @@ impl Filesystem {
             let file = OpenFile::new(ino, None);
             {
                 let mut state = file.lock();
-                state.hold();
-                state.staged = Some(self.open_files.new_staged(None));
-                state.written = 1;
-                state.emptied = true;
-                state.exclusive = how.exclusive;
-                state.temporary = temporary;
+                state.refs.acquire();
+                state.data.staged = Some(self.open_files.new_staged(None));
+                state.data.version = 1;
+                state.data.emptied = true;
+                state.creation = Some(Creation {
+                    exclusive: how.exclusive.then(Vec::new),
+                    temporary,
+                });
             }
             if let Some(age) = self.settings.flush_after {
                 self.writeback.upload_after(&file, &mut file.lock(), age);
@@ -135,8 +137,9 @@ impl Filesystem {
         });
         let ino = file.ino;
         let opened = self.open_files.open_handle(&file, how);
-        let view = self.resolver.look_at(ino, start).await?;
-        Ok((self.resolver.entered(view, start), opened))
+        let stat = self.resolver.getattr(ino, start).await?;
+        self.resolver.remember(ino);
+        Ok((stat, opened))
     }
 
     // ---- flush, fsync, release ----
@@ -151,10 +154,10 @@ impl Filesystem {
             let state = handle.file.lock();
             state.check_lost()?;
             let publishes = state.is_dirty()
-                && !state.gone
+                && !state.link.is_gone()
                 && !state.waits_for_rename(self.settings.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
-                && !state.changers.excludes_process_of(thread, process_of);
+                && !state.data.changed_by.excludes_process_of(thread, process_of);
             (publishes, state.is_still_empty())
         };
         let ino = handle.file.ino.0;
@@ -164,7 +167,7 @@ impl Filesystem {
         self.writeback.store_at_close(handle.file.ino).await
     }
 
-    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    /// The last close. RELEASE has no error channel: pending data is uploaded in the background.
     pub fn release_now(&self, handle: u64) {
         self.writeback.release(handle);
     }
@@ -174,8 +177,11 @@ impl Filesystem {
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
-            let waits = state.temporary && state.may_wait(self.settings.part_size);
-            state.is_dirty() && !(waits && self.is_synced_before_rename(handle.file.ino))
+            let waits = state.is_temporary() && state.may_wait(self.settings.part_size) && {
+                let place = self.names.lock().place(handle.file.ino);
+                place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
+            };
+            state.is_dirty() && !waits
         };
         if publishes {
             self.writeback.publish(&handle.file).await?;
@@ -185,10 +191,5 @@ impl Filesystem {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
-    }
-
-    fn is_synced_before_rename(&self, ino: Ino) -> bool {
-        let place = self.names.lock().place(ino);
-        place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
     }
 }

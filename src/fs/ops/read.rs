@@ -26,7 +26,7 @@ impl Filesystem {
         for _ in 0..VERSIONS {
             let (content, pieces) = {
                 let state = handle.file.lock();
-                let pieces = match &state.staged {
+                let pieces = match &state.data.staged {
                     Some(staged) => {
                         if let Some(bytes) = staged.read_now(range.clone()) {
                             return Ok(bytes);

@@ -12,11 +12,13 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;
-use crate::fs::namespace::inode_table::{Ino, Look};
-use crate::fs::namespace::listing::{Entry, Object};
+use crate::fs::namespace::entry::{Entry, Object};
+use crate::fs::namespace::inode::Ino;
+use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, ScanEntry};
 use crate::fs::namespace::stat::Stat;
+use crate::fs::namespace::tree::{CachedLookup, Namespace};
 use crate::fs::resolver::directory_scan::Page;
 use crate::store::object_store::ETag;
 
@@ -36,7 +38,7 @@ pub struct DirectoryEntry {
     /// None: not known without asking.
     pub kind: Option<Kind>,
     /// What is known of it, for readdirplus; the kernel may be given it as a lookup's answer.
-    pub looks: Option<Stat>,
+    pub stat: Option<Stat>,
     /// What the inode stood for when this was known.
     version: Option<ETag>,
 }
@@ -73,18 +75,18 @@ impl Filesystem {
             let local = namespace.changed_files(ino);
             let ttl = namespace.ttl();
             let known = namespace.directory(ino).and_then(|directory| {
-                directory.walk.begin_reading(start);
-                directory.listing.begin_traversal(start);
-                if directory.listing.is_too_large() {
+                directory.pattern.begin_reading(start);
+                directory.listing.freshness.begin_traversal(start);
+                if directory.listing.freshness.too_large {
                     return Some(DirectoryScan::cut_at_beginning(start));
                 }
-                let fresh = directory.listing.is_fresh(ttl, start);
+                let fresh = directory.listing.freshness.is_fresh(ttl, start);
                 fresh.then(|| self.resolver.reading_of(directory, start))
             });
             (known, local)
         };
-        let build = known.unwrap_or_else(|| self.resolver.list_since(ino, true, start));
-        (build, local)
+        let scan = known.unwrap_or_else(|| self.resolver.list_since(ino, true, start));
+        (scan, local)
     }
 
     /// Up to `most` entries from `offset` on; none at the end. Offset 0 begins anew.
@@ -100,42 +102,43 @@ impl Filesystem {
         let start = Instant::now();
         if offset == 0 || !directory.is_reading() {
             // The first read, or rewinddir: what the directory holds now.
-            let (build, local) = self.begin_reading(ino);
-            directory.begin(build, local);
+            let (scan, local) = self.begin_reading(ino);
+            directory.begin(scan, local);
         }
         {
             let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             if let Some(directory) = namespace.directory(ino) {
-                directory.listing.continue_traversal(ttl.objects, start);
+                directory
+                    .listing
+                    .freshness
+                    .continue_traversal(ttl.objects, start);
             }
         }
         let mut entries = Vec::new();
         let mut at = offset;
         while entries.len() < most {
             if at < DOTS {
-                entries.push(self.dots(ino, at));
+                entries.push(dots(&self.names.lock(), ino, at));
                 at += 1;
                 continue;
             }
             // What has come already is returned before waiting for more.
-            let build = directory.build().expect("begun above");
+            let scan = directory.scan().expect("begun above");
             let index = (at - DOTS) as usize;
-            let entry = match build.entry_now(index) {
-                ScanEntry::Entry(name, shape) => Some((name, shape, build.sent)),
+            let entry = match scan.entry_now(index) {
+                ScanEntry::Entry(name, shape) => Some((name, shape, scan.sent)),
                 ScanEntry::End => None,
                 ScanEntry::NotYet if entries.is_empty() => {
-                    self.settings
-                        .in_time(start, build.wait_for(index))
-                        .await??;
+                    self.settings.in_time(start, scan.wait_for(index)).await??;
                     continue;
                 }
                 ScanEntry::NotYet => break,
-                ScanEntry::Cut(rest) => match directory.seek(index as u64, build.len(), rest) {
+                ScanEntry::Cut(rest) => match directory.seek(index as u64, scan.len(), rest) {
                     Seek::Entry(name, shape, since) => Some((name, shape, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
-                        // A task: who gives up waiting does not break it off, for the listing counts on its end.
+                        // A task, so that a caller that gives up does not break it off: the listing counts on its end.
                         let fs = self.clone();
                         let work = async move { fs.resolver.list_page(ino, page).await };
                         let task = self.runtime.spawn(work);
@@ -145,7 +148,7 @@ impl Filesystem {
                             .in_time(start, task)
                             .await?
                             .map_err(broken)??;
-                        self.took_page(&directory, first, page);
+                        took_page(&self.names, &directory, first, page);
                         continue;
                     }
                     Seek::Wanted(..) => break,
@@ -160,55 +163,20 @@ impl Filesystem {
                     }
                 }
                 None => {
-                    let Some(name) = self.local_name(&directory, index as u64) else {
+                    // The names that only this mount has come after as many as the bucket has.
+                    let unpublished = || self.names.lock().uncommitted_children(ino);
+                    let Some(name) = directory.local_name(index as u64, unpublished) else {
                         break;
                     };
                     at = next;
-                    entries.extend(self.local_entry(ino, name, next));
+                    entries.extend(local_entry(&mut self.names.lock(), ino, name, next));
                 }
             }
         }
         if let Some(directory) = self.names.lock().directory(ino) {
-            directory.walk.read_on(Instant::now());
+            directory.pattern.read_on(Instant::now());
         }
         Ok(entries)
-    }
-
-    /// A page of the rest of a directory that is too large to be remembered.
-    fn took_page(&self, directory: &DirectoryHandle, first: u64, page: Page) {
-        let local: HashSet<Name> = {
-            let mut namespace = self.names.lock();
-            let mut local = namespace.changed_files(directory.ino());
-            local.extend(namespace.unpublished_children(directory.ino()));
-            // It may have become smaller.
-            let most = namespace.most_names() as u64;
-            if page.next.is_none()
-                && first + page.names.len() as u64 <= most
-                && let Some(known) = namespace.directory(directory.ino())
-            {
-                known.listing.set_too_large(false);
-            }
-            local.into_iter().map(|(name, _)| name).collect()
-        };
-        directory.put_page(first, page, &local);
-    }
-
-    fn dots(&self, ino: Ino, at: u64) -> DirectoryEntry {
-        let (name, ino) = match at {
-            0 => (".", ino),
-            _ => {
-                let parent = self.names.lock().place(ino);
-                ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
-            }
-        };
-        DirectoryEntry {
-            name: Name::from(name),
-            ino,
-            next: at + 1,
-            kind: Some(Kind::Directory),
-            looks: None,
-            version: None,
-        }
     }
 
     fn entry_of(
@@ -223,10 +191,10 @@ impl Filesystem {
         let mut namespace = self.names.lock();
         let unpublished = namespace
             .child(parent, &name)
-            .is_some_and(|ino| namespace.holds_local(ino));
+            .is_some_and(|ino| namespace.is_dirty_below(ino));
         let listing = &namespace.directory(parent)?.listing;
         let known = listing.last_known(&name).cloned();
-        let gone = listing.went_since(&name, listed) || listing.is_changing(&name);
+        let gone = listing.absent_since(&name, listed) || listing.is_changing(&name);
         if known.is_none() && !unpublished && gone {
             return None;
         }
@@ -240,18 +208,20 @@ impl Filesystem {
             (Some(entry), _) => kind_of(EntryKind::of(entry)),
             (None, shape) => kind_of(shape),
         };
-        let looks = match plus && known.is_some() {
-            true => match namespace.look(parent, &name, Instant::now()) {
-                Look::Known(view) => {
+        let cached = match plus && known.is_some() {
+            true => match namespace.peek(parent, &name, Instant::now()) {
+                CachedLookup::Hit(cached) => {
                     // Until the reply is written.
-                    namespace.pin(view.ino);
+                    namespace.pin(cached.ino);
                     if let Some(directory) = namespace.directory(parent) {
-                        directory.walk.was_offered(&name, view.attributes.kind);
+                        directory
+                            .pattern
+                            .on_entry_offered(&name, cached.attributes.kind);
                     }
-                    Some(view)
+                    Some(cached)
                 }
-                Look::AskDirectory(ino) => {
-                    // Nobody is told of the inode that it got.
+                CachedLookup::NeedsMarker(ino) => {
+                    // The kernel is not given the inode that it got.
                     namespace.forget(ino, 0);
                     None
                 }
@@ -267,49 +237,21 @@ impl Filesystem {
             ino,
             next,
             kind,
-            looks: looks.map(|view| self.resolver.stat(view)),
+            stat: cached.map(|cached| self.resolver.shown(cached)),
             version,
-        })
-    }
-
-    /// The names that only this mount has, after as many as the bucket has.
-    fn local_name(&self, directory: &DirectoryHandle, index: u64) -> Option<Name> {
-        directory.local_name(index, || {
-            self.names.lock().unpublished_children(directory.ino())
-        })
-    }
-
-    /// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
-    fn local_entry(&self, parent: Ino, name: Name, next: u64) -> Option<DirectoryEntry> {
-        let mut namespace = self.names.lock();
-        let kind = match namespace.child(parent, &name) {
-            Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
-            Some(_) => Some(Kind::File),
-            None => {
-                let listing = &namespace.directory(parent)?.listing;
-                kind_of(EntryKind::of(listing.last_known(&name)?))
-            }
-        };
-        Some(DirectoryEntry {
-            ino: namespace.ino_of_child(parent, &name),
-            name,
-            next,
-            kind,
-            looks: None,
-            version: None,
         })
     }
 
     /// An entry that readdirplus is about to give to the kernel counts as looked up. False: its inode does not
     /// stand for what the entry shows any more, and the kernel must not have it.
     pub fn entry_was_taken(&self, entry: &DirectoryEntry) -> bool {
-        let Some(looks) = &entry.looks else {
+        let Some(stat) = &entry.stat else {
             return true;
         };
         let mut namespace = self.names.lock();
-        let same = namespace.exists(looks.ino) && namespace.version(looks.ino) == entry.version;
+        let same = namespace.exists(stat.ino) && namespace.version(stat.ino) == entry.version;
         if same {
-            namespace.remember(looks.ino);
+            namespace.remember(stat.ino);
             self.names.kernel().forget_surplus(&mut namespace);
         }
         same
@@ -318,8 +260,8 @@ impl Filesystem {
     /// The reply is written: what of its entries was looked at for the kernel and not taken is forgotten.
     pub fn entries_were_offered(&self, entries: &[DirectoryEntry]) {
         let mut namespace = self.names.lock();
-        for looks in entries.iter().filter_map(|entry| entry.looks.as_ref()) {
-            namespace.unpin(looks.ino);
+        for stat in entries.iter().filter_map(|entry| entry.stat.as_ref()) {
+            namespace.unpin(stat.ino);
         }
     }
 
@@ -330,7 +272,7 @@ impl Filesystem {
 
     /// fsync of a directory: what waits in it for a rename, waits no longer.
     pub async fn fsync_directory(self: &Arc<Self>, ino: Ino) -> Result<()> {
-        for file in self.open_files.closed_unpublished_in(ino) {
+        for file in self.open_files.closed_uncommitted_in(ino) {
             self.writeback.publish(&file).await?;
         }
         let of_directory = |waiting| {
@@ -350,4 +292,66 @@ fn kind_of(shape: EntryKind) -> Option<Kind> {
         EntryKind::Directory => Some(Kind::Directory),
         EntryKind::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
     }
+}
+
+fn dots(namespace: &Namespace, ino: Ino, at: u64) -> DirectoryEntry {
+    let (name, ino) = match at {
+        0 => (".", ino),
+        _ => {
+            let parent = namespace.place(ino);
+            ("..", parent.map_or(Ino::ROOT, |(parent, _)| parent))
+        }
+    };
+    DirectoryEntry {
+        name: Name::from(name),
+        ino,
+        next: at + 1,
+        kind: Some(Kind::Directory),
+        stat: None,
+        version: None,
+    }
+}
+
+/// None if it is gone meanwhile. One that has gone up and was forgotten since is the bucket's now.
+fn local_entry(
+    namespace: &mut Namespace,
+    parent: Ino,
+    name: Name,
+    next: u64,
+) -> Option<DirectoryEntry> {
+    let kind = match namespace.child(parent, &name) {
+        Some(ino) if namespace.is_directory(ino) => Some(Kind::Directory),
+        Some(_) => Some(Kind::File),
+        None => {
+            let listing = &namespace.directory(parent)?.listing;
+            kind_of(EntryKind::of(listing.last_known(&name)?))
+        }
+    };
+    Some(DirectoryEntry {
+        ino: namespace.ino_of_child(parent, &name),
+        name,
+        next,
+        kind,
+        stat: None,
+        version: None,
+    })
+}
+
+/// A page of the rest of a directory that is too large to be remembered.
+fn took_page(names: &Names, directory: &DirectoryHandle, first: u64, page: Page) {
+    let local: HashSet<Name> = {
+        let mut namespace = names.lock();
+        let mut local = namespace.changed_files(directory.ino());
+        local.extend(namespace.uncommitted_children(directory.ino()));
+        // It may have become smaller.
+        let most = namespace.most_names() as u64;
+        if page.next.is_none()
+            && first + page.names.len() as u64 <= most
+            && let Some(known) = namespace.directory(directory.ino())
+        {
+            known.listing.freshness.too_large = false;
+        }
+        local.into_iter().map(|(name, _)| name).collect()
+    };
+    directory.put_page(first, page, &local);
 }

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use super::filesystem::Filesystem;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::tree::Target;
 
 impl Filesystem {
     pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
@@ -15,7 +16,7 @@ impl Filesystem {
         let target = self.resolver.target(parent, name, Instant::now()).await?;
         match target.ok_or(Error::NotFound)? {
             Target::Directory(_) => return Err(Error::IsDirectory),
-            Target::Unpublished(ino) => {
+            Target::Uncommitted(ino) => {
                 self.delete_object(parent, name, Some(ino)).await?;
                 self.writeback.after_removal(ino);
             }
@@ -34,14 +35,14 @@ impl Filesystem {
         Ok(())
     }
 
-    /// Removes a name and its object; who has it open goes on reading.
+    /// Removes a name and its object; open handles go on reading.
     async fn delete_object(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
         ino: Option<Ino>,
     ) -> Result<()> {
-        let _changing = self.names.begin_change([(parent, name)]).and_leaving(ino);
+        let _changing = self.names.begin_change([(parent, name)]).and_unlinking(ino);
         let file = ino.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &file {
             self.writeback.orphan(file).await?;
@@ -49,11 +50,11 @@ impl Filesystem {
         let result = async {
             // An upload under way ends first. What was to be preserved may have taken its time.
             let begin = Instant::now();
-            let _pass = self.names.enter_name(parent, name, begin).await?;
+            let _locked = self.names.lock_key_of(parent, name, begin).await?;
             self.markers.keep_directory(parent, name).await?;
-            if ino.is_some_and(|ino| !self.open_files.covers_object(ino)) {
+            if ino.is_some_and(|ino| !self.open_files.shadows_object(ino)) {
                 // The bucket never had it.
-                self.names.lock().forgotten(parent, name);
+                self.names.lock().forget_name(parent, name);
                 return Ok(());
             }
             let key = self.names.lock().child_key(parent, name);
@@ -88,9 +89,9 @@ impl Filesystem {
             _ => return Err(Error::NotDirectory),
         };
         let _changing = self.names.begin_change([(parent, name)]);
-        let _pass = self
+        let _locked = self
             .names
-            .enter_in_time(start, |namespace| {
+            .lock_keys_in_time(start, |namespace| {
                 Some(vec![Scope::Subtree(namespace.key(ino)?)])
             })
             .await?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::filesystem::Filesystem;
 use crate::fs::attributes::Change;
 use crate::fs::error::Result;
-use crate::fs::namespace::inode_table::{Ino, now};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::stat::Stat;
 
 impl Filesystem {
@@ -45,11 +45,7 @@ impl Filesystem {
                 .change_attributes(thread, ino, change)
                 .await?;
         }
-        let view = self
-            .resolver
-            .look_at_traversing(ino, Instant::now())
-            .await?;
-        Ok(self.resolver.stat(view))
+        self.resolver.getattr_traversing(ino, Instant::now()).await
     }
 
     async fn truncate_with(
@@ -59,7 +55,7 @@ impl Filesystem {
         size: u64,
         change: &Change,
     ) -> Result<()> {
-        let before = self.resolver.look_at(ino, Instant::now()).await?;
+        let before = self.resolver.getattr(ino, Instant::now()).await?;
         if before.size == size {
             return self
                 .writeback
@@ -70,17 +66,17 @@ impl Filesystem {
         let defaults = &self.settings.defaults;
         let alone = {
             let state = file.lock();
-            !state.is_dirty() && state.handles == 1
+            !state.is_dirty() && state.refs.handles == 1
         };
         let result = async {
             self.open_files.refuse_plain(&file).await?;
             self.open_files.take_xattrs_along(&file).await?;
             self.writeback.truncate_open(&file, size, false).await?;
-            if let Some(local) = self.names.lock().local_mut(ino) {
+            if let Some(local) = self.names.lock().dirty_mut(ino) {
                 change.apply(&mut local.attributes, defaults);
                 local.revision += 1;
             }
-            let flushed_later = file.lock().writers > 0;
+            let flushed_later = file.lock().refs.writers > 0;
             if !flushed_later {
                 self.writeback.publish(&file).await?;
             }

@@ -29,10 +29,12 @@ impl Filesystem {
         let mut state = file.lock();
         self.open_files.check_place(file, &state)?;
         let offset = by.place(&state, offset);
-        if state.staged.is_none() && !self.open_files.stage_over(&mut state, offset, data.len())? {
+        if state.data.staged.is_none()
+            && !self.open_files.stage_over(&mut state, offset, data.len())?
+        {
             return Ok(Err(MustWait));
         }
-        let staged = state.staged.as_mut().expect("staged above");
+        let staged = state.data.staged.as_mut().expect("staged above");
         if staged.try_write(offset, data).is_err() {
             return Ok(Err(MustWait));
         }
@@ -55,7 +57,7 @@ impl Filesystem {
         handle.is_ok_and(|handle| handle.file.paged.load(Ordering::SeqCst))
     }
 
-    /// A direct write to this range is done, and nobody is told yet: the kernel does not look for pages in its
+    /// A direct write to this range is done, and not acknowledged yet: the kernel does not look for pages in its
     /// way where the write is asynchronous, and would show them from then on.
     pub async fn pass_by_pages(&self, handle: u64, range: Range<u64>) -> Result<()> {
         let handle = self.open_files.handle(handle)?;
@@ -80,12 +82,12 @@ impl Filesystem {
             let room = {
                 let mut state = file.lock();
                 let offset = by.place(&state, offset);
-                if state.staged.is_none()
+                if state.data.staged.is_none()
                     && !self.open_files.stage_over(&mut state, offset, data.len())?
                 {
                     None
                 } else {
-                    let staged = state.staged.as_ref().expect("staged above");
+                    let staged = state.data.staged.as_ref().expect("staged above");
                     Some(staged.room_for(offset, data.len()))
                 }
             };
@@ -97,7 +99,7 @@ impl Filesystem {
             let mut state = file.lock();
             self.open_files.check_place(file, &state)?;
             let offset = by.place(&state, offset);
-            let Some(staged) = state.staged.as_mut() else {
+            let Some(staged) = state.data.staged.as_mut() else {
                 continue;
             };
             if staged.write_with(offset, &data, room).is_ok() {

@@ -1,4 +1,4 @@
-//! Listing directories: one listing of a directory at a time, shared by everybody who needs it, readable
+//! Listing directories: one listing of a directory at a time, shared by all callers, readable
 //! while its pages come.
 
 use std::collections::hash_map::Entry as MapEntry;
@@ -9,25 +9,29 @@ use super::requests::{Resolver, Scans};
 use crate::base::sync::lock;
 use crate::base::time::unix_seconds;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::change_log::Epoch;
+use crate::fs::namespace::entry::{Entry, Object};
+use crate::fs::namespace::freshness::fresh;
+use crate::fs::namespace::inode::{Directory, Ino, Marker};
 use crate::fs::namespace::inode_hold::InodeHold;
-use crate::fs::namespace::inode_table::{Directory, Ino, Marker, Namespace};
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{BYTES_PER_ENTRY, Entry, Epoch, Object, fresh};
+use crate::fs::namespace::listing::BYTES_PER_ENTRY;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, Rest, ScanScope};
+use crate::fs::namespace::tree::Namespace;
 use crate::store::listing::PageToken;
 use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
 
-/// Anybody may have stored such keys, and directories are listed all the time.
+/// Any client may have stored such keys, and directories are listed all the time.
 static HIDDEN_LOG: LogLimit = LogLimit::new();
 const HIDDEN_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A listing that others may join. However it ends, a panic included, those who wait for it hear of it.
+/// A listing that others may join. However it ends, a panic included, its waiters are notified.
 pub(crate) struct ScanGuard {
     pub resolver: Arc<Resolver>,
     pub ino: Ino,
-    pub build: Arc<DirectoryScan>,
+    pub scan: Arc<DirectoryScan>,
     /// The directory stays meanwhile. None only while this is dropped.
     hold: Option<InodeHold>,
 }
@@ -35,7 +39,7 @@ pub(crate) struct ScanGuard {
 impl ScanGuard {
     /// Lists the directory by itself.
     pub async fn run(self, whole: bool) {
-        let end = self.resolver.run_build(&self.build, self.ino, whole).await;
+        let end = self.resolver.run_scan(&self.scan, self.ino, whole).await;
         self.end(end);
     }
 
@@ -44,12 +48,12 @@ impl ScanGuard {
         let mut listed = ScannedEntries::default();
         let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
         let resolver = self.resolver.clone();
-        resolver.apply_whole(&self.build, self.ino, epoch, come, listed);
+        resolver.apply_whole(&self.scan, self.ino, epoch, come, listed);
         self.end(Ok(ScanScope::Whole));
     }
 
     pub fn end(self, end: Result<ScanScope>) {
-        self.build.end(end);
+        self.scan.end(end);
     }
 }
 
@@ -60,23 +64,23 @@ impl Drop for ScanGuard {
         let ScanGuard {
             resolver,
             ino,
-            build,
+            scan,
             ..
         } = self;
-        let (ino, ended) = (*ino, build.clone());
+        let (ino, ended) = (*ino, scan.clone());
         let end = move |resolver: &Resolver| {
-            if let MapEntry::Occupied(slot) = lock(&resolver.builds).entry(ino)
+            if let MapEntry::Occupied(slot) = lock(&resolver.scans).entry(ino)
                 && Arc::ptr_eq(&slot.get().0, &ended)
             {
                 slot.remove();
             }
         };
-        let was_late = resolver.settings.is_overdue(build.sent, Instant::now());
-        match build.has_timed_out() && was_late {
+        let was_late = resolver.settings.is_overdue(scan.sent, Instant::now());
+        match scan.has_timed_out() && was_late {
             true => resolver.after_a_moment(end),
             false => end(resolver),
         }
-        build.break_off();
+        scan.break_off();
     }
 }
 
@@ -85,7 +89,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
         size: listed.size,
         etag: listed.etag.clone(),
         last_modified: unix_seconds(listed.last_modified),
-        ours: false,
+        uploaded_here: false,
         known: None,
     }
 }
@@ -93,7 +97,7 @@ pub(crate) fn object_of(listed: &ListedObject) -> Object {
 /// One page of a directory that is read page by page.
 pub struct Page<T = PageToken> {
     pub names: Vec<(Name, EntryKind)>,
-    /// When it was asked for.
+    /// When it was requested.
     pub sent: Instant,
     /// Where the next one is; None after the last.
     pub next: Option<T>,
@@ -196,7 +200,7 @@ fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
         etag: listed.etag.clone(),
         last_modified,
         settled: date >= last_modified + 2,
-        ours: false,
+        uploaded_here: false,
     }
 }
 
@@ -210,9 +214,9 @@ impl Resolver {
         whole: bool,
         start: Instant,
     ) -> Arc<DirectoryScan> {
-        let overdue = lock(&self.builds).get(&ino).and_then(|(build, all)| {
-            let is_overdue = build.len() == 0 && self.settings.is_overdue(build.sent, start);
-            (*all >= whole && is_overdue).then(|| build.clone())
+        let overdue = lock(&self.scans).get(&ino).and_then(|(scan, all)| {
+            let is_overdue = scan.len() == 0 && self.settings.is_overdue(scan.sent, start);
+            (*all >= whole && is_overdue).then(|| scan.clone())
         });
         overdue.unwrap_or_else(|| self.list_since(ino, whole, start))
     }
@@ -225,37 +229,37 @@ impl Resolver {
         start: Instant,
     ) -> Arc<DirectoryScan> {
         let ttl = self.settings.metadata_ttl;
-        let under_way = |builds: &Scans, ino| match builds.get(&ino) {
-            Some((build, all)) if fresh(build.sent, ttl, start) && *all >= whole => {
-                Some(build.clone())
+        let under_way = |scans: &Scans, ino| match scans.get(&ino) {
+            Some((scan, all)) if fresh(scan.sent, ttl, start) && *all >= whole => {
+                Some(scan.clone())
             }
             _ => None,
         };
-        if let Some(build) = under_way(&lock(&self.builds), ino) {
-            return build;
+        if let Some(scan) = under_way(&lock(&self.scans), ino) {
+            return scan;
         }
         let hold = match self.names.hold_inode(ino) {
             Ok(hold) => hold,
             Err(error) => return DirectoryScan::failed(error),
         };
         let tree = self.subtree_with(ino, start);
-        let mut builds = lock(&self.builds);
-        // Somebody else may have begun meanwhile.
-        if let Some(build) = under_way(&builds, ino) {
-            return build;
+        let mut scans = lock(&self.scans);
+        // Another call may have begun meanwhile.
+        if let Some(scan) = under_way(&scans, ino) {
+            return scan;
         }
         let mut begin = |ino, whole, hold| {
-            let build = DirectoryScan::new(Instant::now());
-            builds.insert(ino, (build.clone(), whole));
+            let scan = DirectoryScan::new(Instant::now());
+            scans.insert(ino, (scan.clone(), whole));
             ScanGuard {
                 resolver: self.clone(),
                 ino,
-                build,
+                scan,
                 hold: Some(hold),
             }
         };
         let begun = begin(ino, whole || tree.is_some(), hold);
-        let build = begun.build.clone();
+        let scan = begun.scan.clone();
         match tree {
             None => drop(self.runtime.spawn(begun.run(whole))),
             Some(mut tree) => {
@@ -265,26 +269,26 @@ impl Resolver {
                 drop(self.runtime.spawn(tree.run(begun)));
             }
         }
-        build
+        scan
     }
 
-    async fn run_build(&self, build: &DirectoryScan, ino: Ino, whole: bool) -> Result<ScanScope> {
+    async fn run_scan(&self, scan: &DirectoryScan, ino: Ino, whole: bool) -> Result<ScanScope> {
         // The keys of what is listed stay while it is.
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.names.enter(listing).await?;
+        let _locked = self.names.lock_keys(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             (prefix, directory.listing.begin())
         };
-        let extent = self.read_pages(build, ino, &prefix, epoch, whole).await;
+        let extent = self.read_pages(scan, ino, &prefix, epoch, whole).await;
         extent.inspect_err(|_| self.names.give_up(ino, epoch))
     }
 
     async fn read_pages(
         &self,
-        build: &DirectoryScan,
+        scan: &DirectoryScan,
         ino: Ino,
         prefix: &str,
         epoch: Epoch,
@@ -309,7 +313,7 @@ impl Resolver {
             let come = listed.take_page(page, prefix, at_root);
             memory.resize(listed.entries.len() as u64 * BYTES_PER_ENTRY / 4);
             if next.is_none() {
-                self.apply_whole(build, ino, epoch, come, listed);
+                self.apply_whole(scan, ino, epoch, come, listed);
                 return Ok(ScanScope::Whole);
             }
             {
@@ -320,17 +324,17 @@ impl Resolver {
                 }
                 namespace.account(ino, sent);
             }
-            build.come(come, budget);
+            scan.come(come, budget);
             if !whole {
                 self.names.give_up(ino, epoch);
                 return Ok(ScanScope::FirstPage);
             }
             if listed.entries.len() > most {
                 if let Some(directory) = self.names.lock().directory(ino) {
-                    directory.listing.set_too_large(true);
+                    directory.listing.freshness.too_large = true;
                     directory.listing.give_up(epoch);
                 }
-                build.end_cut(next);
+                scan.end_cut(next);
                 return Ok(ScanScope::Cut);
             }
             request.token = next;
@@ -340,7 +344,7 @@ impl Resolver {
     /// One page of a directory, from that place on, whatever is remembered of it.
     pub(crate) async fn list_page(&self, ino: Ino, at: Rest) -> Result<Page> {
         let listing = |namespace: &Namespace| Some(vec![Scope::Listing(namespace.key(ino)?)]);
-        let _pass = self.names.enter(listing).await?;
+        let _locked = self.names.lock_keys(listing).await?;
         let (prefix, epoch) = {
             let mut namespace = self.names.lock();
             let prefix = namespace.key(ino).ok_or(Error::Stale)?;
@@ -359,7 +363,7 @@ impl Resolver {
         Ok(self.apply_page(ino, epoch, sent, page, &prefix, None))
     }
 
-    /// The page from a name on, which is likely to tell of those that are asked for next. Returns whether the name
+    /// The page from a name on, which is likely to tell of those that are requested next. Returns whether the name
     /// itself is there; None if the page does not settle it.
     pub(crate) async fn list_from(&self, parent: Ino, name: &Name) -> Result<Option<bool>> {
         let (prefix, start_after, epoch) = {
@@ -429,7 +433,7 @@ impl Resolver {
 
     fn apply_whole(
         &self,
-        build: &DirectoryScan,
+        scan: &DirectoryScan,
         ino: Ino,
         epoch: Epoch,
         come: Vec<(Name, EntryKind)>,
@@ -445,30 +449,32 @@ impl Resolver {
         let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
         let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
-            build.come(come, &self.budget);
+            scan.come(come, &self.budget);
             return;
         };
-        // How it is being walked stays true; what was asked ahead may be out of date.
-        directory.walk.was_listed();
+        // How it is being walked stays true; what was requested ahead may be out of date.
+        directory.pattern.on_listed();
         let listing = &mut directory.listing;
-        listing.set_duration(build.sent.elapsed());
+        listing.freshness.took = scan.sent.elapsed();
         listing.set_hidden(hidden > 0);
-        let made = listing.apply(epoch, build.sent, pages, marker.is_some(), entries);
+        let made = listing.apply(epoch, scan.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
             let shape = EntryKind::of(listing.last_known(&name)?);
             Some((name, shape))
         });
-        build.come(come.into_iter().chain(made), &self.budget);
+        scan.come(come.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
-        if vanished && namespace.unpublished_children(ino).is_empty() {
-            // Not even a marker: somebody removed the directory.
+        if vanished && namespace.uncommitted_children(ino).is_empty() {
+            // Not even a marker: the directory was removed.
             if let Some((parent, name)) = namespace.place(ino)
                 && let Some(parent) = namespace.directory(parent)
             {
-                parent.listing.doubt_directory(&name, build.sent);
+                parent.listing.mark_directory_absent(&name, scan.sent);
             }
         } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
-            namespace.confirm_directory(ino, marker.as_ref(), build.sent);
+            if let Some(directory) = namespace.directory(ino) {
+                directory.confirm_marker(marker.as_ref(), scan.sent);
+            }
         }
     }
 
@@ -479,16 +485,16 @@ impl Resolver {
         start: Instant,
     ) -> Arc<DirectoryScan> {
         let version = directory.listing.version();
-        if let Some((of, build)) = &directory.reading
+        if let Some((of, scan)) = &directory.reading
             && *of == version
-            && let Some(build) = build.upgrade()
+            && let Some(scan) = scan.upgrade()
         {
-            return build;
+            return scan;
         }
         let names = directory.listing.names();
         let names = names.map(|(name, entry)| (name.clone(), EntryKind::of(entry)));
-        let build = DirectoryScan::of_names(names.collect(), start, &self.budget);
-        directory.reading = Some((version, Arc::downgrade(&build)));
-        build
+        let scan = DirectoryScan::of_names(names.collect(), start, &self.budget);
+        directory.reading = Some((version, Arc::downgrade(&scan)));
+        scan
     }
 }

@@ -14,10 +14,11 @@ use crate::base::time::unix_seconds;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Marker, Namespace, now};
-use crate::fs::namespace::listing::fresh;
+use crate::fs::namespace::freshness::fresh;
+use crate::fs::namespace::inode::{Directory, Ino, Marker, now};
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::settings::Settings;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
@@ -25,11 +26,11 @@ use crate::store::object_store::{
 };
 
 pub(crate) struct Markers {
-    bucket: Arc<EncryptedBucket>,
+    pub(super) bucket: Arc<EncryptedBucket>,
     settings: Arc<Settings>,
-    names: Arc<Names>,
-    cache: Arc<ObjectCache>,
-    objects: Arc<Objects>,
+    pub(super) names: Arc<Names>,
+    pub(super) cache: Arc<ObjectCache>,
+    pub(super) objects: Arc<Objects>,
     /// The root of a mount without a prefix has a marker.
     root_stored: AtomicBool,
 }
@@ -99,8 +100,8 @@ impl Markers {
         let (marker, confirmed) = {
             let namespace = self.names.lock();
             (
-                namespace.directory_marker(ino),
-                namespace.directory_checked(ino),
+                namespace.directory_ref(ino).and_then(Directory::marker),
+                namespace.directory_ref(ino).and_then(Directory::checked),
             )
         };
         // All markers have the tag of no bytes: only what was just read or written, or what a listing has just
@@ -172,7 +173,7 @@ impl Markers {
         }
     }
 
-    /// Keeps what a marker of ours holds now, so that the next change need not ask.
+    /// Keeps what a marker of ours holds now, so that the next change need no request.
     pub(crate) fn remember_marker(
         &self,
         key: &ObjectKey,
@@ -199,13 +200,13 @@ impl Markers {
         let (key, attributes) = {
             let mut namespace = self.names.lock();
             let key = namespace.key(parent).ok_or(Error::Stale)?;
-            let stored = namespace.stored_directory(parent);
+            let stored = namespace.directory_ref(parent).and_then(Directory::stored);
             let Some(directory) = namespace.directory(parent) else {
                 return Ok(());
             };
             let listing = &directory.listing;
             let others = listing.has_hidden() || listing.names().any(|(name, _)| **name != *last);
-            if listing.marker() != Some(false) || others || listing.complete().is_none() {
+            if listing.marker() != Some(false) || others || listing.freshness.complete.is_none() {
                 return Ok(());
             }
             let attributes = stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
@@ -227,13 +228,13 @@ impl Markers {
     pub(crate) async fn check_empty(&self, ino: Ino, start: Instant) -> Result<()> {
         let key = {
             let mut namespace = self.names.lock();
-            if !namespace.unpublished_children(ino).is_empty() {
+            if !namespace.uncommitted_children(ino).is_empty() {
                 return Err(Error::NotEmpty);
             }
             let key = namespace.key(ino).ok_or(Error::Stale)?;
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::NotDirectory)?;
-            if directory.listing.is_fresh(ttl, start) {
+            if directory.listing.freshness.is_fresh(ttl, start) {
                 return match directory.listing.is_empty() {
                     true => Ok(()),
                     false => Err(Error::NotEmpty),
@@ -259,6 +260,6 @@ pub(crate) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker 
         etag,
         last_modified: unix_seconds(date),
         settled: false,
-        ours: true,
+        uploaded_here: true,
     }
 }

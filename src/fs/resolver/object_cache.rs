@@ -17,15 +17,16 @@ use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::byte_lru::ByteLru;
 use crate::fs::data::content::{Content, ContentCache};
 use crate::fs::error::Result;
-use crate::fs::namespace::inode_table::Marker;
-use crate::fs::namespace::listing::{Known, Object, fresh};
+use crate::fs::namespace::entry::{CachedAttributes, Object};
+use crate::fs::namespace::freshness::fresh;
+use crate::fs::namespace::inode::Marker;
 use crate::fs::settings::Settings;
 use crate::store::object_store::{ETag, ObjectKey, ObjectMeta};
 
 /// So much of the memory budget, as a divisor, may go to objects' headers, of some 2 KB each.
 const DESCRIBED_SHARE: u64 = 32;
 
-/// And so much to contents that nobody has open, beside their bytes.
+/// And so much to contents that are not open, beside their bytes.
 const CONTENTS_SHARE: u64 = 32;
 
 /// What a content takes in memory besides its bytes.
@@ -62,7 +63,7 @@ pub(crate) struct ObjectCache {
     content_cache: Arc<ContentCache>,
     /// One version a key: objects whose bytes are equal have the same tag, whatever their headers say.
     headers: Mutex<ByteLru<ObjectKey, Arc<CachedHeaders>>>,
-    /// Contents that nobody has open: bodies that came with headers, what was just written, and what was read.
+    /// Contents that are not open: bodies that came with headers, what was just written, and what was read.
     contents: Mutex<ByteLru<ObjectKey, Arc<Content>>>,
 }
 
@@ -96,7 +97,7 @@ impl ObjectCache {
             size: described.meta.size,
             etag: described.meta.etag.clone(),
             last_modified: unix_seconds(described.meta.last_modified),
-            ours: false,
+            uploaded_here: false,
             known: Some(Arc::new(known)),
         }
     }
@@ -263,7 +264,7 @@ impl ObjectCache {
         Some(content)
     }
 
-    /// Another version than the one asked for stays.
+    /// Another version than the one requested stays.
     fn pop_kept(&self, key: &ObjectKey, etag: &ETag) -> Option<Arc<Content>> {
         let mut contents = lock(&self.contents);
         contents
@@ -294,9 +295,9 @@ impl ObjectCache {
 }
 
 /// What an object's headers say of it.
-pub(crate) fn known_of(meta: &ObjectMeta) -> Known {
+pub(crate) fn known_of(meta: &ObjectMeta) -> CachedAttributes {
     let (date, modified) = (unix_seconds(meta.date), unix_seconds(meta.last_modified));
-    Known {
+    CachedAttributes {
         attributes: Attributes::read(meta, false),
         settled: date >= modified + 2,
         xattrs: meta.headers.user.contains_key(XATTR),
@@ -309,7 +310,7 @@ pub(crate) fn marker_of(meta: &ObjectMeta) -> Marker {
         etag: meta.etag.clone(),
         last_modified: modified,
         settled: date >= modified + 2,
-        ours: false,
+        uploaded_here: false,
     }
 }
 
@@ -337,8 +338,8 @@ pub(crate) fn object_of_ours(
         size,
         etag,
         last_modified: unix_seconds(date),
-        ours: true,
-        known: Some(Arc::new(Known {
+        uploaded_here: true,
+        known: Some(Arc::new(CachedAttributes {
             attributes: attributes.clone(),
             settled: false,
             xattrs,

@@ -12,7 +12,7 @@ use crate::encrypted::copy::CopyLimits;
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, CTIME, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Refusal, Result};
-use crate::fs::namespace::listing::Object;
+use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
 use crate::store::object_store::{
@@ -162,7 +162,7 @@ impl Objects {
             ..meta.clone()
         };
         let mut object = self.cache.describe(key, meta, Instant::now());
-        object.ours = true;
+        object.uploaded_here = true;
         Ok(object)
     }
 

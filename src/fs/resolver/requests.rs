@@ -1,6 +1,6 @@
-//! The resolver, and its requests that are under way: nothing is asked twice at once.
+//! The resolver, and its requests in flight: each at most once at a time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,12 +12,13 @@ use tokio::runtime::Handle;
 use super::markers::Markers;
 use super::object_cache::ObjectCache;
 use super::objects::Objects;
+use super::prefetched::Prefetched;
 use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::fs::data::budget::MemoryBudget;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
-use crate::fs::namespace::listing::fresh;
+use crate::fs::namespace::freshness::fresh;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::names::Names;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::scan::DirectoryScan;
@@ -27,7 +28,7 @@ use crate::fs::supervisor::contained;
 /// The listings that are under way, and whether each is of the whole directory.
 pub(crate) type Scans = HashMap<Ino, (Arc<DirectoryScan>, bool)>;
 
-/// Questions under way, so that nobody asks the same twice at once.
+/// Requests in flight, so that none is sent twice at once.
 pub(crate) type InFlight = HashMap<RequestKey, (Instant, Shared<BoxFuture<'static, Result<()>>>)>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,7 +39,7 @@ pub(crate) enum RequestKey {
 }
 
 impl RequestKey {
-    /// What must be known for as long as it is asked.
+    /// The inode that must stay for as long as the request is in flight.
     fn inode(&self) -> Ino {
         match self {
             RequestKey::Name(parent, _) | RequestKey::Object(parent, _) => *parent,
@@ -47,7 +48,7 @@ impl RequestKey {
     }
 }
 
-/// What is asked of the bucket, and what is on its way.
+/// Finds out what names stand for, with requests to the bucket where the cache does not tell.
 pub(crate) struct Resolver {
     pub(super) bucket: Arc<EncryptedBucket>,
     pub(super) settings: Arc<Settings>,
@@ -60,10 +61,9 @@ pub(crate) struct Resolver {
     /// Where owners are not shown: groups that are, since the user of the mount is in them.
     pub(super) groups: Vec<u32>,
     pub(super) began: SystemTime,
-    pub(super) builds: Mutex<Scans>,
+    pub(super) scans: Mutex<Scans>,
     pub(super) questions: Mutex<InFlight>,
-    /// Directories that were asked ahead, kept for a while for who may come for them.
-    pub(super) prefetched: Mutex<HashSet<Ino>>,
+    pub(super) prefetched: Prefetched,
 }
 
 /// What a resolver is made of.
@@ -81,6 +81,7 @@ pub(crate) struct Parts {
 
 impl Resolver {
     pub(crate) fn new(parts: Parts) -> Arc<Resolver> {
+        let prefetched = Prefetched::new(&parts.budget);
         Arc::new(Resolver {
             bucket: parts.bucket,
             settings: parts.settings,
@@ -92,23 +93,23 @@ impl Resolver {
             budget: parts.budget,
             groups: parts.groups,
             began: SystemTime::now(),
-            builds: Mutex::default(),
+            scans: Mutex::default(),
             questions: Mutex::default(),
-            prefetched: Mutex::default(),
+            prefetched,
         })
     }
 
     /// How many listings are under way.
     pub(crate) fn listings(&self) -> usize {
-        lock(&self.builds).len()
+        lock(&self.scans).len()
     }
 
-    /// How many other questions to the bucket are under way.
+    /// How many other requests are in flight.
     pub(crate) fn questions(&self) -> usize {
         lock(&self.questions).len()
     }
 
-    /// Does `work`, unless the same is under way for another caller, whose answer counts for both.
+    /// Does `work`, unless the same is in flight for another caller, whose result counts for both.
     pub(super) async fn single_flight(
         self: &Arc<Self>,
         question: RequestKey,

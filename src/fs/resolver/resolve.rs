@@ -6,72 +6,74 @@ use std::time::Instant;
 use super::requests::Resolver;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Look, Namespace, Target, View};
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::stat::{Lookup, Stat};
+use crate::fs::namespace::tree::{CachedLookup, Namespace, Target};
 
 /// Tries until an answer is not overtaken by changes of our own.
 const TRIES: usize = 16;
 
 impl Resolver {
-    /// What a name looks like, which counts as known to the kernel once more; if it is not there, since when that is
-    /// known.
-    pub(crate) async fn look_up(
+    /// What a name stands for. If it is there, it counts as known to the kernel once more.
+    pub(crate) async fn lookup(
         self: &Arc<Self>,
         parent: Ino,
         name: &str,
         start: Instant,
-    ) -> Result<std::result::Result<View, Instant>> {
-        let mut walked = false;
+    ) -> Result<Lookup> {
+        let mut planned = false;
         let mut _held = [None, None];
         for _ in 0..TRIES {
             let (look, holds) = {
                 let mut namespace = self.names.lock();
-                let look = namespace.look_up(parent, name, start);
-                // What something must be asked about stays until the answer has been looked at.
+                let look = namespace.lookup(parent, name, start);
+                // An inode that a request is about stays until the response has been read.
                 let wanted = match &look {
-                    Look::Known(_) | Look::Absent(_) | Look::Stale => [None, None],
-                    Look::AskName | Look::AskObject(_) => [Some(parent), None],
-                    Look::AskDirectory(ino) => [Some(parent), Some(*ino)],
+                    CachedLookup::Hit(_) | CachedLookup::Negative(_) | CachedLookup::Stale => {
+                        [None, None]
+                    }
+                    CachedLookup::NeedsName | CachedLookup::NeedsHead(_) => [Some(parent), None],
+                    CachedLookup::NeedsMarker(ino) => [Some(parent), Some(*ino)],
                 };
                 let holds = wanted.map(|ino| self.names.hold_in(&mut namespace, ino?));
-                if let Look::Known(_) = &look {
+                if let CachedLookup::Hit(_) = &look {
                     self.names.kernel().forget_surplus(&mut namespace);
                 }
                 (look, holds)
             };
             _held = holds;
             match look {
-                Look::Stale => return Err(Error::Stale),
-                Look::Known(view) => {
-                    match view.attributes.kind {
-                        _ if walked => {}
-                        Kind::Directory => self.walk_directories(parent, name, false),
-                        _ => self.walk_files(parent, name, false),
+                CachedLookup::Stale => return Err(Error::Stale),
+                CachedLookup::Hit(cached) => {
+                    if !planned {
+                        let is_directory = cached.attributes.kind == Kind::Directory;
+                        self.prefetch_after(parent, name, is_directory, true);
                     }
                     self.refresh_ahead(parent);
-                    return Ok(Ok(view));
+                    return Ok(Lookup::Present(self.shown(cached)));
                 }
-                Look::Absent(checked) => {
+                CachedLookup::Negative(checked) => {
                     self.refresh_ahead(parent);
-                    return Ok(Err(checked));
+                    return Ok(Lookup::Absent(self.valid(checked)));
                 }
-                Look::AskName => {
+                CachedLookup::NeedsName => {
                     self.refresh_path(parent, name, start);
-                    self.ask_name(parent, name, start).await?;
+                    self.request_name(parent, name, start).await?;
                 }
-                Look::AskObject(object) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_files(parent, name, true);
+                CachedLookup::NeedsHead(object) => {
+                    if !std::mem::replace(&mut planned, true) {
+                        self.prefetch_after(parent, name, false, false);
                     }
-                    self.ask_object(parent, &Name::from(name), object, start)
+                    self.request_headers_of(parent, &Name::from(name), object, start)
                         .await?;
                 }
-                Look::AskDirectory(ino) => {
-                    if !std::mem::replace(&mut walked, true) {
-                        self.walk_directories(parent, name, true);
+                CachedLookup::NeedsMarker(ino) => {
+                    if !std::mem::replace(&mut planned, true) {
+                        self.prefetch_after(parent, name, true, false);
                     }
                     self.refresh_path(parent, name, start);
-                    self.ask_directory(ino, start).await?;
+                    self.request_directory(ino, start).await?;
                 }
             }
         }
@@ -83,50 +85,54 @@ impl Resolver {
     /// # Errors
     /// [`Error::Stale`] when its name is gone or stands for something else: the kernel looks the name up
     /// anew, and finds what there is.
-    pub(crate) async fn look_at(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<View> {
-        self.look_at_with(ino, start, Namespace::look_at).await
+    pub(crate) async fn getattr(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<Stat> {
+        self.getattr_with(ino, start, Namespace::getattr).await
     }
 
-    /// As [`Resolver::look_at`], for who goes through a directory and looks at each name.
-    pub(crate) async fn look_at_traversing(
+    /// As [`Resolver::getattr`], for a program that may be going through the directory.
+    pub(crate) async fn getattr_traversing(
         self: &Arc<Self>,
         ino: Ino,
         start: Instant,
-    ) -> Result<View> {
-        self.look_at_with(ino, start, Namespace::look_at_traversing)
+    ) -> Result<Stat> {
+        self.getattr_with(ino, start, Namespace::getattr_traversing)
             .await
     }
 
-    async fn look_at_with(
+    async fn getattr_with(
         self: &Arc<Self>,
         ino: Ino,
         start: Instant,
-        look_at: fn(&mut Namespace, Ino, Instant) -> Look,
-    ) -> Result<View> {
+        look_at: fn(&mut Namespace, Ino, Instant) -> CachedLookup,
+    ) -> Result<Stat> {
         let mut _held = None;
         for _ in 0..TRIES {
             let (look, hold) = {
                 let mut namespace = self.names.lock();
                 let look = look_at(&mut namespace, ino, start);
-                let asks = !matches!(look, Look::Known(_) | Look::Absent(_) | Look::Stale);
+                let asks = !matches!(
+                    look,
+                    CachedLookup::Hit(_) | CachedLookup::Negative(_) | CachedLookup::Stale
+                );
                 let hold = asks.then(|| self.names.hold_in(&mut namespace, ino));
                 (look, hold)
             };
             _held = hold;
             match look {
-                Look::Known(view) => return Ok(view),
+                CachedLookup::Hit(cached) => return Ok(self.shown(cached)),
                 // A caller that came by a path looks again, and finds what stands there now.
-                Look::Absent(_) | Look::Stale => return Err(Error::Stale),
-                Look::AskDirectory(ino) => self.ask_directory(ino, start).await?,
+                CachedLookup::Negative(_) | CachedLookup::Stale => return Err(Error::Stale),
+                CachedLookup::NeedsMarker(ino) => self.request_directory(ino, start).await?,
                 look => {
                     let place = self.names.lock().place(ino);
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
-                        Look::AskObject(object) => {
-                            self.walk_files(parent, &name, true);
-                            self.ask_object(parent, &name, object, start).await?;
+                        CachedLookup::NeedsHead(object) => {
+                            self.prefetch_after(parent, &name, false, false);
+                            self.request_headers_of(parent, &name, object, start)
+                                .await?;
                         }
-                        _ => self.ask_name(parent, &name, start).await?,
+                        _ => self.request_name(parent, &name, start).await?,
                     }
                 }
             }
@@ -134,7 +140,7 @@ impl Resolver {
         Err(Error::Busy)
     }
 
-    /// What stands under a name, asked for if need be.
+    /// What stands under a name, requested if need be.
     pub(crate) async fn target(
         self: &Arc<Self>,
         parent: Ino,
@@ -145,7 +151,7 @@ impl Resolver {
             let target = self.names.lock().target(parent, name, start);
             match target {
                 Some(target) => return Ok(target),
-                None => self.ask_name(parent, name, start).await?,
+                None => self.request_name(parent, name, start).await?,
             }
         }
     }

@@ -1,10 +1,10 @@
-//! Asking the bucket about names: as few requests as answer the question, and never twice for two callers at
+//! Requests about names: as few as answer the question, and never two at once for the same
 //! once.
 //!
-//! A directory that fits in a page is listed; in a larger one, a name is asked for with a HEAD of its key
+//! A directory that fits in a page is listed; in a larger one, a name is requested with a HEAD of its key
 //! and a LIST below it at once, or with one LIST of what begins with it. Modes and times come from HEADs; where
 //! files are looked up to be read, small ones are fetched by GET instead: the headers are the attributes, and
-//! the body is kept. What is asked before anybody wants it is `ahead`'s.
+//! the body is kept. What is requested before it is wanted is `prefetch`'s.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,32 +16,33 @@ use super::requests::{RequestKey, Resolver};
 use crate::base::time::{from_unix_seconds, unix_seconds};
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
-use crate::fs::namespace::inode_table::{Ino, Look};
-use crate::fs::namespace::listing::{Answer, Entry, Known, Object, fresh};
+use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
+use crate::fs::namespace::freshness::fresh;
+use crate::fs::namespace::inode::Ino;
+use crate::fs::namespace::listing::CachedEntry;
 use crate::fs::namespace::object_name::{self, Name};
+use crate::fs::namespace::planner::{self, SMALL};
 use crate::fs::namespace::scan::ScanScope;
+use crate::fs::namespace::tree::CachedLookup;
 use crate::fs::supervisor::contained;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ObjectKey, ObjectMeta};
 
-/// What is likely to stand under a name that is asked for.
+/// What is likely to stand under a name that is requested.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Expected {
     /// The last name was not there: a LIST of what begins with the key comes first, and is mostly enough.
     Nothing,
-    /// It was an object, and somebody looks at one name after another: a HEAD is enough while it is one.
+    /// It was an object, and one name after another is looked up: a HEAD is enough while it is one.
     Object,
     Either,
 }
-
-/// Objects up to this many bytes are fetched whole where they are looked up to be read.
-const SMALL: u64 = 64 << 10;
 
 /// An object whose headers may not be read, in a mount without a private key: a file with the mount's defaults.
 fn unreadable(object: Object) -> Object {
     let modified = from_unix_seconds(object.last_modified);
     Object {
-        known: Some(Arc::new(Known {
+        known: Some(Arc::new(CachedAttributes {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
             settled: false,
             xattrs: false,
@@ -52,7 +53,7 @@ fn unreadable(object: Object) -> Object {
 
 impl Resolver {
     /// Makes sure that it is known what stands under a name.
-    pub(crate) async fn ask_name(
+    pub(crate) async fn request_name(
         self: &Arc<Self>,
         parent: Ino,
         name: &str,
@@ -67,22 +68,24 @@ impl Resolver {
             let ttl = namespace.ttl();
             let remembers = !ttl.objects.is_zero();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
-            let finds_nothing = directory.walk.finds_nothing;
+            let last_lookup_missed = directory.pattern.last_lookup_missed;
             let listing = &mut directory.listing;
             // Where nothing is remembered, a page would answer this one name and no other.
-            let one_page = listing.is_one_page() && (remembers || listing.complete().is_none());
-            // Who makes files in a large directory asks for names that are not there.
-            let in_order = remembers && !one_page && listing.asks_in_order(&name) && !finds_nothing;
+            let one_page = listing.freshness.is_one_page()
+                && (remembers || listing.freshness.complete.is_none());
+            // Programs that create files in a large directory look up names that are not there.
+            let in_order =
+                remembers && !one_page && listing.record_request(&name) && !last_lookup_missed;
             let again = remembers
                 && !one_page
                 && !in_order
-                && !listing.is_too_large()
-                && listing.should_list_again(ttl);
+                && !listing.freshness.too_large
+                && listing.freshness.should_list_again(ttl);
             (one_page, again, in_order)
         };
         if one_page || again {
-            let build = self.list(parent, again, start);
-            if self.settings.in_time(start, build.ended()).await?? == ScanScope::Whole {
+            let scan = self.list(parent, again, start);
+            if self.settings.in_time(start, scan.ended()).await?? == ScanScope::Whole {
                 return Ok(());
             }
         }
@@ -91,17 +94,17 @@ impl Resolver {
         self.single_flight(question, start, async move {
             if in_order && let Some(found) = resolver.list_from(parent, &name).await? {
                 if let Some(directory) = resolver.names.lock().directory(parent) {
-                    directory.walk.finds_nothing = !found;
+                    directory.pattern.last_lookup_missed = !found;
                 }
                 return Ok(());
             }
-            resolver.ask_name_alone(parent, &name).await
+            resolver.request_name_alone(parent, &name).await
         })
         .await
     }
 
     /// Makes sure that a name that is not there was not there after `start`, whatever was remembered of it.
-    pub(crate) async fn ask_whether_absent(
+    pub(crate) async fn confirm_absent(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
@@ -114,18 +117,18 @@ impl Resolver {
             let mut namespace = self.names.lock();
             let ttl = namespace.ttl();
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
-            match directory.listing.look(name, ttl, start) {
-                Answer::Absent(checked) if checked < start => {}
+            match directory.listing.lookup(name, ttl, start) {
+                CachedEntry::Negative(checked) if checked < start => {}
                 // Asked for by this very call, or there by now.
                 _ => return Ok(()),
             }
-            directory.walk.finds_nothing = true;
+            directory.pattern.last_lookup_missed = true;
         }
-        // No question that is under way already will do: it may have been asked before `start`.
+        // No request that is in flight already will do: it may have been sent before `start`.
         let held = self.names.hold_inode(parent)?;
         let (resolver, name) = (self.clone(), name.clone());
         let answer = self.runtime.spawn(contained(async move {
-            let answer = resolver.ask_name_alone(parent, &name).await;
+            let answer = resolver.request_name_alone(parent, &name).await;
             drop(held);
             answer
         }));
@@ -135,7 +138,7 @@ impl Resolver {
 
     /// A HEAD of the key and a LIST below it, at once: one round trip, exact. Where the last name was not there, a
     /// LIST of what begins with the key comes first, and is mostly enough.
-    async fn ask_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
+    async fn request_name_alone(&self, parent: Ino, name: &Name) -> Result<()> {
         let sent = Instant::now();
         let (key, epoch, expected) = {
             let mut namespace = self.names.lock();
@@ -144,9 +147,9 @@ impl Resolver {
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
             let listing = &mut directory.listing;
             let was_object = matches!(listing.last_known(name), Some(Entry::Object(_)));
-            let expected = if directory.walk.finds_nothing {
+            let expected = if directory.pattern.last_lookup_missed {
                 Expected::Nothing
-            } else if was_object && directory.walk.goes_on(ttl.objects, sent) {
+            } else if was_object && directory.pattern.is_sequential(ttl.objects, sent) {
                 Expected::Object
             } else {
                 Expected::Either
@@ -159,7 +162,7 @@ impl Resolver {
         // Its keys are changing: the answer tells of neither time.
         let moving = namespace.is_moving(parent);
         if let Some(directory) = namespace.directory(parent) {
-            directory.walk.finds_nothing = entry.is_none();
+            directory.pattern.last_lookup_missed = entry.is_none();
             match moving {
                 true => directory.listing.give_up(epoch),
                 false => drop(directory.listing.apply_name(epoch, sent, name, entry)),
@@ -253,14 +256,14 @@ impl Resolver {
                     size: found.size,
                     etag: found.etag,
                     last_modified: unix_seconds(found.last_modified),
-                    ours: false,
+                    uploaded_here: false,
                     known: None,
                 })
             }))
     }
 
     /// Makes sure that an object's headers are known.
-    pub(crate) async fn ask_object(
+    pub(crate) async fn request_headers_of(
         self: &Arc<Self>,
         parent: Ino,
         name: &Name,
@@ -274,14 +277,14 @@ impl Resolver {
         let resolver = self.clone();
         let name = name.clone();
         self.single_flight(question, start, async move {
-            resolver.ask_headers(parent, &name, object).await
+            resolver.request_headers(parent, &name, object).await
         })
         .await
     }
 
-    async fn ask_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
+    async fn request_headers(&self, parent: Ino, name: &Name, object: Object) -> Result<()> {
         let sent = Instant::now();
-        let (key, epoch, reading) = {
+        let (key, epoch, wants_body) = {
             let mut namespace = self.names.lock();
             let key = namespace.child_key(parent, name).ok_or(Error::Stale)?;
             let directory = namespace.directory(parent).ok_or(Error::Stale)?;
@@ -292,10 +295,10 @@ impl Resolver {
                 // Learnt while this question was on its way here.
                 return Ok(());
             }
-            let reading = directory.walk.expects_opens();
-            (key, directory.listing.begin(), reading)
+            let wants_body = planner::wants_body(&directory.pattern, &object);
+            (key, directory.listing.begin(), wants_body)
         };
-        let fetch = reading && (1..=SMALL).contains(&object.size) && self.bucket.can_read();
+        let fetch = wants_body && self.bucket.can_read();
         let entry = match self.object_at(key, fetch, sent).await {
             Err(Error::Refused(Refusal::Denied, _)) if !self.bucket.can_read() => {
                 Some(unreadable(object.clone()))
@@ -361,7 +364,11 @@ impl Resolver {
     }
 
     /// Makes sure that a directory's own attributes are known.
-    pub(crate) async fn ask_directory(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+    pub(crate) async fn request_directory(
+        self: &Arc<Self>,
+        ino: Ino,
+        start: Instant,
+    ) -> Result<()> {
         self.settings
             .in_time(start, self.names.wait_not_renaming(ino))
             .await?;
@@ -370,45 +377,45 @@ impl Resolver {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
-            // Of a root without stored attributes nothing has to be asked.
+            // Of a root without stored attributes nothing has to be requested.
             let asks = ino != Ino::ROOT
                 || !self.settings.prefix.is_empty()
                 || self.markers.root_is_stored();
-            asks && listing.is_stale_page(ttl, start)
+            asks && listing.freshness.is_stale_page(ttl, start)
         };
         if ino == Ino::ROOT && self.settings.prefix.is_empty() {
             if one_page {
                 // It tells nothing of the root's attributes, but will be wanted next.
                 self.list(ino, false, start);
             }
-            return self.ask_marker_once(ino, start).await;
+            return self.request_marker_once(ino, start).await;
         }
         if one_page {
             // The listing tells whether the marker is as it was, and will be wanted next anyway.
             let listing = self.list(ino, false, start);
             if self.names.lock().expects_marker(ino) {
                 let listed = self.settings.in_time(start, listing.ended());
-                let (listed, asked) = tokio::join!(listed, self.ask_marker_once(ino, start));
+                let (listed, asked) = tokio::join!(listed, self.request_marker_once(ino, start));
                 return listed?.and(asked);
             }
             self.settings.in_time(start, listing.ended()).await??;
-            let look = self.names.lock().look_at(ino, start);
-            if !matches!(look, Look::AskDirectory(_)) {
+            let look = self.names.lock().getattr(ino, start);
+            if !matches!(look, CachedLookup::NeedsMarker(_)) {
                 return Ok(());
             }
         }
-        self.ask_marker_once(ino, start).await
+        self.request_marker_once(ino, start).await
     }
 
-    async fn ask_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
+    async fn request_marker_once(self: &Arc<Self>, ino: Ino, start: Instant) -> Result<()> {
         let resolver = self.clone();
         self.single_flight(RequestKey::Directory(ino), start, async move {
-            resolver.ask_marker(ino).await
+            resolver.request_marker(ino).await
         })
         .await
     }
 
-    async fn ask_marker(&self, ino: Ino) -> Result<()> {
+    async fn request_marker(&self, ino: Ino) -> Result<()> {
         let sent = Instant::now();
         let (key, listed) = {
             let mut namespace = self.names.lock();
@@ -419,7 +426,7 @@ impl Resolver {
             let ttl = namespace.ttl();
             let directory = namespace.directory(ino).ok_or(Error::Stale)?;
             let listing = &directory.listing;
-            let listed = match listing.complete() {
+            let listed = match listing.freshness.complete {
                 Some(at) if fresh(at, ttl.objects, sent) => listing.marker(),
                 _ => None,
             };
@@ -451,7 +458,7 @@ impl Resolver {
                 let began = Timestamp::from_system(self.began);
                 (Attributes::implicit_directory(began), None)
             }
-            // The directory is there: whoever may write, but not read, can go on with the mount's defaults.
+            // The directory is there: a mount that may write, but not read, goes on with its defaults.
             Err(StoreError::AccessDenied(_)) if !self.bucket.can_read() => {
                 let began = Timestamp::from_system(self.began);
                 (Attributes::implicit_directory(began), None)

@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use super::requests::Resolver;
 use crate::fs::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, View, now};
+use crate::fs::namespace::inode::{Directory, Ino, now};
 use crate::fs::namespace::stat::{Caller, Stat};
+use crate::fs::namespace::tree::{CachedStat, Namespace};
 
 impl Resolver {
-    /// A view that is given to the kernel as an entry.
-    pub(crate) fn entered(&self, view: View, _start: Instant) -> Stat {
+    /// The inode is given to the kernel as an entry.
+    pub(crate) fn remember(&self, ino: Ino) {
         let mut namespace = self.names.lock();
-        namespace.remember(view.ino);
+        namespace.remember(ino);
         self.names.kernel().forget_surplus(&mut namespace);
-        drop(namespace);
-        self.stat(view)
     }
 
-    pub(crate) fn stat(&self, view: View) -> Stat {
-        let View {
+    /// What is shown of an inode.
+    pub(crate) fn shown(&self, cached: CachedStat) -> Stat {
+        let CachedStat {
             ino,
             attributes,
             size,
             checked,
             named,
-        } = view;
+        } = cached;
         let defaults = &self.settings.defaults;
         let (uid, gid) = if self.settings.show_owner {
             (
@@ -100,7 +100,7 @@ impl Resolver {
         let mut gid = caller.gid;
         let mut mode = mode;
         // In a set-group-id directory everything belongs to the directory's group.
-        if let Some(directory) = namespace.stored_directory(parent)
+        if let Some(directory) = namespace.directory_ref(parent).and_then(Directory::stored)
             && directory.permissions(&self.settings.defaults) & libc::S_ISGID != 0
         {
             gid = directory.gid.unwrap_or(self.settings.defaults.gid);

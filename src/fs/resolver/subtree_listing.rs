@@ -1,37 +1,26 @@
 //! Small trees are listed whole: one request tells of all the directories in them.
 //!
 //! Directories that are in use together expire one after the other. Listed alone, each costs a request, and mostly a
-//! round trip that somebody waits for. So when one of them is listed anew, and is known to lie in a tree with few
-//! names, the keys of the whole tree are asked for, and every directory gets its share of the page.
+//! round trip that a program waits for. So when one of them is listed anew, and is known to lie in a tree with few
+//! names, the keys of the whole tree are requested, and every directory gets its share of the page.
 //!
 //! The same where many directories beside it were wanted within the lifetime, as git wants the 256 that its objects
 //! are in: then some pages of keys are fewer requests than a listing for each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use futures_util::future;
 
 use super::directory_scan::ScanGuard;
 use super::requests::Resolver;
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::inode_hold::InodeHold;
-use crate::fs::namespace::inode_table::{Directory, Ino, Namespace};
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
-use crate::fs::namespace::listing::Entry;
+use crate::fs::namespace::planner::{self, Subtree};
 use crate::store::object_store::{ListPage, ListRequest};
-
-/// So many names may be known in a tree that is listed whole: half a page, for there may be more by now.
-const FEW: usize = 500;
-/// A tree of more names is not listed whole, however busy it is.
-const MANY: usize = 4000;
-/// Of a tree whose directories are busy, so many must be wanted for each page that it takes.
-const WORTH: usize = 4;
-/// Keys in a page.
-const PAGE: usize = 1000;
-/// A directory that nobody has wanted for so many lifetimes of what is known is not in use.
-const IN_USE: u32 = 10;
 
 /// Directories that one request lists.
 pub(crate) struct SubtreeScan {
@@ -40,15 +29,15 @@ pub(crate) struct SubtreeScan {
     /// How many pages their keys have at most; there may be a few more keys by now.
     pages: usize,
     /// Until it is dropped, their keys stay.
-    _pass: KeyGuard,
-    /// All of them but the one that was asked for stay themselves as long as these do.
+    _locked: KeyGuard,
+    /// All of them but the one that was requested stay themselves as long as these do.
     pub holds: Vec<(Ino, InodeHold)>,
 }
 
 impl SubtreeScan {
     /// Lists the directories, for which a listing each has begun.
-    pub async fn run(self, begun: Vec<ScanGuard>) {
-        let Some(resolver) = begun.first().map(|begun| begun.resolver.clone()) else {
+    pub async fn run(self, guards: Vec<ScanGuard>) {
+        let Some(resolver) = guards.first().map(|guards| guards.resolver.clone()) else {
             return;
         };
         // To be ended with the namespace unlocked.
@@ -56,46 +45,46 @@ impl SubtreeScan {
         let (top, asked) = {
             let mut namespace = resolver.names.lock();
             let top = namespace.key(self.directories[0]).unwrap_or_default();
-            let ask = |begun: ScanGuard| {
-                let prefix = namespace.key(begun.ino);
-                match (prefix, namespace.directory(begun.ino)) {
+            let ask = |guards: ScanGuard| {
+                let prefix = namespace.key(guards.ino);
+                match (prefix, namespace.directory(guards.ino)) {
                     (Some(prefix), Some(directory)) => {
-                        Some((begun, prefix, directory.listing.begin()))
+                        Some((guards, prefix, directory.listing.begin()))
                     }
                     _ => {
-                        gone.push(begun);
+                        gone.push(guards);
                         None
                     }
                 }
             };
-            let asked: Vec<_> = begun.into_iter().filter_map(ask).collect();
+            let asked: Vec<_> = guards.into_iter().filter_map(ask).collect();
             (top, asked)
         };
-        for begun in gone {
-            begun.end(Err(Error::Stale));
+        for guards in gone {
+            guards.end(Err(Error::Stale));
         }
         match self.read_pages(&resolver, &top).await {
             Ok(Some(page)) => {
                 let date = page.date;
                 let prefixes = asked.iter().map(|(_, prefix, _)| prefix.as_str());
                 let mut shares = split(page, &top, prefixes);
-                for (begun, prefix, epoch) in asked {
+                for (guards, prefix, epoch) in asked {
                     let share = shares.remove(&prefix).unwrap_or_else(|| empty(date));
-                    begun.end_with_page(share, &prefix, epoch);
+                    guards.end_with_page(share, &prefix, epoch);
                 }
             }
             // Others have made more of it than was to be expected, or what cannot be told where it belongs.
             Ok(None) => {
-                let alone = asked.into_iter().map(|(begun, _, epoch)| {
-                    resolver.names.give_up(begun.ino, epoch);
-                    begun.run(true)
+                let alone = asked.into_iter().map(|(guards, _, epoch)| {
+                    resolver.names.give_up(guards.ino, epoch);
+                    guards.run(true)
                 });
                 future::join_all(alone).await;
             }
             Err(error) => {
-                for (begun, _, epoch) in asked {
-                    resolver.names.give_up(begun.ino, epoch);
-                    begun.end(Err(error.clone()));
+                for (guards, _, epoch) in asked {
+                    resolver.names.give_up(guards.ino, epoch);
+                    guards.end(Err(error.clone()));
                 }
             }
         }
@@ -176,96 +165,20 @@ fn split<'a>(
     shares
 }
 
-/// The directories of the largest tree of few names, all of them known and in use, that has `ino` in it.
-fn largest(
-    namespace: &mut Namespace,
-    ino: Ino,
-    lately: Duration,
-    now: Instant,
-) -> Option<Vec<Ino>> {
-    let in_use = |directory: &Directory| {
-        let wanted = directory.wanted;
-        wanted.is_some_and(|wanted| now.saturating_duration_since(wanted) < lately)
-    };
-    let mut tree = None;
-    let mut top = Some(ino);
-    while let Some(at) = top {
-        let Some((larger, _)) = known_tree(namespace, at, FEW, in_use) else {
-            break;
-        };
-        tree = Some(larger);
-        top = namespace.place(at).map(|(parent, _)| parent);
-    }
-    tree.filter(|tree| tree.len() > 1)
-}
-
-/// The directories of the tree above `ino`, and how many pages they take, if so many of them were wanted within
-/// the lifetime that listing all is worth it.
-fn busy(
-    namespace: &mut Namespace,
-    ino: Ino,
-    ttl: Duration,
-    now: Instant,
-) -> Option<(Vec<Ino>, usize)> {
-    let (parent, _) = namespace.place(ino)?;
-    let wanted = namespace.directories_wanted(parent, ttl, now);
-    if wanted < WORTH {
-        return None;
-    }
-    let (tree, names) = known_tree(namespace, parent, MANY, |_| true)?;
-    let pages = names / PAGE + 1;
-    (wanted >= WORTH * pages).then_some((tree, pages + 1))
-}
-
-/// The directories of the tree below `top`, and how many names are in them, if all are known and `wanted`, and
-/// they have no more than `most` names.
-fn known_tree(
-    namespace: &mut Namespace,
-    top: Ino,
-    most: usize,
-    wanted: impl Fn(&Directory) -> bool,
-) -> Option<(Vec<Ino>, usize)> {
-    let mut directories = vec![top];
-    let mut names = 0;
-    let mut at = 0;
-    while let Some(&ino) = directories.get(at) {
-        let directory = namespace.directory(ino)?;
-        let known = directory.listing.complete().is_some() && directory.listing.is_one_page();
-        names += directory.listing.len();
-        if !known || !wanted(directory) || names > most {
-            return None;
-        }
-        let entries = directory.listing.names();
-        let below = entries.filter(|(_, entry)| matches!(entry, Entry::Directory));
-        let below: Vec<_> = below.map(|(name, _)| name.clone()).collect();
-        for name in below {
-            directories.push(namespace.child(ino, &name)?);
-        }
-        at += 1;
-    }
-    Some((directories, names))
-}
-
 impl Resolver {
-    /// The largest small tree with this directory in it. None if it is not to be listed with others.
+    /// The subtree with this directory in it that is listed whole. None if it is not to be listed with others.
     pub(crate) fn subtree_with(self: &Arc<Self>, ino: Ino, now: Instant) -> Option<SubtreeScan> {
         let mut namespace = self.names.lock();
         if let Some(directory) = namespace.directory(ino) {
             directory.wanted = Some(now);
         }
-        let ttl = namespace.ttl().objects;
-        let lately = ttl.saturating_mul(IN_USE);
-        let few = largest(&mut namespace, ino, lately, now);
-        let (directories, pages) = match few {
-            Some(directories) => (directories, 1),
-            None => busy(&mut namespace, ino, ttl, now)?,
-        };
+        let Subtree { directories, pages } = planner::subtree_with(&mut namespace, ino, now)?;
         let keys = directories.iter().map(|&ino| namespace.key(ino));
         let scopes = keys
             .map(|key| key.map(Scope::Listing))
             .collect::<Option<_>>();
-        // Not waited for: who asks may be the one who is renaming a directory in it.
-        let pass = self.names.try_enter(scopes?)?;
+        // Not waited for: the caller may be renaming a directory in it.
+        let locked = self.names.try_lock_keys(scopes?)?;
         let others = directories.iter().filter(|other| **other != ino);
         let holds =
             others.filter_map(|&other| Some((other, self.names.hold_in(&mut namespace, other)?)));
@@ -273,7 +186,7 @@ impl Resolver {
             holds: holds.collect(),
             directories,
             pages,
-            _pass: pass,
+            _locked: locked,
         })
     }
 }
@@ -281,9 +194,6 @@ impl Resolver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::attributes::Defaults;
-    use crate::fs::namespace::listing::{Listing, Object, Ttl};
-    use crate::fs::namespace::object_name::Name;
     use crate::store::object_store::{ETag, ListedObject};
 
     fn page(keys: &[&str]) -> ListPage {
@@ -325,7 +235,7 @@ mod tests {
                 &["t/", "t/a/", "t/a/x", "t/b", "t/b-", "t/b/", "t/b0/y"],
             ),
             ("t/", &["t//", "t//a", "t/a//", "t/a//b", "t/ü/é"]),
-            // What was not asked for.
+            // What was not requested.
             ("t/", &["", "s/t/a", "tü", "t/a", "u"]),
             ("t/", &[]),
         ];
@@ -358,120 +268,5 @@ mod tests {
         assert_eq!(shares["t/0001/"].prefixes, ["t/0001//"]);
         assert_eq!(shares["t/a/"].prefixes, Vec::<String>::new());
         assert!(shares.values().all(|share| share.objects.is_empty()));
-    }
-
-    const LATELY: Duration = Duration::from_secs(10);
-
-    /// A namespace of directories with so many files each.
-    struct Known(Namespace, Instant);
-
-    impl Known {
-        fn new(directories: &[(&str, usize)]) -> Known {
-            let ttl = Ttl {
-                objects: Duration::from_secs(1),
-                directories: Duration::from_secs(1),
-            };
-            let defaults = Defaults {
-                uid: 0,
-                gid: 0,
-                file_mode: 0o644,
-                dir_mode: 0o755,
-            };
-            let mut tree = Known(Namespace::new(String::new(), ttl, defaults), Instant::now());
-            for (path, files) in directories {
-                let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
-                let now = tree.1;
-                let mut ino = Ino::ROOT;
-                if !path.is_empty() {
-                    let above = tree.find(above);
-                    ino = tree.0.node_for(above, name, true);
-                    let listing = &mut tree.directory(above).listing;
-                    listing.put(&Name::from(name), Entry::Directory, now);
-                }
-                let directory = tree.0.directory(ino).unwrap();
-                directory.listing = Listing::of_new_directory(&Listing::default(), now);
-                directory.wanted = Some(now);
-                for file in 0..*files {
-                    let object = Object {
-                        size: 1,
-                        etag: ETag::new("tag"),
-                        last_modified: 0,
-                        ours: false,
-                        known: None,
-                    };
-                    let name = Name::from(format!("file-{file}"));
-                    directory.listing.put(&name, Entry::Object(object), now);
-                }
-            }
-            tree
-        }
-
-        fn find(&self, path: &str) -> Ino {
-            let names = path.split('/').filter(|name| !name.is_empty());
-            names.fold(Ino::ROOT, |at, name| self.0.child(at, name).unwrap())
-        }
-
-        fn directory(&mut self, ino: Ino) -> &mut Directory {
-            self.0.directory(ino).unwrap()
-        }
-
-        #[track_caller]
-        fn assert_lists(&mut self, path: &str, expected: &[&str]) {
-            let ino = self.find(path);
-            let found = largest(&mut self.0, ino, LATELY, self.1);
-            let expected: Vec<_> = expected.iter().map(|path| self.find(path)).collect();
-            let mut found = found.unwrap_or_default();
-            assert_eq!(found.first(), expected.first(), "{path}");
-            found.sort_unstable();
-            let mut expected = expected;
-            expected.sort_unstable();
-            assert_eq!(found, expected, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_tree_is_as_large_as_it_can_be_with_few_names_in_it() {
-        let sizes = [
-            ("", 3),
-            ("a", 400),
-            ("t", 2),
-            ("t/b", 200),
-            ("t/b/c", 10),
-            ("u", 100),
-        ];
-        let mut tree = Known::new(&sizes);
-        tree.assert_lists("t/b/c", &["t", "t/b", "t/b/c"]);
-        tree.assert_lists("t", &["t", "t/b", "t/b/c"]);
-        tree.assert_lists("a", &[]);
-        tree.assert_lists("u", &[]);
-        tree.assert_lists("", &[]);
-    }
-
-    #[test]
-    fn what_is_not_known_whole_or_not_in_use_is_no_part_of_a_tree() {
-        let sizes = [("", 1), ("t", 2), ("t/b", 2), ("t/c", 2)];
-        let mut tree = Known::new(&sizes);
-        tree.assert_lists("t/c", &["", "t", "t/b", "t/c"]);
-        tree.1 += LATELY / 2;
-        let (root, t, b, c) = (
-            Ino::ROOT,
-            tree.find("t"),
-            tree.find("t/b"),
-            tree.find("t/c"),
-        );
-        let now = tree.1;
-        for ino in [t, b, c] {
-            tree.directory(ino).wanted = Some(now);
-        }
-        tree.1 += LATELY / 2;
-        tree.assert_lists("t/c", &["t", "t/b", "t/c"]);
-        tree.directory(root).wanted = Some(now);
-        tree.directory(b).listing.expire();
-        tree.assert_lists("t/c", &[]);
-        let mut tree = Known::new(&sizes);
-        tree.directory(t)
-            .listing
-            .put(&Name::from("other"), Entry::Directory, now);
-        tree.assert_lists("t/c", &[]);
     }
 }

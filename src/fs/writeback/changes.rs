@@ -6,8 +6,9 @@ use super::multipart_plan::MAX_OBJECT;
 use super::publish::Writeback;
 use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{OpenFile, State, Stream, Writer};
-use crate::fs::namespace::inode_table::now;
+use crate::fs::handles::file_state::Stream;
+use crate::fs::handles::open_file::{OpenFile, State, Writer};
+use crate::fs::namespace::inode::now;
 
 /// A file that is uploaded while it is written keeps the time of change that the upload began with for
 /// this many seconds.
@@ -24,10 +25,10 @@ impl Writeback {
         by: Writer,
     ) {
         let row = state.state_name();
-        state.changers.add(by.thread);
+        state.data.changed_by.add(by.thread);
         let appended = |end: &u64| by.append && offset >= *end;
-        state.appended_to = state.appended_to.filter(appended);
-        state.abandon_stream_over(offset..offset + len as u64);
+        state.data.appended_to = state.data.appended_to.filter(appended);
+        state.stream.abandon_over(offset..offset + len as u64);
         self.content_changed(file, state, by.clear_set_id);
         self.keep_streaming(file, state);
         state.trace_transition("write", row);
@@ -41,20 +42,20 @@ impl Writeback {
         clear_set_id: bool,
     ) {
         let was_clean = !state.is_dirty();
-        state.written += 1;
+        state.data.version += 1;
         if was_clean && let Some(age) = self.settings.flush_after {
             self.upload_after(file, state, age);
         }
         let size = state.size();
         if size > 0 {
-            state.emptied = false;
+            state.data.emptied = false;
         }
         let mut namespace = self.names.lock();
         if was_clean {
             self.open_files
                 .snapshot_attributes(&mut namespace, file.ino);
         }
-        if let Some(local) = namespace.local_mut(file.ino) {
+        if let Some(local) = namespace.dirty_mut(file.ino) {
             let time = now();
             local.size = size;
             // What is written is a file, whatever its metadata have come to claim since it was opened: the
@@ -105,21 +106,21 @@ impl Writeback {
                 if only_grow && size <= state.size() {
                     return Ok(());
                 }
-                if state.staged.is_none() && size == 0 {
-                    state.staged = Some(self.open_files.new_staged(None));
+                if state.data.staged.is_none() && size == 0 {
+                    state.data.staged = Some(self.open_files.new_staged(None));
                 }
-                if state.staged.is_some() || self.open_files.stage_over(&mut state, 1, 0)? {
+                if state.data.staged.is_some() || self.open_files.stage_over(&mut state, 1, 0)? {
                     let (before, row) = (state.size(), state.state_name());
-                    let staged = state.staged.as_mut().expect("staged above");
+                    let staged = state.data.staged.as_mut().expect("staged above");
                     staged.truncate(size);
-                    state.appended_to = None;
-                    state.abandon_stream_over(size.min(before)..u64::MAX);
+                    state.data.appended_to = None;
+                    state.stream.abandon_over(size.min(before)..u64::MAX);
                     if by_open && size == 0 {
-                        state.emptied = true;
+                        state.data.emptied = true;
                     }
-                    let emptied = state.emptied;
+                    let emptied = state.data.emptied;
                     self.content_changed(file, &mut state, false);
-                    state.emptied = emptied && size == 0;
+                    state.data.emptied = emptied && size == 0;
                     state.trace_transition("truncate", row);
                     true
                 } else {
@@ -133,20 +134,20 @@ impl Writeback {
         }
     }
 
-    /// A file that was clean and that nobody has open is again what the bucket has.
+    /// A file that was clean and is not open is again what the bucket has.
     pub(crate) fn undo_truncation(&self, file: &Arc<OpenFile>) {
         let mut state = file.lock();
-        if state.handles > 1 || state.upload.is_some() || state.gone {
+        if state.refs.handles > 1 || state.upload.is_running() || state.link.is_gone() {
             return;
         }
-        state.staged = None;
-        state.uploaded = state.written;
-        state.failure = None;
+        state.data.staged = None;
+        state.data.committed = state.data.version;
+        state.upload.forget_failure();
         let mut namespace = self.names.lock();
-        namespace.end_local(file.ino);
+        namespace.mark_clean(file.ino);
         if let Some((parent, name)) = namespace.place(file.ino) {
             // The answer may have been lost.
-            namespace.doubt(parent, &name);
+            namespace.invalidate(parent, &name);
         }
     }
 }

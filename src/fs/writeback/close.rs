@@ -1,6 +1,6 @@
 //! Files that are closed, renamed or removed: what of them is uploaded then, and what never is.
 //!
-//! Whoever has a file open whose name goes reads on (see `handles/orphan`). A removal that fails gives the name back.
+//! Open handles of a file whose name goes read on (see `handles/orphan`). A removal that fails gives the name back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::fs::error::Result;
 use crate::fs::handles::open_file::{FileHandle, OpenFile};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 
 impl Writeback {
-    /// Nothing is done with the file any more by who held it.
+    /// The call that held the file is done with it.
     pub(crate) fn release_held(self: &Arc<Self>, file: &Arc<OpenFile>) {
         self.end_handle(file, None);
     }
 
-    /// The last close. Its error would go nowhere: what is pending is our own duty from here on.
+    /// The last close. RELEASE has no error channel: pending data is uploaded in the background.
     pub fn release(self: &Arc<Self>, handle: u64) {
         let Some(handle) = self.open_files.remove_handle(handle) else {
             return;
@@ -27,10 +27,7 @@ impl Writeback {
         let file = handle.file.clone();
         let writable = handle.writable;
         if writable {
-            let mut state = file.lock();
-            if let Some(at) = state.openers.iter().position(|&of| of == handle.opener) {
-                state.openers.swap_remove(at);
-            }
+            file.lock().refs.forget_opener(handle.opener);
         }
         if writable && lock(&self.deferred_times).get(&file.ino) == Some(&Deferred::Close) {
             let (writeback, ino) = (self.clone(), file.ino);
@@ -57,17 +54,17 @@ impl Writeback {
         let waits = {
             let mut state = file.lock();
             let [reads, writes, runs] = uses.unwrap_or_default();
-            state.handles -= 1;
-            state.readers -= u32::from(reads);
-            state.writers -= u32::from(writes);
-            state.runners -= u32::from(runs);
-            if state.writers == 0 && !state.is_dirty() && !state.gone {
+            state.refs.release(reads, writes, runs);
+            if state.refs.writers == 0 && !state.is_dirty() && !state.link.is_gone() {
                 // Where the object is gone, what is staged is all there is.
                 if self.names.lock().key(file.ino).is_some() {
                     self.open_files.drop_staged(&mut state);
                 }
             }
-            state.writers == 0 && state.temporary && state.is_dirty() && !state.gone
+            state.refs.writers == 0
+                && state.is_temporary()
+                && state.is_dirty()
+                && !state.link.is_gone()
         };
         if waits {
             self.wait_for_rename(file);
@@ -77,7 +74,7 @@ impl Writeback {
         self.open_files.drop_if_idle(file);
     }
 
-    /// Uploads a file under its temporary name, if nobody renames it in time.
+    /// Uploads a file under its temporary name, unless it is renamed in time.
     fn wait_for_rename(self: &Arc<Self>, file: &Arc<OpenFile>) {
         let (writeback, file) = (self.clone(), file.clone());
         let grace: Duration = self.settings.rename_grace;
@@ -85,8 +82,10 @@ impl Writeback {
             tokio::time::sleep(grace).await;
             let still = {
                 let mut state = file.lock();
-                let still = state.temporary && state.is_dirty() && state.writers == 0;
-                state.temporary &= !still;
+                let still = state.is_temporary() && state.is_dirty() && state.refs.writers == 0;
+                if still {
+                    state.end_temporary();
+                }
                 still
             };
             if still {
@@ -95,7 +94,7 @@ impl Writeback {
         });
     }
 
-    /// The file's name is about to go, and perhaps its object: whoever has it open goes on reading, and it is
+    /// The file's name is about to go, and perhaps its object: open handles go on reading, and it is
     /// not uploaded any more. Followed by [`Writeback::after_removal`] or [`Writeback::restore`].
     pub(crate) async fn orphan(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
         loop {
@@ -104,17 +103,16 @@ impl Writeback {
                 let mut state = file.lock();
                 // An upload may just have let go of what was staged.
                 let again = preserved
-                    && state.handles > 0
+                    && state.refs.handles > 0
                     && state.aside.is_none()
                     && state.needs_base()
                     && self.bucket.can_read()
-                    && state.content.is_some();
+                    && state.data.base.is_some();
                 if again {
                     continue;
                 }
-                state.gone = true;
-                state.leaving = true;
-                state.abandon_stream();
+                state.link.begin_removal();
+                state.stream.abandon();
             }
             file.moved.notify_waiters();
             return Ok(());
@@ -124,8 +122,7 @@ impl Writeback {
     /// It could not be removed after all.
     pub(crate) fn restore(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
-            let mut state = file.lock();
-            (state.gone, state.leaving) = (false, false);
+            file.lock().link.restore();
         }
         self.schedule_upload(file);
         self.open_files.drop_if_idle(file);
@@ -134,7 +131,7 @@ impl Writeback {
     /// The name is gone.
     pub(crate) fn after_removal(self: &Arc<Self>, ino: Ino) {
         if let Some(file) = self.open_files.file_of(ino) {
-            file.lock().leaving = false;
+            file.lock().link.end_removal();
             self.open_files.drop_if_idle(&file);
         }
     }
@@ -146,15 +143,15 @@ impl Writeback {
         };
         let closed = {
             let mut state = file.lock();
-            state.temporary = false;
-            state.renaming = true;
-            state.writers == 0 && state.is_dirty()
+            state.end_temporary();
+            state.link.begin_rename();
+            state.refs.writers == 0 && state.is_dirty()
         };
         let result = match closed {
             true => self.publish(&file).await,
             false => Ok(()),
         };
-        file.lock().renaming = false;
+        file.lock().link.end_rename();
         if result.is_ok() {
             self.open_files.drop_if_idle(&file);
         }

@@ -5,7 +5,7 @@
 //!
 //! Copies cost as much as small files, and programs set attributes freely. So what changes nothing sends nothing;
 //! changes that arrive while one copy is under way share the next; and where it is known that another request
-//! follows which can carry a change, and that its caller hears what became of it, the change is [`Deferred`].
+//! follows which can carry a change, and that its caller hears what became of it, the change is `Deferred`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,17 +16,18 @@ use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::fs::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, Outcome, now};
+use crate::fs::namespace::entry::Entry;
+use crate::fs::namespace::inode::{Directory, Ino, Outcome, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::Entry;
 use crate::fs::namespace::object_name;
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::objects::TRIES;
 use crate::fs::supervisor::contained;
 use crate::store::object_store::{CopyHeaders, ObjectKey, Overwrite};
 
 /// How long the times of a new directory wait to be stored, at first and after failures. At first for less than
-/// the default TTL: within it, the marker's headers need not be asked for.
+/// the default TTL: within it, the marker's headers need not be requested.
 const LATE: Duration = Duration::from_millis(750);
 const LATEST: Duration = Duration::from_secs(60);
 
@@ -37,20 +38,20 @@ impl Writeback {
         ino: Ino,
         change: Change,
     ) -> Result<()> {
-        self.resolver.look_at(ino, Instant::now()).await?;
+        self.resolver.getattr(ino, Instant::now()).await?;
         if change.is_empty() {
             return Ok(());
         }
         let file = self.open_files.file_of(ino);
         let by_writer = || {
             let file = file.as_ref();
-            file.is_some_and(|file| file.lock().is_written_by(thread))
+            file.is_some_and(|file| file.lock().refs.is_written_by(thread))
         };
         let waits_for_close = by_writer();
         let outcome = {
             let mut namespace = self.names.lock();
             let defaults = &self.settings.defaults;
-            if let Some(local) = namespace.local_mut(ino) {
+            if let Some(local) = namespace.dirty_mut(ino) {
                 if change.changes_nothing_of(&local.attributes, defaults) {
                     namespace.confirm_attributes(ino, change.ctime);
                 } else {
@@ -65,16 +66,18 @@ impl Writeback {
                 return Err(Error::Stale);
             }
             if namespace.place(ino).is_none() && ino != Ino::ROOT {
-                // Open and unlinked: there is nothing to store it in, and nobody to see it but its holder.
+                // Open and unlinked: there is nothing to store it in, and only open handles see it.
                 self.open_files.snapshot_attributes(&mut namespace, ino);
-                if let Some(local) = namespace.local_mut(ino) {
+                if let Some(local) = namespace.dirty_mut(ino) {
                     change.apply(&mut local.attributes, &self.settings.defaults);
                 }
                 return Ok(());
             }
             // Changes in a directory are not stored in its times: setting them back costs nothing.
             if change.mtime.is_some() {
-                namespace.untouch_directory(ino);
+                if let Some(directory) = namespace.directory(ino) {
+                    directory.untouch();
+                }
             }
             let refused = namespace
                 .key(ino)
@@ -86,16 +89,22 @@ impl Writeback {
                 namespace.confirm_attributes(ino, change.ctime);
                 return Ok(());
             }
-            let deferred =
-                if namespace.is_made_here(ino) && namespace.directory_marker(ino).is_some() {
-                    (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
-                } else if waits_for_close {
-                    Some(Deferred::Close)
-                } else if namespace.awaits_rename(ino) && !self.settings.rename_grace.is_zero() {
-                    Some(Deferred::Rename)
-                } else {
-                    None
-                };
+            let deferred = if namespace
+                .directory_ref(ino)
+                .is_some_and(Directory::is_made_here)
+                && namespace
+                    .directory_ref(ino)
+                    .and_then(Directory::marker)
+                    .is_some()
+            {
+                (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
+            } else if waits_for_close {
+                Some(Deferred::Close)
+            } else if namespace.awaits_rename(ino) && !self.settings.rename_grace.is_zero() {
+                Some(Deferred::Rename)
+            } else {
+                None
+            };
             let outcome = namespace.add_pending(ino, &change);
             drop(namespace);
             if let Some(deferred) = deferred {
@@ -112,7 +121,7 @@ impl Writeback {
             .await
     }
 
-    /// What is pending of an inode is stored later: see [`Deferred`].
+    /// What is pending of an inode is stored later: see `Deferred`.
     fn defer(self: &Arc<Self>, ino: Ino, deferred: Deferred) {
         let first = match deferred {
             Deferred::Moment => Some(LATE),
@@ -136,7 +145,10 @@ impl Writeback {
                     Ok(()) | Err(Error::NotFound | Error::Stale) => break,
                     Err(error) => {
                         let place = writeback.names.describe_place(ino);
-                        log::warn!("the attributes of {place}: {}, trying again", chain(&error));
+                        log::warn!(
+                            "cannot store the attributes of {place}: {}; trying again",
+                            chain(&error)
+                        );
                         let mut namespace = writeback.names.lock();
                         if namespace.pending(ino).is_none() {
                             namespace.add_pending(ino, &change);
@@ -248,8 +260,8 @@ impl Writeback {
                 Some(vec![Scope::Key(key)])
             };
             let entered = match start {
-                Some(start) => self.names.enter_in_time(start, scopes).await,
-                None => self.names.enter(scopes).await,
+                Some(start) => self.names.lock_keys_in_time(start, scopes).await,
+                None => self.names.lock_keys(scopes).await,
             };
             if let Err(Error::TimedOut(cause)) = entered {
                 self.defer(ino, Deferred::Moment);
@@ -264,7 +276,7 @@ impl Writeback {
                 }
                 (key, namespace.pending(ino))
             };
-            let (Ok(_pass), Some(key)) = (entered, key) else {
+            let (Ok(_locked), Some(key)) = (entered, key) else {
                 return outcome.get().cloned().unwrap_or(Err(Error::Stale));
             };
             let Some((change, carried)) = pending else {
@@ -371,7 +383,11 @@ impl Writeback {
                     })
                 }
                 None => {
-                    let stored = self.names.lock().stored_directory(ino);
+                    let stored = self
+                        .names
+                        .lock()
+                        .directory_ref(ino)
+                        .and_then(Directory::stored);
                     let mut attributes =
                         stored.unwrap_or_else(|| Attributes::implicit_directory(now()));
                     change.apply(&mut attributes, &self.settings.defaults);
@@ -390,7 +406,7 @@ impl Writeback {
                     }
                     return Ok(());
                 }
-                // Replaced or removed by another client: asked for anew.
+                // Replaced or removed by another client: requested anew.
                 Err(Error::Stale | Error::NotFound) => {
                     self.cache.forget_object(key);
                 }
@@ -398,7 +414,9 @@ impl Writeback {
                     if !error.is_refusal() {
                         // The answer may have been lost.
                         self.cache.forget_object(key);
-                        self.names.lock().doubt_attributes(ino);
+                        if let Some(directory) = self.names.lock().directory(ino) {
+                            directory.invalidate_attributes();
+                        }
                     }
                     return Err(error);
                 }

@@ -11,5 +11,6 @@ pub mod metadata;
 pub mod multipart;
 pub mod multipart_plan;
 pub mod publish;
+pub mod server_copy;
 pub mod streaming;
 pub mod upload;

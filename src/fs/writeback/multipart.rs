@@ -24,7 +24,7 @@ async fn unless_gone(
     file: &OpenFile,
     work: impl Future<Output = encrypted::Result<()>>,
 ) -> Result<()> {
-    let gone = until(&file.moved, || file.lock().gone.then_some(()));
+    let gone = until(&file.moved, || file.lock().link.is_gone().then_some(()));
     tokio::select! {
         // A file that is gone already lets nothing begin.
         biased;
@@ -99,14 +99,14 @@ impl Writeback {
         result
     }
 
-    /// Gives an upload up. Whoever waits for the error that led to it does not wait for this as well.
+    /// Gives an upload up, in the background: the error that led to it is returned without waiting for this.
     pub(crate) fn abort(&self, upload: EncryptedUpload) {
         let abort = async move {
             match upload.abort().await {
                 // The call that failed had its effect after all.
                 Ok(()) | Err(encrypted::Error::Store(StoreError::NoSuchUpload)) => {}
                 Err(error) => log::warn!(
-                    "an unfinished upload of {} is left in the bucket: {error}",
+                    "cannot abort an unfinished upload of {}: {error}",
                     upload.key()
                 ),
             }

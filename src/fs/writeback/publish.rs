@@ -1,6 +1,6 @@
 //! When changed files are uploaded: at once for a flush, again after a failure, in the end in any case.
 //!
-//! [`Writeback::publish`] is what a flush waits for. The upload itself is a task of its own, so that a
+//! `Writeback::publish` is what a flush waits for. The upload itself is a task of its own, so that a
 //! caller that goes away does not break it off, and one at a time per file. What fails is tried again in the
 //! background until it is up or unlinked.
 
@@ -20,7 +20,7 @@ use crate::fs::background::BackgroundTasks;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::{OpenFile, State};
 use crate::fs::handles::open_files::OpenFiles;
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::names::Names;
 use crate::fs::resolver::markers::Markers;
 use crate::fs::resolver::object_cache::ObjectCache;
@@ -101,24 +101,24 @@ impl Writeback {
     /// # Errors
     /// Those of the upload; it is tried again in the background.
     pub(crate) async fn publish(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let wanted = file.lock().written;
+        let wanted = file.lock().data.version;
         // An upload that was under way already may have taken its snapshot before the call.
         loop {
             let begun = {
                 let mut state = file.lock();
                 state.check_lost()?;
-                if state.gone || state.uploaded >= wanted {
+                if state.link.is_gone() || state.data.committed >= wanted {
                     return Ok(());
                 }
-                match state.upload {
-                    Some(written) => written,
+                match state.upload.version() {
+                    Some(version) => version,
                     None => self.begin_upload(file, &mut state),
                 }
             };
             let failure = until(&file.moved, || {
                 let state = file.lock();
-                let ended = state.upload != Some(begun);
-                ended.then(|| state.failure.clone().filter(|_| begun >= wanted))
+                let ended = state.upload.version() != Some(begun);
+                ended.then(|| state.upload.failure().filter(|_| begun >= wanted).cloned())
             });
             if let Some(error) = failure.await {
                 return Err(error);
@@ -128,11 +128,9 @@ impl Writeback {
 
     /// Starts the task; returns what it uploads.
     fn begin_upload(self: &Arc<Self>, file: &Arc<OpenFile>, state: &mut State) -> u64 {
-        let (written, row) = (state.written, state.state_name());
-        state.upload = Some(written);
+        let (version, row) = (state.data.version, state.state_name());
+        state.upload.begin(version);
         state.trace_transition("upload", row);
-        // What waits for this upload must not take the last one's failure for its own.
-        state.failure = None;
         let (writeback, file) = (self.clone(), file.clone());
         self.runtime.spawn(async move {
             let ended = UploadEnds(&file);
@@ -140,29 +138,24 @@ impl Writeback {
             drop(ended);
             writeback.upload_ended(&file, result);
         });
-        written
+        version
     }
 
     fn upload_ended(self: &Arc<Self>, file: &Arc<OpenFile>, result: Result<()>) {
         {
             let mut state = file.lock();
             let row = state.state_name();
-            state.upload = None;
             match result {
-                Ok(()) => {
-                    state.failure = None;
-                    state.failures = 0;
-                }
+                Ok(()) => state.upload.succeed(),
                 Err(error) => {
                     log::error!(
                         "uploading {} failed: {}",
                         self.names.describe_place(file.ino),
                         chain(&error)
                     );
-                    state.failure = Some(error);
-                    state.failures += 1;
+                    state.upload.fail(error);
                     // What was sent is of no use to the next attempt, which has another key.
-                    state.abandon_stream();
+                    state.stream.abandon();
                 }
             }
             state.trace_transition("upload", row);
@@ -172,27 +165,28 @@ impl Writeback {
         self.open_files.drop_if_idle(file);
     }
 
-    /// Sees to it that a file that has failed, or that nobody will flush, gets uploaded in the end.
+    /// Schedules the upload of a file whose last attempt failed, or that no flush will upload.
     pub(crate) fn schedule_upload(self: &Arc<Self>, file: &Arc<OpenFile>) {
         {
             let mut state = file.lock();
-            let wanting = state.is_dirty() && !state.gone;
-            // Who only reads does not hold up what others have written and closed.
-            let due = state.failure.is_some() || (state.writers == 0 && !state.temporary);
-            if !wanting || !due || state.tended || state.upload.is_some() {
+            let wanting = state.is_dirty() && !state.link.is_gone();
+            // Readers do not hold up what other handles have written.
+            let due =
+                state.upload.has_failed() || (state.refs.writers == 0 && !state.is_temporary());
+            if !wanting || !due || state.timers.retry || state.upload.is_running() {
                 return;
             }
-            state.tended = true;
+            state.timers.retry = true;
         }
         let (writeback, file) = (self.clone(), file.clone());
         self.runtime.spawn(async move {
-            let failures = file.lock().failures;
+            let failures = file.lock().upload.failures();
             if failures > 0 {
                 let longest = backoff::exponential(FIRST_WAIT, failures + 1, LONGEST_WAIT);
                 let wait = backoff::jittered(longest, rand::random());
                 tokio::time::sleep(wait).await;
             }
-            file.lock().tended = false;
+            file.lock().timers.retry = false;
             // Logged where it failed; a failure tends again.
             let _ = writeback.publish(&file).await;
         });
@@ -206,7 +200,7 @@ impl Writeback {
         state: &mut State,
         age: Duration,
     ) {
-        if std::mem::replace(&mut state.aging, true) {
+        if std::mem::replace(&mut state.timers.age, true) {
             return;
         }
         let (writeback, file) = (self.clone(), Arc::downgrade(file));
@@ -216,8 +210,8 @@ impl Writeback {
                 let Some(file) = file.upgrade() else { return };
                 let due = {
                     let mut state = file.lock();
-                    state.aging = state.is_dirty() && !state.gone;
-                    if !state.aging {
+                    state.timers.age = state.is_dirty() && !state.link.is_gone();
+                    if !state.timers.age {
                         return;
                     }
                     !state.may_wait(writeback.settings.part_size)
@@ -262,10 +256,9 @@ impl Drop for UploadEnds<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut state = self.0.lock();
-            state.upload = None;
-            state.failure = Some(Error::io("the upload panicked"));
-            // Whoever was to hand over may be gone: the next attempt must not wait for it.
-            state.abandon_stream();
+            state.upload.break_off(Error::io("the upload panicked"));
+            // The stream's task may be gone: the next attempt must not wait for its handover.
+            state.stream.abandon();
             drop(state);
             self.0.moved.notify_waiters();
         }

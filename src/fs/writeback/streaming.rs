@@ -18,7 +18,8 @@ use crate::encrypted::EncryptedUpload;
 use crate::fs::attributes::headers_of;
 use crate::fs::data::staging::Snapshot;
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{Handover, OpenFile, State, Stream};
+use crate::fs::handles::file_state::{Handover, Stream};
+use crate::fs::handles::open_file::{OpenFile, State};
 use crate::fs::namespace::object_name;
 use crate::store::object_store::ByteRange;
 
@@ -34,10 +35,12 @@ impl State {
         matches!(self.stream, Stream::Active { id, .. } if id == stream)
     }
 
-    fn temporary_or_gone(&self) -> bool {
-        self.gone
-            || self.upload.is_some()
-            || self.staged.as_ref().is_none_or(|staged| staged.base() > 0)
+    /// Whether all of it is staged, and nothing else uploads it.
+    fn may_stream(&self) -> bool {
+        let staged = self.data.staged.as_ref();
+        !self.link.is_gone()
+            && !self.upload.is_running()
+            && staged.is_some_and(|staged| staged.base() == 0)
     }
 }
 
@@ -51,12 +54,14 @@ impl Writeback {
         match &state.stream {
             Stream::Active { .. } => file.moved.notify_waiters(),
             Stream::Possible => {
-                let Some(staged) = &state.staged else { return };
+                let Some(staged) = &state.data.staged else {
+                    return;
+                };
                 // Below a whole first part there is nothing that could be sent before the end.
                 let least = self.settings.stream_after.max(self.settings.part_size);
                 let begins = !self.bucket.format().has_sdk_names()
                     && staged.written_prefix() >= least
-                    && !state.temporary_or_gone();
+                    && state.may_stream();
                 if begins {
                     let id = self.open_files.new_handle();
                     state.stream = Stream::Active {
@@ -81,7 +86,7 @@ impl Writeback {
             Ok(()) => {}
             Err(error) => {
                 log::warn!(
-                    "uploading {} while it is written failed, it will be sent whole: {}",
+                    "uploading {} while it is written failed; it will be uploaded whole: {}",
                     self.names.describe_place(file.ino),
                     chain(&error)
                 );
@@ -196,10 +201,10 @@ impl Writeback {
         sending: usize,
     ) -> Next {
         let mut state = file.lock();
-        if state.gone || !state.is_stream(id) {
+        if state.link.is_gone() || !state.is_stream(id) {
             return Next::Stop;
         }
-        let State { stream, staged, .. } = &mut *state;
+        let State { stream, data, .. } = &mut *state;
         let Stream::Active {
             sent_to: frozen,
             handover,
@@ -211,7 +216,7 @@ impl Writeback {
         if let Some(sender) = handover.take() {
             return Next::Handover(sender);
         }
-        let Some(staged) = staged else {
+        let Some(staged) = &mut data.staged else {
             return Next::Stop;
         };
         let range =

@@ -14,8 +14,9 @@ use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::{Fingerprint, Handover, OpenFile, Stream};
-use crate::fs::namespace::inode_table::Local;
+use crate::fs::handles::file_state::{Fingerprint, Handover, Stream};
+use crate::fs::handles::open_file::OpenFile;
+use crate::fs::namespace::inode::DirtyInode;
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::names::Destination;
 use crate::fs::resolver::object_cache::meta_of;
@@ -38,27 +39,27 @@ struct UploadSnapshot {
 impl Writeback {
     /// One attempt.
     pub(crate) async fn upload(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
-        let Some(destination) = self.names.enter_for(file.ino).await? else {
+        let Some(destination) = self.names.lock_destination(file.ino).await? else {
             let mut state = file.lock();
-            if state.gone {
+            if state.link.is_gone() {
                 return Ok(());
             }
             // Changed files keep their names, whatever others do; without one there is nowhere to go.
-            state.gone = true;
+            state.link.lose_name();
             return Err(Error::Stale);
         };
         let mut rebases = 0;
-        let (mut freight, local, sent, mut result) = loop {
-            let Some(mut freight) = self.take_snapshot(file, &destination) else {
+        let (mut frozen, local, sent, mut result) = loop {
+            let Some(mut frozen) = self.take_snapshot(file, &destination) else {
                 return Ok(());
             };
-            let handover = freight.handover.take();
+            let handover = frozen.handover.take();
             let Some(local) = self.names.lock().local(file.ino).cloned() else {
                 return Err(Error::io("a changed file has no attributes of its own"));
             };
             let sent = Instant::now();
             let result = self
-                .send(file, &freight, handover, &destination, &local)
+                .send(file, &frozen, handover, &destination, &local)
                 .await;
             if matches!(result, Err(Error::Stale))
                 && rebases < REBASES
@@ -67,50 +68,44 @@ impl Writeback {
                 rebases += 1;
                 continue;
             }
-            break (freight, local, sent, result);
+            break (frozen, local, sent, result);
         };
-        if freight.exclusive
+        if frozen.exclusive
             && matches!(result, Err(Error::Exists))
             && self.is_our_upload(file, &destination.key).await
         {
-            freight.exclusive = false;
-            file.lock().exclusive = false;
-            result = self.send(file, &freight, None, &destination, &local).await;
+            frozen.exclusive = false;
+            file.lock().allow_replacing();
+            result = self.send(file, &frozen, None, &destination, &local).await;
         }
         {
             let mut state = file.lock();
             // Refused by the precondition, the object there is another client's.
-            state.maybe_stored |= !(freight.exclusive && matches!(result, Err(Error::Exists)));
-            if state.gone {
+            if !(frozen.exclusive && matches!(result, Err(Error::Exists))) {
+                state.upload.set_may_have_stored(true);
+            }
+            if state.link.is_gone() {
                 return Ok(());
             }
         }
-        if freight.exclusive && matches!(result, Err(Error::Exists)) {
+        if frozen.exclusive && matches!(result, Err(Error::Exists)) {
             self.creation_lost(file, &destination);
         }
         let (uploaded, revision) = result?;
-        self.commit(
-            file,
-            freight.written,
-            &destination,
-            uploaded,
-            revision,
-            sent,
-        )
-        .await
+        self.commit(file, frozen.written, &destination, uploaded, revision, sent)
+            .await
     }
 
     /// Another client has made the name first: it stands for what is there, and what was written here has nowhere to go.
     fn creation_lost(&self, file: &OpenFile, at: &Destination) {
         {
             let mut state = file.lock();
-            if state.renaming {
+            if !state.link.lose_creation() {
                 return;
             }
-            (state.gone, state.lost) = (true, true);
             let mut namespace = self.names.lock();
-            namespace.forgotten(at.parent, &at.name);
-            namespace.doubt(at.parent, &at.name);
+            namespace.forget_name(at.parent, &at.name);
+            namespace.invalidate(at.parent, &at.name);
         }
         self.names
             .kernel()
@@ -120,7 +115,7 @@ impl Writeback {
     /// Whether what keeps an exclusive file from being uploaded is an upload of that very file, whose answer
     /// was lost.
     async fn is_our_upload(&self, file: &OpenFile, key: &ObjectKey) -> bool {
-        if file.lock().unsure.is_empty() {
+        if file.lock().attempts().is_empty() {
             return false;
         }
         let Ok(meta) = self.bucket.store().head(key).await else {
@@ -130,7 +125,7 @@ impl Writeback {
             size: meta.size,
             ctime: Attributes::read(&meta, false).ctime,
         };
-        there.ctime.is_some() && file.lock().unsure.contains(&there)
+        there.ctime.is_some() && file.lock().attempts().contains(&there)
     }
 
     fn take_snapshot(
@@ -139,11 +134,12 @@ impl Writeback {
         destination: &Destination,
     ) -> Option<UploadSnapshot> {
         let mut state = file.lock();
-        if state.gone || !state.is_dirty() {
+        if state.link.is_gone() || !state.is_dirty() {
             return None;
         }
-        state.upload = Some(state.written);
-        let snapshot = state.staged.as_ref()?.snapshot();
+        let version = state.data.version;
+        state.upload.begin(version);
+        let snapshot = state.data.staged.as_ref()?.snapshot();
         let handover = match &mut state.stream {
             Stream::Active { handover, .. } => {
                 let (sender, receiver) = oneshot::channel();
@@ -152,11 +148,11 @@ impl Writeback {
             }
             _ => None,
         };
-        let freight = UploadSnapshot {
+        let frozen = UploadSnapshot {
             snapshot,
-            base: state.content.clone(),
-            written: state.written,
-            exclusive: state.exclusive,
+            base: state.data.base.clone(),
+            written: state.data.version,
+            exclusive: state.is_exclusive(),
             xattrs: state.xattrs.clone(),
             handover,
         };
@@ -165,43 +161,43 @@ impl Writeback {
         log::debug!(
             "uploading {}, {} bytes{}",
             destination.key,
-            freight.snapshot.len(),
-            match freight.snapshot.needs_base() {
+            frozen.snapshot.len(),
+            match frozen.snapshot.needs_base() {
                 true => ", some of them from its base",
                 false => "",
             }
         );
-        Some(freight)
+        Some(frozen)
     }
 
     /// Sends the bytes. Returns what is in the bucket now and the attributes' revision it carries.
     async fn send(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        freight: &UploadSnapshot,
+        frozen: &UploadSnapshot,
         handover: Option<oneshot::Receiver<Handover>>,
         to: &Destination,
-        local: &Local,
+        local: &DirtyInode,
     ) -> Result<(Uploaded, u64)> {
-        let overwrite = match freight.exclusive {
+        let overwrite = match frozen.exclusive {
             true => Overwrite::Forbidden,
             false => Overwrite::Allowed,
         };
-        let size = freight.snapshot.len();
-        if let Some(base) = &freight.base
-            && let gaps = freight.snapshot.base_gaps()
+        let size = frozen.snapshot.len();
+        if let Some(base) = &frozen.base
+            && let gaps = frozen.snapshot.base_gaps()
             && !gaps.is_empty()
             && base.is_here(gaps)
         {
             self.open_files.check_stands(base).await?;
         }
-        let plain = plaintext(freight.snapshot.clone(), freight.base.clone());
+        let plain = plaintext(frozen.snapshot.clone(), frozen.base.clone());
         // The pump ends its parts and hands over; it drops the sender when it failed or was abandoned.
         let mut handover = match handover {
             Some(receiver) => receiver.await.ok(),
             None => None,
         };
-        let xattrs = freight.xattrs.as_deref();
+        let xattrs = frozen.xattrs.as_deref();
         if let Some(stream) = &handover
             && (stream.key != to.key.as_str() || stream.xattrs.as_deref() != xattrs)
         {
@@ -209,7 +205,7 @@ impl Writeback {
             let stream = handover.take().expect("matched above");
             self.abort(stream.upload);
         }
-        if freight.exclusive {
+        if frozen.exclusive {
             let carried = handover.as_ref().map(|stream| stream.ctime);
             file.lock().record_attempt(Fingerprint {
                 size,
@@ -271,7 +267,7 @@ impl Writeback {
         let mut object = self
             .cache
             .describe(&at.key, meta_of(&uploaded), Instant::now());
-        object.ours = true;
+        object.uploaded_here = true;
         let etag = object.etag.clone();
         let envelope = Some(uploaded.object.clone());
         let content = self
@@ -280,38 +276,34 @@ impl Writeback {
         let correct = {
             let mut state = file.lock();
             let end = content.size();
-            state.appended_to = state.appended_to.map(|_| end);
-            let base = state.content.replace(content.clone());
-            if let (Some(base), Some(staged), true) = (&base, &state.staged, self.bucket.can_read())
+            state.data.appended_to = state.data.appended_to.map(|_| end);
+            let base = state.data.base.replace(content.clone());
+            if let (Some(base), Some(staged), true) =
+                (&base, &state.data.staged, self.bucket.can_read())
             {
                 content.inherit(base, staged.base_gaps(0..staged.len()));
             }
-            state.uploaded = written;
-            state.exclusive = false;
-            state.unsure.clear();
-            state.emptied = false;
-            state.temporary = false;
-            state.stream = match state.stream {
-                Stream::Active { .. } | Stream::Over => Stream::Over,
-                Stream::Possible => Stream::Possible,
-            };
-            state.maybe_stored = false;
+            state.data.committed = written;
+            state.data.emptied = false;
+            state.creation = None;
+            state.stream.abandon();
+            state.upload.set_may_have_stored(false);
             let clean = !state.is_dirty();
             if clean {
-                state.stored = state.staged.as_ref().map(StagedFile::id);
-                state.changers.clear();
+                state.data.committed_staging = state.data.staged.as_ref().map(StagedFile::id);
+                state.data.changed_by.clear();
             }
             let mut namespace = self.names.lock();
             namespace.published(at.parent, &at.name, object.clone(), sent);
             namespace.uploaded(file.ino, &etag);
-            namespace.set_open(file.ino, (state.handles > 0).then(|| object.clone()));
+            namespace.set_open(file.ino, (state.refs.handles > 0).then(|| object.clone()));
             let changed = namespace
                 .local(file.ino)
                 .is_some_and(|local| local.revision != revision);
             if clean {
                 namespace.pages_show(file.ino, Some(&etag));
                 if !changed {
-                    namespace.end_local(file.ino);
+                    namespace.mark_clean(file.ino);
                 }
             }
             drop(namespace);
@@ -331,20 +323,20 @@ impl Writeback {
         let mut state = file.lock();
         match &corrected {
             Ok(()) => {
-                if !state.is_dirty() && !state.gone {
+                if !state.is_dirty() && !state.link.is_gone() {
                     self.open_files.drop_staged(&mut state);
                 }
             }
-            Err(_) if state.staged.is_none() && !self.bucket.can_read() => {
-                self.names.lock().end_local(file.ino);
+            Err(_) if state.data.staged.is_none() && !self.bucket.can_read() => {
+                self.names.lock().mark_clean(file.ino);
             }
             Err(_) => {
                 // The next attempt brings content and attributes together.
-                if state.staged.is_none() {
+                if state.data.staged.is_none() {
                     let size = state.size();
-                    state.staged = Some(self.open_files.new_staged(Some(size)));
+                    state.data.staged = Some(self.open_files.new_staged(Some(size)));
                 }
-                state.written += 1;
+                state.data.version += 1;
             }
         }
         corrected
@@ -385,7 +377,7 @@ impl Writeback {
                 let state = file.lock();
                 let mut namespace = self.names.lock();
                 if !state.is_dirty() {
-                    namespace.end_local(file.ino);
+                    namespace.mark_clean(file.ino);
                 }
                 return Ok(());
             }
@@ -400,7 +392,7 @@ impl Writeback {
             }
             let current = namespace.local(file.ino);
             if current.is_none_or(|now| now.revision == local.revision) {
-                namespace.end_local(file.ino);
+                namespace.mark_clean(file.ino);
                 return Ok(());
             }
         }

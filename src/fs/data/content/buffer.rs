@@ -119,7 +119,7 @@ struct Slice {
 
 impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: inside the memory, initialised, and below the watermark, where nobody writes any
+        // SAFETY: inside the memory, initialised, and below the watermark, where no one writes any
         // more; the buffer lives as long as this does.
         unsafe {
             let start = self.buffer.memory().start().add(self.range.start);

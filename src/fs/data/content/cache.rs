@@ -67,7 +67,7 @@ struct Most {
     kept: u64,
 }
 
-/// For whom memory is wanted.
+/// What memory is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A read waits for it.
@@ -209,7 +209,7 @@ impl ContentCache {
         evict_all(over);
     }
 
-    /// Nobody has their content open: they stay until memory is wanted.
+    /// Their content is not open: they stay until memory is wanted.
     pub fn keep<'a>(&self, parts: impl Iterator<Item = &'a Arc<Part>>) {
         let mut over = Vec::new();
         let mut queues = self.lock();

@@ -1,6 +1,6 @@
 //! A stretch of an object that is fetched by one request and kept as one buffer.
 //!
-//! Reads wait here for their bytes, each for as many as it needs; whoever fills the part hands them
+//! Reads wait here for their bytes, each for as many as it needs; the task that fills the part hands them
 //! to those who wait (not a word that they are there: memory may be so short that the part is gone
 //! again before its reader runs). A part fails as a whole: what was read from it stays read.
 
@@ -66,7 +66,7 @@ pub enum Answer {
     Ready(Bytes),
     /// The bytes are on their way.
     Later,
-    /// The ciphertext is here, somebody has to open it.
+    /// The ciphertext is here, and is still to be opened.
     Sealed,
     Failed(Error),
     /// Not in memory any more.
@@ -134,7 +134,7 @@ impl Part {
         };
         match bytes.await {
             Ok(bytes) => Answer::Ready(bytes),
-            // Whoever drops a waiter has failed the part, or completed it, before.
+            // Before a waiter is dropped, the part has failed or was completed.
             Err(_) => match self.answer(range) {
                 Answer::Later => Answer::Gone,
                 answer => answer,
@@ -155,7 +155,7 @@ impl Part {
         self.kept.store(true, Ordering::Relaxed);
     }
 
-    /// Of a part that nobody reads yet.
+    /// Of a part that is not read yet.
     pub fn set_whole(&self) {
         self.whole.store(true, Ordering::Relaxed);
     }
@@ -213,7 +213,7 @@ impl Part {
         matches!(self.lock().stage, Stage::Sealed(..))
     }
 
-    /// Takes the ciphertext out of a sealed part; whoever gets it fills the part.
+    /// Takes the ciphertext out of a sealed part; the caller that gets it fills the part.
     pub fn unseal(&self) -> Option<Filling> {
         let mut state = self.lock();
         match std::mem::replace(&mut state.stage, Stage::Waiting) {
@@ -277,7 +277,7 @@ impl Part {
         }
     }
 
-    /// Neither bytes nor anybody who brings them.
+    /// Neither bytes nor a task that brings them.
     pub fn is_over(&self) -> bool {
         matches!(self.lock().stage, Stage::Failed(_) | Stage::Evicted)
     }

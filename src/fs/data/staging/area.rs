@@ -94,7 +94,7 @@ pub struct StagingArea {
 #[derive(Default)]
 struct Queue {
     blocks: VecDeque<Weak<Block>>,
-    /// Those whose bytes have gone up already: nobody will want them again, unless the upload is abandoned.
+    /// Those whose bytes have gone up already: they are not wanted again, unless the upload is abandoned.
     sent: VecDeque<Weak<Block>>,
     /// How many were left when dead ones were last thrown out.
     alive: usize,
@@ -258,7 +258,7 @@ impl StagingArea {
         self.queue().sent.extend(blocks.map(Arc::downgrade));
     }
 
-    /// Memory for staged bytes, if nobody has to wait for it.
+    /// Memory for staged bytes, if there is some without waiting.
     pub(super) fn try_take(&self, bytes: u64) -> Option<Reservation> {
         self.budget.try_reserve(bytes)
     }
@@ -301,7 +301,7 @@ impl StagingArea {
         2 * self.file.leaf()
     }
 
-    /// Reads `range` of a spilled block. The memory is of the kept slice: whoever asks is about to
+    /// Reads `range` of a spilled block. The memory is of the kept slice: the caller is about to
     /// answer a read or to send it, and gives it back after that.
     pub(super) async fn load(
         &self,
@@ -327,7 +327,7 @@ impl StagingArea {
         .await
     }
 
-    /// Called after memory was taken: wakes the spiller before somebody has to wait for it.
+    /// Called after memory was taken: wakes the spiller before a write has to wait for it.
     pub(super) fn mind_the_level(&self) {
         if self.excess() > 0 {
             self.wake.notify_one();

@@ -75,7 +75,7 @@ impl Block {
         self.held().map_or(0, |held| held.len())
     }
 
-    /// Takes the buffer for writing in place, if it is in memory and nobody else can see it:
+    /// Takes the buffer for writing in place, if it is in memory and there is no other reference to it:
     /// `owner` is the only reference to the block (the caller being its file), and the block holds
     /// the only one to the buffer.
     pub fn take(owner: &Arc<Block>) -> Option<Taken> {
@@ -109,7 +109,7 @@ impl Block {
             Some(Held::Disk(_)) => return Ok(Spilled::Before),
             None => return Ok(Spilled::Busy),
         };
-        // Nobody writes into the buffer while we hold it, so what is stored is what it holds.
+        // Nothing writes into the buffer while we hold it, so what is stored is what it holds.
         let stored = Arc::new(file.store(self.name, buffer.bytes(), scratch)?);
         let mut state = self.state();
         let old = match &*state {

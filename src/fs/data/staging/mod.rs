@@ -10,7 +10,7 @@
 //!   the other.
 //!
 //! A `Block` is the unit of memory, sharing and spilling. Two rules keep bytes frozen:
-//! a block's bytes change only through its file, while nobody else holds the block or its buffer;
+//! a block's bytes change only through its file, while there is no other reference to the block or its buffer;
 //! and a block that went to disk never changes again, a write there makes a new block.
 
 mod area;

@@ -69,7 +69,7 @@ pub(super) struct SpillFile {
     free_reserve: u64,
     /// Told when a slot was dropped.
     freed: Arc<Notify>,
-    /// Held while slots are punched, before `slots`: who finds no room waits for what is on its way.
+    /// Held while slots are punched, before `slots`: a write that finds no room waits for what is on its way.
     punching: Mutex<()>,
     /// A leaf; nothing is done with the disk while it is held.
     slots: Mutex<Slots>,

@@ -220,7 +220,7 @@ async fn against_the_model(base: Option<u64>, memory: u64, steps: Vec<Step>) {
                     }
                     Between::Write(at, len, byte) => {
                         let data = data(len, byte);
-                        // Waiting here while holding room is what nobody does.
+                        // Nothing waits here while holding room.
                         if file.try_write(at, &data).is_ok() {
                             model_write(&mut model, at, &data);
                         }
@@ -296,7 +296,7 @@ async fn against_the_model(base: Option<u64>, memory: u64, steps: Vec<Step>) {
 }
 
 fn leaves_nothing(setup: &Setup) {
-    // A spill or a punch that nobody waits for any more may still be at it.
+    // A spill or a punch whose waiter has gone may still be running.
     let until = std::time::Instant::now() + Duration::from_secs(5);
     loop {
         setup.area.spill_file().punch_dropped();
@@ -671,7 +671,7 @@ fn a_write_that_gets_no_memory_fails_in_time() {
         let budget = MemoryBudget::new(1 << 20);
         let settings = Settings::new(directory.path(), 1 << 20, Duration::from_millis(100));
         let area = StagingArea::open(settings, budget.clone()).expect("it can be made");
-        // Somebody else has it and does not give it back.
+        // Another file has it and does not give it back.
         let free = budget.allowance(crate::fs::data::budget::Class::Normal) - budget.used();
         let _all = budget.try_reserve(free).expect("free");
         let file = StagedFile::new(&area, None);

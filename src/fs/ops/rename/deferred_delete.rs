@@ -15,7 +15,7 @@ use super::memory::RenameMemory;
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::Name;
@@ -41,7 +41,7 @@ pub(crate) struct DeferredDelete {
     pub intent: Option<ObjectKey>,
     /// What the keys of a directory take of the memory budget.
     pub _memory: Option<RenameMemory>,
-    pub pass: KeyGuard,
+    pub locked: KeyGuard,
     pub changing: NameGuard,
 }
 
@@ -97,7 +97,7 @@ impl DeferredDeletes {
     ) -> std::result::Result<(), Box<Refused>> {
         match self.clear(&leftover).await {
             Err(error) if !error.is_refusal() => {
-                leftover.pass.downgrade(vec![leftover.scope.clone()]);
+                leftover.locked.downgrade(vec![leftover.scope.clone()]);
                 leftover.changing.keep_only(&leftover.from);
                 let later = self.clone().retry(leftover, error);
                 lock(&self.tasks).spawn_on(later, &self.runtime);

@@ -14,17 +14,18 @@ use futures_util::stream::{self, StreamExt};
 
 use super::deferred_delete::DeferredDelete;
 use super::memory::{RenameMemory, weight};
+use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::namespace::inode_table::{Ino, Namespace, now};
+use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::Scope;
-use crate::fs::namespace::listing::{Entry, Known, Object};
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::ops::filesystem::Filesystem;
+use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::directory_scan::object_of;
 use crate::fs::resolver::objects::TRIES;
 use crate::store::object_store::{
@@ -35,7 +36,7 @@ use crate::store::object_store::{
 pub(crate) const PARALLEL: usize = 64;
 
 /// A directory on its way from one name to another.
-pub(crate) struct Move {
+pub(crate) struct DirectoryMove {
     pub ino: Ino,
     /// The prefixes of its keys before and after, with a trailing `/`.
     pub old: String,
@@ -44,15 +45,15 @@ pub(crate) struct Move {
     pub to: (Ino, Name),
 }
 
-impl Move {
+impl DirectoryMove {
     /// Of an object below the old name, the key under the new one.
     pub fn key_of_copy(&self, key: &str) -> String {
         let rest = key.strip_prefix(self.old.as_str()).unwrap_or(key);
         format!("{}{rest}", self.new)
     }
 
-    fn reversed(&self) -> Move {
-        Move {
+    fn reversed(&self) -> DirectoryMove {
+        DirectoryMove {
             ino: self.ino,
             old: self.new.clone(),
             new: self.old.clone(),
@@ -74,7 +75,7 @@ impl Move {
     }
 }
 
-impl Filesystem {
+impl Renames {
     /// `replaced`: the empty directory that gives way. Without `replace`, what others have made under the new
     /// name does not.
     pub(crate) async fn rename_directory(
@@ -96,10 +97,10 @@ impl Filesystem {
         };
         let names = [from, to].map(|(parent, name)| (*parent, name));
         let changing = self.names.begin_change(names).and_below(ino);
-        let changing = changing.and_leaving(replaced);
-        let pass = self
+        let changing = changing.and_unlinking(replaced);
+        let locked = self
             .names
-            .enter_in_time(start, |namespace| {
+            .lock_keys_in_time(start, |namespace| {
                 let (old, new) = prefixes(namespace)?;
                 Some(vec![Scope::Subtree(old), Scope::Subtree(new)])
             })
@@ -108,12 +109,12 @@ impl Filesystem {
         match replaced {
             Some(replaced) => self.markers.check_empty(replaced, start).await?,
             None if !replace && !self.objects.is_nothing(new.trim_end_matches('/')).await? => {
-                self.names.doubt_target(to);
+                self.names.invalidate_target(to);
                 return Err(Error::Exists);
             }
             None => {}
         }
-        let path = Move {
+        let path = DirectoryMove {
             ino,
             old,
             new,
@@ -126,7 +127,7 @@ impl Filesystem {
         let marked = sources.iter().any(|source| source.key == path.old);
         if replaced.is_none() && !marked && !self.objects.is_bare(&path.new).await? {
             // With a marker, its copy finds out.
-            self.names.doubt_target(to);
+            self.names.invalidate_target(to);
             return Err(Error::NotEmpty);
         }
         self.objects
@@ -149,9 +150,11 @@ impl Filesystem {
                 if let Some(intent) = intent
                     && let Err(error) = self.intents.drop_intent(&intent).await
                 {
-                    log::error!("{intent} is left of a rename that failed: {error}");
+                    log::error!(
+                        "cannot delete {intent}, the intent of a rename that failed: {error}"
+                    );
                 }
-                self.names.doubt_target(to);
+                self.names.invalidate_target(to);
                 return Err(error);
             }
         };
@@ -168,7 +171,7 @@ impl Filesystem {
             replaced_marker: unmarked.then(|| path.new.clone()),
             intent: intent.clone(),
             _memory: Some(memory),
-            pass,
+            locked,
             changing,
         });
         let Err(refused) = cleared.await else {
@@ -185,7 +188,7 @@ impl Filesystem {
         if let Some(intent) = intent
             && let Err(error) = self.intents.drop_intent(&intent).await
         {
-            log::error!("{intent} is left of a rename that failed: {error}");
+            log::error!("cannot delete {intent}, the intent of a rename that failed: {error}");
         }
         self.move_directory_back(&path, &sources, &copied, replaced_marker)
             .await;
@@ -196,7 +199,7 @@ impl Filesystem {
     /// the copies go. What cannot be undone is left, and said.
     async fn move_directory_back(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
         replaced_marker: Option<ObjectMeta>,
@@ -207,7 +210,7 @@ impl Filesystem {
             Ok(there) => Some(there),
             Err(error) => {
                 log::error!(
-                    "\"{}\" is left with copies below \"{}\": {}",
+                    "cannot undo the rename of \"{}\", which is left with copies below \"{}\": {}",
                     path.old.escape_debug(),
                     path.new.escape_debug(),
                     chain(&error)
@@ -252,7 +255,7 @@ impl Filesystem {
             .filter(|key| *key != path.new || replaced_marker.is_none());
         if let Err(error) = self.objects.delete_all(keys).await {
             log::error!(
-                "copies below \"{}\" are left of a rename that was refused: {}",
+                "cannot delete the copies below \"{}\" after a rename that was refused: {}",
                 path.new.escape_debug(),
                 chain(&error)
             );
@@ -263,8 +266,8 @@ impl Filesystem {
                 .await;
         }
         let mut namespace = self.names.lock();
-        namespace.doubt(path.from.0, &path.from.1);
-        namespace.doubt(path.to.0, &path.to.1);
+        namespace.invalidate(path.from.0, &path.from.1);
+        namespace.invalidate(path.to.0, &path.to.1);
         drop(namespace);
         self.names
             .kernel()
@@ -295,8 +298,8 @@ impl Filesystem {
 
     async fn copy_back(
         &self,
-        back: &Move,
-        path: &Move,
+        back: &DirectoryMove,
+        path: &DirectoryMove,
         source: &ListedObject,
         copy: &ETag,
     ) -> Option<PutAnswer> {
@@ -319,8 +322,8 @@ impl Filesystem {
         }
     }
 
-    /// The directory has its new name. Before the old keys go: who has files open reads on.
-    fn show_moved(&self, path: &Move) {
+    /// The directory has its new name. Before the old keys go: open files read on.
+    fn show_moved(&self, path: &DirectoryMove) {
         let now = Instant::now();
         let mut namespace = self.names.lock();
         namespace.moved(path.ino, path.to.0, &path.to.1);
@@ -349,7 +352,7 @@ impl Filesystem {
             let keys = page.objects.iter().map(|object| object.key.len());
             if !memory.grow(keys.map(weight).sum()) {
                 log::warn!(
-                    "\"{}\" has more in it than --memory-limit lets be renamed: programs move it file by file",
+                    "\"{}\" has more objects than --memory-limit allows in one rename: programs move it file by file instead",
                     prefix.escape_debug()
                 );
                 return Err(Error::TooMany);
@@ -364,7 +367,7 @@ impl Filesystem {
 
     /// # Errors
     /// [`Error::NameTooLong`] if anything below would get too long a key: before anything is changed.
-    fn check_names(&self, path: &Move, sources: &[ListedObject]) -> Result<()> {
+    fn check_names(&self, path: &DirectoryMove, sources: &[ListedObject]) -> Result<()> {
         let longest = ObjectKey::MAX_LEN + path.old.len();
         let too_long = |key: &str| key.len() + path.new.len() > longest;
         if sources.iter().any(|source| too_long(&source.key)) {
@@ -388,7 +391,7 @@ impl Filesystem {
     /// `sources`, the tag of what was copied and the answer.
     async fn copy_or_undo(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         replaces: bool,
         replaced_marker: &Option<ObjectMeta>,
@@ -449,7 +452,7 @@ impl Filesystem {
             .await
         {
             log::error!(
-                "copies below \"{}\" are left of a rename that failed: {}",
+                "cannot delete the copies below \"{}\" after a rename that failed: {}",
                 path.new.escape_debug(),
                 chain(&error)
             );
@@ -465,7 +468,7 @@ impl Filesystem {
     /// Copies the directory's marker, with this time of change if its headers are known.
     async fn copy_marker(
         &self,
-        path: &Move,
+        path: &DirectoryMove,
         source: &ListedObject,
         overwrite: Overwrite,
         time: Timestamp,
@@ -501,7 +504,7 @@ impl Filesystem {
     /// Returns the tag of what was copied, and that of the copy.
     pub(crate) async fn copy_below(
         &self,
-        path: &Move,
+        path: &DirectoryMove,
         source: &ListedObject,
         overwrite: Overwrite,
     ) -> Result<(ETag, PutAnswer)> {
@@ -530,7 +533,7 @@ impl Filesystem {
     /// What is known of the objects stays known under their new keys.
     fn retag(
         self: &Arc<Self>,
-        path: &Move,
+        path: &DirectoryMove,
         sources: &[ListedObject],
         copied: &[(ETag, PutAnswer)],
     ) {
@@ -557,7 +560,7 @@ impl Filesystem {
                 if !namespace.is_within(file, path.ino) {
                     continue;
                 }
-                // The listing may have been asked anew since the file was opened.
+                // The listing may have been requested anew since the file was opened.
                 let versions = [namespace.object(file), namespace.open_version(file)];
                 let known = versions
                     .into_iter()
@@ -565,7 +568,7 @@ impl Filesystem {
                     .find_map(|object| object.known);
                 // The copies have the attributes that the objects had then, which others may have changed.
                 let known = known.map(|known| {
-                    Arc::new(Known {
+                    Arc::new(CachedAttributes {
                         settled: false,
                         ..(*known).clone()
                     })
@@ -587,7 +590,7 @@ impl Filesystem {
                 size: sources[index].size,
                 etag: answer.etag.clone(),
                 last_modified: unix_seconds(answer.date),
-                ours: false,
+                uploaded_here: false,
                 known,
             };
             self.open_files.moved_content(file, &key, version, &object);
@@ -596,7 +599,7 @@ impl Filesystem {
                 directory.listing.put(&name, Entry::Object(object), now);
             }
         }
-        // Copies of multipart objects have other tags: listings below are asked for anew.
-        self.names.lock().doubt_below(path.ino);
+        // Copies of multipart objects have other tags: listings below are requested anew.
+        self.names.lock().invalidate_subtree(path.ino);
     }
 }

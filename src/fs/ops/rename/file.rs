@@ -1,25 +1,26 @@
-//! rename, and how a file is renamed.
+//! How a file is renamed.
 //!
 //! A file that the bucket has is copied there and then deleted; one that it does not have yet costs nothing,
-//! because an upload takes its name when it starts. Directories have a file of their own.
+//! because an upload takes its name when it starts.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::deferred_delete::DeferredDelete;
+use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
-use crate::fs::handles::open_file::Fingerprint;
-use crate::fs::namespace::inode_table::{Ino, Target, now};
+use crate::fs::handles::file_state::Creation;
+use crate::fs::namespace::entry::{CachedAttributes, Object};
+use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::kernel::Invalidation;
 use crate::fs::namespace::key_locks::{KeyGuard, Scope};
-use crate::fs::namespace::listing::{Known, Object};
 use crate::fs::namespace::names::NameGuard;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::ops::filesystem::Filesystem;
+use crate::fs::namespace::tree::Target;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overwrite, PutAnswer};
 
@@ -27,21 +28,19 @@ use crate::store::object_store::{CopyHeaders, ETag, ObjectKey, ObjectMeta, Overw
 const TRIES: usize = 5;
 
 /// A file on its way from one name to another.
-struct Move<'a> {
-    from: &'a (Ino, Name),
-    to: &'a (Ino, Name),
-    target: Option<Target>,
+pub(super) struct FileMove<'a> {
+    pub from: &'a (Ino, Name),
+    pub to: &'a (Ino, Name),
+    pub target: Option<Target>,
     /// Whether what others have made under the new name, and is not known here, gives way.
-    overwrite: Overwrite,
+    pub overwrite: Overwrite,
 }
 
 /// What a file was that is renamed before the bucket has it.
 #[derive(Default)]
-struct Unpublished {
-    exclusive: bool,
-    unsure: Vec<Fingerprint>,
-    maybe_stored: bool,
-    temporary: bool,
+struct Uncommitted {
+    creation: Option<Creation>,
+    may_have_stored: bool,
     covers: bool,
 }
 
@@ -58,77 +57,18 @@ struct MoveBack<'a> {
     removes_copy: bool,
 }
 
-impl Filesystem {
-    /// `replace`: whatever stands under the new name gives way, as POSIX has it.
-    pub async fn rename(
+impl Renames {
+    pub(super) async fn rename_file(
         self: &Arc<Self>,
-        from: (Ino, Name),
-        to: (Ino, Name),
-        replace: bool,
+        source: Target,
+        path: &FileMove<'_>,
     ) -> Result<()> {
-        self.writable()?;
-        let start = Instant::now();
-        if self.names.is_reserved(from.0, &from.1) {
-            return Err(Error::NotPermitted);
-        }
-        self.names.check_new_name(to.0, &to.1)?;
-        let source = self.resolver.target(from.0, &from.1, start).await?;
-        let source = source.ok_or(Error::NotFound)?;
-        let mut target = self.resolver.target(to.0, &to.1, start).await?;
-        if let (Target::Unpublished(_), None, false) = (&source, &target, replace) {
-            // Its upload, which finds out, may be long in coming.
-            self.resolver.ask_whether_absent(to.0, &to.1, start).await?;
-            target = self.resolver.target(to.0, &to.1, start).await?;
-        }
-        if target.is_some() && !replace {
-            return Err(Error::Exists);
-        }
-        if from == to {
-            return Ok(());
-        }
-        match (&source, &target) {
-            (Target::Directory(_), Some(Target::Unpublished(_) | Target::Object(..))) => {
-                return Err(Error::NotDirectory);
-            }
-            (Target::Unpublished(_) | Target::Object(..), Some(Target::Directory(_))) => {
-                return Err(Error::IsDirectory);
-            }
-            _ => {}
-        }
-        if let Target::Directory(ino) = source {
-            let replaced = match target {
-                Some(Target::Directory(ino)) => Some(ino),
-                _ => None,
-            };
-            self.rename_directory(ino, &from, &to, replaced, replace)
-                .await?;
-        } else {
-            let overwrite = match replace {
-                true => Overwrite::Allowed,
-                false => Overwrite::Forbidden,
-            };
-            let (from, to) = (&from, &to);
-            let path = Move {
-                from,
-                to,
-                target,
-                overwrite,
-            };
-            self.rename_file(source, &path).await?;
-        }
-        let mut namespace = self.names.lock();
-        namespace.touch_directory(from.0, now());
-        namespace.touch_directory(to.0, now());
-        Ok(())
-    }
-
-    async fn rename_file(self: &Arc<Self>, source: Target, path: &Move<'_>) -> Result<()> {
         let replaced = match &path.target {
-            Some(Target::Unpublished(ino)) => Some(*ino),
+            Some(Target::Uncommitted(ino)) => Some(*ino),
             Some(Target::Object(_, ino)) => *ino,
             _ => None,
         };
-        if let Target::Unpublished(ino) = &source
+        if let Target::Uncommitted(ino) = &source
             && let Some(file) = self.open_files.file_of(*ino)
         {
             let replaced = replaced.and_then(|ino| self.open_files.file_of(ino));
@@ -136,12 +76,12 @@ impl Filesystem {
             // What the rename replaces is nowhere but here: it goes when its successor is safe. And an object that the
             // file is to replace under its old name has to be deleted, which may be refused: the file takes its
             // place first, and is renamed as any other.
-            if (replaced && file.lock().writers == 0) || self.open_files.covers_object(*ino) {
+            if (replaced && file.lock().refs.writers == 0) || self.open_files.shadows_object(*ino) {
                 self.writeback.publish(&file).await?;
             }
         }
         let names = [path.from, path.to].map(|(parent, name)| (*parent, name));
-        let changing = self.names.begin_change(names).and_leaving(replaced);
+        let changing = self.names.begin_change(names).and_unlinking(replaced);
         // Whatever is on its way under either name ends first; nothing of the new name starts again.
         let replaced_file = replaced.and_then(|ino| self.open_files.file_of(ino));
         if let Some(file) = &replaced_file {
@@ -162,14 +102,14 @@ impl Filesystem {
     async fn rename_onto(
         self: &Arc<Self>,
         source: Target,
-        path: &Move<'_>,
+        path: &FileMove<'_>,
         changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
-        let pass = self
+        let locked = self
             .names
             // What goes up first may have taken its time.
-            .enter_in_time(Instant::now(), |namespace| {
+            .lock_keys_in_time(Instant::now(), |namespace| {
                 let old = namespace.child_key(from.0, &from.1)?;
                 let new = namespace.child_key(to.0, &to.1)?;
                 Some(vec![Scope::Key(old), Scope::Key(new)])
@@ -177,85 +117,87 @@ impl Filesystem {
             .await?;
         // The upload that was waited for may have put it into the bucket.
         let source = match source {
-            Target::Unpublished(ino) if !self.names.lock().is_unpublished(ino) => {
+            Target::Uncommitted(ino) if !self.names.lock().is_uncommitted(ino) => {
                 let object = self.names.lock().object(ino).ok_or(Error::Stale)?;
                 Target::Object(object, Some(ino))
             }
             source => source,
         };
         let result = match source {
-            Target::Unpublished(ino) => {
+            Target::Uncommitted(ino) => {
                 let covers = match &path.target {
-                    Some(Target::Unpublished(replaced)) => self.open_files.covers_object(*replaced),
+                    Some(Target::Uncommitted(replaced)) => {
+                        self.open_files.shadows_object(*replaced)
+                    }
                     target => target.is_some(),
                 };
-                let before = self.rename_unpublished(ino, path, covers);
-                drop(pass);
+                let before = self.rename_uncommitted(ino, path, covers);
+                drop(locked);
                 let result = self.writeback.publish_renamed(ino).await;
                 match result {
                     Ok(()) => self.names.lock().renamed(ino, now()),
-                    Err(_) => self.undo_renaming_unpublished(ino, path, before),
+                    Err(_) => self.undo_renaming_uncommitted(ino, path, before),
                 }
                 result
             }
             Target::Object(object, ino) => {
-                self.move_object(object, ino, path, pass, changing).await
+                self.move_object(object, ino, path, locked, changing).await
             }
             Target::Directory(_) => Err(Error::Invalid),
         };
         if result.is_err() {
             // How far it came, the bucket knows.
-            self.names.lock().doubt(from.0, &from.1);
-            self.names.doubt_target(to);
+            self.names.lock().invalidate(from.0, &from.1);
+            self.names.invalidate_target(to);
         }
         result
     }
 
     /// A file that the bucket does not have yet costs no request: its upload takes the new name. Returns what it was.
-    fn rename_unpublished(&self, ino: Ino, path: &Move<'_>, covers: bool) -> Unpublished {
-        let mut before = Unpublished::default();
+    fn rename_uncommitted(&self, ino: Ino, path: &FileMove<'_>, covers: bool) -> Uncommitted {
+        let mut before = Uncommitted::default();
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
             // An upload cannot change its name; whether it may replace is the rename's to say now.
-            state.abandon_stream();
-            before = Unpublished {
-                exclusive: state.exclusive,
-                unsure: std::mem::take(&mut state.unsure),
-                maybe_stored: state.maybe_stored,
-                temporary: state.temporary,
+            state.stream.abandon();
+            let exclusive = path.overwrite == Overwrite::Forbidden;
+            let creation = Creation {
+                exclusive: exclusive.then(Vec::new),
+                temporary: state.is_temporary(),
+            };
+            before = Uncommitted {
+                creation: state.creation.replace(creation),
+                may_have_stored: state.upload.may_have_stored(),
                 covers: false,
             };
-            state.exclusive = path.overwrite == Overwrite::Forbidden;
-            state.maybe_stored = false;
+            state.upload.set_may_have_stored(false);
             drop(state);
             file.moved.notify_waiters();
         }
         let mut namespace = self.names.lock();
-        before.covers = namespace.covers(ino);
-        if let Some(local) = namespace.local_mut(ino) {
+        before.covers = namespace.shadows_object(ino);
+        if let Some(local) = namespace.dirty_mut(ino) {
             local.attributes.ctime = Some(now());
             local.revision += 1;
         }
         namespace.moved(ino, path.to.0, &path.to.1);
-        namespace.set_covers(ino, covers);
+        namespace.set_shadows_object(ino, covers);
         before
     }
 
     /// Its upload under the new name was refused: nothing has changed in the bucket, nor have the names.
-    fn undo_renaming_unpublished(&self, ino: Ino, path: &Move<'_>, before: Unpublished) {
+    fn undo_renaming_uncommitted(&self, ino: Ino, path: &FileMove<'_>, before: Uncommitted) {
         let (from, to) = (path.from, path.to);
         if let Some(file) = self.open_files.file_of(ino) {
             let mut state = file.lock();
-            state.exclusive = before.exclusive;
-            state.unsure = before.unsure;
-            state.maybe_stored = before.maybe_stored;
-            state.temporary = before.temporary;
+            state.creation = before.creation;
+            state.upload.set_may_have_stored(before.may_have_stored);
         }
         let mut namespace = self.names.lock();
         namespace.moved(ino, from.0, &from.1);
-        namespace.set_covers(ino, before.covers);
+        namespace.set_shadows_object(ino, before.covers);
         let replaced = match &path.target {
-            Some(Target::Unpublished(ino) | Target::Object(_, Some(ino))) => Some(*ino),
+            Some(Target::Uncommitted(ino) | Target::Object(_, Some(ino))) => Some(*ino),
             _ => None,
         };
         if let Some(replaced) = replaced {
@@ -271,8 +213,8 @@ impl Filesystem {
         self: &Arc<Self>,
         object: Object,
         ino: Option<Ino>,
-        path: &Move<'_>,
-        pass: KeyGuard,
+        path: &FileMove<'_>,
+        locked: KeyGuard,
         changing: NameGuard,
     ) -> Result<()> {
         let (from, to) = (path.from, path.to);
@@ -319,7 +261,7 @@ impl Filesystem {
             }
         };
         let copied = object.etag.clone();
-        // The listing may have been asked anew since the file was opened.
+        // The listing may have been requested anew since the file was opened.
         let opened = ino.and_then(|ino| self.names.lock().open_version(ino));
         let opened = opened.filter(|opened| opened.etag == copied);
         let original = object.clone();
@@ -338,14 +280,14 @@ impl Filesystem {
                     ..meta
                 };
                 let mut moved = self.cache.describe(&new_key, meta, sent);
-                moved.ours = true;
+                moved.uploaded_here = true;
                 moved
             }
             None => {
                 // It has the headers that the object had then, which others may have changed.
                 let known = object.known.or(opened.and_then(|opened| opened.known));
                 let known = known.map(|known| {
-                    Arc::new(Known {
+                    Arc::new(CachedAttributes {
                         settled: false,
                         ..(*known).clone()
                     })
@@ -353,7 +295,7 @@ impl Filesystem {
                 Object {
                     etag: answer.etag.clone(),
                     last_modified: unix_seconds(answer.date),
-                    ours: false,
+                    uploaded_here: false,
                     known,
                     ..object
                 }
@@ -370,13 +312,13 @@ impl Filesystem {
             }
             namespace.removed_name(from.0, &from.1, sent);
             if ino.is_none() {
-                // No inode knows the name; whoever had the new one lost it.
+                // No inode has the old name; the one that had the new name has lost it.
                 namespace.removed(to.0, &to.1, sent);
             }
             namespace.published(to.0, &to.1, moved.clone(), sent);
         }
         if let Some(ino) = ino {
-            // Before the old one goes: who has it open reads on.
+            // Before the old one goes: open handles read on.
             self.open_files
                 .moved_content(ino, &new_key, &copied, &moved);
         }
@@ -387,7 +329,7 @@ impl Filesystem {
             replaced_marker: None,
             intent: None,
             _memory: None,
-            pass,
+            locked,
             changing,
         });
         let cleared = cleared.await;
@@ -425,7 +367,7 @@ impl Filesystem {
 
     /// The old name stays: its DELETE was refused. The copy goes again, unless it has replaced what stood there: then
     /// both names are left with the content that was to be renamed.
-    async fn move_back(self: &Arc<Self>, path: &Move<'_>, back: MoveBack<'_>) {
+    async fn move_back(self: &Arc<Self>, path: &FileMove<'_>, back: MoveBack<'_>) {
         let (from, to) = (path.from, path.to);
         let (old_key, new_key) = (back.old_key, back.new_key);
         let at = Instant::now();

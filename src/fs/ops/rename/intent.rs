@@ -132,7 +132,10 @@ impl Intents {
         let store = self.bucket.store();
         let result = match store.delete(intent).await.map_err(Error::from) {
             Err(error) if error.is_refusal() => {
-                log::warn!("{intent} is emptied, and left: {}", chain(&error));
+                log::warn!(
+                    "cannot delete {intent}, which is emptied instead: {}",
+                    chain(&error)
+                );
                 self.this_mount.leave_something();
                 let headers = ObjectHeaders::default();
                 let put = store.put(intent, &headers, Body::empty(), Overwrite::Allowed);

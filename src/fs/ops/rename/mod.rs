@@ -5,7 +5,9 @@
 
 pub mod deferred_delete;
 pub mod directory;
+pub mod dispatch;
 pub mod file;
 pub mod intent;
 pub mod memory;
+pub mod renames;
 pub mod resume;

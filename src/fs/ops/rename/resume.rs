@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::directory::{Move, PARALLEL};
+use super::directory::{DirectoryMove, PARALLEL};
 use super::intent::Intent;
+use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, is_id};
-use crate::fs::namespace::inode_table::Ino;
+use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::{self, Name};
-use crate::fs::ops::filesystem::Filesystem;
 use crate::fs::resolver::objects::is_copy;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, Overwrite};
 
@@ -55,7 +55,7 @@ struct Ended {
     clean: bool,
 }
 
-impl Filesystem {
+impl Renames {
     /// Finishes the renames that earlier mounts on this machine began, or reports those it cannot, and deletes what
     /// they had put aside. `own` is what the bucket has below `.ossvault/`.
     pub(crate) async fn finish_for_earlier_mounts(self: &Arc<Self>, own: &ListPage) {
@@ -111,7 +111,7 @@ impl Filesystem {
             .await;
         if let Err(error) = &deleted {
             log::warn!(
-                "\"{}\", which an earlier mount has put aside, is left: {}",
+                "cannot delete \"{}\", which an earlier mount had set aside: {}",
                 object.key.escape_debug(),
                 chain(error)
             );
@@ -130,7 +130,7 @@ impl Filesystem {
             // An empty one was given up by its mount, and could not be deleted.
             if object.size > 0 {
                 log::warn!(
-                    "the directory rename that \"{name}\" tells of is left alone: it is under way, or was not begun by a mount on this machine"
+                    "the directory rename recorded in \"{name}\" is not resumed: it is in progress, or was not begun by a mount on this machine"
                 );
             }
             return false;
@@ -151,7 +151,7 @@ impl Filesystem {
             }
             Err(error) => {
                 log::error!(
-                    "a directory rename that an earlier mount began is unfinished (see the object \"{name}\"): {}",
+                    "cannot finish a directory rename that an earlier mount began (see the object \"{name}\"): {}",
                     chain(&error)
                 );
                 false
@@ -182,7 +182,7 @@ impl Filesystem {
             self.bucket.store().delete(&key).await?;
             return Ok(None);
         }
-        let path = Move {
+        let path = DirectoryMove {
             ino: Ino::ROOT,
             old,
             new,
@@ -238,8 +238,8 @@ impl Filesystem {
     }
 
     /// Copies an object where nothing stands. Whether what stands there otherwise is the same: its copy, which
-    /// nobody has changed since.
-    async fn copy_or_compare(&self, path: &Move, source: &ListedObject) -> Result<bool> {
+    /// unchanged since.
+    async fn copy_or_compare(&self, path: &DirectoryMove, source: &ListedObject) -> Result<bool> {
         match self.copy_below(path, source, Overwrite::Forbidden).await {
             Ok(_) => Ok(true),
             // Gone since it was listed.

@@ -2,16 +2,17 @@
 
 use std::time::Instant;
 
-use super::{Ino, KnownDirectory, Local, Marker, Namespace, Outcome};
+use super::Namespace;
 use crate::fs::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
+use crate::fs::namespace::inode::{Directory, DirtyInode, Ino, KnownDirectory, Marker, Outcome};
 
 impl Namespace {
     /// The file is changed here, and not in the bucket: its looks are local from now on.
-    pub fn make_local(&mut self, ino: Ino, attributes: Attributes, size: u64) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            let revision = node.local.as_ref().map_or(1, |local| local.revision + 1);
-            node.local = Some(Local {
+    pub fn mark_dirty(&mut self, ino: Ino, attributes: Attributes, size: u64) {
+        if let Some(file) = self.file_mut(ino) {
+            let revision = file.dirty.as_ref().map_or(1, |dirty| dirty.revision + 1);
+            file.dirty = Some(DirtyInode {
                 attributes,
                 size,
                 revision,
@@ -19,14 +20,14 @@ impl Namespace {
         }
     }
 
-    pub fn local_mut(&mut self, ino: Ino) -> Option<&mut Local> {
-        self.nodes.get_mut(&ino)?.local.as_mut()
+    pub fn dirty_mut(&mut self, ino: Ino) -> Option<&mut DirtyInode> {
+        self.file_mut(ino)?.dirty.as_mut()
     }
 
     /// The bucket shows what was local.
-    pub fn end_local(&mut self, ino: Ino) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.local = None;
+    pub fn mark_clean(&mut self, ino: Ino) {
+        if let Some(file) = self.file_mut(ino) {
+            file.dirty = None;
         }
     }
 
@@ -50,8 +51,8 @@ impl Namespace {
     pub fn stored_attributes(&self, ino: Ino) -> Option<Attributes> {
         let mut attributes = match self.is_directory(ino) {
             true => {
-                self.directory_marker(ino)?;
-                self.stored_directory(ino)?
+                self.directory_ref(ino).and_then(Directory::marker)?;
+                self.directory_ref(ino).and_then(Directory::stored)?
             }
             false => self.object(ino)?.known.as_ref()?.attributes.clone(),
         };
@@ -61,7 +62,7 @@ impl Namespace {
         Some(attributes)
     }
 
-    /// Somebody set attributes to what they were.
+    /// Attributes were set to what they were.
     pub fn confirm_attributes(&mut self, ino: Ino, time: Option<Timestamp>) {
         if let Some(node) = self.nodes.get_mut(&ino) {
             node.confirmed = node.confirmed.max(time);
@@ -70,37 +71,22 @@ impl Namespace {
 
     /// Whether a tool is expected to rename the file.
     pub fn awaits_rename(&self, ino: Ino) -> bool {
-        self.nodes.get(&ino).is_some_and(|node| node.awaits_rename)
+        self.file(ino).is_some_and(|file| file.awaits_rename)
     }
 
     pub fn set_awaits_rename(&mut self, ino: Ino, awaits: bool) {
-        if let Some(node) = self.nodes.get_mut(&ino) {
-            node.awaits_rename = awaits;
+        if let Some(file) = self.file_mut(ino) {
+            file.awaits_rename = awaits;
         }
     }
 
-    /// Whether this mount has made the directory.
-    pub fn is_made_here(&self, ino: Ino) -> bool {
-        let directory = self
-            .nodes
-            .get(&ino)
-            .and_then(|node| node.directory.as_deref());
-        directory.is_some_and(|directory| directory.made_here)
-    }
-
-    /// When a directory's attributes were last known to be true.
-    pub fn directory_checked(&self, ino: Ino) -> Option<Instant> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
-        Some(directory.known.as_ref()?.checked)
-    }
-
-    /// All that is on its way for an inode, and how many calls asked for it.
+    /// All that is on its way for an inode, and how many calls requested it.
     pub fn pending(&self, ino: Ino) -> Option<(Change, usize)> {
         let pending = self.nodes.get(&ino)?.pending.as_ref()?;
         Some((pending.change.clone(), pending.waiting.len()))
     }
 
-    /// What the first `carried` calls asked for is in the bucket, or could not be brought there.
+    /// What the first `carried` calls requested is in the bucket, or could not be brought there.
     pub fn end_pending(&mut self, ino: Ino, carried: usize, result: &Result<()>) {
         let Some(node) = self.nodes.get_mut(&ino) else {
             return;
@@ -137,43 +123,6 @@ impl Namespace {
         }
     }
 
-    /// A listing of the directory showed this marker: whether what is known of it still counts.
-    pub fn confirm_directory(
-        &mut self,
-        ino: Ino,
-        listed: Option<&Marker>,
-        checked: Instant,
-    ) -> bool {
-        let Some(known) = self
-            .directory(ino)
-            .and_then(|directory| directory.known.as_mut())
-        else {
-            return false;
-        };
-        let same = match (&mut known.marker, listed) {
-            (None, None) => true,
-            (Some(ours), Some(listed)) if ours.ours && ours.etag == listed.etag => {
-                let unchanged = listed.last_modified <= ours.last_modified;
-                if unchanged {
-                    // Another client may have changed it in the same second: the next listing asks, once.
-                    ours.last_modified = listed.last_modified;
-                    ours.ours = false;
-                }
-                unchanged
-            }
-            (Some(known), Some(listed)) => {
-                known.settled
-                    && known.etag == listed.etag
-                    && known.last_modified == listed.last_modified
-            }
-            _ => false,
-        };
-        if same {
-            known.checked = known.checked.max(checked);
-        }
-        same
-    }
-
     /// Whether a listing will not be enough to know a directory's attributes: there is most likely a marker, of which
     /// nothing is known, or that was changed a moment ago.
     pub fn expects_marker(&mut self, ino: Ino) -> bool {
@@ -185,16 +134,10 @@ impl Namespace {
             .directory(ino)
             .and_then(|directory| directory.known.as_ref());
         match known {
-            Some(known) => {
-                (known.marker.as_ref()).is_some_and(|marker| !marker.settled && !marker.ours)
-            }
+            Some(known) => (known.marker.as_ref())
+                .is_some_and(|marker| !marker.settled && !marker.uploaded_here),
             None => marked == Some(true),
         }
-    }
-
-    pub fn directory_marker(&self, ino: Ino) -> Option<Marker> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
-        directory.known.as_ref()?.marker.clone()
     }
 
     /// Something in the directory was changed by this mount: its times show it at once. It is not stored.
@@ -202,21 +145,5 @@ impl Namespace {
         if let Some(directory) = self.directory(ino) {
             directory.touched = Some(now);
         }
-    }
-
-    /// The stored times are what counts again.
-    pub fn untouch_directory(&mut self, ino: Ino) {
-        if let Some(directory) = self.directory(ino) {
-            directory.touched = None;
-        }
-    }
-
-    /// What the directory's marker holds, without what only this mount shows.
-    pub fn stored_directory(&self, ino: Ino) -> Option<Attributes> {
-        let directory = self.nodes.get(&ino)?.directory.as_deref()?;
-        directory
-            .known
-            .as_ref()
-            .map(|known| known.attributes.clone())
     }
 }
