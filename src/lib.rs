@@ -6,6 +6,7 @@
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
+//! - [`object`]: what every bucket speaks of, from keys to errors;
 //! - [`envelope`]: how a wrapped key is written down; [`crypto`]: keys and ciphers;
 //! - [`base`], [`text`]: the ground floor.
 //!
@@ -20,6 +21,7 @@ pub mod fs;
 pub mod fuse;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod object;
 pub mod oss;
 pub mod server;
 pub mod store;

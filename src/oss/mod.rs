@@ -1,6 +1,5 @@
 //! The protocol of the service: request, signature, client, retry, XML, credentials.
 
-pub mod body;
 pub mod client;
 pub mod credentials;
 pub mod download;
@@ -14,5 +13,4 @@ pub(crate) mod proxy;
 pub mod retry;
 mod sending;
 pub mod sign;
-pub mod types;
 pub mod xml;

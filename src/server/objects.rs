@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::call::{Call, STANDARD_HEADERS, checked_key};
+use super::call::{Call, checked_key};
 use super::encryption_rules;
 use super::listing::ONLY_VERSION;
 use super::refusal::{Refusal, Result};
@@ -14,6 +14,7 @@ use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
 use crate::base::encoding::percent_decoded;
 use crate::base::time;
+use crate::object::meta::STANDARD_HEADERS;
 use crate::store::error::Error;
 use crate::store::local::LocalStore;
 use crate::store::local::record::Tag;

@@ -864,7 +864,7 @@ impl ObjectStore for LocalStore {
                     key: key.into_bytes(),
                     size: Some(facts.size),
                     etag: facts.tag.etag(),
-                    last_modified: facts.last_modified(),
+                    last_modified: Some(facts.last_modified()),
                     storage_class: String::new(),
                 })
                 .collect(),

@@ -190,7 +190,7 @@ impl ObjectStore for Crowd {
                         key: key.into(),
                         size: Some(CONTENT.len() as u64),
                         etag: ETag::new(format!("\"{at:032X}\"")),
-                        last_modified: old(),
+                        last_modified: Some(old()),
                         storage_class: "Standard".into(),
                     });
                     at += 1;

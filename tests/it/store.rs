@@ -19,7 +19,6 @@ use ossvault::server::state::Config;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
-use ossvault::store::oss::OssStore;
 
 /// A store to test and what it stands on.
 struct Home {
@@ -71,7 +70,7 @@ async fn oss(version: Version) -> Home {
     let key = AccessKey::new("test", "test", None);
     let client = Client::new(endpoint, key, version, oss_client::Settings::default()).unwrap();
     Home {
-        store: Arc::new(OssStore::new(client)),
+        store: Arc::new(client),
         _server: Some(server),
         _folder: folder,
     }
