@@ -217,28 +217,13 @@ impl ObjectStore for Memory {
     async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
         unreachable!("not asked for here")
     }
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
+    async fn copy(&self, _: &CopyRequest) -> Result<PutAnswer> {
         unreachable!("not asked for here")
     }
     async fn list(&self, _: &ListRequest) -> Result<ListPage> {
         unreachable!("not asked for here")
     }
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
+    async fn copy_part(&self, _: &CopyPartRequest) -> Result<UploadedPart> {
         unreachable!("not asked for here")
     }
     async fn list_uploads(&self, _: &str) -> Result<Vec<PendingUpload>> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use super::error::Result;
-use super::meta::{ETag, ObjectHeaders, ObjectMeta};
+use super::meta::{ETag, ObjectMeta};
 
 /// Whether a write may replace an object that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +16,6 @@ pub enum Overwrite {
     /// `x-oss-forbid-overwrite`: [`Error::AlreadyExists`] when the key is taken. Buckets that have or
     /// had versioning ignore it.
     Forbidden,
-}
-
-/// What becomes of an object's headers in a copy.
-#[derive(Clone, Debug)]
-pub enum CopyHeaders {
-    /// As they are in the source. Not for a copy of an object onto itself.
-    Keep,
-    /// These and no others.
-    Replace(ObjectHeaders),
 }
 
 /// An object's content as it arrives.

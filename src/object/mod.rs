@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod copy;
 pub mod error;
 pub mod key;
 pub mod listing;

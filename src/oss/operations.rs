@@ -21,11 +21,12 @@ use super::retry::Budget;
 use super::xml::{self, MAX_BATCH};
 use crate::base::crc64::{self, Crc64};
 use crate::base::encoding::percent_encoded;
-use crate::object::answer::{BucketInfo, CopyHeaders, Overwrite, PutAnswer};
+use crate::object::answer::{BucketInfo, Overwrite, PutAnswer};
 use crate::object::body::Body;
+use crate::object::copy::{CopyHeaders, CopyPartRequest, CopyRequest};
 use crate::object::error::{Error as ObjectError, Result};
 use crate::object::key::ObjectKey;
-use crate::object::meta::{ByteRange, ETag, ObjectHeaders, ObjectMeta};
+use crate::object::meta::{ETag, ObjectHeaders, ObjectMeta};
 use crate::object::upload::{PendingUpload, UploadId, UploadedPart};
 
 /// More unfinished uploads than this are not collected.
@@ -216,20 +217,15 @@ impl Client {
     /// # Errors
     /// [`ObjectError::NotFound`], [`ObjectError::PreconditionFailed`], [`ObjectError::AlreadyExists`],
     /// [`ObjectError::TooLarge`] (1 GB and more).
-    pub async fn copy_object(
-        &self,
-        source: &str,
-        source_etag: &ETag,
-        key: &str,
-        headers: &CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
+    pub async fn copy_object(&self, request: &CopyRequest) -> Result<PutAnswer> {
         let operation = "CopyObject";
+        let (source, source_etag) = (request.source.as_str(), &request.source_etag);
+        let key = request.destination.as_str();
         let mut call = Call::new(operation, Method::PUT, Some(key))
             .header("x-oss-copy-source", self.copy_source(source))
             .header("x-oss-copy-source-if-match", source_etag.as_str())
             .header("x-oss-tagging-directive", "Copy");
-        match headers {
+        match &request.headers {
             CopyHeaders::Keep => {
                 call = call.header("x-oss-metadata-directive", "COPY");
             }
@@ -239,7 +235,7 @@ impl Client {
             }
         }
         call.slow = true;
-        set_forbid(&mut call, overwrite == Overwrite::Forbidden);
+        set_forbid(&mut call, request.overwrite == Overwrite::Forbidden);
         let mut budget = self.budget();
         let mut unsure = false;
         loop {
@@ -347,25 +343,18 @@ impl Client {
 
     /// Copies `range` of an object of this bucket into a part, if its tag is `source_etag`. The range must
     /// lie within the source: the service takes the whole object for one that does not.
-    pub async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        let (key, source) = (key.as_str(), source.as_str());
+    pub async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
         let operation = "UploadPartCopy";
+        let (key, source) = (request.key.as_str(), request.source.as_str());
+        let (number, range) = (request.number, &request.range);
         if range.is_empty() {
             return Err(ObjectError::InvalidRange);
         }
         let mut call = Call::new(operation, Method::PUT, Some(key))
             .query("partNumber", number.to_string())
-            .query("uploadId", &*upload.0)
+            .query("uploadId", &*request.upload.0)
             .header("x-oss-copy-source", self.copy_source(source))
-            .header("x-oss-copy-source-if-match", source_etag.as_str())
+            .header("x-oss-copy-source-if-match", request.source_etag.as_str())
             .header(
                 "x-oss-copy-source-range",
                 format!("bytes={}-{}", range.start, range.end - 1),
@@ -379,7 +368,7 @@ impl Client {
         let etag = match etag.or_else(|| etag_of(&answer.headers)) {
             Some(etag) => etag,
             None => {
-                let part = (key, upload, number);
+                let part = (key, &request.upload, number);
                 self.tag_of_part(part, size, &mut budget).await?
             }
         };

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 pub use crate::object::answer::*;
 pub use crate::object::body::Body;
+pub use crate::object::copy::{CopyHeaders, CopyPartRequest, CopyRequest};
 use crate::object::error::Error;
 pub use crate::object::error::Result;
 pub use crate::object::key::ObjectKey;
@@ -58,19 +59,12 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// At most 1000 keys. Returns those that could not be deleted, with the reason.
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>>;
 
-    /// One request; the service takes sources below 1 GB. Tags go along. Onto itself it changes the
-    /// headers only, and the tag stays.
+    /// One request; the service takes sources below 1 GB. Tags go along.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::PreconditionFailed`] if the source's tag is not `source_etag`.
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer>;
+    /// [`Error::NotFound`]; [`Error::PreconditionFailed`] if the source is another version;
+    /// [`Error::AlreadyExists`] with [`Overwrite::Forbidden`].
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer>;
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
@@ -87,16 +81,8 @@ pub trait ObjectStore: Send + Sync + 'static {
     ) -> Result<UploadedPart>;
 
     /// # Errors
-    /// [`Error::PreconditionFailed`] if the source's tag is not `source_etag`.
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart>;
+    /// [`Error::PreconditionFailed`] if the source is another version.
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart>;
 
     /// `parts` in ascending order. An answer that was lost is found out, not reported as a failure.
     async fn complete_multipart(

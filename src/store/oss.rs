@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::object_store::{
-    Body, BucketInfo, ByteRange, CopyHeaders, ETag, GetAnswer, ListPage, ListRequest,
-    ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload, PutAnswer, Result,
-    UploadId, UploadedPart,
+    Body, BucketInfo, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer, ListPage,
+    ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload,
+    PutAnswer, Result, UploadId, UploadedPart,
 };
 use crate::object::error::Error;
 use crate::oss::client::Client;
@@ -56,18 +56,9 @@ impl ObjectStore for Client {
             .collect()
     }
 
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        let (source, destination) = (source.as_str(), destination.as_str());
-        let copied = self.copy_object(source, source_etag, destination, &headers, overwrite);
-        let copied = copied.await;
-        copied.inspect_err(|error| self.log_refusal(destination, error))
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
+        let copied = self.copy_object(request).await;
+        copied.inspect_err(|error| self.log_refusal(request.destination.as_str(), error))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
@@ -89,16 +80,8 @@ impl ObjectStore for Client {
         Client::upload_part(self, key, upload, number, body).await
     }
 
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        Client::copy_part(self, key, upload, number, source, source_etag, range).await
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
+        Client::copy_part(self, request).await
     }
 
     async fn complete_multipart(

@@ -239,14 +239,7 @@ impl ObjectStore for Crowd {
         unsupported()
     }
 
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
+    async fn copy(&self, _: &CopyRequest) -> Result<PutAnswer> {
         unsupported()
     }
 
@@ -264,15 +257,7 @@ impl ObjectStore for Crowd {
         unsupported()
     }
 
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
+    async fn copy_part(&self, _: &CopyPartRequest) -> Result<UploadedPart> {
         unsupported()
     }
 

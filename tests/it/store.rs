@@ -125,17 +125,8 @@ impl ObjectStore for Alternating {
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
         self.turn().delete_many(keys).await
     }
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.turn()
-            .copy(source, source_etag, destination, headers, overwrite)
-            .await
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
+        self.turn().copy(request).await
     }
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         self.turn().list(request).await
@@ -152,18 +143,8 @@ impl ObjectStore for Alternating {
     ) -> Result<UploadedPart> {
         self.turn().upload_part(key, upload, number, body).await
     }
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        self.turn()
-            .copy_part(key, upload, number, source, source_etag, range)
-            .await
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
+        self.turn().copy_part(request).await
     }
     async fn complete_multipart(
         &self,
@@ -363,13 +344,13 @@ mod cases {
             Err(Error::NotFound)
         ));
         let copied = store
-            .copy(
-                &nothing,
-                &ETag::new("\"x\""),
-                &key("b"),
-                CopyHeaders::Keep,
-                Overwrite::Allowed,
-            )
+            .copy(&CopyRequest {
+                source: nothing.clone(),
+                source_etag: ETag::new("\"x\""),
+                destination: key("b"),
+                headers: CopyHeaders::Keep,
+                overwrite: Overwrite::Allowed,
+            })
             .await;
         assert!(matches!(copied, Err(Error::NotFound)));
         assert!(names(&*store, "").await.is_empty());
@@ -503,13 +484,13 @@ mod cases {
         assert!(matches!(put_new("second").await, Err(Error::AlreadyExists)));
         let other = put(&*store, "other", "x").await;
         let copied = store
-            .copy(
-                &key("other"),
-                &other.etag,
-                &key("k"),
-                CopyHeaders::Keep,
-                Overwrite::Forbidden,
-            )
+            .copy(&CopyRequest {
+                source: key("other"),
+                source_etag: other.etag.clone(),
+                destination: key("k"),
+                headers: CopyHeaders::Keep,
+                overwrite: Overwrite::Forbidden,
+            })
             .await;
         assert!(matches!(copied, Err(Error::AlreadyExists)));
         let upload = store
@@ -608,13 +589,13 @@ mod cases {
             ("c", CopyHeaders::Replace(new.clone()), &new),
         ] {
             let copied = store
-                .copy(
-                    &key("a"),
-                    &source.etag,
-                    &key(to),
-                    directive,
-                    Overwrite::Allowed,
-                )
+                .copy(&CopyRequest {
+                    source: key("a"),
+                    source_etag: source.etag.clone(),
+                    destination: key(to),
+                    headers: directive,
+                    overwrite: Overwrite::Allowed,
+                })
                 .await
                 .unwrap();
             let answer = store.get(&key(to), None, None).await.unwrap();
@@ -639,13 +620,13 @@ mod cases {
             let before = store.head(&key(name)).await.unwrap();
             let new = CopyHeaders::Replace(headers(&[("mode", "7")]));
             let copied = store
-                .copy(
-                    &key(name),
-                    &before.etag,
-                    &key(name),
-                    new,
-                    Overwrite::Allowed,
-                )
+                .copy(&CopyRequest {
+                    source: key(name),
+                    source_etag: before.etag.clone(),
+                    destination: key(name),
+                    headers: new,
+                    overwrite: Overwrite::Allowed,
+                })
                 .await
                 .unwrap();
             assert_eq!(copied.etag, before.etag);
@@ -665,13 +646,13 @@ mod cases {
             ("a", CopyHeaders::Replace(headers(&[("mode", "9")]))),
         ] {
             let copied = store
-                .copy(
-                    &key("a"),
-                    &old.etag,
-                    &key(to),
-                    directive,
-                    Overwrite::Allowed,
-                )
+                .copy(&CopyRequest {
+                    source: key("a"),
+                    source_etag: old.etag.clone(),
+                    destination: key(to),
+                    headers: directive,
+                    overwrite: Overwrite::Allowed,
+                })
                 .await;
             assert!(matches!(copied, Err(Error::PreconditionFailed)), "{to}");
         }
@@ -689,13 +670,13 @@ mod cases {
         ] {
             for to in ["copy", "other copy"] {
                 store
-                    .copy(
-                        &key(name),
-                        &etag,
-                        &key(to),
-                        CopyHeaders::Keep,
-                        Overwrite::Allowed,
-                    )
+                    .copy(&CopyRequest {
+                        source: key(name),
+                        source_etag: etag.clone(),
+                        destination: key(to),
+                        headers: CopyHeaders::Keep,
+                        overwrite: Overwrite::Allowed,
+                    })
                     .await
                     .unwrap();
             }
@@ -715,13 +696,13 @@ mod cases {
                 tokio::spawn(async move { put(&*store, "k", format!("second {round}")).await })
             };
             let copy = store
-                .copy(
-                    &key("k"),
-                    &first.etag,
-                    &key("k"),
-                    CopyHeaders::Replace(headers(&[("mode", "1")])),
-                    Overwrite::Allowed,
-                )
+                .copy(&CopyRequest {
+                    source: key("k"),
+                    source_etag: first.etag.clone(),
+                    destination: key("k"),
+                    headers: CopyHeaders::Replace(headers(&[("mode", "1")])),
+                    overwrite: Overwrite::Allowed,
+                })
                 .await;
             assert!(
                 matches!(copy, Ok(_) | Err(Error::PreconditionFailed)),
@@ -940,7 +921,14 @@ mod cases {
         let upload = store.create_multipart(&name, &headers(&[])).await.unwrap();
         let from = key("source");
         let one = store
-            .copy_part(&name, &upload, 1, &from, &source.etag, 50..400 * KIB as u64)
+            .copy_part(&CopyPartRequest {
+                key: name.clone(),
+                upload: upload.clone(),
+                number: 1,
+                source: from.clone(),
+                source_etag: source.etag.clone(),
+                range: 50..400 * KIB as u64,
+            })
             .await
             .unwrap();
         let two = store
@@ -948,7 +936,14 @@ mod cases {
             .await
             .unwrap();
         let stale = store
-            .copy_part(&name, &upload, 3, &from, &two.etag, 0..100)
+            .copy_part(&CopyPartRequest {
+                key: name.clone(),
+                upload: upload.clone(),
+                number: 3,
+                source: from.clone(),
+                source_etag: two.etag.clone(),
+                range: 0..100,
+            })
             .await;
         assert!(matches!(stale, Err(Error::PreconditionFailed)));
         store

@@ -19,7 +19,7 @@ use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
+    Body, CopyHeaders, CopyRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
 };
 
 use crate::formats;
@@ -602,9 +602,14 @@ fn a_lost_envelope_is_put_back() {
         };
         let key = object_key(key);
         let replace = CopyHeaders::Replace(headers);
-        let copy = rig
-            .store
-            .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = rig.store.copy(&request);
         rig.block_on(copy).unwrap();
     }
     put_plain(

@@ -15,8 +15,8 @@ use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
 use ossvault::store::error::Error;
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ETag, ListRequest, ObjectHeaders, ObjectStore, Overwrite, UploadId,
-    UploadedPart,
+    Body, CopyHeaders, CopyRequest, ETag, ListRequest, ObjectHeaders, ObjectStore, Overwrite,
+    UploadId, UploadedPart,
 };
 
 use crate::raw_server::*;
@@ -388,13 +388,13 @@ async fn a_copy_names_its_source_its_precondition_and_all_headers() {
     let copy = async |headers| {
         server
             .store
-            .copy(
-                &key("a+b/c"),
-                &tag(),
-                &key("d"),
+            .copy(&CopyRequest {
+                source: key("a+b/c"),
+                source_etag: tag(),
+                destination: key("d"),
                 headers,
-                Overwrite::Allowed,
-            )
+                overwrite: Overwrite::Allowed,
+            })
             .await
     };
     copy(CopyHeaders::Replace(headers)).await.unwrap();

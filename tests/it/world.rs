@@ -403,20 +403,10 @@ impl ObjectStore for Weather {
         .await
     }
 
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
         self.call(Call::Copy, async {
-            let mut answer = self
-                .inner
-                .copy(source, source_etag, destination, headers, overwrite)
-                .await?;
-            self.changed(destination.as_str(), &mut answer);
+            let mut answer = self.inner.copy(request).await?;
+            self.changed(request.destination.as_str(), &mut answer);
             Ok(answer)
         })
         .await
@@ -453,18 +443,8 @@ impl ObjectStore for Weather {
         self.call(Call::UploadPart, work).await
     }
 
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        let work = self
-            .inner
-            .copy_part(key, upload, number, source, source_etag, range);
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
+        let work = self.inner.copy_part(request);
         self.call(Call::CopyPart, work).await
     }
 
@@ -676,13 +656,14 @@ impl Others {
         let (from, to) = (object_key(from), object_key(to));
         let store = &self.weather.inner;
         let meta = store.head(&from).await.unwrap();
-        let copied = store.copy(
-            &from,
-            &meta.etag,
-            &to,
-            CopyHeaders::Keep,
-            Overwrite::Allowed,
-        );
+        let request = CopyRequest {
+            source: from.clone(),
+            source_etag: meta.etag.clone(),
+            destination: to.clone(),
+            headers: CopyHeaders::Keep,
+            overwrite: Overwrite::Allowed,
+        };
+        let copied = store.copy(&request);
         copied.await.unwrap();
     }
 
@@ -706,7 +687,13 @@ impl Others {
         let headers = CopyHeaders::Replace(headers);
         self.bucket
             .store()
-            .copy(&key, &meta.etag, &key, headers, Overwrite::Allowed)
+            .copy(&CopyRequest {
+                source: key.clone(),
+                source_etag: meta.etag.clone(),
+                destination: key.clone(),
+                headers,
+                overwrite: Overwrite::Allowed,
+            })
             .await
             .unwrap();
     }

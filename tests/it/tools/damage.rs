@@ -97,9 +97,14 @@ fn lose_envelopes(rig: &Rig, lost: &[&str]) {
         let meta = head(rig, key);
         let key = object_key(key);
         let replace = CopyHeaders::Replace(ObjectHeaders::default());
-        let copy = rig
-            .store
-            .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = rig.store.copy(&request);
         rig.block_on(copy).unwrap();
     }
 }

@@ -176,14 +176,7 @@ impl ObjectStore for Fake {
     async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
         never()
     }
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
+    async fn copy(&self, _: &CopyRequest) -> Result<PutAnswer> {
         never()
     }
     async fn list(&self, _: &ListRequest) -> Result<ListPage> {
@@ -201,15 +194,7 @@ impl ObjectStore for Fake {
     ) -> Result<UploadedPart> {
         never()
     }
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
+    async fn copy_part(&self, _: &CopyPartRequest) -> Result<UploadedPart> {
         never()
     }
     async fn complete_multipart(
