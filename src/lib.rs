@@ -25,5 +25,7 @@ pub mod object;
 pub mod oss;
 pub mod server;
 pub mod store;
+#[doc(hidden)]
+pub mod testing;
 pub mod text;
 pub mod tools;

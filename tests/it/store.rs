@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
@@ -19,6 +17,7 @@ use ossvault::server::state::Config;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
+use ossvault::testing::{InstrumentedStore, MemoryStore};
 
 /// A store to test and what it stands on.
 struct Home {
@@ -49,13 +48,21 @@ fn local_synced() -> Home {
     }
 }
 
+/// What unit tests have in the place of a bucket.
+fn memory() -> Home {
+    Home {
+        store: Arc::new(MemoryStore::default()),
+        _server: None,
+        _folder: tempfile::tempdir().unwrap(),
+    }
+}
+
+/// Two instances on one folder that take turns: each call meets what the other one did.
 fn two_instances() -> Home {
     let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (open(&folder, false), open(&folder, false));
     Home {
-        store: Arc::new(Alternating {
-            stores: [open(&folder, false), open(&folder, false)],
-            next: AtomicUsize::new(0),
-        }),
+        store: InstrumentedStore::in_turn(vec![Arc::new(one), Arc::new(two)]),
         _server: None,
         _folder: folder,
     }
@@ -82,96 +89,11 @@ fn v4() -> Version {
     }
 }
 
-/// Two instances on one folder that take turns: each call meets what the other one did.
-struct Alternating {
-    stores: [LocalStore; 2],
-    next: AtomicUsize,
-}
-
-impl Alternating {
-    fn turn(&self) -> &LocalStore {
-        &self.stores[self.next.fetch_add(1, Ordering::Relaxed) % 2]
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Alternating {
-    fn name(&self) -> String {
-        self.turn().name()
-    }
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
-        self.turn().head(key).await
-    }
-    async fn get(
-        &self,
-        key: &ObjectKey,
-        range: Option<ByteRange>,
-        if_match: Option<&ETag>,
-    ) -> Result<GetAnswer> {
-        self.turn().get(key, range, if_match).await
-    }
-    async fn put(
-        &self,
-        key: &ObjectKey,
-        headers: &ObjectHeaders,
-        body: Body,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.turn().put(key, headers, body, overwrite).await
-    }
-    async fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.turn().delete(key).await
-    }
-    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        self.turn().delete_many(keys).await
-    }
-    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
-        self.turn().copy(request).await
-    }
-    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.turn().list(request).await
-    }
-    async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
-        self.turn().create_multipart(key, headers).await
-    }
-    async fn upload_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        body: Body,
-    ) -> Result<UploadedPart> {
-        self.turn().upload_part(key, upload, number, body).await
-    }
-    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
-        self.turn().copy_part(request).await
-    }
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        parts: &[UploadedPart],
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.turn()
-            .complete_multipart(key, upload, parts, overwrite)
-            .await
-    }
-    async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
-        self.turn().abort_multipart(key, upload).await
-    }
-    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
-        self.turn().list_uploads(prefix).await
-    }
-    async fn bucket_info(&self) -> Result<BucketInfo> {
-        self.turn().bucket_info().await
-    }
-}
-
 macro_rules! suite {
     ($($case:ident),* $(,)?) => {
         suite!(@run local, { local() }, $($case),*);
         suite!(@run local_synced, { local_synced() }, $($case),*);
+        suite!(@run memory, { memory() }, $($case),*);
         suite!(@run two_instances, { two_instances() }, $($case),*);
         suite!(@run oss, { oss(v4()).await }, $($case),*);
         suite!(@run oss_v1, { oss(Version::V1).await }, $($case),*);

@@ -1,0 +1,8 @@
+//! What tests put in the place of a bucket: [`MemoryStore`] keeps objects in memory, and [`InstrumentedStore`] stands
+//! before any store, counts the calls, delays them and has them fail. No part of the program.
+
+pub mod instrumented_store;
+pub mod memory_store;
+
+pub use instrumented_store::{Call, Failure, Fate, Hooks, InstrumentedStore, Mood, Refusal};
+pub use memory_store::MemoryStore;
