@@ -12,20 +12,20 @@
 //!
 //! docs/architecture.md is the map: how a lookup, a read, a write and a rename travel, and where to add what.
 
-pub mod base;
+pub use ossvault_base as base;
+pub use ossvault_object as object;
+pub use ossvault_oss as oss;
+pub use ossvault_server as server;
+pub use ossvault_store as store;
+
 pub mod cli;
 pub mod crypto;
 pub mod encrypted;
 pub mod envelope;
 pub mod fs;
 pub mod fuse;
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod object;
-pub mod oss;
-pub mod server;
-pub mod store;
-#[doc(hidden)]
-pub mod testing;
 pub mod text;
 pub mod tools;

@@ -20,7 +20,7 @@ use crate::envelope::Format;
 use crate::envelope::write::{self, MultipartSizes};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
-use crate::testing::{Call, Hooks, InstrumentedStore, MemoryStore, memory_store};
+use ossvault_testing::{Call, Hooks, InstrumentedStore, MemoryStore, memory_store};
 
 static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(2048).unwrap());
 

@@ -749,13 +749,13 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
 }
 
 /// Something on the way answered in place of the service, which puts its request id on every answer.
-pub(crate) fn is_web_page(headers: &HeaderMap) -> bool {
+pub fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
         && header(headers, "x-oss-request-id").is_none()
 }
 
 /// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`. `now` is this machine's clock.
-pub(crate) fn refusal(
+pub fn refusal(
     operation: &'static str,
     of_bucket: bool,
     status: u16,

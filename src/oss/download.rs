@@ -135,7 +135,7 @@ impl Client {
 }
 
 /// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
-pub(crate) fn extent(
+pub fn extent(
     status: u16,
     headers: &HeaderMap,
     asked: &Range<u64>,

@@ -15,7 +15,7 @@ const MAX_SIZE: u64 = i64::MAX as u64;
 pub(super) const META_PREFIX: &str = "x-oss-meta-";
 
 /// As much of an object as an answer tells.
-pub(crate) struct ObjectHead {
+pub struct ObjectHead {
     pub size: Option<u64>,
     pub etag: Option<ETag>,
     pub last_modified: Option<SystemTime>,
@@ -105,7 +105,7 @@ pub(super) fn same_tag(one: &ETag, other: &ETag) -> bool {
     one == other || bare(one) == bare(other)
 }
 
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     size_of(header(headers, "content-length")?)
 }
 

@@ -420,7 +420,7 @@ fn without_bucket(host: &str) -> &str {
 }
 
 /// Names and values, decoded.
-pub(crate) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
+pub fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

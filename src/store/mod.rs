@@ -1,5 +1,10 @@
 //! Buckets: the trait, the service, a folder on disk.
 
+// Paths are those of the whole program.
+use crate as store;
+use ossvault_base as base;
+use ossvault_object as object;
+
 pub mod circuit_breaker;
 pub mod local;
 pub mod object_store;

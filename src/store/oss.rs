@@ -8,7 +8,7 @@ use super::object_store::{
     PutAnswer, Result, UploadId, UploadedPart,
 };
 use crate::object::error::Error;
-use crate::oss::client::Client;
+use ossvault_oss::client::Client;
 
 #[async_trait]
 impl ObjectStore for Client {

@@ -24,7 +24,7 @@ use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
-use ossvault::testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
+use ossvault_testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
 
 use crate::other_writers::READ;
 use crate::rig::{Rig, can_mount, shell};

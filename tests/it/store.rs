@@ -17,7 +17,7 @@ use ossvault::server::state::Config;
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
-use ossvault::testing::{InstrumentedStore, MemoryStore};
+use ossvault_testing::{InstrumentedStore, MemoryStore};
 
 /// A store to test and what it stands on.
 struct Home {

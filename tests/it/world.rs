@@ -21,7 +21,7 @@ use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
-pub use ossvault::testing::{Call, Failure, Hooks, InstrumentedStore, Mood, Refusal};
+pub use ossvault_testing::{Call, Failure, Hooks, InstrumentedStore, Mood, Refusal};
 use tempfile::TempDir;
 
 /// Parts as small as the store takes them: multiples of 128 KiB.

@@ -246,7 +246,7 @@ pub fn delete_line(key: &str) -> String {
     seal(&format!("D {}", escape(key)))
 }
 
-pub(crate) fn seal(text: &str) -> String {
+pub fn seal(text: &str) -> String {
     format!("{:08x} {text}\n", crc_fast::crc32_iso_hdlc(text.as_bytes()))
 }
 

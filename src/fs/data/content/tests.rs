@@ -19,8 +19,8 @@ use crate::encrypted::{Plaintext, Settings};
 use crate::envelope::{Format, write};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
-use crate::testing::instrumented_store::unavailable;
-use crate::testing::{Hooks, InstrumentedStore, MemoryStore, memory_store};
+use ossvault_testing::instrumented_store::unavailable;
+use ossvault_testing::{Hooks, InstrumentedStore, MemoryStore, memory_store};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
