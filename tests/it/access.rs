@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use ossvault::store::object_store::{CopyHeaders, CopyRequest, ObjectKey, ObjectStore, Overwrite};
 
-use super::support::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
+use crate::fixture::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
 
 const NOBODY: u32 = 65534;
 

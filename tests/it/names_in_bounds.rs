@@ -26,8 +26,8 @@ use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
 use ossvault_testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
 
+use crate::fixture::{Rig, bash, can_mount};
 use crate::other_writers::READ;
-use crate::rig::{Rig, can_mount, shell};
 
 /// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below that.
 struct Crowd {
@@ -574,7 +574,7 @@ fn a_working_directory_outlives_that_its_inode_was_forgotten() {
     });
     let mount = rig.mount("mnt", &["--memory-limit", "16M"]);
     let script = "cd $MNT/directory-0000000/below && find $MNT -type d | wc -l && /bin/pwd && ls && stat -c %s x";
-    let told = shell(&mount.path, script);
+    let told = bash(&mount.path, script);
     let expected = format!(
         "4001\n{}/directory-0000000/below\nx\n0\n",
         mount.path.display()

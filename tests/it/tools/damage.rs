@@ -20,7 +20,7 @@ pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
     let bucket = bucket(rig, "key", Format::Sdk);
     let (key, plain) = (
         object_key(key),
-        Plaintext::from_bytes(crate::rig::noise(3, size)),
+        Plaintext::from_bytes(crate::fixture::noise(3, size)),
     );
     let put = bucket.put(&key, &plain, attributes(0), None, Overwrite::Allowed);
     rig.block_on(put).unwrap();
