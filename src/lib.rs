@@ -6,22 +6,26 @@
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
+//! - [`object`]: what every bucket speaks of, from keys to errors;
 //! - [`envelope`]: how a wrapped key is written down; [`crypto`]: keys and ciphers;
 //! - [`base`], [`text`]: the ground floor.
 //!
 //! docs/architecture.md is the map: how a lookup, a read, a write and a rename travel, and where to add what.
 
-pub mod base;
+pub use ossvault_base as base;
+pub use ossvault_object as object;
+pub use ossvault_oss as oss;
+pub use ossvault_server as server;
+pub use ossvault_store as store;
+
 pub mod cli;
 pub mod crypto;
 pub mod encrypted;
 pub mod envelope;
 pub mod fs;
 pub mod fuse;
+#[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod oss;
-pub mod server;
-pub mod store;
 pub mod text;
 pub mod tools;

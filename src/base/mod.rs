@@ -7,6 +7,7 @@ pub mod crc64;
 pub mod deadline;
 pub mod encoding;
 pub mod error_chain;
+pub mod log_limit;
 pub mod sync;
 pub mod time;
 pub mod wait;

@@ -3,6 +3,7 @@
 //! Lines name objects and quote servers, so control characters in them are escaped: a log is read in
 //! terminals, and one event is one line.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,8 +91,13 @@ impl Filter {
     }
 
     pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let may = is_within(metadata.target(), OWN) || metadata.level() <= Level::Warn;
-        may && self.0.enabled(metadata)
+        let target = room(metadata.target());
+        let may = is_within(&target, OWN) || metadata.level() <= Level::Warn;
+        let metadata = Metadata::builder()
+            .target(&target)
+            .level(metadata.level())
+            .build();
+        may && self.0.enabled(&metadata)
     }
 
     fn highest(&self) -> LevelFilter {
@@ -112,6 +118,14 @@ fn directives(list: &str) -> String {
     let list = list.split('/').next().unwrap_or_default();
     let known = list.split(',').map(str::trim).filter(is_directive);
     known.collect::<Vec<_>>().join(",")
+}
+
+/// The lower rooms are crates, which is nothing to who sets RUST_LOG: `ossvault_oss::client` is `ossvault::oss::client`.
+fn room(target: &str) -> Cow<'_, str> {
+    match target.strip_prefix("ossvault_") {
+        Some(rest) => Cow::Owned(format!("{OWN}::{rest}")),
+        None => Cow::Borrowed(target),
+    }
 }
 
 fn is_within(target: &str, module: &str) -> bool {
@@ -265,20 +279,26 @@ mod tests {
             (Some("ossvault::fs=trace"), Info, Trace, Warn),
             (Some("ossvault=error, ossvault::fs"), Error, Trace, Warn),
             (Some("ossvaultish=trace"), Info, Info, Warn),
+            (Some("ossvault_fs=trace"), Info, Info, Warn),
             (Some("error"), Error, Error, Error),
             (Some("off"), Off, Off, Off),
             (Some("fuser=what/ever"), Info, Info, Warn),
         ] {
             let filter = Filter::new(Info, wanted);
-            let levels = ["ossvault::cli", "ossvault::fs::walk", "fuser::request"].map(|target| {
+            let written_of = |target| {
                 let is_written = |level: &LevelFilter| {
                     let level = level.to_level().expect("not off");
                     filter.enabled(&Metadata::builder().target(target).level(level).build())
                 };
                 let written = [Error, Warn, Info, Debug, Trace].into_iter();
                 written.take_while(is_written).last().unwrap_or(Off)
-            });
-            assert_eq!(levels, [own, fs, fuser], "{wanted:?}");
+            };
+            let targets = ["ossvault::cli", "ossvault::fs::walk", "fuser::request"];
+            assert_eq!(targets.map(written_of), [own, fs, fuser], "{wanted:?}");
+            // A room that is a crate is one of the program's like any other; other crates are not.
+            let crates = ["ossvault_cli", "ossvault_fs::walk", "ossvaultish"];
+            assert_eq!(crates.map(written_of)[..2], [own, fs], "{wanted:?}");
+            assert!(written_of(crates[2]) <= Warn, "{wanted:?}");
         }
     }
 }

@@ -24,7 +24,6 @@ use crate::server::endpoint::Server;
 use crate::store;
 use crate::store::local::{self, LocalStore};
 use crate::store::object_store::{ObjectKey, ObjectStore};
-use crate::store::oss::OssStore;
 use crate::text;
 
 /// Any region does for servers that check none; one has to be named to sign with version 4.
@@ -90,7 +89,7 @@ pub fn open_store(
     match place.source {
         Source::Oss { bucket, .. } => {
             let client = open_client(place, bucket, environment, server)?;
-            Ok(Arc::new(OssStore::new(client)))
+            Ok(Arc::new(client))
         }
         Source::File { folder, .. } => {
             let sync = !place.service.no_sync;
@@ -471,8 +470,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-
-    use crate::base::error_chain::Cause;
     use crate::oss::error::Refusal;
 
     #[test]
@@ -505,14 +502,7 @@ mod tests {
             tries: 2,
             last: Box::new(oss::error::Error::Refused(Box::new(refusal.clone()))),
         };
-        let kind = gave_up.kind();
-        let cause: Cause = Arc::new(gave_up);
-        let error = match kind {
-            oss::error::Kind::AccessDenied => store::error::Error::AccessDenied(cause),
-            oss::error::Kind::Misconfigured => store::error::Error::Misconfigured(cause),
-            oss::error::Kind::Unavailable => store::error::Error::Unavailable(cause),
-            _ => store::error::Error::Other(cause),
-        };
+        let error = store::error::Error::from(gave_up);
         let source = Source::parse("oss://bucket", None).unwrap();
         let service = options(&["--region", "cn-hangzhou"]);
         let place = Place {

@@ -41,14 +41,6 @@ pub struct ServeArgs {
     /// taken, and the buckets say cn-hangzhou
     #[arg(long, value_name = "REGION", value_parser = values::region)]
     pub region: Option<String>,
-
-    /// Wait this long before every answer
-    #[arg(long, value_name = "N", default_value_t = 0, hide = true, value_parser = values::number::<u64>)]
-    pub latency_ms: u64,
-
-    /// Answer GET /-/counts, POST /-/reset, POST /-/faults, POST /-/latency; take S3 too
-    #[arg(long, hide = true)]
-    pub instrument: bool,
 }
 
 /// Serves until SIGTERM or SIGINT. Prints one line with the endpoint when it does.
@@ -66,7 +58,6 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
         listen: args.listen,
         credentials,
         sync: !args.no_sync,
-        instrument: args.instrument,
         ..Config::new(&args.dir)
     };
     let config = match &args.region {
@@ -114,9 +105,6 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
                 )
             })?;
         }
-        server
-            .instruments()
-            .set_latency(Duration::from_millis(args.latency_ms));
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot_run)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_run)?;
         // Whoever started this waits for the line, and may not read on.

@@ -22,8 +22,8 @@ use crate::base::sync::lock;
 use crate::envelope::format::{announce_sizes, is_bound_by_sdk_rules};
 use crate::store::error::Error;
 use crate::store::object_store::{
-    Body, ByteRange, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
-    Result, UploadId, UploadedPart,
+    Body, ByteRange, CopyHeaders, CopyPartRequest, CopyRequest, ObjectHeaders, ObjectKey,
+    ObjectMeta, Overwrite, PutAnswer, Result, UploadedPart,
 };
 
 /// Parts of one copy in flight: the service does the work.
@@ -81,7 +81,13 @@ impl EncryptedBucket {
         if meta.size < limits.copy && (keeps || !bound) {
             let (store, tag) = (self.store(), &meta.etag);
             return store
-                .copy(source, tag, destination, headers, overwrite)
+                .copy(&CopyRequest {
+                    source: source.clone(),
+                    source_etag: tag.clone(),
+                    destination: destination.clone(),
+                    headers,
+                    overwrite,
+                })
                 .await;
         }
         let headers = match headers {
@@ -175,7 +181,15 @@ impl EncryptedBucket {
         let result = async {
             let mut done: Vec<UploadedPart> = stream::iter(parts(meta.size, part))
                 .map(|(number, range)| {
-                    self.one_part(source, meta, destination, &upload, number, range, way)
+                    let part = CopyPartRequest {
+                        key: destination.clone(),
+                        upload: upload.clone(),
+                        number,
+                        source: source.clone(),
+                        source_etag: meta.etag.clone(),
+                        range,
+                    };
+                    self.one_part(meta, part, way)
                 })
                 .buffer_unordered(parallel)
                 .try_collect()
@@ -200,29 +214,20 @@ impl EncryptedBucket {
         result
     }
 
-    #[allow(clippy::too_many_arguments)] // two names, a version and a place in it
     async fn one_part(
         &self,
-        source: &ObjectKey,
         meta: &ObjectMeta,
-        destination: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        range: ByteRange,
+        part: CopyPartRequest,
         way: Way,
     ) -> Result<UploadedPart> {
         let store = self.store();
-        let len = range.end - range.start;
+        let len = part.range.end - part.range.start;
         let part = match way {
-            Way::Copied => {
-                store
-                    .copy_part(destination, upload, number, source, &meta.etag, range)
-                    .await?
-            }
+            Way::Copied => store.copy_part(&part).await?,
             Way::Sent => {
-                let relayed = self.body(source, meta, range);
+                let relayed = self.body(&part.source, meta, part.range);
                 let body = relayed.body.clone();
-                let sent = store.upload_part(destination, upload, number, body);
+                let sent = store.upload_part(&part.key, &part.upload, part.number, body);
                 let part = relayed.explain(sent.await)?;
                 let read = relayed.crc64();
                 let read = read.ok_or_else(|| Error::Corrupt(Arc::new(SourceDiffers)))?;

@@ -1,15 +1,14 @@
-//! Tests of the encrypted bucket on a store in memory that can be told to misbehave.
+//! Tests of the encrypted bucket on a store in memory that tampers with what it is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::*;
 use crate::base::crc64;
@@ -21,6 +20,7 @@ use crate::envelope::Format;
 use crate::envelope::write::{self, MultipartSizes};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
+use ossvault_testing::{Call, Hooks, InstrumentedStore, MemoryStore, memory_store};
 
 static PAIR: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate(2048).unwrap());
 
@@ -29,11 +29,14 @@ fn ring() -> KeyRing {
     KeyRing::single(crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap())
 }
 
+/// A bucket in memory, and what it does beside what it is asked for.
 #[derive(Default)]
-struct Memory {
-    objects: Mutex<BTreeMap<String, (Bytes, ObjectHeaders)>>,
-    parts: Mutex<BTreeMap<u16, Bytes>>,
+struct Tampering {
+    memory: Arc<MemoryStore>,
+    /// Of the last upload that was begun.
     headers: Mutex<ObjectHeaders>,
+    /// The numbers of those that arrived.
+    parts: Mutex<BTreeSet<u16>>,
     /// How often a body is read before the last reading counts.
     attempts: AtomicUsize,
     lies_about_crc: AtomicBool,
@@ -42,20 +45,11 @@ struct Memory {
     flips: AtomicBool,
     /// Everything that any attempt sent.
     seen: Mutex<Vec<Bytes>>,
-    puts: AtomicUsize,
     /// Another client's version, which replaces the object once this one was read.
     next: Mutex<Option<Bytes>>,
 }
 
-impl Memory {
-    async fn receive(&self, body: &Body) -> Result<Bytes> {
-        let mut result = Ok(Bytes::new());
-        for _ in 0..=self.attempts.load(Ordering::Relaxed) {
-            result = self.attempt(body).await;
-        }
-        result
-    }
-
+impl Tampering {
     async fn attempt(&self, body: &Body) -> Result<Bytes> {
         let mut stream = body.open();
         let mut whole = vec![];
@@ -71,186 +65,79 @@ impl Memory {
         Ok(whole.into())
     }
 
-    fn crc(&self, bytes: &[u8]) -> Option<u64> {
+    fn tamper(&self, crc64: &mut Option<u64>) {
         let lie = u64::from(self.lies_about_crc.load(Ordering::Relaxed));
-        (!self.gives_no_crc.load(Ordering::Relaxed)).then(|| crc64::of(bytes) ^ lie)
-    }
-
-    fn answer(&self, bytes: &[u8]) -> PutAnswer {
-        PutAnswer {
-            etag: ETag::new(format!("\"{:x}\"", crc64::of(bytes))),
-            crc64: self.crc(bytes),
-            date: SystemTime::UNIX_EPOCH,
-        }
+        let given = crc64.filter(|_| !self.gives_no_crc.load(Ordering::Relaxed));
+        *crc64 = given.map(|crc| crc ^ lie);
     }
 
     fn stored(&self, key: &str) -> Bytes {
-        self.objects.lock().unwrap()[key].0.clone()
-    }
-
-    fn change(&self, key: &str, change: impl FnOnce(&mut (Bytes, ObjectHeaders))) {
-        change(self.objects.lock().unwrap().get_mut(key).unwrap());
+        self.memory.stored(key)
     }
 }
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 #[async_trait]
-impl ObjectStore for Memory {
-    fn name(&self) -> String {
-        "memory".into()
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
-        let objects = self.objects.lock().unwrap();
-        let (bytes, headers) = objects.get(key.as_str()).ok_or(StoreError::NotFound)?;
-        let answer = self.answer(bytes);
-        Ok(ObjectMeta {
-            size: bytes.len() as u64,
-            etag: answer.etag,
-            last_modified: answer.date,
-            headers: headers.clone(),
-            crc64: answer.crc64,
-            date: answer.date,
-        })
+impl Hooks for Tampering {
+    async fn head(&self, store: &dyn ObjectStore, key: &ObjectKey) -> Result<ObjectMeta> {
+        let mut meta = store.head(key).await?;
+        self.tamper(&mut meta.crc64);
+        Ok(meta)
     }
 
     async fn get(
         &self,
+        store: &dyn ObjectStore,
         key: &ObjectKey,
         range: Option<ByteRange>,
-        _: Option<&ETag>,
+        if_match: Option<&ETag>,
     ) -> Result<GetAnswer> {
-        let meta = self.head(key).await?;
-        let range = range.unwrap_or(0..meta.size);
-        let range = range.start..range.end.min(meta.size);
-        let bytes = self
-            .stored(key.as_str())
-            .slice(range.start as usize..range.end as usize);
-        let mut bytes = bytes.to_vec();
+        let mut answer = store.get(key, range, if_match).await?;
+        self.tamper(&mut answer.meta.crc64);
+        let chunks: Vec<Bytes> = answer.body.try_collect().await?;
+        let mut bytes = chunks.concat();
         if self.flips.load(Ordering::Relaxed) {
             bytes[0] ^= 1;
         }
-        let chunks: Vec<_> = bytes
-            .chunks(1000)
-            .map(|c| Ok(Bytes::copy_from_slice(c)))
-            .collect();
+        answer.body = stream::iter(memory_store::chunks(&bytes.into(), 1000)).boxed();
         if let Some(next) = self.next.lock().unwrap().take() {
-            self.change(key.as_str(), |(bytes, _)| *bytes = next);
+            self.memory.change(key.as_str(), |bytes, _| *bytes = next);
         }
-        Ok(GetAnswer {
-            meta,
-            range,
-            body: stream::iter(chunks).boxed(),
-        })
-    }
-
-    async fn put(
-        &self,
-        key: &ObjectKey,
-        headers: &ObjectHeaders,
-        body: Body,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.receive(&body).await?;
-        let answer = self.answer(&bytes);
-        let entry = (bytes, headers.clone());
-        self.objects
-            .lock()
-            .unwrap()
-            .insert(key.as_str().into(), entry);
         Ok(answer)
     }
 
-    async fn create_multipart(&self, _: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
+    async fn received(&self, body: Body) -> Result<Body> {
+        let mut result = Ok(Bytes::new());
+        for _ in 0..=self.attempts.load(Ordering::Relaxed) {
+            result = self.attempt(&body).await;
+        }
+        result.map(Body::from_bytes)
+    }
+
+    fn written(&self, _: &ObjectKey, answer: &mut PutAnswer) {
+        self.tamper(&mut answer.crc64);
+    }
+
+    fn part_written(&self, part: &mut UploadedPart) {
+        self.parts.lock().unwrap().insert(part.number);
+        self.tamper(&mut part.crc64);
+    }
+
+    fn upload_begins(&self, headers: &ObjectHeaders) {
         *self.headers.lock().unwrap() = headers.clone();
-        Ok(UploadId("1".into()))
-    }
-
-    async fn upload_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        number: u16,
-        body: Body,
-    ) -> Result<UploadedPart> {
-        let bytes = self.receive(&body).await?;
-        let answer = self.answer(&bytes);
-        self.parts.lock().unwrap().insert(number, bytes);
-        Ok(UploadedPart {
-            number,
-            etag: answer.etag,
-            crc64: answer.crc64,
-            size: body.len(),
-        })
-    }
-
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        _: &UploadId,
-        parts: &[UploadedPart],
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        let stored = self.parts.lock().unwrap();
-        let bytes: Vec<u8> = parts
-            .iter()
-            .flat_map(|p| stored[&p.number].to_vec())
-            .collect();
-        let answer = self.answer(&bytes);
-        let entry = (bytes.into(), self.headers.lock().unwrap().clone());
-        self.objects
-            .lock()
-            .unwrap()
-            .insert(key.as_str().into(), entry);
-        Ok(answer)
-    }
-
-    async fn abort_multipart(&self, _: &ObjectKey, _: &UploadId) -> Result<()> {
-        Ok(())
-    }
-
-    async fn delete(&self, _: &ObjectKey) -> Result<()> {
-        unreachable!("not asked for here")
-    }
-    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
-        unreachable!("not asked for here")
-    }
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        unreachable!("not asked for here")
-    }
-    async fn list(&self, _: &ListRequest) -> Result<ListPage> {
-        unreachable!("not asked for here")
-    }
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
-        unreachable!("not asked for here")
-    }
-    async fn list_uploads(&self, _: &str) -> Result<Vec<PendingUpload>> {
-        unreachable!("not asked for here")
-    }
-    async fn bucket_info(&self) -> Result<BucketInfo> {
-        unreachable!("not asked for here")
     }
 }
 
+type Memory = InstrumentedStore<Tampering>;
+
 fn setup(format: Format, keys: KeyRing) -> (Arc<Memory>, Arc<EncryptedBucket>) {
-    let memory = Arc::new(Memory::default());
+    let store = Arc::new(MemoryStore::default());
+    let hooks = Tampering {
+        memory: store.clone(),
+        ..Tampering::default()
+    };
+    let memory = InstrumentedStore::new(store, hooks);
     let bucket = EncryptedBucket::new(
         memory.clone(),
         keys,
@@ -395,7 +282,7 @@ async fn a_retry_with_other_bytes_is_never_sent() {
             300_000usize.div_ceil(whole) + strips_before,
             "{at}"
         );
-        assert!(memory.objects.lock().unwrap().is_empty());
+        assert!(memory.memory.is_empty());
     }
 }
 
@@ -413,7 +300,7 @@ async fn content_of_another_length_is_not_sent_as_if_it_were_whole() {
         });
         let error = put(&bucket, &plain).await.err().unwrap();
         assert!(matches!(error, Error::Abandoned(_)), "{said} {is}: {error}");
-        assert!(memory.objects.lock().unwrap().is_empty());
+        assert!(memory.memory.is_empty());
     }
 }
 
@@ -646,7 +533,7 @@ async fn extended_attributes_go_with_the_content() {
         uploaded.headers.user["x-oss-key"]
     );
 
-    memory.change("k", |(_, headers)| {
+    memory.memory.change("k", |_, headers| {
         headers
             .user
             .insert("ossvault-xattr".into(), "1.AAAA".into());
@@ -906,7 +793,7 @@ async fn an_sdk_object_that_no_key_opens_is_fetched_whole_before_it_fails() {
     put(&bucket, &Plaintext::from_bytes(content(5000)))
         .await
         .unwrap();
-    memory.change("k", |(_, headers)| {
+    memory.memory.change("k", |_, headers| {
         let start = headers.user["client-side-encryption-start"].clone();
         headers
             .user
@@ -972,7 +859,7 @@ async fn the_part_size_that_an_object_announces_is_not_believed() {
         "x",
         "",
     ] {
-        memory.change("k", |(_, headers)| {
+        memory.memory.change("k", |_, headers| {
             let user = &mut headers.user;
             user.insert("client-side-encryption-part-size".into(), announced.into());
             user.insert("client-side-encryption-data-size".into(), announced.into());
@@ -999,21 +886,21 @@ async fn what_is_sent_again_is_compared_with_its_checksum_before_it_is_published
     put(&bucket, &Plaintext::from_bytes(plain.clone()))
         .await
         .unwrap();
-    let before = (memory.stored("k"), memory.puts.load(Ordering::Relaxed));
+    let (before, mut puts) = (memory.stored("k"), memory.count(Call::Put));
     let meta = memory.head(&key()).await.unwrap();
     // Held in memory, and in parts.
     for held in [1 << 20, 1000] {
         memory.flips.store(true, Ordering::Relaxed);
         let error = send_again(&bucket, &meta, held).await.unwrap_err();
         assert!(matches!(error, StoreError::Corrupt(_)), "{held}: {error}");
-        assert_eq!(memory.stored("k"), before.0, "{held}");
-        assert_eq!(memory.puts.load(Ordering::Relaxed), before.1, "{held}");
+        assert_eq!(memory.stored("k"), before, "{held}");
+        assert_eq!(memory.count(Call::Put), puts, "{held}");
         memory.flips.store(false, Ordering::Relaxed);
         // A retry reads again, and the last reading counts.
         memory.attempts.store(2, Ordering::Relaxed);
         send_again(&bucket, &meta, held).await.unwrap();
         assert_eq!(read_back(&bucket, None).await.unwrap(), plain);
         memory.attempts.store(0, Ordering::Relaxed);
-        memory.puts.store(before.1, Ordering::Relaxed);
+        puts = memory.count(Call::Put);
     }
 }

@@ -1,18 +1,21 @@
 //! What the service answers.
 
+use std::mem::discriminant;
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::input::{head_and_body, is_harmless};
+use crate::base::error_chain::Cause;
 use crate::base::time;
+use crate::object::error::Error as ObjectError;
+use crate::object::key::ObjectKey;
+use crate::object::listing::{self, ListRequest};
 use crate::oss::client::{is_web_page, refusal};
 use crate::oss::download::extent;
 use crate::oss::error::Error;
 use crate::oss::headers::{ObjectHead, content_length};
 use crate::oss::retry::Budget;
 use crate::oss::xml;
-use crate::store::listing;
-use crate::store::object_store::{ListRequest, ObjectKey};
-use crate::store::oss::{meta, raw_page};
 
 /// Files have no more bytes.
 const MAX_SIZE: u64 = i64::MAX as u64;
@@ -41,30 +44,34 @@ pub fn headers(input: &[u8]) {
     let _ = is_web_page(&headers);
     let size = content_length(&headers);
     if let Some(info) = ObjectHead::read(&headers, size).whole(now) {
-        assert!(info.size <= MAX_SIZE && !info.etag.is_empty());
+        assert!(info.size <= MAX_SIZE && !info.etag.as_str().is_empty());
         for time in [info.last_modified, info.date] {
             // Each can be written down, and reads the same then.
             assert_eq!(time::parse_http(&time::http(time)), Some(time));
             let _ = (time::plain(time), time::basic(time));
         }
-        let kept = info.user.iter().chain(&info.standard);
+        let kept = info.headers.user.iter().chain(&info.headers.standard);
         // What is not UTF-8 has three bytes for each one.
         assert!(
             kept.map(|(name, value)| name.len() + value.len())
                 .sum::<usize>()
                 <= 3 * input.len()
         );
-        let meta = meta(info);
-        assert!(meta.headers.user.keys().all(|name| name.is_ascii()));
+        assert!(info.headers.user.keys().all(|name| name.is_ascii()));
     }
 
     for of_bucket in [false, true] {
         let text = String::from_utf8_lossy(body);
         let refusal = refusal("GetObject", of_bucket, status, &headers, &text, now);
         assert!(is_harmless(&refusal.to_string()), "{refusal}");
-        let (kind, class) = refusal.meaning();
+        let (meaning, class) = refusal.meaning();
         let error = Error::Refused(Box::new(refusal));
-        assert_eq!((error.kind(), error.class()), (kind, class));
+        assert_eq!(error.class(), class);
+        let cause: Cause = Arc::new(error.clone());
+        assert_eq!(
+            discriminant(&ObjectError::from(error.clone())),
+            discriminant(&meaning(cause))
+        );
         let (start, timeout) = (Instant::now(), Duration::from_secs(60));
         let mut budget = Budget::new(start, timeout);
         let delay = budget.after_failure(class, error.retry_after(), start, None, 0.5);
@@ -82,7 +89,7 @@ pub fn xml(input: &[u8]) {
             delimited: true,
             ..ListRequest::default()
         };
-        if let Ok(page) = listing::check(&request, raw_page(page), &listing::Hidden::default()) {
+        if let Ok(page) = listing::check(&request, page, &listing::Hidden::default()) {
             let names = page.objects.iter().map(|object| &object.key);
             for name in names.chain(&page.prefixes) {
                 assert!(name.starts_with("a/") && name.len() <= ObjectKey::MAX_LEN);

@@ -200,7 +200,7 @@ fn page<'a, I: Iterator<Item = &'a [u8]>>(lines: &impl Fn() -> I, delimited: boo
             size: key.first().map(|byte| u64::from(*byte)),
             key,
             etag: ETag::new("\"fuzzing\""),
-            last_modified: UNIX_EPOCH,
+            last_modified: Some(UNIX_EPOCH),
             storage_class: String::new(),
         });
         let page = RawPage {

@@ -20,7 +20,6 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::Body;
 use super::credentials::AccessKey;
 use super::endpoint::Endpoint;
 use super::error::{Error, Refusal};
@@ -33,8 +32,12 @@ use super::sign::{Signer, Version};
 use super::xml;
 use crate::base::deadline;
 use crate::base::error_chain::chain;
+use crate::base::log_limit::LogLimit;
 use crate::base::sync::lock;
 use crate::base::time;
+use crate::object::body::Body;
+use crate::object::error::Error as ObjectError;
+use crate::object::listing::Hidden;
 
 /// An error document is a few hundred bytes; what is longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
@@ -50,6 +53,8 @@ const MAX_HEADERS: usize = 1024;
 /// A clock further off than this is not corrected: who may say what time it is could have requests signed
 /// for a day far away.
 const MAX_CLOCK_OFFSET: i64 = 86_400;
+/// Between two refusals that are logged.
+const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Two answers that are this close, in seconds, agree about the time.
 const CLOCK_AGREEMENT: i64 = 30;
 /// Longer than a handshake over any working link.
@@ -104,6 +109,10 @@ struct Inner {
     /// Whether anything ever answered. Until then a failing connection is a wrong name rather than an
     /// outage, and no reason to wait.
     answered: AtomicBool,
+    /// Entries of listings that are not shown.
+    hidden: Hidden,
+    /// Of refusals that are logged.
+    refused: LogLimit,
 }
 
 /// What is sent.
@@ -173,9 +182,12 @@ impl<'a> Call<'a> {
         self
     }
 
-    fn refusal(&self, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+    fn refusal(&self, bucket: &str, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
         let (of_bucket, now) = (self.key.is_none(), SystemTime::now());
-        refusal(self.operation, of_bucket, status, headers, text, now)
+        Refusal {
+            bucket: bucket.to_owned(),
+            ..refusal(self.operation, of_bucket, status, headers, text, now)
+        }
     }
 
     /// The operation and the key, or what the keys begin with that it is about.
@@ -224,6 +236,8 @@ impl Client {
             clock_offset: AtomicI64::new(0),
             clock_claim: Mutex::new(None),
             answered: AtomicBool::new(false),
+            hidden: Hidden::default(),
+            refused: LogLimit::new(),
             endpoint,
             settings,
         })))
@@ -239,6 +253,26 @@ impl Client {
 
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    pub(super) fn hidden(&self) -> &Hidden {
+        &self.0.hidden
+    }
+
+    /// Logs a refusal of `about`, an object or a prefix. It is worth a line: programs show "permission denied" at
+    /// most, and what to do about it is in the service's answer. A mount without the right to read would fill the
+    /// log: one line a minute.
+    pub fn log_refusal(&self, about: &str, error: &ObjectError) {
+        if let ObjectError::AccessDenied(cause) = error
+            && self.0.refused.admits(Instant::now(), REFUSED_LOG_INTERVAL)
+        {
+            warn!(
+                "oss://{}, \"{}\": {}",
+                self.bucket(),
+                about.escape_debug(),
+                chain(cause)
+            );
+        }
     }
 
     /// The service's clock, as far as it is known.
@@ -438,8 +472,8 @@ impl Client {
             .await
             .ok_or_else(stalled)?;
         // The source's own error, rather than the connection's that had to be broken off for it.
-        if let Some(cause) = upload.as_ref().and_then(|sending| sending.take_failure()) {
-            return Err(Error::Source(cause));
+        if let Some(error) = upload.as_ref().and_then(|sending| sending.take_failure()) {
+            return Err(Error::Source(error));
         }
         let response = result.map_err(|error| transport(call.operation, error))?;
         progress.mark();
@@ -461,9 +495,12 @@ impl Client {
                 Some(Ok(text)) => text,
                 _ => String::new(),
             };
-            return Err(Error::Refused(Box::new(
-                call.refusal(status, &headers, &text),
-            )));
+            return Err(Error::Refused(Box::new(call.refusal(
+                self.bucket(),
+                status,
+                &headers,
+                &text,
+            ))));
         }
         let headers = response.headers().clone();
         let sent_crc = upload.map(|sending| sending.crc());
@@ -491,7 +528,7 @@ impl Client {
         if text.contains("<Error")
             && let Some(document) = xml::error(&text)
         {
-            let mut refusal = call.refusal(500, &headers, &text);
+            let mut refusal = call.refusal(self.bucket(), 500, &headers, &text);
             refusal.code = document.code;
             return Err(Error::Refused(Box::new(refusal)));
         }
@@ -712,13 +749,13 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
 }
 
 /// Something on the way answered in place of the service, which puts its request id on every answer.
-pub(crate) fn is_web_page(headers: &HeaderMap) -> bool {
+pub fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
         && header(headers, "x-oss-request-id").is_none()
 }
 
 /// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`. `now` is this machine's clock.
-pub(crate) fn refusal(
+pub fn refusal(
     operation: &'static str,
     of_bucket: bool,
     status: u16,

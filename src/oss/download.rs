@@ -6,18 +6,19 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
 use log::info;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
 use super::client::{Answer, Call, Client, Read};
-use super::error::{Error, Kind};
+use super::error::Error;
 use super::headers::{ObjectHead, content_length, content_range, header, same_tag};
 use super::progress::Pace;
 use super::retry::{Budget, Class, delay};
-use super::types::ObjectInfo;
 use crate::base::crc64::Crc64;
+use crate::object::answer::GetAnswer;
+use crate::object::error::Error as ObjectError;
+use crate::object::meta::{ETag, ObjectMeta};
 
 const OPERATION: &str = "GetObject";
 /// How often a body may break off without a single further byte.
@@ -25,30 +26,21 @@ const MAX_FRUITLESS: u32 = 5;
 /// How often it may break off at all: this, and once more for each MiB.
 const MAX_RESUMES: u64 = 32;
 
-/// An object, or a range of it.
-pub struct Download {
-    pub info: ObjectInfo,
-    /// Which bytes the body holds: what was asked for, cut at the object's end.
-    pub range: Range<u64>,
-    /// Ends after `range` is complete, or with an error.
-    pub body: BoxStream<'static, Result<Bytes, Error>>,
-}
-
 impl Client {
     /// `range` is half open and not empty; None is the whole object, whose CRC-64 is compared at the end.
     ///
     /// # Errors
-    /// Kinds [`Kind::NotFound`], [`Kind::InvalidRange`] (it begins at or after the end), and
-    /// [`Kind::PreconditionFailed`] if the object's tag is not `if_match`.
+    /// [`ObjectError::NotFound`], [`ObjectError::InvalidRange`] (it begins at or after the end), and
+    /// [`ObjectError::PreconditionFailed`] if the object's tag is not `if_match`.
     pub async fn get_object(
         &self,
         key: &str,
         range: Option<Range<u64>>,
-        if_match: Option<&str>,
-    ) -> Result<Download, Error> {
+        if_match: Option<&ETag>,
+    ) -> Result<GetAnswer, ObjectError> {
         let asked = range.clone().unwrap_or(0..u64::MAX);
         if asked.is_empty() {
-            return Err(Error::InvalidRange);
+            return Err(ObjectError::InvalidRange);
         }
         let mut budget = self.budget();
         let (info, first, response) = loop {
@@ -65,11 +57,11 @@ impl Client {
         };
         // A store, or something before it, that ignores the precondition.
         if if_match.is_some_and(|tag| !same_tag(tag, &info.etag)) {
-            return Err(Error::Replaced);
+            return Err(ObjectError::PreconditionFailed);
         }
         let range = asked.start..asked.end.min(info.size);
         if range.is_empty() && info.size > 0 {
-            return Err(Error::InvalidRange);
+            return Err(ObjectError::InvalidRange);
         }
         let whole = range == (0..info.size);
         let fetch = Fetch {
@@ -89,10 +81,10 @@ impl Client {
             pace: Pace::default(),
         };
         let body = futures_util::stream::try_unfold(fetch, |mut fetch| async move {
-            Ok(fetch.next().await?.map(|bytes| (bytes, fetch)))
+            Ok::<_, ObjectError>(fetch.next().await?.map(|bytes| (bytes, fetch)))
         });
-        Ok(Download {
-            info,
+        Ok(GetAnswer {
+            meta: info,
             range,
             body: body.boxed(),
         })
@@ -102,7 +94,7 @@ impl Client {
         &self,
         key: &str,
         range: Option<&Range<u64>>,
-        if_match: Option<&str>,
+        if_match: Option<&ETag>,
         budget: &mut Budget,
     ) -> Result<Answer, Error> {
         let mut call = Call::new(OPERATION, Method::GET, Some(key));
@@ -115,7 +107,7 @@ impl Client {
                 .header("x-oss-range-behavior", "standard");
         }
         if let Some(tag) = if_match {
-            call = call.header("if-match", tag);
+            call = call.header("if-match", tag.as_str());
         }
         self.send(&call, budget).await
     }
@@ -127,12 +119,12 @@ impl Client {
         answer: Answer,
         key: &str,
         asked: &Range<u64>,
-        if_match: Option<&str>,
+        if_match: Option<&ETag>,
         budget: &mut Budget,
-    ) -> Result<(ObjectInfo, u64, Response), Error> {
+    ) -> Result<(ObjectMeta, u64, Response), Error> {
         let (first, size) = extent(answer.status, &answer.headers, asked)?;
         let mut head = ObjectHead::read(&answer.headers, size);
-        head.etag = head.etag.or_else(|| if_match.map(str::to_owned));
+        head.etag = head.etag.or_else(|| if_match.cloned());
         let info = self.completed(OPERATION, key, head, budget).await?;
         let response = answer.response.ok_or_else(|| Error::Protocol {
             operation: OPERATION,
@@ -143,7 +135,7 @@ impl Client {
 }
 
 /// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
-pub(crate) fn extent(
+pub fn extent(
     status: u16,
     headers: &HeaderMap,
     asked: &Range<u64>,
@@ -172,7 +164,7 @@ pub(crate) fn extent(
 struct Fetch {
     client: Client,
     key: String,
-    etag: String,
+    etag: ETag,
     /// Of the whole object.
     size: u64,
     /// The next byte to hand out, and the one after the last.
@@ -295,8 +287,8 @@ impl Fetch {
                 .client
                 .request_range(&self.key, Some(&rest), Some(&self.etag), &mut budget)
                 .await
-                .map_err(|error| match error.kind() {
-                    Kind::NotFound | Kind::InvalidRange => Error::Replaced,
+                .map_err(|error| match error.means() {
+                    ObjectError::NotFound | ObjectError::InvalidRange => Error::Replaced,
                     _ => error,
                 })?;
             let opened =

@@ -2,12 +2,14 @@
 //! is worth another try.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::retry::Class;
 use crate::base::error_chain::{Cause, find_cause};
+use crate::object::error::Error as ObjectError;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The service answered, and not with a success.
     #[error("{0}")]
@@ -20,9 +22,6 @@ pub enum Error {
     /// The object is another one than the one that was asked for or begun.
     #[error("the object has been replaced")]
     Replaced,
-    /// The object of a write that must not replace anything is there already, and not by this call.
-    #[error("the object exists already")]
-    Exists,
     /// Nothing will work until the user changes something; the text says what.
     #[error("{0}")]
     Misconfigured(String),
@@ -62,7 +61,7 @@ pub enum Error {
     },
     /// The bytes to send could not be had.
     #[error("the source of the upload failed")]
-    Source(#[source] Cause),
+    Source(#[source] ObjectError),
     /// The last error of a call that was tried until its time was up.
     #[error("gave up after {tries} tries: {last}")]
     GaveUp {
@@ -80,6 +79,8 @@ pub enum Error {
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
     pub operation: &'static str,
+    /// Whose endpoint refused.
+    pub bucket: String,
     pub status: u16,
     /// Empty if the answer named none.
     pub code: String,
@@ -125,31 +126,36 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What an error means to the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    NotFound,
-    NoSuchBucket,
-    NoSuchUpload,
-    PreconditionFailed,
-    AlreadyExists,
-    InvalidRange,
-    InvalidName,
-    AccessDenied,
-    Archived,
-    Immutable,
-    TooLarge,
-    /// What the account or the bucket may hold is used up.
-    Quota,
-    /// The service has no room.
-    NoSpace,
-    EncryptionRule,
-    Unsupported,
-    Misconfigured,
-    TimedOut,
-    Unavailable,
-    Corrupt,
-    Other,
+/// Makes what an error is to the caller, with the error as its cause.
+pub type Meaning = fn(Cause) -> ObjectError;
+
+fn not_found(_: Cause) -> ObjectError {
+    ObjectError::NotFound
+}
+
+fn no_such_bucket(cause: Cause) -> ObjectError {
+    let bucket = refusal_of(&*cause).map(|refusal| refusal.bucket.clone());
+    ObjectError::NoSuchBucket(bucket.unwrap_or_default())
+}
+
+fn no_such_upload(_: Cause) -> ObjectError {
+    ObjectError::NoSuchUpload
+}
+
+fn precondition_failed(_: Cause) -> ObjectError {
+    ObjectError::PreconditionFailed
+}
+
+fn already_exists(_: Cause) -> ObjectError {
+    ObjectError::AlreadyExists
+}
+
+fn invalid_range(_: Cause) -> ObjectError {
+    ObjectError::InvalidRange
+}
+
+fn invalid_name(cause: Cause) -> ObjectError {
+    ObjectError::InvalidName(cause.to_string())
 }
 
 /// The numbered causes that say what to do about them.
@@ -164,23 +170,23 @@ fn is_quota(code: &str) -> bool {
 
 impl Refusal {
     /// The table of codes; then of statuses, for answers without a code (HEAD, proxies).
-    pub fn meaning(&self) -> (Kind, Class) {
+    pub fn meaning(&self) -> (Meaning, Class) {
         use Class::{Clock, Never, Retry, Slow};
         if self.foreign && matches!(self.status, 300..=407) {
-            return (Kind::Misconfigured, Never);
+            return (ObjectError::Misconfigured, Never);
         }
         if matches!(&*self.ec, WRONG_REGION | VERSION_1_REFUSED) {
-            return (Kind::Misconfigured, Never);
+            return (ObjectError::Misconfigured, Never);
         }
         match &*self.code {
-            "NoSuchKey" | "NoSuchVersion" | "SymlinkTargetNotExist" => (Kind::NotFound, Never),
-            "NoSuchBucket" => (Kind::NoSuchBucket, Never),
-            "NoSuchUpload" => (Kind::NoSuchUpload, Never),
+            "NoSuchKey" | "NoSuchVersion" | "SymlinkTargetNotExist" => (not_found, Never),
+            "NoSuchBucket" => (no_such_bucket, Never),
+            "NoSuchUpload" => (no_such_upload, Never),
             // A bucket of another region answers so, and names the endpoint.
             "AccessDenied"
                 if self.endpoint.is_some() || self.message.contains("specified endpoint") =>
             {
-                (Kind::Misconfigured, Never)
+                (ObjectError::Misconfigured, Never)
             }
             "AccessDenied"
             | "InvalidAccessKeyId"
@@ -191,25 +197,25 @@ impl Refusal {
             | "UserDisable"
             | "BucketDisable"
             | "AbnormalBucketOwnerStatus"
-            | "InDebt" => (Kind::AccessDenied, Never),
-            "RequestTimeTooSkewed" => (Kind::Misconfigured, Clock),
+            | "InDebt" => (ObjectError::AccessDenied, Never),
+            "RequestTimeTooSkewed" => (ObjectError::Misconfigured, Clock),
             "SecondLevelDomainForbidden"
             | "NonStandardHostForbidden"
             | "PermanentRedirect"
-            | "TemporaryRedirect" => (Kind::Misconfigured, Never),
-            "InvalidObjectState" | "RestoreAlreadyInProgress" => (Kind::Archived, Never),
-            "PreconditionFailed" => (Kind::PreconditionFailed, Never),
-            "FileAlreadyExists" | "ObjectAlreadyExists" => (Kind::AlreadyExists, Never),
-            "FileImmutable" => (Kind::Immutable, Never),
-            "InvalidRange" => (Kind::InvalidRange, Never),
-            "InvalidObjectName" => (Kind::InvalidName, Never),
-            "EntityTooLarge" => (Kind::TooLarge, Never),
-            "InvalidDigest" | "InvalidCRC64" | "IncompleteBody" => (Kind::Corrupt, Retry),
-            "BadRequest" => (Kind::Other, Retry),
-            "RequestTimeout" => (Kind::TimedOut, Retry),
-            "InvalidEncryptionRequest" => (Kind::EncryptionRule, Never),
-            "NotImplemented" | "OperationNotSupported" => (Kind::Unsupported, Never),
-            "InternalError" | "MirrorFailed" => (Kind::Unavailable, Retry),
+            | "TemporaryRedirect" => (ObjectError::Misconfigured, Never),
+            "InvalidObjectState" | "RestoreAlreadyInProgress" => (ObjectError::Archived, Never),
+            "PreconditionFailed" => (precondition_failed, Never),
+            "FileAlreadyExists" | "ObjectAlreadyExists" => (already_exists, Never),
+            "FileImmutable" => (ObjectError::Immutable, Never),
+            "InvalidRange" => (invalid_range, Never),
+            "InvalidObjectName" => (invalid_name, Never),
+            "EntityTooLarge" => (ObjectError::TooLarge, Never),
+            "InvalidDigest" | "InvalidCRC64" | "IncompleteBody" => (ObjectError::Corrupt, Retry),
+            "BadRequest" => (ObjectError::Other, Retry),
+            "RequestTimeout" => (ObjectError::TimedOut, Retry),
+            "InvalidEncryptionRequest" => (ObjectError::EncryptionRule, Never),
+            "NotImplemented" | "OperationNotSupported" => (ObjectError::Unsupported, Never),
+            "InternalError" | "MirrorFailed" => (ObjectError::Unavailable, Retry),
             "QpsLimitExceeded"
             | "ServiceUnavailable"
             | "TotalQpsLimitExceeded"
@@ -218,46 +224,68 @@ impl Refusal {
             | "UploadTrafficRateLimitExceeded"
             | "MetaOperationQpsLimitExceeded"
             | "CpuLimitExceeded"
-            | "SlowDown" => (Kind::Unavailable, Slow),
-            "InsufficientStorage" => (Kind::NoSpace, Never),
-            code if is_quota(code) && !matches!(self.status, 429 | 503) => (Kind::Quota, Never),
+            | "SlowDown" => (ObjectError::Unavailable, Slow),
+            "InsufficientStorage" => (ObjectError::NoSpace, Never),
+            code if is_quota(code) && !matches!(self.status, 429 | 503) => {
+                (ObjectError::Quota, Never)
+            }
             code if code.starts_with("WORM") || code.starts_with("Worm") => {
-                (Kind::Immutable, Never)
+                (ObjectError::Immutable, Never)
             }
             _ => match self.status {
                 // Bucket calls have no 404 of their own but NoSuchBucket, which has a code.
-                404 => (Kind::NotFound, Never),
-                412 => (Kind::PreconditionFailed, Never),
-                416 => (Kind::InvalidRange, Never),
-                403 => (Kind::AccessDenied, Never),
-                300..=399 => (Kind::Misconfigured, Never),
-                401 => (Kind::AccessDenied, Retry),
-                408 => (Kind::TimedOut, Retry),
-                429 | 503 => (Kind::Unavailable, Slow),
-                501 => (Kind::Unsupported, Never),
-                507 => (Kind::NoSpace, Never),
-                500.. => (Kind::Unavailable, Retry),
-                _ => (Kind::Other, Never),
+                404 => (not_found, Never),
+                412 => (precondition_failed, Never),
+                416 => (invalid_range, Never),
+                403 => (ObjectError::AccessDenied, Never),
+                300..=399 => (ObjectError::Misconfigured, Never),
+                401 => (ObjectError::AccessDenied, Retry),
+                408 => (ObjectError::TimedOut, Retry),
+                429 | 503 => (ObjectError::Unavailable, Slow),
+                501 => (ObjectError::Unsupported, Never),
+                507 => (ObjectError::NoSpace, Never),
+                500.. => (ObjectError::Unavailable, Retry),
+                _ => (ObjectError::Other, Never),
             },
         }
     }
 }
 
+/// What a call's error is to its caller. A body fails in the caller's own words.
+impl From<Error> for ObjectError {
+    fn from(error: Error) -> ObjectError {
+        match error {
+            Error::InvalidName(name) => ObjectError::InvalidName(name),
+            Error::Source(error) => error,
+            error => {
+                let meaning = error.meaning();
+                meaning(Arc::new(error))
+            }
+        }
+    }
+}
+
 impl Error {
-    pub fn kind(&self) -> Kind {
+    /// What it is to the caller.
+    pub(super) fn means(&self) -> ObjectError {
+        self.clone().into()
+    }
+
+    fn meaning(&self) -> Meaning {
         match self {
             Error::Refused(refusal) => refusal.meaning().0,
-            Error::InvalidName(_) => Kind::InvalidName,
-            Error::InvalidRange => Kind::InvalidRange,
-            Error::Replaced => Kind::PreconditionFailed,
-            Error::Exists => Kind::AlreadyExists,
-            Error::Misconfigured(_) => Kind::Misconfigured,
-            Error::Transport { .. } => Kind::Unavailable,
-            Error::Stalled { .. } => Kind::TimedOut,
-            Error::Corrupt { .. } => Kind::Corrupt,
-            Error::Protocol { .. } | Error::Unsendable { .. } | Error::Source(_) => Kind::Other,
-            Error::GaveUp { last, .. } => last.kind(),
-            Error::Unsure(error) => error.kind(),
+            Error::InvalidName(_) => invalid_name,
+            Error::InvalidRange => invalid_range,
+            Error::Replaced => precondition_failed,
+            Error::Misconfigured(_) => ObjectError::Misconfigured,
+            Error::Transport { .. } => ObjectError::Unavailable,
+            Error::Stalled { .. } => ObjectError::TimedOut,
+            Error::Corrupt { .. } => ObjectError::Corrupt,
+            Error::Protocol { .. } | Error::Unsendable { .. } | Error::Source(_) => {
+                ObjectError::Other
+            }
+            Error::GaveUp { last, .. } => last.meaning(),
+            Error::Unsure(error) => error.meaning(),
         }
     }
 
@@ -302,64 +330,86 @@ pub fn refusal_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::mem::discriminant;
 
     use super::*;
     use crate::base::error_chain::chain;
 
+    /// That a refusal means this to the caller, and to the retry.
+    fn check(refusal: &Refusal, meaning: Meaning, class: Class) {
+        let cause = || -> Cause { Arc::new(Error::Refused(Box::new(refusal.clone()))) };
+        let (found, found_class) = refusal.meaning();
+        let (found, meaning) = (found(cause()), meaning(cause()));
+        assert_eq!(discriminant(&found), discriminant(&meaning), "{refusal}");
+        assert_eq!(found_class, class, "{refusal}");
+    }
+
     #[test]
     fn codes_then_statuses_decide() {
         use Class::{Clock, Never, Retry, Slow};
-        for (status, code, message, kind, class) in [
-            (404, "NoSuchKey", "", Kind::NotFound, Never),
-            (404, "", "", Kind::NotFound, Never),
-            (404, "NoSuchBucket", "", Kind::NoSuchBucket, Never),
-            (403, "AccessDenied", "", Kind::AccessDenied, Never),
+        let table: &[(u16, &str, &str, Meaning, Class)] = &[
+            (404, "NoSuchKey", "", not_found, Never),
+            (404, "", "", not_found, Never),
+            (404, "NoSuchBucket", "", no_such_bucket, Never),
+            (403, "AccessDenied", "", ObjectError::AccessDenied, Never),
             (
                 403,
                 "AccessDenied",
                 "The bucket you are attempting to access must be addressed using the specified endpoint.",
-                Kind::Misconfigured,
+                ObjectError::Misconfigured,
                 Never,
             ),
-            (301, "", "", Kind::Misconfigured, Never),
-            (403, "RequestTimeTooSkewed", "", Kind::Misconfigured, Clock),
-            (412, "", "", Kind::PreconditionFailed, Never),
-            (409, "FileAlreadyExists", "", Kind::AlreadyExists, Never),
-            (409, "FileImmutable", "", Kind::Immutable, Never),
-            (416, "InvalidRange", "", Kind::InvalidRange, Never),
-            (400, "InvalidCRC64", "", Kind::Corrupt, Retry),
-            (400, "RequestTimeout", "", Kind::TimedOut, Retry),
-            (400, "InvalidArgument", "", Kind::Other, Never),
-            (400, "EntityTooLarge", "", Kind::TooLarge, Never),
+            (301, "", "", ObjectError::Misconfigured, Never),
+            (
+                403,
+                "RequestTimeTooSkewed",
+                "",
+                ObjectError::Misconfigured,
+                Clock,
+            ),
+            (412, "", "", precondition_failed, Never),
+            (409, "FileAlreadyExists", "", already_exists, Never),
+            (409, "FileImmutable", "", ObjectError::Immutable, Never),
+            (416, "InvalidRange", "", invalid_range, Never),
+            (400, "InvalidCRC64", "", ObjectError::Corrupt, Retry),
+            (400, "RequestTimeout", "", ObjectError::TimedOut, Retry),
+            (400, "InvalidArgument", "", ObjectError::Other, Never),
+            (400, "EntityTooLarge", "", ObjectError::TooLarge, Never),
             (
                 400,
                 "InvalidEncryptionRequest",
                 "",
-                Kind::EncryptionRule,
+                ObjectError::EncryptionRule,
                 Never,
             ),
-            (403, "InvalidObjectState", "", Kind::Archived, Never),
-            (429, "QpsLimitExceeded", "", Kind::Unavailable, Slow),
-            (503, "", "", Kind::Unavailable, Slow),
-            (500, "InternalError", "", Kind::Unavailable, Retry),
-            (502, "", "", Kind::Unavailable, Retry),
-            (408, "", "", Kind::TimedOut, Retry),
-            (403, "QuotaExceeded", "", Kind::Quota, Never),
-            (400, "BucketQuotaExceeded", "", Kind::Quota, Never),
-            (403, "ExceedStorageCapacity", "", Kind::Quota, Never),
-            (503, "RequestQuotaExceeded", "", Kind::Unavailable, Slow),
-            (507, "", "", Kind::NoSpace, Never),
-            (400, "InsufficientStorage", "", Kind::NoSpace, Never),
-            (403, "InDebt", "", Kind::AccessDenied, Never),
-        ] {
+            (403, "InvalidObjectState", "", ObjectError::Archived, Never),
+            (429, "QpsLimitExceeded", "", ObjectError::Unavailable, Slow),
+            (503, "", "", ObjectError::Unavailable, Slow),
+            (500, "InternalError", "", ObjectError::Unavailable, Retry),
+            (502, "", "", ObjectError::Unavailable, Retry),
+            (408, "", "", ObjectError::TimedOut, Retry),
+            (403, "QuotaExceeded", "", ObjectError::Quota, Never),
+            (400, "BucketQuotaExceeded", "", ObjectError::Quota, Never),
+            (403, "ExceedStorageCapacity", "", ObjectError::Quota, Never),
+            (
+                503,
+                "RequestQuotaExceeded",
+                "",
+                ObjectError::Unavailable,
+                Slow,
+            ),
+            (507, "", "", ObjectError::NoSpace, Never),
+            (400, "InsufficientStorage", "", ObjectError::NoSpace, Never),
+            (403, "InDebt", "", ObjectError::AccessDenied, Never),
+        ];
+        for &(status, code, message, kind, class) in table {
             let refusal = Refusal {
                 status,
                 code: code.to_owned(),
                 message: message.to_owned(),
                 ..Refusal::default()
             };
-            assert_eq!(refusal.meaning(), (kind, class), "{status} {code}");
+            check(&refusal, kind, class);
         }
     }
 
@@ -383,21 +433,22 @@ mod tests {
     #[test]
     fn what_does_not_come_from_the_service_is_no_word_of_it() {
         use Class::{Never, Retry, Slow};
-        for (status, kind, class) in [
-            (302, Kind::Misconfigured, Never),
-            (401, Kind::Misconfigured, Never),
-            (403, Kind::Misconfigured, Never),
-            (404, Kind::Misconfigured, Never),
-            (407, Kind::Misconfigured, Never),
-            (429, Kind::Unavailable, Slow),
-            (502, Kind::Unavailable, Retry),
-        ] {
+        let table: &[(u16, Meaning, Class)] = &[
+            (302, ObjectError::Misconfigured, Never),
+            (401, ObjectError::Misconfigured, Never),
+            (403, ObjectError::Misconfigured, Never),
+            (404, ObjectError::Misconfigured, Never),
+            (407, ObjectError::Misconfigured, Never),
+            (429, ObjectError::Unavailable, Slow),
+            (502, ObjectError::Unavailable, Retry),
+        ];
+        for &(status, kind, class) in table {
             let refusal = Refusal {
                 status,
                 foreign: true,
                 ..Refusal::default()
             };
-            assert_eq!(refusal.meaning(), (kind, class), "{status}");
+            check(&refusal, kind, class);
         }
         for ec in [WRONG_REGION, VERSION_1_REFUSED] {
             let refusal = Refusal {
@@ -406,7 +457,7 @@ mod tests {
                 ec: ec.to_owned(),
                 ..Refusal::default()
             };
-            assert_eq!(refusal.meaning(), (Kind::Misconfigured, Never));
+            check(&refusal, ObjectError::Misconfigured, Never);
         }
     }
 

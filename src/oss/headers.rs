@@ -6,22 +6,21 @@ use std::time::SystemTime;
 
 use reqwest::header::HeaderMap;
 
-use super::types::{META_PREFIX, ObjectInfo, STANDARD_HEADERS};
 use crate::base::time;
+use crate::object::meta::{ETag, ObjectHeaders, ObjectMeta, STANDARD_HEADERS};
 
 /// Files have no more bytes, and offsets within them must not overflow.
 const MAX_SIZE: u64 = i64::MAX as u64;
+/// Begins the name of every user metadata header.
+pub(super) const META_PREFIX: &str = "x-oss-meta-";
 
 /// As much of an object as an answer tells.
-pub(crate) struct ObjectHead {
+pub struct ObjectHead {
     pub size: Option<u64>,
-    pub etag: Option<String>,
+    pub etag: Option<ETag>,
     pub last_modified: Option<SystemTime>,
     date: Option<SystemTime>,
-    user: BTreeMap<String, String>,
-    standard: BTreeMap<String, String>,
-    content_type: Option<String>,
-    storage_class: Option<String>,
+    headers: ObjectHeaders,
     crc64: Option<u64>,
 }
 
@@ -51,26 +50,25 @@ impl ObjectHead {
             etag: etag_of(headers),
             last_modified: header(headers, "last-modified").and_then(time::parse_http),
             date: date_of(headers),
-            user,
-            standard,
-            content_type: header(headers, "content-type").map(str::to_owned),
-            storage_class: header(headers, "x-oss-storage-class").map(str::to_owned),
+            headers: ObjectHeaders {
+                user,
+                content_type: header(headers, "content-type").map(str::to_owned),
+                standard,
+                storage_class: header(headers, "x-oss-storage-class").map(str::to_owned),
+            },
             crc64: crc_of(headers),
         }
     }
 
     /// None as long as size or tag is not known. `now` is the service's clock. Without Last-Modified the object
     /// counts as made at the time of the answer: then nothing takes it for older than it is.
-    pub fn whole(self, now: SystemTime) -> Option<ObjectInfo> {
+    pub fn whole(self, now: SystemTime) -> Option<ObjectMeta> {
         let last_modified = self.last_modified.or(self.date).unwrap_or(now);
-        Some(ObjectInfo {
+        Some(ObjectMeta {
             size: self.size?,
             etag: self.etag?,
             last_modified,
-            user: self.user,
-            content_type: self.content_type,
-            standard: self.standard,
-            storage_class: self.storage_class,
+            headers: self.headers,
             crc64: self.crc64,
             // Without a Date the object's own time is the latest that is certain.
             date: self.date.unwrap_or(last_modified),
@@ -78,9 +76,9 @@ impl ObjectHead {
     }
 }
 
-pub(super) fn etag_of(headers: &HeaderMap) -> Option<String> {
+pub(super) fn etag_of(headers: &HeaderMap) -> Option<ETag> {
     let etag = header(headers, "etag")?.trim();
-    (!etag.is_empty()).then(|| etag.to_owned())
+    (!etag.is_empty()).then(|| ETag::new(etag))
 }
 
 pub(super) fn date_of(headers: &HeaderMap) -> Option<SystemTime> {
@@ -97,7 +95,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 
 /// Whether two spellings of a tag are the same tag: something on the way may have taken off the quotes or
 /// marked it as weak.
-pub(super) fn same_tag(one: &str, other: &str) -> bool {
+pub(super) fn same_tag(one: &ETag, other: &ETag) -> bool {
+    let (one, other) = (one.as_str(), other.as_str());
     let bare = |tag: &str| {
         let tag = tag.trim();
         let tag = tag.strip_prefix("W/").unwrap_or(tag);
@@ -106,7 +105,7 @@ pub(super) fn same_tag(one: &str, other: &str) -> bool {
     one == other || bare(one) == bare(other)
 }
 
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     size_of(header(headers, "content-length")?)
 }
 
@@ -157,11 +156,11 @@ mod tests {
         let info = ObjectHead::read(&headers, Some(5))
             .whole(UNIX_EPOCH)
             .unwrap();
-        assert_eq!(info.user["mode"], "33188");
-        assert_eq!(info.user["x-oss-key"], "k");
-        assert_eq!(info.standard["cache-control"], "no-cache");
-        assert_eq!(info.content_type.as_deref(), Some("text/plain"));
-        assert_eq!(info.storage_class.as_deref(), Some("IA"));
+        assert_eq!(info.headers.user["mode"], "33188");
+        assert_eq!(info.headers.user["x-oss-key"], "k");
+        assert_eq!(info.headers.standard["cache-control"], "no-cache");
+        assert_eq!(info.headers.content_type.as_deref(), Some("text/plain"));
+        assert_eq!(info.headers.storage_class.as_deref(), Some("IA"));
         assert_eq!(info.crc64, Some(u64::MAX));
         assert_eq!(
             time::unix_seconds(info.date),
@@ -267,7 +266,11 @@ mod tests {
             ("\"AB\"", "\"AB-1\"", false),
             ("\"AB\"", "", false),
         ] {
-            assert_eq!(same_tag(one, other), same, "{one} {other}");
+            assert_eq!(
+                same_tag(&ETag::new(one), &ETag::new(other)),
+                same,
+                "{one} {other}"
+            );
         }
     }
 }

@@ -9,24 +9,26 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 
 use super::client::{Call, Client, MAX_LISTING};
-use super::error::{Error, Kind};
+use super::error::Error;
 use super::headers::{ObjectHead, content_length, date_of, same_tag};
 use super::retry::Budget;
-use super::types::{ListQuery, Listed, ObjectInfo, Page};
 use super::xml;
+use crate::object::error::{Error as ObjectError, Result};
+use crate::object::listing::{self, ListPage, ListRequest, PageToken, RawObject, RawPage};
+use crate::object::meta::{ETag, ObjectMeta};
 
 impl Client {
     /// # Errors
-    /// Kind [`Kind::NotFound`].
-    pub async fn head_object(&self, key: &str) -> Result<ObjectInfo, Error> {
-        self.head_within(key, &mut self.budget()).await
+    /// [`ObjectError::NotFound`].
+    pub async fn head_object(&self, key: &str) -> Result<ObjectMeta> {
+        Ok(self.head_within(key, &mut self.budget()).await?)
     }
 
     pub(super) async fn head_within(
         &self,
         key: &str,
         budget: &mut Budget,
-    ) -> Result<ObjectInfo, Error> {
+    ) -> std::result::Result<ObjectMeta, Error> {
         let operation = "HeadObject";
         let call = Call::new(operation, Method::HEAD, Some(key));
         let answer = self.send(&call, budget).await?;
@@ -35,18 +37,23 @@ impl Client {
         self.completed(operation, key, head, budget).await
     }
 
-    /// A page as the answer has it: see [`Page`].
-    pub async fn list_objects(&self, query: &ListQuery<'_>) -> Result<Page, Error> {
-        self.list_within(query, &mut self.budget()).await
+    /// # Errors
+    /// [`ObjectError::Other`] for a listing that cannot be followed: see [`listing::check`].
+    pub async fn list_objects(&self, request: &ListRequest) -> Result<ListPage> {
+        let page = self.list_within(request, &mut self.budget()).await?;
+        listing::check(request, page, self.hidden())
     }
 
-    pub(super) async fn list_within(
+    /// A page as the answer has it, unchecked.
+    async fn list_within(
         &self,
-        query: &ListQuery<'_>,
+        request: &ListRequest,
         budget: &mut Budget,
-    ) -> Result<Page, Error> {
+    ) -> std::result::Result<RawPage, Error> {
         let operation = "ListObjectsV2";
-        let max_keys = match query.max_keys {
+        let token = request.token.as_ref().map(PageToken::as_str);
+        let start_after = request.start_after.as_deref().filter(|_| token.is_none());
+        let max_keys = match request.max_keys {
             n @ 1..=1000 => n,
             _ => 1000,
         };
@@ -55,10 +62,10 @@ impl Client {
             .query("encoding-type", "url")
             .query("max-keys", max_keys.to_string());
         for (name, value) in [
-            ("prefix", Some(query.prefix).filter(|p| !p.is_empty())),
-            ("delimiter", query.delimiter),
-            ("start-after", query.start_after),
-            ("continuation-token", query.continuation_token),
+            ("prefix", Some(&*request.prefix).filter(|p| !p.is_empty())),
+            ("delimiter", request.delimited.then_some("/")),
+            ("start-after", start_after),
+            ("continuation-token", token),
         ] {
             if let Some(value) = value {
                 call = call.query(name, value);
@@ -92,7 +99,7 @@ impl Client {
         key: &str,
         mut head: ObjectHead,
         budget: &mut Budget,
-    ) -> Result<ObjectInfo, Error> {
+    ) -> std::result::Result<ObjectMeta, Error> {
         let fault = |what: &str| Error::Protocol {
             operation,
             what: what.to_owned(),
@@ -105,7 +112,8 @@ impl Client {
                 return Err(fault("the object was replaced meanwhile"));
             }
             head.size = head.size.or(listed.size);
-            head.etag = (head.etag).or_else(|| Some(listed.etag).filter(|tag| !tag.is_empty()));
+            head.etag =
+                (head.etag).or_else(|| Some(listed.etag).filter(|tag| !tag.as_str().is_empty()));
             head.last_modified = head.last_modified.or(listed.last_modified);
         }
         head.whole(self.now())
@@ -113,13 +121,17 @@ impl Client {
     }
 
     /// The object as a listing has it: its key is the first of those that begin with it.
-    async fn listed(&self, key: &str, budget: &mut Budget) -> Result<Option<Listed>, Error> {
-        let query = ListQuery {
-            prefix: key,
+    async fn listed(
+        &self,
+        key: &str,
+        budget: &mut Budget,
+    ) -> std::result::Result<Option<RawObject>, Error> {
+        let request = ListRequest {
+            prefix: key.to_owned(),
             max_keys: 1,
-            ..ListQuery::default()
+            ..ListRequest::default()
         };
-        let page = self.list_within(&query, budget).await?;
+        let page = self.list_within(&request, budget).await?;
         let mut objects = page.objects.into_iter();
         Ok(objects.find(|object| object.key == key.as_bytes()))
     }
@@ -135,20 +147,22 @@ impl Client {
         size: Option<u64>,
         crc64: Option<u64>,
         budget: &mut Budget,
-    ) -> Result<String, Error> {
+    ) -> std::result::Result<ETag, Error> {
         let (etag, found_size, found_crc) = match self.head_within(key, budget).await {
             Ok(info) => (info.etag, Some(info.size), info.crc64),
-            Err(error) if error.kind() == Kind::AccessDenied => {
+            Err(error) if matches!(error.means(), ObjectError::AccessDenied(_)) => {
                 match self.listed(key, budget).await? {
                     Some(listed) => (listed.etag, listed.size, None),
                     None => return Err(Error::Replaced),
                 }
             }
-            Err(error) if error.kind() == Kind::NotFound => return Err(Error::Replaced),
+            Err(error) if matches!(error.means(), ObjectError::NotFound) => {
+                return Err(Error::Replaced);
+            }
             Err(error) => return Err(error),
         };
         let differs = |one: Option<u64>, other: Option<u64>| matches!((one, other), (Some(one), Some(other)) if one != other);
-        match etag.is_empty() || differs(size, found_size) || differs(crc64, found_crc) {
+        match etag.as_str().is_empty() || differs(size, found_size) || differs(crc64, found_crc) {
             true => Err(Error::Replaced),
             false => Ok(etag),
         }

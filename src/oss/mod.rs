@@ -1,18 +1,20 @@
 //! The protocol of the service: request, signature, client, retry, XML, credentials.
 
-pub mod body;
+// Paths are those of the whole program.
+use ossvault_base as base;
+use ossvault_object as object;
+
 pub mod client;
 pub mod credentials;
 pub mod download;
 pub mod endpoint;
 pub mod error;
-pub(crate) mod headers;
+pub mod headers;
 mod metadata;
 pub mod operations;
 pub mod progress;
-pub(crate) mod proxy;
+pub mod proxy;
 pub mod retry;
 mod sending;
 pub mod sign;
-pub mod types;
 pub mod xml;

@@ -5,7 +5,6 @@
 //! somebody else's. They look what is there, and recognise their own bytes by CRC-64.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -15,47 +14,46 @@ use futures_util::TryStreamExt;
 use md5::{Digest, Md5};
 use reqwest::Method;
 
-use super::body::Body;
 use super::client::{Answer, Call, Client, MAX_LISTING, Pairs, Payload};
-use super::error::{Error, Kind, Refusal};
-use super::headers::{crc_of, etag_of, header, same_tag};
+use super::error::{Error, Refusal};
+use super::headers::{META_PREFIX, crc_of, etag_of, header, same_tag};
 use super::retry::Budget;
-use super::types::{BucketDescription, HeadersRef, META_PREFIX, ObjectInfo, Part, Stored, Upload};
 use super::xml::{self, MAX_BATCH};
 use crate::base::crc64::{self, Crc64};
 use crate::base::encoding::percent_encoded;
+use crate::object::answer::{BucketInfo, Overwrite, PutAnswer};
+use crate::object::body::Body;
+use crate::object::copy::{CopyHeaders, CopyPartRequest, CopyRequest};
+use crate::object::error::{Error as ObjectError, Result};
+use crate::object::key::ObjectKey;
+use crate::object::meta::{ETag, ObjectHeaders, ObjectMeta};
+use crate::object::upload::{PendingUpload, UploadId, UploadedPart};
 
 /// More unfinished uploads than this are not collected.
 pub const MAX_UPLOADS: usize = 100_000;
 /// How many pages of uploads in a row may bring nothing.
 const MAX_BARREN: u32 = 32;
 
-/// What becomes of the headers of a copy.
-pub enum Directive<'a> {
-    Copy,
-    Replace(HeadersRef<'a>),
-}
-
 impl Client {
     /// One PUT of at most 5 GiB. With `forbid_overwrite` the key must be free; buckets that have or had
     /// versioning ignore that.
     ///
     /// # Errors
-    /// Kinds [`Kind::AlreadyExists`], [`Kind::Corrupt`] (what arrived is not what was sent, again and
+    /// [`ObjectError::AlreadyExists`], [`ObjectError::Corrupt`] (what arrived is not what was sent, again and
     /// again).
     pub async fn put_object(
         &self,
         key: &str,
-        headers: HeadersRef<'_>,
+        headers: &ObjectHeaders,
         body: Body,
-        forbid_overwrite: bool,
-    ) -> Result<Stored, Error> {
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
         let operation = "PutObject";
         let mut call = Call::new(operation, Method::PUT, Some(key));
         push_headers(&mut call.headers, headers);
         let len = body.len();
         call.payload = Payload::Stream(body);
-        set_forbid(&mut call, forbid_overwrite);
+        set_forbid(&mut call, overwrite == Overwrite::Forbidden);
         let mut budget = self.budget();
         let mut unsure = false;
         loop {
@@ -78,27 +76,27 @@ impl Client {
                     unsure = true;
                     match self.find(key).await? {
                         None => self.pause(operation, *error, &mut budget, None).await?,
-                        Some(info) => return self.ours(info, &call, len, headers.user).await,
+                        Some(info) => return self.ours(info, &call, len, &headers.user).await,
                     }
                 }
-                Err(error) if unsure && error.kind() == Kind::AlreadyExists => {
+                Err(error) if unsure && matches!(error.means(), ObjectError::AlreadyExists) => {
                     match self.find(key).await? {
-                        None => return Err(error),
-                        Some(info) => return self.ours(info, &call, len, headers.user).await,
+                        None => return Err(error.into()),
+                        Some(info) => return self.ours(info, &call, len, &headers.user).await,
                     }
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     }
 
     /// Looks what became of a write. It has a budget of its own, because the write may have used its up;
     /// [`Client::send`] leaves that much time.
-    async fn find(&self, key: &str) -> Result<Option<ObjectInfo>, Error> {
+    async fn find(&self, key: &str) -> std::result::Result<Option<ObjectMeta>, Error> {
         let mut budget = Budget::new(Instant::now(), self.settings().timeout / 4);
         match self.head_within(key, &mut budget).await {
             Ok(info) => Ok(Some(info)),
-            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if matches!(error.means(), ObjectError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -107,38 +105,42 @@ impl Client {
     /// CRC-64: the try whose answer was lost may be any of several.
     async fn ours(
         &self,
-        info: ObjectInfo,
+        info: ObjectMeta,
         call: &Call<'_>,
         len: u64,
         user: &BTreeMap<String, String>,
-    ) -> Result<Stored, Error> {
+    ) -> Result<PutAnswer> {
         let Payload::Stream(body) = &call.payload else {
-            return Err(Error::Exists);
+            return Err(ObjectError::AlreadyExists);
         };
-        if info.size != len || info.user != *user {
-            return Err(Error::Exists);
+        if info.size != len || info.headers.user != *user {
+            return Err(ObjectError::AlreadyExists);
         }
         let mut crc = Crc64::new();
         let mut source = body.open();
-        while let Some(bytes) = source.try_next().await.map_err(Error::Source)? {
+        while let Some(bytes) = source.try_next().await? {
             crc.update(&bytes);
         }
         match info.crc64 {
             Some(found) if found == crc.value() => Ok(found_stored(info)),
-            _ => Err(Error::Exists),
+            _ => Err(ObjectError::AlreadyExists),
         }
     }
 
     /// Deleting what does not exist is no error.
-    pub async fn delete_object(&self, key: &str) -> Result<(), Error> {
-        self.delete_within(key, &mut self.budget()).await
+    pub async fn delete_object(&self, key: &str) -> Result<()> {
+        Ok(self.delete_within(key, &mut self.budget()).await?)
     }
 
-    async fn delete_within(&self, key: &str, budget: &mut Budget) -> Result<(), Error> {
+    async fn delete_within(
+        &self,
+        key: &str,
+        budget: &mut Budget,
+    ) -> std::result::Result<(), Error> {
         let call = Call::new("DeleteObject", Method::DELETE, Some(key));
         match self.send(&call, budget).await {
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) if matches!(error.means(), ObjectError::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -147,16 +149,16 @@ impl Client {
     pub async fn delete_objects<'k>(
         &self,
         keys: &[&'k str],
-    ) -> Result<Vec<(&'k str, Error)>, Error> {
+    ) -> Result<Vec<(&'k str, ObjectError)>> {
         let operation = "DeleteMultipleObjects";
         let (batch, single): (Vec<&str>, Vec<&str>) =
             keys.iter().partition(|key| xml::is_writable(key));
-        let mut failed: Vec<(&str, Error)> = Vec::new();
+        let mut failed: Vec<(&str, ObjectError)> = Vec::new();
         // Such names are too rare for more than one at a time.
         let mut budget = self.budget();
         for key in single {
             if let Err(error) = self.delete_within(key, &mut budget).await {
-                failed.push((key, error));
+                failed.push((key, error.into()));
             }
         }
         if batch.is_empty() {
@@ -180,6 +182,7 @@ impl Client {
             .map(|(key, code, message)| {
                 let refusal = Refusal {
                     operation,
+                    bucket: self.bucket().to_owned(),
                     status: answer.status,
                     code,
                     message,
@@ -192,11 +195,17 @@ impl Client {
             })
             .collect();
         for key in batch {
-            match refused.remove(key) {
-                Some(refusal) if refusal.meaning().0 == Kind::NotFound => {}
-                Some(refusal) => failed.push((key, Error::Refused(Box::new(refusal)))),
+            match refused
+                .remove(key)
+                .map(|refusal| Error::Refused(Box::new(refusal)).into())
+            {
+                Some(ObjectError::NotFound) => {}
+                Some(error) => failed.push((key, error)),
                 None if deleted.contains(key) => {}
-                None => failed.push((key, fault(operation, "the answer does not name the key"))),
+                None => {
+                    let error = fault(operation, "the answer does not name the key");
+                    failed.push((key, error.into()));
+                }
             }
         }
         Ok(failed)
@@ -206,32 +215,27 @@ impl Client {
     /// Onto itself it changes the headers only.
     ///
     /// # Errors
-    /// Kinds [`Kind::NotFound`], [`Kind::PreconditionFailed`], [`Kind::AlreadyExists`],
-    /// [`Kind::TooLarge`] (1 GB and more).
-    pub async fn copy_object(
-        &self,
-        source: &str,
-        source_etag: &str,
-        key: &str,
-        directive: Directive<'_>,
-        forbid_overwrite: bool,
-    ) -> Result<Stored, Error> {
+    /// [`ObjectError::NotFound`], [`ObjectError::PreconditionFailed`], [`ObjectError::AlreadyExists`],
+    /// [`ObjectError::TooLarge`] (1 GB and more).
+    pub async fn copy_object(&self, request: &CopyRequest) -> Result<PutAnswer> {
         let operation = "CopyObject";
+        let (source, source_etag) = (request.source.as_str(), &request.source_etag);
+        let key = request.destination.as_str();
         let mut call = Call::new(operation, Method::PUT, Some(key))
             .header("x-oss-copy-source", self.copy_source(source))
-            .header("x-oss-copy-source-if-match", source_etag)
+            .header("x-oss-copy-source-if-match", source_etag.as_str())
             .header("x-oss-tagging-directive", "Copy");
-        match directive {
-            Directive::Copy => {
+        match &request.headers {
+            CopyHeaders::Keep => {
                 call = call.header("x-oss-metadata-directive", "COPY");
             }
-            Directive::Replace(headers) => {
+            CopyHeaders::Replace(headers) => {
                 call = call.header("x-oss-metadata-directive", "REPLACE");
                 push_headers(&mut call.headers, headers);
             }
         }
         call.slow = true;
-        set_forbid(&mut call, forbid_overwrite);
+        set_forbid(&mut call, request.overwrite == Overwrite::Forbidden);
         let mut budget = self.budget();
         let mut unsure = false;
         loop {
@@ -247,18 +251,20 @@ impl Client {
                     return Ok(self.stored(&answer, etag, crc));
                 }
                 Err(Error::Unsure(error)) => (*error, false),
-                Err(error) if unsure && error.kind() == Kind::AlreadyExists => (error, true),
-                Err(error) => return Err(error),
+                Err(error) if unsure && matches!(error.means(), ObjectError::AlreadyExists) => {
+                    (error, true)
+                }
+                Err(error) => return Err(error.into()),
             };
             unsure = true;
             if let Some(there) = self.find(key).await? {
                 return match self.is_copy(&there, source, source_etag).await? {
                     true => Ok(found_stored(there)),
-                    false => Err(Error::Exists),
+                    false => Err(ObjectError::AlreadyExists),
                 };
             }
             if exists {
-                return Err(error);
+                return Err(error.into());
             }
             self.pause(operation, error, &mut budget, None).await?;
         }
@@ -266,10 +272,10 @@ impl Client {
 
     async fn is_copy(
         &self,
-        there: &ObjectInfo,
+        there: &ObjectMeta,
         source: &str,
-        source_etag: &str,
-    ) -> Result<bool, Error> {
+        source_etag: &ETag,
+    ) -> std::result::Result<bool, Error> {
         // The tag of a copy is its source's unless the source was made of parts.
         if same_tag(&there.etag, source_etag) {
             return Ok(true);
@@ -288,30 +294,27 @@ impl Client {
     }
 
     /// Begins a multipart upload; `headers` become the object's when it is completed.
-    pub async fn initiate_multipart(
-        &self,
-        key: &str,
-        headers: HeadersRef<'_>,
-    ) -> Result<String, Error> {
+    pub async fn initiate_multipart(&self, key: &str, headers: &ObjectHeaders) -> Result<UploadId> {
         let operation = "InitiateMultipartUpload";
         let mut call = Call::new(operation, Method::POST, Some(key)).query("uploads", "");
         push_headers(&mut call.headers, headers);
         let answer = self.send(&call, &mut self.budget()).await?;
-        xml::upload_id(&answer.text).map_err(|what| Error::Protocol { operation, what })
+        Ok(xml::upload_id(&answer.text).map_err(|what| Error::Protocol { operation, what })?)
     }
 
     /// `number` is 1 to 10,000; a number sent again replaces the part.
     pub async fn upload_part(
         &self,
-        key: &str,
-        upload_id: &str,
+        key: &ObjectKey,
+        upload: &UploadId,
         number: u16,
         body: Body,
-    ) -> Result<Part, Error> {
+    ) -> Result<UploadedPart> {
+        let key = key.as_str();
         let operation = "UploadPart";
         let mut call = Call::new(operation, Method::PUT, Some(key))
             .query("partNumber", number.to_string())
-            .query("uploadId", upload_id);
+            .query("uploadId", &*upload.0);
         let size = body.len();
         call.payload = Payload::Stream(body);
         let mut budget = self.budget();
@@ -322,11 +325,11 @@ impl Client {
                     let etag = match etag_of(&answer.headers) {
                         Some(etag) => etag,
                         None => {
-                            let part = (key, upload_id, number);
+                            let part = (key, upload, number);
                             self.tag_of_part(part, size, &mut budget).await?
                         }
                     };
-                    return Ok(Part {
+                    return Ok(UploadedPart {
                         number,
                         etag,
                         crc64: answer.sent_crc,
@@ -340,24 +343,18 @@ impl Client {
 
     /// Copies `range` of an object of this bucket into a part, if its tag is `source_etag`. The range must
     /// lie within the source: the service takes the whole object for one that does not.
-    pub async fn copy_part(
-        &self,
-        key: &str,
-        upload_id: &str,
-        number: u16,
-        source: &str,
-        source_etag: &str,
-        range: Range<u64>,
-    ) -> Result<Part, Error> {
+    pub async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
         let operation = "UploadPartCopy";
+        let (key, source) = (request.key.as_str(), request.source.as_str());
+        let (number, range) = (request.number, &request.range);
         if range.is_empty() {
-            return Err(Error::InvalidRange);
+            return Err(ObjectError::InvalidRange);
         }
         let mut call = Call::new(operation, Method::PUT, Some(key))
             .query("partNumber", number.to_string())
-            .query("uploadId", upload_id)
+            .query("uploadId", &*request.upload.0)
             .header("x-oss-copy-source", self.copy_source(source))
-            .header("x-oss-copy-source-if-match", source_etag)
+            .header("x-oss-copy-source-if-match", request.source_etag.as_str())
             .header(
                 "x-oss-copy-source-range",
                 format!("bytes={}-{}", range.start, range.end - 1),
@@ -371,11 +368,11 @@ impl Client {
         let etag = match etag.or_else(|| etag_of(&answer.headers)) {
             Some(etag) => etag,
             None => {
-                let part = (key, upload_id, number);
+                let part = (key, &request.upload, number);
                 self.tag_of_part(part, size, &mut budget).await?
             }
         };
-        Ok(Part {
+        Ok(UploadedPart {
             number,
             etag,
             crc64: crc_of(&answer.headers),
@@ -386,13 +383,13 @@ impl Client {
     /// The tag of a part that was just stored, of an answer that did not say.
     async fn tag_of_part(
         &self,
-        (key, upload_id, number): (&str, &str, u16),
+        (key, upload, number): (&str, &UploadId, u16),
         size: u64,
         budget: &mut Budget,
-    ) -> Result<String, Error> {
+    ) -> std::result::Result<ETag, Error> {
         let before = number.saturating_sub(1);
         let (parts, _) = self
-            .list_parts_behind(key, upload_id, before, 1, budget)
+            .list_parts_behind(key, upload, before, 1, budget)
             .await?;
         match parts.into_iter().next() {
             Some(part) if part.number == number && part.size == size => Ok(part.etag),
@@ -403,22 +400,23 @@ impl Client {
     /// Makes the object of its parts, which are in ascending order.
     ///
     /// # Errors
-    /// Kinds [`Kind::NoSuchUpload`], [`Kind::AlreadyExists`]; [`Kind::Corrupt`] if the object is not
+    /// [`ObjectError::NoSuchUpload`], [`ObjectError::AlreadyExists`]; [`ObjectError::Corrupt`] if the object is not
     /// what was sent.
     pub async fn complete_multipart(
         &self,
-        key: &str,
-        upload_id: &str,
-        parts: &[Part],
-        forbid_overwrite: bool,
-    ) -> Result<Stored, Error> {
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        overwrite: Overwrite,
+    ) -> Result<PutAnswer> {
+        let key = key.as_str();
         let operation = "CompleteMultipartUpload";
-        let document = xml::complete_request(parts.iter().map(|p| (p.number, &*p.etag)));
+        let document = xml::complete_request(parts.iter().map(|p| (p.number, p.etag.as_str())));
         let mut call = Call::new(operation, Method::POST, Some(key))
-            .query("uploadId", upload_id)
+            .query("uploadId", &*upload.0)
             .header("content-type", "application/xml");
         call.payload = Payload::Bytes(Bytes::from(document));
-        set_forbid(&mut call, forbid_overwrite);
+        set_forbid(&mut call, overwrite == Overwrite::Forbidden);
         call.repeatable = false;
         call.slow = true;
         let size = parts
@@ -448,11 +446,14 @@ impl Client {
                 Err(Error::Unsure(error)) => *error,
                 Err(error)
                     if unsure
-                        && matches!(error.kind(), Kind::NoSuchUpload | Kind::AlreadyExists) =>
+                        && matches!(
+                            error.means(),
+                            ObjectError::NoSuchUpload | ObjectError::AlreadyExists
+                        ) =>
                 {
                     error
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
             unsure = true;
             if let Some(there) = self.find(key).await? {
@@ -470,24 +471,32 @@ impl Client {
     }
 
     /// An upload that is gone is no error.
-    pub async fn abort_multipart(&self, key: &str, upload_id: &str) -> Result<(), Error> {
+    pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        let key = key.as_str();
         let call = Call::new("AbortMultipartUpload", Method::DELETE, Some(key))
-            .query("uploadId", upload_id);
+            .query("uploadId", &*upload.0);
         match self.send(&call, &mut self.budget()).await {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind(), Kind::NoSuchUpload | Kind::NotFound) => Ok(()),
-            Err(error) => Err(error),
+            Err(error)
+                if matches!(
+                    error.means(),
+                    ObjectError::NoSuchUpload | ObjectError::NotFound
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The parts that are there, all of them: at most 10,000, each behind the one before.
-    pub async fn list_parts(&self, key: &str, upload_id: &str) -> Result<Vec<Part>, Error> {
+    pub async fn list_parts(&self, key: &str, upload: &UploadId) -> Result<Vec<UploadedPart>> {
         let mut all = Vec::new();
         let mut marker = 0;
         loop {
             let mut budget = self.budget();
             let (parts, next) = self
-                .list_parts_behind(key, upload_id, marker, MAX_BATCH, &mut budget)
+                .list_parts_behind(key, upload, marker, MAX_BATCH, &mut budget)
                 .await?;
             all.extend(parts);
             match next {
@@ -501,14 +510,14 @@ impl Client {
     async fn list_parts_behind(
         &self,
         key: &str,
-        upload_id: &str,
+        upload: &UploadId,
         marker: u16,
         max: usize,
         budget: &mut Budget,
-    ) -> Result<(Vec<Part>, Option<u16>), Error> {
+    ) -> std::result::Result<(Vec<UploadedPart>, Option<u16>), Error> {
         let operation = "ListParts";
         let mut call = Call::new(operation, Method::GET, Some(key))
-            .query("uploadId", upload_id)
+            .query("uploadId", &*upload.0)
             .query("max-parts", max.to_string());
         if marker > 0 {
             call = call.query("part-number-marker", marker.to_string());
@@ -522,9 +531,9 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Protocol`] when the list does not go on, goes back, or has more than [`MAX_UPLOADS`] entries.
-    pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<Upload>, Error> {
+    pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let operation = "ListMultipartUploads";
-        let mut all: Vec<Upload> = Vec::new();
+        let mut all: Vec<PendingUpload> = Vec::new();
         let mut marker: Option<(String, String)> = None;
         let mut barren = 0;
         loop {
@@ -549,29 +558,29 @@ impl Client {
             let below = uploads.into_iter().filter(|u| u.key.starts_with(prefix));
             all.extend(below);
             if all.len() > MAX_UPLOADS {
-                return Err(fault(operation, "more uploads than a bucket can have"));
+                return Err(fault(operation, "more uploads than a bucket can have").into());
             }
             let Some(next) = next else { return Ok(all) };
             barren = if all.len() > before { 0 } else { barren + 1 };
             // The order of uploads of one key is the service's own.
             let back = (marker.as_ref()).is_some_and(|last| next.0 < last.0 || next == *last);
             if back || barren > MAX_BARREN {
-                return Err(fault(operation, "a list that does not go on"));
+                return Err(fault(operation, "a list that does not go on").into());
             }
             marker = Some(next);
         }
     }
 
-    /// For the bucket's owner: others get [`Kind::AccessDenied`].
-    pub async fn bucket_info(&self) -> Result<BucketDescription, Error> {
+    /// For the bucket's owner: others get [`ObjectError::AccessDenied`].
+    pub async fn bucket_info(&self) -> Result<BucketInfo> {
         let operation = "GetBucketInfo";
         let call = Call::new(operation, Method::GET, None).query("bucketInfo", "");
         let answer = self.send(&call, &mut self.budget()).await?;
-        xml::bucket_info(&answer.text).map_err(|what| Error::Protocol { operation, what })
+        Ok(xml::bucket_info(&answer.text).map_err(|what| Error::Protocol { operation, what })?)
     }
 
-    fn stored(&self, answer: &Answer, etag: String, crc64: Option<u64>) -> Stored {
-        Stored {
+    fn stored(&self, answer: &Answer, etag: ETag, crc64: Option<u64>) -> PutAnswer {
+        PutAnswer {
             etag,
             crc64,
             date: self.date_of(&answer.headers),
@@ -596,23 +605,23 @@ fn set_forbid(call: &mut Call<'_>, forbid: bool) {
     call.repeatable = !forbid;
 }
 
-fn push_headers(out: &mut Pairs, headers: HeadersRef<'_>) {
-    for (name, value) in headers.user {
+fn push_headers(out: &mut Pairs, headers: &ObjectHeaders) {
+    for (name, value) in &headers.user {
         out.push((format!("{META_PREFIX}{name}").into(), value.clone().into()));
     }
-    if let Some(kind) = headers.content_type {
-        out.push(("content-type".into(), kind.to_owned().into()));
+    if let Some(kind) = &headers.content_type {
+        out.push(("content-type".into(), kind.clone().into()));
     }
-    for (name, value) in headers.standard {
+    for (name, value) in &headers.standard {
         out.push((name.clone().into(), value.clone().into()));
     }
-    if let Some(class) = headers.storage_class {
-        out.push(("x-oss-storage-class".into(), class.to_owned().into()));
+    if let Some(class) = &headers.storage_class {
+        out.push(("x-oss-storage-class".into(), class.clone().into()));
     }
 }
 
-fn found_stored(info: ObjectInfo) -> Stored {
-    Stored {
+fn found_stored(info: ObjectMeta) -> PutAnswer {
+    PutAnswer {
         etag: info.etag,
         crc64: info.crc64,
         date: info.date.max(info.last_modified),
@@ -624,7 +633,7 @@ fn verified(
     operation: &'static str,
     answer: &Answer,
     sent: Option<u64>,
-) -> Result<Option<u64>, Error> {
+) -> std::result::Result<Option<u64>, Error> {
     match (crc_of(&answer.headers), sent) {
         (Some(expected), Some(found)) if expected != found => Err(Error::Corrupt {
             operation,
@@ -636,7 +645,7 @@ fn verified(
 }
 
 /// The CRC-64 of all parts in a row, if each one's is known.
-fn combined(parts: &[Part]) -> Option<u64> {
+fn combined(parts: &[UploadedPart]) -> Option<u64> {
     parts.iter().try_fold(0, |crc, part| {
         Some(crc64::combine(crc, part.crc64?, part.size))
     })
@@ -649,9 +658,9 @@ mod tests {
     #[test]
     fn checksums_of_parts_combine_to_the_whole() {
         let bytes: Vec<u8> = (0..1000u32).map(|n| (n * 7) as u8).collect();
-        let part = |range: Range<usize>| Part {
+        let part = |range: std::ops::Range<usize>| UploadedPart {
             number: 1,
-            etag: String::new(),
+            etag: ETag::new(""),
             crc64: Some(crc64::of(&bytes[range.clone()])),
             size: range.len() as u64,
         };

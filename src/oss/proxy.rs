@@ -11,7 +11,7 @@ use super::error::Error;
 ///
 /// # Errors
 /// [`Error::Misconfigured`] for a variable that names no proxy. Its value is not shown: it may hold a password.
-pub(crate) fn from_environment(
+pub fn from_environment(
     https: bool,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<bool, Error> {

@@ -8,8 +8,8 @@ use futures_util::stream::BoxStream;
 
 use super::progress::Progress;
 use crate::base::crc64::Crc64;
-use crate::base::error_chain::Cause;
 use crate::base::sync::lock;
+use crate::object::error::{Error, Result};
 
 /// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
 /// pieces gain nothing measurable.
@@ -25,7 +25,7 @@ pub struct Sending {
 struct SendingState {
     sent: u64,
     crc: Crc64,
-    failure: Option<Cause>,
+    failure: Option<Error>,
 }
 
 impl Sending {
@@ -45,7 +45,7 @@ impl Sending {
         lock(&self.state)
     }
 
-    pub fn take_failure(&self) -> Option<Cause> {
+    pub fn take_failure(&self) -> Option<Error> {
         self.state().failure.take()
     }
 
@@ -53,14 +53,14 @@ impl Sending {
         self.state().crc.value()
     }
 
-    fn fail(&self, cause: Cause) -> std::io::Error {
-        self.state().failure = Some(cause);
+    fn fail(&self, error: Error) -> std::io::Error {
+        self.state().failure = Some(error);
         std::io::Error::other("the source of the upload failed")
     }
 
     pub fn stream(
         self: Arc<Self>,
-        source: BoxStream<'static, Result<Bytes, Cause>>,
+        source: BoxStream<'static, Result<Bytes>>,
     ) -> BoxStream<'static, std::io::Result<Bytes>> {
         let pending = Bytes::new();
         futures_util::stream::try_unfold(
@@ -69,11 +69,11 @@ impl Sending {
                 while pending.is_empty() {
                     match source.next().await {
                         Some(Ok(bytes)) => pending = bytes,
-                        Some(Err(cause)) => return Err(sending.fail(cause)),
+                        Some(Err(error)) => return Err(sending.fail(error)),
                         None if sending.state().sent == sending.len => return Ok(None),
                         None => {
                             let short = std::io::Error::other("the body is shorter than announced");
-                            return Err(sending.fail(Arc::new(short)));
+                            return Err(sending.fail(Error::other(short)));
                         }
                     }
                 }
@@ -87,7 +87,7 @@ impl Sending {
                 };
                 if excess {
                     let long = std::io::Error::other("the body is longer than announced");
-                    return Err(sending.fail(Arc::new(long)));
+                    return Err(sending.fail(Error::other(long)));
                 }
                 sending
                     .progress
@@ -105,7 +105,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::oss::body::Body;
+    use crate::object::body::Body;
 
     #[tokio::test]
     async fn a_body_is_sent_in_pieces_and_must_have_its_length() {

@@ -328,7 +328,7 @@ pub fn v4_authorization(id: &str, scope: &str, additional: &[&str], signature: &
     out
 }
 
-pub(crate) fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
+pub fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     mac.update(message.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())

@@ -12,15 +12,15 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 
 use super::headers::size_of;
-use super::types::{BucketDescription, Listed, Page, Part, Upload};
 use crate::base::encoding::percent_decoded_bytes;
 use crate::base::time;
+use crate::object::answer::BucketInfo;
+use crate::object::listing::{RawObject, RawPage};
+use crate::object::meta::ETag;
+use crate::object::upload::{MAX_PARTS, PendingUpload, UploadId, UploadedPart};
 
 /// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
 pub const MAX_BATCH: usize = 1000;
-
-/// A multipart upload has no more parts, and no part has a greater number.
-pub const MAX_PARTS: u16 = 10_000;
 
 /// Why a document is not the answer it should be; for messages.
 pub type Fault = String;
@@ -113,7 +113,7 @@ fn time(text: &str) -> Result<std::time::SystemTime, Fault> {
 
 /// A page of ListObjectsV2 that was asked for with `encoding-type=url`. `date` is the answer's. An entry that
 /// lacks something, or says what cannot be, is no reason to refuse the page.
-pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
+pub fn list(text: &str, date: std::time::SystemTime) -> Result<RawPage, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Contents {
@@ -148,10 +148,10 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
     let objects = result
         .contents
         .into_iter()
-        .map(|entry| Listed {
+        .map(|entry| RawObject {
             key: name(&entry.key),
             size: size_of(&entry.size),
-            etag: entry.etag,
+            etag: ETag::new(entry.etag),
             last_modified: time::parse_extended(&entry.last_modified),
             storage_class: entry.storage_class,
         })
@@ -170,7 +170,7 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
             Some(token.ok_or("a continuation token that is not UTF-8")?)
         }
     };
-    Ok(Page {
+    Ok(RawPage {
         objects,
         prefixes,
         next,
@@ -179,7 +179,7 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<Page, Fault> {
 }
 
 /// The id of InitiateMultipartUpload's answer.
-pub fn upload_id(text: &str) -> Result<String, Fault> {
+pub fn upload_id(text: &str) -> Result<UploadId, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Result_ {
@@ -188,23 +188,23 @@ pub fn upload_id(text: &str) -> Result<String, Fault> {
     let result: Result_ = read(text, "InitiateMultipartUploadResult")?;
     match result.upload_id.is_empty() {
         true => Err("an empty upload id".to_owned()),
-        false => Ok(result.upload_id),
+        false => Ok(UploadId(result.upload_id)),
     }
 }
 
 /// The tag in the answer of a copy, a part copy or a completion, whose root is `expected`; None if it has none.
-pub fn etag(text: &str, expected: &str) -> Result<Option<String>, Fault> {
+pub fn etag(text: &str, expected: &str) -> Result<Option<ETag>, Fault> {
     #[derive(Deserialize)]
     struct Result_ {
         #[serde(rename = "ETag", default)]
         etag: String,
     }
     let result: Result_ = read(text, expected)?;
-    Ok((!result.etag.is_empty()).then_some(result.etag))
+    Ok((!result.etag.is_empty()).then(|| ETag::new(result.etag)))
 }
 
 /// A page of ListParts that was asked for behind part `marker`, and the marker of the next one.
-pub fn parts(text: &str, marker: u16) -> Result<(Vec<Part>, Option<u16>), Fault> {
+pub fn parts(text: &str, marker: u16) -> Result<(Vec<UploadedPart>, Option<u16>), Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct PartElement {
@@ -233,9 +233,9 @@ pub fn parts(text: &str, marker: u16) -> Result<(Vec<Part>, Option<u16>), Fault>
             return Err(format!("part {number} is listed behind part {last}"));
         }
         last = number;
-        parts.push(Part {
+        parts.push(UploadedPart {
             number,
-            etag: part.etag,
+            etag: ETag::new(part.etag),
             crc64: part.crc64,
             size: size_of(&part.size).ok_or_else(|| format!("a part of {} bytes", part.size))?,
         });
@@ -253,7 +253,7 @@ pub type UploadMarker = (String, String);
 
 /// A page of ListMultipartUploads that was asked for with `encoding-type=url`, and the markers of the
 /// next one. Uploads under names that are not UTF-8 are left out.
-pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<UploadMarker>), Fault> {
+pub fn uploads(text: &str) -> Result<(Vec<PendingUpload>, Option<UploadMarker>), Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct UploadElement {
@@ -278,9 +278,9 @@ pub fn uploads(text: &str) -> Result<(Vec<Upload>, Option<UploadMarker>), Fault>
     let result: Result_ = read(text, "ListMultipartUploadsResult")?;
     let name = |text: &str| String::from_utf8(name(text, &result.encoding_type)).ok();
     let uploads = result.upload.into_iter().filter_map(|upload| {
-        Some(Upload {
+        Some(PendingUpload {
             key: name(&upload.key).filter(|key| !key.is_empty())?,
-            id: Some(upload.upload_id).filter(|id| !id.is_empty())?,
+            upload: UploadId(Some(upload.upload_id).filter(|id| !id.is_empty())?),
             initiated: time(&upload.initiated).ok()?,
         })
     });
@@ -334,14 +334,13 @@ pub fn deleted(text: &str) -> Result<Deleted, Fault> {
     })
 }
 
-pub fn bucket_info(text: &str) -> Result<BucketDescription, Fault> {
+pub fn bucket_info(text: &str) -> Result<BucketInfo, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Bucket {
         location: String,
         versioning: String,
         hierarchical_namespace: String,
-        storage_class: String,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -350,14 +349,13 @@ pub fn bucket_info(text: &str) -> Result<BucketDescription, Fault> {
     }
     let Info { bucket } = read(text, "BucketInfo")?;
     let some = |text: String| (!text.is_empty()).then_some(text);
-    Ok(BucketDescription {
+    Ok(BucketInfo {
         region: some(bucket.location).map(|location| match location.strip_prefix("oss-") {
             Some(region) => region.to_owned(),
             None => location,
         }),
         versioned: matches!(&*bucket.versioning, "Enabled" | "Suspended"),
         hierarchical: bucket.hierarchical_namespace == "Enabled",
-        storage_class: some(bucket.storage_class),
     })
 }
 
@@ -423,8 +421,11 @@ mod tests {
         let keys: Vec<_> = page.objects.iter().map(|o| (&*o.key, o.size)).collect();
         let expected = [("a/\u{6587}\n", Some(344_606)), ("a/z", Some(0))];
         assert_eq!(keys, expected.map(|(key, size)| (key.as_bytes(), size)));
-        assert_eq!(page.objects[0].etag, "\"5B3C1A2E053D763E1B002CC607C5A0FE\"");
-        assert_eq!(page.objects[1].etag, "\"X\"");
+        assert_eq!(
+            page.objects[0].etag.as_str(),
+            "\"5B3C1A2E053D763E1B002CC607C5A0FE\""
+        );
+        assert_eq!(page.objects[1].etag.as_str(), "\"X\"");
         let time = page.objects[0].last_modified.unwrap();
         assert_eq!(time::unix_seconds(time), 1_767_413_106);
         assert_eq!(page.prefixes, [&b"a/d ++/"[..], b"a/e/"]);
@@ -471,14 +472,14 @@ mod tests {
             upload_id(
                 "<InitiateMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><UploadId>U</UploadId></InitiateMultipartUploadResult>"
             ),
-            Ok("U".to_owned())
+            Ok(UploadId("U".to_owned()))
         );
         assert_eq!(
             etag(
                 "<CopyObjectResult><LastModified>x</LastModified><ETag>\"E\"</ETag></CopyObjectResult>",
                 "CopyObjectResult"
             ),
-            Ok(Some("\"E\"".to_owned()))
+            Ok(Some(ETag::new("\"E\"")))
         );
         assert_eq!(etag("<CopyObjectResult/>", "CopyObjectResult"), Ok(None));
         let (list, next) = parts(
@@ -497,7 +498,7 @@ mod tests {
              <Upload><Key>a%20b</Key><UploadId>V</UploadId><Initiated>2026-01-03T04:05:06.000Z</Initiated></Upload></ListMultipartUploadsResult>",
         )
         .unwrap();
-        assert_eq!((&*list[0].key, &*list[0].id), ("a b", "V"));
+        assert_eq!((&*list[0].key, &*list[0].upload.0), ("a b", "V"));
         assert_eq!(next, Some(("a b".to_owned(), "V".to_owned())));
     }
 

@@ -315,7 +315,7 @@ mod tests {
     use hyper::Request;
 
     use super::*;
-    use crate::server::pace::Patience;
+    use crate::pace::Patience;
 
     /// Each is looked for among the headers: a long list of them would keep the server busy.
     #[test]

@@ -20,20 +20,12 @@ use super::pace::{Floor, Patience};
 use super::refusal::{BodyFault, Refusal, Result};
 use crate::base::crc64::Crc64;
 use crate::base::encoding::percent_decoded;
+use crate::object::meta::STANDARD_HEADERS;
 use crate::store::error::Error;
 use crate::store::object_store::{ObjectHeaders, ObjectKey, Overwrite};
 
 /// Names and values of user metadata, all together, in bytes.
 const MAX_METADATA: usize = 8 << 10;
-
-/// Headers that are kept with an object besides its type and its metadata.
-pub const STANDARD_HEADERS: [&str; 5] = [
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "expires",
-];
 
 pub struct Call {
     pub operation: Operation,
@@ -428,7 +420,7 @@ fn without_bucket(host: &str) -> &str {
 }
 
 /// Names and values, decoded.
-pub(crate) fn read_query(query: &str) -> Result<Vec<(String, String)>> {
+pub fn read_query(query: &str) -> Result<Vec<(String, String)>> {
     query
         .split('&')
         .filter(|pair| !pair.is_empty())

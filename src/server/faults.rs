@@ -13,16 +13,12 @@ use hyper::body::Incoming;
 use super::instruments::{Action, Fault};
 use super::refusal::Refusal;
 use super::reply::{Body, Reply};
+use super::service::Cut;
 use super::state::ServerState;
 use crate::store::error::Error;
 
 /// Of the document that describes a fault.
 const MAX_FAULT: usize = 64 << 10;
-
-/// The connection shall end without an answer.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is cut")]
-pub struct Cut;
 
 /// What a fault answers in place of the server.
 pub fn refusal(status: u16, code: &str) -> Refusal {

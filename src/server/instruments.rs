@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::operation::Operation;
+use super::refusal::{Refusal, Result};
 use crate::base::sync::lock;
 
 /// Latency and faults can be changed, and counts read, while the server runs.
@@ -171,17 +172,25 @@ impl Instruments {
         self.state().denied.clone()
     }
 
-    /// The first action that the operation needs and is not allowed.
-    pub(super) fn denies(&self, operation: Operation) -> Option<&'static str> {
+    /// # Errors
+    /// 403 with the first action that the operation needs and is not allowed.
+    pub(super) fn permit(&self, operation: Operation) -> Result<()> {
         let mut state = self.state();
-        let allowed = state.allowed.as_ref()?;
-        let action = operation
-            .actions()
-            .iter()
-            .copied()
-            .find(|action| !allowed.contains(*action))?;
+        let Some(allowed) = &state.allowed else {
+            return Ok(());
+        };
+        let mut needed = operation.actions().iter().copied();
+        let Some(action) = needed.find(|action| !allowed.contains(*action)) else {
+            return Ok(());
+        };
         *state.denied.entry(action).or_default() += 1;
-        Some(action)
+        Err(Refusal::new(
+            403,
+            "AccessDenied",
+            "You have no right to access this object.",
+        )
+        .ec("0003-00000001")
+        .with("AuthAction", action))
     }
 
     pub fn clear_faults(&self) {

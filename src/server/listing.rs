@@ -207,11 +207,11 @@ fn write_owner(xml: &mut Xml) {
 }
 
 /// Opaque, and of characters that survive every encoding.
-pub(crate) fn write_token(from: &From) -> String {
+pub fn write_token(from: &From) -> String {
     BASE64.encode(local::to_token(from))
 }
 
-pub(crate) fn read_token(token: &str) -> Option<From> {
+pub fn read_token(token: &str) -> Option<From> {
     let token = String::from_utf8(BASE64.decode(token).ok()?).ok()?;
     local::from_token(&token)
 }

@@ -116,7 +116,7 @@ pub async fn copy_part(shared: &ServerState, store: &LocalStore, call: &Call) ->
 }
 
 /// The bytes that `bytes=FROM-TO` names of a source of that size, if it has them.
-pub(crate) fn copied_range(text: &str, size: u64) -> Option<ByteRange> {
+pub fn copied_range(text: &str, size: u64) -> Option<ByteRange> {
     let (from, to) = text.strip_prefix("bytes=")?.split_once('-')?;
     let from: u64 = from.parse().ok()?;
     let to: u64 = match to {
@@ -182,7 +182,7 @@ pub async fn complete(shared: &ServerState, store: &LocalStore, call: &mut Call)
 }
 
 /// The parts that a completion names, in its order.
-pub(crate) fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
+pub fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
     let malformed = || {
         Refusal::new(
             400,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::call::{Call, STANDARD_HEADERS, checked_key};
+use super::call::{Call, checked_key};
 use super::encryption_rules;
 use super::listing::ONLY_VERSION;
 use super::refusal::{Refusal, Result};
@@ -14,6 +14,7 @@ use super::state::ServerState;
 use super::xml::{self, Xml, encoded};
 use crate::base::encoding::percent_decoded;
 use crate::base::time;
+use crate::object::meta::STANDARD_HEADERS;
 use crate::store::error::Error;
 use crate::store::local::LocalStore;
 use crate::store::local::record::Tag;
@@ -76,14 +77,14 @@ fn not_modified(meta: &ObjectMeta) -> Reply {
 
 /// How the conditions of a request on an object come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     Go,
     NotModified,
     Failed,
 }
 
 /// The conditions of a request: `If-Match` and its like.
-pub(crate) struct Conditions<'a> {
+pub struct Conditions<'a> {
     if_match: Option<&'a str>,
     if_none_match: Option<&'a str>,
     if_modified_since: Option<&'a str>,
@@ -127,14 +128,14 @@ impl Conditions<'_> {
 }
 
 /// Whether `If-Range` names the object as it is: by its tag or by its date.
-pub(crate) fn is_version(version: &str, meta: &ObjectMeta) -> bool {
+pub fn is_version(version: &str, meta: &ObjectMeta) -> bool {
     Tag::parse(version).is_some_and(|tag| tag.is(&meta.etag))
         || time::parse_http(version).is_some_and(|date| date == meta.last_modified)
 }
 
 /// What a `Range` header gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Extent {
+pub enum Extent {
     Whole,
     Part(ByteRange),
     Unsatisfiable,
@@ -142,7 +143,7 @@ pub(crate) enum Extent {
 
 /// The service answers a range it does not like with the whole object, unless it is told to behave as the
 /// standard says. Of several ranges it takes the first.
-pub(crate) fn extent(header: &str, size: u64, standard: bool) -> Extent {
+pub fn extent(header: &str, size: u64, standard: bool) -> Extent {
     let disliked = if standard {
         Extent::Unsatisfiable
     } else {
@@ -371,7 +372,7 @@ pub async fn delete_many(
 }
 
 /// What a batch deletion asks for.
-pub(crate) struct Deletion {
+pub struct Deletion {
     /// Keys, each with the version that is named with it, if one is.
     pub objects: Vec<(ObjectKey, Option<&'static str>)>,
     /// Only what could not be deleted shall be told.
@@ -454,7 +455,7 @@ pub async fn copy_source(shared: &ServerState, call: &Call) -> Result<Source> {
 }
 
 /// The bucket and the key in `x-oss-copy-source`.
-pub(crate) fn source_named(text: &str) -> Result<(String, ObjectKey)> {
+pub fn source_named(text: &str) -> Result<(String, ObjectKey)> {
     let malformed = || {
         Refusal::argument(
             "Copy Source must mention the source bucket and key: /sourcebucket/sourcekey.",

@@ -5,13 +5,14 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::auth::Credentials;
+#[cfg(feature = "instruments")]
 use super::instruments::Instruments;
 use super::pace::Patience;
 use super::refusal::{Refusal, Result};
@@ -49,6 +50,7 @@ pub struct Config {
     pub max_connections: usize,
     pub patience: Patience,
     /// Serve counts and take faults under `/-/`, and serve clients that speak S3.
+    #[cfg(feature = "instruments")]
     pub instrument: bool,
 }
 
@@ -65,6 +67,7 @@ impl Config {
             copy_limit: COPY_LIMIT,
             max_connections: MAX_CONNECTIONS,
             patience: Patience::default(),
+            #[cfg(feature = "instruments")]
             instrument: false,
         }
     }
@@ -80,7 +83,8 @@ pub struct ServerState {
     /// Held for memory, and while a bucket is opened.
     buckets: Mutex<HashMap<String, LocalStore>>,
     documents: Semaphore,
-    pub instruments: Arc<Instruments>,
+    #[cfg(feature = "instruments")]
+    pub instruments: std::sync::Arc<Instruments>,
 }
 
 impl ServerState {
@@ -96,7 +100,8 @@ impl ServerState {
             next_request: AtomicU64::new(rand::random::<u64>() << 24 >> 8),
             buckets: Mutex::default(),
             documents: Semaphore::new(MAX_DOCUMENTS),
-            instruments: Arc::default(),
+            #[cfg(feature = "instruments")]
+            instruments: std::sync::Arc::default(),
         })
     }
 
@@ -143,6 +148,13 @@ impl ServerState {
     }
 
     /// Counts a body's bytes.
+    #[cfg(not(feature = "instruments"))]
+    pub fn received(&self) -> impl Fn(usize) + Send + use<> {
+        |_| ()
+    }
+
+    /// Counts a body's bytes.
+    #[cfg(feature = "instruments")]
     pub fn received(&self) -> impl Fn(usize) + Send + use<> {
         let instruments = self.instruments.clone();
         move |bytes| instruments.received(bytes)

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 
 use super::error::Error;
 use super::object_store::{
-    Body, BucketInfo, ByteRange, CopyHeaders, ETag, GetAnswer, ListPage, ListRequest,
-    ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload, PutAnswer, Result,
-    UploadId, UploadedPart,
+    Body, BucketInfo, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer, ListPage,
+    ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload,
+    PutAnswer, Result, UploadId, UploadedPart,
 };
 use crate::base::sync::lock;
 
@@ -306,18 +306,8 @@ impl ObjectStore for CircuitBreaker {
         self.watch(self.store.delete_many(keys)).await
     }
 
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        let copy = self
-            .store
-            .copy(source, source_etag, destination, headers, overwrite);
-        self.watch(copy).await
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
+        self.watch(self.store.copy(request)).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
@@ -339,19 +329,8 @@ impl ObjectStore for CircuitBreaker {
             .await
     }
 
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        let copy = self
-            .store
-            .copy_part(key, upload, number, source, source_etag, range);
-        self.watch(copy).await
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
+        self.watch(self.store.copy_part(request)).await
     }
 
     async fn complete_multipart(

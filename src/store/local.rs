@@ -826,16 +826,16 @@ impl ObjectStore for LocalStore {
         Ok(Vec::new())
     }
 
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
+    async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer> {
+        let etag = Some(&request.source_etag);
         let copied = self
-            .copy_if(source, Some(source_etag), destination, headers, overwrite)
+            .copy_if(
+                &request.source,
+                etag,
+                &request.destination,
+                request.headers.clone(),
+                request.overwrite,
+            )
             .await?;
         Ok(copied.0)
     }
@@ -864,7 +864,7 @@ impl ObjectStore for LocalStore {
                     key: key.into_bytes(),
                     size: Some(facts.size),
                     etag: facts.tag.etag(),
-                    last_modified: facts.last_modified(),
+                    last_modified: Some(facts.last_modified()),
                     storage_class: String::new(),
                 })
                 .collect(),
@@ -893,17 +893,12 @@ impl ObjectStore for LocalStore {
             .await
     }
 
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        let source = self.get(source, Some(range), Some(source_etag)).await?;
+    async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
+        let range = Some(request.range.clone());
+        let source = self.get(&request.source, range, Some(&request.source_etag));
+        let source = source.await?;
         let len = source.range.end - source.range.start;
+        let (key, upload, number) = (&request.key, &request.upload, request.number);
         self.part_stream(key, upload, number, source.body, Some(len))
             .await
     }

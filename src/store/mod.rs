@@ -1,10 +1,14 @@
 //! Buckets: the trait, the service, a folder on disk.
 
+// Paths are those of the whole program.
+use crate as store;
+use ossvault_base as base;
+use ossvault_object as object;
+
 pub mod circuit_breaker;
-pub mod error;
-pub mod listing;
 pub mod local;
-pub mod log_limit;
 pub mod object_store;
 pub mod oss;
-pub mod page_token;
+
+// The words that every store speaks, beside the trait.
+pub use crate::object::{error, listing};

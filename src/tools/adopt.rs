@@ -17,7 +17,7 @@ use crate::envelope::format::{LONGEST_LINK, claimed_kind};
 use crate::fs::attributes::Attributes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
-    CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,
+    CopyHeaders, CopyRequest, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,
 };
 
 /// What is read of a body at a time, in bytes.
@@ -158,13 +158,14 @@ impl Adopt {
                 .detail("its name ends with / and it has content: no mount can show that"));
         }
         if source != destination && !self.dry_run {
-            let copied = self.bucket.store().copy(
-                source,
-                &meta.etag,
-                destination,
-                CopyHeaders::Keep,
-                Overwrite::Forbidden,
-            );
+            let request = CopyRequest {
+                source: source.clone(),
+                source_etag: meta.etag.clone(),
+                destination: destination.clone(),
+                headers: CopyHeaders::Keep,
+                overwrite: Overwrite::Forbidden,
+            };
+            let copied = self.bucket.store().copy(&request);
             match copied.await {
                 // The directory is there, with attributes of its own.
                 Ok(_) | Err(StoreError::AlreadyExists) => {}

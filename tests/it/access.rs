@@ -3,9 +3,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use ossvault::store::object_store::{CopyHeaders, ObjectKey, ObjectStore, Overwrite};
+use ossvault::store::object_store::{CopyHeaders, CopyRequest, ObjectKey, ObjectStore, Overwrite};
 
-use super::support::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
+use crate::fixture::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
 
 const NOBODY: u32 = 65534;
 
@@ -26,7 +26,14 @@ fn store_attributes(mount: &Mount, key: &str, entries: &[(&str, &str)]) {
             headers.user.insert((*name).into(), (*value).into());
         }
         let replace = CopyHeaders::Replace(headers);
-        let copy = store.copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = store.copy(&request);
         copy.await.unwrap();
     });
 }

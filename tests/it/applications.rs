@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::support::*;
+use crate::fixture::*;
 
 /// A tree with what a tree has: subdirectories, links, modes, old times, a hole, odd names.
 const TREE: &str = "

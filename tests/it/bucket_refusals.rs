@@ -6,7 +6,7 @@ use std::io::Write;
 use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation;
 
-use super::support::*;
+use crate::fixture::*;
 
 fn refusal(operation: Operation, status: u16, code: &str) -> Fault {
     let code = code.to_owned();

@@ -20,8 +20,8 @@ use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::kernel::KernelCaches;
 
+use crate::fixture::{Rig, bash, can_mount, noise};
 use crate::other_writers::{READ, WRITE, block, mounted_with};
-use crate::rig::{Rig, can_mount, noise, shell};
 
 /// In bytes: within a page, across pages, below and above what is fetched with a lookup.
 const SIZES: [usize; 9] = [40, 80, 6000, 56, 100_000, 4096, 1500, 200_000, 4097];
@@ -463,7 +463,7 @@ fn after_a_refused_read_every_new_open_serves_the_new_version() {
     write(b'o', 64 << 20);
     // Pages of the beginning stay with the kernel.
     for _ in 0..2 {
-        shell(&reader.path, "head -c 1000 $MNT/f | tail -c 1");
+        bash(&reader.path, "head -c 1000 $MNT/f | tail -c 1");
     }
     for (round, size) in [64 << 20, 65 << 20, 63 << 20].into_iter().enumerate() {
         let fill = b'a' + round as u8;
@@ -511,7 +511,7 @@ fn mounts_that_append_in_turn_lose_nothing() {
                 let path = mounts[turn % 2].path.join(name);
                 let mut log = OpenOptions::new().append(true).open(path).unwrap();
                 io::Write::write_all(&mut log, line.as_bytes()).unwrap();
-                crate::rig::close(log).unwrap();
+                crate::fixture::close(log).unwrap();
                 expected += &line;
                 thread::sleep(Duration::from_millis(pause));
             }

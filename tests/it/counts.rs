@@ -13,8 +13,8 @@ use ossvault::server::instruments::{Action, Counts, Fault};
 use ossvault::server::operation::Operation::{self, *};
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
-use crate::rig::{
-    Rig, can_mount, close, eventually, has_program, noise, read, shell, write_and_close,
+use crate::fixture::{
+    Rig, bash, can_mount, close, eventually, has_program, noise, read, write_and_close,
 };
 
 /// Long enough that nothing expires while a test runs.
@@ -127,7 +127,7 @@ fn ls_costs_a_list_per_thousand_names_and_ls_l_a_head_per_file_many_at_once() {
     let mount = rig.mount("mnt", LASTING);
     let ls = |options: &str| {
         rig.requests(|| {
-            let listed = shell(
+            let listed = bash(
                 &mount.path,
                 &format!("ls {options} \"$MNT\" | grep -c file-"),
             );
@@ -206,7 +206,7 @@ fn walk_through(n: u64) {
         let began = Instant::now();
         let mut took = Duration::ZERO;
         let counts = rig.requests(|| {
-            assert_eq!(shell(&mount.path, walk).trim(), n.to_string(), "{walk}");
+            assert_eq!(bash(&mount.path, walk).trim(), n.to_string(), "{walk}");
             took = began.elapsed();
         });
         rig.instruments().set_latency(Duration::ZERO);
@@ -281,7 +281,7 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     let mount = rig.mount("mnt", &["--metadata-ttl", "2"]);
     let ls = || {
         rig.requests(|| {
-            let listed = shell(&mount.path, "ls -l \"$MNT\" | grep -c file-");
+            let listed = bash(&mount.path, "ls -l \"$MNT\" | grep -c file-");
             assert_eq!(listed.trim(), N.to_string());
         })
     };
@@ -321,7 +321,7 @@ fn write_tree(root: &Path, folders: u64, files: u64) {
 /// Looks at all the files in a tree.
 #[track_caller]
 fn walk_tree(root: &Path, files: u64) {
-    let found = shell(root, "find \"$MNT\" -type f -size +1c | wc -l");
+    let found = bash(root, "find \"$MNT\" -type f -size +1c | wc -l");
     assert_eq!(found.trim(), files.to_string());
 }
 
@@ -389,7 +389,7 @@ fn mounting_and_the_first_ls_cost_at_most_four_requests() {
     let mut mounted = None;
     let counts = rig.requests(|| {
         let mount = rig.mount("mnt", LASTING);
-        assert_eq!(shell(&mount.path, "ls \"$MNT\""), "a\n");
+        assert_eq!(bash(&mount.path, "ls \"$MNT\""), "a\n");
         mounted = Some(mount);
     });
     println!("mount and ls: {:?}", counts.requests);
@@ -406,7 +406,7 @@ fn commands_cost_what_they_have_to() {
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls \"$MNT\"; mkdir \"$MNT/full\"");
+    bash(&mount.path, "ls \"$MNT\"; mkdir \"$MNT/full\"");
     for (script, expected) in [
         ("echo x > f", &[(PutObject, 1)][..]),
         ("echo y > f", &[(PutObject, 1)]),
@@ -445,7 +445,7 @@ fn commands_cost_what_they_have_to() {
         ),
     ] {
         let counts = rig.requests(|| {
-            shell(&mount.path, &format!("cd \"$MNT\"; {script}"));
+            bash(&mount.path, &format!("cd \"$MNT\"; {script}"));
         });
         assert_costs(script, &counts, expected);
     }
@@ -507,7 +507,7 @@ fn setting_attributes_to_what_they_are_costs_nothing() {
         ("the root", ""),
     ];
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "cd $MNT; echo x > f; mkdir d; echo y > d/f");
+    bash(&mount.path, "cd $MNT; echo x > f; mkdir d; echo y > d/f");
     for (_, name) in SUBJECTS {
         let path = mount.path.join(name);
         // Once: what was never set is stored then, and what waits a moment is stored too.
@@ -593,19 +593,19 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
     let mount = rig.mount("mnt", LASTING);
     let source = rig.path("source");
     fs::write(&source, noise(1, 20_000)).unwrap();
-    shell(&source, "chmod 640 $MNT; touch -d 2020-01-01 $MNT");
-    shell(
+    bash(&source, "chmod 640 $MNT; touch -d 2020-01-01 $MNT");
+    bash(
         &mount.path,
         &format!("cd $MNT; ls; cp -a {} f", source.display()),
     );
     // cp -a within the mount: content, then owner, mode and times through the open descriptor.
-    let copied = rig.requests(|| drop(shell(&mount.path, "cp -a $MNT/f $MNT/g")));
+    let copied = rig.requests(|| drop(bash(&mount.path, "cp -a $MNT/f $MNT/g")));
     println!("cp -a within the mount: {:?}", copied.requests);
     // cp creates its file with O_EXCL, which is a question to the service.
     assert_costs("cp -a", &copied, &[(ListObjectsV2, 1), (CopyObject, 2)]);
     // From outside the upload carries them.
     let line = format!("cp -a {} $MNT/h", source.display());
-    let copied = rig.requests(|| drop(shell(&mount.path, &line)));
+    let copied = rig.requests(|| drop(bash(&mount.path, &line)));
     assert_costs(
         "cp -a from outside",
         &copied,
@@ -666,7 +666,7 @@ fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_clos
     file.sync_all().unwrap();
     assert_eq!(stored_time(), "2000");
     file.set_times(at(3000)).unwrap();
-    shell(&path, "chmod 600 $MNT");
+    bash(&path, "chmod 600 $MNT");
     assert_eq!(stored_time(), "3000");
     // What is written after it counts more.
     file.set_times(at(4000)).unwrap();
@@ -704,13 +704,13 @@ fn rsync_of_a_large_file_costs_its_upload_and_one_copy() {
     let source = rig.path("source");
     fs::create_dir(&source).unwrap();
     fs::write(source.join("large"), noise(1, 3 << 20)).unwrap();
-    shell(
+    bash(
         &source,
         "cd $MNT; chmod 640 large; touch -d 2020-01-01 large",
     );
     let options = [LASTING, &["--part-size", "1M"]].concat();
     let mount = rig.mount("mnt", &options);
-    shell(&mount.path, "ls $MNT");
+    bash(&mount.path, "ls $MNT");
     let counts = rig.requests(|| rsync(&source, &mount.path.join("copy"), &[]));
     println!("rsync -a of a large file: {:?}", counts.requests);
     assert_eq!(counts.of(UploadPart), 3, "{:?}", counts.requests);
@@ -828,13 +828,13 @@ fn a_small_file_is_fetched_once_however_often_it_is_opened() {
     }
     mount.end_well();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls -l $MNT");
+    bash(&mount.path, "ls -l $MNT");
     let heads = rig.requests(|| {
         let line = format!(
             "cd $MNT; head -c 4096 {0} >&2; head -c 20000 {0} >&2",
             name(0)
         );
-        shell(&mount.path, &format!("{{ {line}; }} 2> /dev/null"));
+        bash(&mount.path, &format!("{{ {line}; }} 2> /dev/null"));
     });
     assert_costs("head and head", &heads, &[(GetObject, 1)]);
     let rounds = rig.requests(|| {
@@ -899,19 +899,19 @@ fn what_was_just_written_is_not_fetched() {
     const LARGE: usize = 20 << 20;
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls $MNT");
+    bash(&mount.path, "ls $MNT");
     let path = mount.path.join("small");
     let small = rig.requests(|| {
         write_and_close(&path, &noise(1, 5000)).unwrap();
         assert!(read_directly(&path, 5000) == noise(1, 5000));
         for _ in 0..3 {
-            shell(&path, "echo x >> $MNT");
+            bash(&path, "echo x >> $MNT");
         }
-        shell(
+        bash(
             &mount.path,
             "cd $MNT; chmod 600 small; mv small renamed; echo x >> renamed",
         );
-        shell(&mount.path, "cd $MNT; cp renamed copy; echo x >> copy");
+        bash(&mount.path, "cd $MNT; cp renamed copy; echo x >> copy");
         let expected = [&noise(1, 5000)[..], b"x\nx\nx\nx\nx\n"].concat();
         let found = read_directly(&mount.path.join("copy"), expected.len());
         assert!(found == expected);
@@ -931,7 +931,7 @@ fn what_was_just_written_is_not_fetched() {
     let large = rig.requests(|| {
         write_and_close(&path, &expected).unwrap();
         for _ in 0..5 {
-            shell(&path, "echo x >> $MNT");
+            bash(&path, "echo x >> $MNT");
             expected.extend(b"x\n");
         }
         // And something in its midst.
@@ -1033,7 +1033,7 @@ fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
     let mount = rig.mount("mnt", &["--metadata-ttl", "8"]);
     write_fan_out(&mount.path, OBJECTS);
     std::thread::sleep(Duration::from_millis(8100));
-    let counts = rig.requests(|| drop(shell(&mount.path, "rm -rf $MNT/objects")));
+    let counts = rig.requests(|| drop(bash(&mount.path, "rm -rf $MNT/objects")));
     println!("rm -rf of {OBJECTS} objects: {:?}", counts.requests);
     assert_eq!(counts.of(HeadObject), 0, "{:?}", counts.requests);
     assert_eq!(counts.of(GetObject), 0, "{:?}", counts.requests);
@@ -1049,7 +1049,7 @@ fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
     write_fan_out(&mount.path, OBJECTS);
     mount.end_well();
     let mount = rig.mount("mnt", LASTING);
-    let counts = rig.requests(|| drop(shell(&mount.path, "rm -rf $MNT/objects")));
+    let counts = rig.requests(|| drop(bash(&mount.path, "rm -rf $MNT/objects")));
     println!("the same, on a new mount: {:?}", counts.requests);
     let asked = counts.of(HeadObject) + counts.of(GetObject);
     assert!(asked <= OBJECTS + 257, "{:?}", counts.requests);
@@ -1066,21 +1066,21 @@ fn cloning_from_loose_objects_costs_little_more_than_with_a_long_lifetime() {
     let rig = Rig::new();
     let source = rig.path("source");
     fs::create_dir(&source).unwrap();
-    shell(
+    bash(
         &source,
         "export HOME=$MNT GIT_CONFIG_NOSYSTEM=1
         cd $MNT; git init -q .; git config user.name n; git config user.email e; git config gc.auto 0
         for i in $(seq 120); do echo $i > f$((i % 9)); git add .; git commit -qm $i; done",
     );
     let mount = rig.mount("mnt", LASTING);
-    shell(
+    bash(
         &source,
         &format!("cp -r $MNT {}/repository", mount.path.display()),
     );
     mount.end_well();
     let clone = |ttl: &str, into: &str| {
         let mount = rig.mount("mnt", &["--metadata-ttl", ttl]);
-        shell(&mount.path, "find $MNT -type f -size +1c | wc -l");
+        bash(&mount.path, "find $MNT -type f -size +1c | wc -l");
         rig.instruments().set_latency(Duration::from_millis(10));
         let line = format!(
             "export HOME=$MNT GIT_CONFIG_NOSYSTEM=1
@@ -1088,7 +1088,7 @@ fn cloning_from_loose_objects_costs_little_more_than_with_a_long_lifetime() {
             git -c safe.directory='*' clone -q file://$MNT/repository {}",
             rig.path(into).display()
         );
-        let counts = rig.requests(|| drop(shell(&mount.path, &line)));
+        let counts = rig.requests(|| drop(bash(&mount.path, &line)));
         rig.instruments().set_latency(Duration::ZERO);
         println!(
             "clone with a TTL of {ttl} s: {:?}, {}",
@@ -1164,7 +1164,7 @@ fn the_roots_attributes_cost_no_more_than_any_directorys() {
     let rig = Rig::new();
     let ttl = ["--metadata-ttl", "1", "--dir-ttl", "8"];
     let mount = rig.mount("mnt", &ttl);
-    shell(
+    bash(
         &mount.path,
         "mkdir $MNT/d; echo x > $MNT/d/f; chmod 750 $MNT $MNT/d",
     );
@@ -1172,19 +1172,19 @@ fn the_roots_attributes_cost_no_more_than_any_directorys() {
     std::thread::sleep(Duration::from_millis(2100));
     mount.end_well();
     let mount = rig.mount("mnt", &ttl);
-    shell(&mount.path, "ls -l $MNT $MNT/d");
+    bash(&mount.path, "ls -l $MNT $MNT/d");
     let expired = Duration::from_millis(1100);
     std::thread::sleep(expired);
-    let root = rig.requests(|| drop(shell(&mount.path, "stat $MNT; ls $MNT")));
+    let root = rig.requests(|| drop(bash(&mount.path, "stat $MNT; ls $MNT")));
     assert_costs("the root", &root, &[(ListObjectsV2, 1)]);
     std::thread::sleep(expired);
-    let below = rig.requests(|| drop(shell(&mount.path, "ls -l $MNT/d")));
+    let below = rig.requests(|| drop(bash(&mount.path, "ls -l $MNT/d")));
     println!("a directory below: {:?}", below.requests);
     assert_eq!(below.of(HeadObject), 0, "{:?}", below.requests);
     assert!(below.of(ListObjectsV2) <= 2, "{:?}", below.requests);
     // Another client's change.
     let other = rig.mount("other", &ttl);
-    shell(&other.path, "chmod 700 $MNT");
+    bash(&other.path, "chmod 700 $MNT");
     std::thread::sleep(Duration::from_millis(8100));
     let mode = fs::metadata(&mount.path).unwrap().mode();
     assert_eq!(mode & 0o777, 0o700);
@@ -1201,7 +1201,7 @@ fn files_that_tools_write_beside_and_rename_cost_one_put() {
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls $MNT; echo old > $MNT/settings.ini");
+    bash(&mount.path, "ls $MNT; echo old > $MNT/settings.ini");
     // (the temporary name, whether the tool calls fsync)
     for (temporary, sync) in [
         ("settings.ini.B7K2Q9", false),
@@ -1267,7 +1267,7 @@ fn rsync_of_new_files_costs_at_most_a_third_more_than_a_put_each_and_nothing_the
         }
     }
     // Another time than now: it has to be set, on directories too.
-    shell(
+    bash(
         &rig.path(""),
         "find \"$MNT/flat\" \"$MNT/deep\" -exec touch -d 2021-02-03T04:05:06.789 {} +",
     );
@@ -1359,7 +1359,7 @@ fn what_is_too_large_for_one_copy_is_copied_in_parts() {
             "chmod 600 $MNT/e/renamed",
             "cp -p $MNT/e/renamed $MNT/copy",
         ] {
-            let counts = rig.requests(|| drop(shell(&mount.path, line)));
+            let counts = rig.requests(|| drop(bash(&mount.path, line)));
             let moved = counts.bytes_in.min(counts.bytes_out) as usize;
             let in_parts = counts.of(UploadPartCopy);
             if format == "seed" {
@@ -1408,7 +1408,7 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
             source.display(),
             path.display()
         );
-        shell(&mount.path, &line);
+        bash(&mount.path, &line);
     });
     assert_eq!(
         counts.of(InitiateMultipartUpload),
@@ -1430,7 +1430,7 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
         source.display(),
         path.display()
     );
-    shell(&mount.path, &line);
+    bash(&mount.path, &line);
     mount.end_well();
     let mount = rig.mount("again", &[]);
     assert_eq!(

@@ -11,8 +11,8 @@ use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation::{self, *};
 
 use super::other_writers::{block, mounted_with};
-use super::rig::{Rig, can_mount, close, eventually, has_program, read, shell, write_and_close};
-use super::support::{errno, mode, names, set_mode};
+use crate::fixture::{Rig, bash, can_mount, close, eventually, has_program, read, write_and_close};
+use crate::fixture::{errno, mode, names, set_mode};
 
 /// Long enough that nothing expires while a test runs.
 const LASTING: &[&str] = &["--metadata-ttl", "60"];
@@ -70,7 +70,7 @@ fn a_shell_that_is_not_told_of_a_refused_upload_leaves_a_line_in_the_log() {
     let rig = Rig::new();
     let mount = rig.mount("mnt", &[]);
     refuse_puts(&rig);
-    shell(&mount.path, ": > \"$MNT/f\"");
+    bash(&mount.path, ": > \"$MNT/f\"");
     let log = fs::read_to_string(&mount.log).unwrap();
     assert!(log.contains("uploading \"f\" failed"), "{log}");
     rig.instruments().clear_faults();
@@ -85,7 +85,7 @@ fn the_close_of_an_empty_new_file_waits_for_its_upload() {
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls \"$MNT\"");
+    bash(&mount.path, "ls \"$MNT\"");
     rig.fault(Fault::once(PutObject, Action::Stall { ms: 700 }).always());
     for line in [
         "touch \"$MNT/a\"",
@@ -93,7 +93,7 @@ fn the_close_of_an_empty_new_file_waits_for_its_upload() {
         "cp /dev/null \"$MNT/c\"",
     ] {
         let begun = Instant::now();
-        shell(&mount.path, line);
+        bash(&mount.path, line);
         assert!(begun.elapsed() >= Duration::from_millis(700), "{line}");
     }
     assert_eq!(rig.keys(), ["a", "b", "c"]);
@@ -111,7 +111,7 @@ fn a_shell_s_redirections_cost_one_put_whether_bytes_follow_or_not() {
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls \"$MNT\"");
+    bash(&mount.path, "ls \"$MNT\"");
     for (line, content) in [
         ("touch f", ""),
         (": > f", ""),
@@ -153,7 +153,7 @@ fn a_program_whose_output_goes_to_a_new_file_makes_one_object_when_its_parent_ha
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls \"$MNT\"");
+    bash(&mount.path, "ls \"$MNT\"");
     let program = "import subprocess\nf = open('out', 'wb')\n\
                    p = subprocess.Popen(['sh', '-c', 'sleep 0.3; echo x'], stdout=f)\n\
                    f.close()\nassert p.wait() == 0\n";
@@ -177,7 +177,7 @@ fn create_new(path: &Path) -> std::io::Result<File> {
 }
 
 /// Two mounts of one bucket that remember names for long.
-fn two_mounts(rig: &Rig) -> [super::rig::Mount; 2] {
+fn two_mounts(rig: &Rig) -> [crate::fixture::rig::Mount; 2] {
     let one = rig.mount("one", LASTING);
     fs::create_dir(one.path.join("q")).unwrap();
     let two = rig.mount("two", LASTING);
@@ -313,7 +313,7 @@ fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", LASTING);
-    shell(&mount.path, "ls \"$MNT\"");
+    bash(&mount.path, "ls \"$MNT\"");
     let make = |name: &str, to: Option<&str>| {
         let counts = rig.requests(|| {
             use std::io::Write;

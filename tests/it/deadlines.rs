@@ -15,9 +15,9 @@ use ossvault::server::operation::Operation;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use super::other_writers::{block, mounted_with};
-use super::rig::{Rig, can_mount};
-use super::support::*;
 use super::world::{CALLER, Call, FsResult, Mood};
+use crate::fixture::*;
+use crate::fixture::{Rig, can_mount};
 
 #[test]
 fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {

@@ -8,8 +8,8 @@ use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation::*;
 
 use super::other_writers::{block, mounted};
-use super::rig::{Rig, can_mount, eventually, read, write_and_close};
 use super::world::{Kernel, World};
+use crate::fixture::{Rig, can_mount, eventually, read, write_and_close};
 
 const ID: &str = "0123456789abcdef";
 const SECRET: [u8; 32] = [7; 32];

@@ -15,7 +15,7 @@ use ossvault::server::operation::Operation::ListObjectsV2;
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
 use crate::counts::{rsync, rsync_differences};
-use crate::rig::{
+use crate::fixture::{
     Rig, assert_same_tree, can_mount, close, eventually, has_program, noise, read, write_and_close,
 };
 
@@ -277,7 +277,7 @@ fn after_a_kill_in_the_middle_of_a_copy_every_closed_file_is_whole_and_no_partia
 }
 
 /// The process ends at once; what waits for it gets an error.
-fn mount_kill(mount: &crate::rig::Mount) {
+fn mount_kill(mount: &crate::fixture::rig::Mount) {
     let pid = nix::unistd::Pid::from_raw(mount.pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
@@ -727,7 +727,7 @@ fn a_tree_comes_back_as_it_went_in_with_nothing_but_the_key() {
     round_trip(
         &rig,
         "oss",
-        &format!("oss://{}", crate::rig::BUCKET),
+        &format!("oss://{}", crate::fixture::BUCKET),
         &source,
     );
     let folder = rig.path("folder");
@@ -757,7 +757,7 @@ fn usr_include_and_usr_share_doc_come_back_as_they_went_in() {
     round_trip(
         &rig,
         "oss",
-        &format!("oss://{}", crate::rig::BUCKET),
+        &format!("oss://{}", crate::fixture::BUCKET),
         &source,
     );
     let folder = rig.path("folder");

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::other_writers::{block, mounted, mounted_with};
-use super::rig::{Rig, can_mount, eventually, has_program, shell};
+use crate::fixture::{Rig, bash, can_mount, eventually, has_program};
 
 /// Sets an extended attribute, and lists them.
 const XATTRS: &str = r#"
@@ -20,7 +20,7 @@ xlist() { python3 -c 'import os, sys; print(*os.listxattr(sys.argv[1], follow_sy
 /// What `stat` prints of a name, and its extended attributes.
 fn shown(folder: &Path, name: &str) -> String {
     let line = format!("{XATTRS} cd \"$MNT\"; stat -c '%F %a %u:%g' {name}; xlist {name}");
-    shell(folder, &line).trim().replace('\n', " ")
+    bash(folder, &line).trim().replace('\n', " ")
 }
 
 /// A fifo was a regular file for good, with the attributes of the file that had had its name.
@@ -108,7 +108,7 @@ fn a_name_that_is_made_anew_has_nothing_of_what_had_it_before() {
             let path = mount.path.join(index.to_string());
             scope.spawn(move || {
                 fs::create_dir(&path).unwrap();
-                shell(&path, &format!("{XATTRS} umask 022; cd \"$MNT\"; {script}"));
+                bash(&path, &format!("{XATTRS} umask 022; cd \"$MNT\"; {script}"));
                 assert_eq!(shown(&path, name), *expected, "{script}");
             });
         }
@@ -133,21 +133,21 @@ fn a_name_that_another_mount_gives_to_another_kind_of_file_is_of_that_kind() {
         ("touch n", "rm n; mkfifo n", "fifo 640"),
         ("mkfifo n", "rm n; touch n", "regular empty file 640"),
     ] {
-        shell(&one.path, &format!("cd \"$MNT\"; rm -f n; {before}"));
+        bash(&one.path, &format!("cd \"$MNT\"; rm -f n; {before}"));
         eventually("it is seen", || {
             two.path.join("n").symlink_metadata().is_ok()
         });
-        shell(&one.path, &format!("cd \"$MNT\"; {after}"));
+        bash(&one.path, &format!("cd \"$MNT\"; {after}"));
         std::thread::sleep(Duration::from_millis(1200));
-        let seen = shell(
+        let seen = bash(
             &two.path,
             "chmod 640 \"$MNT/n\"; stat -c '%F %a' \"$MNT/n\"",
         );
         assert_eq!(seen.trim(), kind);
         std::thread::sleep(Duration::from_millis(1200));
-        let seen = shell(&one.path, "stat -c '%F %a' \"$MNT/n\"");
+        let seen = bash(&one.path, "stat -c '%F %a' \"$MNT/n\"");
         assert_eq!(seen.trim(), kind);
-        shell(&one.path, "rm \"$MNT/n\"; touch \"$MNT/n\"");
+        bash(&one.path, "rm \"$MNT/n\"; touch \"$MNT/n\"");
     }
     one.end_well();
     two.end_well();
@@ -199,7 +199,7 @@ fn a_rename_moves_the_time_of_change_and_no_other() {
         let rig = Rig::new();
         let options = ["--format", format];
         let mount = rig.mount("mnt", &options);
-        shell(
+        bash(
             &mount.path,
             "cd \"$MNT\"; echo x > file; mkdir folder; touch folder/inside folder; ln -s x link; mkfifo fifo",
         );

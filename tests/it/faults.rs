@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation::{self, *};
 
-use crate::rig::{Rig, can_mount, close, eventually, noise, read, write_and_close};
+use crate::fixture::{Rig, can_mount, close, eventually, noise, read, write_and_close};
 
 /// Every call asks the bucket.
 const NOTHING_REMEMBERED: &[&str] = &["--metadata-ttl", "0", "--dir-ttl", "0"];

@@ -166,13 +166,13 @@ async fn links_in_the_data_lead_nowhere() {
             assert!(read(&store, "x").await.is_err(), "{content:?} {target}");
             let etag = store.head(&key("x")).await.unwrap().etag;
             let copied = store
-                .copy(
-                    &key("x"),
-                    &etag,
-                    &key("y"),
-                    CopyHeaders::Keep,
-                    Overwrite::Allowed,
-                )
+                .copy(&CopyRequest {
+                    source: key("x"),
+                    source_etag: etag.clone(),
+                    destination: key("y"),
+                    headers: CopyHeaders::Keep,
+                    overwrite: Overwrite::Allowed,
+                })
                 .await;
             assert!(copied.is_err(), "{content:?} {target}");
             assert!(put(&store, "x", "new").await.is_err());

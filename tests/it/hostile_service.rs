@@ -11,7 +11,8 @@ use ossvault::base::time;
 use ossvault::oss::error::refusal_of;
 use ossvault::store::error::Error;
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ETag, ListPage, ListRequest, ObjectStore, Overwrite, UploadId, UploadedPart,
+    Body, CopyHeaders, CopyRequest, ETag, ListPage, ListRequest, ObjectStore, Overwrite, UploadId,
+    UploadedPart,
 };
 
 use crate::raw_server::*;
@@ -517,9 +518,14 @@ async fn a_write_whose_answer_has_no_tag_is_looked_for() {
     let copied = status(200, &[], "<CopyObjectResult/>");
     let server = Server::start(vec![copied, head_of(b"hello", &[])]).await;
     let (from, to, tag) = (key("a"), key("b"), tag());
-    let copy = server
-        .store
-        .copy(&from, &tag, &to, CopyHeaders::Keep, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: from.clone(),
+        source_etag: tag.clone(),
+        destination: to.clone(),
+        headers: CopyHeaders::Keep,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = server.store.copy(&request);
     assert_eq!(copy.await.unwrap().etag, tag);
 }
 
@@ -586,9 +592,14 @@ async fn an_error_in_the_body_of_a_success_is_an_error() {
         <Code>AccessDenied</Code><Message>late</Message><RequestId>R9</RequestId></Error>";
     let server = Server::start(vec![status(200, &[], late); 2]).await;
     let (from, to, tag) = (key("a"), key("b"), tag());
-    let copy = server
-        .store
-        .copy(&from, &tag, &to, CopyHeaders::Keep, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: from.clone(),
+        source_etag: tag.clone(),
+        destination: to.clone(),
+        headers: CopyHeaders::Keep,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = server.store.copy(&request);
     let error = copy.await.unwrap_err();
     assert!(matches!(error, Error::AccessDenied(_)), "{error:?}");
     assert!(chain(&error).contains("R9"), "{}", chain(&error));

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use ossvault::server::endpoint::Server;
 use ossvault::server::state::Config;
 
-use crate::rig::{self, Rig, can_mount};
+use crate::fixture::{self, Rig, can_mount};
 
 /// The interpreter that has the SDKs, or why there is none. `scripts/venv` makes it, and needs the network
 /// once.
@@ -39,7 +39,7 @@ pub fn run_on(rig: &Rig, python: &Path, script: &str, args: &[&str], input: &[u8
         .arg(folder.join(script))
         .args(args)
         .env("OSS_TEST_ENDPOINT", rig.endpoint())
-        .env("OSS_TEST_BUCKET", rig::BUCKET)
+        .env("OSS_TEST_BUCKET", fixture::BUCKET)
         .env("OSS_TEST_ACCESS_KEY_ID", "test")
         .env("OSS_TEST_ACCESS_KEY_SECRET", "test")
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -163,14 +163,14 @@ fn the_seeds_example_opens_what_a_mount_wrote_and_a_mount_what_the_example_wrote
     let mount = rig.mount("mnt", &["--metadata-ttl", "0"]);
     // Sizes around blocks and parts; the largest goes up in parts.
     for size in [1, 15, 16, 17, 4096, 70_000, (8 << 20) + 5] {
-        let content = rig::noise(size as u64, size);
+        let content = fixture::noise(size as u64, size);
         let ours = format!("ours-{size}");
-        rig::write_and_close(&mount.path.join(&ours), &content).unwrap();
+        fixture::write_and_close(&mount.path.join(&ours), &content).unwrap();
         assert!(seed("read", &ours, &rig.key(), b"") == content, "{ours}");
         let theirs = format!("theirs-{size}");
         seed("write", &theirs, &public, &content);
         assert!(
-            rig::read(&mount.path.join(&theirs)).unwrap() == content,
+            fixture::read(&mount.path.join(&theirs)).unwrap() == content,
             "{theirs}"
         );
     }

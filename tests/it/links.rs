@@ -15,7 +15,7 @@ use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::ops::xattr::SetXattr;
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ObjectHeaders, ObjectKey, ObjectStore, Overwrite,
+    Body, CopyHeaders, CopyRequest, ObjectHeaders, ObjectKey, ObjectStore, Overwrite,
 };
 
 use crate::other_writers::{READ, block, mounted_with};
@@ -58,9 +58,14 @@ async fn change(world: &World, key: &str, change: impl FnOnce(&mut BTreeMap<Stri
     let mut headers = meta.headers.clone();
     change(&mut headers.user);
     let replace = CopyHeaders::Replace(headers);
-    let copy = world
-        .weather
-        .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: key.clone(),
+        source_etag: meta.etag.clone(),
+        destination: key.clone(),
+        headers: replace,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = world.weather.copy(&request);
     copy.await.unwrap();
     world.weather.advance(3);
 }

@@ -24,9 +24,10 @@ use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
+use ossvault_testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
 
+use crate::fixture::{Rig, bash, can_mount};
 use crate::other_writers::READ;
-use crate::rig::{Rig, can_mount, shell};
 
 /// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below that.
 struct Crowd {
@@ -53,7 +54,7 @@ fn directory_of(n: u64) -> String {
 }
 
 impl Crowd {
-    async fn new(names: u64, each: u64, keys: KeyRing) -> Arc<Crowd> {
+    async fn new(names: u64, each: u64, keys: KeyRing) -> Arc<InstrumentedStore<Crowd>> {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::open(folder.path(), local::Settings { sync: false });
         let store = Arc::new(store.unwrap());
@@ -65,13 +66,14 @@ impl Crowd {
         let mut answer = store.get(&key, None, None).await.unwrap();
         let bytes = answer.body.try_next().await.unwrap().unwrap();
         assert_eq!(bytes.len(), CONTENT.len());
-        Arc::new(Crowd {
+        let crowd = Crowd {
             names,
             each,
             sealed: (answer.meta.headers, bytes),
             lists: AtomicU64::new(0),
             heads: AtomicU64::new(0),
-        })
+        };
+        InstrumentedStore::new(Arc::new(MemoryStore::default()), crowd)
     }
 
     fn key(&self, i: u64) -> String {
@@ -130,23 +132,22 @@ fn old() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_600_000_000)
 }
 
-fn unsupported<T>() -> Result<T> {
-    Err(Error::Unsupported(Arc::new(std::io::Error::other("no"))))
-}
-
 #[async_trait]
-impl ObjectStore for Crowd {
-    fn name(&self) -> String {
-        "crowd".into()
+impl Hooks for Crowd {
+    fn decide(&self, call: Call) -> Fate {
+        match call.changes() {
+            true => Fate::Fails(Error::Unsupported(Arc::new(std::io::Error::other("no")))),
+            false => Fate::CarriedOut,
+        }
     }
 
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
+    async fn head(&self, _: &dyn ObjectStore, key: &ObjectKey) -> Result<ObjectMeta> {
         self.heads.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         self.meta(key)
     }
 
-    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+    async fn list(&self, _: &dyn ObjectStore, request: &ListRequest) -> Result<ListPage> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
         let mut page = RawPage {
@@ -190,7 +191,7 @@ impl ObjectStore for Crowd {
                         key: key.into(),
                         size: Some(CONTENT.len() as u64),
                         etag: ETag::new(format!("\"{at:032X}\"")),
-                        last_modified: old(),
+                        last_modified: Some(old()),
                         storage_class: "Standard".into(),
                     });
                     at += 1;
@@ -202,6 +203,7 @@ impl ObjectStore for Crowd {
 
     async fn get(
         &self,
+        _: &dyn ObjectStore,
         key: &ObjectKey,
         range: Option<ByteRange>,
         _: Option<&ETag>,
@@ -219,83 +221,6 @@ impl ObjectStore for Crowd {
             range,
             body: Box::pin(stream::once(async move { Ok(body) })),
         })
-    }
-
-    async fn put(
-        &self,
-        _: &ObjectKey,
-        _: &ObjectHeaders,
-        _: Body,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        unsupported()
-    }
-
-    async fn delete(&self, _: &ObjectKey) -> Result<()> {
-        unsupported()
-    }
-
-    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        unsupported()
-    }
-
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        unsupported()
-    }
-
-    async fn create_multipart(&self, _: &ObjectKey, _: &ObjectHeaders) -> Result<UploadId> {
-        unsupported()
-    }
-
-    async fn upload_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: Body,
-    ) -> Result<UploadedPart> {
-        unsupported()
-    }
-
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
-        unsupported()
-    }
-
-    async fn complete_multipart(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: &[UploadedPart],
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        unsupported()
-    }
-
-    async fn abort_multipart(&self, _: &ObjectKey, _: &UploadId) -> Result<()> {
-        unsupported()
-    }
-
-    async fn list_uploads(&self, _: &str) -> Result<Vec<PendingUpload>> {
-        unsupported()
-    }
-
-    async fn bucket_info(&self) -> Result<BucketInfo> {
-        unsupported()
     }
 }
 
@@ -371,7 +296,11 @@ impl Hoarder {
 }
 
 /// A file system on so many names, with so much memory, in MiB.
-async fn mounted(names: u64, each: u64, limit: u64) -> (Arc<Crowd>, Hoarder, tempfile::TempDir) {
+async fn mounted(
+    names: u64,
+    each: u64,
+    limit: u64,
+) -> (Arc<InstrumentedStore<Crowd>>, Hoarder, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let pair = KeyPair::generate(2048).unwrap();
     let pem = pair.private_pem(None).unwrap();
@@ -645,7 +574,7 @@ fn a_working_directory_outlives_that_its_inode_was_forgotten() {
     });
     let mount = rig.mount("mnt", &["--memory-limit", "16M"]);
     let script = "cd $MNT/directory-0000000/below && find $MNT -type d | wc -l && /bin/pwd && ls && stat -c %s x";
-    let told = shell(&mount.path, script);
+    let told = bash(&mount.path, script);
     let expected = format!(
         "4001\n{}/directory-0000000/below\nx\n0\n",
         mount.path.display()

@@ -4,12 +4,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use crate::rig::{BUCKET, Rig, can_mount};
-use crate::support::pattern;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ossvault");
+use crate::fixture::{BUCKET, Rig, can_mount, ossvault, pattern};
 
 /// Goes up in parts.
 const LARGE: usize = 20 << 20;
@@ -47,19 +43,13 @@ struct Ran {
 }
 
 fn program(rig: &Rig, arguments: &[&str]) -> Ran {
-    let mut command = Command::new(PROGRAM);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("OSS") {
-            command.env_remove(&name);
-        }
-    }
+    let mut command = ossvault();
     let output = command
         .args(arguments)
         .current_dir(rig.path(""))
         .env("OSS_ENDPOINT", rig.endpoint())
         .env("OSS_ACCESS_KEY_ID", "test")
         .env("OSS_ACCESS_KEY_SECRET", "test")
-        .stdin(Stdio::null())
         .output()
         .unwrap();
     Ran {
@@ -92,8 +82,7 @@ fn mounted(rig: &Rig, options: &[&str], work: impl FnOnce(PathBuf) -> io::Result
         ran.said.push_str(&error.to_string());
     }
     let umount = program(rig, &["umount", "mnt"]);
-    let lines = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    if lines.contains(&format!(" {} ", folder.display())) {
+    if crate::fixture::is_mount_point(&folder) {
         program(rig, &["umount", "--lazy", "mnt"]);
     }
     ran.succeeded &= umount.succeeded;

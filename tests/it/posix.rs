@@ -12,8 +12,8 @@ use std::time::Duration;
 use ossvault::fs::attributes::Change;
 use ossvault::fs::error::Error;
 
+use crate::fixture::*;
 use crate::other_writers::{block, mounted_with};
-use crate::support::*;
 
 /// The names that a descriptor reads, from where it stands.
 fn read_names(directory: &File, rewind: bool) -> Vec<String> {

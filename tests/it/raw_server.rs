@@ -13,7 +13,6 @@ use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
 use ossvault::store::error::Error;
 use ossvault::store::object_store::{Body, ETag, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
-use ossvault::store::oss::OssStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -53,7 +52,7 @@ impl Received {
 }
 
 pub struct Server {
-    pub store: OssStore,
+    pub store: Client,
     pub received: Arc<Mutex<Vec<Received>>>,
 }
 
@@ -95,7 +94,7 @@ impl Server {
         let settings = Settings { timeout, parallel };
         let client = Client::new(endpoint, key, version, settings).unwrap();
         Server {
-            store: OssStore::new(client),
+            store: client,
             received,
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use libc::{c_int, off_t};
 
-use super::support::*;
+use crate::fixture::*;
 
 /// What is called, what it must answer, and a name for it.
 type Refusal<'a> = (&'a str, c_int, Box<dyn Fn() -> io::Result<()> + 'a>);

@@ -7,9 +7,9 @@ use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation::*;
 
 use super::other_writers::{WRITE, block, mounted, mounted_with};
-use super::rig::{Rig, can_mount, read, write_and_close};
-use super::support::errno;
 use super::world::{Call, Kernel, Refusal, World};
+use crate::fixture::errno;
+use crate::fixture::{Rig, can_mount, read, write_and_close};
 
 /// All of them, until it is ended.
 fn refuse(world: &World, only: Call) {

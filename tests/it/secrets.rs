@@ -22,8 +22,8 @@ use ossvault::envelope::{Format, detect};
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::{ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
+use crate::fixture::{self, BUCKET, Rig, can_mount};
 use crate::formats;
-use crate::rig::{self, BUCKET, Rig, can_mount};
 
 fn ring() -> KeyRing {
     let pem = fs::read(formats::vectors().join("keys/rsa2048.pkcs8.pem")).unwrap();
@@ -160,7 +160,7 @@ fn uses_data_keys_and_drops_them() {
     let ring = ring();
     let mut said: Vec<BTreeMap<String, String>> = Vec::new();
     for format in [Format::Seed, Format::Sdk, Format::Dual] {
-        let mut content = rig::noise(1, 300_000);
+        let mut content = fixture::noise(1, 300_000);
         let mut attributes = Xattrs::new();
         attributes.set("user.comment", b"sealed").unwrap();
         let (envelope, sealed) = {
@@ -195,7 +195,7 @@ fn uses_data_keys_and_drops_them() {
             let bucket = bucket.clone();
             runtime.spawn(async move {
                 let key = ObjectKey::new(format!("{index}")).unwrap();
-                let plain = Plaintext::from_bytes(rig::noise(index, 500_000));
+                let plain = Plaintext::from_bytes(fixture::noise(index, 500_000));
                 let headers = ObjectHeaders::default();
                 let put = bucket.put(&key, &plain, headers, None, Overwrite::Allowed);
                 drop(put.await.unwrap());
@@ -275,11 +275,11 @@ fn a_write_only_mount_has_nothing_of_a_data_key_after_the_upload() {
     let keys = ["--public-key", public.to_str().unwrap()];
     let mount = rig.mount_with_keys("mnt", &format!("oss://{BUCKET}"), &keys, &[]);
     for index in 0..20 {
-        let content = rig::noise(index, 10_000 * index as usize);
-        rig::write_and_close(&mount.path.join(format!("{index}")), &content).unwrap();
+        let content = fixture::noise(index, 10_000 * index as usize);
+        fixture::write_and_close(&mount.path.join(format!("{index}")), &content).unwrap();
     }
-    let large = rig::noise(99, 20 << 20);
-    rig::write_and_close(&mount.path.join("large"), &large).unwrap();
+    let large = fixture::noise(99, 20 << 20);
+    fixture::write_and_close(&mount.path.join("large"), &large).unwrap();
     rig.settle();
     let pem = fs::read(rig.key()).unwrap();
     let ring = KeyRing::single(key_parse::private_key(&pem, &mut || None).unwrap());
@@ -320,13 +320,13 @@ fn a_write_only_mount_wipes_what_was_staged_when_its_file_is_closed() {
         .into_iter()
         .enumerate()
     {
-        let content = rig::noise(1000 + index as u64, len);
+        let content = fixture::noise(1000 + index as u64, len);
         traces.extend(
             content
                 .chunks(EVERY)
                 .map(|chunk| ("content", chunk[..16].try_into().unwrap())),
         );
-        rig::write_and_close(&mount.path.join(format!("{index}")), &content).unwrap();
+        fixture::write_and_close(&mount.path.join(format!("{index}")), &content).unwrap();
     }
     rig.settle();
     let found = found(mount.pid(), &traces);

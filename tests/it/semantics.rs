@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation;
 
-use super::support::*;
+use crate::fixture::*;
 
 /// As another client, one that looks every time.
 const AT_ONCE: &[&str] = &["--metadata-ttl", "0", "--dir-ttl", "0"];

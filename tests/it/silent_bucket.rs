@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ossvault::server::instruments::{Action, Fault};
 use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
-use crate::rig::{Mount, Rig, can_mount, eventually};
+use crate::fixture::{Rig, can_mount, eventually, rig::Mount};
 
 /// Directories of one file each.
 fn put_directories(rig: &Rig, n: u64) {

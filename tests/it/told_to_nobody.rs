@@ -3,11 +3,9 @@
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::support::{is_root, set_mode};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ossvault");
+use crate::fixture::{PROGRAM, clean, is_root, set_mode};
 
 /// A word that is no path, no region and no number, and could be a passphrase or a token.
 const WORD: &str = "s3cret=Marker/0451+";
@@ -76,14 +74,8 @@ impl Place {
             .args(["--wait", PROGRAM])
             .args(arguments)
             .current_dir(self.0.path())
-            .stdin(Stdio::null());
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if text.starts_with("OSS") || text == "RUST_LOG" {
-                command.env_remove(&name);
-            }
-        }
-        command.env("XDG_CACHE_HOME", self.path("cache"));
+            .env("XDG_CACHE_HOME", self.path("cache"));
+        clean(&mut command);
         command
     }
 

@@ -19,12 +19,12 @@ use ossvault::server::instruments::{Action, Fault};
 use ossvault::server::operation::Operation;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
+    Body, CopyHeaders, CopyRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
 };
 
+use crate::fixture::{BUCKET, Rig, bash, can_mount, eventually, has_program, ossvault};
 use crate::formats;
 use crate::interop;
-use crate::rig::{BUCKET, Rig, can_mount, eventually, has_program, shell};
 
 mod adopting;
 mod damage;
@@ -59,19 +59,13 @@ impl Run {
 
 /// The program with the rig's bucket and credentials.
 fn command(rig: &Rig, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ossvault"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("OSS") {
-            command.env_remove(&name);
-        }
-    }
+    let mut command = ossvault();
     command
         .args(arguments)
         .current_dir(rig.path(""))
         .env("OSS_ENDPOINT", rig.endpoint())
         .env("OSS_ACCESS_KEY_ID", "test")
-        .env("OSS_ACCESS_KEY_SECRET", "test")
-        .stdin(Stdio::null());
+        .env("OSS_ACCESS_KEY_SECRET", "test");
     command
 }
 
@@ -538,7 +532,7 @@ fn verify_compares_with_a_folder_and_with_digests() {
         "local",
     ];
     run(&rig, &compare).succeeds();
-    let digests = shell(&folder, "cd $MNT; sha256sum *");
+    let digests = bash(&folder, "cd $MNT; sha256sum *");
     fs::write(rig.path("digests"), digests).unwrap();
     let manifest = [
         "verify",
@@ -602,9 +596,14 @@ fn a_lost_envelope_is_put_back() {
         };
         let key = object_key(key);
         let replace = CopyHeaders::Replace(headers);
-        let copy = rig
-            .store
-            .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = rig.store.copy(&request);
         rig.block_on(copy).unwrap();
     }
     put_plain(
@@ -840,7 +839,7 @@ fn in_the_sdks_formats_attributes_cost_an_upload() {
         "touch -d @1000 $MNT/f",
         "python3 -c 'import os, sys; os.setxattr(sys.argv[1], \"user.a\", b\"1\")' $MNT/f",
     ] {
-        let counts = rig.requests(|| drop(shell(&mount.path, line)));
+        let counts = rig.requests(|| drop(bash(&mount.path, line)));
         assert!(counts.bytes_in >= 1 << 20, "{line}: {:?}", counts.requests);
         assert_eq!(counts.of(Operation::CopyObject), 0, "{line}");
         assert!(rig.ciphertext("f") == stored, "{line}");
@@ -925,7 +924,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
         fs::create_dir_all(rig.path("tree/sub")).unwrap();
         fs::write(rig.path("tree/sub/file"), "by rsync").unwrap();
         let tree = rig.path("tree");
-        shell(
+        bash(
             &mount.path,
             &format!("rsync -a {}/ $MNT/synced/", tree.display()),
         );

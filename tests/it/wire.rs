@@ -15,10 +15,9 @@ use ossvault::oss::endpoint::{Endpoint, Options};
 use ossvault::oss::sign::Version;
 use ossvault::store::error::Error;
 use ossvault::store::object_store::{
-    Body, CopyHeaders, ETag, ListRequest, ObjectHeaders, ObjectStore, Overwrite, UploadId,
-    UploadedPart,
+    Body, CopyHeaders, CopyRequest, ETag, ListRequest, ObjectHeaders, ObjectStore, Overwrite,
+    UploadId, UploadedPart,
 };
-use ossvault::store::oss::OssStore;
 
 use crate::raw_server::*;
 
@@ -389,13 +388,13 @@ async fn a_copy_names_its_source_its_precondition_and_all_headers() {
     let copy = async |headers| {
         server
             .store
-            .copy(
-                &key("a+b/c"),
-                &tag(),
-                &key("d"),
+            .copy(&CopyRequest {
+                source: key("a+b/c"),
+                source_etag: tag(),
+                destination: key("d"),
                 headers,
-                Overwrite::Allowed,
-            )
+                overwrite: Overwrite::Allowed,
+            })
             .await
     };
     copy(CopyHeaders::Replace(headers)).await.unwrap();
@@ -610,7 +609,7 @@ async fn an_endpoint_where_nobody_listens_is_told_at_once() {
     let key_pair = AccessKey::new("id", "secret", None);
     let client = Client::new(endpoint, key_pair, Version::V1, Settings::default()).unwrap();
     let began = Instant::now();
-    let result = OssStore::new(client).head(&key("a")).await;
+    let result = client.head(&key("a")).await;
     assert!(matches!(result, Err(Error::Unavailable(_))));
     assert!(began.elapsed() < Duration::from_secs(5));
 }

@@ -21,8 +21,8 @@ use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
+pub use ossvault_testing::{Call, Failure, Hooks, InstrumentedStore, Mood, Refusal};
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
 
 /// Parts as small as the store takes them: multiples of 128 KiB.
 pub const PART: u64 = 128 << 10;
@@ -32,289 +32,19 @@ pub const CALLER: Caller = Caller {
     gid: 1000,
 };
 
-/// What one request did, for tests that count them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
-    Head,
-    Get,
-    Put,
-    Delete,
-    Copy,
-    List,
-    CreateMultipart,
-    UploadPart,
-    CopyPart,
-    Complete,
-    Abort,
-}
-
-impl Call {
-    pub fn changes(self) -> bool {
-        !matches!(self, Call::Head | Call::Get | Call::List)
-    }
-}
-
-/// A failure to come.
-#[derive(Clone, Copy, Debug)]
-pub struct Failure {
-    /// So many calls still succeed.
-    pub after: u32,
-    /// The call is carried out, and its answer is lost.
-    pub lost: bool,
-    /// Only calls that change something count.
-    pub changes_only: bool,
-    /// So many calls fail.
-    pub times: u32,
-}
-
-/// How every request fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mood {
-    #[default]
-    Well,
-    /// It is answered so much later.
-    Slow(Duration),
-    /// The answer is 403, as with an expired token.
-    Refusing,
-    /// It is not carried out, and times out after so long.
-    Hanging(Duration),
-}
-
-/// A refusal to come, as a policy's: of calls that change something.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    /// Only this call; none is any.
-    pub only: Option<Call>,
-    /// So many of them still succeed.
-    pub after: u32,
-    /// So many are refused.
-    pub times: u32,
-}
-
-/// What is to become of a call.
-enum Spoilt {
-    Failed,
-    /// It is carried out first.
-    Lost,
-    Refused,
-}
-
-/// A bucket whose clock is moved by the test, so that whole seconds pass without waiting, and whose requests
-/// fail when they are told to.
-pub struct Weather {
-    inner: LocalStore,
+/// A bucket's clock, which the test moves, so that whole seconds pass without waiting.
+pub struct Clock {
     modified: Mutex<HashMap<String, u64>>,
     seconds: AtomicU64,
-    mood: Mutex<Mood>,
-    failure: Mutex<Option<Failure>>,
-    refusal: Mutex<Option<Refusal>>,
-    last_refused: Mutex<Option<Call>>,
-    /// Keys that contain this are not deleted.
-    undeletable: Mutex<Option<String>>,
-    failed: AtomicU64,
-    calls: Mutex<HashMap<Call, u32>>,
-    /// What uploads of a whole object need to go on.
-    puts: Semaphore,
-    /// Calls that are carried out, and whose answers are on their way until they are let go.
-    held: Mutex<Option<(Call, Arc<Semaphore>)>>,
-    /// How many wait so.
-    holding: AtomicU64,
 }
 
-impl Weather {
-    pub fn new(folder: &Path) -> Arc<Weather> {
-        let inner = LocalStore::open(folder, local::Settings { sync: false }).unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        Arc::new(Weather {
-            inner,
-            modified: Mutex::default(),
-            seconds: AtomicU64::new(now.as_secs()),
-            mood: Mutex::default(),
-            failure: Mutex::default(),
-            refusal: Mutex::default(),
-            last_refused: Mutex::default(),
-            undeletable: Mutex::default(),
-            failed: AtomicU64::new(0),
-            calls: Mutex::default(),
-            puts: Semaphore::new(1000),
-            held: Mutex::default(),
-            holding: AtomicU64::new(0),
-        })
-    }
-
+impl Clock {
     pub fn advance(&self, seconds: u64) {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
-    pub fn set_mood(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
-    }
-
-    pub fn fail(&self, failure: Option<Failure>) {
-        *self.failure.lock().unwrap() = failure;
-    }
-
-    pub fn refuse(&self, refusal: Option<Refusal>) {
-        *self.refusal.lock().unwrap() = refusal;
-    }
-
-    pub fn last_refused(&self) -> Option<Call> {
-        *self.last_refused.lock().unwrap()
-    }
-
-    /// Refuses to delete what has a key that contains this.
-    pub fn keep(&self, keys: Option<&str>) {
-        *self.undeletable.lock().unwrap() = keys.map(str::to_owned);
-    }
-
-    fn check_deletable(&self, key: &ObjectKey) -> Result<()> {
-        match &*self.undeletable.lock().unwrap() {
-            Some(kept) if key.as_str().contains(kept) => Err(refused()),
-            _ => Ok(()),
-        }
-    }
-
-    /// How many calls have failed on purpose.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// From now on, uploads of whole objects stand still, until they are let go on.
-    pub fn hold_puts(&self) {
-        self.puts.forget_permits(usize::MAX >> 4);
-    }
-
-    pub fn let_puts_go(&self) {
-        self.puts.add_permits(1000);
-    }
-
-    /// From now on, these calls take effect and are not answered. What is returned lets the answers go.
-    pub fn hold_answers(&self, call: Call) -> Held<'_> {
-        *self.held.lock().unwrap() = Some((call, Arc::new(Semaphore::new(0))));
-        Held(self)
-    }
-
-    /// Waits until that many answers are held back.
-    pub async fn until_held(&self, answers: u64) {
-        for _ in 0..5000 {
-            if self.holding.load(Ordering::Relaxed) >= answers {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        panic!("no such call came");
-    }
-
-    pub fn count(&self, call: Call) -> u32 {
-        let calls = self.calls.lock().unwrap();
-        calls.get(&call).copied().unwrap_or_default()
-    }
-
-    /// The calls since the last time that this was asked.
-    pub fn take_calls(&self) -> HashMap<Call, u32> {
-        std::mem::take(&mut self.calls.lock().unwrap())
-    }
-
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(self.seconds.load(Ordering::Relaxed))
-    }
-
-    /// Counts the call; Some if it is to fail.
-    fn begin(&self, call: Call) -> Option<Spoilt> {
-        *self.calls.lock().unwrap().entry(call).or_default() += 1;
-        if self.is_refused(call) {
-            return Some(Spoilt::Refused);
-        }
-        let mut plan = self.failure.lock().unwrap();
-        let failure = plan.as_mut()?;
-        if failure.changes_only && !call.changes() {
-            return None;
-        }
-        if failure.after > 0 {
-            failure.after -= 1;
-            return None;
-        }
-        let lost = failure.lost;
-        failure.times -= 1;
-        if failure.times == 0 {
-            *plan = None;
-        }
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        Some(match lost {
-            true => Spoilt::Lost,
-            false => Spoilt::Failed,
-        })
-    }
-
-    fn is_refused(&self, call: Call) -> bool {
-        let mut refusal = self.refusal.lock().unwrap();
-        let Some(plan) = &mut *refusal else {
-            return false;
-        };
-        if !call.changes() || plan.only.is_some_and(|only| only != call) {
-            return false;
-        }
-        if plan.after > 0 {
-            plan.after -= 1;
-            return false;
-        }
-        plan.times -= 1;
-        if plan.times == 0 {
-            *refusal = None;
-        }
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        *self.last_refused.lock().unwrap() = Some(call);
-        true
-    }
-
-    async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let begun = self.begin(call);
-        let mood = *self.mood.lock().unwrap();
-        match mood {
-            Mood::Well => {}
-            Mood::Slow(delay) => tokio::time::sleep(delay).await,
-            Mood::Refusing => {
-                // As a service does: not at once.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                let refusal = std::io::Error::other("refused by the test");
-                return Err(Error::AccessDenied(Arc::new(refusal)));
-            }
-            Mood::Hanging(timeout) => {
-                tokio::time::sleep(timeout).await;
-                let stalled = std::io::Error::other("hung by the test");
-                return Err(Error::TimedOut(Arc::new(stalled)));
-            }
-        }
-        match begun {
-            None => {
-                let answer = work.await;
-                let held = self.held.lock().unwrap().clone();
-                if let Some((_, held)) = held.filter(|(held, _)| *held == call) {
-                    self.holding.fetch_add(1, Ordering::Relaxed);
-                    let _gone = held.acquire().await.unwrap();
-                    self.holding.fetch_sub(1, Ordering::Relaxed);
-                }
-                answer
-            }
-            Some(Spoilt::Refused) => Err(refused()),
-            Some(spoilt) => {
-                if matches!(spoilt, Spoilt::Lost) {
-                    let _ = work.await;
-                }
-                Err(Error::Unavailable(Arc::new(std::io::Error::other(
-                    "failed by the test",
-                ))))
-            }
-        }
-    }
-
-    fn changed(&self, key: &str, answer: &mut PutAnswer) {
-        answer.date = self.now();
-        let seconds = self.seconds.load(Ordering::Relaxed);
-        self.modified
-            .lock()
-            .unwrap()
-            .insert(key.to_owned(), seconds);
     }
 
     fn seen(&self, key: &str, last_modified: &mut SystemTime) {
@@ -324,184 +54,56 @@ impl Weather {
     }
 }
 
-/// Answers that are held back, until this is dropped.
-pub struct Held<'a>(&'a Weather);
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Some((_, held)) = self.0.held.lock().unwrap().take() {
-            held.add_permits(1000);
-        }
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Weather {
-    fn name(&self) -> String {
-        self.inner.name()
-    }
-
-    async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta> {
-        self.call(Call::Head, async {
-            let mut meta = self.inner.head(key).await?;
-            self.seen(key.as_str(), &mut meta.last_modified);
-            meta.date = self.now();
-            Ok(meta)
-        })
-        .await
+impl Hooks for Clock {
+    async fn head(&self, store: &dyn ObjectStore, key: &ObjectKey) -> Result<ObjectMeta> {
+        let mut meta = store.head(key).await?;
+        self.seen(key.as_str(), &mut meta.last_modified);
+        meta.date = self.now();
+        Ok(meta)
     }
 
     async fn get(
         &self,
+        store: &dyn ObjectStore,
         key: &ObjectKey,
         range: Option<ByteRange>,
         if_match: Option<&ETag>,
     ) -> Result<GetAnswer> {
-        self.call(Call::Get, async {
-            let mut answer = self.inner.get(key, range, if_match).await?;
-            self.seen(key.as_str(), &mut answer.meta.last_modified);
-            answer.meta.date = self.now();
-            Ok(answer)
-        })
-        .await
+        let mut answer = store.get(key, range, if_match).await?;
+        self.seen(key.as_str(), &mut answer.meta.last_modified);
+        answer.meta.date = self.now();
+        Ok(answer)
     }
 
-    async fn put(
-        &self,
-        key: &ObjectKey,
-        headers: &ObjectHeaders,
-        body: Body,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.call(Call::Put, async {
-            let _going = self.puts.acquire().await.unwrap();
-            let mut answer = self.inner.put(key, headers, body, overwrite).await?;
-            self.changed(key.as_str(), &mut answer);
-            Ok(answer)
-        })
-        .await
+    async fn list(&self, store: &dyn ObjectStore, request: &ListRequest) -> Result<ListPage> {
+        let mut page = store.list(request).await?;
+        for object in &mut page.objects {
+            self.seen(&object.key, &mut object.last_modified);
+        }
+        page.date = self.now();
+        Ok(page)
     }
 
-    async fn delete(&self, key: &ObjectKey) -> Result<()> {
-        self.call(Call::Delete, async {
-            self.check_deletable(key)?;
-            self.inner.delete(key).await
-        })
-        .await
-    }
-
-    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        self.call(Call::Delete, async {
-            let (free, kept): (Vec<ObjectKey>, Vec<ObjectKey>) = keys
-                .iter()
-                .cloned()
-                .partition(|key| self.check_deletable(key).is_ok());
-            let mut failed = self.inner.delete_many(&free).await?;
-            failed.extend(kept.into_iter().map(|key| (key, refused())));
-            Ok(failed)
-        })
-        .await
-    }
-
-    async fn copy(
-        &self,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        destination: &ObjectKey,
-        headers: CopyHeaders,
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.call(Call::Copy, async {
-            let mut answer = self
-                .inner
-                .copy(source, source_etag, destination, headers, overwrite)
-                .await?;
-            self.changed(destination.as_str(), &mut answer);
-            Ok(answer)
-        })
-        .await
-    }
-
-    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.call(Call::List, async {
-            let mut page = self.inner.list(request).await?;
-            for object in &mut page.objects {
-                self.seen(&object.key, &mut object.last_modified);
-            }
-            page.date = self.now();
-            Ok(page)
-        })
-        .await
-    }
-
-    async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId> {
-        self.call(
-            Call::CreateMultipart,
-            self.inner.create_multipart(key, headers),
-        )
-        .await
-    }
-
-    async fn upload_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        body: Body,
-    ) -> Result<UploadedPart> {
-        let work = self.inner.upload_part(key, upload, number, body);
-        self.call(Call::UploadPart, work).await
-    }
-
-    async fn copy_part(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        number: u16,
-        source: &ObjectKey,
-        source_etag: &ETag,
-        range: ByteRange,
-    ) -> Result<UploadedPart> {
-        let work = self
-            .inner
-            .copy_part(key, upload, number, source, source_etag, range);
-        self.call(Call::CopyPart, work).await
-    }
-
-    async fn complete_multipart(
-        &self,
-        key: &ObjectKey,
-        upload: &UploadId,
-        parts: &[UploadedPart],
-        overwrite: Overwrite,
-    ) -> Result<PutAnswer> {
-        self.call(Call::Complete, async {
-            let mut answer = self
-                .inner
-                .complete_multipart(key, upload, parts, overwrite)
-                .await?;
-            self.changed(key.as_str(), &mut answer);
-            Ok(answer)
-        })
-        .await
-    }
-
-    async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
-        self.call(Call::Abort, self.inner.abort_multipart(key, upload))
-            .await
-    }
-
-    async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
-        self.inner.list_uploads(prefix).await
-    }
-
-    async fn bucket_info(&self) -> Result<BucketInfo> {
-        self.inner.bucket_info().await
+    fn written(&self, key: &ObjectKey, answer: &mut PutAnswer) {
+        answer.date = self.now();
+        let seconds = self.seconds.load(Ordering::Relaxed);
+        let mut modified = self.modified.lock().unwrap();
+        modified.insert(key.as_str().to_owned(), seconds);
     }
 }
 
-fn refused() -> Error {
-    Error::AccessDenied(Arc::new(std::io::Error::other("refused by the test")))
+/// The bucket of a world: a folder, with a clock of its own, whose requests fare as the test says.
+pub type Weather = InstrumentedStore<Clock>;
+
+fn weather(folder: &Path) -> Arc<Weather> {
+    let store = LocalStore::open(folder, local::Settings { sync: false }).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let clock = Clock {
+        modified: Mutex::default(),
+        seconds: AtomicU64::new(now.as_secs()),
+    };
+    InstrumentedStore::new(Arc::new(store), clock)
 }
 
 pub fn keys() -> KeyRing {
@@ -531,7 +133,7 @@ impl World {
             true => TempDir::new_in(memory).unwrap(),
             false => TempDir::new().unwrap(),
         };
-        let weather = Weather::new(&folder.path().join("bucket"));
+        let weather = weather(&folder.path().join("bucket"));
         let settings = Settings {
             prefix: String::new(),
             metadata_ttl: Duration::ZERO,
@@ -667,27 +269,28 @@ impl Others {
     pub async fn put_plain(&self, key: &str, text: &str) {
         let body = Body::from_bytes(Bytes::copy_from_slice(text.as_bytes()));
         let headers = ObjectHeaders::default();
-        let (store, key) = (&self.weather.inner, object_key(key));
+        let (store, key) = (self.weather.store(), object_key(key));
         let put = store.put(&key, &headers, body, Overwrite::Allowed);
         put.await.unwrap();
     }
 
     pub async fn copy(&self, from: &str, to: &str) {
         let (from, to) = (object_key(from), object_key(to));
-        let store = &self.weather.inner;
+        let store = self.weather.store();
         let meta = store.head(&from).await.unwrap();
-        let copied = store.copy(
-            &from,
-            &meta.etag,
-            &to,
-            CopyHeaders::Keep,
-            Overwrite::Allowed,
-        );
+        let request = CopyRequest {
+            source: from.clone(),
+            source_etag: meta.etag.clone(),
+            destination: to.clone(),
+            headers: CopyHeaders::Keep,
+            overwrite: Overwrite::Allowed,
+        };
+        let copied = store.copy(&request);
         copied.await.unwrap();
     }
 
     pub async fn delete(&self, key: &str) {
-        self.weather.inner.delete(&object_key(key)).await.unwrap();
+        self.weather.store().delete(&object_key(key)).await.unwrap();
         self.weather.advance(3);
     }
 
@@ -706,7 +309,13 @@ impl Others {
         let headers = CopyHeaders::Replace(headers);
         self.bucket
             .store()
-            .copy(&key, &meta.etag, &key, headers, Overwrite::Allowed)
+            .copy(&CopyRequest {
+                source: key.clone(),
+                source_etag: meta.etag.clone(),
+                destination: key.clone(),
+                headers,
+                overwrite: Overwrite::Allowed,
+            })
             .await
             .unwrap();
     }
@@ -724,7 +333,7 @@ impl Others {
 
     async fn get_version(&self, key: &str) -> encrypted::Result<Option<Vec<u8>>> {
         let key = object_key(key);
-        let meta = match self.weather.inner.head(&key).await {
+        let meta = match self.weather.store().head(&key).await {
             Ok(meta) => meta,
             Err(Error::NotFound) => return Ok(None),
             Err(error) => panic!("{error}"),
@@ -733,8 +342,8 @@ impl Others {
         if content.is_empty() {
             return Ok(Some(content));
         }
-        let store = self.weather.inner.clone();
-        let direct = EncryptedBucket::new(Arc::new(store), keys(), encrypted::Settings::default());
+        let store = self.weather.store().clone();
+        let direct = EncryptedBucket::new(store, keys(), encrypted::Settings::default());
         let mut body = direct.get(&key, None, Some(&meta.etag)).await?;
         let object = direct.object(&body.meta)?;
         let cipher = direct.unlock(&object).await?;
@@ -752,7 +361,7 @@ impl Others {
         let mut request = ListRequest::default();
         let mut keys = Vec::new();
         loop {
-            let page = self.weather.inner.list(&request).await.unwrap();
+            let page = self.weather.store().list(&request).await.unwrap();
             keys.extend(page.objects.into_iter().map(|object| object.key));
             match page.next {
                 None => return keys,
@@ -765,7 +374,7 @@ impl Others {
     pub async fn unfinished_uploads(&self) -> usize {
         let start = std::time::Instant::now();
         loop {
-            let uploads = self.weather.inner.list_uploads("").await.unwrap().len();
+            let uploads = self.weather.store().list_uploads("").await.unwrap().len();
             if uploads == 0 || start.elapsed() > Duration::from_secs(2) {
                 return uploads;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::requests::{Resolver, Scans};
+use crate::base::log_limit::LogLimit;
 use crate::base::sync::lock;
 use crate::base::time::unix_seconds;
 use crate::fs::error::{Error, Result};
@@ -20,7 +21,6 @@ use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::scan::{DirectoryScan, EntryKind, Rest, ScanScope};
 use crate::fs::namespace::tree::Namespace;
 use crate::store::listing::PageToken;
-use crate::store::log_limit::LogLimit;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectKey};
 
 /// Any client may have stored such keys, and directories are listed all the time.

@@ -16,7 +16,8 @@ use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::object_name;
 use crate::fs::settings::Settings;
 use crate::store::object_store::{
-    CopyHeaders, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
+    CopyHeaders, CopyRequest, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
+    PutAnswer,
 };
 
 /// Keys in one batch delete.
@@ -78,13 +79,14 @@ impl Objects {
     ) -> Result<PutAnswer> {
         if object.size < self.settings.copy_limit {
             let store = self.bucket.store();
-            let copied = store.copy(
-                source,
-                &object.etag,
-                destination,
-                CopyHeaders::Keep,
+            let request = CopyRequest {
+                source: source.clone(),
+                source_etag: object.etag.clone(),
+                destination: destination.clone(),
+                headers: CopyHeaders::Keep,
                 overwrite,
-            );
+            };
+            let copied = store.copy(&request);
             return Ok(copied.await?);
         }
         let described = self

@@ -18,10 +18,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::object::upload::MAX_PARTS;
 use crate::store::object_store::{ETag, ObjectHeaders, ObjectKey};
-
-/// An upload has at most so many parts.
-pub const MAX_PARTS: u16 = 10_000;
 
 /// A line of the largest object: 10,000 parts with their names, and the metadata. What is longer is no line of
 /// this store, and is not read into memory.
@@ -248,7 +246,7 @@ pub fn delete_line(key: &str) -> String {
     seal(&format!("D {}", escape(key)))
 }
 
-pub(crate) fn seal(text: &str) -> String {
+pub fn seal(text: &str) -> String {
     format!("{:08x} {text}\n", crc_fast::crc32_iso_hdlc(text.as_bytes()))
 }
 

@@ -88,7 +88,7 @@ pub fn is_part_name(name: &str) -> bool {
 }
 
 /// A part by its file's name.
-pub(crate) fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
+pub fn parse_part(name: &str, modified: SystemTime) -> Option<Part> {
     let mut fields = name.split('~');
     let part = Part {
         number: fields
@@ -115,7 +115,7 @@ fn path(upload: &UploadId) -> Result<String> {
 }
 
 /// Whether this may be the id of an upload: 32 digits of base 16.
-pub(crate) fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
@@ -173,7 +173,7 @@ pub fn load(root: &Directory, key: &str, upload: &UploadId) -> Result<Upload> {
 }
 
 /// None for what is not as [`create`] writes it.
-pub(crate) fn parse(text: &[u8]) -> Option<Upload> {
+pub fn parse(text: &[u8]) -> Option<Upload> {
     let what: Upload = serde_json::from_slice(text).ok()?;
     let valid = record::safe_name(&what.name)
         && record::is_key(&what.key)

@@ -20,7 +20,7 @@ pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
     let bucket = bucket(rig, "key", Format::Sdk);
     let (key, plain) = (
         object_key(key),
-        Plaintext::from_bytes(crate::rig::noise(3, size)),
+        Plaintext::from_bytes(crate::fixture::noise(3, size)),
     );
     let put = bucket.put(&key, &plain, attributes(0), None, Overwrite::Allowed);
     rig.block_on(put).unwrap();
@@ -97,9 +97,14 @@ fn lose_envelopes(rig: &Rig, lost: &[&str]) {
         let meta = head(rig, key);
         let key = object_key(key);
         let replace = CopyHeaders::Replace(ObjectHeaders::default());
-        let copy = rig
-            .store
-            .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = rig.store.copy(&request);
         rig.block_on(copy).unwrap();
     }
 }

@@ -45,9 +45,14 @@ fn set_mode_of(rig: &Rig, key: &str, mode: &str) {
     let mut headers = meta.headers.clone();
     headers.user.insert("mode".into(), mode.into());
     let replace = CopyHeaders::Replace(headers);
-    let copy = rig
-        .store
-        .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: key.clone(),
+        source_etag: meta.etag.clone(),
+        destination: key.clone(),
+        headers: replace,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = rig.store.copy(&request);
     rig.block_on(copy).unwrap();
 }
 
@@ -173,9 +178,14 @@ fn after_a_rewrap_the_old_key_opens_no_extended_attributes() {
     old.seal_xattrs(&xattrs, &mut headers).unwrap();
     let key = object_key("tree/000");
     let replace = CopyHeaders::Replace(headers);
-    let copy = rig
-        .store
-        .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: key.clone(),
+        source_etag: meta.etag.clone(),
+        destination: key.clone(),
+        headers: replace,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = rig.store.copy(&request);
     rig.block_on(copy).unwrap();
     assert!(opens("key") && !opens("new"));
     let again = run(&rig, &REWRAP).succeeds();
@@ -233,9 +243,14 @@ fn what_a_mount_with_both_keys_sets_during_a_rotation_is_rewrapped_with_the_rest
     new.seal_xattrs(&xattrs, &mut headers).unwrap();
     let key = object_key("tree/000");
     let replace = CopyHeaders::Replace(headers);
-    let copy = rig
-        .store
-        .copy(&key, &meta.etag, &key, replace, Overwrite::Allowed);
+    let request = CopyRequest {
+        source: key.clone(),
+        source_etag: meta.etag.clone(),
+        destination: key.clone(),
+        headers: replace,
+        overwrite: Overwrite::Allowed,
+    };
+    let copy = rig.store.copy(&request);
     rig.block_on(copy).unwrap();
 
     let pem = fs::read(rig.path("new.pub")).unwrap();

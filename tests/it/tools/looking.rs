@@ -8,7 +8,7 @@ use ossvault::crypto::key_error::Strength;
 use ossvault::envelope::write;
 
 use super::*;
-use crate::support::{is_root, set_mode};
+use crate::fixture::{is_root, set_mode};
 
 const LOOKING: [&[&str]; 7] = [
     &["verify", "SOURCE", "--private-key", "key"],

@@ -1,4 +1,4 @@
-//! Content against a bucket in memory that counts, waits and fails as told.
+//! Content against a bucket in memory that records requests, delays them and has them fail.
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
@@ -6,12 +6,11 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use proptest::prelude::*;
 
 use super::super::budget::{Class, MemoryBudget};
 use super::*;
-use crate::base::crc64;
 use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_pair::KeyPair;
 use crate::crypto::key_parse;
@@ -20,6 +19,8 @@ use crate::encrypted::{Plaintext, Settings};
 use crate::envelope::{Format, write};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::*;
+use ossvault_testing::instrumented_store::unavailable;
+use ossvault_testing::{Hooks, InstrumentedStore, MemoryStore, memory_store};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -37,11 +38,11 @@ enum Fault {
     Flips,
 }
 
-/// One object.
-struct Fake {
-    ciphertext: Mutex<Vec<u8>>,
+/// What is asked of a bucket with one object, and how it is answered.
+struct Gets {
+    /// What the answers say of the object; none: there is none any more.
     meta: Mutex<Option<ObjectMeta>>,
-    gets: Mutex<Vec<Range<u64>>>,
+    ranges: Mutex<Vec<Range<u64>>>,
     faults: Mutex<VecDeque<Fault>>,
     delay: Duration,
     chunk: usize,
@@ -57,28 +58,17 @@ impl Drop for InFlight {
     }
 }
 
-fn unavailable() -> StoreError {
-    StoreError::Unavailable(Arc::new(std::io::Error::other("told to fail")))
-}
-
-fn never<T>() -> Result<T> {
-    Err(StoreError::other(std::io::Error::other("not used here")))
-}
-
 #[async_trait]
-impl ObjectStore for Fake {
-    fn name(&self) -> String {
-        "fake".into()
-    }
-
+impl Hooks for Gets {
     async fn get(
         &self,
-        _: &ObjectKey,
+        store: &dyn ObjectStore,
+        key: &ObjectKey,
         range: Option<ByteRange>,
         if_match: Option<&ETag>,
     ) -> Result<GetAnswer> {
         let range = range.expect("content asks for ranges");
-        self.gets.lock().unwrap().push(range.clone());
+        self.ranges.lock().unwrap().push(range.clone());
         let fault = self.faults.lock().unwrap().pop_front();
         self.in_flight.fetch_add(1, Ordering::SeqCst);
         let guard = InFlight(self.in_flight.clone());
@@ -86,40 +76,36 @@ impl ObjectStore for Fake {
         if fault == Some(Fault::Unavailable) {
             return Err(unavailable());
         }
-        let meta = self
-            .meta
-            .lock()
-            .unwrap()
-            .clone()
-            .ok_or(StoreError::NotFound)?;
+        let meta = (self.meta.lock().unwrap().clone()).ok_or(StoreError::NotFound)?;
         if if_match != Some(&meta.etag) {
             return Err(StoreError::PreconditionFailed);
         }
-        let mut body = {
-            let ciphertext = self.ciphertext.lock().unwrap();
-            ciphertext[range.start as usize..range.end as usize].to_vec()
-        };
+        let mut answer = store.get(key, Some(range.clone()), None).await?;
+        answer.meta = meta;
+        let chunks: Vec<Bytes> = answer.body.try_collect().await?;
+        let mut body = chunks.concat();
         if fault == Some(Fault::Flips) {
             body[range.start as usize % 7 % (range.end - range.start) as usize] ^= 1;
         }
+        let body = Bytes::from(body);
         let mut chunks: Vec<Result<Option<Bytes>>> = Vec::new();
         match fault {
             Some(Fault::BreaksAfter(count)) => {
-                chunks.push(Ok(Some(Bytes::copy_from_slice(&body[..count]))));
+                chunks.push(Ok(Some(body.slice(..count))));
                 chunks.push(Err(unavailable()));
             }
             Some(Fault::StallsAfter(count)) => {
-                chunks.push(Ok(Some(Bytes::copy_from_slice(&body[..count]))));
+                chunks.push(Ok(Some(body.slice(..count))));
                 chunks.push(Ok(None));
-                chunks.push(Ok(Some(Bytes::copy_from_slice(&body[count..]))));
+                chunks.push(Ok(Some(body.slice(count..))));
             }
             _ => {
-                let parts = body.chunks(self.chunk);
-                chunks.extend(parts.map(|part| Ok(Some(Bytes::copy_from_slice(part)))));
+                let parts = memory_store::chunks(&body, self.chunk);
+                chunks.extend(parts.into_iter().map(|part| part.map(Some)));
             }
         }
         let release = self.release.clone();
-        let body = stream::iter(chunks)
+        answer.body = stream::iter(chunks)
             .then(move |chunk| {
                 let (release, _guard) = (release.clone(), &guard);
                 async move {
@@ -133,107 +119,13 @@ impl ObjectStore for Fake {
                 }
             })
             .boxed();
-        Ok(GetAnswer { meta, range, body })
-    }
-
-    async fn put(
-        &self,
-        _: &ObjectKey,
-        headers: &ObjectHeaders,
-        body: Body,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        let mut bytes = Vec::new();
-        let mut stream = body.open();
-        while let Some(chunk) = stream.next().await {
-            bytes.extend_from_slice(&chunk?);
-        }
-        let now = std::time::SystemTime::now();
-        let crc64 = Some(crc64::of(&bytes));
-        let etag = ETag::new("\"1\"");
-        *self.meta.lock().unwrap() = Some(ObjectMeta {
-            size: bytes.len() as u64,
-            etag: etag.clone(),
-            last_modified: now,
-            headers: headers.clone(),
-            crc64,
-            date: now,
-        });
-        *self.ciphertext.lock().unwrap() = bytes;
-        Ok(PutAnswer {
-            etag,
-            crc64,
-            date: now,
-        })
-    }
-
-    async fn head(&self, _: &ObjectKey) -> Result<ObjectMeta> {
-        never()
-    }
-    async fn delete(&self, _: &ObjectKey) -> Result<()> {
-        never()
-    }
-    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
-        never()
-    }
-    async fn copy(
-        &self,
-        _: &ObjectKey,
-        _: &ETag,
-        _: &ObjectKey,
-        _: CopyHeaders,
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        never()
-    }
-    async fn list(&self, _: &ListRequest) -> Result<ListPage> {
-        never()
-    }
-    async fn create_multipart(&self, _: &ObjectKey, _: &ObjectHeaders) -> Result<UploadId> {
-        never()
-    }
-    async fn upload_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: Body,
-    ) -> Result<UploadedPart> {
-        never()
-    }
-    async fn copy_part(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: u16,
-        _: &ObjectKey,
-        _: &ETag,
-        _: ByteRange,
-    ) -> Result<UploadedPart> {
-        never()
-    }
-    async fn complete_multipart(
-        &self,
-        _: &ObjectKey,
-        _: &UploadId,
-        _: &[UploadedPart],
-        _: Overwrite,
-    ) -> Result<PutAnswer> {
-        never()
-    }
-    async fn abort_multipart(&self, _: &ObjectKey, _: &UploadId) -> Result<()> {
-        never()
-    }
-    async fn list_uploads(&self, _: &str) -> Result<Vec<PendingUpload>> {
-        never()
-    }
-    async fn bucket_info(&self) -> Result<BucketInfo> {
-        never()
+        Ok(answer)
     }
 }
 
 struct World {
-    fake: Arc<Fake>,
+    store: Arc<InstrumentedStore<Gets>>,
+    meta: ObjectMeta,
     budget: MemoryBudget,
     cache: Arc<ContentCache>,
     content: Arc<Content>,
@@ -267,28 +159,37 @@ fn key() -> ObjectKey {
 
 impl Setup {
     async fn build(self) -> World {
-        let fake = Arc::new(Fake {
-            ciphertext: Mutex::default(),
+        let gets = Gets {
             meta: Mutex::default(),
-            gets: Mutex::default(),
+            ranges: Mutex::default(),
             faults: Mutex::default(),
             delay: self.delay,
             chunk: self.chunk,
             release: Arc::new(tokio::sync::Semaphore::new(0)),
             in_flight: Arc::default(),
-        });
+        };
+        let store = InstrumentedStore::new(Arc::new(MemoryStore::default()), gets);
         let plain: Vec<u8> = (0..self.size)
             .map(|index| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
             .collect();
-        let bucket = encrypt(fake.clone(), &plain).await;
+        let bucket = encrypt(store.clone(), &plain).await;
         let budget = MemoryBudget::new(self.limit);
         let runtime = tokio::runtime::Handle::current();
         let cache = ContentCache::new(budget.clone(), runtime, Duration::from_secs(5));
-        let meta = fake.meta.lock().unwrap().clone().unwrap();
+        let meta = store.head(&key()).await.unwrap();
+        *store.meta.lock().unwrap() = Some(meta.clone());
         let object = self.known.then(|| bucket.object(&meta).unwrap());
-        let content = Content::new(bucket, cache.clone(), key(), meta.etag, self.size, object);
+        let content = Content::new(
+            bucket,
+            cache.clone(),
+            key(),
+            meta.etag.clone(),
+            self.size,
+            object,
+        );
         World {
-            fake,
+            store,
+            meta,
             budget,
             cache,
             content,
@@ -308,8 +209,15 @@ impl World {
         assert!(bytes == self.plain(offset, len), "{offset}+{len}");
     }
 
+    async fn ciphertext(&self) -> Vec<u8> {
+        let behind = self.store.store();
+        let answer = behind.get(&key(), None, None).await.unwrap();
+        let chunks: Vec<Bytes> = answer.body.try_collect().await.unwrap();
+        chunks.concat()
+    }
+
     fn gets(&self) -> Vec<Range<u64>> {
-        self.fake.gets.lock().unwrap().clone()
+        self.store.ranges.lock().unwrap().clone()
     }
 
     fn fetched(&self) -> u64 {
@@ -320,7 +228,7 @@ impl World {
     }
 
     fn faults(&self, faults: &[Fault]) {
-        *self.fake.faults.lock().unwrap() = faults.iter().copied().collect();
+        *self.store.faults.lock().unwrap() = faults.iter().copied().collect();
     }
 }
 
@@ -402,7 +310,7 @@ async fn a_read_is_answered_before_its_part_is_complete_and_without_a_copy() {
         first[200_000 - 1..].as_ptr().wrapping_add(1)
     );
     let pending = reader.read_now(200_000..300_001).err().unwrap();
-    world.fake.release.add_permits(1);
+    world.store.release.add_permits(1);
     assert_eq!(pending.wait().await.unwrap(), world.plain(200_000, 100_001));
     assert!(!world.content.retire(), "bytes of it were returned");
 }
@@ -435,7 +343,7 @@ async fn a_failed_fetch_ahead_is_no_readers_error() {
     let reader = world.content.reader();
     world.check(&reader, 0, 128 * KIB).await;
     world.check(&reader, 128 * KIB, 128 * KIB).await;
-    while world.gets().len() < 3 || world.fake.in_flight.load(Ordering::SeqCst) > 0 {
+    while world.gets().len() < 3 || world.store.in_flight.load(Ordering::SeqCst) > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut at = 0;
@@ -456,7 +364,7 @@ async fn a_replaced_object_is_an_error_and_our_own_copy_is_not() {
     let reader = world.content.reader();
     world.check(&reader, 4 * MIB, 4096).await;
     let meta = {
-        let mut meta = world.fake.meta.lock().unwrap();
+        let mut meta = world.store.meta.lock().unwrap();
         let meta = meta.as_mut().unwrap();
         meta.etag = ETag::new("\"2\"");
         meta.clone()
@@ -472,7 +380,7 @@ async fn a_replaced_object_is_an_error_and_our_own_copy_is_not() {
     world.content.set_object(key(), object);
     assert_eq!(pending.await.unwrap().unwrap(), world.plain(12 * MIB, 1));
 
-    *world.fake.meta.lock().unwrap() = None;
+    *world.store.meta.lock().unwrap() = None;
     let error = reader.read(16 * MIB..16 * MIB + 1).await.err();
     assert!(matches!(error, Some(Error::Changed)), "deleted: {error:?}");
 }
@@ -486,8 +394,8 @@ async fn the_checksum_of_the_whole_does_not_change_under_one_tag() {
         };
         let world = world.build().await;
         let reader = world.content.reader();
-        let say = |crc64| world.fake.meta.lock().unwrap().as_mut().unwrap().crc64 = crc64;
-        let crc64 = world.fake.meta.lock().unwrap().as_ref().unwrap().crc64;
+        let say = |crc64| world.store.meta.lock().unwrap().as_mut().unwrap().crc64 = crc64;
+        let crc64 = world.store.meta.lock().unwrap().as_ref().unwrap().crc64;
         world.check(&reader, 4 * MIB, 4096).await;
         say(crc64.map(|crc| crc ^ 1));
         let error = reader.read(8 * MIB..8 * MIB + 1).await.err();
@@ -508,9 +416,9 @@ async fn an_envelope_may_change_under_one_tag_but_not_the_key() {
     let bucket = world.content.bucket.clone();
     let reader = world.content.reader();
     world.check(&reader, 4 * MIB, 4096).await;
-    let meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let meta = world.meta.clone();
     let change = |headers: ObjectHeaders| {
-        world.fake.meta.lock().unwrap().as_mut().unwrap().headers = headers;
+        world.store.meta.lock().unwrap().as_mut().unwrap().headers = headers;
     };
 
     let object = bucket.object(&meta).unwrap();
@@ -612,9 +520,9 @@ async fn a_preloaded_object_costs_no_request_and_is_checked() {
         ..Setup::default()
     };
     let world = world.build().await;
-    let meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let meta = world.meta.clone();
     let object = world.content.bucket.object(&meta).unwrap();
-    let ciphertext = world.fake.ciphertext.lock().unwrap().clone();
+    let ciphertext = world.ciphertext().await;
     world.content.preload(object.clone(), &ciphertext);
     let reader = world.content.reader();
     let (a, b) = tokio::join!(reader.read(0..4096), reader.read(4000..9000));
@@ -640,14 +548,14 @@ async fn a_preloaded_object_whose_v15_envelope_does_not_open_costs_no_request_ei
         ..Setup::default()
     };
     let world = world.build().await;
-    let mut meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let mut meta = world.meta.clone();
     let strange = KeyPair::generate(2048).unwrap();
     let cipher = write::fresh_cipher(ContentKind::File);
     let mut user = write::write(Format::Sdk, strange.public(), &cipher, None).unwrap();
     user.remove("ossvault-key");
     meta.headers.user = user;
     let object = world.content.bucket.object(&meta).unwrap();
-    let ciphertext = world.fake.ciphertext.lock().unwrap().clone();
+    let ciphertext = world.ciphertext().await;
     world.content.preload(object, &ciphertext);
     let reader = world.content.reader();
     for _ in 0..3 {
@@ -666,9 +574,9 @@ async fn a_preloaded_object_that_is_displaced_is_fetched() {
         ..Setup::default()
     };
     let world = world.build().await;
-    let meta = world.fake.meta.lock().unwrap().clone().unwrap();
+    let meta = world.meta.clone();
     let object = world.content.bucket.object(&meta).unwrap();
-    let ciphertext = world.fake.ciphertext.lock().unwrap().clone();
+    let ciphertext = world.ciphertext().await;
     world.content.preload(object, &ciphertext);
     assert_eq!(world.budget.used(), 5000);
     assert_eq!(world.cache.evict(1), 5000);
@@ -690,12 +598,12 @@ async fn the_last_close_ends_what_nobody_waits_for() {
         let _ = one.read_now(at * MIB..(at + 1) * MIB);
     }
     tokio::task::yield_now().await;
-    assert!(world.fake.in_flight.load(Ordering::SeqCst) > 1);
+    assert!(world.store.in_flight.load(Ordering::SeqCst) > 1);
     assert!(world.budget.used() > 64 * MIB);
     drop(one);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(
-        world.fake.in_flight.load(Ordering::SeqCst) > 1,
+        world.store.in_flight.load(Ordering::SeqCst) > 1,
         "one handle is left"
     );
     drop(two);
@@ -852,15 +760,15 @@ fn reads_of_all_shapes_equal_the_model() {
     });
 }
 
-/// The bucket over `fake`, with `plain` in it.
-async fn encrypt(fake: Arc<Fake>, plain: &[u8]) -> Arc<EncryptedBucket> {
+/// The bucket over `store`, with `plain` in it.
+async fn encrypt(store: Arc<dyn ObjectStore>, plain: &[u8]) -> Arc<EncryptedBucket> {
     static PEM: OnceLock<String> = OnceLock::new();
     let pem = PEM.get_or_init(|| {
         let pair = KeyPair::generate(2048).unwrap();
         pair.private_pem(None).unwrap().to_string()
     });
     let key_pair = key_parse::private_key(pem.as_bytes(), &mut || None).unwrap();
-    let bucket = EncryptedBucket::new(fake, KeyRing::single(key_pair), Settings::default());
+    let bucket = EncryptedBucket::new(store, KeyRing::single(key_pair), Settings::default());
     let plain = Plaintext::from_bytes(plain.to_vec());
     let headers = ObjectHeaders::default();
     bucket

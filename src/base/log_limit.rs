@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::base::sync::lock;
+use super::sync::lock;
 
 /// Admits one message per interval.
 #[derive(Debug, Default)]

@@ -57,6 +57,9 @@ pub enum Error {
     Other(#[source] Cause),
 }
 
+/// Of everything that a bucket does.
+pub type Result<T> = std::result::Result<T, Error>;
+
 impl Error {
     pub fn other(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::Other(Arc::new(cause))

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use log::warn;
 
-use super::error::Error;
-use super::log_limit::LogLimit;
-use super::object_store::{ETag, ListPage, ListRequest, ListedObject, ObjectKey, Result};
-pub use super::page_token::PageToken;
+use super::error::{Error, Result};
+use super::key::ObjectKey;
+use super::meta::ETag;
+use crate::base::log_limit::LogLimit;
 
 /// How many pages in a row may bring nothing and name another page. The service sends some where much was
 /// deleted.
@@ -31,7 +31,67 @@ pub const MAX_BARREN: u32 = 32;
 /// Hidden entries are told of this often at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A page as a store read it from its answer.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// Only keys that begin with this.
+    pub prefix: String,
+    /// Fold keys that have a `/` after the prefix into [`ListPage::prefixes`].
+    pub delimited: bool,
+    /// Only keys after this one, in byte order. Ignored when `token` is given.
+    pub start_after: Option<String>,
+    /// From the previous page's [`ListPage::next`].
+    pub token: Option<PageToken>,
+    /// 1 to 1000; 0 means 1000.
+    pub max_keys: u16,
+}
+
+#[derive(Clone, Debug)]
+pub struct ListedObject {
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    pub etag: ETag,
+    /// Whole seconds.
+    pub last_modified: SystemTime,
+    /// `Standard`, `IA`, `Archive`, ...; empty where the store does not say.
+    pub storage_class: String,
+}
+
+/// One page of a listing, checked by [`check`]. `objects` and `prefixes` are each in byte
+/// order, below the prefix that was asked for, and behind those of the pages before.
+#[derive(Clone, Debug)]
+pub struct ListPage {
+    pub objects: Vec<ListedObject>,
+    /// With the trailing `/`.
+    pub prefixes: Vec<String>,
+    /// The token for the page that follows; none on the last one.
+    pub next: Option<PageToken>,
+    /// The server's clock when it answered, whole seconds.
+    pub date: SystemTime,
+    /// Entries that are there and are not shown: their names or sizes cannot be right.
+    pub hidden: usize,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageToken {
+    /// The store's own.
+    token: String,
+    /// The greatest name so far, as bytes: names that are no UTF-8 have their place in the order too.
+    last: Vec<u8>,
+    /// Pages in a row that brought nothing.
+    barren: u32,
+}
+
+impl PageToken {
+    pub fn as_str(&self) -> &str {
+        &self.token
+    }
+}
+
+/// A page as a store read it from its answer: that it is of the prefix that was asked for, in order and behind the
+/// page before is not checked yet.
+#[derive(Clone, Debug)]
 pub struct RawPage {
     pub objects: Vec<RawObject>,
     pub prefixes: Vec<Vec<u8>>,
@@ -39,12 +99,16 @@ pub struct RawPage {
     pub date: SystemTime,
 }
 
+/// An entry as the answer has it.
+#[derive(Clone, Debug)]
 pub struct RawObject {
+    /// Not always UTF-8. Empty if the entry has none.
     pub key: Vec<u8>,
-    /// None where the answer has none that can be right.
+    /// In bytes. None where the answer has none that can be right.
     pub size: Option<u64>,
     pub etag: ETag,
-    pub last_modified: SystemTime,
+    /// None counts as the time of the answer: then nothing takes the object for older than it is.
+    pub last_modified: Option<SystemTime>,
     pub storage_class: String,
 }
 
@@ -114,7 +178,7 @@ fn checked(
                 key,
                 size,
                 etag: object.etag,
-                last_modified: object.last_modified,
+                last_modified: object.last_modified.unwrap_or(page.date),
                 storage_class: object.storage_class,
             });
         }
@@ -313,7 +377,7 @@ mod tests {
                     key: key.to_vec(),
                     size: Some(1),
                     etag: ETag::new("E"),
-                    last_modified: UNIX_EPOCH,
+                    last_modified: Some(UNIX_EPOCH),
                     storage_class: String::new(),
                 })
                 .collect(),

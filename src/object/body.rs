@@ -1,24 +1,24 @@
-//! A request's body: bytes that can be sent again, the same each time.
+//! Bytes on their way to a bucket.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::base::error_chain::Cause;
+use super::error::Result;
 
-/// Cheap to clone.
+/// A request body that can be sent again: a retry must send the same bytes.
 #[derive(Clone)]
 pub struct Body {
     len: u64,
-    open: Arc<dyn Fn() -> BoxStream<'static, Result<Bytes, Cause>> + Send + Sync>,
+    open: Arc<dyn Fn() -> BoxStream<'static, Result<Bytes>> + Send + Sync>,
 }
 
 impl Body {
     /// `open` is called for every attempt and yields exactly `len` bytes, the same each time.
     pub fn new(
         len: u64,
-        open: impl Fn() -> BoxStream<'static, Result<Bytes, Cause>> + Send + Sync + 'static,
+        open: impl Fn() -> BoxStream<'static, Result<Bytes>> + Send + Sync + 'static,
     ) -> Body {
         Body {
             len,
@@ -34,6 +34,10 @@ impl Body {
         })
     }
 
+    pub fn empty() -> Body {
+        Body::from_bytes(Bytes::new())
+    }
+
     /// In bytes.
     pub fn len(&self) -> u64 {
         self.len
@@ -43,7 +47,7 @@ impl Body {
         self.len == 0
     }
 
-    pub fn open(&self) -> BoxStream<'static, Result<Bytes, Cause>> {
+    pub fn open(&self) -> BoxStream<'static, Result<Bytes>> {
         (self.open)()
     }
 }

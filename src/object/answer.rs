@@ -1,0 +1,45 @@
+//! What a bucket answers, and what decides about a write.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use super::error::Result;
+use super::meta::{ETag, ObjectMeta};
+
+/// Whether a write may replace an object that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    Allowed,
+    /// `x-oss-forbid-overwrite`: [`Error::AlreadyExists`] when the key is taken. Buckets that have or
+    /// had versioning ignore it.
+    Forbidden,
+}
+
+/// An object's content as it arrives.
+pub struct GetAnswer {
+    pub meta: ObjectMeta,
+    /// Which bytes of the object the body holds: what was asked for, cut at the object's end.
+    pub range: Range<u64>,
+    /// Ends after `range` is complete; a body that breaks off is resumed or is an error, never short.
+    pub body: BoxStream<'static, Result<Bytes>>,
+}
+
+/// What a write left behind.
+#[derive(Clone, Debug)]
+pub struct PutAnswer {
+    pub etag: ETag,
+    pub crc64: Option<u64>,
+    /// The server's clock when it answered, whole seconds: not earlier than the object's Last-Modified.
+    pub date: SystemTime,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct BucketInfo {
+    pub region: Option<String>,
+    /// Versioning is or was on: [`Overwrite::Forbidden`] is not enforced there.
+    pub versioned: bool,
+    pub hierarchical: bool,
+}

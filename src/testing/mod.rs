@@ -1,0 +1,13 @@
+//! What tests put in the place of a bucket: [`MemoryStore`] keeps objects in memory, and [`InstrumentedStore`] stands
+//! before any store, counts the calls, delays them and has them fail. No part of the program.
+
+// Paths are those of the whole program.
+use ossvault_base as base;
+use ossvault_object as object;
+use ossvault_store as store;
+
+pub mod instrumented_store;
+pub mod memory_store;
+
+pub use instrumented_store::{Call, Failure, Fate, Hooks, InstrumentedStore, Mood, Refusal};
+pub use memory_store::MemoryStore;
