@@ -420,8 +420,8 @@ mod tests {
         }
     }
 
-    /// "They are encrypted under a key of their own, a new one at each change: who knows the file's does not read
-    /// what is set later."
+    /// "They are encrypted under a key of their own, a new one at each change: knowing the file's key does
+    /// not reveal attributes that are set later."
     ///
     /// Whoever held the object's data key, or had planted the object, did.
     #[test]

@@ -47,7 +47,8 @@ fn nobody(mount: &Mount, line: &str) -> bool {
     shell_as(NOBODY, &mount.beside(""), line).0
 }
 
-/// "Without `--allow-other` nobody gets into a mount but the user who mounted it, also if that is root."
+/// "Without `--allow-other`, only the user who mounted the bucket can access the mount, even if that user
+/// is root."
 #[test]
 fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
     let Some(mount) = roots_mount(&[]) else {
@@ -69,7 +70,7 @@ fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
     assert_eq!(fs::read(mount.path("secret")).unwrap(), b"text");
 }
 
-/// "With it the stored owners and modes decide, and whoever can write to the bucket can change those."
+/// "With it, the stored owners and modes decide, and anyone who can write to the bucket can change them."
 #[test]
 fn who_is_let_in_may_do_what_the_stored_mode_allows() {
     let Some(mount) = roots_mount(&["--allow-other"]) else {
@@ -80,8 +81,8 @@ fn who_is_let_in_may_do_what_the_stored_mode_allows() {
     assert!(nobody(&mount, "cat mnt/secret"));
 }
 
-/// "`--umask` takes permissions away from everything, whatever is stored; `--force-uid`, `--force-gid`,
-/// `--force-file-mode` and `--force-dir-mode` are shown instead of what is stored."
+/// "`--umask` removes permissions from all files and directories, whatever is stored; `--force-uid`,
+/// `--force-gid`, `--force-file-mode` and `--force-dir-mode` are shown instead of the stored values."
 #[test]
 fn what_is_shown_can_be_narrowed_and_replaced() {
     let options = ["--allow-other", "--umask", "077"];
@@ -121,7 +122,7 @@ fn what_is_shown_can_be_narrowed_and_replaced() {
     assert!(!nobody(&mount, "echo x >> mnt/secret"));
 }
 
-/// "What `chmod()` and `chown()` set is stored all the same."
+/// "`chmod()` and `chown()` still store their values."
 #[test]
 fn what_is_set_is_stored_whatever_is_shown() {
     let options = ["--umask=077", "--force-uid=4242", "--force-file-mode=0400"];

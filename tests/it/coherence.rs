@@ -312,7 +312,7 @@ fn ten_thousand_replacements_are_read_whole_or_not_at_all() {
 /// How long what is known counts, in the tests below: to their end.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// "A file that another client has replaced gets another one."
+/// "A file that another client has replaced gets a new inode number."
 ///
 /// An inode that is not open took another version's size, while the kernel had the old one's pages.
 #[test]
@@ -488,7 +488,8 @@ fn after_a_refused_read_every_new_open_serves_the_new_version() {
     }
 }
 
-/// "What was only appended, by programs that do not read the file, goes behind what they have put there."
+/// "Data that was only appended, by a program that does not read the file, is appended to the other
+/// client's version."
 ///
 /// What two mounts appended in turn was refused in every other case.
 #[test]
@@ -598,7 +599,7 @@ impl Drop for Aio {
     }
 }
 
-/// "What this mount wrote, it sees at once."
+/// "A mount sees its own writes at once."
 ///
 /// Pages that were read while an asynchronous direct write was under way stayed as they were.
 #[test]

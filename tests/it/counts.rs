@@ -172,8 +172,8 @@ fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each(
     mount.end_well();
 }
 
-/// While a program goes through a directory of more than a thousand names, `stat()` shows each of them once as it was
-/// listed, at most a millisecond for each name ago.
+/// While a program walks a directory of more than a thousand names, the first `stat()` of each name returns
+/// its attributes as listed, which may be as old as one millisecond per name in the directory.
 ///
 /// When the listing expired on the way, each name that followed cost a HEAD and a LIST, one after the other.
 #[test]
@@ -489,7 +489,8 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// "What changes nothing is not stored; the time of change that it moves is shown for as long as the mount lasts."
+/// "A call that changes nothing is not stored; the change time that it updates is shown until the mount
+/// ends."
 ///
 /// chmod of a 0644 file to 0644, chown to the same owner and the same times again cost a copy each, which
 /// desktops, rsync and build tools do all the time.
@@ -634,8 +635,8 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
     mount.end_well();
 }
 
-/// "What a program sets on a file that it has open for writing is stored by its `close()` or `fsync()`, which return
-/// the error."
+/// "Attributes that a program sets on a file it has open for writing are stored by its `close()` or
+/// `fsync()`, which return the error."
 #[test]
 fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_close() {
     if !can_mount() {
@@ -691,7 +692,7 @@ fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_clos
     mount.end_well();
 }
 
-/// "What is set on a file under a temporary name waits for its rename as well."
+/// "Attributes that are set on a file under a temporary name wait for its rename as well."
 ///
 /// A file above the size of a part is uploaded under its temporary name, and was copied there for each of its
 /// attributes before it was copied to its name.
@@ -726,7 +727,7 @@ fn rsync_of_a_large_file_costs_its_upload_and_one_copy() {
     mount.end_well();
 }
 
-/// "A directory is renamed by copying what is in it; other clients may see it half moved."
+/// "A directory is renamed by copying its contents; other clients may see it partly moved."
 #[test]
 fn renaming_a_directory_of_a_hundred_files_costs_a_copy_each_and_five_more() {
     if !can_mount() {
@@ -1153,7 +1154,8 @@ fn a_member_of_a_large_archive_costs_little_more_than_its_size() {
 
 // ---- the root ----
 
-/// "Attributes of the root that others set are seen after at most `--dir-ttl`: they are in an object of their own."
+/// "Attributes of the root that other clients set become visible after at most `--dir-ttl`: they are stored
+/// in an object of their own."
 ///
 /// Once they were stored, every lifetime began with three requests one after the other.
 #[test]
@@ -1338,7 +1340,7 @@ fn slashed(path: &Path) -> PathBuf {
     path.join("")
 }
 
-/// "Renaming a file of 1 GB or more moves its bytes through this machine."
+/// "Renaming a file of 1 GB or more transfers its data through this machine."
 #[test]
 fn what_is_too_large_for_one_copy_is_copied_in_parts() {
     if !can_mount() {
@@ -1383,8 +1385,8 @@ fn what_is_too_large_for_one_copy_is_copied_in_parts() {
     }
 }
 
-/// "A file that goes up while it is written keeps the time of change that its upload began with, unless it is
-/// still written a minute later, or the time is set."
+/// "A file that is uploaded while it is written keeps the modification time at which its upload began,
+/// unless it is still being written a minute later or the time is set explicitly."
 ///
 /// An upload cannot change its headers at its end, and every write moved the time of change: each large
 /// file was copied onto itself once more, to correct it.

@@ -25,10 +25,10 @@ fn refuse_puts(rig: &Rig) {
 
 // ---- empty files ----
 
-/// "A file that is new, or was emptied by opening it, and is still empty is uploaded by the close of the last copy of
-/// its descriptor in the process that opened it."
+/// "A file that is new or was truncated by `open()`, and is still empty, is uploaded when the last copy of
+/// its descriptor is closed in the process that opened it."
 ///
-/// "That close waits and reports as any other."
+/// "That close waits and reports errors like any other."
 ///
 /// They were uploaded when nobody waited for it any more.
 #[test]
@@ -61,7 +61,7 @@ fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
     mount.end_well();
 }
 
-/// "`dup2()` over a descriptor closes it, and the kernel drops the error: the log has it."
+/// "`dup2()` over a descriptor closes it, and the kernel discards the error; the log records it."
 #[test]
 fn a_shell_that_is_not_told_of_a_refused_upload_leaves_a_line_in_the_log() {
     if !can_mount() {
@@ -101,9 +101,10 @@ fn the_close_of_an_empty_new_file_waits_for_its_upload() {
     mount.end_well();
 }
 
-/// "Of several copies of it, only the last one's close uploads: a shell makes copies of it before it writes."
+/// "If the descriptor was duplicated, only the close of the last copy uploads: shells duplicate descriptors
+/// before they write."
 ///
-/// "A process that has only inherited it need not wait."
+/// "A process that only inherited the descriptor does not have to wait."
 #[test]
 fn a_shell_s_redirections_cost_one_put_whether_bytes_follow_or_not() {
     if !can_mount() {
@@ -185,7 +186,7 @@ fn two_mounts(rig: &Rig) -> [super::rig::Mount; 2] {
     [one, two]
 }
 
-/// "`open()` with O_EXCL asks the bucket whether the name is there, whatever the mount remembers of it."
+/// "`open()` with O_EXCL checks in the bucket whether the name exists, whatever is cached."
 #[test]
 fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
     if !can_mount() {
@@ -207,8 +208,8 @@ fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
     two.end_well();
 }
 
-/// "Of two that ask before either has uploaded, one gets EEXIST when it closes: its bytes are dropped, and the name
-/// shows what the other has made."
+/// "If two clients check before either has uploaded, one of them gets EEXIST from `close()`: its data is
+/// discarded, and the name shows the other's file."
 ///
 /// The loser showed its own bytes for ever, and uploaded them when the winner deleted its file.
 #[test]
@@ -305,7 +306,7 @@ fn of_two_mounts_that_race_for_a_name_exactly_one_wins_and_both_show_its_file() 
     }
 }
 
-/// "Temporary names with a random part are not asked for."
+/// "Temporary names with a random part are not checked."
 #[test]
 fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
     if !can_mount() {
@@ -338,7 +339,8 @@ fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
     mount.end_well();
 }
 
-/// "Of a lock file that a tool will rename (`*.lock`), two mounts can have one each until one is uploaded."
+/// "If a tool will rename a lock file (`*.lock`), two mounts can each create it until one of them is
+/// uploaded."
 #[test]
 fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
     if !can_mount() {
@@ -358,7 +360,7 @@ fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
 
 // ---- directories ----
 
-/// "`mkdir()` of a directory that another mount has just made is EEXIST."
+/// "`mkdir()` of a directory that another mount has just created fails with EEXIST."
 #[test]
 fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
     if !can_mount() {
@@ -383,7 +385,7 @@ fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
     two.end_well();
 }
 
-/// "A directory is not renamed onto one that another mount has just made."
+/// "A directory is not renamed onto one that another mount has just created."
 #[test]
 fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
     if !can_mount() {
@@ -411,7 +413,8 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
     two.end_well();
 }
 
-/// "A file, or a directory without a marker, that another client has made there within `--metadata-ttl` is not noticed."
+/// "A file, or a directory without a marker, that another client has created there within `--metadata-ttl`
+/// is not noticed."
 #[test]
 fn mkdir_does_not_notice_what_others_have_made_without_a_marker() {
     block(async {

@@ -102,7 +102,8 @@ fn a_service_that_says_replaced_for_ever_is_given_up() {
     assert_eq!(fs::read(mount.path("d/f")).unwrap(), b"x");
 }
 
-/// "Nor does a change wait longer than that for another of the same name; an upload waits its turn."
+/// "A change waits no longer than that for another change of the same name; an upload waits until it is its
+/// turn."
 ///
 /// A call waited for another one's change of the same names for as long as that took.
 #[test]

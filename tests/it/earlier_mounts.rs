@@ -32,7 +32,8 @@ async fn remount(world: &World) -> Vec<String> {
 
 /// Whoever may put an object could have any directory moved, and so whatever is in it deleted.
 ///
-/// "It is resumed on the machine that began it; a note of a rename that another has left is reported, and left alone."
+/// "Only the machine that began a rename resumes it; the record of another machine's rename is reported and
+/// left alone."
 #[test]
 fn a_rename_that_somebody_else_tells_of_is_not_made() {
     block(async {

@@ -153,7 +153,7 @@ fn a_name_that_another_mount_gives_to_another_kind_of_file_is_of_that_kind() {
     two.end_well();
 }
 
-/// "Of a directory that this mount made, such a change is seen."
+/// "On a directory that this mount created, such a change is noticed."
 #[test]
 fn a_directory_that_others_change_in_the_second_of_its_mkdir_shows_the_change() {
     block(async {
@@ -188,8 +188,8 @@ fn a_rename_does_not_take_back_what_others_have_changed_before() {
     });
 }
 
-/// "A rename moves the time of change (ctime) of what is renamed. It is stored with the copy, but not in the formats
-/// `sdk` and `dual`, where a copy changes nothing."
+/// "A rename updates the change time (ctime) of the renamed file or directory. The change time is stored
+/// with the copy, except in the formats `sdk` and `dual`, where a copy cannot change metadata."
 #[test]
 fn a_rename_moves_the_time_of_change_and_no_other() {
     if !can_mount() {

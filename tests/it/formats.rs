@@ -106,7 +106,7 @@ fn ring() -> KeyRing {
     KeyRing::new(keys, writing)
 }
 
-/// "Objects in any format are read, whatever is written."
+/// "Objects in every format are read, whatever the mount writes."
 #[test]
 fn every_object_of_the_sdks_opens_as_its_vector_says() {
     let ring = ring();
@@ -204,9 +204,10 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
     assert!(count >= 28, "only {count} vectors");
 }
 
-/// "Reading it gives EIO where the envelope is missing, incomplete or damaged, or no key opens it; EACCES
-/// where it names a key that is not here, and after v1.5 was stopped (docs/keys.md); EOPNOTSUPP where a
-/// key management service wrapped the key, or an algorithm or a version is unknown."
+/// "Reading it fails with EIO if the envelope is missing, incomplete or damaged, or if no key opens it;
+/// with EACCES if it names a key that the mount does not have, or if PKCS#1 v1.5 envelopes are no longer
+/// tried (docs/keys.md); with EOPNOTSUPP if a key management service wrapped the key, or if an algorithm or
+/// a version is unknown."
 ///
 /// What a program gets that reads such a file.
 #[test]

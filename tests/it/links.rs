@@ -92,8 +92,9 @@ fn is_io<T: std::fmt::Debug>(result: &FsResult<T>) -> bool {
     matches!(result, Err(Error::Io(_)))
 }
 
-/// "The object's key says that it is a link, and a target has 1 to 4095 bytes: what only claims to be a link can
-/// be seen and removed, and following it is EIO."
+/// "An object is a link only if its data key is bound to that type (docs/format.md, section 4) and its
+/// target has 1 to 4095 bytes: an object that merely claims to be a link can be listed and removed, and
+/// following it fails with EIO."
 #[test]
 fn a_file_whose_metadata_come_to_say_link_is_never_told_as_a_target() {
     block(async {
@@ -160,7 +161,7 @@ fn a_link_whose_metadata_come_to_say_file_is_not_read() {
     });
 }
 
-/// "With `--trust-links`, links that other programs and earlier versions made are followed as well."
+/// "With `--trust-links`, links that other programs and earlier versions created are followed as well."
 #[test]
 fn links_that_do_not_say_so_are_followed_where_that_was_asked_for() {
     block(async {

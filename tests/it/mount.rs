@@ -39,7 +39,7 @@ fn read_write(path: &Path) -> File {
 
 // ---- contents ----
 
-/// "Holes read as zeros, and are zeros in the bucket."
+/// "Holes read as zeros, and are stored as zeros."
 #[test]
 fn writes_go_anywhere_and_holes_read_as_zeros() {
     for options in [&[][..], SMALL_PARTS] {
@@ -80,7 +80,7 @@ fn writes_go_anywhere_and_holes_read_as_zeros() {
     }
 }
 
-/// "`O_APPEND` from several descriptors loses nothing."
+/// "Appending (`O_APPEND`) through several descriptors loses nothing."
 #[test]
 fn appenders_with_handles_of_their_own_lose_nothing() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -185,7 +185,7 @@ fn what_one_handle_writes_the_others_read() {
     assert_eq!(fs::read(&path).unwrap(), b"on");
 }
 
-/// "Pages stored through a shared mmap after the last close follow when the kernel sends them."
+/// "Data written through a shared mapping after the last close is uploaded when the kernel writes it back."
 #[test]
 fn mappings_show_and_change_the_file() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -258,7 +258,7 @@ fn a_copy_of_a_descriptor_that_closes_publishes_what_was_written() {
     assert_eq!(fs::read(other.path("shell")).unwrap(), b"one\ntwo\nthree\n");
 }
 
-/// "`fallocate()` makes a file longer; its other modes are EOPNOTSUPP."
+/// "`fallocate()` extends a file; its other modes fail with EOPNOTSUPP."
 #[test]
 fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -283,8 +283,8 @@ fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
 }
 
 /// "A file that is unlinked, replaced or renamed over while it is open stays readable through its
-/// descriptors."
-/// "A file has one link, a directory two, what was unlinked while open none."
+/// descriptors." "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked
+/// while open."
 #[test]
 fn what_is_unlinked_or_replaced_while_open_stays_as_it_is_for_its_holders() {
     for options in [&[][..], SMALL_PARTS] {
@@ -439,7 +439,8 @@ fn odd_names_come_back_as_they_were() {
     assert!(names(mount.root()).is_empty());
 }
 
-/// "A path whose key would have more than 1023 bytes is ENAMETOOLONG. A name that is not UTF-8 is EILSEQ."
+/// "A path whose key would be longer than 1023 bytes fails with ENAMETOOLONG. A name that is not UTF-8
+/// fails with EILSEQ."
 #[test]
 fn names_are_as_long_as_keys_can_be() {
     use std::os::unix::ffi::OsStrExt;
@@ -499,8 +500,8 @@ fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<libc::
     })
 }
 
-/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
-/// just made either. RENAME_EXCHANGE is EINVAL."
+/// "Files and whole directories can be renamed; RENAME_NOREPLACE also respects a name that another client
+/// has just created. RENAME_EXCHANGE fails with EINVAL."
 #[test]
 fn renames_follow_posix() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -606,7 +607,7 @@ fn files_are_renamed_while_they_are_written() {
     }
 }
 
-/// "Inode numbers stay the same from mount to mount for names that were not renamed since."
+/// "Inode numbers are the same in every mount, for names that have not been renamed in between."
 #[test]
 fn a_new_file_under_an_old_name_is_another_inode() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -773,8 +774,7 @@ fn changes_move_the_times() {
     }
 }
 
-/// "A process that closes a descriptor which it has only inherited, and through which it changed nothing,
-/// does not wait."
+/// "If a process only inherited a descriptor and changed nothing through it, closing it does not wait."
 ///
 /// Whether a file that is written in order goes up once, or is published in between, was decided by any
 /// process that happened to be started meanwhile.
@@ -800,7 +800,7 @@ fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
     assert_eq!(mount.bucket().head("g").size, 8);
 }
 
-/// "A write, a truncation and a change of owner take the set-user-id and set-group-id bits away."
+/// "A write, a truncation and a change of owner clear the set-user-ID and set-group-ID bits."
 #[test]
 fn writing_takes_the_set_id_bits_away() {
     if !is_root() {
@@ -928,8 +928,8 @@ fn links_hold_any_target() {
     assert_eq!(errno(nofollow), libc::ELOOP);
 }
 
-/// "Fifos, sockets and device nodes are empty objects that say what they are; as every mount is nodev,
-/// opening a device node is EACCES."
+/// "FIFOs, sockets and device nodes are empty objects that record their type; as every mount is nodev,
+/// opening a device node fails with EACCES."
 #[test]
 fn special_files_are_what_they_were_made_as() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -1081,8 +1081,8 @@ fn extended_attributes_go_where_the_file_goes() {
     assert_eq!(fs::read(&path).unwrap(), b"other content");
 }
 
-/// "A file has one link, a directory two, what was unlinked while open none."
-/// "A bucket has no size; 1 PiB is reported free."
+/// "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked while open." "A
+/// bucket has no fixed size; 1 PiB is reported as free."
 #[test]
 fn sizes_are_told_as_programs_expect_them() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1209,7 +1209,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
     assert!(names(mount.root()).is_empty());
 }
 
-/// "A directory whose last child goes stays."
+/// "A directory remains when its last entry is removed."
 #[test]
 fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
     let Some(mut mount) = Mount::new(&["--metadata-ttl", "0", "--dir-ttl", "0"]) else {
@@ -1236,7 +1236,7 @@ fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
 
 // ---- programs ----
 
-/// "Opening it for writing, or with O_TRUNC, is ETXTBSY."
+/// "Opening a running program for writing or with O_TRUNC fails with ETXTBSY."
 #[test]
 fn a_program_that_runs_is_not_changed_under_it() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1329,7 +1329,7 @@ fn the_clock_of_the_mount_is_the_machines() {
     assert!(modified >= before && modified <= SystemTime::now());
 }
 
-/// "Everything else is read and written."
+/// "Any other copy reads and writes the data."
 #[test]
 fn a_copy_within_the_mount_is_a_file_of_its_own() {
     for options in [&[][..], SMALL_PARTS] {

@@ -104,8 +104,8 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
     wrong
 }
 
-/// ENOENT is said only when the bucket said so, or this mount deleted the name: never for an error, a time-out, or
-/// what was forgotten here.
+/// ENOENT is returned only if the bucket reported that the name does not exist, or this mount deleted it;
+/// never because of an error, a timeout, or an evicted cache entry.
 ///
 /// An inode that was forgotten while a question about it was on its way looked like a name that is not there.
 #[test]
@@ -160,7 +160,7 @@ fn a_lookup_ends_within_its_callers_time_however_many_steps_it_takes() {
     });
 }
 
-/// A directory that holds no others is there, looks empty, and cannot be removed.
+/// A directory that contains only such keys exists, looks empty, and cannot be removed.
 ///
 /// It was listed by its parent and not found by name.
 #[test]

@@ -592,7 +592,7 @@ fn crowd(what: &str, names: u64, each: u64, limit: u64) {
     assert!(told.contains("1 passed"), "{told}");
 }
 
-/// A directory whose names do not fit the memory limit is read page by page, each time anew.
+/// A directory whose names do not fit in the memory limit is listed page by page, again for each reader.
 #[test]
 fn a_directory_with_more_names_than_there_is_memory_for_is_read_whole_and_within_bounds() {
     crowd("use", 200_000, 0, 16);

@@ -230,7 +230,7 @@ fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
     });
 }
 
-/// "A name that is both shows the directory."
+/// "If a name is both a file and a directory, the directory is shown."
 #[test]
 fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
     block(async {

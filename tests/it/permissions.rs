@@ -201,9 +201,9 @@ fn a_read_only_mount_needs_to_list_and_read() {
     });
 }
 
-/// "Where the bucket does not let such a mount read what is there, files and directories are shown with the mount's
-/// defaults for mode and owner. Creating, replacing and deleting work all the same; what is in the bucket already
-/// cannot be renamed or change its attributes."
+/// "If the bucket does not allow such a mount to read objects, files and directories are shown with the
+/// mount's defaults for mode and owner. Creating, replacing and deleting still work; objects that are
+/// already in the bucket cannot be renamed, and their attributes cannot be changed."
 #[test]
 fn a_client_that_only_writes_needs_no_right_to_read() {
     if !can_mount() {

@@ -73,7 +73,7 @@ fn access_time(path: &Path) -> (i64, i64) {
     (meta.atime(), meta.atime_nsec())
 }
 
-/// "Reads do not update the access time, nor does anything but setting it."
+/// "Reads do not update the access time; nothing does except setting it."
 ///
 /// It moved along with the time of change, where none was stored.
 #[test]
@@ -115,7 +115,7 @@ fn the_access_time_stays_when_something_changes() {
     assert_eq!([access_time(&file), access_time(&directory)], [(5, 0); 2]);
 }
 
-/// "More than memory and the cache directory may take together is ENOSPC."
+/// "Allocating more than memory and the cache directory can hold together fails with ENOSPC."
 ///
 /// It was EFBIG: too much for a file, where it is too much for this mount.
 #[test]
@@ -175,7 +175,7 @@ fn nothing_that_programs_ask_is_unknown_to_the_log() {
     assert!(!log.contains("Not Implemented"), "{log}");
 }
 
-/// "There are no access control lists: asking for one is ENODATA, setting one EOPNOTSUPP."
+/// "Access control lists are not supported: reading one fails with ENODATA, setting one with EOPNOTSUPP."
 #[test]
 fn access_control_lists_are_absent_and_cannot_be_set() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -203,8 +203,9 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
     }
 }
 
-/// "In an ordinary user's mount without `--allow-other` everything belongs to that user, and to the stored group
-/// where the user is in it; what would not be shown cannot be set (EPERM)."
+/// "In an ordinary user's mount without `--allow-other`, everything belongs to that user, and to the stored
+/// group if the user is a member of it; setting an owner or group that would not be shown fails with
+/// EPERM."
 ///
 /// chgrp was accepted, stored and never shown: rsync set it again each time.
 #[test]
@@ -287,8 +288,8 @@ fn open_handle(root: &File, handle: &Handle, flags: libc::c_int) -> io::Result<F
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// "Files can be opened by their handles (`open_by_handle_at()`) for as long as the mount lasts, also when the
-/// kernel has forgotten them, unless tens of thousands were forgotten since."
+/// "Files can be opened by handle (`open_by_handle_at()`) until the mount ends, even after the kernel has
+/// forgotten them, unless it has forgotten tens of thousands since."
 #[test]
 fn files_are_opened_by_handle_also_after_the_kernel_has_forgotten_them() {
     let Some(mount) = Mount::new(&[]) else { return };

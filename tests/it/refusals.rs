@@ -132,15 +132,13 @@ fn get_xattr(path: &Path, name: &str, room: usize) -> io::Result<()> {
     done(got as c_int)
 }
 
-/// "RENAME_EXCHANGE is EINVAL."
-/// "`fallocate()` makes a file longer; its other modes are EOPNOTSUPP."
-/// "`rmdir()` of a directory that has anything in it is ENOTEMPTY."
-/// "Hard links are refused with EPERM: an object has one name."
-/// "A path whose key would have more than 1023 bytes is ENAMETOOLONG. A name that is not UTF-8 is EILSEQ."
-/// "`.ossvault/` under the mount's prefix is reserved: it is hidden, and creating it is EPERM."
-/// "`user.*`, at most 2 KB of names and values in all (ENOSPC above that)."
-/// "Hard links, RENAME_EXCHANGE, access control lists, quotas."
-/// "O_TMPFILE is EOPNOTSUPP."
+/// "RENAME_EXCHANGE fails with EINVAL." "`fallocate()` extends a file; its other modes fail with
+/// EOPNOTSUPP." "`rmdir()` of a directory that is not empty fails with ENOTEMPTY." "Hard links are refused
+/// with EPERM: an object has one name." "A path whose key would be longer than 1023 bytes fails with
+/// ENAMETOOLONG. A name that is not UTF-8 fails with EILSEQ." "`.ossvault/` under the mount's prefix is
+/// reserved: it is hidden, and creating it fails with EPERM." "`user.*` attributes are stored, at most 2 KB
+/// of names and values per file (ENOSPC above that)." "Support hard links, RENAME_EXCHANGE, access control
+/// lists or quotas." "O_TMPFILE fails with EOPNOTSUPP."
 #[test]
 fn what_is_refused_has_its_errno_and_changes_nothing() {
     let Some(mount) = Mount::new(&[]) else { return };

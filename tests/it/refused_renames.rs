@@ -24,8 +24,8 @@ async fn remounted(world: &World) -> Kernel {
     Kernel::new(world.mount().await)
 }
 
-/// "A rename whose old name the bucket refuses to delete fails with that error, and the old name stays: the copies are
-/// removed again."
+/// "If the bucket refuses to delete the old name, the rename fails with that error and the old name stays:
+/// the copies are removed again."
 ///
 /// The inode had moved: every later write to the old name went to the new key, and the next mount showed the old
 /// content.
@@ -66,7 +66,8 @@ fn an_open_file_whose_rename_is_refused_is_read_and_written_on_under_its_old_nam
     });
 }
 
-/// "Before a file replaces another one, the mount makes sure that it may delete where the old name is."
+/// "Before a file replaces another one, the mount checks that it may delete objects in the old name's
+/// directory."
 ///
 /// The copy had replaced it when the DELETE was refused.
 #[test]
@@ -90,7 +91,7 @@ fn what_a_refused_rename_was_to_replace_is_not_lost() {
     });
 }
 
-/// "Where they cannot be removed either, they are shown, and the log says so."
+/// "If the copies cannot be removed either, they stay visible, and the log says so."
 ///
 /// What is known to be refused is not tried again at the cost of another copy.
 #[test]
@@ -268,8 +269,8 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
     mount.end_well();
 }
 
-/// "A directory with more in it than a quarter of the memory limit can remember (some 20,000 files for each 64 MiB) is
-/// not renamed: EXDEV, at which `mv` moves one file after another, through this machine."
+/// "Renaming a directory that has more entries than fit in a quarter of the memory limit (some 20,000 files
+/// for each 64 MiB) fails with EXDEV; `mv` then moves one file after another, through this machine."
 ///
 /// What was below it was remembered whole, however much that was.
 #[test]

@@ -315,7 +315,7 @@ async fn check(step: &Step, index: u32) {
             assert_eq!(after, expected, "{what}");
             assert_eq!(shown(&kernel).await, before, "{what}");
         }
-        "the copy, in the place of what it has replaced" => {
+        "the copy, in place of the replaced object" => {
             let mut expected = bucket.clone();
             expected.insert("g".to_owned(), bucket["f"].clone());
             assert_eq!(after, expected, "{what}");

@@ -27,8 +27,8 @@ fn refuse(operation: Operation) -> Fault {
 
 // ---- Security ----
 
-/// "Counter mode hides contents; it does not detect tampering. Whoever can write to the bucket can flip, cut,
-/// swap, roll back or delete; whoever has the public key can forge."
+/// "Counter mode hides contents; it does not detect tampering. With write access to the bucket, an attacker
+/// can flip bits in files, truncate, swap, roll back or delete them; with the public key, also forge them."
 /// "Detect tampering, rollback or deletion."
 #[test]
 fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
@@ -96,9 +96,9 @@ fn what_is_not_content_is_visible_in_the_bucket() {
     }
 }
 
-/// "A data key and counter never encrypt two different contents: every upload draws a new key."
-/// "Any other write works too: the file is staged and uploaded whole, under a fresh key."
-/// "Change a part of an object in place: any change uploads the whole file."
+/// "A data key and counter never encrypt two different contents: every upload generates a new key." "Other
+/// writes work too: the file is staged and uploaded whole, under a fresh key." "Change a part of an object
+/// in place: any change uploads the whole file."
 #[test]
 fn every_upload_is_the_whole_file_under_a_key_of_its_own() {
     let Some(mount) = Mount::served(&[]) else {
@@ -164,11 +164,11 @@ fn nothing_is_written_in_plaintext() {
     assert_eq!(shell(&mount.beside(""), &line), "");
 }
 
-/// "An object without a whole, valid envelope is never served as a file's content."
-/// "The log says why, once while the file is open, and everything beside it works. With `--allow-plaintext
-/// PREFIX`, unencrypted objects under that prefix are served read-only, with mode 0444."
-/// "With `--allow-plaintext DIRECTORY`, opening an unencrypted object for writing, truncating it and changing
-/// its attributes are EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
+/// "An object without a complete, valid envelope is never served as a file's content." "The log gives the
+/// reason, once while the file is open; other files are not affected. With `--allow-plaintext PREFIX`,
+/// unencrypted objects under that prefix are served read-only, with mode 0444." "With `--allow-plaintext
+/// DIRECTORY`, opening an unencrypted object for writing, truncating it and changing its attributes fail
+/// with EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
 #[test]
 fn what_has_no_envelope_is_not_served() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
@@ -220,8 +220,8 @@ fn what_has_no_envelope_is_not_served() {
 
 // ---- When a file is in the bucket ----
 
-/// "A file's object appears, or is replaced, only whole. Nobody ever sees half a file, a stub, or two
-/// versions mixed."
+/// "A file's object appears or is replaced only as a whole. No client ever sees a partial file, a
+/// placeholder, or a mix of two versions."
 #[test]
 fn nobody_sees_half_a_file() {
     let Some(mount) = Mount::new(&["--part-size", "128K", "--stream-after", "256K"]) else {
@@ -257,8 +257,8 @@ fn nobody_sees_half_a_file() {
     });
 }
 
-/// "When `fsync()`, or `close()` of a descriptor through which the file was changed, returned 0, the whole
-/// file is in the bucket."
+/// "When `fsync()` has returned 0, or `close()` of a descriptor through which the file was changed, the
+/// whole file is in the bucket."
 #[test]
 fn what_was_synced_or_closed_is_in_the_bucket() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -275,11 +275,11 @@ fn what_was_synced_or_closed_is_in_the_bucket() {
     assert_eq!(mount.bucket().head("f").size, 11);
 }
 
-/// "`ossvault umount` returns when the daemon has ended, with the daemon's exit code."
-/// "If the upload failed, they return the error. The bytes then stay staged and visible in the mount, and
-/// are tried again with growing pauses until they are up, unlinked, or reported at unmount."
-/// "The exit code is 0 if all of it is in the bucket; otherwise it is 40, and the message and the log name
-/// what is not."
+/// "`ossvault umount` returns when the daemon has ended, with the daemon's exit code." "If the upload
+/// failed, the call returns the error. The data then stays staged and visible in the mount, and the upload
+/// is retried with increasing delays until it succeeds, the file is unlinked, or the unmount reports it."
+/// "The exit code is 0 if everything is in the bucket; otherwise it is 40, and the message and the log name
+/// the files that are not."
 #[test]
 fn a_failed_upload_is_reported_and_tried_again() {
     let Some(mut mount) = Mount::served(&[]) else {
@@ -310,7 +310,8 @@ fn a_failed_upload_is_reported_and_tried_again() {
     }
 }
 
-/// "Of several copies of it, only the last one's close uploads: a shell makes copies of it before it writes."
+/// "If the descriptor was duplicated, only the close of the last copy uploads: shells duplicate descriptors
+/// before they write."
 #[test]
 fn an_empty_file_waits_for_its_last_writer() {
     let Some(mount) = Mount::served(&[]) else {
@@ -333,10 +334,11 @@ fn an_empty_file_waits_for_its_last_writer() {
 }
 
 /// "A new file under a temporary name that a known tool will rename (rsync's `.NAME.XXXXXX`, git's
-/// `tmp_obj_*` and `*.lock`, `NAME.XXXXXX`, `*.tmp`, `.goutputstream-*`, and others) is uploaded at its rename, under
-/// the final name. `rename()` returns the upload's error. `fsync()` of the file or its directory, `--rename-grace`
-/// seconds (5) without a rename, and unmount end the waiting."
-/// "GLib calls `fsync()` right before it renames a `.goutputstream-*`: that one waits for the rename all the same."
+/// `tmp_obj_*` and `*.lock`, `NAME.XXXXXX`, `*.tmp`, `.goutputstream-*`, and others) is uploaded when it is
+/// renamed, under the final name. `rename()` returns the upload's error. The upload no longer waits for the
+/// rename after `fsync()` of the file or its directory, after `--rename-grace` seconds (5), or at unmount."
+/// "GLib calls `fsync()` right before it renames a `.goutputstream-*`, so that such a file still waits for
+/// its rename."
 #[test]
 fn temporary_names_wait_for_their_rename() {
     let Some(mut mount) = Mount::served(&["--rename-grace", "1s"]) else {
@@ -397,11 +399,10 @@ fn temporary_names_wait_for_their_rename() {
     assert_eq!(mount.bucket().head(".last.Ab3dE6").size, 4);
 }
 
-/// "Times that are set on a directory which this mount made are shown at once and stored within a second."
-/// "What else is set on it meanwhile waits as well, and is stored with them." "`fsync()` of the directory and
-/// unmount store them at once."
-/// "What changes in a directory moves its times at once, for as long as the mount lasts; they are stored when
-/// they are set."
+/// "Times that are set on a directory created by this mount are visible at once and stored within a
+/// second." "Other attributes that are set in the meantime are stored with them." "`fsync()` of the
+/// directory and unmount store them at once." "A change in a directory updates its times at once, until the
+/// mount ends; the times are stored when they are set."
 #[test]
 fn times_of_a_new_directory_are_stored_a_little_later() {
     let Some(mut mount) = Mount::served(&[]) else {
@@ -463,8 +464,8 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
     assert_eq!(stored(&mount), expected(5000, 0o700));
 }
 
-/// "With `--flush-after SECONDS`, files that are kept open and changed that long are published as they are
-/// at one moment."
+/// "With `--flush-after SECONDS`, a file that has been open with changes for that long is uploaded as a
+/// consistent snapshot."
 #[test]
 fn files_that_stay_open_are_published_now_and_then() {
     let Some(mount) = Mount::new(&["--flush-after", "1s"]) else {
@@ -479,8 +480,7 @@ fn files_that_stay_open_are_published_now_and_then() {
     assert_eq!(fs::read(mount.path("log")).unwrap(), b"one line\nanother\n");
 }
 
-/// "What was staged and not acknowledged is lost when the daemon is killed. What had been acknowledged is
-/// whole."
+/// "If the daemon is killed, staged data that was not acknowledged is lost. Acknowledged data is complete."
 #[test]
 fn a_crash_loses_only_what_was_not_acknowledged() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -509,10 +509,10 @@ fn a_crash_loses_only_what_was_not_acknowledged() {
 
 // ---- What one sees ----
 
-/// "Reads through one open file come from one version of it, and so do its size and its attributes. If the
-/// object is replaced meanwhile, a descriptor that has returned bytes gets ESTALE for what it has not
-/// cached; one that has returned none moves to the new version, unless that has another size than programs
-/// may have been told. The next `open()` finds the new version."
+/// "All reads through one open file come from one version of it, and so do its size and its attributes. If
+/// the object is replaced in the meantime, a descriptor that has returned data gets ESTALE for everything
+/// that is not cached; one that has returned none switches to the new version, unless its size differs from
+/// the size that programs may have seen. The next `open()` finds the new version."
 #[test]
 fn one_open_file_is_one_version() {
     let Some(mut mount) = Mount::new(&["--memory-limit", "16M"]) else {
@@ -550,9 +550,9 @@ fn one_open_file_is_one_version() {
     assert!(fs::read(mount.path("f")).unwrap() == new);
 }
 
-/// "What this mount wrote, it sees at once."
-/// "What others wrote, it sees after at most `--metadata-ttl` (1 s) for files and `--dir-ttl` (60 s) for
-/// the existence of directories. `open()` never serves a version that was replaced longer ago than that."
+/// "A mount sees its own writes at once." "It sees the writes of other clients after at most
+/// `--metadata-ttl` (1 s) for files and `--dir-ttl` (60 s) for the existence of directories. `open()` never
+/// serves a version that was replaced longer ago than that."
 #[test]
 fn what_others_did_is_seen_in_time() {
     let Some(mount) = Mount::new(&["--dir-ttl", "1s"]) else {
@@ -609,8 +609,8 @@ fn what_others_did_is_seen_in_time() {
     assert_eq!(link(&mount).to_str(), Some("another"));
 }
 
-/// "A call ends within `--timeout` (60 s) of the last progress, with EIO or ETIMEDOUT, when the network is
-/// gone; nothing unrelated waits for it."
+/// "If the network is down, a call fails with EIO or ETIMEDOUT within `--timeout` (60 s) of the last
+/// progress; unrelated calls do not wait for it."
 #[test]
 fn a_call_ends_when_nothing_answers() {
     let Some(mount) = Mount::served(&["--timeout", "2s", "--metadata-ttl", "60s"]) else {
@@ -643,10 +643,10 @@ fn a_call_ends_when_nothing_answers() {
 
 // ---- Names ----
 
-/// "A file is the object whose key is the mount's prefix and the file's path. A directory that was made is
-/// an empty object whose key ends with `/`; a common prefix of keys is a directory too. A name that is both
-/// shows the directory."
-/// "Keys that are no valid path (`//`, `.`, `..`, a leading `/`) or not UTF-8 are hidden."
+/// "A file is the object whose key is the mount's prefix followed by the file's path. A directory that was
+/// created is an empty object whose key ends with `/`, its marker; a common prefix of keys is also a
+/// directory. If a name is both a file and a directory, the directory is shown." "Keys that are not a valid
+/// path (`//`, `.`, `..`, a leading `/`) or not UTF-8 are hidden."
 #[test]
 fn keys_are_paths() {
     let Some(mut mount) = Mount::new(&["--prefix", "some/prefix"]) else {
@@ -682,7 +682,7 @@ fn keys_are_paths() {
 
 // ---- Operations ----
 
-/// "Files written in order go up in parts while they are written."
+/// "Files that are written sequentially are uploaded in parts while they are written."
 #[test]
 fn files_written_in_order_go_up_meanwhile() {
     let Some(mount) = Mount::served(&["--part-size", "128K", "--stream-after", "256K"]) else {
@@ -701,8 +701,8 @@ fn files_written_in_order_go_up_meanwhile() {
     assert!(fs::read(mount.path("f")).unwrap() == bytes);
 }
 
-/// "Staged bytes are in memory and then, encrypted, in the cache directory; when there is no room, `write()`
-/// gives ENOSPC."
+/// "Staged data is kept in memory and then, encrypted, in the cache directory; when there is no room left,
+/// `write()` fails with ENOSPC."
 #[test]
 fn a_write_for_which_there_is_no_room_is_refused() {
     // Nothing goes up before it is closed.
@@ -768,7 +768,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// "Other namespaces are refused without asking the service (EOPNOTSUPP)."
+/// "Other namespaces fail with EOPNOTSUPP, without a request to the service."
 #[test]
 fn foreign_namespaces_of_extended_attributes_cost_no_request() {
     let Some(mount) = Mount::served(&["--metadata-ttl", "60s"]) else {
@@ -799,8 +799,8 @@ fn foreign_namespaces_of_extended_attributes_cost_no_request() {
     assert_eq!(mount.instruments().counts().total(), 0);
 }
 
-/// "`flock()` and `fcntl()` locks work among the programs of one machine, not between mounts."
-/// "Locks between machines."
+/// "`flock()` and `fcntl()` locks work between the programs of one machine, not between mounts." "Share
+/// locks between machines."
 #[test]
 fn locks_are_of_one_mount() {
     let Some(mount) = Mount::new(AT_ONCE) else {
@@ -839,11 +839,10 @@ fn locks_are_of_one_mount() {
     whole(&two).unwrap();
 }
 
-/// "A whole file that is in the bucket, copied into an empty one, is copied there without its bytes
-/// passing through this machine (`cp a b` does so)."
-/// "Any range can be read without fetching the rest of the file."
-/// "Renaming a file that exists in the bucket copies it there without its bytes passing through this
-/// machine."
+/// "A whole file that is in the bucket is copied into an empty one inside the bucket, without its data
+/// passing through this machine (`cp a b` does this)." "Any range can be read without fetching the rest of
+/// the file." "A file that is in the bucket is renamed by a copy inside the bucket, without its data
+/// passing through this machine."
 #[test]
 fn bytes_move_only_when_they_must() {
     let Some(mut mount) = Mount::served(&[]) else {
@@ -872,8 +871,8 @@ fn bytes_move_only_when_they_must() {
     assert!(fs::read(mount.path("h")).unwrap() == bytes);
 }
 
-/// "When a file has been read whole and in order, its checksum is compared where the service gave one; the
-/// read that completes it gives EIO on a mismatch."
+/// "When a file has been read completely and sequentially, its checksum is compared if the service returned
+/// one; on a mismatch, the read that completes it fails with EIO."
 #[test]
 fn damage_on_the_way_is_found() {
     let Some(mut mount) = Mount::served(&[]) else {
@@ -890,8 +889,8 @@ fn damage_on_the_way_is_found() {
     assert!(fs::read(mount.path("f")).unwrap() == bytes);
 }
 
-/// "They return when the change is in the bucket. A change that cannot be stored is an error."
-/// "Reads do not update the access time, nor does anything but setting it."
+/// "These calls return when the change is in the bucket. If a change cannot be stored, the call returns the
+/// error." "Reads do not update the access time; nothing does except setting it."
 #[test]
 fn attribute_changes_are_stored_or_refused() {
     let Some(mount) = Mount::served(AT_ONCE) else {
@@ -919,7 +918,7 @@ fn attribute_changes_are_stored_or_refused() {
 
 // ---- Read-only and write-only mounts ----
 
-/// "With `--read-only`, every change is EROFS."
+/// "With `--read-only`, every change fails with EROFS."
 #[test]
 fn a_read_only_mount_changes_nothing() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -988,10 +987,11 @@ fn a_read_only_mount_changes_nothing() {
     assert_eq!(mount.bucket().keys(), before);
 }
 
-/// "Without a private key, opening for reading, `readlink()`, reading extended attributes where there are some,
-/// and opening an existing file for writing without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work. After an upload,
-/// nothing on this machine can open what was written. While a writer still has the file open, its bytes stay
-/// in memory so that it can write on; nobody can read them, and its close drops them."
+/// "Without a private key, these fail with EACCES: opening for reading, `readlink()`, reading extended
+/// attributes if there are any, and opening an existing file for writing without O_TRUNC. Creating,
+/// replacing, listing, renaming and deleting work. After an upload, nothing on this machine can decrypt
+/// what was written. While a writer still has the file open, its data stays in memory so that writing can
+/// continue; no program can read it, and the close discards it."
 #[test]
 fn a_mount_without_the_private_key_only_writes() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -1053,8 +1053,8 @@ fn a_mount_without_the_private_key_only_writes() {
 
 // ---- The end of a mount ----
 
-/// "`SIGTERM`, `SIGINT` and an unmount from outside upload everything that is pending."
-/// "A mount that is in use stays (exit code 15), unless `--lazy` detaches it."
+/// "`SIGTERM`, `SIGINT` and an external unmount upload everything that is pending." "A mount that is in use
+/// stays mounted (exit code 15), unless `--lazy` detaches it."
 #[test]
 fn an_unmount_saves_what_is_pending() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -1080,8 +1080,8 @@ fn an_unmount_saves_what_is_pending() {
 
 // ---- What we do not do ----
 
-/// "Only a change of a part of a file of more than 8 MiB, which rests on the rest of it, is ESTALE when others
-/// have replaced the file."
+/// "The exception is a change of part of a file of more than 8 MiB, which keeps the rest of it: it fails
+/// with ESTALE if another client has replaced the file."
 #[test]
 fn a_change_of_a_part_never_mixes_two_versions() {
     for (len, expected) in [(7 << 20, None), (9 << 20, Some(libc::ESTALE))] {
@@ -1115,7 +1115,7 @@ fn a_change_of_a_part_never_mixes_two_versions() {
     }
 }
 
-/// "`sync()` and `syncfs()` upload nothing: `fsync()` does."
+/// "Upload on `sync()` and `syncfs()`: only `fsync()` does."
 #[test]
 fn only_fsync_uploads() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1129,7 +1129,7 @@ fn only_fsync_uploads() {
     assert_eq!(mount.bucket().keys(), ["f"]);
 }
 
-/// "Two mounts that write one file at once: the last upload wins, whole."
+/// "If two mounts write one file at the same time, the last upload wins, as a whole."
 #[test]
 fn of_two_writers_the_last_one_wins() {
     let Some(mount) = Mount::new(&[]) else { return };

@@ -41,8 +41,8 @@ fn always(action: Action) -> Fault {
     }
 }
 
-/// After a first time-out, what is not known here fails at once until the bucket answers again, for which it is tried
-/// every half second; what is known is still shown.
+/// After the first timeout, calls that need the bucket fail at once until it responds again, which is
+/// checked every half second; calls that the cache can answer still succeed.
 #[test]
 fn after_a_first_time_out_calls_fail_at_once_until_the_bucket_answers_again() {
     if !can_mount() {

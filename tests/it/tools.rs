@@ -816,9 +816,8 @@ fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
     }
 }
 
-/// "A file is not uploaded while it is being written: its size must be known first."
-/// "chmod, chown, utimens and setxattr upload the whole object again, as it is. So does an upload during which
-/// attributes changed."
+/// "A file is not uploaded while it is being written: its size must be known first." "chmod, chown, utimens
+/// and setxattr upload the whole object again, unchanged. So does a change of attributes during an upload."
 #[test]
 fn in_the_sdks_formats_attributes_cost_an_upload() {
     if !can_mount() {
@@ -1049,8 +1048,8 @@ fn recovery_program() -> String {
     program.to_owned()
 }
 
-/// "With `--format sdk` or `dual` the official SDKs open what the mount wrote, and the service's own rules
-/// on their objects cost something:"
+/// "With `--format sdk` or `dual`, the official SDKs can open what the mount wrote, and the service's own
+/// rules for such objects have a cost:"
 ///
 /// A mount in the SDKs' formats and both official SDKs, on one bucket with one key pair.
 #[test]

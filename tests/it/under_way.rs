@@ -200,7 +200,7 @@ fn another_clients_file_stays_although_an_answer_was_lost() {
     });
 }
 
-/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// "Open files below it can be read and written during the rename; creating and removing names below it
 /// waits."
 ///
 /// Each of these looked its key up before the directory was renamed, and acted on it afterwards.
@@ -307,7 +307,7 @@ fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name(
     });
 }
 
-/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// "Open files below it can be read and written during the rename; creating and removing names below it
 /// waits."
 ///
 /// The old keys were deleted before those who had files open were told of the new ones.
@@ -351,8 +351,8 @@ fn open_files_are_read_and_written_while_they_move() {
     }
 }
 
-/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
-/// just made either."
+/// "Files and whole directories can be renamed; RENAME_NOREPLACE also respects a name that another client
+/// has just created."
 #[test]
 fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
     block(async {
@@ -513,7 +513,7 @@ fn a_file_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
     });
 }
 
-/// "What other clients have made there without a marker is noticed where names meet."
+/// "Files that other clients have created there without a marker are noticed where names collide."
 #[test]
 fn a_directory_is_not_renamed_onto_what_others_have_made() {
     block(async {
@@ -564,8 +564,8 @@ fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
     });
 }
 
-/// "If it is interrupted, the next mount resumes it; what others have changed under either name since then
-/// is left as it is, and reported."
+/// "If the rename is interrupted, the next mount resumes it; anything that other clients have changed under
+/// either name since then is left as it is, and reported."
 ///
 /// The copies were made over what others had written since.
 #[test]
