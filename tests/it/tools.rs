@@ -952,7 +952,7 @@ fn a_public_key_is_pinned_by_its_fingerprint_and_not_for_others_to_change() {
         run(&rig, &options)
     };
     mount(&["--key-fingerprint", &"0".repeat(64)]).fails(23, &["--key-fingerprint"]);
-    mount(&["--key-fingerprint", "abc"]).fails(2, &["no fingerprint"]);
+    mount(&["--key-fingerprint", "abc"]).fails(2, &["not a fingerprint"]);
     fs::set_permissions(rig.path("key.pub"), fs::Permissions::from_mode(0o666)).unwrap();
     mount(&[]).fails(21, &["others may change it"]);
 }

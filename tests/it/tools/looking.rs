@@ -99,7 +99,7 @@ fn a_mount_that_makes_a_bucket_says_so() {
     ];
     let first = run(&rig, &mount).succeeds();
     assert!(
-        first.stdout.contains("made a new bucket in"),
+        first.stdout.contains("created a new bucket in"),
         "{}",
         first.stdout
     );
@@ -488,7 +488,7 @@ fn serve_has_exit_codes_for_what_can_go_wrong() {
         (
             &["serve", "--dir", "new", "--create", "Bad_"],
             2,
-            "no bucket name",
+            "not a bucket name",
         ),
         (
             &["serve", "--dir", ".", "--listen", "0.0.0.0:0"],

@@ -204,9 +204,9 @@ fn info_reads_a_file_in_a_mount_to_say_whether_it_opens() {
     assert_eq!(plain["can_open"], true);
     assert_eq!(plain["fingerprint"], serde_json::Value::Null);
     for (name, words) in [
-        ("strange", "has not the key"),
-        ("strange-empty", "has not the key"),
-        ("damaged", "damaged one"),
+        ("strange", "does not have the key"),
+        ("strange-empty", "does not have the key"),
+        ("damaged", "envelope is damaged"),
         ("kms", "not supported"),
     ] {
         let found = info(name);

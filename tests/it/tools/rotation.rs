@@ -84,7 +84,7 @@ fn a_fingerprint_is_not_offered_for_typing() {
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
     let fingerprint = typed_fingerprint(&rig);
-    let asked = run(&rig, &REWRAP[..6]).fails(20, &["--new-fingerprint SHA256", "keygen"]);
+    let asked = run(&rig, &REWRAP[..6]).fails(20, &["with --new-fingerprint", "keygen"]);
     assert!(!asked.stderr.contains(&fingerprint), "{}", asked.stderr);
     let wrong = "0".repeat(64);
     let refused = run(
@@ -208,7 +208,7 @@ fn a_bucket_that_keeps_old_versions_is_announced() {
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
     let rewrap = run(&rig, &REWRAP).succeeds();
-    let (warning, stays) = ("keeps old versions", "stay wrapped to the old key");
+    let (warning, stays) = ("keeps old versions", "stay wrapped for the old key");
     assert!(rewrap.stderr.contains(warning), "{}", rewrap.stderr);
     assert!(rewrap.stderr.contains(stays), "{}", rewrap.stderr);
     put_plain(&rig, "plain/a", &ObjectHeaders::default(), b"x");
