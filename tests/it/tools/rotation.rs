@@ -135,7 +135,7 @@ fn what_has_to_be_re_encrypted_is_said_at_the_end() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 2, Format::Sdk);
-    let way = ["2 cannot be re-wrapped", "--re-encrypt=needed"];
+    let way = ["2 cannot be rewrapped", "--re-encrypt=needed"];
     run(&rig, &REWRAP).fails(43, &way);
     run(&rig, &[&REWRAP[..], &["--dry-run"]].concat()).fails(43, &way);
 }
