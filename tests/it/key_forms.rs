@@ -552,7 +552,7 @@ fn what_is_not_read_is_told_a_command_that_works() {
     );
     if let Some(bytes) = bench.made(&scrypt) {
         let sentence = refusal(&bytes);
-        assert!(sentence.contains("asks for too much"), "{sentence}");
+        assert!(sentence.contains("needs too much"), "{sentence}");
     }
     let p12 = bench
         .made("pkcs12 -export -inkey key.pem -in cert.pem -passout file:pass")

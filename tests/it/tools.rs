@@ -730,7 +730,7 @@ fn adopt_into_another_prefix_removes_the_plaintext_last() {
         "--into",
         "vault",
     ];
-    run(&rig, &[&adopt[..5], &["old/inside"]].concat()).fails(2, &["in the other"]);
+    run(&rig, &[&adopt[..5], &["old/inside"]].concat()).fails(2, &["inside the other"]);
     run(&rig, &adopt).succeeds();
     assert_eq!(
         rig.ciphertext("old/1"),
@@ -954,7 +954,7 @@ fn a_public_key_is_pinned_by_its_fingerprint_and_not_for_others_to_change() {
     mount(&["--key-fingerprint", &"0".repeat(64)]).fails(23, &["--key-fingerprint"]);
     mount(&["--key-fingerprint", "abc"]).fails(2, &["not a fingerprint"]);
     fs::set_permissions(rig.path("key.pub"), fs::Permissions::from_mode(0o666)).unwrap();
-    mount(&[]).fails(21, &["others may change it"]);
+    mount(&[]).fails(21, &["other users can change it"]);
 }
 
 // ---- without us ----

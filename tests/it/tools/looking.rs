@@ -371,7 +371,7 @@ fn a_folder_of_keys_may_hold_other_files() {
         assert!(
             run.stderr
                 .lines()
-                .any(|line| line.contains("left out") && line.contains(name)),
+                .any(|line| line.contains("skipped") && line.contains(name)),
             "{}",
             run.stderr
         );
