@@ -50,7 +50,7 @@ fn nobody(mount: &Mount, line: &str) -> bool {
 /// "Without `--allow-other`, only the user who mounted the bucket can access the mount, even if that user
 /// is root."
 #[test]
-fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
+fn other_users_cannot_access_roots_mount_without_allow_other() {
     let Some(mount) = roots_mount(&[]) else {
         return;
     };
@@ -72,7 +72,7 @@ fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
 
 /// "With it, the stored owners and modes decide, and anyone who can write to the bucket can change them."
 #[test]
-fn who_is_let_in_may_do_what_the_stored_mode_allows() {
+fn stored_modes_apply_to_other_users() {
     let Some(mount) = roots_mount(&["--allow-other"]) else {
         return;
     };
@@ -84,7 +84,7 @@ fn who_is_let_in_may_do_what_the_stored_mode_allows() {
 /// "`--umask` removes permissions from all files and directories, whatever is stored; `--force-uid`,
 /// `--force-gid`, `--force-file-mode` and `--force-dir-mode` are shown instead of the stored values."
 #[test]
-fn what_is_shown_can_be_narrowed_and_replaced() {
+fn shown_permissions_can_be_restricted_and_replaced() {
     let options = ["--allow-other", "--umask", "077"];
     let Some(mount) = roots_mount(&options) else {
         return;
@@ -124,7 +124,7 @@ fn what_is_shown_can_be_narrowed_and_replaced() {
 
 /// "`chmod()` and `chown()` still store their values."
 #[test]
-fn what_is_set_is_stored_whatever_is_shown() {
+fn set_attributes_are_stored_whatever_is_shown() {
     let options = ["--umask=077", "--force-uid=4242", "--force-file-mode=0400"];
     let Some(mut mount) = roots_mount(&options) else {
         return;
@@ -141,7 +141,7 @@ fn what_is_set_is_stored_whatever_is_shown() {
 
 /// The kernel resolved what it was told, and asked the bucket for the names in it.
 #[test]
-fn a_program_that_opens_what_became_a_link_asks_the_bucket_for_nothing() {
+fn opening_a_file_that_became_a_link_looks_no_target_up() {
     let Some(mount) = Mount::served(&["--metadata-ttl", "0"]) else {
         return;
     };

@@ -397,7 +397,7 @@ fn reached(count: usize, arrows: &[Arrow]) -> Vec<BTreeSet<usize>> {
 }
 
 #[test]
-fn rooms_import_from_the_rooms_in_their_row() {
+fn layers_import_only_from_the_layers_in_their_row() {
     for (n, (room, below)) in ROOMS.iter().enumerate() {
         for other in words(below) {
             let above = ROOMS[..n].iter().any(|(name, _)| *name == other);

@@ -17,7 +17,7 @@ fn refusal(operation: Operation, status: u16, code: &str) -> Fault {
 /// object is under retention, EDQUOT if a quota is exhausted, ENOSPC if there is no space, EFBIG if the
 /// data is too large. The log and the report at unmount give the service's error code and the request ID."
 #[test]
-fn what_the_bucket_refuses_is_told_with_its_code() {
+fn refusals_of_the_bucket_are_reported_with_their_code() {
     let Some(mut mount) = Mount::served(&["--metadata-ttl", "60s"]) else {
         return;
     };

@@ -316,7 +316,7 @@ const LONG: Duration = Duration::from_secs(3600);
 ///
 /// An inode that is not open took another version's size, while the kernel had the old one's pages.
 #[test]
-fn a_name_that_another_client_has_replaced_gets_another_inode_though_nobody_has_it_open() {
+fn a_name_that_another_client_replaced_gets_a_new_inode_even_if_it_is_not_open() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         world.others.put("a", b"old").await;
@@ -379,7 +379,7 @@ fn writing_renaming_and_changing_attributes_here_keeps_the_inode() {
 
 /// A mapping is as long as the size that was told, whatever is there when its pages are read.
 #[test]
-fn a_descriptor_moves_on_to_a_version_of_another_size_only_if_no_size_was_told() {
+fn a_descriptor_switches_to_a_version_of_another_size_only_if_no_size_was_reported() {
     for (new, told, moves) in [
         (&b"of the same size"[..], true, true),
         (b"one of another size", true, false),

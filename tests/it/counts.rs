@@ -177,12 +177,12 @@ fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each(
 ///
 /// When the listing expired on the way, each name that followed cost a HEAD and a LIST, one after the other.
 #[test]
-fn going_through_a_directory_costs_a_list_a_thousand_names_and_a_head_each_however_long_it_takes() {
+fn walking_a_directory_costs_a_list_per_thousand_names_and_a_head_each_however_long_it_takes() {
     walk_through(3000);
 }
 
 #[test]
-fn going_through_fifteen_thousand_names_costs_no_more_for_each() {
+fn walking_fifteen_thousand_names_costs_no_more_per_name() {
     walk_through(15_000);
 }
 
@@ -271,7 +271,7 @@ fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() 
 }
 
 #[test]
-fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
+fn ls_l_of_an_unchanged_directory_costs_only_the_lists() {
     if !can_mount() {
         return;
     }
@@ -327,7 +327,7 @@ fn walk_tree(root: &Path, files: u64) {
 
 /// Twelve directories of five files, which somebody goes through again and again.
 #[test]
-fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory() {
+fn an_expired_small_tree_costs_one_list_and_not_one_per_directory() {
     if !can_mount() {
         return;
     }
@@ -345,7 +345,7 @@ fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory
 
 /// A tree that nobody has looked at before: what is to be asked is asked once, and ahead of who waits for it.
 #[test]
-fn a_first_walk_through_a_tree_costs_a_list_and_a_head_a_directory_and_a_head_a_file() {
+fn a_first_walk_through_a_tree_costs_a_list_and_a_head_per_directory_and_a_head_per_file() {
     if !can_mount() {
         return;
     }
@@ -400,7 +400,7 @@ fn mounting_and_the_first_ls_cost_at_most_four_requests() {
 // ---- one command each ----
 
 #[test]
-fn commands_cost_what_they_have_to() {
+fn commands_cost_no_more_than_necessary() {
     if !can_mount() {
         return;
     }
@@ -638,7 +638,7 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
 /// "Attributes that a program sets on a file it has open for writing are stored by its `close()` or
 /// `fsync()`, which return the error."
 #[test]
-fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_close() {
+fn attributes_set_on_a_file_being_written_are_stored_or_refused_at_its_close() {
     if !can_mount() {
         return;
     }
@@ -870,7 +870,7 @@ fn a_small_file_is_fetched_once_however_often_it_is_opened() {
 
 /// Replaced by another client, what is kept of a file is not what is there.
 #[test]
-fn what_is_kept_of_a_version_is_not_shown_for_another() {
+fn cached_data_of_one_version_is_not_shown_for_another() {
     if !can_mount() {
         return;
     }
@@ -893,7 +893,7 @@ fn what_is_kept_of_a_version_is_not_shown_for_another() {
 
 /// `echo x >> f` fetched the whole file, also right after this mount had written it.
 #[test]
-fn what_was_just_written_is_not_fetched() {
+fn written_data_is_not_fetched_again() {
     if !can_mount() {
         return;
     }
@@ -953,7 +953,7 @@ fn what_was_just_written_is_not_fetched() {
 }
 
 #[test]
-fn a_mount_without_the_private_key_keeps_nothing_of_what_it_wrote() {
+fn a_write_only_mount_caches_nothing_that_it_wrote() {
     if !can_mount() {
         return;
     }
@@ -986,7 +986,7 @@ fn write_fan_out(root: &Path, objects: u64) {
 /// Who looks up objects here and there among 256 directories was taken for somebody who walks through them: each lookup
 /// listed ten of the siblings.
 #[test]
-fn random_lookups_over_many_directories_list_each_that_is_looked_into_and_no_other() {
+fn random_lookups_over_many_directories_list_only_the_visited_ones() {
     if !can_mount() {
         return;
     }
@@ -1023,7 +1023,7 @@ fn random_lookups_over_many_directories_list_each_that_is_looked_into_and_no_oth
 }
 
 #[test]
-fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
+fn removing_a_cached_tree_costs_no_lookups_except_the_lists() {
     if !can_mount() {
         return;
     }
@@ -1342,7 +1342,7 @@ fn slashed(path: &Path) -> PathBuf {
 
 /// "Renaming a file of 1 GB or more transfers its data through this machine."
 #[test]
-fn what_is_too_large_for_one_copy_is_copied_in_parts() {
+fn objects_too_large_for_one_copy_are_copied_in_parts() {
     if !can_mount() {
         return;
     }

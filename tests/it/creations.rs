@@ -63,7 +63,7 @@ fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
 
 /// "`dup2()` over a descriptor closes it, and the kernel discards the error; the log records it."
 #[test]
-fn a_shell_that_is_not_told_of_a_refused_upload_leaves_a_line_in_the_log() {
+fn an_upload_error_that_a_shell_does_not_see_is_logged() {
     if !can_mount() {
         return;
     }
@@ -188,7 +188,7 @@ fn two_mounts(rig: &Rig) -> [super::rig::Mount; 2] {
 
 /// "`open()` with O_EXCL checks in the bucket whether the name exists, whatever is cached."
 #[test]
-fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
+fn exclusive_creation_fails_for_a_file_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -213,7 +213,7 @@ fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
 ///
 /// The loser showed its own bytes for ever, and uploaded them when the winner deleted its file.
 #[test]
-fn the_loser_of_two_exclusive_creations_is_told_so_and_shows_the_winner_s_file() {
+fn the_loser_of_two_exclusive_creations_gets_an_error_and_shows_the_winner_s_file() {
     if !can_mount() {
         return;
     }
@@ -308,7 +308,7 @@ fn of_two_mounts_that_race_for_a_name_exactly_one_wins_and_both_show_its_file() 
 
 /// "Temporary names with a random part are not checked."
 #[test]
-fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
+fn an_exclusive_creation_checks_once_and_not_at_all_under_a_random_name() {
     if !can_mount() {
         return;
     }
@@ -342,7 +342,7 @@ fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
 /// "If a tool will rename a lock file (`*.lock`), two mounts can each create it until one of them is
 /// uploaded."
 #[test]
-fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
+fn two_mounts_can_each_create_a_lock_file_until_one_is_uploaded() {
     if !can_mount() {
         return;
     }
@@ -362,7 +362,7 @@ fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
 
 /// "`mkdir()` of a directory that another mount has just created fails with EEXIST."
 #[test]
-fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
+fn mkdir_fails_for_a_directory_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -387,7 +387,7 @@ fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
 
 /// "A directory is not renamed onto one that another mount has just created."
 #[test]
-fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
+fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -416,7 +416,7 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
 /// "A file, or a directory without a marker, that another client has created there within `--metadata-ttl`
 /// is not noticed."
 #[test]
-fn mkdir_does_not_notice_what_others_have_made_without_a_marker() {
+fn mkdir_does_not_notice_a_directory_of_others_without_a_marker() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {

@@ -65,7 +65,7 @@ fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
 }
 
 #[test]
-fn a_service_that_says_replaced_for_ever_is_given_up() {
+fn a_call_fails_if_the_service_reports_a_replacement_forever() {
     let Some(mount) = Mount::served(&[]) else {
         return;
     };
@@ -173,7 +173,7 @@ fn a_change_waits_for_another_no_longer_than_its_own_time() {
 /// The kernel looks a name up again when it could not be told that it stands for what it did. One object that could
 /// not be asked about, while all others could, cost the time of two calls.
 #[test]
-fn the_second_look_at_a_name_does_not_take_as_long_again() {
+fn the_second_lookup_of_a_name_does_not_wait_as_long_again() {
     const TIMEOUT: Duration = Duration::from_secs(4);
     if !can_mount() {
         return;
@@ -222,7 +222,7 @@ fn the_second_look_at_a_name_does_not_take_as_long_again() {
 
 /// What was not answered in all its time is the answer to the same call for a moment, and no longer.
 #[test]
-fn a_listing_or_a_question_without_an_answer_is_asked_once() {
+fn a_listing_or_lookup_without_a_response_is_requested_once() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     block(async {
         let (world, kernel) = mounted_with(|world| {
@@ -251,7 +251,7 @@ fn a_listing_or_a_question_without_an_answer_is_asked_once() {
 
 /// The answers were there, and so was the end of the time: calls that were under way failed.
 #[test]
-fn a_mount_that_stood_still_takes_the_answers_that_came_meanwhile() {
+fn a_stopped_mount_processes_the_responses_that_arrived_in_the_meantime() {
     if !can_mount() {
         return;
     }

@@ -35,7 +35,7 @@ async fn remount(world: &World) -> Vec<String> {
 /// "Only the machine that began a rename resumes it; the record of another machine's rename is reported and
 /// left alone."
 #[test]
-fn a_rename_that_somebody_else_tells_of_is_not_made() {
+fn a_rename_recorded_by_another_machine_is_not_carried_out() {
     block(async {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let named = format!(
@@ -78,7 +78,7 @@ fn a_rename_that_somebody_else_tells_of_is_not_made() {
 }
 
 #[test]
-fn a_rename_that_a_mount_of_this_machine_has_begun_is_finished_and_its_secret_goes() {
+fn a_rename_begun_on_this_machine_is_finished_and_its_secret_deleted() {
     block(async {
         let world = with_directory().await;
         world.leave_intent("d/", "e/").await;
@@ -88,7 +88,7 @@ fn a_rename_that_a_mount_of_this_machine_has_begun_is_finished_and_its_secret_go
 }
 
 #[test]
-fn a_rename_of_which_only_the_marker_was_copied_has_not_happened() {
+fn a_rename_that_copied_only_the_marker_is_abandoned() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -102,7 +102,7 @@ fn a_rename_of_which_only_the_marker_was_copied_has_not_happened() {
 
 /// Unlinked files that a killed mount had kept for those that read them stayed for ever.
 #[test]
-fn what_an_ended_mount_of_this_machine_has_put_aside_is_deleted_after_a_while() {
+fn objects_put_aside_by_an_ended_mount_of_this_machine_are_deleted_later() {
     block(async {
         let (world, kernel) = mounted().await;
         drop(kernel);

@@ -25,7 +25,7 @@ fn shown(folder: &Path, name: &str) -> String {
 
 /// A fifo was a regular file for good, with the attributes of the file that had had its name.
 #[test]
-fn a_name_that_is_made_anew_has_nothing_of_what_had_it_before() {
+fn a_recreated_name_shows_nothing_of_its_predecessor() {
     if !can_mount() || !has_program("python3") || !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -172,7 +172,7 @@ fn a_directory_that_others_change_in_the_second_of_its_mkdir_shows_the_change() 
 }
 
 #[test]
-fn a_rename_does_not_take_back_what_others_have_changed_before() {
+fn a_rename_does_not_revert_earlier_changes_by_others() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -191,7 +191,7 @@ fn a_rename_does_not_take_back_what_others_have_changed_before() {
 /// "A rename updates the change time (ctime) of the renamed file or directory. The change time is stored
 /// with the copy, except in the formats `sdk` and `dual`, where a copy cannot change metadata."
 #[test]
-fn a_rename_moves_the_time_of_change_and_no_other() {
+fn a_rename_updates_the_change_time_and_no_other() {
     if !can_mount() {
         return;
     }

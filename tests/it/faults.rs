@@ -219,7 +219,7 @@ fn directory_moved(at: &Path) {
 }
 
 #[test]
-fn a_fault_that_passes_is_not_noticed() {
+fn a_transient_fault_is_not_noticed() {
     if !can_mount() {
         return;
     }
@@ -280,7 +280,7 @@ fn a_fault_that_passes_is_not_noticed() {
 }
 
 #[test]
-fn an_answer_that_is_cut_or_changed_on_the_way_is_never_served() {
+fn a_response_that_is_cut_or_changed_in_transit_is_never_served() {
     if !can_mount() {
         return;
     }
@@ -355,7 +355,7 @@ fn assert_gives_up<T: std::fmt::Debug>(what: &str, call: impl FnOnce() -> io::Re
 }
 
 #[test]
-fn what_could_not_be_uploaded_is_an_error_at_close_stays_visible_and_goes_up_later() {
+fn a_failed_upload_is_an_error_at_close_stays_visible_and_is_retried() {
     if !can_mount() {
         return;
     }
@@ -416,7 +416,7 @@ fn what_could_not_be_uploaded_is_an_error_at_close_stays_visible_and_goes_up_lat
 }
 
 #[test]
-fn a_call_gives_up_in_time_when_the_service_does_not_answer() {
+fn a_call_gives_up_in_time_if_the_service_does_not_respond() {
     if !can_mount() {
         return;
     }
@@ -494,7 +494,7 @@ fn an_unmount_reports_what_could_not_be_uploaded() {
 }
 
 #[test]
-fn an_unmount_waits_for_what_only_needs_time() {
+fn an_unmount_waits_for_slow_uploads() {
     if !can_mount() {
         return;
     }
@@ -516,7 +516,7 @@ fn an_unmount_waits_for_what_only_needs_time() {
 /// Whoever reads while a file is being replaced, by an upload that fails in between, sees one version or the
 /// other.
 #[test]
-fn nobody_sees_half_a_file_while_uploads_fail() {
+fn no_client_sees_a_partial_file_while_uploads_fail() {
     if !can_mount() {
         return;
     }

@@ -144,7 +144,7 @@ async fn a_listing_without_end_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_page_longer_than_was_asked_for_is_no_page() {
+async fn a_page_longer_than_requested_is_rejected() {
     let entries = |count: usize| -> String {
         (0..count)
             .map(|n| entry(&format!("k{n:06}"), "1"))
@@ -194,7 +194,7 @@ async fn lists_of_uploads_end() {
 }
 
 #[tokio::test]
-async fn a_batch_delete_believes_only_what_it_asked_for() {
+async fn a_batch_delete_trusts_only_results_for_its_own_keys() {
     let server = Server::start(vec![status(
         200,
         &[("x-oss-request-id", "R7")],
@@ -264,7 +264,7 @@ fn skewed(theirs: SystemTime) -> Reply {
 }
 
 #[tokio::test]
-async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
+async fn a_clock_is_not_trusted_if_it_is_a_day_off_or_unconfirmed() {
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
     let good = || status(200, &[("ETag", "\"E\"")], "");
@@ -316,7 +316,7 @@ fn part_of(range: std::ops::Range<usize>, sent: usize, etag: &str, crc: u64) -> 
 }
 
 #[tokio::test]
-async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
+async fn another_version_than_requested_is_rejected_whatever_the_status() {
     let get = async |server: &Server| {
         let mut answer = server
             .store
@@ -358,7 +358,7 @@ async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn what_trickles_ends() {
+async fn a_trickling_response_ends() {
     let pause = Duration::from_millis(100);
     let slow = |head: Vec<u8>| Reply::Trickle(head, vec![b'x'; 100_000], pause);
     let timeout = Duration::from_millis(400);
@@ -391,7 +391,7 @@ async fn what_trickles_ends() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_no_slow_server() {
+async fn a_slow_reader_is_not_mistaken_for_a_slow_server() {
     let whole = vec![b'0'; 300_000];
     let timeout = Duration::from_millis(500);
     let replies = vec![part(200, &whole, 0..whole.len(), whole.len())];
@@ -409,7 +409,7 @@ async fn a_slow_reader_is_no_slow_server() {
 }
 
 #[tokio::test]
-async fn a_place_in_the_queue_is_the_callers_time() {
+async fn waiting_in_the_queue_counts_against_the_callers_timeout() {
     let timeout = Duration::from_secs(1);
     let server = Server::answering(|_, _| Reply::Stall, timeout, 1).await;
     let began = Instant::now();
@@ -424,7 +424,7 @@ async fn a_place_in_the_queue_is_the_callers_time() {
 }
 
 #[tokio::test]
-async fn an_object_is_found_out_about_that_an_answer_leaves_half_untold() {
+async fn what_an_incomplete_response_leaves_open_is_looked_up() {
     let length = [("Content-Length", "5")];
     let etag = [("ETag", "\"E1\"")];
     let one = || listing(&entry("a", "5"), None);
@@ -454,7 +454,7 @@ async fn an_object_is_found_out_about_that_an_answer_leaves_half_untold() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_has_no_tag_is_looked_for() {
+async fn a_write_whose_response_has_no_etag_is_looked_up() {
     let done = || status(200, &[], "");
     let put_with = async |replies: Vec<Reply>| {
         let count = replies.len();
@@ -539,7 +539,7 @@ async fn hundreds_of_metadata_entries_are_read() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_success_and_no_word_about_an_object() {
+async fn a_web_page_is_neither_success_nor_information_about_an_object() {
     let html = [("Content-Type", "text/html; charset=utf-8")];
     let page = "<html><body>Please log in</body></html>";
     let login = || Server::answering(move |_, _| status(200, &html, page), TIMEOUT / 4, 4);
@@ -622,7 +622,7 @@ async fn a_refusal_keeps_its_code_and_its_request() {
 }
 
 #[tokio::test]
-async fn long_answers_wait_for_each_other_and_all_arrive() {
+async fn long_responses_wait_for_each_other_and_all_arrive() {
     let name = "x".repeat(250);
     let entries: Vec<String> = (0..1000)
         .map(|n| entry(&format!("{n:06}{name}"), "1"))
@@ -646,7 +646,7 @@ async fn long_answers_wait_for_each_other_and_all_arrive() {
 }
 
 #[tokio::test]
-async fn a_tag_that_no_header_carries_is_refused_at_once() {
+async fn an_etag_that_no_header_can_carry_is_refused_at_once() {
     let server = Server::with(vec![], TIMEOUT * 10, 4).await;
     let began = Instant::now();
     let tag = ETag::new("E\r\nX-Evil: 1");

@@ -123,7 +123,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn text_around_and_labels_and_line_ends_do_not_matter() {
+fn surrounding_text_labels_and_line_endings_do_not_matter() {
     let Some(bench) = Bench::new() else { return };
     let [key, rsa, cert] = ["key.pem", "rsa.pem", "cert.pem"].map(|name| bench.text(name));
     let relabelled = |text: &str, from: &str, to: &str| text.replace(from, to);
@@ -191,7 +191,7 @@ fn text_around_and_labels_and_line_ends_do_not_matter() {
 }
 
 #[test]
-fn public_keys_come_under_either_label_and_in_certificates() {
+fn public_keys_are_read_under_either_label_and_from_certificates() {
     let Some(bench) = Bench::new() else { return };
     let [spki, pkcs1, cert] = ["spki.pem", "pkcs1.pem", "cert.pem"].map(|name| bench.text(name));
     let der = |pem: &str| -> Vec<u8> {
@@ -423,7 +423,7 @@ fn a_key_without_its_primes_is_completed() {
 }
 
 #[test]
-fn what_openssl_encrypts_opens_with_its_passphrase() {
+fn keys_encrypted_by_openssl_open_with_their_passphrase() {
     let Some(bench) = Bench::new() else { return };
     let mut lines = Vec::new();
     for scheme in [
@@ -518,7 +518,7 @@ fn follow(bench: &Bench, sentence: &str, file: &str, passphrases: &str) -> Vec<u
 }
 
 #[test]
-fn what_is_not_read_is_told_a_command_that_works() {
+fn unsupported_keys_get_a_command_that_works() {
     let Some(bench) = Bench::new() else { return };
     let passes = "-passin file:pass -passout file:pass";
     let legacy = "-provider legacy -provider default -passout file:pass";
@@ -595,7 +595,7 @@ fn what_is_not_read_is_told_a_command_that_works() {
 }
 
 #[test]
-fn keys_of_openssh_are_told_how_to_be_converted() {
+fn openssh_keys_get_a_conversion_command() {
     let Some(bench) = Bench::new() else { return };
     let ssh_keygen = |line: &str| {
         let run = Command::new("ssh-keygen")
@@ -631,7 +631,7 @@ fn keys_of_openssh_are_told_how_to_be_converted() {
 }
 
 #[test]
-fn numbers_that_protect_nothing_are_no_public_key() {
+fn insecure_numbers_are_not_accepted_as_a_public_key() {
     let Some(bench) = Bench::new() else { return };
     let number = |bytes: &[u8]| {
         let mut out = vec![0x02, 0x82];
@@ -675,7 +675,7 @@ fn numbers_that_protect_nothing_are_no_public_key() {
 }
 
 #[test]
-fn what_cannot_be_used_is_not_called_damaged() {
+fn unusable_keys_are_not_called_damaged() {
     let Some(bench) = Bench::new() else { return };
     let three = bench.made("genrsa -primes 3 2048").unwrap();
     let sentence = refusal(&three);
@@ -688,7 +688,7 @@ fn what_cannot_be_used_is_not_called_damaged() {
 }
 
 #[test]
-fn weak_keys_open_what_they_wrapped_where_that_is_asked_for() {
+fn weak_keys_unwrap_only_if_the_option_allows_it() {
     let Some(bench) = Bench::new() else { return };
     for bits in [1024, 1536, 2047] {
         let pem = bench.made(&format!("genrsa {bits}")).unwrap();

@@ -96,7 +96,7 @@ fn is_io<T: std::fmt::Debug>(result: &FsResult<T>) -> bool {
 /// target has 1 to 4095 bytes: an object that merely claims to be a link can be listed and removed, and
 /// following it fails with EIO."
 #[test]
-fn a_file_whose_metadata_come_to_say_link_is_never_told_as_a_target() {
+fn a_file_whose_metadata_is_changed_to_link_is_never_returned_as_a_target() {
     block(async {
         for trust_links in [false, true] {
             let (world, kernel) =
@@ -135,7 +135,7 @@ async fn put_file(bucket: &Arc<EncryptedBucket>, key: &str, content: &[u8]) {
 
 /// The other way round: who can change the metadata makes a program read a link's target as a file.
 #[test]
-fn a_link_whose_metadata_come_to_say_file_is_not_read() {
+fn a_link_whose_metadata_is_changed_to_file_is_not_read() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let name = Name::from("link");
@@ -163,7 +163,7 @@ fn a_link_whose_metadata_come_to_say_file_is_not_read() {
 
 /// "With `--trust-links`, links that other programs and earlier versions created are followed as well."
 #[test]
-fn links_that_do_not_say_so_are_followed_where_that_was_asked_for() {
+fn unbound_links_are_followed_only_with_trust_links() {
     block(async {
         for trust_links in [false, true] {
             let (world, kernel) =
@@ -198,7 +198,7 @@ fn links_that_do_not_say_so_are_followed_where_that_was_asked_for() {
 
 /// `ls -l` was enough to have a daemon read an object of any size into memory.
 #[test]
-fn no_length_but_a_targets_is_fetched() {
+fn only_objects_with_a_targets_length_are_fetched() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let key = DataKey::generate();
@@ -229,7 +229,7 @@ fn no_length_but_a_targets_is_fetched() {
 
 /// No shape of the envelope around a link that its key does not vouch for is followed.
 #[test]
-fn envelopes_that_say_one_thing_and_keys_that_say_another_are_refused() {
+fn envelopes_that_contradict_their_keys_are_refused() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let v15 = "client-side-encryption-key";
@@ -324,7 +324,7 @@ fn links_stay_links_and_files_stay_files_through_every_change() {
 /// An upload binds what the attributes say, and those come from the bucket: a file that was open when its
 /// metadata were changed would have been made a link by this mount itself.
 #[test]
-fn a_file_that_is_open_while_its_metadata_come_to_say_link_is_uploaded_as_a_file() {
+fn an_open_file_whose_metadata_is_changed_to_link_is_uploaded_as_a_file() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         world.others.put("a", b"what was there").await;

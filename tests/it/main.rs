@@ -46,7 +46,7 @@ mod silent_bucket;
 mod small_trees;
 mod store;
 mod support;
-mod told_to_nobody;
+mod disclosure;
 mod tools;
 mod under_way;
 mod wire;

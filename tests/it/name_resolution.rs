@@ -109,7 +109,7 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
 ///
 /// An inode that was forgotten while a question about it was on its way looked like a name that is not there.
 #[test]
-fn what_exists_is_never_absent_whatever_the_bucket_does_and_the_kernel_forgets() {
+fn existing_names_are_never_absent_whatever_the_bucket_does_and_the_kernel_forgets() {
     let moods = [
         Mood::Slow(Duration::from_millis(3)),
         Mood::Refusing,
@@ -142,7 +142,7 @@ fn what_exists_is_never_absent_whatever_the_bucket_does_and_the_kernel_forgets()
 
 /// Each step of a lookup, and each place in a queue, had the whole of the time for itself.
 #[test]
-fn a_lookup_ends_within_its_callers_time_however_many_steps_it_takes() {
+fn a_lookup_ends_within_its_callers_timeout_however_many_steps_it_takes() {
     block(async {
         let timeout = Duration::from_millis(700);
         let (world, kernel) = mounted_with(|world| world.settings.timeout = timeout).await;
@@ -164,7 +164,7 @@ fn a_lookup_ends_within_its_callers_time_however_many_steps_it_takes() {
 ///
 /// It was listed by its parent and not found by name.
 #[test]
-fn a_directory_that_holds_only_keys_that_are_not_shown_is_there_and_not_empty_to_rmdir() {
+fn a_directory_with_only_hidden_keys_exists_and_is_not_empty_for_rmdir() {
     block(async {
         let (world, kernel) = mounted().await;
         for key in ["t/double//x", "t/dot/./x", "t/plain/x"] {

@@ -594,12 +594,12 @@ fn crowd(what: &str, names: u64, each: u64, limit: u64) {
 
 /// A directory whose names do not fit in the memory limit is listed page by page, again for each reader.
 #[test]
-fn a_directory_with_more_names_than_there_is_memory_for_is_read_whole_and_within_bounds() {
+fn a_directory_with_more_names_than_fit_in_memory_is_read_completely_and_within_bounds() {
     crowd("use", 200_000, 0, 16);
 }
 
 #[test]
-fn small_files_that_are_read_one_after_another_leave_nothing_behind() {
+fn small_files_read_sequentially_leave_nothing_behind() {
     crowd("read", 20_000, 0, 16);
 }
 
@@ -611,26 +611,26 @@ fn directories_that_were_walked_through_are_forgotten_and_found_again() {
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_names_take_no_more_memory_than_they_may() {
+fn a_million_names_stay_within_the_memory_limit() {
     crowd("use", 1_000_000, 0, 64);
 }
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_small_files_read_one_after_another_take_no_more_memory_than_they_may() {
+fn a_million_small_files_read_sequentially_stay_within_the_memory_limit() {
     crowd("read", 1_000_000, 0, 64);
 }
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_names_in_many_directories_take_no_more_memory_than_they_may() {
+fn a_million_names_in_many_directories_stay_within_the_memory_limit() {
     crowd("walk", 1_000_000, 100, 64);
     crowd("walk", 1_000_000, 10, 64);
 }
 
 /// A program's working directory is one of those that are forgotten here while the kernel knows them.
 #[test]
-fn a_working_directory_outlives_that_its_inode_was_forgotten() {
+fn a_working_directory_survives_the_eviction_of_its_inode() {
     if !can_mount() {
         return;
     }

@@ -141,7 +141,7 @@ pub fn long(len: u64, seed: u8) -> Vec<u8> {
 // ---- rule 4: what others wrote is seen ----
 
 #[test]
-fn what_others_create_replace_change_and_delete_is_seen() {
+fn creations_replacements_changes_and_deletions_by_others_are_seen() {
     block(async {
         let (world, kernel) = mounted().await;
         assert!(kernel.find("a").await.is_none());
@@ -175,7 +175,7 @@ fn what_others_create_replace_change_and_delete_is_seen() {
 }
 
 #[test]
-fn what_others_wrote_is_seen_when_the_time_is_over_and_not_asked_for_before() {
+fn writes_by_others_are_seen_after_the_ttl_and_not_requested_before() {
     block(async {
         let ttl = Duration::from_millis(300);
         let (world, kernel) = mounted_with(|world| world.settings.metadata_ttl = ttl).await;
@@ -195,7 +195,7 @@ fn what_others_wrote_is_seen_when_the_time_is_over_and_not_asked_for_before() {
 }
 
 #[test]
-fn a_prefix_that_appears_is_a_directory_and_one_that_vanishes_is_gone() {
+fn a_new_prefix_is_a_directory_and_a_vanished_one_is_gone() {
     block(async {
         let (world, kernel) = mounted().await;
         assert!(kernel.find("d").await.is_none());
@@ -208,7 +208,7 @@ fn a_prefix_that_appears_is_a_directory_and_one_that_vanishes_is_gone() {
 }
 
 #[test]
-fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
+fn a_directory_replaced_by_a_file_and_back_gets_new_inodes() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -232,7 +232,7 @@ fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
 
 /// "If a name is both a file and a directory, the directory is shown."
 #[test]
-fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
+fn a_name_that_is_both_a_file_and_a_directory_is_a_directory_until_that_is_gone() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("both", b"file").await;
@@ -311,7 +311,7 @@ fn markers_of_other_tools_are_directories_or_files_like_any() {
 // ---- rule 3: one version per open file ----
 
 #[test]
-fn a_handle_that_has_returned_bytes_stays_with_its_version_or_gets_estale() {
+fn a_handle_that_has_returned_data_keeps_its_version_or_gets_estale() {
     block(async {
         let (world, kernel) = mounted_with(|world| world.settings.memory_limit = 6 << 20).await;
         let (old, new) = (long(5 << 20, 1), long(5 << 20, 2));
@@ -332,7 +332,7 @@ fn a_handle_that_has_returned_bytes_stays_with_its_version_or_gets_estale() {
 }
 
 #[test]
-fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
+fn a_handle_that_has_returned_nothing_switches_versions_and_invalidates_the_kernels_pages() {
     block(async {
         let (world, kernel) = mounted().await;
         let mut notices = kernel.fs.take_notices().unwrap();
@@ -348,7 +348,7 @@ fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
 }
 
 #[test]
-fn a_write_by_a_handle_that_has_returned_nothing_goes_onto_the_new_version() {
+fn a_write_by_a_handle_that_has_returned_nothing_applies_to_the_new_version() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("a", b"the old one").await;
@@ -361,7 +361,7 @@ fn a_write_by_a_handle_that_has_returned_nothing_goes_onto_the_new_version() {
 }
 
 #[test]
-fn a_name_that_shows_another_version_than_the_open_one_gets_another_inode() {
+fn a_name_that_shows_another_version_than_the_open_one_gets_a_new_inode() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("a", b"old").await;
@@ -383,7 +383,7 @@ fn a_name_that_shows_another_version_than_the_open_one_gets_another_inode() {
 
 /// Its changes had nowhere to go: the upload of a file without a name was begun again and again, for ever.
 #[test]
-fn what_is_written_to_a_file_that_others_have_taken_away_is_refused() {
+fn writes_to_a_file_that_others_have_deleted_are_refused() {
     block(async {
         let (world, kernel) = mounted().await;
         for delete in [false, true] {
@@ -406,7 +406,7 @@ fn what_is_written_to_a_file_that_others_have_taken_away_is_refused() {
 
 /// The listing's word was taken for it: the inode lost its name, and with it the changes.
 #[test]
-fn a_changed_file_whose_object_or_directory_others_delete_is_there_and_goes_up() {
+fn a_changed_file_whose_object_or_directory_others_delete_is_kept_and_uploaded() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("d/a", b"old").await;
@@ -433,7 +433,7 @@ fn a_changed_file_whose_object_or_directory_others_delete_is_there_and_goes_up()
 
 /// A file that lost the race for its name was taken to cover the winner's object.
 #[test]
-fn the_loser_of_an_exclusive_creation_hears_of_it_and_shows_the_winners_file() {
+fn the_loser_of_an_exclusive_creation_gets_an_error_and_shows_the_winners_file() {
     block(async {
         let (world, kernel) = mounted().await;
         let how = OpenHow {
@@ -455,7 +455,7 @@ fn the_loser_of_an_exclusive_creation_hears_of_it_and_shows_the_winners_file() {
 /// A listing dropped attributes that were read too soon after the change to be sure of, and the first write
 /// then took mode 0600 and root for what was stored.
 #[test]
-fn a_write_keeps_the_mode_of_a_file_that_another_client_has_just_made() {
+fn a_write_keeps_the_mode_of_a_file_that_another_client_has_just_created() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put_now("a", b"x", 0o100_664).await;
@@ -568,7 +568,7 @@ fn a_file_that_is_rewritten_as_a_stream_keeps_its_extended_attributes() {
 
 /// Who waited behind a failed copy was told that its own change was stored.
 #[test]
-fn a_failed_attribute_copy_is_not_the_success_of_who_waited_behind_it() {
+fn a_failed_attribute_copy_is_not_reported_as_success_to_a_waiting_change() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"x").await;
@@ -631,7 +631,7 @@ fn a_directory_rename_that_fails_changes_nothing() {
 
 /// The name had moved although the rename had failed.
 #[test]
-fn a_rename_that_was_to_upload_and_failed_leaves_the_name_where_it_was() {
+fn a_rename_whose_upload_failed_leaves_the_name_in_place() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.rename_grace = Duration::from_secs(30);
@@ -663,7 +663,7 @@ fn a_rename_that_was_to_upload_and_failed_leaves_the_name_where_it_was() {
 
 /// A part that failed left the upload it belonged to in the bucket.
 #[test]
-fn a_stream_that_fails_is_aborted_and_the_file_goes_up_whole() {
+fn a_failed_stream_is_aborted_and_the_file_is_uploaded_whole() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;

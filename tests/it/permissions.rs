@@ -205,7 +205,7 @@ fn a_read_only_mount_needs_to_list_and_read() {
 /// mount's defaults for mode and owner. Creating, replacing and deleting still work; objects that are
 /// already in the bucket cannot be renamed, and their attributes cannot be changed."
 #[test]
-fn a_client_that_only_writes_needs_no_right_to_read() {
+fn a_write_only_client_needs_no_read_permission() {
     if !can_mount() {
         return;
     }
@@ -336,7 +336,7 @@ fn adopting_needs_to_delete_only_where_it_removes() {
 }
 
 #[test]
-fn looking_at_an_object_needs_to_read_it() {
+fn info_needs_to_read() {
     if !can_mount() {
         return;
     }

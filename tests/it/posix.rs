@@ -77,7 +77,7 @@ fn access_time(path: &Path) -> (i64, i64) {
 ///
 /// It moved along with the time of change, where none was stored.
 #[test]
-fn the_access_time_stays_when_something_changes() {
+fn the_access_time_is_kept_when_something_changes() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -119,7 +119,7 @@ fn the_access_time_stays_when_something_changes() {
 ///
 /// It was EFBIG: too much for a file, where it is too much for this mount.
 #[test]
-fn allocating_more_than_there_is_room_for_is_no_space() {
+fn allocating_more_than_the_available_space_fails_with_no_space() {
     let limits = ["--memory-limit", "64M", "--cache-limit", "256M"];
     let Some(mount) = Mount::new(&limits) else {
         return;
@@ -143,7 +143,7 @@ fn allocating_more_than_there_is_room_for_is_no_space() {
 
 /// The library under the adapter warned of what it was asked and the adapter did not answer.
 #[test]
-fn nothing_that_programs_ask_is_unknown_to_the_log() {
+fn no_request_of_programs_is_logged_as_unsupported() {
     let Some(mount) = Mount::new(&[]) else { return };
     let path = mount.path("f");
     fs::write(&path, "some text").unwrap();
@@ -291,7 +291,7 @@ fn open_handle(root: &File, handle: &Handle, flags: libc::c_int) -> io::Result<F
 /// "Files can be opened by handle (`open_by_handle_at()`) until the mount ends, even after the kernel has
 /// forgotten them, unless it has forgotten tens of thousands since."
 #[test]
-fn files_are_opened_by_handle_also_after_the_kernel_has_forgotten_them() {
+fn files_can_be_opened_by_handle_even_after_the_kernel_has_forgotten_them() {
     let Some(mount) = Mount::new(&[]) else { return };
     if !is_root() {
         eprintln!("skipped: only root opens by handle");

@@ -140,7 +140,7 @@ fn get_xattr(path: &Path, name: &str, room: usize) -> io::Result<()> {
 /// of names and values per file (ENOSPC above that)." "Support hard links, RENAME_EXCHANGE, access control
 /// lists or quotas." "O_TMPFILE fails with EOPNOTSUPP."
 #[test]
-fn what_is_refused_has_its_errno_and_changes_nothing() {
+fn refused_calls_have_their_errno_and_change_nothing() {
     let Some(mount) = Mount::new(&[]) else { return };
     for folder in ["empty", "full", "full/sub", "own"] {
         fs::create_dir(mount.path(folder)).unwrap();

@@ -30,7 +30,7 @@ async fn remounted(world: &World) -> Kernel {
 /// The inode had moved: every later write to the old name went to the new key, and the next mount showed the old
 /// content.
 #[test]
-fn a_file_whose_old_name_may_not_be_deleted_keeps_it_and_is_written_there() {
+fn a_file_whose_old_name_cannot_be_deleted_keeps_it_and_is_written_there() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -50,7 +50,7 @@ fn a_file_whose_old_name_may_not_be_deleted_keeps_it_and_is_written_there() {
 }
 
 #[test]
-fn an_open_file_whose_rename_is_refused_is_read_and_written_on_under_its_old_name() {
+fn an_open_file_whose_rename_is_refused_stays_usable_under_its_old_name() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", &[7; 3000]).await;
@@ -71,7 +71,7 @@ fn an_open_file_whose_rename_is_refused_is_read_and_written_on_under_its_old_nam
 ///
 /// The copy had replaced it when the DELETE was refused.
 #[test]
-fn what_a_refused_rename_was_to_replace_is_not_lost() {
+fn the_target_of_a_refused_rename_is_not_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"source").await;
@@ -95,7 +95,7 @@ fn what_a_refused_rename_was_to_replace_is_not_lost() {
 ///
 /// What is known to be refused is not tried again at the cost of another copy.
 #[test]
-fn a_copy_that_cannot_be_undone_is_shown_and_not_made_twice() {
+fn a_copy_that_cannot_be_undone_is_shown_and_not_repeated() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -123,7 +123,7 @@ const TREE: [&str; 5] = ["d/", "d/a", "d/b", "d/sub/", "d/sub/c"];
 
 /// The files had moved, and the next mount finished what had been refused.
 #[test]
-fn a_directory_of_which_something_may_not_be_deleted_stays_where_it_is() {
+fn a_directory_with_an_undeletable_object_stays_in_place() {
     block(async {
         for kept in ["d/", "d/a", "d/sub/c"] {
             let (world, kernel) = with_directory().await;
@@ -150,7 +150,7 @@ fn a_directory_of_which_something_may_not_be_deleted_stays_where_it_is() {
 }
 
 #[test]
-fn a_directory_rename_that_may_delete_nothing_at_all_is_not_carried_on_by_the_next_mount() {
+fn a_directory_rename_without_delete_permission_is_not_resumed_by_the_next_mount() {
     block(async {
         let (world, kernel) = with_directory().await;
         refuse(&world, Call::Delete);
@@ -176,7 +176,7 @@ fn a_directory_rename_that_may_delete_nothing_at_all_is_not_carried_on_by_the_ne
 }
 
 #[test]
-fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes() {
+fn the_empty_target_directory_of_a_refused_rename_keeps_its_attributes() {
     block(async {
         let (world, kernel) = with_directory().await;
         let (parent, name) = (ossvault::fs::namespace::Ino::ROOT, Name::from("e"));
@@ -195,7 +195,7 @@ fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes
 
 /// The upload under the new name was refused when the old object had been deleted already.
 #[test]
-fn a_file_that_is_to_replace_an_object_is_renamed_without_losing_it() {
+fn a_file_that_replaces_an_object_is_renamed_without_losing_it() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.rename_grace = std::time::Duration::from_secs(30);
@@ -274,7 +274,7 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
 ///
 /// What was below it was remembered whole, however much that was.
 #[test]
-fn a_directory_with_more_in_it_than_there_is_memory_for_is_not_renamed() {
+fn a_directory_with_more_entries_than_fit_in_memory_is_not_renamed() {
     block(async {
         const LIMIT: u64 = 4 << 20;
         let (world, kernel) = mounted_with(|world| world.settings.memory_limit = LIMIT).await;

@@ -333,7 +333,7 @@ async fn check(step: &Step, index: u32) {
 }
 
 #[test]
-fn every_step_that_is_refused_leaves_what_the_table_says() {
+fn every_refused_step_leaves_what_the_table_says() {
     let table = table();
     assert!(table.len() > 40, "{}", table.len());
     let mut index = 0;
@@ -365,7 +365,7 @@ async fn all_steps_are_listed(operation: &str, steps: u32) {
 }
 
 #[test]
-fn the_table_is_about_errors_that_programs_are_told() {
+fn the_table_covers_errors_that_programs_see() {
     block(async {
         let (world, kernel) = prepared().await;
         world.weather.refuse(Some(Refusal {

@@ -298,7 +298,7 @@ fn a_write_only_mount_has_nothing_of_a_data_key_after_the_upload() {
 
 /// Buffers of a write-only mount were kept for the next file with the last one's content in them.
 #[test]
-fn a_write_only_mount_wipes_what_was_staged_when_its_file_is_closed() {
+fn a_write_only_mount_wipes_staged_data_when_the_file_is_closed() {
     /// A trace stands in each of these.
     const EVERY: usize = 64 << 10;
     /// One request of each session thread stays in its receive buffer until the next request comes.

@@ -31,7 +31,7 @@ fn refuse(operation: Operation) -> Fault {
 /// can flip bits in files, truncate, swap, roll back or delete them; with the public key, also forge them."
 /// "Detect tampering, rollback or deletion."
 #[test]
-fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
+fn write_access_to_the_bucket_is_enough_to_change_file_contents() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -73,7 +73,7 @@ fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
 /// "Names, sizes, times, modes and owners are visible in the bucket."
 /// "Hide names, sizes or times."
 #[test]
-fn what_is_not_content_is_visible_in_the_bucket() {
+fn metadata_is_visible_in_the_bucket() {
     let Some(mount) = Mount::new(&[]) else { return };
     let path = mount.path("a telling name");
     fs::write(&path, vec![0; 12_345]).unwrap();
@@ -170,7 +170,7 @@ fn nothing_is_written_in_plaintext() {
 /// DIRECTORY`, opening an unencrypted object for writing, truncating it and changing its attributes fail
 /// with EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
 #[test]
-fn what_has_no_envelope_is_not_served() {
+fn objects_without_an_envelope_are_not_served() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -223,7 +223,7 @@ fn what_has_no_envelope_is_not_served() {
 /// "A file's object appears or is replaced only as a whole. No client ever sees a partial file, a
 /// placeholder, or a mix of two versions."
 #[test]
-fn nobody_sees_half_a_file() {
+fn no_client_sees_a_partial_file() {
     let Some(mount) = Mount::new(&["--part-size", "128K", "--stream-after", "256K"]) else {
         return;
     };
@@ -260,7 +260,7 @@ fn nobody_sees_half_a_file() {
 /// "When `fsync()` has returned 0, or `close()` of a descriptor through which the file was changed, the
 /// whole file is in the bucket."
 #[test]
-fn what_was_synced_or_closed_is_in_the_bucket() {
+fn synced_and_closed_files_are_in_the_bucket() {
     let Some(mount) = Mount::new(&[]) else { return };
     let mut file = File::create(mount.path("f")).unwrap();
     file.write_all(b"one").unwrap();
@@ -281,7 +281,7 @@ fn what_was_synced_or_closed_is_in_the_bucket() {
 /// "The exit code is 0 if everything is in the bucket; otherwise it is 40, and the message and the log name
 /// the files that are not."
 #[test]
-fn a_failed_upload_is_reported_and_tried_again() {
+fn a_failed_upload_is_reported_and_retried() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -467,7 +467,7 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
 /// "With `--flush-after SECONDS`, a file that has been open with changes for that long is uploaded as a
 /// consistent snapshot."
 #[test]
-fn files_that_stay_open_are_published_now_and_then() {
+fn files_that_stay_open_are_uploaded_periodically() {
     let Some(mount) = Mount::new(&["--flush-after", "1s"]) else {
         return;
     };
@@ -554,7 +554,7 @@ fn one_open_file_is_one_version() {
 /// `--metadata-ttl` (1 s) for files and `--dir-ttl` (60 s) for the existence of directories. `open()` never
 /// serves a version that was replaced longer ago than that."
 #[test]
-fn what_others_did_is_seen_in_time() {
+fn changes_by_others_are_seen_in_time() {
     let Some(mount) = Mount::new(&["--dir-ttl", "1s"]) else {
         return;
     };
@@ -612,7 +612,7 @@ fn what_others_did_is_seen_in_time() {
 /// "If the network is down, a call fails with EIO or ETIMEDOUT within `--timeout` (60 s) of the last
 /// progress; unrelated calls do not wait for it."
 #[test]
-fn a_call_ends_when_nothing_answers() {
+fn a_call_ends_when_nothing_responds() {
     let Some(mount) = Mount::served(&["--timeout", "2s", "--metadata-ttl", "60s"]) else {
         return;
     };
@@ -684,7 +684,7 @@ fn keys_are_paths() {
 
 /// "Files that are written sequentially are uploaded in parts while they are written."
 #[test]
-fn files_written_in_order_go_up_meanwhile() {
+fn sequential_files_are_uploaded_while_they_are_written() {
     let Some(mount) = Mount::served(&["--part-size", "128K", "--stream-after", "256K"]) else {
         return;
     };
@@ -704,7 +704,7 @@ fn files_written_in_order_go_up_meanwhile() {
 /// "Staged data is kept in memory and then, encrypted, in the cache directory; when there is no room left,
 /// `write()` fails with ENOSPC."
 #[test]
-fn a_write_for_which_there_is_no_room_is_refused() {
+fn a_write_without_space_is_refused() {
     // Nothing goes up before it is closed.
     let options = ["--memory-limit", "16M", "--stream-after", "1G"];
     let limited = [&options[..], &["--cache-limit", "8M"]].concat();
@@ -802,7 +802,7 @@ fn foreign_namespaces_of_extended_attributes_cost_no_request() {
 /// "`flock()` and `fcntl()` locks work between the programs of one machine, not between mounts." "Share
 /// locks between machines."
 #[test]
-fn locks_are_of_one_mount() {
+fn locks_apply_to_one_mount() {
     let Some(mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -844,7 +844,7 @@ fn locks_are_of_one_mount() {
 /// the file." "A file that is in the bucket is renamed by a copy inside the bucket, without its data
 /// passing through this machine."
 #[test]
-fn bytes_move_only_when_they_must() {
+fn data_is_transferred_only_when_necessary() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -874,7 +874,7 @@ fn bytes_move_only_when_they_must() {
 /// "When a file has been read completely and sequentially, its checksum is compared if the service returned
 /// one; on a mismatch, the read that completes it fails with EIO."
 #[test]
-fn damage_on_the_way_is_found() {
+fn damage_in_transit_is_detected() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -1056,7 +1056,7 @@ fn a_mount_without_the_private_key_only_writes() {
 /// "`SIGTERM`, `SIGINT` and an external unmount upload everything that is pending." "A mount that is in use
 /// stays mounted (exit code 15), unless `--lazy` detaches it."
 #[test]
-fn an_unmount_saves_what_is_pending() {
+fn an_unmount_uploads_what_is_pending() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -1083,7 +1083,7 @@ fn an_unmount_saves_what_is_pending() {
 /// "The exception is a change of part of a file of more than 8 MiB, which keeps the rest of it: it fails
 /// with ESTALE if another client has replaced the file."
 #[test]
-fn a_change_of_a_part_never_mixes_two_versions() {
+fn a_partial_change_never_mixes_two_versions() {
     for (len, expected) in [(7 << 20, None), (9 << 20, Some(libc::ESTALE))] {
         let Some(mut mount) = Mount::new(&[]) else {
             return;

@@ -44,7 +44,7 @@ fn always(action: Action) -> Fault {
 /// After the first timeout, calls that need the bucket fail at once until it responds again, which is
 /// checked every half second; calls that the cache can answer still succeed.
 #[test]
-fn after_a_first_time_out_calls_fail_at_once_until_the_bucket_answers_again() {
+fn after_a_first_timeout_calls_fail_at_once_until_the_bucket_responds_again() {
     if !can_mount() {
         return;
     }

@@ -365,7 +365,7 @@ fn a_rewrap_costs_a_head_and_a_copy_for_each_object() {
 }
 
 #[test]
-fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
+fn rewrap_refuses_a_key_without_proof_of_its_private_half() {
     let rig = Rig::new();
     make_new_key(&rig);
     run(
@@ -407,7 +407,7 @@ fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
 }
 
 #[test]
-fn what_the_service_does_not_let_be_rewrapped_is_re_encrypted_by_choice() {
+fn objects_that_cannot_be_rewrapped_are_re_encrypted_on_request() {
     for format in [Format::Sdk, Format::Dual] {
         let rig = Rig::new();
         make_new_key(&rig);
@@ -446,7 +446,7 @@ fn re_encrypting_everything_changes_every_data_key() {
 }
 
 #[test]
-fn a_rewrap_goes_on_where_the_service_asks_for_less() {
+fn a_rewrap_continues_when_the_service_throttles() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 20, Format::Seed);
@@ -575,7 +575,7 @@ fn verify_compares_with_a_folder_and_with_digests() {
 }
 
 #[test]
-fn a_lost_envelope_is_put_back() {
+fn a_lost_envelope_is_restored() {
     let rig = Rig::new();
     fill(&rig, 4, Format::Seed);
     let save = [
@@ -649,7 +649,7 @@ fn all_keys_of_a_folder_are_tried() {
 }
 
 #[test]
-fn info_says_how_an_object_is_stored_and_who_opens_it() {
+fn info_shows_how_an_object_is_stored_and_which_key_opens_it() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 4, Format::Seed);
@@ -750,7 +750,7 @@ fn adopt_into_another_prefix_removes_the_plaintext_last() {
 }
 
 #[test]
-fn unencrypted_objects_are_served_where_that_was_asked_for_and_nowhere_else() {
+fn unencrypted_objects_are_served_only_where_the_option_allows_it() {
     if !can_mount() {
         return;
     }
@@ -782,7 +782,7 @@ fn unencrypted_objects_are_served_where_that_was_asked_for_and_nowhere_else() {
 // ---- other formats ----
 
 #[test]
-fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
+fn a_mount_that_writes_the_sdks_formats_follows_the_services_rules() {
     if !can_mount() {
         return;
     }
@@ -936,7 +936,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
 }
 
 #[test]
-fn a_public_key_is_pinned_by_its_fingerprint_and_not_for_others_to_change() {
+fn a_public_key_is_pinned_by_its_fingerprint_and_others_cannot_change_it() {
     let rig = Rig::new();
     fs::create_dir(rig.path("mnt")).unwrap();
     let mount = |options: &[&str]| {

@@ -78,7 +78,7 @@ fn a_stat_during_a_rename_does_not_freeze_the_file() {
 /// The bucket's page was from before the upload, and when its turn came among what only this mount had, the file had gone
 /// up and its inode was forgotten: readdir left it out.
 #[test]
-fn a_file_that_goes_up_while_its_directory_is_read_is_in_it() {
+fn a_file_uploaded_while_its_directory_is_read_is_listed() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, file) = kernel.make("a", WRITE).await;
@@ -122,7 +122,7 @@ fn a_listing_during_a_rename_shows_one_of_the_names() {
 /// An upload that must not replace anything found its own predecessor, whose answer was lost, and failed for
 /// ever.
 #[test]
-fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
+fn an_exclusive_file_whose_response_was_lost_is_uploaded_later() {
     for len in [10, 3 * PART] {
         block(async {
             let (world, kernel) = mounted().await;
@@ -150,7 +150,7 @@ fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
 /// A rename's copy carries the changes of attributes that wait. As it is no copy to the letter then, a rename whose
 /// answer was lost failed and left the file under both names.
 #[test]
-fn a_rename_that_carries_a_mode_takes_place_although_its_answer_was_lost() {
+fn a_rename_with_a_mode_takes_effect_although_its_response_was_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -180,7 +180,7 @@ fn a_rename_that_carries_a_mode_takes_place_although_its_answer_was_lost() {
 }
 
 #[test]
-fn another_clients_file_stays_although_an_answer_was_lost() {
+fn another_clients_file_is_kept_although_a_response_was_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", EXCLUSIVE).await;
@@ -205,7 +205,7 @@ fn another_clients_file_stays_although_an_answer_was_lost() {
 ///
 /// Each of these looked its key up before the directory was renamed, and acted on it afterwards.
 #[test]
-fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name() {
+fn changes_in_a_directory_that_is_being_renamed_apply_to_its_new_name() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.metadata_ttl = Duration::from_secs(3600);
@@ -312,7 +312,7 @@ fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name(
 ///
 /// The old keys were deleted before those who had files open were told of the new ones.
 #[test]
-fn open_files_are_read_and_written_while_they_move() {
+fn open_files_can_be_read_and_written_while_they_move() {
     for directory in [false, true] {
         block(async {
             let (world, kernel) = mounted().await;
@@ -354,7 +354,7 @@ fn open_files_are_read_and_written_while_they_move() {
 /// "Files and whole directories can be renamed; RENAME_NOREPLACE also respects a name that another client
 /// has just created."
 #[test]
-fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
+fn a_rename_that_must_not_replace_keeps_objects_of_others() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {
@@ -389,7 +389,7 @@ fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
 
 /// Who had the file open for reading held up what its writer had closed.
 #[test]
-fn what_a_writer_closed_goes_up_although_a_reader_stays() {
+fn a_file_closed_by_its_writer_is_uploaded_although_a_reader_remains() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"before").await;
@@ -426,7 +426,7 @@ fn a_changed_file_whose_base_others_have_replaced_can_be_unlinked() {
 
 /// The object was gone when what had been opened was read.
 #[test]
-fn what_is_being_unlinked_is_not_opened_any_more() {
+fn a_file_that_is_being_unlinked_cannot_be_opened() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -447,7 +447,7 @@ fn what_is_being_unlinked_is_not_opened_any_more() {
 }
 
 #[test]
-fn a_directory_rename_that_fails_leaves_the_directory_that_was_to_give_way() {
+fn a_failed_directory_rename_keeps_the_target_directory() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -472,7 +472,7 @@ fn a_directory_rename_that_fails_leaves_the_directory_that_was_to_give_way() {
 
 /// It was an error, and both directories were there: whoever removed one of them lost files.
 #[test]
-fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
+fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_still_renamed() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -492,7 +492,7 @@ fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same(
 }
 
 #[test]
-fn a_file_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
+fn a_file_whose_old_name_cannot_be_deleted_at_once_is_still_renamed() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -515,7 +515,7 @@ fn a_file_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
 
 /// "Files that other clients have created there without a marker are noticed where names collide."
 #[test]
-fn a_directory_is_not_renamed_onto_what_others_have_made() {
+fn a_directory_is_not_renamed_onto_objects_of_others() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {
@@ -553,7 +553,7 @@ async fn interrupted(world: &World, kernel: Kernel) {
 }
 
 #[test]
-fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
+fn an_interrupted_rename_is_finished_by_the_next_mount() {
     block(async {
         let (world, kernel) = mounted().await;
         interrupted(&world, kernel).await;
@@ -569,7 +569,7 @@ fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
 ///
 /// The copies were made over what others had written since.
 #[test]
-fn what_others_have_changed_since_a_rename_was_interrupted_stays() {
+fn changes_by_others_since_a_rename_was_interrupted_are_kept() {
     block(async {
         let (world, kernel) = mounted().await;
         interrupted(&world, kernel).await;

@@ -55,7 +55,7 @@ async fn keys_go_out_exactly_as_they_are_signed() {
 }
 
 #[tokio::test]
-async fn every_request_carries_what_the_protocol_asks_for() {
+async fn every_request_carries_what_the_protocol_requires() {
     let server = Server::start(vec![
         status(200, &[("ETag", "\"E\"")], ""),
         part(206, b"0123456789", 2..5, 3),
@@ -83,7 +83,7 @@ async fn every_request_carries_what_the_protocol_asks_for() {
 }
 
 #[tokio::test]
-async fn a_body_cut_in_the_middle_goes_on_where_it_broke() {
+async fn a_body_cut_in_the_middle_resumes_where_it_broke() {
     let whole = b"0123456789";
     let server = Server::start(vec![
         part(200, whole, 0..10, 4),
@@ -101,7 +101,7 @@ async fn a_body_cut_in_the_middle_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_for_ever_is_an_error_and_not_short() {
+async fn a_body_that_keeps_breaking_off_is_an_error_and_not_truncated() {
     let whole = b"0123456789";
     let mut replies = vec![part(200, whole, 0..10, 4)];
     replies.extend(vec![part(206, whole, 4..10, 0); 20]);
@@ -161,7 +161,7 @@ async fn a_ranged_request_answered_with_the_whole_object_is_cut_to_the_range() {
 }
 
 #[tokio::test]
-async fn a_content_range_that_was_not_asked_for_is_not_taken() {
+async fn a_content_range_that_was_not_requested_is_rejected() {
     let whole = b"0123456789";
     let server = Server::start(vec![part(206, whole, 3..5, 2), part(206, whole, 2..5, 3)]).await;
     assert_eq!(
@@ -202,7 +202,7 @@ async fn a_whole_object_whose_checksum_differs_is_an_error_before_its_last_byte(
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_and_what_does_not_is_not() {
+async fn transient_errors_are_retried_and_others_are_not() {
     let good = || status(200, &[("ETag", "\"E\"")], "");
     for (first, tries) in [
         (Reply::Cut(vec![]), 2),
@@ -241,7 +241,7 @@ async fn retry_after_is_honoured() {
 }
 
 #[tokio::test]
-async fn a_damaged_upload_is_sent_again() {
+async fn a_damaged_upload_is_retried() {
     let answer = |crc: u64| {
         status(
             200,
@@ -301,7 +301,7 @@ async fn a_write_that_must_not_replace_recognises_its_own_success() {
 }
 
 #[tokio::test]
-async fn a_completion_whose_answer_was_lost_is_found_out() {
+async fn a_completion_whose_response_was_lost_is_detected() {
     let parts: Vec<UploadedPart> = [(1, &b"hel"[..]), (2, b"lo")]
         .map(|(number, bytes)| UploadedPart {
             number,
@@ -550,7 +550,7 @@ async fn a_bucket_elsewhere_names_its_endpoint_and_no_redirect_is_followed() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_empty_listing() {
+async fn a_web_page_is_not_an_empty_listing() {
     let page = status(200, &[], "<html><body>Please log in</body></html>");
     let server = Server::with(vec![page; 50], Duration::from_millis(500), 4).await;
     assert!(matches!(
@@ -560,7 +560,7 @@ async fn a_web_page_is_no_empty_listing() {
 }
 
 #[tokio::test]
-async fn a_batch_delete_reports_what_the_answer_does_not_name() {
+async fn a_batch_delete_reports_keys_that_the_response_does_not_name() {
     let server = Server::start(vec![
         Reply::Send(raw(204, &[], 0, b"")),
         status(
@@ -586,7 +586,7 @@ async fn a_batch_delete_reports_what_the_answer_does_not_name() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_source_fails_is_not_tried_again_and_says_why() {
+async fn an_upload_whose_source_fails_is_not_retried_and_gives_the_reason() {
     let server = Server::start(vec![]).await;
     let body = Body::new(10, || {
         let pieces = vec![
@@ -605,7 +605,7 @@ async fn an_upload_whose_source_fails_is_not_tried_again_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_is_told_at_once() {
+async fn an_endpoint_without_a_server_fails_at_once() {
     let endpoint = Endpoint::new("http://127.0.0.1:1", "bkt", Options::default()).unwrap();
     let key_pair = AccessKey::new("id", "secret", None);
     let client = Client::new(endpoint, key_pair, Version::V1, Settings::default()).unwrap();

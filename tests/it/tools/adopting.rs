@@ -14,7 +14,7 @@ const ADOPT: [&str; 7] = [
 
 /// The same size and time were taken for the same object, and the only copy of another one was deleted.
 #[test]
-fn a_source_that_was_replaced_with_the_same_size_and_time_stays() {
+fn a_source_replaced_with_the_same_size_and_time_is_kept() {
     let rig = Rig::new();
     put_plain(&rig, "old/1", &attributes(1), b"first");
     put_plain(&rig, "old/2", &attributes(2), b"second");
@@ -30,7 +30,7 @@ fn a_source_that_was_replaced_with_the_same_size_and_time_stays() {
 
 /// Without a private key nothing was opened, and the plaintext was deleted all the same.
 #[test]
-fn plaintext_stays_where_its_object_cannot_be_opened() {
+fn plaintext_is_kept_if_its_encrypted_object_cannot_be_opened() {
     let rig = Rig::new();
     make_new_key(&rig);
     put_plain(&rig, "old/1", &attributes(1), b"first");
@@ -100,7 +100,7 @@ fn a_fresh_upload_for_another_key_may_replace_its_plaintext() {
 
 /// A marker carries a directory's attributes; those that are there were replaced.
 #[test]
-fn a_directory_that_is_there_keeps_its_attributes() {
+fn an_existing_directory_keeps_its_attributes() {
     let rig = Rig::new();
     put_plain(&rig, "old/dir/", &attributes(1), b"");
     put_plain(&rig, "old/new/", &attributes(2), b"");
@@ -114,7 +114,7 @@ fn a_directory_that_is_there_keeps_its_attributes() {
 
 /// An object with some of an envelope was taken for plaintext, and encrypted a second time.
 #[test]
-fn what_is_left_of_an_envelope_is_no_plaintext() {
+fn the_remains_of_an_envelope_are_not_plaintext() {
     let rig = Rig::new();
     for (index, name) in ["ossvault-xattr", "client-side-encryption-matdesc"]
         .into_iter()

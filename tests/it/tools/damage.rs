@@ -29,7 +29,7 @@ pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
 /// The body was broken off as soon as the envelope had not opened: the service could tell, and with it
 /// whether any wrapped value of its choice is well-formed.
 #[test]
-fn verify_takes_as_much_of_an_object_whether_its_v15_envelope_opens_or_not() {
+fn verify_reads_as_much_of_an_object_whether_its_v15_envelope_opens_or_not() {
     let rig = Rig::new();
     put_sdk(&rig, "tree/a", 4 << 20);
     let asked = |code: Option<i32>| {
@@ -128,7 +128,7 @@ fn a_dry_run_of_restoring_changes_nothing() {
 }
 
 #[test]
-fn only_what_lies_under_the_prefix_is_restored() {
+fn only_objects_below_the_prefix_are_restored() {
     let rig = Rig::new();
     fill(&rig, 2, Format::Seed);
     put_sdk(&rig, "other/a", 100);
@@ -145,7 +145,7 @@ fn only_what_lies_under_the_prefix_is_restored() {
 }
 
 #[test]
-fn an_envelope_that_is_another_one_by_now_stays() {
+fn an_envelope_that_has_changed_since_is_kept() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 2, Format::Seed);
@@ -162,7 +162,7 @@ fn an_envelope_that_is_another_one_by_now_stays() {
 
 /// A line of it ended the whole, and so did an object that could not be asked for.
 #[test]
-fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_from_coming_back() {
+fn a_damaged_line_or_a_failed_request_does_not_prevent_restoring_the_rest() {
     let rig = Rig::new();
     fill(&rig, 4, Format::Seed);
     let lost = ["tree/000", "tree/001", "tree/002", "tree/003"];
@@ -205,7 +205,7 @@ fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_fro
 /// The edit that lost the envelope moved the object's time, which was the file's, and restoring moved it
 /// once more.
 #[test]
-fn an_envelope_comes_back_with_the_files_time() {
+fn an_envelope_is_restored_with_the_files_time() {
     let rig = Rig::new();
     let bucket = bucket(&rig, "key", Format::Seed);
     let (key, plain) = (object_key("tree/a"), Plaintext::from_bytes(content(3)));

@@ -60,7 +60,7 @@ fn kind_of(rig: &Rig, with: &str, key: &str) -> Option<ContentKind> {
 }
 
 #[test]
-fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_back() {
+fn verify_and_info_find_a_wrong_kind_in_the_metadata_and_it_can_be_restored() {
     let rig = Rig::new();
     put_kind(&rig, "tree/file", "33188", b"some text");
     put_kind(&rig, "tree/link", LINK, b"target");
@@ -74,8 +74,8 @@ fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_ba
             &[
                 "damaged: tree/file",
                 "damaged: tree/link",
-                "its metadata say symbolic link, and its key says file",
-                "its metadata say file, and its key says symbolic link",
+                "its metadata says symbolic link, but its key says file",
+                "its metadata says file, but its key says symbolic link",
             ],
         );
     }
@@ -93,7 +93,7 @@ fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_ba
 }
 
 #[test]
-fn verify_and_info_find_a_link_whose_key_does_not_say_that_it_is_one() {
+fn verify_and_info_find_a_link_whose_key_is_not_bound_to_that_type() {
     let rig = Rig::new();
     for (name, v1) in [("tree/v1", true), ("tree/foreign", false)] {
         put_unbound_link(&rig, name, v1, b"target");
@@ -111,7 +111,7 @@ fn verify_and_info_find_a_link_whose_key_does_not_say_that_it_is_one() {
 }
 
 #[test]
-fn a_rewrap_and_a_new_encryption_leave_links_links_and_files_files() {
+fn rewrapping_and_re_encrypting_keep_links_links_and_files_files() {
     for options in [&[][..], &["--re-encrypt"]] {
         let rig = Rig::new();
         make_new_key(&rig);
@@ -126,7 +126,7 @@ fn a_rewrap_and_a_new_encryption_leave_links_links_and_files_files() {
 
 /// Encrypting anew makes a key that says what the metadata claim, and that cannot be taken back.
 #[test]
-fn nothing_becomes_a_link_by_being_encrypted_anew() {
+fn nothing_becomes_a_link_by_being_encrypted_again() {
     let rig = Rig::new();
     make_new_key(&rig);
     put_kind(&rig, "tree/file", "33188", b"some text");
@@ -187,7 +187,7 @@ fn after_a_rewrap_the_old_key_opens_no_extended_attributes() {
 }
 
 #[test]
-fn what_is_adopted_gets_a_key_that_says_what_it_is() {
+fn adopted_objects_get_a_key_bound_to_their_type() {
     let rig = Rig::new();
     let link = |mode: &str| {
         let mut headers = attributes(0);
@@ -221,7 +221,7 @@ fn what_is_adopted_gets_a_key_that_says_what_it_is() {
 
 /// Between the two steps of a rotation mounts read with both keys and write for the new one.
 #[test]
-fn what_a_mount_with_both_keys_sets_during_a_rotation_is_rewrapped_with_the_rest() {
+fn attributes_set_during_a_rotation_by_a_mount_with_both_keys_are_rewrapped_with_the_rest() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);

@@ -136,7 +136,7 @@ fn the_first_private_key_writes_and_all_read() {
 }
 
 #[test]
-fn attributes_under_a_key_that_is_not_here_are_refused_at_the_call() {
+fn attributes_under_a_missing_key_are_refused_at_the_call() {
     if !can_mount() {
         return;
     }

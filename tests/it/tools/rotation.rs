@@ -79,7 +79,7 @@ fn a_file_without_a_stored_time_keeps_its_time() {
 }
 
 #[test]
-fn a_fingerprint_is_not_offered_for_typing() {
+fn the_fingerprint_to_confirm_is_not_shown() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
@@ -97,7 +97,7 @@ fn a_fingerprint_is_not_offered_for_typing() {
 
 /// What an object says of its key was believed where its format limits how often keys are tried.
 #[test]
-fn without_the_new_private_key_the_old_ones_are_tried_on_what_names_the_new_one() {
+fn without_the_new_private_key_the_old_keys_are_tried_on_objects_that_name_the_new_one() {
     for format in [Format::Seed, Format::Sdk] {
         let rig = Rig::new();
         make_new_key(&rig);
@@ -131,7 +131,7 @@ fn without_the_new_private_key_the_old_ones_are_tried_on_what_names_the_new_one(
 }
 
 #[test]
-fn what_has_to_be_re_encrypted_is_said_at_the_end() {
+fn objects_that_need_re_encryption_are_reported_at_the_end() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 2, Format::Sdk);

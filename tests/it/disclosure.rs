@@ -156,7 +156,7 @@ fn holds_nothing(text: &str, what: &str) {
 }
 
 #[test]
-fn no_option_and_no_argument_is_repeated_that_may_be_a_secret() {
+fn no_message_repeats_an_option_or_argument_that_may_be_a_secret() {
     let place = Place::new();
     let mut tried = 0;
     for command in COMMANDS {
@@ -213,7 +213,7 @@ fn credentials(mut command: Command) -> Command {
 }
 
 #[test]
-fn no_variable_is_repeated_that_may_hold_a_secret() {
+fn no_message_repeats_a_variable_that_may_hold_a_secret() {
     let place = Place::new();
     for variable in [
         "OSSVAULT_PRIVATE_KEY",
@@ -340,7 +340,7 @@ fn secrets_leave_the_environment_of_every_process() {
 
 /// The process that waits holds the secrets as well, to pass them on.
 #[test]
-fn other_processes_of_the_user_cannot_look_into_daemon_and_parent() {
+fn other_processes_of_the_user_cannot_inspect_daemon_and_parent() {
     const SOMEBODY: u32 = 65_533;
     if !is_root() {
         eprintln!("skipped: only root can become somebody else");
