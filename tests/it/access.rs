@@ -1,4 +1,4 @@
-//! Who may do what in a mount is not for the bucket to say.
+//! Access to a mount is not decided by the bucket.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use super::support::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
 
 const NOBODY: u32 = 65534;
 
-/// As whoever can write to the bucket can: the metadata say something else.
+/// Changes stored metadata, as anyone who can write to the bucket can.
 fn store_attributes(mount: &Mount, key: &str, entries: &[(&str, &str)]) {
     let folder = mount.beside("bucket");
     let store = ossvault::store::local::LocalStore::open(
@@ -60,7 +60,7 @@ fn other_users_cannot_access_roots_mount_without_allow_other() {
     ] {
         store_attributes(&mount, "secret", &entries);
         let shown = fs::metadata(mount.path("secret")).unwrap();
-        // Root sees what is stored.
+        // Root sees the stored values.
         assert_eq!(shown.uid().to_string(), entries[1].1);
         assert_eq!(shown.mode().to_string(), entries[0].1);
         assert!(!nobody(&mount, "cat mnt/secret"));
@@ -89,7 +89,7 @@ fn shown_permissions_can_be_restricted_and_replaced() {
     let Some(mount) = roots_mount(&options) else {
         return;
     };
-    // Even the owner that the bucket names gets no more than the mask leaves.
+    // Even the owner stored in the bucket has no more permissions than the mask leaves.
     store_attributes(&mount, "secret", &[("mode", "33279"), ("uid", "0")]);
     assert!(!nobody(&mount, "cat mnt/secret"));
     assert_eq!(mode(&mount.path("secret")), 0o700);
@@ -139,7 +139,8 @@ fn set_attributes_are_stored_whatever_is_shown() {
     assert_eq!((meta.uid(), meta.gid()), (77, 88));
 }
 
-/// The kernel resolved what it was told, and asked the bucket for the names in it.
+/// Regression: the kernel resolved the returned target, and the mount looked up the names in it in the
+/// bucket.
 #[test]
 fn opening_a_file_that_became_a_link_looks_no_target_up() {
     let Some(mount) = Mount::served(&["--metadata-ttl", "0"]) else {

@@ -1,4 +1,4 @@
-//! What the bucket refuses: the errno a program gets, and what the log and the exit message say of it.
+//! Refusals by the bucket: the errno that a program gets, and the messages in the log and at exit.
 
 use std::fs::{self, File};
 use std::io::Write;

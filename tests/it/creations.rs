@@ -1,4 +1,4 @@
-//! New names: what close() of a new file says, and whose a name is that two clients make at once.
+//! New names: errors from close() of a new file, and which of two clients gets a name that both create.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -30,7 +30,7 @@ fn refuse_puts(rig: &Rig) {
 ///
 /// "That close waits and reports errors like any other."
 ///
-/// They were uploaded when nobody waited for it any more.
+/// Regression: they were uploaded after the close had returned.
 #[test]
 fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
     if !can_mount() {
@@ -56,7 +56,7 @@ fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
     let keys = rig.keys();
     assert_eq!(keys, ["old"]);
     rig.instruments().clear_faults();
-    // What was refused is tried again, as what was written is.
+    // A refused upload is retried, like that of written data.
     eventually("they are up", || rig.keys() == ["a", "b", "new", "old"]);
     mount.end_well();
 }
@@ -139,7 +139,7 @@ fn a_shell_s_redirections_cost_one_put_whether_bytes_follow_or_not() {
                 assert!(ran.unwrap().success(), "{line}");
             });
             assert_eq!(counts.of(PutObject), 1, "{shell_name}: {line}");
-            // cp asks whether it makes the file.
+            // cp checks whether it creates the file.
             assert_eq!(counts.others(&[PutObject, ListObjectsV2]), 0, "{line}");
             assert_eq!(read(&mount.path.join("f")).unwrap(), content.as_bytes());
         }
@@ -177,7 +177,7 @@ fn create_new(path: &Path) -> std::io::Result<File> {
     options.write(true).create_new(true).mode(0o640).open(path)
 }
 
-/// Two mounts of one bucket that remember names for long.
+/// Two mounts of one bucket that cache names for a long time.
 fn two_mounts(rig: &Rig) -> [super::rig::Mount; 2] {
     let one = rig.mount("one", LASTING);
     fs::create_dir(one.path.join("q")).unwrap();
@@ -211,7 +211,7 @@ fn exclusive_creation_fails_for_a_file_that_another_mount_has_just_created() {
 /// "If two clients check before either has uploaded, one of them gets EEXIST from `close()`: its data is
 /// discarded, and the name shows the other's file."
 ///
-/// The loser showed its own bytes for ever, and uploaded them when the winner deleted its file.
+/// Regression: the loser showed its own data forever, and uploaded it when the winner deleted its file.
 #[test]
 fn the_loser_of_two_exclusive_creations_gets_an_error_and_shows_the_winner_s_file() {
     if !can_mount() {
@@ -219,7 +219,7 @@ fn the_loser_of_two_exclusive_creations_gets_an_error_and_shows_the_winner_s_fil
     }
     let rig = Rig::new();
     let [one, two] = two_mounts(&rig);
-    // Not with empty files: one process that has both open looks as if it had one of them twice.
+    // Not with empty files: one process that has both open looks as if it had one of them open twice.
     let content = &b"bytes"[..];
     let (ours, theirs) = (one.path.join("q/x"), two.path.join("q/x"));
     let write = |path: &Path, text: &[u8]| {
@@ -245,7 +245,7 @@ fn the_loser_of_two_exclusive_creations_gets_an_error_and_shows_the_winner_s_fil
     fs::remove_file(&ours).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(rig.keys(), ["q/"], "nothing is uploaded later");
-    // The two remember what they saw: the next round begins with what there is.
+    // Both cache what they saw: the next round begins with that state.
     fs::remove_file(&theirs).ok();
     one.end_well();
     two.end_well();
@@ -397,7 +397,8 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_created() {
     for i in 0..3 {
         write_and_close(&two.path.join(format!("ours/{i}")), b"x").unwrap();
     }
-    // Others make a directory with a file of another name: the two would have become one.
+    // Another client creates a directory with a file of another name: the two directories would have been
+    // merged.
     fs::create_dir(one.path.join("q/d")).unwrap();
     write_and_close(&one.path.join("q/d/theirs"), b"x").unwrap();
     let before = rig.keys();

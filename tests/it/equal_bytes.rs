@@ -1,7 +1,7 @@
-//! Objects whose bytes are equal have equal tags: what is known of one of them is not taken for another.
+//! Objects with equal bytes have equal ETags: cached data of one of them must not be used for another.
 //!
-//! All empty objects have the tag of no bytes: files, fifos, sockets, devices, and directories' markers. So has what a
-//! rename leaves under another name.
+//! All empty objects have the ETag of no bytes: files, FIFOs, sockets, devices, and directory markers. So
+//! does the object that a rename leaves under another name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,7 +23,8 @@ fn shown(folder: &Path, name: &str) -> String {
     shell(folder, &line).trim().replace('\n', " ")
 }
 
-/// A fifo was a regular file for good, with the attributes of the file that had had its name.
+/// Regression: a FIFO became a regular file permanently, with the attributes of the file that had its name
+/// before.
 #[test]
 fn a_recreated_name_shows_nothing_of_its_predecessor() {
     if !can_mount() || !has_program("python3") || !nix::unistd::geteuid().is_root() {
@@ -224,7 +225,7 @@ fn a_rename_updates_the_change_time_and_no_other() {
             assert!(now.1 > before.1, "{format}: {name}");
             after.push((new, before, now));
         }
-        // It stays so when what is known has been asked for anew.
+        // This remains true after the cached data has been revalidated.
         std::thread::sleep(Duration::from_millis(1200));
         for (path, _, now) in &after {
             assert_eq!(times(path), *now, "{format}: {}", path.display());

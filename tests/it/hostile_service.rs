@@ -1,5 +1,5 @@
-//! The client against a service that lies, mumbles and never ends: whatever it says, a call ends, nothing is
-//! reported as done that was not, and what can be understood is.
+//! The client against a service that lies, stalls and never ends: whatever it sends, a call ends, nothing is
+//! reported as done that was not, and valid responses are understood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +18,10 @@ use crate::raw_server::*;
 
 /// Long enough for a busy machine, short enough to wait for.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// What a call of `TIMEOUT` may take on a busy machine and still be said to end.
+/// The time that a call with `TIMEOUT` may take on a busy machine and still count as ended.
 const ENDS: Duration = Duration::from_secs(12);
 
-/// An answer of these headers and no others.
+/// A response with exactly these headers.
 fn bare(code: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut text = format!("HTTP/1.1 {code} X\r\n");
     for (name, value) in headers {
@@ -62,7 +62,7 @@ fn keys(page: &ListPage) -> Vec<&str> {
     page.objects.iter().map(|object| &*object.key).collect()
 }
 
-/// Follows a listing as its callers do, to its end.
+/// Follows a listing to its end, like its callers.
 async fn follow(server: &Server) -> Result<usize, Error> {
     let mut request = below("");
     let mut objects = 0;
@@ -99,7 +99,7 @@ async fn one_bad_entry_hides_itself_and_not_its_page() {
     assert_eq!(keys(&page), ["d/a", "d/f"]);
     assert_eq!(page.prefixes, ["d/h/"]);
     assert_eq!(page.hidden, 11);
-    // Read once, not until the time is up.
+    // Read once, not until the deadline.
     assert_eq!(server.lines().len(), 1);
 }
 
@@ -134,7 +134,7 @@ async fn a_listing_without_end_is_an_error() {
         let requests = server.lines().len();
         assert!(requests <= 40, "{what}: {requests} requests");
     }
-    // Some pages without an entry are everyday.
+    // Some pages without an entry are normal.
     let answer = |n: usize, _: &Received| match n {
         0..3 => listing("", Some(&format!("t{n}"))),
         _ => listing(&entry("a", "1"), None),
@@ -242,13 +242,13 @@ async fn no_retry_after_ends_or_outlasts_a_call() {
         server.store.head(&key("a")).await.unwrap();
         assert!(began.elapsed() < ENDS, "{after}");
         assert_eq!(server.lines().len(), 2, "{after}");
-        // For ever: it ends all the same.
+        // Forever: it still ends.
         let after = after.to_owned();
         let answer = move |_: usize, _: &Received| status(503, &[("Retry-After", &*after)], "");
         let server = Server::answering(answer, Duration::from_millis(500), 4).await;
         let began = Instant::now();
         let result = server.store.head(&key("a")).await;
-        // The last answer, or none in time where the machine stands for half a second.
+        // The last response, or none in time if the machine pauses for half a second.
         let ended = matches!(result, Err(Error::Unavailable(_) | Error::TimedOut(_)));
         assert!(ended, "{result:?}");
         assert!(began.elapsed() < ENDS);
@@ -272,7 +272,7 @@ async fn a_clock_is_not_trusted_if_it_is_a_day_off_or_unconfirmed() {
         let text = server.header(n, "x-oss-date").unwrap();
         time::unix_seconds(time::parse_basic(&text).unwrap()).abs_diff(time::unix_seconds(now))
     };
-    // Years off: not a single request is signed for then, and none is tried again.
+    // Years off: not a single request is signed for that time, and none is retried.
     for theirs in [now + 24 * 365 * 10 * hour, now - 24 * 365 * 10 * hour] {
         let server = Server::start(vec![skewed(theirs), skewed(theirs), good(), good()]).await;
         let result = put(&server, b"a", Overwrite::Allowed).await;
@@ -281,7 +281,7 @@ async fn a_clock_is_not_trusted_if_it_is_a_day_off_or_unconfirmed() {
         let _ = put(&server, b"a", Overwrite::Allowed).await;
         assert!(sent_at(&server, 1) < 3600);
     }
-    // Two answers that disagree.
+    // Two responses that disagree.
     let server = Server::start(vec![skewed(now + 2 * hour), skewed(now + 5 * hour), good()]).await;
     put(&server, b"a", Overwrite::Allowed).await.unwrap();
     assert!(sent_at(&server, 2) < 3600);
@@ -294,7 +294,7 @@ async fn a_clock_is_not_trusted_if_it_is_a_day_off_or_unconfirmed() {
     assert_eq!(refusal_of(&error).unwrap().code, "RequestTimeTooSkewed");
 }
 
-/// An answer to GET with another tag or checksum than the version has.
+/// A response to GET with an ETag or checksum of another version.
 fn part_of(range: std::ops::Range<usize>, sent: usize, etag: &str, crc: u64) -> Reply {
     let whole = b"0123456789";
     let mut text = format!(
@@ -333,7 +333,7 @@ async fn another_version_than_requested_is_rejected_whatever_the_status() {
         ("\"E1\"", true),
         ("W/\"E1\"", true),
         ("E1", true),
-        // A gateway that drops it honours the precondition or does not: the tag is the one that was asked for.
+        // A gateway that drops the precondition may honour it or not: the ETag is the requested one.
         ("", true),
         ("\"E2\"", false),
         ("\"E1-2\"", false),
@@ -348,7 +348,7 @@ async fn another_version_than_requested_is_rejected_whatever_the_status() {
         }
         assert_eq!(server.lines().len(), 1);
     }
-    // It breaks off, and the rest has another checksum under the same tag.
+    // It breaks off, and the rest has another checksum under the same ETag.
     for (crc, same) in [(right, true), (right ^ 1, false)] {
         let first = part_of(0..10, 4, "\"E1\"", right);
         let server = Server::start(vec![first, part_of(4..10, 6, "\"E1\"", crc)]).await;
@@ -419,7 +419,7 @@ async fn waiting_in_the_queue_counts_against_the_callers_timeout() {
     for result in results {
         assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
     }
-    // One behind the other they would take six times as long.
+    // In sequence they would take six times as long.
     assert!(began.elapsed() < timeout * 4, "{:?}", began.elapsed());
 }
 
@@ -432,11 +432,11 @@ async fn what_an_incomplete_response_leaves_open_is_looked_up() {
     let whole = |size, etag: &str, requests| Some((size, etag.to_owned(), requests));
     for (reply, expected) in [
         (bare(200, &[length[0], etag[0]], ""), whole(5, "\"E1\"", 1)),
-        // A cache that does not know the length, or takes the tag off.
+        // A cache that does not know the length, or removes the ETag.
         (bare(200, &[etag[0], close], ""), whole(5, "\"E1\"", 2)),
         (bare(200, &length, ""), whole(5, "\"E1\"", 2)),
         (bare(200, &[close], ""), whole(5, "\"E1\"", 2)),
-        // Another version than the one that is listed.
+        // A version other than the listed one.
         (bare(200, &[("ETag", "\"E2\""), close], ""), None),
     ] {
         let server = Server::with(vec![reply, one()], Duration::from_millis(500), 4).await;
@@ -464,11 +464,11 @@ async fn a_write_whose_response_has_no_etag_is_looked_up() {
     };
     let (result, all) = put_with(vec![done(), head_of(b"hello", &[])]).await;
     assert_eq!((result.unwrap(), all), (tag(), true));
-    // Who may write and not read may list.
+    // A client that may write but not read may still list.
     let denied = || status(403, &[("x-oss-request-id", "R")], "");
     let (result, all) = put_with(vec![done(), denied(), listing(&entry("a", "5"), None)]).await;
     assert_eq!((result.unwrap(), all), (tag(), true));
-    // Something else is there, or nothing.
+    // Something else exists, or nothing.
     for other in [head_of(b"other", &[]), head_of(b"hello there", &[])] {
         let (result, _) = put_with(vec![done(), other]).await;
         assert!(
@@ -555,7 +555,7 @@ async fn a_web_page_is_neither_success_nor_information_about_an_object() {
     ];
     let server = Server::start(vec![status(200, &stored, "<p>")]).await;
     assert_eq!(get(&server, None).await.unwrap().1, b"<p>");
-    // What was not found was not found by the service.
+    // The 404 did not come from the service.
     for code in [302, 401, 403, 404, 407] {
         let headers = [html[0], ("Location", "https://login.example.com/")];
         let answer = move |_: usize, _: &Received| status(code, &headers, page);

@@ -1,5 +1,5 @@
-//! Directories with more names than there is memory for: they are read whole, their names are found, and what is
-//! remembered of them keeps within bounds.
+//! Directories with more names than fit in memory: they are listed completely, their names are found, and the
+//! memory for cached names is bounded.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -28,12 +28,13 @@ use ossvault::store::object_store::*;
 use crate::other_writers::READ;
 use crate::rig::{Rig, can_mount, shell};
 
-/// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below that.
+/// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below
+/// it.
 struct Crowd {
     names: u64,
-    /// In each directory; 0: all are in one.
+    /// In each directory; 0: all are in one directory.
     each: u64,
-    /// One object in so many is encrypted, with this envelope and these bytes. The others are as they are.
+    /// One object in so many is encrypted, with this envelope and these bytes. The others are not encrypted.
     sealed: (ObjectHeaders, Bytes),
     lists: AtomicU64,
     heads: AtomicU64,
@@ -81,7 +82,7 @@ impl Crowd {
         }
     }
 
-    /// How many keys sort before this text, or are it where `and_it`.
+    /// The number of keys that sort before this text, or are equal to it if `and_it`.
     fn rank(&self, text: &str, and_it: bool) -> u64 {
         let (mut low, mut high) = (0, self.names);
         while low < high {
@@ -95,7 +96,8 @@ impl Crowd {
         low
     }
 
-    /// How many keys sort before those that begin with more than this prefix, which ends with `/`.
+    /// The number of keys that sort before those that begin with this prefix, which ends with `/`, and have
+    /// more after it.
     fn rank_behind(&self, prefix: &str) -> u64 {
         // The character after `/`.
         self.rank(&format!("{}0", prefix.trim_end_matches('/')), false)
@@ -299,7 +301,7 @@ impl ObjectStore for Crowd {
     }
 }
 
-/// The most memory this process had resident, in MiB.
+/// The maximum memory that this process had resident, in MiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -338,7 +340,7 @@ impl Hoarder {
         }
     }
 
-    /// `ls -l`, if `looks`: each name is looked up as soon as it is read. Returns how many names there are.
+    /// `ls -l`, if `looks`: each name is looked up as soon as it is read. Returns the number of names.
     async fn read(&mut self, directory: Ino, looks: bool, most: u64) -> u64 {
         let handle = self.fs.opendir(self.fs.recalled(directory)).await.unwrap();
         let (mut offset, mut names) = (0, 0);
@@ -370,7 +372,7 @@ impl Hoarder {
     }
 }
 
-/// A file system on so many names, with so much memory, in MiB.
+/// A file system with this many names and this much memory, in MiB.
 async fn mounted(names: u64, each: u64, limit: u64) -> (Arc<Crowd>, Hoarder, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let pair = KeyPair::generate(2048).unwrap();
@@ -420,20 +422,20 @@ async fn mounted(names: u64, each: u64, limit: u64) -> (Arc<Crowd>, Hoarder, tem
     (crowd, kernel, folder)
 }
 
-/// Whoever runs this has 64 MiB for the program itself, and keeps its own table of inodes.
+/// The test process has 64 MiB for the program itself, and its own table of inodes.
 fn check_peak(what: &str, begin: u64, limit: u64) {
     println!("{what}: {} MiB; at the beginning {begin} MiB", peak());
     assert!(peak() < limit + 64, "{what}: {} MiB", peak());
 }
 
-/// Inodes take an eighth of the memory; a few more may be on their way.
+/// Inodes take an eighth of the memory; a few more may be in flight.
 fn check_inodes(kernel: &Hoarder, limit: u64) {
     let inodes = kernel.fs.census().inodes as u64;
     println!("{inodes} inodes, {} names to forget", kernel.asked);
     assert!(inodes * 768 <= (limit << 20) / 8 + (1 << 20), "{inodes}");
 }
 
-/// What a program does to a directory of so many names. Prints its figures.
+/// The operations of a program on a directory with this many names. Prints figures.
 async fn use_crowd(names: u64, limit: u64) {
     let (crowd, mut kernel, _folder) = mounted(names, 0, limit).await;
     let fs = kernel.fs.clone();
@@ -465,7 +467,7 @@ async fn use_crowd(names: u64, limit: u64) {
     assert!(lists <= looked_at / 1000 * 2 + 16, "{lists}");
     assert!(heads <= looked_at + 1000, "{heads}");
 
-    // One after another by heart, further on.
+    // Consecutive names without listing, further on.
     let began = Instant::now();
     for i in names / 2..names / 2 + looked_at {
         assert!(kernel.lookup(d, &name_of(i)).await.is_some(), "{i}");
@@ -482,7 +484,7 @@ async fn use_crowd(names: u64, limit: u64) {
     assert!(kernel.lookup(d, "file-0").await.is_none());
     check_inodes(&kernel, limit);
 
-    // Many who read at once.
+    // Many concurrent readers.
     let handles = futures_util::future::join_all((0..64).map(|_| fs.opendir(d))).await;
     for handle in &handles {
         let handle = *handle.as_ref().unwrap();
@@ -497,14 +499,14 @@ async fn use_crowd(names: u64, limit: u64) {
     }
     check_peak("64 readers", begin, limit);
 
-    // Everything in it would have to be remembered until it is copied.
+    // All its entries would have to be held in memory until they are copied.
     let name = |name: &str| (Ino::ROOT, Name::from(name));
     let renamed = fs.rename(name("d"), name("e"), true).await;
     assert!(matches!(renamed, Err(FsError::TooMany)), "{renamed:?}");
     check_peak("a rename", begin, limit);
 }
 
-/// `cat` of one small file after another.
+/// `cat` of small files, one after another.
 async fn read_files(names: u64, limit: u64) {
     let (_crowd, mut kernel, _folder) = mounted(names, 0, limit).await;
     let (fs, begin, began) = (kernel.fs.clone(), peak(), Instant::now());
@@ -520,7 +522,7 @@ async fn read_files(names: u64, limit: u64) {
     check_peak("files read one after another", begin, limit);
 }
 
-/// `find` and `ls -l` through so many directories, of which the kernel forgets none.
+/// `find` and `ls -l` through this many directories, of which the kernel forgets none.
 async fn walk_directories(names: u64, each: u64, limit: u64) {
     let (_crowd, mut kernel, _folder) = mounted(names, each, limit).await;
     let (begin, began) = (peak(), Instant::now());
@@ -550,7 +552,7 @@ async fn walk_directories(names: u64, each: u64, limit: u64) {
     }
 }
 
-/// A process of its own, whose memory is nothing else's.
+/// A separate process, whose memory is used by nothing else.
 #[test]
 #[ignore = "run by the tests below"]
 fn the_crowd_in_this_process() {
@@ -574,7 +576,7 @@ fn the_crowd_in_this_process() {
     runtime.shutdown_background();
 }
 
-/// `each`: how many names a directory has, for a walk.
+/// `each`: the number of names per directory, for a walk.
 fn crowd(what: &str, names: u64, each: u64, limit: u64) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--nocapture", "--exact"])
@@ -603,7 +605,8 @@ fn small_files_read_sequentially_leave_nothing_behind() {
     crowd("read", 20_000, 0, 16);
 }
 
-/// The kernel keeps directories for as long as it likes, and is not asked to forget them: each left an inode here.
+/// Regression: the kernel keeps directories as long as it likes, and was not asked to forget them: each left
+/// an inode here.
 #[test]
 fn directories_that_were_walked_through_are_forgotten_and_found_again() {
     crowd("walk", 20_000, 4, 16);
@@ -628,7 +631,7 @@ fn a_million_names_in_many_directories_stay_within_the_memory_limit() {
     crowd("walk", 1_000_000, 10, 64);
 }
 
-/// A program's working directory is one of those that are forgotten here while the kernel knows them.
+/// A program's working directory is among those evicted here while the kernel still knows them.
 #[test]
 fn a_working_directory_survives_the_eviction_of_its_inode() {
     if !can_mount() {

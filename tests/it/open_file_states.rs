@@ -1,4 +1,5 @@
-//! Every edge of the state table of an open file (fs/handles/open_file.rs), shown by the requests it makes.
+//! Every transition in the state table of an open file (fs/handles/open_file.rs), shown by the requests that
+//! it makes.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// A new file with so many parts written in order; streaming has begun.
+/// A new file with this many parts written sequentially; streaming has begun.
 async fn streaming(world: &World, kernel: &Kernel, parts: u64) -> (u64, Vec<u8>) {
     let (_, handle) = kernel.make("a", WRITE).await;
     let content = long(parts * PART + 1000, 5);
@@ -246,8 +247,8 @@ fn an_unlink_while_uploading_leaves_nothing() {
             world.weather.count(Call::Put) == 1
         })
         .await;
-        // The request is in the service's hands: if the name went before it has ended, it might bring the
-        // object back.
+        // The request has been sent: if the name were removed before it has ended, the request might restore
+        // the object.
         let mut unlink = std::pin::pin!(kernel.unlink("a"));
         let early = tokio::time::timeout(Duration::from_millis(50), &mut unlink).await;
         assert!(early.is_err());
@@ -329,7 +330,7 @@ fn a_change_of_part_of_a_long_file_reads_the_rest_from_its_base() {
         assert!(kernel.read_all(handle).await.unwrap() == content);
         kernel.fs.flush(handle, 0).await.unwrap();
         assert!(world.others.get("a").await.unwrap() == content);
-        // On top of the version that is there now.
+        // On top of the current version.
         kernel.write(handle, 0, b"again").await.unwrap();
         content[..5].copy_from_slice(b"again");
         kernel.close(handle).await.unwrap();

@@ -1,5 +1,5 @@
-//! docs/permissions.md: each use runs with the actions that it lists and no others, and without any one of them
-//! it fails with a message.
+//! docs/permissions.md: each use runs with exactly the actions that it lists, and without any one of them it
+//! fails with a message.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::support::pattern;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_ossvault");
 
-/// Goes up in parts.
+/// Uploaded in parts.
 const LARGE: usize = 20 << 20;
 
 /// A row of the table.
@@ -40,7 +40,7 @@ fn row(usage: &str) -> Row {
     }
 }
 
-/// What a run said, and whether it did everything.
+/// The output of a run, and whether it did everything.
 struct Ran {
     succeeded: bool,
     said: String,
@@ -72,7 +72,7 @@ fn program(rig: &Rig, arguments: &[&str]) -> Ran {
     }
 }
 
-/// Mounts, does that with the mounted folder, and unmounts.
+/// Mounts, runs that with the mounted folder, and unmounts.
 fn mounted(rig: &Rig, options: &[&str], work: impl FnOnce(PathBuf) -> io::Result<()>) -> Ran {
     let folder = rig.path("mnt");
     fs::create_dir_all(&folder).unwrap();
@@ -126,7 +126,7 @@ fn filled() -> Rig {
     rig
 }
 
-/// Runs a use with what its row lists, and then without each action that it needs.
+/// Runs a use with the actions of its row, and then without each required action.
 fn check(usage: &str, run: impl Fn(&Rig) -> Ran) {
     let Row { needed, optional } = row(usage);
     assert!(!needed.is_empty());

@@ -1,4 +1,4 @@
-//! What POSIX says and programs meet, one case after the other, on a real mount or as the kernel would ask.
+//! Cases of POSIX that programs depend on, on a real mount or with the calls that the kernel would make.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use ossvault::fs::error::Error;
 use crate::other_writers::{block, mounted_with};
 use crate::support::*;
 
-/// The names that a descriptor reads, from where it stands.
+/// The names that a descriptor reads, from its current position.
 fn read_names(directory: &File, rewind: bool) -> Vec<String> {
     if rewind {
         unsafe { libc::lseek(directory.as_raw_fd(), 0, libc::SEEK_SET) };
@@ -44,7 +44,7 @@ fn read_names(directory: &File, rewind: bool) -> Vec<String> {
     names
 }
 
-/// The first read showed the directory as it was when it was opened.
+/// Regression: the first read showed the directory as it was when it was opened.
 #[test]
 fn a_directory_is_read_as_it_is_at_the_first_read_and_after_rewinding() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -75,7 +75,7 @@ fn access_time(path: &Path) -> (i64, i64) {
 
 /// "Reads do not update the access time; nothing does except setting it."
 ///
-/// It moved along with the time of change, where none was stored.
+/// Regression: it changed along with the change time, if none was stored.
 #[test]
 fn the_access_time_is_kept_when_something_changes() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -117,7 +117,7 @@ fn the_access_time_is_kept_when_something_changes() {
 
 /// "Allocating more than memory and the cache directory can hold together fails with ENOSPC."
 ///
-/// It was EFBIG: too much for a file, where it is too much for this mount.
+/// Regression: it was EFBIG, which means too large for a file, not for this mount.
 #[test]
 fn allocating_more_than_the_available_space_fails_with_no_space() {
     let limits = ["--memory-limit", "64M", "--cache-limit", "256M"];
@@ -134,14 +134,14 @@ fn allocating_more_than_the_available_space_fails_with_no_space() {
         assert_eq!(errno(allocate(0, len)), libc::ENOSPC, "{len} bytes");
     }
     assert_eq!(file.metadata().unwrap().len(), 0);
-    // What no object can hold.
+    // More than any object can hold.
     assert_eq!(errno(allocate(1 << 50, 1)), libc::EFBIG);
     allocate(0, 300 << 20).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 300 << 20);
     file.set_len(0).unwrap();
 }
 
-/// The library under the adapter warned of what it was asked and the adapter did not answer.
+/// Regression: the FUSE library logged warnings about requests that the adapter did not answer.
 #[test]
 fn no_request_of_programs_is_logged_as_unsupported() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -194,7 +194,7 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
                 Some(libc::ENODATA),
                 "{name}"
             );
-            // A list of one entry: the owner may do anything.
+            // A list of one entry: the owner has all permissions.
             let entry = [2u8, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255];
             let (from, len) = (entry.as_ptr().cast(), entry.len());
             let set = unsafe { libc::setxattr(path.as_ptr(), list.as_ptr(), from, len, 0) };
@@ -207,7 +207,7 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
 /// group if the user is a member of it; setting an owner or group that would not be shown fails with
 /// EPERM."
 ///
-/// chgrp was accepted, stored and never shown: rsync set it again each time.
+/// Regression: chgrp was accepted, stored and never shown: rsync set it again each time.
 #[test]
 fn a_group_or_owner_that_is_accepted_is_shown() {
     block(async {
@@ -314,7 +314,7 @@ fn files_can_be_opened_by_handle_even_after_the_kernel_has_forgotten_them() {
     let root = File::open(mount.root()).unwrap();
     for round in 0..3 {
         if round > 0 {
-            // Dentries and inodes that nobody uses.
+            // Unused dentries and inodes.
             fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         }
         for (name, handle) in &handles {

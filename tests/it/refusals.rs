@@ -1,5 +1,5 @@
-//! What a mount refuses: at the call, with the errno that POSIX or Linux has for it, and with nothing changed,
-//! neither in what the mount shows nor in the bucket.
+//! Calls that a mount refuses: with the errno that POSIX or Linux defines, and without changing anything in
+//! the mount or in the bucket.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -16,10 +16,10 @@ use libc::{c_int, off_t};
 
 use super::support::*;
 
-/// What is called, what it must answer, and a name for it.
+/// The call, its expected result, and a name for it.
 type Refusal<'a> = (&'a str, c_int, Box<dyn Fn() -> io::Result<()> + 'a>);
 
-/// What a mount shows of a name.
+/// What a mount shows for a name.
 #[derive(Debug, PartialEq)]
 struct Shown {
     mode: u32,
@@ -34,7 +34,7 @@ struct Shown {
 #[derive(Debug, PartialEq)]
 struct State {
     shown: BTreeMap<String, Shown>,
-    /// Keys, tags and metadata.
+    /// Keys, ETags and metadata.
     stored: Vec<(String, String, BTreeMap<String, String>)>,
 }
 
@@ -157,7 +157,7 @@ fn refused_calls_have_their_errno_and_change_nothing() {
     let deep = mount.path(&long).join(&long).join(&long);
     fs::create_dir_all(deep.join("d".repeat(254))).unwrap();
     mount.bucket().put(".ossvault/something", "of ours");
-    // What follows a change of ours in the background has happened.
+    // Changes by this mount in the background have been completed.
     thread::sleep(Duration::from_millis(1100));
 
     let at = |name: &str| mount.path(name);

@@ -1,4 +1,5 @@
-//! docs/semantics.md, sentence by sentence, on real mounts. What `mount.rs` shows is not shown again.
+//! docs/semantics.md, sentence by sentence, on real mounts. Sentences that `mount.rs` proves are not
+//! repeated.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -14,7 +15,7 @@ use ossvault::server::operation::Operation;
 
 use super::support::*;
 
-/// As another client, one that looks every time.
+/// As another client, without caches.
 const AT_ONCE: &[&str] = &["--metadata-ttl", "0", "--dir-ttl", "0"];
 
 fn refuse(operation: Operation) -> Fault {
@@ -41,7 +42,7 @@ fn write_access_to_the_bucket_is_enough_to_change_file_contents() {
     let (headers, stored) = (bucket.head("f").headers, bucket.get("f"));
     let see = |name: &str| {
         let bytes = fs::read(mount.path(name));
-        // Whole seconds tell versions apart.
+        // Whole seconds distinguish versions.
         thread::sleep(Duration::from_millis(1100));
         bytes.unwrap()
     };
@@ -121,7 +122,7 @@ fn every_upload_is_the_whole_file_under_a_key_of_its_own() {
         let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
         assert!(same < LEN / 100, "{same} of {LEN} bytes are the same");
     }
-    // Also the same content once more.
+    // Also the same content again.
     fs::write(&path, pattern(LEN, 1)).unwrap();
     let after = mount.bucket().get("f");
     let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
@@ -138,7 +139,7 @@ fn nothing_is_written_in_plaintext() {
     let Some(mut mount) = Mount::new(&options) else {
         return;
     };
-    // Long enough to be no accident, and in no name.
+    // Long enough not to occur by accident, and in no name.
     let marker = "eeL7quoh-marker-Oow0sheiThaa";
     let mut text = marker.repeat(1_500_000);
     fs::write(mount.path("large"), &text).unwrap();
@@ -150,7 +151,7 @@ fn nothing_is_written_in_plaintext() {
     let value = marker.as_ptr().cast();
     let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value, marker.len(), 0) };
     checked(set).unwrap();
-    // Also what is staged, and not uploaded.
+    // Also staged data that is not uploaded yet.
     let mut open = File::create(mount.path("open")).unwrap();
     open.write_all(marker.repeat(1_500_000).as_bytes()).unwrap();
     let found = |folder: &str| {
@@ -326,7 +327,7 @@ fn an_empty_file_waits_for_its_last_writer() {
     mount.instruments().reset_counts();
     shell(mount.root(), "echo x > g");
     assert_eq!(mount.instruments().counts().of(Operation::PutObject), 1);
-    // A reader does not hold it up.
+    // A reader does not delay it.
     let reader = File::open(mount.path("g")).unwrap();
     shell(mount.root(), ": > g");
     eventually("it is emptied", || bucket.head("g").size == 0);
@@ -368,7 +369,7 @@ fn temporary_names_wait_for_their_rename() {
         assert_eq!(puts(), before + 1, "{temporary}");
         assert_eq!(mount.bucket().head(name).size, 4);
     }
-    // As g_file_replace() does it.
+    // As g_file_replace() does.
     let before = puts();
     create(".goutputstream-W9K3E1").sync_all().unwrap();
     assert_eq!(puts(), before);
@@ -429,7 +430,7 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
     eventually("it is stored", || {
         stored(&mount) == expected(1000, mode_before)
     });
-    // As tar and rsync do it.
+    // As tar and rsync do.
     let make = || {
         mount.instruments().reset_counts();
         let changes = || {
@@ -459,7 +460,7 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
     mount.remount(&[]);
     assert_eq!(stored(&mount), expected(4000, 0o700));
     assert_eq!(fs::metadata(&path).unwrap().mtime(), 4000);
-    // Also that of one which others have made, or an earlier mount.
+    // Also for a directory that others, or an earlier mount, have created.
     set(5000);
     assert_eq!(stored(&mount), expected(5000, 0o700));
 }
@@ -507,7 +508,7 @@ fn a_crash_loses_only_what_was_not_acknowledged() {
     );
 }
 
-// ---- What one sees ----
+// ---- What readers see ----
 
 /// "All reads through one open file come from one version of it, and so do its size and its attributes. If
 /// the object is replaced in the meantime, a descriptor that has returned data gets ESTALE for everything
@@ -542,7 +543,7 @@ fn one_open_file_is_one_version() {
     let mut all = Vec::new();
     match (&fresh).read_to_end(&mut all) {
         Ok(_) => assert!(all == new),
-        // Its pages were read ahead by the other descriptor of the inode.
+        // Its pages were read ahead through the other descriptor of the inode.
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
     }
     drop(fresh);
@@ -561,7 +562,7 @@ fn changes_by_others_are_seen_in_time() {
     let other = mount.second(&["--metadata-ttl", "60s"]);
     let ttl = || thread::sleep(Duration::from_millis(1050));
     let see = |name: &str| fs::read_to_string(mount.path(name));
-    // Both have looked.
+    // Both have cached it.
     assert!(names(mount.root()).is_empty() && names(other.root()).is_empty());
 
     fs::write(other.path("f"), "created").unwrap();
@@ -581,7 +582,7 @@ fn changes_by_others_are_seen_in_time() {
     ttl();
     assert_eq!(errno(see("g")), libc::ENOENT);
 
-    // A prefix that comes and goes, and a directory that becomes a file.
+    // A prefix that appears and disappears, and a directory that becomes a file.
     mount.bucket().put("prefix/inside", "x");
     ttl();
     assert_eq!(names(&mount.path("prefix")), ["inside"]);
@@ -598,7 +599,7 @@ fn changes_by_others_are_seen_in_time() {
     ttl();
     assert_eq!(see("d").unwrap(), "a file");
 
-    // The kernel keeps the target of a link that it has followed.
+    // The kernel caches the target of a link that it has followed.
     let link = |mount: &Mount| fs::read_link(mount.path("link")).unwrap();
     symlink("one", other.path("link")).unwrap();
     ttl();
@@ -705,7 +706,7 @@ fn sequential_files_are_uploaded_while_they_are_written() {
 /// `write()` fails with ENOSPC."
 #[test]
 fn a_write_without_space_is_refused() {
-    // Nothing goes up before it is closed.
+    // Nothing is uploaded before it is closed.
     let options = ["--memory-limit", "16M", "--stream-after", "1G"];
     let limited = [&options[..], &["--cache-limit", "8M"]].concat();
     let Some(mut mount) = Mount::new(&limited) else {
@@ -716,7 +717,7 @@ fn a_write_without_space_is_refused() {
         eprintln!("skipped: only root can mount a small disk");
         return;
     }
-    // A cache directory on a disk that is full itself.
+    // A cache directory on a disk that is full.
     mount.unmount();
     let _disk = SmallDisk::new(&mount.beside("cache"), 24 << 20);
     mount.start_again(&options);
@@ -724,7 +725,7 @@ fn a_write_without_space_is_refused() {
     mount.unmount();
 }
 
-/// Writes until there is no room, and then makes some.
+/// Writes until there is no space, and then frees some.
 fn fill_up(mount: &Mount) {
     const PIECE: usize = 1 << 20;
     let path = mount.path("large");
@@ -741,7 +742,7 @@ fn fill_up(mount: &Mount) {
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     assert!(bytes.len() > 4 * PIECE, "only {} bytes fit", bytes.len());
     assert_eq!(file.metadata().unwrap().len(), bytes.len() as u64);
-    // What was accepted is there, goes up, and makes room.
+    // Accepted data is there, is uploaded, and thereby frees space.
     file.sync_all().unwrap();
     assert_eq!(mount.bucket().head("large").size, bytes.len() as u64);
     drop(file);
@@ -751,7 +752,7 @@ fn fill_up(mount: &Mount) {
     fs::remove_file(&path).unwrap();
 }
 
-/// A file system of a few MiB, gone when it is dropped.
+/// A file system of a few MiB, removed when it is dropped.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -790,7 +791,7 @@ fn foreign_namespaces_of_extended_attributes_cost_no_request() {
         let removed = unsafe { libc::removexattr(path, name_) };
         for result in [got as i32, set, removed] {
             let number = errno(checked(result));
-            // The kernel keeps trusted ones from who is not root.
+            // The kernel hides trusted attributes from users other than root.
             let refused = [libc::EOPNOTSUPP, libc::EPERM, libc::ENODATA];
             let refused = if is_root() { &refused[..1] } else { &refused };
             assert!(refused.contains(&number), "{name}: {number}");
@@ -819,7 +820,8 @@ fn locks_apply_to_one_mount() {
     let whole = |file: &File| {
         checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
     };
-    // A lock of an open file, as fcntl(2) has them: programs' locks, but one program can test them.
+    // A lock of an open file description, as in fcntl(2): like locks between programs, but one program can
+    // test it.
     let range = |file: &File, start| {
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         (lock.l_type, lock.l_whence) = (libc::F_WRLCK as i16, libc::SEEK_SET as i16);
@@ -861,7 +863,7 @@ fn data_is_transferred_only_when_necessary() {
     assert!(sent <= 1 << 20, "{sent} bytes for one");
     mount.instruments().reset_counts();
     fs::rename(mount.path("f"), mount.path("g")).unwrap();
-    // A copy within the mount moves none either.
+    // A copy within the mount transfers no data either.
     shell(mount.root(), "cp g h");
     let counts = mount.instruments().counts();
     assert!(counts.bytes_out + counts.bytes_in < 1 << 20, "{counts:?}");
@@ -1022,7 +1024,7 @@ fn a_mount_without_the_private_key_only_writes() {
         libc::EACCES,
         "not even its own"
     );
-    // Each of the two closes what it has inherited, and so uploads what is there by then.
+    // Each of the two closes its inherited descriptor, and so uploads what is there by then.
     shell(
         mount.root(),
         "{ /bin/echo one; /bin/echo two; } > lines; head -c 9M /dev/zero > large",
@@ -1078,7 +1080,7 @@ fn an_unmount_uploads_what_is_pending() {
     assert_eq!(fs::read(mount.path("f")).unwrap(), b"Pending!");
 }
 
-// ---- What we do not do ----
+// ---- What ossvault does not do ----
 
 /// "The exception is a change of part of a file of more than 8 MiB, which keeps the rest of it: it fails
 /// with ESTALE if another client has replaced the file."

@@ -1,4 +1,4 @@
-//! Directories that are in use together are listed together, and that changes nothing of what is seen.
+//! Directories that are in use together are listed together, and the visible result is the same.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::world::{Call, Kernel, World};
 
 const TTL: Duration = Duration::from_millis(300);
 
-/// Directories below each other and side by side, with a file in each, all of them looked at.
+/// Directories below each other and side by side, with a file in each, all of them visited.
 async fn a_tree() -> (World, Kernel) {
     let (world, kernel) = mounted_with(|world| world.settings.metadata_ttl = TTL).await;
     for directory in DIRECTORIES {
@@ -40,7 +40,7 @@ async fn look_everywhere(kernel: &Kernel) {
 fn one_list_revalidates_an_expired_small_tree() {
     block(async {
         let (world, kernel) = a_tree().await;
-        // Of a directory that this mount made, the marker is asked for once more.
+        // For a directory that this mount created, the marker is requested once more.
         for _ in 0..2 {
             look_everywhere(&kernel).await;
             expire().await;

@@ -1,5 +1,5 @@
-//! Keys and their life: re-wrapping, verifying, adopting, saving envelopes, other formats, write-only
-//! mounts. By the built binary, against the server.
+//! Key management: rewrapping, verifying, adopting, saving envelopes, other formats, write-only mounts. With
+//! the built binary, against the server.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ impl Run {
     }
 }
 
-/// The program with the rig's bucket and credentials.
+/// The program, with the rig's bucket and credentials.
 fn command(rig: &Rig, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ossvault"));
     for (name, _) in std::env::vars_os() {
@@ -149,12 +149,12 @@ fn put_plain(rig: &Rig, key: &str, headers: &ObjectHeaders, body: &[u8]) {
     rig.block_on(put).unwrap();
 }
 
-/// An object's plaintext, by one of the rig's keys.
+/// An object's plaintext, decrypted with one of the rig's keys.
 fn read(rig: &Rig, with: &str, key: &str) -> Vec<u8> {
     read_through(rig, &bucket(rig, with, Format::Seed), key)
 }
 
-/// For many objects: making a bucket checks its key, which takes longer than reading an object.
+/// For many objects: opening a bucket tests its key, which takes longer than reading an object.
 fn read_through(rig: &Rig, bucket: &EncryptedBucket, key: &str) -> Vec<u8> {
     rig.block_on(async {
         let key = object_key(key);
@@ -208,7 +208,7 @@ const REWRAP: [&str; 8] = [
 
 // ---- rotation ----
 
-/// Re-wraps with five kills, the nth after `step` * n copies, and then to its end.
+/// Rewraps with five kills, the nth after `step` * n copies, and then to the end.
 fn rewrap_killed_five_times(rig: &Rig, count: usize, step: u64, parallel: &str) -> Run {
     let copies = || rig.instruments().counts().of(Operation::CopyObject);
     for round in 1..=5 {
@@ -227,7 +227,7 @@ fn rewrap_killed_five_times(rig: &Rig, count: usize, step: u64, parallel: &str) 
     rig.settle();
     let before = copies();
     let last = run(rig, &REWRAP).succeeds();
-    // What was in flight at a kill may be asked for again; nothing else is.
+    // Requests that were in flight at a kill may be repeated; nothing else is.
     let twice = copies() - count as u64;
     let in_flight = 5 * parallel.parse::<u64>().unwrap();
     assert!(
@@ -257,7 +257,7 @@ fn a_rewrap_that_is_killed_five_times_loses_nothing() {
     rig.assert_no_unfinished_uploads();
 }
 
-/// The size that counts; see scripts/exercise.
+/// The full size; see scripts/exercise.
 #[test]
 #[ignore = "long"]
 fn ten_thousand_objects_are_rewrapped_in_seconds() {
@@ -281,7 +281,7 @@ fn ten_thousand_objects_are_rewrapped_in_seconds() {
         let plain = read_through(&rig, &after, &key);
         assert_eq!(plain, content(index % 100), "{key}");
     }
-    // And once more, undisturbed, back to the first key.
+    // And once more, without interruption, back to the first key.
     let mut back = command(
         &rig,
         &[
@@ -324,10 +324,10 @@ fn ten_thousand_objects_are_rewrapped_in_seconds() {
         "{said}in all {:.1} s, at most {peak} kB",
         took.as_secs_f64()
     );
-    // Both passes, each of 10,000 HEADs and the first of as many copies, 64 at once: 9.4 s of waiting. On
-    // a busy machine the computing takes twice that.
+    // Both passes, each of 10,000 HEADs and the first of as many copies, 64 at once: 9.4 s of waiting. On a
+    // busy machine the computation takes twice that.
     assert!(took < Duration::from_secs(30), "{took:?}");
-    // A program, its connections and a page of the listing; not 10,000 of anything.
+    // The program, its connections and a page of the listing, but nothing per object.
     assert!(peak < 48 << 10, "{peak} kB");
 }
 
@@ -341,7 +341,7 @@ fn a_rewrap_costs_a_head_and_a_copy_for_each_object() {
         run(&rig, &REWRAP).succeeds();
     });
     assert_eq!(counts.of(Operation::CopyObject), 50);
-    // Once before the copy, and once in the proof at the end.
+    // Once before the copy, and once in the check at the end.
     assert_eq!(counts.of(Operation::HeadObject), 100);
     assert_eq!(counts.of(Operation::ListObjectsV2), 2);
     assert_eq!(counts.of(Operation::GetBucketInfo), 1);
@@ -394,7 +394,7 @@ fn rewrap_refuses_a_key_without_proof_of_its_private_half() {
     assert!(dry.stdout.contains("3 to-rewrap"), "{}", dry.stdout);
     assert_tree(&rig, "key", 3);
 
-    // The fingerprint, typed: the proof is then by the key id and by the old key's failure.
+    // With the fingerprint, the proof relies on the key id and on the old key's failure.
     let pem = fs::read(rig.path("new.pub")).unwrap();
     let fingerprint = key_parse::public_key(&pem)
         .unwrap()
@@ -465,7 +465,8 @@ fn an_envelope_never_gets_onto_the_bytes_of_another_version() {
     make_new_key(&rig);
     fill(&rig, 2, Format::Seed);
     let old = bucket(&rig, "key", Format::Seed);
-    // Replaced between the HEAD and the copy: the copy's precondition fails, and all begins anew.
+    // Replaced between the HEAD and the copy: the copy's precondition fails, and the object is processed
+    // again.
     rig.instruments().set_latency(Duration::from_secs(1));
     let mut child = command(&rig, &REWRAP)
         .stdout(Stdio::null())
@@ -494,7 +495,7 @@ fn verify_finds_damage_and_never_says_untampered() {
     assert!(fine.stdout.contains("no damage found"), "{}", fine.stdout);
     assert!(!fine.stdout.contains("tampered"));
 
-    // A lost envelope, a foreign one, and something that was never encrypted.
+    // A lost envelope, a foreign one, and an object that was never encrypted.
     let mut meta = head(&rig, "tree/001");
     meta.headers.user.remove("x-oss-start");
     put_plain(&rig, "tree/001", &meta.headers, b"x");
@@ -593,7 +594,7 @@ fn a_lost_envelope_is_restored() {
         0o600
     );
 
-    // Another tool sets a mode and forgets the rest; another one replaces a file.
+    // Another tool sets a mode and drops the rest; another one replaces a file.
     for key in ["tree/001", "tree/002"] {
         let meta = head(&rig, key);
         let headers = ObjectHeaders {
@@ -657,7 +658,7 @@ fn info_shows_how_an_object_is_stored_and_which_key_opens_it() {
     let info = |key: &str, object: &str| {
         let run = run(&rig, &["info", object, "--private-key", key, "--json"]);
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-        // What cannot be opened is no success.
+        // An object that cannot be opened is an error.
         let code = if report["can_open"] == false { 43 } else { 0 };
         assert_eq!(run.code, Some(code), "{}", run.stderr);
         report
@@ -737,7 +738,7 @@ fn adopt_into_another_prefix_removes_the_plaintext_last() {
         content(1),
         "nobody asked to remove it"
     );
-    // What stands at the destination and is something else is not overwritten.
+    // A different object at the destination is not overwritten.
     put_plain(&rig, "vault/4", &ObjectHeaders::default(), b"mine");
     run(&rig, &[&adopt[..], &["--remove"]].concat()).fails(43, &["destination-exists: old/4"]);
     assert_eq!(
@@ -772,7 +773,7 @@ fn unencrypted_objects_are_served_only_where_the_option_allows_it() {
     ));
     let hidden = fs::read(mount.path.join("publicity"));
     assert_eq!(hidden.unwrap_err().raw_os_error(), Some(libc::EIO));
-    // New files are encrypted there as anywhere.
+    // New files are encrypted there like anywhere else.
     fs::write(mount.path.join("public/new"), "secret").unwrap();
     assert_ne!(rig.ciphertext("public/new"), b"secret");
     assert_eq!(fs::read(mount.path.join("public/new")).unwrap(), b"secret");
@@ -794,7 +795,7 @@ fn a_mount_that_writes_the_sdks_formats_follows_the_services_rules() {
         fs::write(file("small"), "small").unwrap();
         fs::write(file("large"), &large).unwrap();
         for name in ["small", "large"] {
-            // A metadata change: the service forbids to do it by a copy.
+            // A metadata change: the service does not allow it by a copy.
             fs::set_permissions(file(name), fs::Permissions::from_mode(0o600)).unwrap();
             fs::rename(file(name), file(&format!("{name}.2"))).unwrap();
         }
@@ -845,7 +846,7 @@ fn in_the_sdks_formats_attributes_cost_an_upload() {
         assert!(rig.ciphertext("f") == stored, "{line}");
     }
 
-    // A chmod while the upload is on its way.
+    // A chmod while the upload is in progress.
     let path = mount.path.join("g");
     let stall = Action::Stall { ms: 2000 };
     rig.fault(Fault::once(Operation::PutObject, stall));
@@ -898,7 +899,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
     fs::write(file("old"), "replaced").unwrap();
     fs::set_permissions(file("old"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(fs::metadata(file("dir/renamed")).unwrap().len(), 11);
-    // What needs what is inside.
+    // Operations that need the content.
     denied("open", File::open(file("dir/renamed")).unwrap_err());
     denied("readlink", fs::read_link(file("link")).unwrap_err());
     let overwrite = File::options().write(true).open(file("old"));
@@ -913,7 +914,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
         .unwrap();
     truncated.write_all(b"rewritten").unwrap();
     truncated.sync_all().unwrap();
-    // Neither the daemon nor the kernel keeps what was uploaded.
+    // Neither the daemon nor the kernel keeps uploaded data.
     eventually("the pages are dropped", || {
         let read = truncated.read_at(&mut [0; 9], 0);
         read.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
@@ -957,7 +958,7 @@ fn a_public_key_is_pinned_by_its_fingerprint_and_others_cannot_change_it() {
     mount(&[]).fails(21, &["other users can change it"]);
 }
 
-// ---- without us ----
+// ---- without ossvault ----
 
 #[test]
 fn the_program_in_the_recovery_document_opens_every_format() {
@@ -1003,7 +1004,7 @@ fn the_program_in_the_recovery_document_opens_every_format() {
         let family = formats::text(&vector, "/format").to_owned();
         *opened.entry(family).or_default() += 1;
     }
-    // By who wrote them: every writer, and so every format.
+    // By writer: every writer, and so every format.
     assert_eq!(opened.len(), 9, "{opened:?}");
 }
 

@@ -1,6 +1,5 @@
-//! The client against a server that misbehaves on purpose: raw bytes over TCP, so that every oddity of the
-//! wire can be had. What an honest bucket does is the conformance suite's matter; what a hostile one says is
-//! hostile_service's.
+//! The client against a server that deliberately misbehaves: raw bytes over TCP, so that every oddity of the
+//! wire can be produced. The conformance suite covers an honest bucket, and hostile_service a hostile one.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -125,7 +124,7 @@ async fn a_body_is_never_of_two_versions() {
         get(&server, None).await,
         Err(Error::PreconditionFailed)
     ));
-    // A server that ignores If-Match is caught by the size.
+    // A server that ignores If-Match is detected by the size.
     let other = b"0123456789x";
     let server = Server::start(vec![part(200, whole, 0..10, 4), part(206, other, 4..10, 6)]).await;
     assert!(matches!(
@@ -148,7 +147,7 @@ async fn a_ranged_request_answered_with_the_whole_object_is_cut_to_the_range() {
         get(&server, Some(10..20)).await,
         Err(Error::InvalidRange)
     ));
-    // It breaks off, and the rest comes as the whole object again.
+    // It breaks off, and the rest arrives as the whole object again.
     let server = Server::start(vec![
         part(200, whole, 0..10, 6),
         part(200, whole, 0..10, 10),
@@ -270,14 +269,14 @@ async fn a_write_that_must_not_replace_recognises_its_own_success() {
     let lost = || Reply::Cut(vec![]);
     let good = || status(200, &[("ETag", "\"E1\"")], "");
     for (replies, expected) in [
-        // The answer was lost after the effect.
+        // The response was lost after the effect.
         (vec![lost(), head_of(b"hello", &mode)], Ok(())),
         // The request was lost.
         (vec![lost(), refused(404, "NoSuchKey"), good()], Ok(())),
-        // Somebody else was faster: other bytes, or the same bytes with other attributes.
+        // Another client was faster: other bytes, or the same bytes with other attributes.
         (vec![lost(), head_of(b"other", &mode)], Err(())),
         (vec![lost(), head_of(b"hello", &other)], Err(())),
-        // The first one took effect after the look.
+        // The first one took effect after the check.
         (
             vec![
                 lost(),
@@ -345,7 +344,7 @@ async fn a_completion_whose_response_was_lost_is_detected() {
             .unwrap(),
         tag()
     );
-    // Not yet: the old object is still there. Then it was, all the while.
+    // The old object is still there at first; then it turns out that the completion had succeeded.
     assert_eq!(
         complete(vec![
             lost(),
@@ -431,7 +430,7 @@ async fn a_stalled_server_ends_in_a_timeout() {
         Reply::Cut(bytes) => bytes,
         _ => unreachable!(),
     };
-    // No answer at all.
+    // No response at all.
     let server = Server::with(vec![Reply::Stall; 9], timeout, 4).await;
     let began = Instant::now();
     assert!(matches!(
@@ -484,7 +483,7 @@ async fn a_wrong_clock_is_corrected_once() {
         )
     };
     let good = || status(200, &[("ETag", "\"E\"")], "");
-    // Two answers that agree are believed.
+    // Two responses that agree are trusted.
     let server = Server::start(vec![skewed(), skewed(), good(), good()]).await;
     put(&server, b"a", Overwrite::Allowed).await.unwrap();
     put(&server, b"b", Overwrite::Forbidden).await.unwrap();
@@ -574,7 +573,7 @@ async fn a_batch_delete_reports_keys_that_the_response_does_not_name() {
     let failed = server.store.delete_many(&keys).await.unwrap();
     let failed: Vec<&str> = failed.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(failed, ["c"]);
-    // What XML cannot carry goes by itself.
+    // Keys that XML cannot carry are deleted individually.
     assert_eq!(
         server.lines(),
         [
@@ -615,7 +614,7 @@ async fn an_endpoint_without_a_server_fails_at_once() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-/// Keeps everything that is logged, at every level, by whatever crate.
+/// Keeps everything that is logged, at every level, by any crate.
 struct Collected(Mutex<String>);
 
 impl log::Log for Collected {
@@ -664,7 +663,7 @@ fn without_certificates_https_says_what_to_install_and_loopback_works() {
         Client::new(endpoint, key, Version::V1, Settings::default()).map(|_| ())
     };
     assert!(client("http://127.0.0.1:1").is_ok());
-    // With certificates there is nothing to say.
+    // With certificates, there is no message.
     if let Err(error) = client("oss-cn-hangzhou.aliyuncs.com") {
         assert!(error.to_string().contains("ca-certificates"), "{error}");
         println!("{error}");

@@ -1,5 +1,5 @@
-//! What the tests of the file system share: a bucket with a clock and failures of its own, file systems on
-//! it as a kernel would use them, and a second client.
+//! Shared by the tests of the file system: a bucket with its own clock and failures, file systems on it as a
+//! kernel would use them, and a second client.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,7 +32,7 @@ pub const CALLER: Caller = Caller {
     gid: 1000,
 };
 
-/// What one request did, for tests that count them.
+/// A request, for tests that count them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Call {
     Head,
@@ -54,44 +54,44 @@ impl Call {
     }
 }
 
-/// A failure to come.
+/// A scheduled failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {
-    /// So many calls still succeed.
+    /// This many calls still succeed.
     pub after: u32,
-    /// The call is carried out, and its answer is lost.
+    /// The call is carried out, and its response is lost.
     pub lost: bool,
     /// Only calls that change something count.
     pub changes_only: bool,
-    /// So many calls fail.
+    /// This many calls fail.
     pub times: u32,
 }
 
-/// How every request fares.
+/// The conditions that apply to every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mood {
     #[default]
     Well,
-    /// It is answered so much later.
+    /// Responses are delayed by this time.
     Slow(Duration),
-    /// The answer is 403, as with an expired token.
+    /// The response is 403, as with an expired token.
     Refusing,
-    /// It is not carried out, and times out after so long.
+    /// It is not carried out, and times out after this time.
     Hanging(Duration),
 }
 
-/// A refusal to come, as a policy's: of calls that change something.
+/// A scheduled refusal, as by a policy: for calls that change something.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// Only this call; none is any.
+    /// Only this call; none means any.
     pub only: Option<Call>,
-    /// So many of them still succeed.
+    /// This many of them still succeed.
     pub after: u32,
-    /// So many are refused.
+    /// This many are refused.
     pub times: u32,
 }
 
-/// What is to become of a call.
+/// The outcome of a call.
 enum Spoilt {
     Failed,
     /// It is carried out first.
@@ -100,7 +100,7 @@ enum Spoilt {
 }
 
 /// A bucket whose clock is moved by the test, so that whole seconds pass without waiting, and whose requests
-/// fail when they are told to.
+/// fail on demand.
 pub struct Weather {
     inner: LocalStore,
     modified: Mutex<HashMap<String, u64>>,
@@ -109,15 +109,15 @@ pub struct Weather {
     failure: Mutex<Option<Failure>>,
     refusal: Mutex<Option<Refusal>>,
     last_refused: Mutex<Option<Call>>,
-    /// Keys that contain this are not deleted.
+    /// Keys that contain this cannot be deleted.
     undeletable: Mutex<Option<String>>,
     failed: AtomicU64,
     calls: Mutex<HashMap<Call, u32>>,
-    /// What uploads of a whole object need to go on.
+    /// Permits for uploads of a whole object to continue.
     puts: Semaphore,
-    /// Calls that are carried out, and whose answers are on their way until they are let go.
+    /// Calls that are carried out, but whose responses are held back until they are released.
     held: Mutex<Option<(Call, Arc<Semaphore>)>>,
-    /// How many wait so.
+    /// The number of responses held back.
     holding: AtomicU64,
 }
 
@@ -162,7 +162,7 @@ impl Weather {
         *self.last_refused.lock().unwrap()
     }
 
-    /// Refuses to delete what has a key that contains this.
+    /// Refuses to delete keys that contain this.
     pub fn keep(&self, keys: Option<&str>) {
         *self.undeletable.lock().unwrap() = keys.map(str::to_owned);
     }
@@ -174,12 +174,12 @@ impl Weather {
         }
     }
 
-    /// How many calls have failed on purpose.
+    /// The number of calls that have failed on purpose.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// From now on, uploads of whole objects stand still, until they are let go on.
+    /// From now on, uploads of whole objects block until they are released.
     pub fn hold_puts(&self) {
         self.puts.forget_permits(usize::MAX >> 4);
     }
@@ -188,13 +188,13 @@ impl Weather {
         self.puts.add_permits(1000);
     }
 
-    /// From now on, these calls take effect and are not answered. What is returned lets the answers go.
+    /// From now on, these calls take effect and are not answered. Dropping the result releases the responses.
     pub fn hold_answers(&self, call: Call) -> Held<'_> {
         *self.held.lock().unwrap() = Some((call, Arc::new(Semaphore::new(0))));
         Held(self)
     }
 
-    /// Waits until that many answers are held back.
+    /// Waits until this many responses are held back.
     pub async fn until_held(&self, answers: u64) {
         for _ in 0..5000 {
             if self.holding.load(Ordering::Relaxed) >= answers {
@@ -210,7 +210,7 @@ impl Weather {
         calls.get(&call).copied().unwrap_or_default()
     }
 
-    /// The calls since the last time that this was asked.
+    /// The calls since the last time this was called.
     pub fn take_calls(&self) -> HashMap<Call, u32> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }
@@ -274,7 +274,7 @@ impl Weather {
             Mood::Well => {}
             Mood::Slow(delay) => tokio::time::sleep(delay).await,
             Mood::Refusing => {
-                // As a service does: not at once.
+                // Like a service: not at once.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 let refusal = std::io::Error::other("refused by the test");
                 return Err(Error::AccessDenied(Arc::new(refusal)));
@@ -324,7 +324,7 @@ impl Weather {
     }
 }
 
-/// Answers that are held back, until this is dropped.
+/// Responses that are held back until this is dropped.
 pub struct Held<'a>(&'a Weather);
 
 impl Drop for Held<'_> {
@@ -567,7 +567,7 @@ impl World {
         }
     }
 
-    /// The bucket as a client that writes `format` has it.
+    /// The bucket as seen by a client that writes `format`.
     pub fn bucket_in(&self, format: Format) -> Arc<EncryptedBucket> {
         let settings = encrypted::Settings {
             format,
@@ -576,12 +576,12 @@ impl World {
         EncryptedBucket::new(self.weather.clone(), keys(), settings)
     }
 
-    /// What mounts keep on this machine.
+    /// The state that mounts keep on this machine.
     pub fn state_folder(&self) -> std::path::PathBuf {
         self._folder.path().join("state")
     }
 
-    /// The note of a directory rename by a mount of this machine that has been killed.
+    /// The record of a directory rename by a mount of this machine that has been killed.
     pub async fn leave_intent(&self, from: &str, to: &str) -> String {
         let id = "0123456789abcdef";
         let secret = [7; 32];
@@ -589,7 +589,7 @@ impl World {
         self.put_intent(id, &secret, from, to).await
     }
 
-    /// What that mount had kept here.
+    /// What that mount had stored on this machine.
     pub fn leave_secret(&self, id: &str, secret: &[u8; 32]) {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
@@ -600,7 +600,7 @@ impl World {
         file.write_all(secret).unwrap();
     }
 
-    /// An intent under this secret, as docs/format.md has it. Returns its key.
+    /// An intent under this secret, as specified in docs/format.md. Returns its key.
     pub async fn put_intent(&self, id: &str, secret: &[u8; 32], from: &str, to: &str) -> String {
         let prefix = &self.settings.prefix;
         let key = format!("{prefix}.ossvault/rename-{id}-0000000000000001");
@@ -619,7 +619,7 @@ impl World {
         key
     }
 
-    /// Mounts; to be called in a runtime.
+    /// Mounts; must be called in a runtime.
     pub async fn mount(&self) -> Arc<Filesystem> {
         let runtime = tokio::runtime::Handle::current();
         let fs = Filesystem::new(bucket(&self.weather), self.settings.clone(), runtime).unwrap();
@@ -640,7 +640,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// Time passes before and after, so that whole seconds tell the versions apart.
+    /// Time passes before and after, so that whole seconds distinguish the versions.
     pub async fn put(&self, key: &str, content: &[u8]) {
         self.put_with(key, content, 0o100_640).await;
     }
@@ -651,7 +651,7 @@ impl Others {
         self.weather.advance(3);
     }
 
-    /// In the very second in which it is.
+    /// Within the same second.
     pub async fn put_now(&self, key: &str, content: &[u8], mode: u32) {
         let mut headers = ObjectHeaders::default();
         headers.user.insert("mode".into(), mode.to_string());
@@ -697,7 +697,7 @@ impl Others {
         self.weather.advance(3);
     }
 
-    /// In the very second in which it is.
+    /// Within the same second.
     pub async fn chmod_now(&self, key: &str, mode: u32) {
         let key = object_key(key);
         let meta = self.bucket.store().head(&key).await.unwrap();
@@ -711,11 +711,11 @@ impl Others {
             .unwrap();
     }
 
-    /// None: there is no such object.
+    /// None if there is no such object.
     pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
         loop {
             match self.get_version(key).await {
-                // Replaced since it was asked for.
+                // Replaced since it was requested.
                 Err(encrypted::Error::Store(Error::PreconditionFailed)) => {}
                 content => return content.unwrap(),
             }
@@ -761,7 +761,7 @@ impl Others {
         }
     }
 
-    /// Those that are not aborted within two seconds, either.
+    /// Including those that are not aborted within two seconds.
     pub async fn unfinished_uploads(&self) -> usize {
         let start = std::time::Instant::now();
         loop {
@@ -778,7 +778,7 @@ fn object_key(key: &str) -> ObjectKey {
     ObjectKey::new(key).unwrap()
 }
 
-/// A file system as the kernel uses it: names are looked up, and what was looked up is forgotten in the end.
+/// A file system as the kernel uses it: names are looked up, and forgotten in the end.
 pub struct Kernel {
     pub fs: Arc<Filesystem>,
     looked_up: Mutex<HashMap<Ino, u64>>,
@@ -794,7 +794,7 @@ impl Kernel {
         }
     }
 
-    /// The kernel was given an entry.
+    /// The kernel received an entry.
     pub fn entered(&self, looks: &Stat) {
         *self.looked_up.lock().unwrap().entry(looks.ino).or_default() += 1;
     }
@@ -809,7 +809,7 @@ impl Kernel {
         })
     }
 
-    /// Path resolution: components after each other; the empty path is the root.
+    /// Path resolution: one component after the other; the empty path is the root.
     pub async fn walk(&self, path: &str) -> FsResult<Ino> {
         use ossvault::fs::attributes::Kind;
         use ossvault::fs::error::Error;
@@ -837,7 +837,7 @@ impl Kernel {
         Ok((ino, name))
     }
 
-    /// What was looked up is forgotten, but for these.
+    /// Forgets all looked-up inodes except these.
     pub fn forget_except(&self, kept: &std::collections::BTreeSet<Ino>) {
         self.looked_up.lock().unwrap().retain(|ino, lookups| {
             if !kept.contains(ino) {
@@ -865,7 +865,7 @@ impl Kernel {
         }
     }
 
-    /// Until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
+    /// Waits until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
     pub async fn settle(&self, open: usize, limit: Duration) -> bool {
         let start = std::time::Instant::now();
         loop {

@@ -1,5 +1,5 @@
-//! What looks changes nothing and creates nothing; what found nothing to do says so; and an error is blamed on what
-//! it comes from.
+//! Commands that inspect change and create nothing; commands that find nothing to do say so; and errors name
+//! their real cause.
 
 use std::path::Path;
 
@@ -52,7 +52,7 @@ fn is_untouched(folder: &Path) -> bool {
     }
 }
 
-/// A mistyped path became a new bucket, and the report said that it had no damage.
+/// Regression: a mistyped path became a new bucket, and the report said that it had no damage.
 #[test]
 fn inspecting_a_folder_that_is_not_a_bucket_creates_none() {
     let rig = Rig::new();
@@ -109,7 +109,7 @@ fn a_mount_that_creates_a_bucket_says_so() {
     run(&rig, &["umount", "mnt"]).succeeds();
 }
 
-/// A job with a mistyped prefix was green for ever.
+/// Regression: a job with a mistyped prefix succeeded forever.
 #[test]
 fn an_empty_result_is_an_error_unless_it_was_expected() {
     let rig = Rig::new();
@@ -165,7 +165,7 @@ fn a_dry_run_reports_what_would_be_done() {
     assert!(said.contains("2 to-re-encrypt"), "{said}");
 }
 
-/// A folder of the mount's own name was left in plaintext wherever it was.
+/// Regression: a folder with the name of the mount's own folder was left in plaintext wherever it was.
 #[test]
 fn only_the_prefix_s_own_folder_is_left_in_plaintext() {
     let rig = Rig::new();
@@ -182,7 +182,8 @@ fn only_the_prefix_s_own_folder_is_left_in_plaintext() {
     assert_ne!(rig.ciphertext("old/.ossvaultish"), b"plain");
 }
 
-/// Anybody who may write can put the text of an envelope on a plaintext, and it counted as encrypted.
+/// Anyone with write access can put the text of an envelope on plaintext. Regression: it counted as
+/// encrypted.
 #[test]
 fn an_envelope_that_cannot_be_opened_does_not_count_as_encryption() {
     let rig = Rig::new();
@@ -211,7 +212,7 @@ fn an_envelope_that_cannot_be_opened_does_not_count_as_encryption() {
     assert!(said.contains("1 already"), "{said}");
 }
 
-/// Files beside the bucket were blamed on the bucket, and errors had numbers in them.
+/// Regression: errors of local files were blamed on the bucket, and contained error numbers.
 #[test]
 fn local_files_have_errors_of_their_own() {
     let rig = Rig::new();
@@ -291,7 +292,7 @@ fn info_fails_for_an_object_that_cannot_be_opened() {
     .fails(43, &["can be opened: no"]);
 }
 
-/// Names and values from the bucket moved cursors, and turned text around.
+/// Regression: names and values from the bucket moved cursors and reversed text.
 #[test]
 fn terminal_control_characters_are_escaped_wherever_they_come_from() {
     let rig = Rig::new();
@@ -325,7 +326,7 @@ fn terminal_control_characters_are_escaped_wherever_they_come_from() {
     ] {
         let run = run(&rig, &line);
         let said = format!("{}{}", run.stdout, run.stderr);
-        // What does not look like a path is not shown at all.
+        // A value that does not look like a path is not shown at all.
         let shown = said.contains("202e") || said.contains("not shown");
         assert!(shown, "{line:?}: {said}");
         assert!(!said.contains(acts), "{line:?}: {said:?}");
@@ -411,7 +412,7 @@ fn a_key_may_come_from_a_pipe() {
     }
 }
 
-/// What was written with keys that are too small today could not be read, and so not be moved to another key.
+/// Regression: data of keys that are too small today could not be read, and so not be moved to another key.
 #[test]
 fn objects_of_a_weak_key_can_be_moved_to_another_key_and_it_never_encrypts() {
     let rig = Rig::new();
