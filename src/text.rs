@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_on_a_terminal_is_escaped_and_letters_are_not() {
+    fn terminal_control_characters_are_escaped_and_letters_are_not() {
         for (text, line) in [
             ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
             ("a\r\nb\n", "a\\r\\nb"),
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_same_in_characters_that_do_nothing() {
+    fn json_keeps_its_meaning_in_harmless_characters() {
         for text in [
             "\u{1b}[0m",
             "\u{7f}\u{9b}",

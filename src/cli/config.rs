@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_uses_may_not_lie_in_its_mount_nor_around_it() {
+    fn files_of_the_daemon_must_not_be_inside_its_mount_or_contain_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(root.join("mnt"), root.join("link")).unwrap();
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_caches_are() {
+    fn the_cache_is_in_the_standard_place() {
         let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/a"));
         let xdg = |name: &str| (name == "XDG_CACHE_HOME").then(|| PathBuf::from("/x"));
         assert_eq!(

@@ -246,7 +246,7 @@ mod tests {
 
     /// A user who creates the folder in /tmp first must not be able to keep others from mounting.
     #[test]
-    fn a_folder_that_is_not_ours_is_passed_over() {
+    fn a_folder_of_another_user_is_skipped() {
         let root = tempfile::tempdir().unwrap();
         let [taken, link, ours] =
             ["taken", "link", "home/.cache/ossvault/run"].map(|name| root.path().join(name));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_hears_how_the_daemon_ended() {
+    fn a_waiter_receives_the_result_of_the_daemon() {
         let folder = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let waiter = || Waiter::open_in(folder.path(), mountpoint, uid());
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_daemon_does_not_disturb_who_waits_for_the_old_one() {
+    fn a_new_daemon_does_not_disturb_a_waiter_for_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let old = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_source_is_refused_with_a_reason() {
+    fn an_invalid_source_is_refused_with_a_reason() {
         for (text, prefix, reason) in [
             ("bucket", None, "not a source"),
             ("s3://bucket", None, "not a source"),

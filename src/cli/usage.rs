@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_without_what_was_typed() {
+    fn a_mistake_is_named_without_quoting_the_input() {
         for (line, said) in [
             (
                 &["ossvault", "mount", "a", "b", "--memory-limit", "s3cret"][..],

@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_values_can_be_read() {
         let long = vec![0x9a; 300];
         let der = sequence_of_numbers(&[&[], &[0, 0, 1], &long, &[0x7f]]);
         let elements = Element::first(&der).unwrap().sequence().unwrap();

@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_may_ask_for_is_bounded() {
+    fn the_costs_that_a_file_can_demand_are_bounded() {
         let salt = element(4, b"saltsalt");
         for (iterations, fine) in [
             (&[1][..], true),
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named_and_what_is_malformed_is_damaged() {
+    fn unsupported_parameters_are_named_and_malformed_ones_are_damage() {
         let parameters = [element(4, b"saltsalt"), element(2, &[9])].concat();
         let pbkdf2 = "1.2.840.113549.1.5.12";
         for (der, name) in [

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_get_at_is_refused() {
+    fn a_key_that_others_can_access_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let public = write_new(&path, &PAIR, None).unwrap();
@@ -390,7 +390,7 @@ mod tests {
             );
             assert!(read_public(&public, Permissions::Ignored).is_ok(), "{m:o}");
         }
-        // Its own mistake is told first.
+        // The more basic problem is reported first.
         set_mode(&public, 0o644);
         let error = read_private(
             &public,
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_file_is_an_error_that_names_it() {
+    fn anything_but_a_key_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("long");
         std::fs::write(&long, vec![b'x'; 70_000]).unwrap();
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_opens_what_we_write() {
+    fn openssl_opens_the_written_keys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_new(&path, &PAIR, Some("correct horse")).unwrap();
@@ -456,9 +456,9 @@ mod tests {
         }
     }
 
-    /// A public key that others can put in the place of ours reads what is written from then on.
+    /// Someone who can replace the public key can read what is written from then on.
     #[test]
-    fn a_key_that_others_can_exchange_is_refused() {
+    fn a_key_that_others_can_replace_is_refused() {
         use std::os::unix::fs::{lchown, symlink};
         let root = tempfile::tempdir().unwrap();
         let open = root.path().join("open");
@@ -486,7 +486,7 @@ mod tests {
             );
             assert_eq!(refused(path, Permissions::Ignored), "");
         }
-        // A folder like /tmp: others add names there, and cannot replace ours.
+        // A folder like /tmp: other users can add names, but not replace existing files.
         set_mode(&open, 0o1777);
         for path in [&key, &public, &link] {
             assert_eq!(refused(path, Permissions::Enforced), "");
@@ -531,7 +531,7 @@ mod tests {
             )
         });
         assert_eq!(key.unwrap().public(), PAIR.public());
-        // Something that never ends is not read for ever.
+        // A pipe that never ends is not read forever.
         let error = read_public(Path::new("/dev/zero"), Permissions::Ignored);
         assert!(matches!(error, Err(KeyFileError::TooLong(_))));
     }

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_called_by_its_name() {
+    fn anything_but_a_key_is_named_in_the_error() {
         let incomplete = KeyError::Damaged("its PEM text is incomplete");
         let ec = "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----\n";
         for (text, expected) in [
@@ -522,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_small_key_is_refused_with_its_size() {
-        // A throw-away key of 1024 bits.
+        // A disposable key of 1024 bits.
         let private = include_str!("testdata/rsa1024.pem");
         let public = include_str!("testdata/rsa1024.pub.pem");
         assert_eq!(

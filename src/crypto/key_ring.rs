@@ -379,7 +379,7 @@ mod tests {
                 assert_eq!(by, PAIRS[wrapped_by].public());
                 let first = ring.order(hint.as_deref()).next();
                 match hint.as_deref() {
-                    // What was remembered comes first, but not before a key that is named.
+                    // The remembered key is tried first, but not before a key that is named.
                     None | Some("{}") => assert_eq!(first, Some(wrapped_by)),
                     Some(hint) if ring.has(hint) => {}
                     Some(_) => assert_eq!(first, Some(wrapped_by)),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn v15_that_does_not_open_looks_as_if_it_had_until_it_stops() {
+    fn unopened_v15_envelopes_look_opened_until_v15_is_disabled() {
         let ring = ring(&[0]).with_pkcs1_limit(4);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
@@ -435,13 +435,14 @@ mod tests {
         let (last, _) = ring.open_pkcs1(&start, &key, any).unwrap();
         assert!(!last.is_opened());
         assert_eq!(ring.open_pkcs1(&key, &start, any).err(), Some(Pkcs1Stopped));
-        // OAEP is untouched by it.
+        // OAEP is not affected.
         assert!(ring.unwrap(None, [&public.wrap(b"a")]).is_some());
     }
 
-    /// The limit was looked at before and counted after: what was tried at once passed it.
+    /// Regression: the limit was checked before and counted after the attempt, so concurrent attempts
+    /// exceeded it.
     #[test]
-    fn no_more_v15_than_the_limit_fails_however_many_are_tried_at_once() {
+    fn v15_failures_never_exceed_the_limit_however_many_are_tried_at_once() {
         const LIMIT: usize = 8;
         let ring = ring(&[0, 1]).with_pkcs1_limit(LIMIT);
         let public = PAIRS[0].public();
@@ -462,13 +463,14 @@ mod tests {
         assert_eq!(unopened.into_inner(), LIMIT);
     }
 
-    /// Attempts under way count, but one that opens gives its place back: nobody is refused for it.
+    /// Attempts in progress count, but a successful one releases its reservation: none is refused because of
+    /// it.
     #[test]
-    fn v15_that_opens_is_never_refused_however_much_is_tried_at_once() {
+    fn v15_envelopes_that_open_are_never_refused_however_many_are_tried_at_once() {
         let ring = ring(&[0]).with_pkcs1_limit(2);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
-        // One failure is left, and seeing an old one again does not use it.
+        // One failure is left, and trying a known one again does not use it up.
         let bad = public.wrap_pkcs1(&[3; 31]);
         ring.open_pkcs1(&bad, &start, any).unwrap();
         std::thread::scope(|scope| {
@@ -480,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_refuses_looks_like_an_envelope_that_did_not_open() {
+    fn an_envelope_that_the_caller_refuses_looks_unopened() {
         let ring = ring(&[0]).with_pkcs1_limit(1);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
@@ -488,11 +490,11 @@ mod tests {
         assert!(opened(true).unwrap().0.is_opened());
         let (refused, by) = opened(false).unwrap();
         assert!(!refused.is_opened() && by.is_none());
-        // And it counts like one.
+        // It counts like one as well.
         assert_eq!(opened(true).err(), Some(Pkcs1Stopped));
     }
 
-    /// Each ring had a count of its own: two keys to rotate between were twice as many tries.
+    /// Regression: each ring had its own count, so two keys for a rotation allowed twice as many tries.
     #[test]
     fn the_rings_of_a_process_share_one_limit() {
         let (one, two) = (ring(&[0]), ring(&[1]));

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_no_base64_on_one_line_or_on_many() {
+    fn headers_are_not_base64_on_one_line_or_on_many() {
         for text in [
             "-----BEGIN K-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: A,00\n\naGVsbG8=\n-----END K-----",
             "-----BEGIN K----- Proc-Type: 4,ENCRYPTED DEK-Info: A,00  aGVsbG8= -----END K-----",

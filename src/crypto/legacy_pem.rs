@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_malformed_header_is_an_error_and_no_panic() {
+    fn a_malformed_header_is_an_error_and_not_a_panic() {
         for (dek_info, body_len, expected) in [
             ("", 16, "its DEK-Info header is malformed"),
             ("AES-128-CBC", 16, "its DEK-Info header is malformed"),

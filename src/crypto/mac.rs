@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sum_is_of_its_key_and_of_its_fields() {
+    fn a_mac_depends_on_its_key_and_its_fields() {
         let key = MacKey::from_bytes(&[1; LEN]).unwrap();
         let sum = key.sum(&[b"ab", b"c"]);
         assert!(key.verifies(&[b"ab", b"c"], &sum));

@@ -176,7 +176,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 
     #[test]
-    fn a_way_that_others_can_change_is_told() {
+    fn a_path_that_others_can_change_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         let at = |name: &str| root.join(name);

@@ -425,7 +425,7 @@ mod tests {
     /// "They are encrypted under a key of their own, a new one at each change: knowing the file's key does
     /// not reveal attributes that are set later."
     ///
-    /// Whoever held the object's data key, or had planted the object, did.
+    /// Regression: a holder of the object's data key, who may have planted the object, could read them.
     #[test]
     fn the_objects_data_key_opens_nothing() {
         let header = sealed(&xattrs(&[("user.a", b"later")]));

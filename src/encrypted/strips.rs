@@ -235,8 +235,8 @@ mod tests {
     use crate::crypto::data_key::ContentKind;
     use crate::envelope::write;
 
-    /// The HTTP client never polls an empty body, so its end was never reached, and every upload of an empty
-    /// file counted as damaged.
+    /// Regression: the HTTP client never polls an empty body, so its end was never reached, and every upload
+    /// of an empty file counted as damaged.
     #[test]
     fn an_empty_body_has_its_checksum_without_being_polled() {
         let sent = Arc::new(Sent::default());

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_why() {
+    fn a_rejected_envelope_has_a_reason() {
         let (k, s) = (value(1), value(2));
         // Complete base64, of more bytes than any key unwraps.
         let long = BASE64_STANDARD.encode([1; 1 << 20]);

@@ -192,10 +192,10 @@ mod tests {
     const FILE: u32 = 0o100_600;
     const LINK: u32 = 0o120_777;
 
-    /// Changing the mode in the metadata turned a file's content into a link's target, which programs looked
-    /// up in the bucket: the bucket's owner could read the plaintext.
+    /// Regression: changing the mode in the metadata turned a file's content into a link's target, which
+    /// programs looked up in the bucket: the bucket's owner could read the plaintext.
     #[test]
-    fn a_start_that_says_what_the_metadata_do_not_is_an_error() {
+    fn a_start_that_contradicts_the_metadata_is_an_error() {
         for format in FORMATS {
             for binding in StartBinding::ALL {
                 let key = DataKey::generate();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_is_not_the_derived_one_is_written_down_and_read() {
+    fn a_start_that_is_not_derived_is_written_and_read() {
         let cipher = ContentCipher::new(DataKey::generate(), CounterStart::generate());
         let entries = write(Format::Seed, public(), &cipher, None).unwrap();
         assert!(!entries.contains_key("ossvault-v"));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_is_told_apart() {
+    fn each_failure_has_its_own_error() {
         let wrap = |secret: &[u8]| public().wrap(secret);
         let hint = |text: &str| Some(text.to_owned());
         let foreign = || PAIRS[1].public().wrap(&[1; 32]);
@@ -388,7 +388,7 @@ mod tests {
         }
     }
 
-    /// It was tried, counted among possible attacks, and reported as damage.
+    /// Regression: it was tried, counted among possible attacks, and reported as damage.
     #[test]
     fn an_sdk_envelope_for_a_key_we_do_not_have_is_not_tried() {
         let cipher = fresh_cipher(ContentKind::File);

@@ -391,9 +391,9 @@ pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
 mod tests {
     use super::*;
 
-    /// The file may come from anywhere: a malformed one once made the command panic.
+    /// Regression: a malformed file made the command panic; the file may come from anywhere.
     #[test]
-    fn a_time_that_cannot_be_is_none() {
+    fn an_impossible_time_is_none() {
         let heading = "{\"ossvault_envelopes\":1}\n";
         for (seconds, read) in [(5, 5), (u64::MAX, 0), (1 << 63, 0)] {
             let line = format!(

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_found_again_in_the_error_of_a_run() {
+    fn can_be_found_in_the_error_of_a_run() {
         let full = io::Error::from_raw_os_error(libc::ENOSPC);
         let error = StoreError::from(LocalFileError::writing(Path::new("env.out"), full));
         let found = LocalFileError::in_chain(&error).unwrap();

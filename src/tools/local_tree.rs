@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_come_in_the_order_of_their_keys() {
+    fn files_are_in_the_order_of_their_keys() {
         let folder = tempfile::tempdir().unwrap();
         let mut wanted = ["a/b", "a/b.c/d", "a-", "a.b", "a0", "b/", "z/y/x"].map(str::to_owned);
         for path in &wanted {
