@@ -1,4 +1,4 @@
-//! What every byte and every file costs in cryptography: CTR, and the envelope.
+//! The cost of cryptography per byte and per file: CTR, and the envelope.
 //!
 //!     cargo bench --bench crypto
 //!
@@ -28,7 +28,7 @@ fn ctr(c: &mut Criterion) {
             });
         });
     }
-    // As it is sent: from memory that no cache holds, strip by strip.
+    // As for sending: from memory that is in no cache, strip by strip.
     let source = vec![7u8; 256 << 20];
     let mut strip = vec![0u8; 128 << 10];
     let mut strips = source.chunks_exact(strip.len()).cycle();
@@ -41,7 +41,7 @@ fn ctr(c: &mut Criterion) {
                 .unwrap()
         });
     });
-    // As it comes from the socket: nothing begins at a block of the cipher.
+    // As for receiving: chunks do not begin at a block of the cipher.
     let source = vec![7u8; 64 << 10];
     let mut destination = vec![0u8; 64 << 10];
     group.throughput(Throughput::Bytes(source.len() as u64));

@@ -1,4 +1,4 @@
-//! What a request and a read cost before any byte moves: signing, reading a listing, planning.
+//! The cost of a request and a read before any data is transferred: signing, parsing a listing, planning.
 //!
 //!     cargo bench --bench policies
 

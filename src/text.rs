@@ -1,16 +1,16 @@
-//! Text from outside, made fit for a terminal, a log and a message.
+//! Makes external text safe for terminals, logs and messages.
 //!
-//! File names, metadata, what a server says and what a user types end up in lines that people read. Two
-//! things must not happen there: characters that act instead of showing something ([`one_line`], [`json`]),
-//! and secrets that were given where something else belongs, like a key in place of its file's name
-//! ([`one_line`] cuts PEM blocks out, [`path`] shows only what looks like a path).
+//! File names, metadata, server messages and user input appear in lines that people read. Two things must not
+//! happen there: characters must not act on the terminal ([`one_line`], [`json`]), and secrets in the wrong
+//! place, like a key in place of the name of its file, must not be shown ([`one_line`] removes PEM blocks,
+//! [`path`] shows only what looks like a path).
 
 use std::path::Path;
 
-/// Escapes what would break a line, move a cursor, or change the order or the look of other text; leaves
-/// letters of every script alone. A PEM block is cut out, whatever it holds.
+/// Escapes characters that would break a line, move a cursor, or change the order or appearance of other
+/// text; leaves letters of every script unchanged. Removes PEM blocks, whatever they contain.
 pub fn one_line(text: &str) -> String {
-    // PEM last: what another one leaves out must not make two halves of a block's first line whole.
+    // PEM last: removing other text must not join two halves of a block's first line.
     let text = without_credentials(&without_numbers(text.trim_end()));
     let text = without_pem(&text);
     let mut line = String::with_capacity(text.len());
@@ -23,11 +23,11 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// The same for a line of JSON: what it holds as text stays what it is, written in ASCII.
+/// The same for a line of JSON: its strings keep their values, written in ASCII.
 pub fn json(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
-        // ASCII ones are the serializer's duty. Whatever acts stands within a string.
+        // ASCII control characters are the serializer's job. All others can only occur in a string.
         if acts(character) && !character.is_ascii() {
             let mut units = [0; 2];
             for unit in character.encode_utf16(&mut units) {
@@ -42,8 +42,8 @@ pub fn json(text: &str) -> String {
     line
 }
 
-/// Whether a character does something else than stand for itself: controls (C0, DEL, C1), line and paragraph
-/// separators, marks and overrides of direction, zero-width and other invisible characters.
+/// Whether a character is not displayed as itself: controls (C0, DEL, C1), line and paragraph separators,
+/// direction marks and overrides, zero-width and other invisible characters.
 fn acts(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -68,7 +68,7 @@ fn acts(character: char) -> bool {
         )
 }
 
-/// What begins like a PEM block is left out up to its end, or else up to the end of the text.
+/// Text that begins like a PEM block is removed up to its end, or else to the end of the text.
 fn without_pem(text: &str) -> std::borrow::Cow<'_, str> {
     const BEGIN: &str = "-----BEGIN";
     const END: &str = "-----END";
@@ -94,7 +94,7 @@ fn without_pem(text: &str) -> std::borrow::Cow<'_, str> {
     shown.into()
 }
 
-/// The system's errors come with their numbers, which say nothing that their words do not.
+/// The system's error messages end with their numbers, which add nothing.
 fn without_numbers(text: &str) -> String {
     const BEGIN: &str = " (os error ";
     let mut rest = text;
@@ -114,7 +114,7 @@ fn without_numbers(text: &str) -> String {
     shown
 }
 
-/// User and password before the host of a URL are left out.
+/// Removes user and password before the host of a URL.
 fn without_credentials(text: &str) -> String {
     const SCHEME_ENDS: &str = "://";
     let mut rest = text;
@@ -136,11 +136,10 @@ fn without_credentials(text: &str) -> String {
     shown
 }
 
-/// Longer than paths that people type; every RSA key is longer.
+/// Longer than any path that people type; every RSA key is longer.
 const LONGEST_PATH: usize = 255;
 
-/// A path as messages show it. What is no path but, for instance, the key that the path should lead to, is
-/// not shown.
+/// A path for messages. Text that is not a path, such as a key in place of its path, is not shown.
 pub fn path(path: &Path) -> String {
     let text = path.to_string_lossy();
     match looks_like_a_path(&text) {
@@ -160,7 +159,7 @@ pub fn looks_like_a_path(text: &str) -> bool {
         && !is_base64_of_a_key(text)
 }
 
-/// DER of a key in base64 begins with `MI` or `MC`, that of PEM with `LS0t`.
+/// A key's DER in base64 begins with `MI` or `MC`, its PEM in base64 with `LS0t`.
 fn is_base64_of_a_key(text: &str) -> bool {
     text.len() >= 48
         && ["MI", "MC", "LS0t"]
@@ -171,7 +170,7 @@ fn is_base64_of_a_key(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte))
 }
 
-/// A word as messages show it: the name of a bucket, a region. None for anything that is not short and plain.
+/// A word for messages: the name of a bucket, a region. None unless it is short and plain.
 pub fn word(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (text.len() <= 63 && text.bytes().all(plain)).then_some(text)
@@ -182,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_on_a_terminal_is_escaped_and_letters_are_not() {
+    fn terminal_control_characters_are_escaped_and_letters_are_not() {
         for (text, line) in [
             ("a\u{1b}[31mb", "a\\u{1b}[31mb"),
             ("a\r\nb\n", "a\\r\\nb"),
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_same_in_characters_that_do_nothing() {
+    fn json_keeps_its_meaning_in_harmless_characters() {
         for text in [
             "\u{1b}[0m",
             "\u{7f}\u{9b}",

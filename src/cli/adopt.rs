@@ -1,4 +1,4 @@
-//! `ossvault adopt`: encrypts what is in a bucket unencrypted.
+//! `ossvault adopt`: encrypts the unencrypted objects of a bucket.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::encrypted::{EncryptedBucket, Settings};
 use crate::envelope::Format;
 use crate::tools::adopt::Adopt;
 
-/// Encrypt the unencrypted objects of a prefix, in place or into another one
+/// Encrypt the unencrypted objects of a prefix, in place or into another prefix
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Interrupted, it is run again. The provider has seen the plaintext: old versions, backups and logs keep it. In the \
@@ -24,7 +24,7 @@ pub struct Args {
     options: BulkOptions,
     #[command(flatten)]
     keys: ReadingKeys,
-    /// The key to encrypt for [default: the first private key's public half]
+    /// The public key to encrypt with [default: the public half of the first private key]
     #[arg(
         long,
         value_name = "FILE",
@@ -32,18 +32,18 @@ pub struct Args {
         hide_env_values = true
     )]
     public_key: Option<PathBuf>,
-    /// How keys are written: seed, sdk or dual
+    /// The format of the stored keys: seed, sdk or dual
     #[arg(long, default_value = "seed", value_parser = values::format)]
     format: Format,
-    /// Write the encrypted objects below this prefix of the same bucket instead, under the same names; the
-    /// unencrypted ones stay, but for --remove
+    /// Write the encrypted objects below this prefix of the same bucket, under the same names; the
+    /// unencrypted ones are kept, unless --remove is given
     #[arg(long, value_name = "PREFIX")]
     into: Option<String>,
-    /// With --into: delete each plaintext object once the encrypted one is confirmed. What an earlier run
-    /// encrypted is compared first, which takes a private key
+    /// With --into: delete each plaintext object once the encrypted one is confirmed. Objects encrypted by an
+    /// earlier run are compared first, which needs a private key
     #[arg(long, requires = "into")]
     remove: bool,
-    /// Say what would be encrypted and change nothing
+    /// Report what would be encrypted, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -60,7 +60,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
             if to.starts_with(&from) || from.starts_with(&to) {
                 return Err(Error::new(
                     Code::Usage,
-                    "--into: one of the two prefixes lies in the other".to_owned(),
+                    "--into: one of the two prefixes is inside the other".to_owned(),
                 ));
             }
             to
@@ -76,14 +76,14 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
             .ok_or_else(|| {
                 Error::new(
                     Code::KeyMissing,
-                    "no key: name one with --private-key FILE or --public-key FILE",
+                    "no key: give one with --private-key FILE or --public-key FILE",
                 )
             })?,
     };
     if public.is_weak() {
         return Err(Error::new(
             Code::KeyInvalid,
-            "a key of less than 2048 bits is too weak to encrypt for: name another one with --public-key FILE",
+            "a key of less than 2048 bits is too weak to encrypt with: give another one with --public-key FILE",
         ));
     }
     let ring =
@@ -91,7 +91,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,
-            format!("a private key fails its proof: {error}"),
+            format!("a private key fails its test: {error}"),
         )
     })?;
     let store = run.store()?;
@@ -118,7 +118,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
             scope.for_each(progress, sink, work).await
         },
     )?;
-    run.require_some(&summary, "adopt: there is no object under")?;
+    run.require_some(&summary, "adopt: there are no objects under")?;
     bulk::conclude(
         &summary,
         match args.dry_run {
@@ -128,7 +128,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     )
 }
 
-/// A prefix as a source's is.
+/// A prefix, parsed like that of a source.
 fn destination(into: &str) -> Result<String> {
     let source = Source::parse("oss://bucket", Some(into));
     source

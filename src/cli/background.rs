@@ -1,9 +1,10 @@
-//! Going to the background, and telling the shell how it went.
+//! Starts the mount in the background, and reports the outcome to the shell.
 //!
 //! The parent starts its own binary again with `--report` and waits for one line on the child's stdout:
-//! `ready`, or the exit code and the message. No fork without exec: the child has one thread of its own
-//! making, and every key and nonce is drawn after it began. The child keeps the terminal until it is ready,
-//! because it may have to ask for a passphrase there; then it leaves the session and lets go of its stdio.
+//! `ready`, or the exit code and the message. There is no fork without exec: the child creates all its
+//! threads itself, and generates every key and nonce after it has started. The child keeps the terminal until
+//! it is ready, because it may have to ask for a passphrase there; then it leaves the session and closes its
+//! stdio.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -17,16 +18,16 @@ use super::output;
 use super::secrets::Environment;
 use crate::text;
 
-/// The hidden option that makes a mount report to the process that started it.
+/// The hidden option that makes a mount report to its parent process.
 pub const REPORT_OPTION: &str = "--report";
 
-/// What a line begins with that the parent shows as it is, before the one that says how it went.
+/// The prefix of a line that the parent prints as it is, before the line with the outcome.
 const NOTE: &str = "note ";
 
 /// Starts this program again with the same arguments, in the background. Returns when the mount serves.
 ///
 /// # Errors
-/// The error of the child, as it reported it.
+/// The error that the child reported.
 pub fn start(environment: &Environment) -> Result<()> {
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
@@ -36,7 +37,7 @@ pub fn start(environment: &Environment) -> Result<()> {
     start_command(command)
 }
 
-/// The program that runs, even if its file has been replaced meanwhile.
+/// The running program, even if its file has been replaced since.
 ///
 /// # Errors
 /// /proc is not mounted.
@@ -49,10 +50,10 @@ pub fn this_program() -> Result<std::path::PathBuf> {
     })
 }
 
-/// As [`start`], with a command of the caller's.
+/// As [`start`], with a command from the caller.
 ///
 /// # Errors
-/// The error of the child, as it reported it.
+/// The error that the child reported.
 pub fn start_command(mut command: Command) -> Result<()> {
     let mut child = command
         .arg(REPORT_OPTION)
@@ -67,7 +68,7 @@ pub fn start_command(mut command: Command) -> Result<()> {
     let report = child.stdout.take().expect("stdout was asked for as a pipe");
     let mut report = BufReader::new(report);
     let mut line = String::new();
-    // Ends when the child reports or dies; everything the child does before has its own deadline.
+    // Ends when the child reports or dies; everything that the child does before has its own deadline.
     while report.read_line(&mut line).is_ok_and(|count| count > 0) {
         match line.strip_prefix(NOTE) {
             Some(note) => output::print_line(note),
@@ -94,14 +95,15 @@ pub fn start_command(mut command: Command) -> Result<()> {
     }
 }
 
-/// The child's end.
+/// The child's side.
 pub struct Report {
     sent: bool,
     inherited: Vec<RawFd>,
 }
 
 impl Report {
-    /// Called before the process has opened anything: what is open beside stdio then came from outside.
+    /// Called before the process has opened anything, so that every descriptor beyond stdio came from
+    /// outside.
     pub fn new() -> Report {
         let mut inherited: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
             .map(|folder| {
@@ -112,7 +114,7 @@ impl Report {
                     .collect()
             })
             .unwrap_or_default();
-        // One of them was the folder's own, which is closed by now: its number will be used again.
+        // One of them belonged to the directory iterator, which is closed by now: its number will be reused.
         inherited.retain(|fd| std::fs::symlink_metadata(format!("/proc/self/fd/{fd}")).is_ok());
         Report {
             sent: false,
@@ -120,11 +122,12 @@ impl Report {
         }
     }
 
-    /// Lets go of descriptors the daemon was started with: somebody may wait for their other end, or for
-    /// the lock on them. After the secrets are read, for one of them may be the passphrase file.
+    /// Closes the descriptors that the daemon was started with: another process may wait for their other end,
+    /// or for a lock on them. Called after the secrets are read, because one of them may be the passphrase
+    /// file.
     pub fn close_inherited(&mut self) {
         for fd in self.inherited.drain(..) {
-            // Open since before the process began, so nothing in it owns them.
+            // Open since before the process started, so no object in this program owns them.
             let _ = nix::unistd::close(fd);
         }
     }
@@ -137,7 +140,7 @@ impl Report {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(Code::Failure, format!("cannot {what}: {error}"))
         };
-        // Fails only for the leader of a process group, which a child just started is not.
+        // Fails only for the leader of a process group, which a newly started child is not.
         nix::unistd::setsid()
             .map_err(|error| failed("leave the terminal's session", error.into()))?;
         let null = File::options()
@@ -152,12 +155,13 @@ impl Report {
         nix::unistd::dup2_stdout(&null).map_err(|error| failed("close stdout", error.into()))
     }
 
-    /// Tells the parent why the mount does not serve. Nothing after [`Self::ready`]: nobody listens.
+    /// Tells the parent why the mount does not serve. Has no effect after [`Self::ready`], when the parent
+    /// has gone.
     pub fn failed(&mut self, error: &Error) {
         self.send(&format!("{} {error}\n", error.code().number()));
     }
 
-    /// Something that the user should know although all goes well. Before [`Self::ready`].
+    /// A note for the user about something that is not an error. Only before [`Self::ready`].
     pub fn note(&self, note: &str) {
         write(&format!("{NOTE}{}\n", text::one_line(note)));
     }
@@ -172,7 +176,7 @@ impl Report {
 
 fn write(line: &str) {
     let mut stdout = std::io::stdout();
-    // A parent that was killed does not keep the mount from serving.
+    // If the parent was killed, the mount still serves.
     let _ = stdout.write_all(line.as_bytes());
     let _ = stdout.flush();
 }

@@ -1,4 +1,4 @@
-//! What the commands over a whole prefix have in common: their options, the report and the progress line.
+//! The common part of the commands over a whole prefix: their options, the report and the progress line.
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -21,33 +21,33 @@ use crate::store::object_store::ObjectStore;
 use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
 use crate::tools::local_file::LocalFileError;
 
-/// How often the progress line is drawn anew.
+/// Interval between redraws of the progress line.
 const REDRAW: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct BulkOptions {
     /// oss://bucket[/prefix], or file:///folder
     pub source: String,
-    /// Only what lies under this prefix
+    /// Only the objects below this prefix
     #[arg(long)]
     pub prefix: Option<String>,
-    /// A line of JSON for each object, and one for the whole, on stdout
+    /// Print one line of JSON per object, and one for the whole run, on stdout
     #[arg(long)]
     pub json: bool,
-    /// Name every object, not only those that need attention
+    /// List every object, not only those that need attention
     #[arg(long, short = 'v')]
     pub verbose: bool,
-    /// Take it for success when there is nothing to do: no object at all
+    /// Succeed even if there are no objects
     #[arg(long)]
     pub allow_empty: bool,
-    /// Objects in work, and requests in flight, at most
+    /// Maximum number of objects in progress, and of requests in flight
     #[arg(long, default_value_t = PARALLEL, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
     #[command(flatten)]
     pub service: ServiceOptions,
 }
 
-/// What a command over a whole prefix asks of a service that others use too.
+/// Connection options of a command over a whole prefix, for a service that other clients use too.
 pub const PARALLEL: u16 = 64;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -65,7 +65,7 @@ pub struct ReadingKeys {
     pub reading: ReadingOptions,
 }
 
-/// A command at work: its runtime, its bucket and its report.
+/// A running command: its runtime, its bucket and its report.
 pub struct Run<'a> {
     options: &'a BulkOptions,
     environment: &'a Environment,
@@ -74,10 +74,10 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Before any key is read.
+    /// Called before any key is read.
     ///
     /// # Errors
-    /// The source is none.
+    /// The source is invalid.
     pub fn new(options: &'a BulkOptions, environment: &'a Environment) -> Result<Run<'a>> {
         logging::start(0).to_terminal();
         let source = Source::parse(&options.source, options.prefix.as_deref())
@@ -85,7 +85,7 @@ impl<'a> Run<'a> {
         crate::crypto::ctr::self_test().map_err(|error| {
             Error::new(
                 Code::Failure,
-                format!("this machine's AES-CTR computes wrongly: {error}; nothing was done"),
+                format!("the AES-CTR self-test failed on this machine: {error}; nothing was done"),
             )
         })?;
         Ok(Run {
@@ -140,7 +140,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Runs one pass with its findings shown as they come up and its summary at the end. `pass` names it.
+    /// Runs one pass, printing its findings as they arrive and its summary at the end. `pass` is its name.
     ///
     /// # Errors
     /// Those of the pass.
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         Ok(summary)
     }
 
-    /// Nothing found is no success, unless that was expected: the name of the source may be mistyped.
+    /// An empty result is an error unless it was expected, because the name of the source may be mistyped.
     ///
     /// # Errors
     /// [`Code::Incomplete`].
@@ -201,13 +201,13 @@ impl<'a> Run<'a> {
         Err(Error::new(
             Code::Incomplete,
             format!(
-                "nothing to {nothing} {}; check the name, or pass --allow-empty",
+                "nothing to {nothing} {}; check the name, or give --allow-empty",
                 self.source
             ),
         ))
     }
 
-    /// A warning where old versions are kept: they stay as they are.
+    /// Warns if the bucket keeps old versions, which the command does not change.
     pub fn warn_if_versioned(&self, store: &Arc<dyn ObjectStore>, what_stays: &str) {
         match self.block_on(store.bucket_info()) {
             Ok(info) if info.versioned => tell(&format!(
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
             )),
             Ok(_) => {}
             Err(_) => tell(&format!(
-                "warning: whether {} keeps old versions could not be found out; if it does, {what_stays}",
+                "warning: could not determine whether {} keeps old versions; if it does, {what_stays}",
                 self.source
             )),
         }
@@ -237,7 +237,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// # Errors
-/// [`Code::Incomplete`] where objects need attention.
+/// [`Code::Incomplete`] if objects need attention.
 pub fn conclude(summary: &Summary, what: &str) -> Result<()> {
     match summary.bad {
         0 => Ok(()),

@@ -1,5 +1,5 @@
-//! Flags and environment, merged once into settings that are checked. Nothing below imports this file:
-//! it fills in the settings of every part.
+//! Options and environment, merged once into checked settings. Nothing below imports this file: it fills in
+//! the settings of every component.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::encrypted;
 use crate::fuse::session;
 use crate::text;
 
-/// Below this the fixed reserves alone would not fit.
+/// With less, the fixed reserves alone would not fit.
 const SMALLEST_MEMORY_LIMIT: u64 = 16 << 20;
 
-/// A mount, checked as far as that goes without reading a secret or asking the service.
+/// A mount's configuration, checked as far as possible without reading a secret or contacting the service.
 #[derive(Debug)]
 pub struct MountConfig {
     pub source: Source,
@@ -26,25 +26,26 @@ pub struct MountConfig {
     pub public_key: Option<PathBuf>,
     pub writing_key: Option<PathBuf>,
     pub cache_dir: PathBuf,
-    /// Where mounts keep what a later one needs to finish what they leave; none where there is no such place.
+    /// Where mounts keep the state that a later one needs to finish their work; none if there is no such
+    /// place.
     pub state_dir: Option<PathBuf>,
     pub log_file: Option<PathBuf>,
     pub embedded_server: Option<PathBuf>,
-    /// As typed: values that need no more than clap's own checks.
+    /// As given: values that need no more than clap's own checks.
     pub options: MountOptions,
 }
 
 impl MountConfig {
-    /// Makes every path absolute, for the daemon leaves the working directory.
+    /// Makes every path absolute, because the daemon changes its working directory.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     pub fn new(mut options: MountOptions) -> Result<MountConfig> {
         let usage = |message: String| Error::new(Code::Usage, message);
         let source = Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
         if options.tuning.memory_limit < SMALLEST_MEMORY_LIMIT {
             return Err(usage(
-                "--memory-limit is too small: at least 16M".to_owned(),
+                "--memory-limit is too small: it must be at least 16M".to_owned(),
             ));
         }
         for prefix in &options.keys.allow_plaintext {
@@ -59,7 +60,7 @@ impl MountConfig {
         if keys.private_key.is_empty() && keys.public_key.is_none() && keys.writing_key.is_none() {
             return Err(Error::new(
                 Code::KeyMissing,
-                "no key: name one with --private-key FILE (make one with: ossvault keygen FILE)",
+                "no key: give one with --private-key FILE (generate one with: ossvault keygen FILE)",
             ));
         }
         let mountpoint = session::prepare(&options.mountpoint)?;
@@ -110,7 +111,7 @@ impl MountConfig {
         Ok(config)
     }
 
-    /// The daemon must never touch its own mount: a request of its own would wait for itself.
+    /// The daemon must never access its own mount: its request would wait for itself.
     fn check_overlaps(&self) -> Result<()> {
         let mut used: Vec<(&str, &Path)> = vec![("the cache directory", &self.cache_dir)];
         if let Source::File { folder, .. } = &self.source {
@@ -132,7 +133,7 @@ impl MountConfig {
         for (what, path) in used {
             let real = resolve(path);
             let relation = if real.starts_with(&self.mountpoint) {
-                "lies inside"
+                "is inside"
             } else if self.mountpoint.starts_with(&real) {
                 "contains"
             } else {
@@ -141,7 +142,7 @@ impl MountConfig {
             return Err(Error::new(
                 Code::Overlap,
                 format!(
-                    "{what} {} {relation} the mount point {}: the mount would wait for itself; choose another place",
+                    "{what} {} {relation} the mount point {}: the mount would wait for itself; choose another location",
                     text::path(path),
                     text::path(&self.mountpoint)
                 ),
@@ -150,8 +151,8 @@ impl MountConfig {
         Ok(())
     }
 
-    /// Where mounts of this bucket and prefix keep what a later one of them needs: told apart by a checksum, for names
-    /// and places may hold anything.
+    /// Where mounts of this bucket and prefix keep the state that a later one needs. They are distinguished
+    /// by a checksum, because names and places may contain any character.
     pub fn state_folder(&self) -> Option<PathBuf> {
         let service = &self.options.service;
         let place = format!(
@@ -183,7 +184,7 @@ impl MountConfig {
         }
     }
 
-    /// Creates the cache directory, for this user's eyes only.
+    /// Creates the cache directory, readable only by this user.
     ///
     /// # Errors
     /// [`Code::Local`].
@@ -197,7 +198,7 @@ impl MountConfig {
                 Error::new(
                     Code::Local,
                     format!(
-                        "cannot create the cache directory {}: {error}; name another one with --cache-dir",
+                        "cannot create the cache directory {}: {error}; give another one with --cache-dir",
                         text::path(&self.cache_dir)
                     ),
                 )
@@ -209,12 +210,12 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| {
         Error::new(
             Code::Usage,
-            format!("{} is no path: {error}", text::path(path)),
+            format!("{} is not a usable path: {error}", text::path(path)),
         )
     })
 }
 
-/// The path with its links resolved as far as it exists; what does not exist yet cannot be a link.
+/// The path with its links resolved as far as it exists; the part that does not exist yet cannot be a link.
 fn resolve(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let Ok(real) = ancestor.canonicalize() {
@@ -228,13 +229,13 @@ fn resolve(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Whether one of two folders lies in the other.
+/// Whether one of the two folders is inside the other.
 fn overlaps(folder: &Path, mountpoint: &Path) -> bool {
     let real = resolve(folder);
     real.starts_with(mountpoint) || mountpoint.starts_with(&real)
 }
 
-/// As for the cache, where the system keeps what outlasts a restart.
+/// As for the cache, in the place that the system keeps across restarts.
 fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     if let Some(folder) = absolute("XDG_STATE_HOME") {
@@ -246,7 +247,7 @@ fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> 
     }
 }
 
-/// Root's cache is the machine's; everybody else has one at home.
+/// Root's cache belongs to the machine; every other user has one at home.
 fn default_cache_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     if let Some(folder) = absolute("XDG_CACHE_HOME") {
@@ -259,7 +260,7 @@ fn default_cache_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> 
         Some(home) => Ok(home.join(".cache/ossvault")),
         None => Err(Error::new(
             Code::Local,
-            "no place for the cache: neither XDG_CACHE_HOME nor HOME is set; name one with --cache-dir",
+            "no place for the cache: neither XDG_CACHE_HOME nor HOME is set; give one with --cache-dir",
         )),
     }
 }
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_daemon_uses_may_not_lie_in_its_mount_nor_around_it() {
+    fn files_of_the_daemon_must_not_be_inside_its_mount_or_contain_it() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(root.join("mnt"), root.join("link")).unwrap();
@@ -332,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_is_where_caches_are() {
+    fn the_cache_is_in_the_standard_place() {
         let home = |name: &str| (name == "HOME").then(|| PathBuf::from("/home/a"));
         let xdg = |name: &str| (name == "XDG_CACHE_HOME").then(|| PathBuf::from("/x"));
         assert_eq!(

@@ -1,10 +1,10 @@
-//! How `umount` learns what became of a mount: a file that the daemon holds locked while it lives, and in
-//! which it leaves its result when it ends.
+//! How `umount` learns the outcome of a mount: from a file that the daemon keeps locked while it lives, and
+//! in which it leaves its result when it ends.
 //!
-//! The lock cannot outlive the daemon, however it dies, and cannot be taken by a process that inherits its
-//! pid. Whoever waits opens the file before unmounting, waits for the lock, and then reads the result. A
+//! The lock cannot outlive the daemon, however it dies, and a process that reuses its pid cannot inherit it.
+//! A waiting `umount` opens the file before unmounting, waits for the lock, and then reads the result. A
 //! daemon that ended well removes the file; one that could not upload everything leaves it for the next
-//! `umount` to tell.
+//! `umount` to report.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -19,13 +19,13 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use crate::text::{self, one_line};
 
-/// How often a waiter looks whether the lock is free: quicker than a person notices.
+/// Interval at which the waiting process checks the lock: shorter than a person notices.
 const POLL: Duration = Duration::from_millis(20);
 
-/// So much of a report is read: root waits for other users' daemons, too, and must not read without end.
+/// Maximum length of a report: root also waits for other users' daemons, and must not read without bound.
 const LONGEST: u64 = 1 << 20;
 
-/// The daemon's end: locked until dropped.
+/// The daemon's side: locked until dropped.
 pub struct DaemonFile {
     path: PathBuf,
     file: File,
@@ -39,7 +39,7 @@ impl DaemonFile {
         let folder = first_usable(folders(uid), uid).ok_or_else(|| {
             Error::new(
                 Code::Local,
-                "no folder for the mount's state: set XDG_RUNTIME_DIR to a directory of yours",
+                "no folder for the mount's state: set XDG_RUNTIME_DIR to a directory that you own",
             )
         })?;
         DaemonFile::create_in(&folder, mountpoint, source)
@@ -47,8 +47,8 @@ impl DaemonFile {
 
     fn create_in(folder: &Path, mountpoint: &Path, source: &str) -> Result<DaemonFile> {
         let path = folder.join(name(mountpoint));
-        // Written and locked under another name first: the name never shows an unlocked file of a live
-        // daemon, and somebody still waiting on an older file of this name is left alone.
+        // Written and locked under another name first, so that the name never shows an unlocked file of a
+        // live daemon, and a process that still waits on an older file of this name is not affected.
         let fresh = folder.join(format!("{}.{}", name(mountpoint), std::process::id()));
         let make = || -> std::io::Result<File> {
             let mut file = OpenOptions::new()
@@ -59,7 +59,7 @@ impl DaemonFile {
                 .mode(0o600)
                 .open(&fresh)?;
             file.try_lock().map_err(|_| {
-                std::io::Error::other("a file that was just made is locked by somebody else")
+                std::io::Error::other("a newly created file is locked by another process")
             })?;
             writeln!(
                 file,
@@ -83,7 +83,7 @@ impl DaemonFile {
         Ok(DaemonFile { path, file })
     }
 
-    /// Leaves the result for whoever waits, and lets go.
+    /// Leaves the result for the waiting process, and releases the lock.
     pub fn finish(mut self, result: &Result<()>) {
         let line = match result {
             Ok(()) => "exit 0\n".to_owned(),
@@ -98,14 +98,14 @@ impl DaemonFile {
     }
 }
 
-/// The waiter's end.
+/// The waiting side.
 pub struct Waiter {
     path: PathBuf,
     file: File,
 }
 
 impl Waiter {
-    /// The state of the mount on `mountpoint`, run by `owner`; none if there is or was no such mount.
+    /// The state of the mount on `mountpoint`, served by `owner`; none if there is or was no such mount.
     pub fn open(mountpoint: &Path, owner: u32) -> Option<Waiter> {
         folders(owner)
             .into_iter()
@@ -119,7 +119,7 @@ impl Waiter {
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(&path)
             .ok()?;
-        // In /tmp anybody could have left such a file.
+        // In /tmp, any user could have left such a file.
         let metadata = file.metadata().ok()?;
         (metadata.is_file() && metadata.uid() == owner).then_some(Waiter { path, file })
     }
@@ -136,9 +136,9 @@ impl Waiter {
         }
     }
 
-    /// Waits until the daemon has ended, calling `still_waiting` about once a second with the seconds
-    /// waited, and returns how it ended. There is no deadline: the daemon's own calls have theirs, and
-    /// giving up here would report as done what is not.
+    /// Waits until the daemon has ended, calling `still_waiting` about once a second with the seconds waited,
+    /// and returns how it ended. There is no deadline: the daemon's own calls have theirs, and giving up here
+    /// would report success too early.
     ///
     /// # Errors
     /// What the daemon reported, or [`Code::DaemonDied`].
@@ -155,7 +155,7 @@ impl Waiter {
         }
         let mut text = Vec::new();
         let read = (&self.file).take(LONGEST).read_to_end(&mut text);
-        // Told once: the next mount or umount starts afresh.
+        // Reported once: the next mount or umount starts afresh.
         remove(&self.path, &self.file);
         match read {
             Ok(_) => reported(&text),
@@ -164,7 +164,7 @@ impl Waiter {
     }
 }
 
-/// How a daemon ended, by what it has left. Of another user's daemon it may be anything.
+/// The daemon's outcome, from the file that it left. Another user's daemon may have written anything.
 ///
 /// # Errors
 /// What the daemon reported, or [`Code::DaemonDied`].
@@ -182,12 +182,12 @@ pub(crate) fn reported(text: &[u8]) -> Result<()> {
         )),
         None => Err(Error::new(
             Code::DaemonDied,
-            "the mount's daemon died without a report: files that were not closed yet may be lost",
+            "the mount's daemon died without a report: files that were still open may be lost",
         )),
     }
 }
 
-/// Removes `path` if it still names `file`: a new mount on the same directory may have taken it over.
+/// Removes `path` if it still refers to `file`: a new mount on the same directory may have replaced it.
 fn remove(path: &Path, file: &File) {
     if let (Ok(there), Ok(here)) = (std::fs::symlink_metadata(path), file.metadata())
         && (there.dev(), there.ino()) == (here.dev(), here.ino())
@@ -201,8 +201,8 @@ fn name(mountpoint: &Path) -> String {
     format!("mount-{}", hex::encode(&hash[..12]))
 }
 
-/// Where the daemons of a user keep such files, best first. The same list for the daemon and the waiter,
-/// who may run in another session or be root.
+/// The folders in which a user's daemons keep such files, best first. The list is the same for the daemon and
+/// for the waiting process, which may run in another session or as root.
 fn folders(uid: u32) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     if uid == 0 {
@@ -216,8 +216,8 @@ fn folders(uid: u32) -> Vec<PathBuf> {
         folders.push(PathBuf::from(format!("/run/user/{uid}/ossvault")));
     }
     folders.push(PathBuf::from(format!("/tmp/ossvault-{uid}")));
-    // Another user may have made that one first. The home is taken from the user database, for whoever waits
-    // may have another HOME.
+    // Another user may have created that one first. The home directory comes from the user database, because
+    // the waiting process may have another HOME.
     if let Ok(Some(user)) = nix::unistd::User::from_uid(uid.into()) {
         folders.push(user.dir.join(".cache/ossvault/run"));
     }
@@ -228,7 +228,7 @@ fn first_usable(folders: Vec<PathBuf>, uid: u32) -> Option<PathBuf> {
     folders.into_iter().find(|folder| usable(folder, uid))
 }
 
-/// Creates the folder; true if it is this user's and nobody else may write in it.
+/// Creates the folder; true if it belongs to this user and no one else can write to it.
 fn usable(folder: &Path, uid: u32) -> bool {
     let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     std::fs::symlink_metadata(folder).is_ok_and(|metadata| {
@@ -244,9 +244,9 @@ mod tests {
         nix::unistd::geteuid().as_raw()
     }
 
-    /// Whoever makes the folder in /tmp first must not be able to keep others from mounting.
+    /// A user who creates the folder in /tmp first must not be able to keep others from mounting.
     #[test]
-    fn a_folder_that_is_not_ours_is_passed_over() {
+    fn a_folder_of_another_user_is_skipped() {
         let root = tempfile::tempdir().unwrap();
         let [taken, link, ours] =
             ["taken", "link", "home/.cache/ossvault/run"].map(|name| root.path().join(name));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_hears_how_the_daemon_ended() {
+    fn a_waiter_receives_the_result_of_the_daemon() {
         let folder = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let waiter = || Waiter::open_in(folder.path(), mountpoint, uid());
@@ -308,7 +308,7 @@ mod tests {
         for (text, code) in [
             (&b"pid 1\nexit 0\n"[..], None),
             (b"exit 40 a", Some(Code::Unsaved)),
-            // Whatever is not told as a success is none.
+            // Everything that is not reported as a success is a failure.
             (b"exit 00 a", Some(Code::Failure)),
             (b"exit 256", Some(Code::Failure)),
             (b"exit \xff", Some(Code::Failure)),
@@ -321,7 +321,7 @@ mod tests {
                 "{text:?}"
             );
         }
-        // Without blocks of its own, and of more bytes than there is memory.
+        // Without disk blocks, and larger than memory.
         let folder = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let file = File::create(folder.path().join(name(mountpoint))).unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_daemon_does_not_disturb_who_waits_for_the_old_one() {
+    fn a_new_daemon_does_not_disturb_a_waiter_for_the_old_one() {
         let folder = tempfile::tempdir().unwrap();
         let mountpoint = Path::new("/mnt/a");
         let old = DaemonFile::create_in(folder.path(), mountpoint, "oss://b").unwrap();

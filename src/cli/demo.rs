@@ -1,7 +1,7 @@
-//! `ossvault demo`: everything once, on this machine alone.
+//! `ossvault demo`: a guided tour on this machine.
 //!
-//! The bucket is a folder; the mount reaches it through HTTP on loopback, signed requests and all. The
-//! server lives in the mount's own process, so that taking the mount down ends both.
+//! The bucket is a folder; the mount accesses it with signed HTTP requests on loopback. The server runs in
+//! the mount's own process, so that unmounting ends both.
 
 use std::fmt::Write as _;
 use std::fs::{self, File, FileTimes};
@@ -18,22 +18,22 @@ use super::{background, keygen, parts, umount};
 /// Show a bucket mounted as an encrypted directory, without a cloud
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A folder to make [default: ossvault-demo, with a number behind it if that is taken]
+    /// The folder to create [default: ossvault-demo, with a number appended if it exists]
     pub folder: Option<PathBuf>,
 }
 
 const BUCKET: &str = "demo-bucket";
 const TREE: &str = "sample";
-/// The file whose two faces are shown.
+/// The file that is shown in plaintext and ciphertext.
 const SHOWN: &str = "letters/first.txt";
 const MARKER: &str = "Nobody but the holder of the key reads this line.\n";
 
 /// # Errors
-/// A step failed. The folder stays for a look; the mount does not.
+/// A step failed. The folder is kept for inspection; the mount is not.
 pub fn run(args: &Args) -> Result<()> {
     let demo = Demo::prepare(args.folder.as_deref())?;
     demo.show_all().inspect_err(|_| {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = demo.umount(true);
     })
 }
@@ -49,7 +49,7 @@ impl Demo {
             Error::new(
                 Code::Local,
                 format!(
-                    "cannot make {}: {error}; name another folder",
+                    "cannot create {}: {error}; give another folder",
                     what.display()
                 ),
             )
@@ -68,7 +68,7 @@ impl Demo {
             return Err(Error::new(
                 Code::Exists,
                 format!(
-                    "{} is not empty: the demo makes a folder of its own; name a new one",
+                    "{} is not empty: the demo creates its own folder; give a new name",
                     folder.display()
                 ),
             ));
@@ -82,20 +82,22 @@ impl Demo {
             .map_err(|error| cannot(&folder, error))?;
         let demo = Demo { root };
         make_tree(&demo.root.join(TREE))
-            .map_err(|error| demo.failed("make the sample tree", &error))?;
+            .map_err(|error| demo.failed("create the sample tree", &error))?;
         parts::make_bucket(&demo.root.join("buckets"), BUCKET)?;
-        println!("The demo lives in {}", demo.root.display());
+        println!("The demo is in {}", demo.root.display());
         Ok(demo)
     }
 
     fn show_all(&self) -> Result<()> {
         let mount = self.root.join("mnt");
-        step("A key pair. The private key never leaves this machine.");
+        step("Generate a key pair. The private key never leaves this machine.");
         command(&["keygen", &self.show("key"), "--no-passphrase"]);
         let fingerprint = keygen::generate(&self.root.join("key"), 3072, None)?;
         println!("    fingerprint {fingerprint}");
 
-        step("A bucket in a folder, a loopback OSS server in front of it, mounted through HTTP.");
+        step(
+            "Create a bucket in a folder, start a loopback OSS server for it, and mount it through HTTP.",
+        );
         command(&[
             "mount",
             &format!("oss://{BUCKET}"),
@@ -106,7 +108,7 @@ impl Demo {
         self.mount()?;
 
         step(
-            "A small tree copied in: text, folders, a link, a program, a megabyte of binary data.",
+            "Copy a small tree into it: text, folders, a link, a program, a megabyte of binary data.",
         );
         let tree = self.root.join(TREE);
         copy_tree(&tree, &mount.join(TREE))
@@ -115,31 +117,31 @@ impl Demo {
             measure(&tree).map_err(|error| self.failed("measure the tree", &error))?;
         println!("    {files} names, {bytes} bytes");
 
-        step("Taken down, and mounted again with nothing but the key.");
+        step("Unmount, and mount again with only the key.");
         command(&["umount", &self.show("mnt")]);
         self.umount(false)?;
         self.mount()?;
 
-        step("Every byte, link and mode compared with the original.");
+        step("Compare every byte, link and mode with the original.");
         let differences = compare(&tree, &mount.join(TREE))
             .map_err(|error| self.failed("compare the trees", &error))?;
         if let Some(first) = differences.first() {
             return Err(Error::new(
                 Code::DemoFailed,
-                format!("what was read back differs from what was written: {first}"),
+                format!("the data read back differs from the data written: {first}"),
             ));
         }
         println!("    all equal");
 
-        step("The same file, seen from both sides.");
+        step("Show the same file from both sides.");
         self.show_both_sides(&mount)?;
 
         println!();
-        println!("The mount stays up. Look around in it:");
+        println!("The mount is still active. Look around in it:");
         println!("    ls -l {}", self.show(&format!("mnt/{TREE}")));
-        println!("Take it down, and the server with it:");
+        println!("Unmount it, which also stops the server:");
         println!("    {} umount {}", program(), self.show("mnt"));
-        println!("Mount it again without any server, for the bucket is a folder:");
+        println!("Mount it again without a server, because the bucket is a folder:");
         println!(
             "    {} mount file://{} {} --private-key {}",
             program(),
@@ -210,7 +212,7 @@ impl Demo {
         Ok(())
     }
 
-    /// A path of the demo's, as short as it can be typed from here.
+    /// A path of the demo, as short as it can be typed from here.
     fn show(&self, name: &str) -> String {
         let path = self.root.join(name);
         std::env::current_dir()
@@ -225,7 +227,7 @@ impl Demo {
         Error::new(
             Code::DemoFailed,
             format!(
-                "the demo could not {what}: {error}; look into {} and the folder's mount.log",
+                "the demo could not {what}: {error}; check {} and its mount.log",
                 self.root.display()
             ),
         )
@@ -235,7 +237,7 @@ impl Demo {
 fn step(text: &str) {
     println!();
     println!("* {text}");
-    // Seen before the step is done, also when the output is a pipe.
+    // Visible before the step is done, even if the output is a pipe.
     let _ = std::io::stdout().flush();
 }
 
@@ -243,7 +245,7 @@ fn command(words: &[&str]) {
     println!("    $ ossvault {}", words.join(" "));
 }
 
-/// How this program was called, for lines to be typed again.
+/// How this program was called, for commands that the user can repeat.
 fn program() -> String {
     std::env::args()
         .next()
@@ -270,7 +272,7 @@ fn make_tree(root: &Path) -> std::io::Result<()> {
     )?;
     fs::set_permissions(root.join("hello.sh"), fs::Permissions::from_mode(0o755))?;
     symlink("2024/summer/beach.raw", root.join("pictures/latest"))?;
-    // A time that copying must bring along.
+    // A time that copying must preserve.
     let past = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     File::options()
         .write(true)
@@ -278,7 +280,7 @@ fn make_tree(root: &Path) -> std::io::Result<()> {
         .set_times(FileTimes::new().set_modified(past))
 }
 
-/// Bytes that look random and are the same each time (splitmix64).
+/// Bytes that look random and are always the same (splitmix64).
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x6f73_7376_6175_6c74_u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -314,7 +316,7 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
             file.write_all(&fs::read(&source)?)?;
             file.set_permissions(metadata.permissions())?;
             file.set_times(FileTimes::new().set_modified(metadata.modified()?))?;
-            // Closing would not tell whether the upload worked.
+            // Closing a `File` would not report whether the upload worked.
             file.sync_all()?;
         }
     }
@@ -337,7 +339,7 @@ fn measure(folder: &Path) -> std::io::Result<(u64, u64)> {
     Ok((names, bytes))
 }
 
-/// What differs, in sentences; nothing if the trees are equal.
+/// The differences, in sentences; empty if the trees are equal.
 fn compare(left: &Path, right: &Path) -> std::io::Result<Vec<String>> {
     let mut found = Vec::new();
     let (ours, theirs) = (entries(left)?, entries(right)?);

@@ -1,5 +1,4 @@
-//! What a command says when it cannot go on: one line that names the thing, what was tried and what to
-//! do, and the exit code that goes with it.
+//! The error of a command: one line that names the thing, what was tried and what to do, and the exit code.
 
 use std::error::Error as _;
 use std::fmt;
@@ -18,8 +17,8 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// `message` becomes one line when it is shown: characters that act on a terminal, which server messages
-    /// and file names may hold, are escaped, and PEM blocks are left out.
+    /// `message` becomes one line when it is printed: control characters, which server messages and file
+    /// names may contain, are escaped, and PEM blocks are removed.
     pub fn new(code: Code, message: impl Into<String>) -> Error {
         Error {
             code,
@@ -27,7 +26,7 @@ impl Error {
         }
     }
 
-    /// Of which everything has been said already.
+    /// An error that has already been reported in full.
     pub fn silent(code: Code) -> Error {
         Error::new(code, "")
     }

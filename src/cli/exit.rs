@@ -1,47 +1,47 @@
-//! The numbers the program ends with. Scripts act on them: a number keeps its meaning for ever, and one
-//! that falls out of use is not given to anything else. README.md and docs/semantics.md list them.
+//! The exit codes. Scripts depend on them: a code never changes its meaning, and a retired one is never
+//! reused. README.md and docs/semantics.md list them.
 
 /// Why the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Code {
     Success = 0,
-    /// Something this table has no word for; the message says what.
+    /// Any error without a code of its own; the message describes it.
     Failure = 1,
-    /// The command line or the environment makes no sense.
+    /// The command line or the environment is invalid.
     Usage = 2,
 
-    /// The mount point is missing, not a directory, not empty, or not ours to use.
+    /// The mount point is missing, not a directory, not empty, or not usable by this user.
     MountPoint = 10,
     AlreadyMounted = 11,
-    /// The kernel offers no FUSE: /dev/fuse is missing or refused.
+    /// FUSE is not available: /dev/fuse is missing or refused.
     NoFuse = 12,
-    /// An ordinary user mounts through fusermount3, and it is not installed.
+    /// An ordinary user mounts through fusermount3, which is not installed.
     NoFusermount = 13,
     NotMounted = 14,
-    /// The mount is in use and cannot be taken down.
+    /// The mount is in use and cannot be unmounted.
     Busy = 15,
-    /// A file or folder the daemon itself uses lies inside its mount point, or the reverse.
+    /// A file or folder that the daemon uses lies inside its mount point, or the reverse.
     Overlap = 16,
     /// mount(2) or fusermount3 refused.
     MountRefused = 17,
 
     KeyMissing = 20,
-    /// Others can read the private key, or change the public one.
+    /// Other users can read the private key, or change the public one.
     KeyPermissions = 21,
-    /// Not a key, of a kind we cannot use, or too small.
+    /// Not a key, of an unsupported kind, or too small.
     KeyInvalid = 22,
-    /// The public key does not belong to the private one, or the pair fails its proof.
+    /// The public key does not belong to the private one, or the pair fails its test.
     KeyMismatch = 23,
-    /// No passphrase where one is needed, or a wrong one.
+    /// No passphrase although one is needed, or a wrong one.
     Passphrase = 24,
     /// `keygen` never overwrites.
     Exists = 25,
 
     NoSuchBucket = 30,
-    /// Wrong endpoint or region, or plain http where it is not allowed.
+    /// Wrong endpoint or region, or plain http without permission.
     Endpoint = 31,
-    /// None given, or the service refused them.
+    /// None were given, or the service refused them.
     Credentials = 32,
     /// This machine's clock and the service's differ too much.
     Clock = 33,
@@ -62,7 +62,7 @@ pub enum Code {
     /// A command over many objects: some need attention, and the report names them.
     Incomplete = 43,
 
-    /// `demo`: what was read back is not what was written.
+    /// `demo`: the data read back differs from what was written.
     DemoFailed = 50,
 }
 
@@ -103,7 +103,8 @@ impl Code {
         self as u8
     }
 
-    /// From a number another process of ours reported; [`Code::Failure`] for one we do not know.
+    /// The code of a number that another process of this program reported; [`Code::Failure`] if it is
+    /// unknown.
     pub fn from_number(number: u8) -> Code {
         Self::ALL
             .into_iter()

@@ -1,4 +1,4 @@
-//! `ossvault info`: what there is to say of one object, by its name in a bucket or in a mount.
+//! `ossvault info`: describes one object, named by its key in a bucket or by a file in a mount.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -16,12 +16,12 @@ use crate::store::object_store::ObjectKey;
 use crate::text;
 use crate::tools::inspect::{self, Report};
 
-/// Say how an object is stored, and whether it can be opened
+/// Show how an object is stored, and whether it can be opened
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// oss://bucket/key, file:///folder#key, or a file in a mount
     object: String,
-    /// As one JSON object
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 /// # Errors
-/// There is no such object, or no key that is here opens it.
+/// There is no such object, or no available key opens it.
 pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     let report = match split(&args.object)? {
         Some((source, key)) => in_bucket(args, environment, source, &key)?,
@@ -47,18 +47,18 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     match report.can_open {
         Some(false) => Err(Error::new(
             Code::Incomplete,
-            "the object cannot be opened: its problem is named above",
+            "the object cannot be opened: see its problem above",
         )),
         _ => Ok(()),
     }
 }
 
-/// The source and the key of an object's name; none for a path.
+/// The source and the key in the name of an object; none for a path.
 fn split(object: &str) -> Result<Option<(String, String)>> {
     let usage = |expected: &str| {
         Err(Error::new(
             Code::Usage,
-            format!("that names no object: expected {expected}"),
+            format!("that is not the name of an object: expected {expected}"),
         ))
     };
     if let Some(rest) = object.strip_prefix("oss://") {
@@ -105,7 +105,7 @@ fn in_bucket(args: &Args, environment: &Environment, source: String, key: &str) 
     })
 }
 
-/// By the attributes that a mount shows of its files, and by reading a byte of the file.
+/// From the attributes that a mount shows for its files, and by reading one byte of the file.
 fn in_mount(path: &Path) -> Result<Report> {
     let failed = |error: &std::io::Error| {
         Error::new(Code::Failure, format!("{}: {error}", text::path(path)))
@@ -116,7 +116,7 @@ fn in_mount(path: &Path) -> Result<Report> {
             return Error::new(
                 Code::Usage,
                 format!(
-                    "{} is a directory; info tells of files: name a file in a mount, or oss://bucket/key",
+                    "{} is a directory, and info describes files: give a file in a mount, or oss://bucket/key",
                     text::path(path)
                 ),
             );
@@ -124,12 +124,12 @@ fn in_mount(path: &Path) -> Result<Report> {
         Error::new(
             Code::Usage,
             format!(
-                "{} is no file in a mount of ours: name a file there, or oss://bucket/key",
+                "{} is not a file in an ossvault mount: give a file in a mount, or oss://bucket/key",
                 text::path(path)
             ),
         )
     })?;
-    // What is empty, or not encrypted, is read without a key.
+    // Empty and unencrypted files are read without a key.
     let opened = read_a_byte(path, &found).and_then(|()| {
         match attribute(path, "user.ossvault.fingerprint") {
             Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(None),
@@ -140,7 +140,7 @@ fn in_mount(path: &Path) -> Result<Report> {
         seconds: found.mtime(),
         nanos: found.mtime_nsec() as u32,
     };
-    // In the names, and as, they stand in a bucket.
+    // In the names and the form that they have in a bucket.
     let attributes = [
         ("mode", found.mode().to_string()),
         ("uid", found.uid().to_string()),
@@ -164,7 +164,7 @@ fn in_mount(path: &Path) -> Result<Report> {
     })
 }
 
-/// Opening a file asks for no key; reading it does.
+/// Opening a file needs no key; reading it does.
 fn read_a_byte(path: &Path, found: &std::fs::Metadata) -> std::io::Result<()> {
     use std::io::Read;
     if found.is_symlink() {
@@ -173,24 +173,22 @@ fn read_a_byte(path: &Path, found: &std::fs::Metadata) -> std::io::Result<()> {
     std::fs::File::open(path)?.read(&mut [0]).map(drop)
 }
 
-/// What the number that a mount gives means there.
+/// The meaning of an errno from a mount.
 fn problem(error: &std::io::Error) -> String {
     let meaning = match error.raw_os_error() {
         Some(libc::EIO) => {
-            "it has no envelope or a damaged one, or no key of the mount opens it: the mount's log says which"
+            "it is not encrypted, its envelope is damaged, or no key of the mount opens it: see the mount's log (for an unencrypted object: --allow-plaintext, or ossvault adopt)"
         }
         Some(libc::EACCES) => {
-            "the mount has not the key that the object names, or no private key at all; or the file's mode forbids it"
+            "the mount does not have the key that the object names, or has no private key, or the file's mode forbids reading"
         }
-        Some(libc::EOPNOTSUPP) => {
-            "it is encrypted in a way that is not supported: the mount's log says how"
-        }
+        Some(libc::EOPNOTSUPP) => "its encryption is not supported: see the mount's log",
         _ => return error.to_string(),
     };
     format!("{error}: {meaning}")
 }
 
-/// Of the file itself, also where it is a symbolic link.
+/// Of the file itself, even if it is a symbolic link.
 fn attribute(path: &Path, name: &str) -> std::io::Result<String> {
     let value = xattr::get(path, name)?;
     let value = value.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ENODATA))?;

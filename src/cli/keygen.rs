@@ -1,4 +1,4 @@
-//! `ossvault keygen`: a new key pair in two files.
+//! `ossvault keygen`: generates a key pair in two files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,15 +10,15 @@ use crate::crypto::key_file;
 use crate::crypto::key_pair::KeyPair;
 use crate::text;
 
-/// Make a key pair: PATH is the private key, PATH.pub the public one
+/// Generate a key pair: PATH is the private key, PATH.pub the public key
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to write the private key, for your eyes only; the public key goes to PATH.pub
+    /// Where to write the private key, readable only by you; the public key is written to PATH.pub
     pub path: PathBuf,
-    /// The key's size
+    /// The key size in bits
     #[arg(long, default_value_t = 3072, value_parser = values::key_bits)]
     pub bits: usize,
-    /// Write the private key unprotected: who reads the file reads the bucket
+    /// Write the private key without a passphrase: anyone who can read the file can read the bucket
     #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_command"])]
     pub no_passphrase: bool,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub struct Args {
 /// # Errors
 /// A file of that name exists, there is no passphrase, or the files cannot be written.
 pub fn run(args: &Args, environment: &Environment) -> Result<()> {
-    // Before anybody types a passphrase; writing the files checks again, without a gap.
+    // Checked before the passphrase prompt; writing the files checks again, atomically.
     for path in [args.path.clone(), key_file::public_path(&args.path)] {
         if path.symlink_metadata().is_ok() {
             return Err(key_file::KeyFileError::Exists(path).into());
@@ -41,7 +41,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         Some(chosen.ok_or_else(|| {
             Error::new(
                 Code::Passphrase,
-                "no passphrase, and no terminal to ask for one at: use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or say --no-passphrase",
+                "no passphrase, and no terminal to ask for one: use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or give --no-passphrase",
             )
         })?)
     };
@@ -55,12 +55,12 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     output::print_line(&format!("public key:  {}", text::path(&public)));
     output::print_line(&format!("fingerprint: {fingerprint}"));
     output::print_line(
-        "Back the private key up now: without it, nothing written with it can ever be read again.",
+        "Back the private key up now: without it, nothing encrypted with this key can ever be read again.",
     );
     Ok(())
 }
 
-/// Makes a pair, proves it, writes it, and returns its fingerprint.
+/// Generates a pair, tests it, writes it, and returns its fingerprint.
 ///
 /// # Errors
 /// As [`run`].
@@ -68,7 +68,7 @@ pub fn generate(path: &Path, bits: usize, passphrase: Option<&str>) -> Result<St
     let failed = |error: &dyn std::fmt::Display| {
         Error::new(
             Code::KeyInvalid,
-            format!("cannot make a key of {bits} bits: {error}"),
+            format!("cannot generate a key of {bits} bits: {error}"),
         )
     };
     let pair = KeyPair::generate(bits).map_err(|error| failed(&error))?;

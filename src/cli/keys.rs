@@ -1,4 +1,4 @@
-//! The keys a mount is given, read and proved.
+//! Reads and tests the keys that a mount is given.
 
 use std::path::{Path, PathBuf};
 
@@ -15,16 +15,15 @@ use crate::crypto::key_ring::KeyRing;
 use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
-/// Reads the key files, asking for passphrases where they are needed, and proves each pair by one wrap and
-/// unwrap.
+/// Reads the key files, asking for passphrases where needed, and tests each pair with one wrap and unwrap.
 ///
 /// # Errors
-/// A file that cannot be read or may not be used, keys that do not belong together.
+/// A file cannot be read or must not be used, or keys do not belong together.
 pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
-            format!("this machine's AES-CTR computes wrongly: {error}; nothing was mounted"),
+            format!("the AES-CTR self-test failed on this machine: {error}; nothing was mounted"),
         )
     })?;
     let reading = &config.options.keys.reading;
@@ -48,7 +47,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
         return Err(Error::new(
             Code::KeyMismatch,
             format!(
-                "the public key {} (fingerprint {}) does not belong to the private key {} (fingerprint {}): what is written could not be read here; name the right one, or use --writing-key if that is meant",
+                "the public key {} (fingerprint {}) does not belong to the private key {} (fingerprint {}): this mount could not read what it writes; give the matching public key, or use --writing-key if this is intended",
                 text::path(path),
                 public.fingerprint(),
                 text::path(&config.private_keys[0]),
@@ -59,7 +58,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
     let writing = writing
         .or(public)
         .or_else(|| private.first().map(|key: &PrivateKey| key.public().clone()))
-        .ok_or_else(|| Error::new(Code::KeyMissing, "no key: name one with --private-key FILE"))?;
+        .ok_or_else(|| Error::new(Code::KeyMissing, "no key: give one with --private-key FILE"))?;
     if writing.is_weak() && !config.options.read_only {
         return Err(Error::new(Code::KeyInvalid, TOO_WEAK_TO_WRITE));
     }
@@ -69,7 +68,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
         return Err(Error::new(
             Code::KeyMismatch,
             format!(
-                "the writing key has the fingerprint {}, and --key-fingerprint says {pinned}: somebody changed the key file, or the option is for another key",
+                "the writing key has the fingerprint {}, but --key-fingerprint is {pinned}: the key file was changed, or the option is for another key",
                 writing.fingerprint()
             ),
         ));
@@ -78,17 +77,17 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
     ring.prove().map_err(|error| {
         Error::new(
             Code::KeyMismatch,
-            format!("a private key fails its proof: {error}; restore it from its backup"),
+            format!("a private key fails its test: {error}; restore it from its backup"),
         )
     })?;
     if ring.can_read() && !ring.can_read_own_writing() {
-        log::warn!("none of the private keys opens what this mount writes");
+        log::warn!("none of the private keys can decrypt what this mount writes");
     }
     Ok(ring)
 }
 
-/// What weak keys are not for.
-pub const TOO_WEAK_TO_WRITE: &str = "a key of less than 2048 bits is too weak to write with: name another one to write with (--writing-key FILE.pub), or mount with --read-only";
+/// What weak keys may not do.
+pub const TOO_WEAK_TO_WRITE: &str = "a key of less than 2048 bits is too weak to write with: give another key to write with (--writing-key FILE.pub), or mount with --read-only";
 
 /// For a command that only reads.
 ///
@@ -102,7 +101,7 @@ pub fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Resul
     Ok(KeyRing::new(private, writing).with_process_pkcs1_limit(options.pkcs1_limit))
 }
 
-/// A ring that opens nothing. Nothing is written with it, but a ring has a writing key.
+/// A ring that opens nothing. Nothing is encrypted with it, but every ring has a writing key.
 ///
 /// # Errors
 /// The generator fails.
@@ -112,7 +111,7 @@ pub fn placeholder() -> Result<KeyRing> {
     Ok(KeyRing::write_only(pair.public().clone()))
 }
 
-/// How key files are read.
+/// How to read key files.
 pub struct Files<'a> {
     permissions: Permissions,
     strength: Strength,
@@ -136,15 +135,16 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Private keys: files, or folders that hold some, in the order of their names. Asks for passphrases
-    /// where they are needed.
+    /// Private keys from files, or from folders in the order of their file names. Asks for passphrases where
+    /// needed.
     ///
     /// # Errors
-    /// A file that cannot be read or may not be used, no passphrase or a wrong one, a folder without any.
+    /// A file cannot be read or must not be used, a passphrase is missing or wrong, or a folder contains no
+    /// key.
     pub fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
         let mut keys = Vec::new();
         for path in paths {
-            // One with a key's text for its name is read, and refused, as a file.
+            // A folder whose name is the text of a key is treated as a file, and refused.
             if !path.is_dir() {
                 keys.push(self.one_private(path)??);
                 continue;
@@ -159,7 +159,7 @@ impl<'a> Files<'a> {
                     Err(KeyFileError::Key { path, source })
                         if key_file::holds_no_private_key(&source) =>
                     {
-                        output::tell(&format!("left out: {}: {source}", text::path(&path)));
+                        output::tell(&format!("skipped: {}: {source}", text::path(&path)));
                     }
                     key => keys.push(key?),
                 }
@@ -187,7 +187,7 @@ impl<'a> Files<'a> {
                     None
                 })
         });
-        // Why there was no passphrase says more than that there was none.
+        // The reason why there was no passphrase says more than its absence.
         asking?;
         Ok(key)
     }
@@ -199,7 +199,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// The files of a folder, hidden ones left out, in the order of their names.
+/// The files of a folder except hidden ones, in the order of their names.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error: std::io::Error| {
         Error::new(
@@ -229,18 +229,18 @@ impl From<KeyFileError> for Error {
                 return Error::new(
                     Code::Exists,
                     format!(
-                        "{} is a folder: name a file in it, like {}",
+                        "{} is a folder: give a file in it, like {}",
                         text::path(path),
                         text::path(&path.join("vault.key"))
                     ),
                 );
             }
-            KeyFileError::Exists(_) => "; name another file",
+            KeyFileError::Exists(_) => "; give another file name",
             KeyFileError::Key {
                 source: KeyError::PassphraseNeeded,
                 ..
             } => {
-                "; use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or start it from a terminal"
+                "; use --passphrase-file, --passphrase-command or OSSVAULT_PASSPHRASE, or run the command in a terminal"
             }
             _ => "",
         };
@@ -265,19 +265,22 @@ impl From<KeyFileError> for Error {
                     Error::new(
                         Code::KeyMissing,
                         format!(
-                            "key file {shown}: that names no file; put the key into a file and name that"
+                            "key file {shown}: this is not a file name; save the key in a file and give its name"
                         ),
                     )
                 }
                 ErrorKind::NotFound => Error::new(
                     Code::KeyMissing,
                     format!(
-                        "key file {shown}: there is no such file; make a key pair with: ossvault keygen FILE"
+                        "key file {shown}: there is no such file; generate a key pair with: ossvault keygen FILE"
                     ),
                 ),
                 ErrorKind::PermissionDenied => Error::new(
                     Code::KeyPermissions,
-                    format!("key file {shown}: you may not read it{}", owner_of(path)),
+                    format!(
+                        "key file {shown}: you have no permission to read it{}",
+                        owner_of(path)
+                    ),
                 ),
                 _ => Error::new(Code::KeyMissing, format!("key file {shown}: {source}")),
             }
@@ -293,7 +296,10 @@ impl From<KeyFileError> for Error {
                     format!("the folder {} does not exist", text::path(folder))
                 }
                 ErrorKind::PermissionDenied => {
-                    format!("you may not write in the folder {}", text::path(folder))
+                    format!(
+                        "you have no permission to write to the folder {}",
+                        text::path(folder)
+                    )
                 }
                 _ => source.to_string(),
             };
@@ -305,7 +311,7 @@ impl From<KeyFileError> for Error {
     }
 }
 
-/// For a message, where the system tells.
+/// For a message, if the system knows them.
 fn owner_of(path: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     match path.metadata() {

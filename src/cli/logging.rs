@@ -1,6 +1,7 @@
-//! Where log lines go: the terminal while there is one, a file when asked for, else the system's log.
+//! Where log lines go: to the terminal if there is one, to a file if one is given, otherwise to the system's
+//! log.
 //!
-//! Lines name objects and quote servers, so control characters in them are escaped: a log is read in
+//! Lines contain object names and quote servers, so control characters are escaped: logs are read in
 //! terminals, and one event is one line.
 
 use std::borrow::Cow;
@@ -20,7 +21,7 @@ use crate::base::time;
 use crate::crypto::trust;
 use crate::text::{self, one_line};
 
-/// The log of a process; cheap to clone, all clones are one log.
+/// The log of a process; cheap to clone, and all clones write to the same log.
 #[derive(Clone)]
 pub struct Logger {
     inner: Arc<Inner>,
@@ -28,13 +29,13 @@ pub struct Logger {
 
 struct Inner {
     filter: Filter,
-    /// Guards nothing but the writing of one line; held across no other lock.
+    /// Guards only the writing of one line; no other lock is taken while it is held.
     sink: Mutex<Sink>,
 }
 
 enum Sink {
-    /// The terminal while the mount is starting: what fails then is one line, told at the end, and the
-    /// retries before it are no news. Only the upper floors speak.
+    /// The terminal while the mount is starting: a failure is one line, printed at the end, and the retries
+    /// before it are not worth reporting. Only the upper layers log.
     Starting,
     Stderr,
     File(File),
@@ -42,8 +43,8 @@ enum Sink {
     Nowhere,
 }
 
-/// Warnings and errors always; `--verbose` adds what happens, twice what is asked of the service, three
-/// times everything. RUST_LOG overrides, for this program's own lines.
+/// Warnings and errors always; `--verbose` adds operations, twice adds requests to the service, three times
+/// adds everything. RUST_LOG overrides this, for this program's own lines.
 pub fn start(verbose: u8) -> Logger {
     let level = match verbose {
         0 => LevelFilter::Warn,
@@ -62,21 +63,22 @@ pub fn start(verbose: u8) -> Logger {
             }),
         }),
     };
-    // A second start in one process (tests) keeps the first logger.
+    // A second start in one process (in tests) keeps the first logger.
     if log::set_boxed_logger(Box::new(logger.clone())).is_ok() {
         log::set_max_level(logger.inner.filter.highest());
     }
     logger
 }
 
-/// Which lines are written. Libraries log what must not be in a log, like requests with their headers and the
-/// targets of links that the kernel asks for: nothing of theirs below a warning is, whatever RUST_LOG says.
+/// Which lines are written. Libraries log things that must not be in a log, such as requests with their
+/// headers and the targets of links that the kernel reads, so none of their lines below a warning is logged,
+/// whatever RUST_LOG says.
 pub(crate) struct Filter(env_logger::Logger);
 
 const OWN: &str = "ossvault";
 
 impl Filter {
-    /// `wanted` is what RUST_LOG says; where it says nothing of this program, `level` counts.
+    /// `wanted` is the value of RUST_LOG; if it does not mention this program, `level` applies.
     pub fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
         let mut builder = env_logger::Builder::new();
         match wanted {
@@ -105,7 +107,7 @@ impl Filter {
     }
 }
 
-/// Those of a list that can be understood: env_logger repeats the others on the terminal, and they may be anything.
+/// The valid items of the list: env_logger prints the others on the terminal, and they may contain anything.
 fn directives(list: &str) -> String {
     let is_module = |text: &str| {
         text.bytes()
@@ -135,10 +137,11 @@ fn is_within(target: &str, module: &str) -> bool {
 }
 
 impl Logger {
-    /// Appends to `path`, which is created for this user's eyes only. It may not be a symbolic link, and no
-    /// other user's file: what is logged would go where that user wants.
+    /// Appends to `path`, which is created readable only by this user. It must not be a symbolic link or
+    /// another user's file, because the log lines would go wherever that user wants.
     ///
     /// # Errors
+    /// The file cannot be opened.
     /// The file cannot be opened.
     pub fn to_file(&self, path: &Path) -> Result<()> {
         let failed = |why: String| {
@@ -164,17 +167,17 @@ impl Logger {
         Ok(())
     }
 
-    /// To the terminal, for a process that stays in the foreground.
+    /// To the terminal, for a process in the foreground.
     pub fn to_terminal(&self) {
         self.switch(Sink::Stderr);
     }
 
-    /// To syslog, for a process in the background without a log file; nowhere if the system has none.
+    /// To syslog, for a process in the background without a log file; nowhere if the system has no syslog.
     pub fn to_system(&self) {
         let sink = UnixDatagram::unbound()
             .and_then(|socket| {
                 socket.connect("/dev/log")?;
-                // A log that hangs must not hold the mount up.
+                // A log that hangs must not block the mount.
                 socket.set_nonblocking(true)?;
                 Ok(Sink::System(socket))
             })
@@ -235,10 +238,10 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// A panic ends one request, not the mount; its line belongs in the log like every other.
+/// A panic ends one request, not the mount, and is logged like every other error.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        // Not the payload: it may quote what it failed on, and that may be plaintext.
+        // Without the payload: it may quote the data that it failed on, which may be plaintext.
         let place = panic
             .location()
             .map_or("an unknown place".to_owned(), ToString::to_string);

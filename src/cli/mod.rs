@@ -1,4 +1,5 @@
-//! The commands. Configuration is read, checked and turned into parts here; nothing below knows of it.
+//! The commands. They read and check the configuration and assemble the components; no other layer knows
+//! about configuration.
 
 pub mod error;
 pub mod exit;
@@ -53,10 +54,10 @@ enum Command {
     Adopt(Box<adopt::Args>),
 }
 
-/// Reads the command line and does what it says. Called first of all, while the process has one thread.
+/// Parses the command line and runs the command. Called first, while the process has one thread.
 ///
 /// # Errors
-/// What `main` shows, and the code it exits with.
+/// The message for `main` to print, and the exit code.
 pub fn run() -> Result<(), Error> {
     let environment = Environment::enter();
     let cli = match Cli::try_parse() {

@@ -1,4 +1,5 @@
-//! `ossvault mount`: the parts put together, served until somebody unmounts or asks the daemon to end.
+//! `ossvault mount`: assembles the components and serves until the mount is unmounted or the daemon is asked
+//! to end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,20 +37,20 @@ pub struct Args {
     options: MountOptions,
 }
 
-/// How long the runtime may take to end what is no longer waited for.
+/// How long the runtime may take to end tasks that nothing waits for any more.
 const RUNTIME_END: Duration = Duration::from_secs(2);
 
-/// How long the kernel may take to end the session of a mount that is gone.
+/// How long the kernel may take to end the session of a removed mount.
 const SESSION_END: Duration = Duration::from_secs(5);
 
 /// How many names of unsaved files fit in one line; the log has all of them.
 const NAMES_IN_MESSAGE: usize = 10;
 
-/// Goes to the background unless told otherwise; returns when the mount serves, or in the foreground when
-/// it has ended.
+/// Goes to the background unless `--foreground` is given. Returns when the mount serves, or in the foreground
+/// when it has ended.
 ///
 /// # Errors
-/// Why the mount does not serve, or did not end well.
+/// The reason why the mount does not serve, or did not end well.
 pub fn run(args: Args, environment: Environment) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
@@ -60,7 +61,7 @@ pub fn run(args: Args, environment: Environment) -> Result<()> {
     let result = start(options, environment, &logger, report.as_mut())
         .and_then(|daemon| daemon.serve(&logger, report.as_mut()));
     match (&mut report, result) {
-        // The parent shows it, or the log has it: nobody reads this process's stderr.
+        // The parent prints it, or the log has it: nothing reads this process's stderr.
         (Some(report), Err(error)) => {
             report.failed(&error);
             std::process::exit(error.code().number().into());
@@ -69,21 +70,21 @@ pub fn run(args: Args, environment: Environment) -> Result<()> {
     }
 }
 
-/// A mount that serves.
+/// A mount that is being served.
 struct Daemon {
     config: MountConfig,
     runtime: Runtime,
     filesystem: Arc<Filesystem>,
     mounted: Mounted,
     asked: Asked,
-    /// Lives as long as the mount; none unless the demo asked for it.
+    /// Lives as long as the mount; present only for the demo.
     server: Option<parts::EmbeddedServer>,
-    /// The writing key's fingerprint.
+    /// The fingerprint of the encryption key.
     writes_for: String,
 }
 
-/// Everything that can fail does so here, in an order that asks for a passphrase only when the rest of the
-/// command line makes sense, and mounts only what works.
+/// All steps that can fail, ordered so that a passphrase is requested only once the rest of the command line
+/// is valid.
 fn start(
     options: MountOptions,
     environment: Environment,
@@ -95,7 +96,7 @@ fn start(
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
     }
-    // Where the user is: a command for the passphrase may be relative to that.
+    // In the user's working directory: a passphrase command may be relative to it.
     let key_ring = keys::open(&config, &environment)?;
     raise_descriptor_limit();
     let cannot_run = |error: std::io::Error| {
@@ -105,7 +106,7 @@ fn start(
         .enable_all()
         .build()
         .map_err(cannot_run)?;
-    // What is relative has been made absolute; from here on the daemon keeps no directory busy.
+    // Relative paths have been made absolute; from here on the daemon keeps no directory busy.
     std::env::set_current_dir("/").map_err(cannot_run)?;
 
     if let Some(report) = &mut report {
@@ -126,7 +127,7 @@ fn start(
         Missing::Created,
     )?;
     if let Some(folder) = made {
-        let note = format!("made a new bucket in {folder}");
+        let note = format!("created a new bucket in {folder}");
         match report {
             Some(ref mut report) => report.note(&note),
             None => output::print_line(&note),
@@ -147,7 +148,7 @@ fn start(
     runtime
         .block_on(filesystem.start())
         .map_err(|error| explain(&error))?;
-    // Before the mount is there: a signal that ended the process between would leave it behind, stale.
+    // Before mounting: a signal that ended the process in between would leave a stale mount behind.
     let asked = {
         let _context = runtime.enter();
         Asked::listen()?
@@ -178,7 +179,7 @@ fn start(
     })
 }
 
-/// Each connection, staged file and spilled block takes a descriptor; the usual limit of 1024 is for
+/// Each connection, staged file and spilled block takes a descriptor; the usual limit of 1024 exists for
 /// programs that use select(2).
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -219,7 +220,7 @@ fn settings(config: &MountConfig) -> Settings {
             umask: options.access.umask,
         },
         trust_links: options.keys.trust_links,
-        // Where only one user can enter, a stored owner would lock that user out of their own files.
+        // If only one user can access the mount, a stored owner could lock that user out of their own files.
         show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
@@ -234,9 +235,9 @@ fn settings(config: &MountConfig) -> Settings {
 }
 
 impl Daemon {
-    /// Returns when the mount has ended and everything that was written is uploaded.
+    /// Returns when the mount has ended and everything written is uploaded.
     fn serve(mut self, logger: &logging::Logger, report: Option<&mut Report>) -> Result<()> {
-        // From here on a failure must still take the mount down.
+        // From here on, a failure must still remove the mount.
         let file = match self.announce(logger, report) {
             Ok(file) => file,
             Err(error) => {
@@ -245,10 +246,11 @@ impl Daemon {
             }
         };
         match self.filesystem.can_read() {
-            true => log::info!("writing with the key {}", self.writes_for),
-            // On record in any log: whoever exchanged the key's file would read what is written.
+            true => log::info!("encrypting with the key {}", self.writes_for),
+            // Logged at every level: whoever replaces the key file could read everything written from then
+            // on.
             false => log::warn!(
-                "no private key: what is written is for the key {}",
+                "write-only mount: encrypting with the key {}",
                 self.writes_for
             ),
         }
@@ -289,21 +291,21 @@ impl Daemon {
         } = self;
         runtime.block_on(async {
             tokio::select! {
-                () = mounted.ended() => log::info!("unmounted from outside: uploading what is pending"),
+                () = mounted.ended() => log::info!("unmounted externally: uploading pending changes"),
                 name = asked.next() => {
-                    log::info!("{name}: uploading what is pending");
-                    // While the mount still serves: whoever reads or writes is not disturbed yet.
+                    log::info!("{name}: uploading pending changes");
+                    // While the mount still serves, so that readers and writers are not disturbed yet.
                     let saved = asked.unless_twice(filesystem.shutdown()).await;
                     let gone = mounted.unmount();
                     if let Ok(true) = gone {
-                        // At once, unless another mount namespace holds a copy of the mount.
+                        // Returns at once, unless another mount namespace holds a copy of the mount.
                         let _ = tokio::time::timeout(SESSION_END, mounted.ended()).await;
                     }
                     saved?;
                     gone?;
                 }
             }
-            // What was written between the first upload and the end of the mount.
+            // Data written between the first upload and the end of the mount.
             asked.unless_twice(filesystem.shutdown()).await
         })
     }
@@ -338,7 +340,7 @@ impl Asked {
         }
     }
 
-    /// Every upload has its deadlines, but many may be pending: a second signal gives up on them.
+    /// Every upload has a deadline, but many may be pending: a second signal abandons them.
     async fn unless_twice(
         &mut self,
         saving: impl Future<Output = std::result::Result<(), Vec<FailedUpload>>>,
@@ -347,7 +349,7 @@ impl Asked {
             saved = saving => saved.map_err(|unsaved| not_saved(&unsaved)),
             name = self.next() => Err(Error::new(
                 Code::Unsaved,
-                format!("{name} for the second time: ended before everything was uploaded"),
+                format!("second {name}: the mount ended before everything was uploaded"),
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! The options of `mount`, as they are typed. `config` checks and completes them.
+//! The command-line options of `mount`. `config` checks and completes them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct MountOptions {
-    /// What to mount: oss://bucket[/prefix], or file:///folder for a bucket kept in a folder
+    /// What to mount: oss://bucket[/prefix], or file:///folder for a bucket stored in a local folder
     pub source: String,
-    /// An empty directory
+    /// The directory to mount on; it must be empty
     pub mountpoint: PathBuf,
 
-    /// Mount only what lies under this prefix of the bucket
+    /// Mount only the objects below this prefix of the bucket
     #[arg(long)]
     pub prefix: Option<String>,
     /// Stay in the foreground and log to the terminal
@@ -24,10 +24,10 @@ pub struct MountOptions {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
-    /// Requests in flight at most, but no more than one for each MiB of --memory-limit
+    /// Maximum number of requests in flight, limited to one per MiB of --memory-limit
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
-    /// Log what happens; twice: what is asked of the service
+    /// Log operations; repeat it to log every request to the service too
     #[arg(long, short = 'v', action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Append the log to this file instead of the system's log
@@ -49,8 +49,8 @@ pub struct MountOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
 pub struct KeyOptions {
-    /// A private key (PEM), or a folder of them. The first one's public half encrypts what is written; all of
-    /// them decrypt
+    /// A private key (PEM), or a folder of private keys. The public half of the first key encrypts; all keys
+    /// decrypt
     #[arg(
         long,
         value_name = "FILE",
@@ -58,7 +58,8 @@ pub struct KeyOptions {
         hide_env_values = true
     )]
     pub private_key: Vec<PathBuf>,
-    /// The public key to write with, of one of the private keys. Without any, the mount is write-only
+    /// The public key to encrypt with, belonging to one of the private keys. Without a private key, the mount
+    /// is write-only
     #[arg(
         long,
         value_name = "FILE",
@@ -66,40 +67,40 @@ pub struct KeyOptions {
         hide_env_values = true
     )]
     pub public_key: Option<PathBuf>,
-    /// Write with this public key even though no private key given here opens what it encrypts
+    /// Encrypt with this public key even if none of the given private keys can decrypt the result
     #[arg(long, value_name = "FILE", conflicts_with = "public_key")]
     pub writing_key: Option<PathBuf>,
     #[command(flatten)]
     pub reading: ReadingOptions,
-    /// The fingerprint that the public key must have (SHA-256, as keygen prints it)
+    /// The fingerprint that the public key must have (SHA-256, as printed by keygen)
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     pub key_fingerprint: Option<String>,
-    /// How keys are written in objects: seed, or sdk or dual for the official SDKs to read
+    /// The format of the keys stored in objects: seed, or sdk or dual for the official SDKs
     #[arg(long, default_value = "seed", value_parser = values::format)]
     pub format: Format,
-    /// Serve unencrypted objects under this directory, read-only (repeatable)
+    /// Show unencrypted objects below this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
-    /// Follow symbolic links that other programs made too. Who can write to the bucket can then turn a file that
-    /// another program made into a link, and learn what is in it
+    /// Also follow symbolic links created by other programs. Anyone who can write to the bucket can then turn
+    /// a file created by another program into a link and learn its content
     #[arg(long)]
     pub trust_links: bool,
 }
 
-/// Of every command that opens envelopes.
+/// Options of every command that opens envelopes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
 pub struct ReadingOptions {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
-    /// Use key and passphrase files that other users can read or change
+    /// Accept key and passphrase files that other users can read or change
     #[arg(long)]
     pub insecure_key_permissions: bool,
-    /// Take private keys of 1024 to 2047 bits, to read what they protect and move it to a new key. Nothing is
-    /// written with them
+    /// Accept private keys of 1024 to 2047 bits, to read what they protect and move it to a new key. They are
+    /// never used to encrypt
     #[arg(long)]
     pub allow_weak_keys: bool,
-    /// Stop trying PKCS#1 v1.5 envelopes after so many that no key opened
+    /// Give up on PKCS#1 v1.5 envelopes after this many that no key could open
     #[arg(long, value_name = "N", default_value_t = KeyRing::PKCS1_LIMIT, value_parser = values::number::<usize>)]
     pub pkcs1_limit: usize,
 }
@@ -107,28 +108,28 @@ pub struct ReadingOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Service")]
 pub struct ServiceOptions {
-    /// Where the bucket is: oss-cn-hangzhou.aliyuncs.com, or a URL
+    /// The service's endpoint: a host name like oss-cn-hangzhou.aliyuncs.com, or a URL
     #[arg(long, env = "OSS_ENDPOINT", hide_env_values = true)]
     pub endpoint: Option<String>,
-    /// The bucket's region, like cn-hangzhou; read from a standard endpoint's name if not given
+    /// The bucket's region, like cn-hangzhou [default: taken from a standard endpoint's name]
     #[arg(long, env = "OSS_REGION", hide_env_values = true, value_parser = values::region)]
     pub region: Option<String>,
-    /// Speak plain http to an endpoint that is not on this machine
+    /// Allow plain http to an endpoint on another machine
     #[arg(long)]
     pub allow_http: bool,
-    /// Put the bucket's name in the path instead of the host name
+    /// Put the bucket's name in the path instead of in the host name
     #[arg(long, conflicts_with = "cname")]
     pub path_style: bool,
-    /// The endpoint is a domain bound to the bucket
+    /// The endpoint is a custom domain bound to the bucket
     #[arg(long)]
     pub cname: bool,
-    /// Sign requests with version 1, for services that know no version 4
+    /// Sign requests with version 1, for services that do not support version 4
     #[arg(long)]
     pub sign_v1: bool,
-    /// A call fails after this long without progress (seconds)
+    /// How long a call may go without progress before it fails (seconds)
     #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::positive_duration)]
     pub timeout: Duration,
-    /// file://: do not wait for the disk. Faster, and a power cut loses what was written last
+    /// file://: do not wait for the disk. Faster, but a power failure loses recent writes
     #[arg(long)]
     pub no_sync: bool,
 }
@@ -136,25 +137,26 @@ pub struct ServiceOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Memory, disk and freshness")]
 pub struct TuningOptions {
-    /// Memory for data and listings; the process stays below this plus 64M
+    /// Memory limit for data and listings; the process stays below this plus 64M
     #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = values::size)]
     pub memory_limit: u64,
-    /// Where staged bytes go, encrypted, when memory is full [default: $XDG_CACHE_HOME/ossvault, or /var/cache/ossvault for root]
+    /// Where staged data goes, encrypted, when memory is full [default: $XDG_CACHE_HOME/ossvault, or
+    /// /var/cache/ossvault for root]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
-    /// Disk space for staged bytes at most [default: what the disk has, less a reserve]
+    /// Maximum disk space for staged data [default: the free space less a reserve]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_limit: Option<u64>,
-    /// How long what others change in files may go unseen (seconds)
+    /// How long other clients' changes to files may go unnoticed (seconds)
     #[arg(long, default_value = "1", value_name = "TIME", value_parser = values::duration)]
     pub metadata_ttl: Duration,
-    /// The same for the existence of directories
+    /// The same, for the existence of directories
     #[arg(long, default_value = "60", value_name = "TIME", value_parser = values::duration)]
     pub dir_ttl: Duration,
-    /// Upload files that are kept open and changed for this long [default: at fsync and close only]
+    /// Upload files that have been open with changes for this long [default: only at fsync and close]
     #[arg(long, value_name = "TIME", value_parser = values::positive_duration)]
     pub flush_after: Option<Duration>,
-    /// How long the upload of a file under a tool's temporary name waits for its rename
+    /// How long the upload of a file with a tool's temporary name waits for its rename
     #[arg(long, default_value = "5", value_name = "TIME", value_parser = values::duration)]
     pub rename_grace: Duration,
 }
@@ -162,17 +164,17 @@ pub struct TuningOptions {
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Owners and permissions")]
 pub struct AccessOptions {
-    /// Let other users in. The stored owners and modes, which whoever can write to the bucket can change, then
-    /// say who may do what: see --umask and --force-uid
+    /// Allow other users to access the mount. The stored owners and modes then apply, and anyone who can
+    /// write to the bucket can change them: see --umask and --force-uid
     #[arg(long)]
     pub allow_other: bool,
-    /// Permissions to take away from everything, stored or not, like 027
+    /// Permissions to remove from all files and directories, whatever is stored, like 027
     #[arg(long, default_value = "0", value_name = "MODE", value_parser = values::mode)]
     pub umask: u32,
     /// Owner of files that store none [default: you]
     #[arg(long, value_parser = values::number::<u32>)]
     pub uid: Option<u32>,
-    /// Group of files that store none [default: yours]
+    /// Group of files that store none [default: your group]
     #[arg(long, value_parser = values::number::<u32>)]
     pub gid: Option<u32>,
     /// Mode of files that store none
@@ -181,38 +183,38 @@ pub struct AccessOptions {
     /// Mode of directories that store none
     #[arg(long, default_value = "0755", value_name = "MODE", value_parser = values::mode)]
     pub dir_mode: u32,
-    /// Owner of everything, whatever is stored
+    /// Show this owner for everything, whatever is stored
     #[arg(long, value_name = "UID", conflicts_with = "uid")]
     pub force_uid: Option<u32>,
-    /// Group of everything, whatever is stored
+    /// Show this group for everything, whatever is stored
     #[arg(long, value_name = "GID", conflicts_with = "gid")]
     pub force_gid: Option<u32>,
-    /// Mode of every file, whatever is stored
+    /// Show this mode for every file, whatever is stored
     #[arg(long, value_name = "MODE", value_parser = values::mode, conflicts_with = "file_mode")]
     pub force_file_mode: Option<u32>,
-    /// Mode of every directory, whatever is stored
+    /// Show this mode for every directory, whatever is stored
     #[arg(long, value_name = "MODE", value_parser = values::mode, conflicts_with = "dir_mode")]
     pub force_dir_mode: Option<u32>,
 }
 
-/// Between our own processes, and for tests.
+/// Options between the program's own processes, and for tests.
 #[derive(Clone, Debug, clap::Args)]
 pub struct HiddenOptions {
-    /// The size of an upload's first parts, a multiple of 128K. Small ones bring small files to what only
-    /// large files meet.
+    /// The size of an upload's first parts, a multiple of 128K. With a small size, small files take the path
+    /// of large ones.
     #[arg(long, hide = true, default_value = "8M", value_name = "SIZE", value_parser = values::part_size)]
     pub part_size: u64,
-    /// A file written in order begins to be uploaded at this size.
+    /// Size from which a sequentially written file is uploaded while it is written.
     #[arg(long, hide = true, value_name = "SIZE", value_parser = values::size)]
     pub stream_after: Option<u64>,
-    /// Objects of this size and above are copied in parts: the service's limit.
+    /// Objects of at least this size are copied in parts: the service's limit.
     #[arg(long, hide = true, value_name = "SIZE", value_parser = values::size)]
     pub copy_limit: Option<u64>,
     /// Report to the parent process (see `background`).
     #[arg(long, hide = true)]
     pub report: bool,
-    /// Serve the buckets in this folder on loopback from this process, and mount from there: the demo's
-    /// server ends with its mount.
+    /// Serve the buckets in this folder on loopback from this process, and mount from there, so that the
+    /// demo's server ends with its mount.
     #[arg(long, hide = true, value_name = "DIR")]
     pub embedded_server: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! Lines on stdout and stderr: escaped, and no reason to stop when their reader went away.
+//! Lines on stdout and stderr: escaped, and without failing when the reader has gone.
 
 use std::io::Write;
 
@@ -17,17 +17,17 @@ pub fn print_pretty_json(value: &impl serde::Serialize) {
     }
 }
 
-/// One line, whatever names and messages it holds.
+/// One line, whatever names and messages it contains.
 pub fn print_line(line: &str) {
     print(&text::one_line(line));
 }
 
-/// The same on stderr, for what is no result.
+/// The same on stderr, for messages that are not results.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
 }
 
-/// A reader that went away is no reason to stop half-way.
+/// A reader that has gone is no reason to stop halfway.
 fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

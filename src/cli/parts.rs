@@ -1,4 +1,4 @@
-//! The parts of a mount, built from its configuration, and what their errors mean to the user.
+//! Builds the components of a mount from its configuration, and explains their errors to the user.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,15 +26,15 @@ use crate::store::local::{self, LocalStore};
 use crate::store::object_store::{ObjectKey, ObjectStore};
 use crate::text;
 
-/// Any region does for servers that check none; one has to be named to sign with version 4.
+/// Any region works for servers that do not check it; signature version 4 requires one.
 const LOOPBACK_REGION: &str = "cn-hangzhou";
 
-/// Where a bucket is and how it is spoken to.
+/// Where a bucket is, and how to connect to it.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub source: &'a Source,
     pub service: &'a ServiceOptions,
-    /// Requests in flight at most.
+    /// Maximum number of requests in flight.
     pub parallel: u16,
 }
 
@@ -48,8 +48,9 @@ impl MountConfig {
     }
 }
 
-/// How many requests a mount has in flight where `parallel` are wanted: the headers of an answer may fill a
-/// connection's buffer of 400 KiB, so of 16 MiB and more of memory, half is enough for all of them.
+/// The number of requests that a mount keeps in flight if `parallel` are wanted. The headers of a response
+/// may fill a connection's buffer of 400 KiB, so from 16 MiB of memory upwards, half of the limit is enough
+/// for all of them.
 fn requests_within(memory_limit: u64, parallel: u16) -> u16 {
     let most = u16::try_from(memory_limit >> 20).unwrap_or(u16::MAX);
     parallel.min(most.max(16))
@@ -68,18 +69,18 @@ impl Place<'_> {
     }
 }
 
-/// What becomes of a `file://` source where there is no bucket.
+/// What to do with a `file://` source that contains no bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Whoever looks must not change what is looked at.
+    /// Commands that only read must not change anything.
     Refused,
     Created,
 }
 
-/// The bucket as it is stored. Nothing is asked of the service yet.
+/// The bucket as it is stored. Sends no request yet.
 ///
 /// # Errors
-/// No credentials, no endpoint, no region; a folder that is no bucket.
+/// Missing credentials, endpoint or region; a folder that is not a bucket.
 pub fn open_store(
     place: Place<'_>,
     environment: &Environment,
@@ -97,7 +98,7 @@ pub fn open_store(
                 return Err(Error::new(
                     Code::Store,
                     format!(
-                        "there is no bucket in {}: check the path, or make one by mounting it",
+                        "there is no bucket in {}: check the path, or create one by mounting it",
                         text::path(folder)
                     ),
                 ));
@@ -109,7 +110,7 @@ pub fn open_store(
     }
 }
 
-/// The endpoint that is named, or that of the region that is.
+/// The given endpoint, or that of the given region.
 fn endpoint_of(options: &ServiceOptions) -> std::result::Result<Option<String>, oss::error::Error> {
     let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     match (named(&options.endpoint), named(&options.region)) {
@@ -119,7 +120,7 @@ fn endpoint_of(options: &ServiceOptions) -> std::result::Result<Option<String>, 
     }
 }
 
-/// The region that requests are signed for: the one that is named, or the one in the endpoint's name.
+/// The region that requests are signed for: the given one, or the one in the endpoint's name.
 fn region_of(options: &ServiceOptions, text: &str, endpoint: &Endpoint) -> Result<String> {
     let named = options
         .region
@@ -132,13 +133,13 @@ fn region_of(options: &ServiceOptions, text: &str, endpoint: &Endpoint) -> Resul
                 return Err(Error::new(
                     Code::Endpoint,
                     format!(
-                        "the endpoint {text} is of the region {region}, and --region is {named}: leave out one of them"
+                        "the endpoint {text} belongs to the region {region}, but --region is {named}: omit one of them"
                     ),
                 ));
             }
             Some(region)
         }
-        // Endpoints of others may call their regions what they like.
+        // Other providers' endpoints may use any names for their regions.
         (Some(named), None) => Some(named.strip_prefix("oss-").unwrap_or(named)),
         (None, region) => region.or(endpoint.is_loopback().then_some(LOOPBACK_REGION)),
     };
@@ -146,7 +147,7 @@ fn region_of(options: &ServiceOptions, text: &str, endpoint: &Endpoint) -> Resul
         Error::new(
             Code::Endpoint,
             format!(
-                "the endpoint {text} does not tell its region, and requests are signed for one: name it with --region, like cn-hangzhou"
+                "the region of the endpoint {text} is unknown, and requests are signed for a region: give it with --region, like cn-hangzhou"
             ),
         )
     })
@@ -173,7 +174,7 @@ fn open_client(
                 Error::new(
                     Code::Endpoint,
                     format!(
-                        "where is the bucket {bucket}? name its endpoint with --endpoint (or OSS_ENDPOINT), like oss-cn-hangzhou.aliyuncs.com, or its region with --region"
+                        "oss://{bucket} needs an endpoint: give it with --endpoint (or OSS_ENDPOINT), like oss-cn-hangzhou.aliyuncs.com, or give the bucket's region with --region"
                     ),
                 )
             })?;
@@ -205,7 +206,7 @@ fn open_client(
     Client::new(endpoint, key, version, settings).map_err(misconfigured)
 }
 
-/// From here on the endpoint may be shown: it is a host's name, with no user and password before it.
+/// From here on the endpoint may be shown: it is a host name, without a user and a password before it.
 fn check_endpoint(text: &str) -> Result<()> {
     let host = text.split_once("://").map_or(text, |(_, host)| host);
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]/".contains(&byte);
@@ -214,7 +215,7 @@ fn check_endpoint(text: &str) -> Result<()> {
     }
     let what = match host.contains('@') {
         true => {
-            "the endpoint holds a user name or a password, which belong into OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET"
+            "the endpoint contains a user name or a password, which belong in OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET"
         }
         false => "the endpoint (not shown) is not a host name",
     };
@@ -224,7 +225,7 @@ fn check_endpoint(text: &str) -> Result<()> {
     ))
 }
 
-/// The bucket as its files are read and written.
+/// The bucket, with files read and written as plaintext.
 pub fn encrypted_bucket(
     store: Arc<dyn ObjectStore>,
     keys: KeyRing,
@@ -233,8 +234,7 @@ pub fn encrypted_bucket(
     EncryptedBucket::new(store, keys, settings)
 }
 
-/// What a failure below means to the user: the first of its causes that says so, in one sentence, with
-/// what to do.
+/// The meaning of a failure to the user: the first of its causes that has one, in one sentence, with advice.
 pub fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> Error {
     let store = |error: &store::error::Error| Some(error.clone());
     match find_cause(error, &store) {
@@ -269,17 +269,17 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
         _ if refusal.is_some_and(|refusal| refusal.code == "RequestTimeTooSkewed") => (
             Code::Clock,
             format!(
-                "this machine's clock differs too much from the service's: {detail}; set it right"
+                "this machine's clock differs too much from the service's: {detail}; set the clock"
             ),
         ),
         _ if refusal.is_some_and(|refusal| refusal.foreign) => (
             Code::Endpoint,
             format!(
-                "what is at {endpoint} does not answer like OSS: {detail}; {}",
+                "{endpoint} does not respond like OSS: {detail}; {}",
                 match refusal.map(|refusal| refusal.status) {
                     Some(407) =>
-                        "the proxy asks for a name and a password: put them before the host in https_proxy, as USER:PASSWORD@HOST:PORT",
-                    _ => "check --endpoint, and whether a proxy or a login page stands in between",
+                        "the proxy requires a user name and a password: put them before the host in https_proxy, as USER:PASSWORD@HOST:PORT",
+                    _ => "check --endpoint, and whether a proxy or a login page is in between",
                 }
             ),
         ),
@@ -294,18 +294,18 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
             Code::Endpoint,
             match refusal {
                 Some(refusal) if refusal.ec == WRONG_REGION => format!(
-                    "requests for {source} are not signed for its region: {detail}; name the bucket's own region with --region"
+                    "requests for {source} are not signed for its region: {detail}; give the bucket's region with --region"
                 ),
                 Some(refusal) if refusal.ec == VERSION_1_REFUSED => format!(
-                    "{source} does not take the old signatures: {detail}; leave out --sign-v1"
+                    "{source} does not accept version 1 signatures: {detail}; omit --sign-v1"
                 ),
                 Some(refusal) if refusal.endpoint.is_some() => format!(
-                    "{source} is not at {endpoint}: {detail}; give the endpoint that the service names with --endpoint"
+                    "{source} is not at {endpoint}: {detail}; use --endpoint with the endpoint that the service names"
                 ),
                 Some(_) => format!(
                     "cannot find {source} at {endpoint}: {detail}; check --endpoint and --region"
                 ),
-                // It says itself what to do.
+                // The message contains its own advice.
                 None => format!("cannot use {source} at {endpoint}: {detail}"),
             },
         ),
@@ -319,44 +319,44 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
             Code::Failure,
             format!("the service at {endpoint} refused a request for {source}: {detail}"),
         ),
-        // Something answers there, and it does not speak the protocol.
+        // Something responds there, but does not speak the protocol.
         Store::Other(_) => (
             Code::Endpoint,
-            format!("what is at {endpoint} does not answer like OSS: {detail}; check --endpoint"),
+            format!("{endpoint} does not respond like OSS: {detail}; check --endpoint"),
         ),
         _ => (Code::Failure, format!("cannot use {source}: {detail}")),
     };
     Error::new(code, message)
 }
 
-/// What to do about a refusal of the credentials.
+/// Advice for refused credentials.
 fn advice(code: &str) -> &'static str {
     match code {
         "InvalidAccessKeyId" => {
-            "the service does not know this access key id, or it is disabled: check OSS_ACCESS_KEY_ID; an id that begins with STS. needs its OSS_SESSION_TOKEN as well"
+            "this access key ID does not exist or is disabled: check OSS_ACCESS_KEY_ID; an ID that begins with STS. also needs its OSS_SESSION_TOKEN"
         }
         "SignatureDoesNotMatch" => {
-            "the secret does not belong to this access key id: check OSS_ACCESS_KEY_SECRET"
+            "the secret does not belong to this access key ID: check OSS_ACCESS_KEY_SECRET"
         }
         "SecurityTokenExpired" => {
-            "the temporary credentials have expired: get new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together"
+            "the temporary credentials have expired: request new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together"
         }
         "InvalidSecurityToken" | "AccessKeyIdAndSecurityTokenNotMatch" => {
             "the token does not belong to this access key: set OSS_SESSION_TOKEN to the one that was issued with it, or unset it for a permanent key"
         }
         "UserDisable" | "InDebt" | "BucketDisable" | "AbnormalBucketOwnerStatus" => {
-            "the account or the bucket is suspended, mostly for an unpaid bill: see to it in the console; no other key helps"
+            "the account or the bucket is suspended, usually because of an unpaid bill: resolve this in the console; another key does not help"
         }
         "AccessDenied" => {
-            "the access key is known and may not do this: see what its policy and the bucket's allow"
+            "the access key is valid but has no permission for this: check its policy and the bucket's policy"
         }
-        _ => "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and what this key may do",
+        _ => "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and the permissions of this key",
     }
 }
 
-/// The demo's OSS endpoint, on loopback, in this process. Ends with it.
+/// The demo's OSS server, on loopback, in this process. Ends with it.
 pub struct EmbeddedServer {
-    /// Held for its tasks.
+    /// Kept alive for its tasks.
     _server: Server,
     endpoint: String,
     key_id: String,
@@ -369,7 +369,7 @@ impl EmbeddedServer {
     }
 }
 
-/// Serves the buckets in `folder` on a free port, for whoever knows a secret drawn just now.
+/// Serves the buckets in `folder` on a free port, to clients that know the newly generated secret.
 ///
 /// # Errors
 /// The folder cannot be served.
@@ -410,17 +410,17 @@ pub fn make_bucket(folder: &Path, name: &str) -> Result<()> {
         .map_err(|error| store_failed(&folder, &error))
 }
 
-/// An object as whoever keeps the bucket sees it.
+/// An object as stored by the bucket.
 pub struct StoredObject {
     pub first_bytes: Vec<u8>,
-    /// User metadata, names without the prefix.
+    /// User metadata, with names without the prefix.
     pub headers: Vec<(String, String)>,
 }
 
-/// Looks past the encryption, into the folder that is the bucket.
+/// Reads the ciphertext directly from the bucket's folder.
 ///
 /// # Errors
-/// No such object.
+/// There is no such object.
 pub fn look_into(folder: &Path, key: &str) -> Result<StoredObject> {
     use futures_util::TryStreamExt;
     let failed = |error: store::error::Error| store_failed(folder, &error);
@@ -451,8 +451,7 @@ fn store_failed(folder: &Path, error: &store::error::Error) -> Error {
     )
 }
 
-/// What went wrong, without the word for the class of it that some errors begin with: it tells callers what to
-/// do, and users nothing.
+/// The error without its leading class name, which tells callers what to do, but users nothing.
 pub fn cause_of(error: &store::error::Error) -> String {
     use store::error::Error as Store;
     match error {
@@ -598,7 +597,7 @@ mod tests {
                 ..Refusal::default()
             });
             assert_eq!(code, Code::Endpoint, "{text}");
-            assert!(text.contains("does not answer like OSS"), "{text}");
+            assert!(text.contains("does not respond like OSS"), "{text}");
             assert!(text.contains(expected), "{text}");
             assert_eq!(text.contains("login.example.com"), status == 302, "{text}");
             assert!(text.contains("oss-cn-hangzhou.aliyuncs.com"), "{text}");

@@ -1,4 +1,4 @@
-//! `ossvault rewrap`: the objects of a prefix, wrapped for another key.
+//! `ossvault rewrap`: wraps the objects of a prefix for another key.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::encrypted::{EncryptedBucket, Settings};
 use crate::text;
 use crate::tools::rewrap::{ReEncrypt, Rewrap};
 
-/// Wrap the objects' keys with another key pair; contents stay where they are
+/// Wrap the objects' data keys with another key pair; contents are not moved
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Interrupted, it is run again: what the new key opens already is left alone. Mounts must know the new private key \
@@ -27,30 +27,31 @@ pub struct Args {
     options: BulkOptions,
     #[command(flatten)]
     keys: ReadingKeys,
-    /// The key to wrap with from now on
+    /// The new public key to wrap with
     #[arg(long, value_name = "FILE", required = true)]
     public_key: PathBuf,
-    /// Its private half, to prove that somebody can open what will be written
+    /// Its private half, to prove that the rewrapped objects can be opened
     #[arg(long, value_name = "FILE")]
     new_private_key: Option<PathBuf>,
     #[command(flatten)]
     new_passphrase: NewPassphraseArgs,
-    /// Or its fingerprint, typed: a public key that nobody holds the private half of loses everything
+    /// Its fingerprint, if the private half is not here: with a public key whose private half is lost, all
+    /// data would be lost
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     new_fingerprint: Option<String>,
-    /// Upload contents anew, under fresh data keys: `needed` for what cannot be re-wrapped, else everything
-    /// whose data key is older than the new key pair
+    /// Upload contents again under fresh data keys: `needed` for objects that cannot be rewrapped, `all` for
+    /// every object whose data key is older than the new key pair
     #[arg(long, value_name = "WHICH", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     re_encrypt: Option<Which>,
-    /// Open everything and change nothing
+    /// Open everything, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Where the new private key's passphrase comes from, if not from where the old ones' do.
+/// The source of the new private key's passphrase, if it differs from that of the old keys.
 #[derive(Debug, clap::Args)]
 struct NewPassphraseArgs {
-    /// Read the new private key's passphrase from this file [default: as the old key's]
+    /// Read the new private key's passphrase from this file [default: as for the old key]
     #[arg(
         long,
         value_name = "FILE",
@@ -58,7 +59,7 @@ struct NewPassphraseArgs {
         conflicts_with = "new_passphrase_command"
     )]
     new_passphrase_file: Option<PathBuf>,
-    /// Run this with sh for the new private key's passphrase
+    /// Run this with sh to get the new private key's passphrase
     #[arg(long, value_name = "COMMAND", requires = "new_private_key")]
     new_passphrase_command: Option<String>,
 }
@@ -82,13 +83,13 @@ enum Which {
 }
 
 /// # Errors
-/// [`Code::Incomplete`] if an object is not proved to be opened by the new key alone.
+/// [`Code::Incomplete`] unless every object is proved to be opened by the new key alone.
 pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     let run = Run::new(&args.options, environment)?;
     let (old, new, public) = keys(&run, args)?;
     let store = run.store()?;
-    run.warn_if_versioned(&store, "those stay wrapped to the old key");
-    // The first pass needs what opens, the last one what opens with one key alone.
+    run.warn_if_versioned(&store, "those stay wrapped for the old key");
+    // The first pass needs all keys that open objects, the last pass one key alone.
     let bucket = |private: Vec<PrivateKey>| {
         let ring = KeyRing::new(private, public.clone());
         let ring = ring.with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
@@ -115,16 +116,16 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
-    run.require_some(&summary, "rewrap: there is no object under")?;
-    // What the service does not let be re-wrapped has an answer of its own.
+    run.require_some(&summary, "rewrap: there are no objects under")?;
+    // Objects that the service does not allow to be rewrapped have their own advice.
     let anew = match summary.of("needs-re-encryption") {
         0 => String::new(),
         count => format!(
-            "; {count} cannot be re-wrapped where they are: --re-encrypt=needed uploads those anew"
+            "; {count} cannot be rewrapped in place: --re-encrypt=needed uploads those again"
         ),
     };
     if args.dry_run {
-        let what = format!("could not be re-wrapped; nothing was changed{anew}");
+        let what = format!("could not be rewrapped; nothing was changed{anew}");
         return bulk::conclude(&summary, &what);
     }
     let proved = run.pass(&scope, "proof", async move |scope, progress, sink| {
@@ -135,7 +136,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         scope.for_each(progress, sink, work).await
     })?;
     let what = format!(
-        "are not proved to be opened by the new key alone: keep the old key, and run this again{anew}"
+        "are not proved to be opened by the new key alone: keep the old key, and run this command again{anew}"
     );
     bulk::conclude(&proved, &what)?;
     match summary.of("needs-new-key") {
@@ -143,19 +144,19 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         count => Err(Error::new(
             Code::Incomplete,
             format!(
-                "{count} objects keep data keys that an older key had wrapped: to encrypt those anew, name the new private key with --new-private-key"
+                "{count} objects keep data keys that an older key had wrapped: to encrypt them again, give the new private key with --new-private-key"
             ),
         )),
     }
 }
 
-/// The old private keys, the new one if it is here, and the new public one.
+/// The old private keys, the new one if it is available, and the new public key.
 fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, PublicKey)> {
     let files = run.files(&args.keys.reading);
     if args.keys.private_key.is_empty() {
         return Err(Error::new(
             Code::KeyMissing,
-            "which key opens the objects now? name it with --private-key",
+            "no key to open the objects: give the old key with --private-key",
         ));
     }
     let public = files.public(&args.public_key)?;
@@ -164,7 +165,7 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
         && typed != public.fingerprint()
     {
         return mismatch(format!(
-            "the public key {} has not the fingerprint that was typed: it is another key, or somebody changed the file",
+            "the public key {} does not have the given fingerprint: it is another key, or the file was changed",
             text::path(&args.public_key)
         ));
     }
@@ -198,7 +199,7 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
         return Err(Error::new(
             Code::KeyMissing,
             format!(
-                "does anybody hold the private half of {}? prove it with --new-private-key, or type the key's fingerprint, as keygen printed it where the key was made: --new-fingerprint SHA256",
+                "refused: nothing proves that anyone holds the private half of {}; give it with --new-private-key, or give the fingerprint that keygen printed with --new-fingerprint",
                 text::path(&args.public_key)
             ),
         ));
@@ -208,7 +209,7 @@ fn keys(run: &Run, args: &Args) -> Result<(Vec<PrivateKey>, Option<PrivateKey>, 
             Error::new(
                 Code::KeyMismatch,
                 format!(
-                    "the private key {} fails its proof: {error}",
+                    "the private key {} fails its test: {error}",
                     key.public().fingerprint()
                 ),
             )

@@ -1,4 +1,4 @@
-//! How secrets enter the process: it is closed to other eyes first, then passphrases are asked for.
+//! How secrets enter the process: it first shuts out other processes, then asks for passphrases.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -19,7 +19,7 @@ use crate::crypto::key_file::Permissions;
 use crate::crypto::trust;
 use crate::text;
 
-/// Longer than any passphrase, short enough for a pipe that never ends.
+/// Longer than any passphrase, and a bound for a pipe that never ends.
 const LONGEST_PASSPHRASE: u64 = 4096;
 
 /// The variables that hold secrets, or half of one.
@@ -34,7 +34,7 @@ const SECRETS: [&CStr; 6] = [
 
 const PASSPHRASE: &CStr = c"OSSVAULT_PASSPHRASE";
 
-/// Variables that do not begin with `OSS` and are read here or by a library: empty ones count as unset.
+/// Variables without the prefix `OSS` that this program or a library reads: empty ones count as unset.
 const OTHERS: [&str; 8] = [
     "RUST_LOG",
     "HOME",
@@ -46,19 +46,19 @@ const OTHERS: [&str; 8] = [
     "SSL_CERT_DIR",
 ];
 
-/// The environment that the process was given. What is secret in it is here and nowhere else: /proc/PID/environ
-/// shows it no more, and no child inherits it.
+/// The environment that the process was given. Secrets exist only here: /proc/PID/environ no longer shows
+/// them, and no child process inherits them.
 pub struct Environment {
     secrets: Vec<(&'static CStr, Zeroizing<Vec<u8>>)>,
 }
 
 impl Environment {
-    /// Closes the process: no core file, no debugger and no /proc/PID/mem for other processes of this user, and
-    /// no secret in the environment. Called before anything else, while the process has one thread. A sandbox
-    /// may forbid one of the first two: that is worth a line, not a failure.
+    /// Closes the process: no core file, no debugger and no /proc/PID/mem for other processes of this user,
+    /// and no secret in the environment. Called first, while the process has one thread. A sandbox may forbid
+    /// one of the first two: that is logged and not an error.
     pub fn enter() -> Environment {
         if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-            log::warn!("cannot turn core files off: {error}");
+            log::warn!("cannot disable core files: {error}");
         }
         if let Err(error) = nix::sys::prctl::set_dumpable(false) {
             log::warn!("cannot make the process undumpable: {error}");
@@ -83,7 +83,7 @@ impl Environment {
         found.map(|(_, value)| value.as_slice())
     }
 
-    /// Any variable, secret ones included. None where it is not UTF-8.
+    /// Any variable, including secrets. None if it is not UTF-8.
     pub fn text(&self, name: &str) -> Option<String> {
         let known = self
             .secrets
@@ -95,7 +95,7 @@ impl Environment {
         }
     }
 
-    /// For another process of this program, which takes them out of its environment first of all.
+    /// For another process of this program, which first removes them from its environment.
     pub fn pass_on(&self, command: &mut Command) {
         for (name, value) in &self.secrets {
             let name = OsStr::from_bytes(name.to_bytes());
@@ -108,10 +108,10 @@ fn is_ours(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"OSS") || OTHERS.iter().any(|other| name == *other)
 }
 
-/// Keeps the heap as it is now out of swap: the private keys were just put on it. The C library's allocator
-/// gives the main thread one stretch of memory, and it is small as long as nothing else has begun. Best
-/// effort: how much a user may lock is limited, and data keys, each of which opens one file, come and go on
-/// other threads.
+/// Locks the present heap in memory: the private keys were just allocated on it. The C library's allocator
+/// uses one contiguous range for the main thread, and it is small as long as nothing else has started. Best
+/// effort: the amount that a user may lock is limited, and data keys, each of which opens one file, come and
+/// go on other threads.
 pub fn lock_heap() {
     if let Err(error) = try_lock_heap() {
         log::debug!("the private keys may be swapped out: {error}");
@@ -134,8 +134,8 @@ fn try_lock_heap() -> std::io::Result<()> {
     Ok(unsafe { nix::sys::mman::mlock(at, end - start) }?)
 }
 
-/// Takes a variable out of the environment, where it would stay to be seen in /proc/PID/environ, and which
-/// every process that this one starts inherits.
+/// Removes a variable from the environment, where /proc/PID/environ would show it and child processes would
+/// inherit it.
 #[expect(unsafe_code, reason = "the only way to wipe a variable's bytes")]
 fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
     // SAFETY: there is no other thread that could read or change the environment meanwhile; the value is
@@ -153,25 +153,26 @@ fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
     }
 }
 
-/// Where a passphrase comes from, in the order of the fields, then `OSSVAULT_PASSPHRASE`, then the
-/// terminal. Never from an argument: those are visible to every user of the machine.
+/// Sources of a passphrase, in the order of the fields, then `OSSVAULT_PASSPHRASE`, then the terminal. Never
+/// an argument: arguments are visible to every user of the machine.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PassphraseArgs {
     /// Read the private key's passphrase from the first line of this file [default: OSSVAULT_PASSPHRASE, or
     /// ask at the terminal]
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_command")]
     pub passphrase_file: Option<PathBuf>,
-    /// Run this with sh and take the first line of its output as the passphrase; in its environment,
-    /// OSSVAULT_KEY_FILE is the file of the key that it is for
+    /// Run this with sh and use the first line of its output as the passphrase; its environment names the key
+    /// file in OSSVAULT_KEY_FILE
     #[arg(long, value_name = "COMMAND")]
     pub passphrase_command: Option<String>,
 }
 
 impl PassphraseArgs {
-    /// The passphrase of an existing key. `None`: there is no terminal to ask at, and nothing else was given.
+    /// The passphrase of an existing key. `None`: there is no terminal to ask at, and no other source was
+    /// given.
     ///
     /// # Errors
-    /// A source that was named does not give a passphrase.
+    /// A source that was given yields no passphrase.
     pub fn read(
         &self,
         key: &Path,
@@ -189,10 +190,10 @@ impl PassphraseArgs {
             .map(Some)
     }
 
-    /// A passphrase for a new key: asked for twice, never empty. `None` as in [`Self::read`].
+    /// A passphrase for a new key: entered twice, never empty. `None` as in [`Self::read`].
     ///
     /// # Errors
-    /// Empty, different the second time, or a source that was named does not give one.
+    /// It is empty or differs the second time, or a source that was given yields none.
     pub fn choose(&self, key: &Path, given: &Environment) -> Result<Option<Zeroizing<String>>> {
         let passphrase = match self.without_asking(key, given, Permissions::Enforced)? {
             Some(passphrase) => passphrase,
@@ -201,10 +202,10 @@ impl PassphraseArgs {
                     return Ok(None);
                 };
                 let first = terminal.ask(&format!("New passphrase for {}: ", text::path(key)))?;
-                if !first.is_empty() && *terminal.ask("The same again: ")? != *first {
+                if !first.is_empty() && *terminal.ask("Repeat the passphrase: ")? != *first {
                     return Err(Error::new(
                         Code::Passphrase,
-                        "the two passphrases differ: nothing was written, try again",
+                        "the two passphrases differ: nothing was written; try again",
                     ));
                 }
                 first
@@ -213,7 +214,7 @@ impl PassphraseArgs {
         if passphrase.is_empty() {
             return Err(Error::new(
                 Code::Passphrase,
-                "an empty passphrase protects nothing: choose one, or say --no-passphrase",
+                "an empty passphrase protects nothing: choose one, or give --no-passphrase",
             ));
         }
         Ok(Some(passphrase))
@@ -244,7 +245,7 @@ impl PassphraseArgs {
     }
 }
 
-/// The file obeys the rule of private keys: it is as good as one.
+/// The file is subject to the rules of private keys: it is worth as much as one.
 fn from_file(path: &Path, permissions: Permissions) -> Result<Zeroizing<String>> {
     let name = format!("file {}", text::path(path));
     let file = File::open(path).map_err(|error| {
@@ -269,25 +270,25 @@ fn from_file(path: &Path, permissions: Permissions) -> Result<Zeroizing<String>>
     let refused = |why: String| {
         Error::new(
             Code::KeyPermissions,
-            format!("the passphrase {name}: {why}, or pass --insecure-key-permissions"),
+            format!("the passphrase {name}: {why}, or give --insecure-key-permissions"),
         )
     };
-    // A pipe is not in a folder, and has no mode that says anything.
+    // A pipe is not in a folder, and its mode means nothing.
     if permissions == Permissions::Enforced && found.is_file() {
         let mode = found.mode() & 0o7777;
         if mode & 0o077 != 0 {
             return Err(refused(format!(
-                "others may read it (mode {mode:04o}); run `chmod 600` on it"
+                "other users can read it (mode {mode:04o}); run `chmod 600` on it"
             )));
         }
         trust::owner(&found)
             .and_then(|()| trust::way(path))
-            .map_err(|untrusted| refused(format!("others may exchange it: {untrusted};")))?;
+            .map_err(|untrusted| refused(format!("other users can replace it: {untrusted};")))?;
     }
     first_line(file, &format!("the {name}"))
 }
 
-/// The command is told which key it is for: several may have passphrases of their own.
+/// The command receives the name of the key file: several keys may have different passphrases.
 fn run(command: &str, key: &Path) -> Result<Zeroizing<String>> {
     let failed = |reason: String| {
         Error::new(
@@ -323,7 +324,7 @@ pub(crate) fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<Stri
             format!("no passphrase in {name}: {reason}"),
         )
     };
-    // With its room reserved, the buffer is never moved: no copy is left behind unwiped.
+    // With its capacity reserved, the buffer is never moved, so that no unwiped copy is left behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_PASSPHRASE as usize + 1));
     source
         .take(LONGEST_PASSPHRASE)
@@ -338,7 +339,7 @@ pub(crate) fn first_line(source: impl Read, name: &str) -> Result<Zeroizing<Stri
     }
 }
 
-/// The terminal the program was started from, whatever stdin and stdout are.
+/// The terminal that the program was started from, whatever stdin and stdout are.
 struct Terminal(File);
 
 const INTERRUPT: u8 = 3;
@@ -349,8 +350,8 @@ impl Terminal {
         file.ok().map(Terminal)
     }
 
-    /// Asks without echo. Ctrl-C ends the line like Enter does and is an answer of its own: were it a
-    /// signal, it would leave the terminal without echo behind.
+    /// Asks without echo. Ctrl-C ends the line like Enter and is reported separately: as a signal it would
+    /// leave the terminal without echo.
     fn ask(&mut self, prompt: &str) -> Result<Zeroizing<String>> {
         let failed = |error: &dyn std::fmt::Display| {
             Error::new(
@@ -385,7 +386,7 @@ impl Terminal {
                     let _ = (&self.0).write_all(b"\n");
                     return Err(Error::new(
                         Code::Passphrase,
-                        "interrupted at the passphrase: nothing was done",
+                        "interrupted at the passphrase prompt: nothing was done",
                     ));
                 }
                 byte => line.push(byte),

@@ -1,4 +1,4 @@
-//! `ossvault serve`: the OSS protocol in front of folders, for this machine.
+//! `ossvault serve`: a local OSS server over folders.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,16 +16,16 @@ use crate::server::endpoint::Server;
 use crate::server::state::Config;
 use crate::text;
 
-/// Connections get so long to finish their request at the end.
+/// How long connections may take to finish their request at shutdown.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// Folder of the buckets: each folder in it is one
+    /// The folder of the buckets: each folder in it is one bucket
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,
 
-    /// Loopback address to listen on; port 0 is any free one
+    /// Loopback address to listen on; port 0 chooses any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8090", value_parser = values::address)]
     pub listen: SocketAddr,
 
@@ -33,17 +33,17 @@ pub struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub create: Vec<String>,
 
-    /// Acknowledge writes before they are on the disk
+    /// Acknowledge writes before they are on disk
     #[arg(long)]
     pub no_sync: bool,
 
-    /// Region that the buckets are in, and the only one that requests may be signed for; without it, all are
-    /// taken, and the buckets say cn-hangzhou
+    /// The buckets' region, and the only one that requests may be signed for [default: cn-hangzhou is
+    /// reported, and signatures for any region are accepted]
     #[arg(long, value_name = "REGION", value_parser = values::region)]
     pub region: Option<String>,
 }
 
-/// Serves until SIGTERM or SIGINT. Prints one line with the endpoint when it does.
+/// Serves until SIGTERM or SIGINT. Prints one line with the endpoint once it is ready.
 ///
 /// `variable` looks up an environment variable: requests must be signed with `OSS_ACCESS_KEY_ID` and
 /// `OSS_ACCESS_KEY_SECRET` (and carry `OSS_SESSION_TOKEN`, if set), or with the `OSS_TEST_*` pair.
@@ -70,7 +70,7 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
     if !args.listen.ip().is_loopback() {
         return Err(Error::new(
             Code::Usage,
-            "--listen: only this machine is served; expected a loopback address, like 127.0.0.1:8090",
+            "--listen: the server is only for this machine; expected a loopback address, like 127.0.0.1:8090",
         ));
     }
     for name in &args.create {
@@ -78,8 +78,9 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
     }
     make_folder(args)?;
     raise_descriptor_limit();
-    let cannot_run =
-        |error: std::io::Error| Error::new(Code::Failure, format!("cannot start: {error}"));
+    let cannot_run = |error: std::io::Error| {
+        Error::new(Code::Failure, format!("cannot start the server: {error}"))
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -107,7 +108,7 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
         }
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot_run)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_run)?;
-        // Whoever started this waits for the line, and may not read on.
+        // The parent process waits for this line, and may not read any further.
         output::print_line(&format!(
             "serving {} at {}",
             text::path(&args.dir),
@@ -123,7 +124,7 @@ pub fn run(args: &ServeArgs, variable: impl Fn(&str) -> Option<String>) -> Resul
     })
 }
 
-/// The folder must be there, unless a bucket is to be made in it.
+/// The folder must exist, unless a bucket is to be created in it.
 fn make_folder(args: &ServeArgs) -> Result<()> {
     let failed = |why: &str| {
         Error::new(
@@ -135,15 +136,15 @@ fn make_folder(args: &ServeArgs) -> Result<()> {
         return Ok(());
     }
     if args.dir.exists() {
-        return Err(failed("it is a file; --dir wants a folder"));
+        return Err(failed("it is a file, and --dir must be a folder"));
     }
     if args.create.is_empty() {
         return Err(failed(
-            "there is no such folder; --create NAME makes it, and a bucket in it",
+            "there is no such folder; --create NAME creates it, and a bucket in it",
         ));
     }
     std::fs::create_dir_all(&args.dir).map_err(|error| failed(&error.to_string()))?;
-    output::tell(&format!("made the folder {}", text::path(&args.dir)));
+    output::tell(&format!("created the folder {}", text::path(&args.dir)));
     Ok(())
 }
 
@@ -159,11 +160,12 @@ fn credentials(variable: impl Fn(&str) -> Option<String>) -> Result<Credentials>
     }
     Err(Error::new(
         Code::Credentials,
-        "no credentials to check requests against: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, to any values, and the same ones for the clients",
+        "no credentials to check requests against: set OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET to any values, and use the same values for the clients",
     ))
 }
 
-/// Connections and open objects each take one; the usual limit of 1024 is for programs that use `select`.
+/// Each connection and each open object takes one; the usual limit of 1024 exists for programs that use
+/// `select`.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -1,11 +1,11 @@
-//! What is mounted: `oss://bucket[/prefix]` or `file:///folder`.
+//! The source of a mount: `oss://bucket[/prefix]` or `file:///folder`.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::text;
 
-/// A source as the command line names it; not looked up anywhere yet.
+/// A source as given on the command line; it has not been accessed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     Oss {
@@ -22,10 +22,10 @@ pub enum Source {
 }
 
 impl Source {
-    /// `prefix` is the option of that name; `oss://` sources may carry it in the URL instead.
+    /// `prefix` is the option of that name; `oss://` sources may contain it in the URL instead.
     ///
     /// # Errors
-    /// A sentence that says what was expected.
+    /// A sentence that states the expected form.
     pub fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
         let option = prefix.map(check_prefix).transpose()?;
         if let Some(rest) = text.strip_prefix("oss://") {
@@ -36,7 +36,7 @@ impl Source {
                 Some(option) if in_url.is_empty() => option,
                 Some(_) => {
                     return Err(
-                        "the source names a prefix and so does --prefix: give one of them"
+                        "the source contains a prefix, and --prefix is given too: give only one of them"
                             .to_owned(),
                     );
                 }
@@ -50,8 +50,7 @@ impl Source {
         if let Some(folder) = text.strip_prefix("file://") {
             if !folder.starts_with('/') {
                 return Err(
-                    "the source does not name an absolute folder: write file:///the/folder"
-                        .to_owned(),
+                    "the source is not an absolute path: write file:///the/folder".to_owned(),
                 );
             }
             return Ok(Source::File {
@@ -61,10 +60,10 @@ impl Source {
         }
         Err(match shown(text) {
             Some(text) => {
-                format!("{text:?} is no source: expected oss://bucket[/prefix] or file:///folder")
+                format!("{text:?} is not a source: expected oss://bucket[/prefix], or file:///folder for a local folder")
             }
             None => {
-                "that is no source: expected oss://bucket[/prefix] or file:///folder".to_owned()
+                "that is not a source: expected oss://bucket[/prefix], or file:///folder for a local folder".to_owned()
             }
         })
     }
@@ -76,7 +75,7 @@ impl Source {
     }
 }
 
-/// As it is shown in messages and in the mount table.
+/// As shown in messages and in the mount table.
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,7 +94,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What was typed, if it cannot be a secret: credentials stand before an `@`, and tokens are long.
+/// The value as typed, if it cannot be a secret: credentials precede an `@`, and tokens are long.
 fn shown(text: &str) -> Option<&str> {
     let plain = text.len() <= 100 && !text.contains(['@', '=']) && text::looks_like_a_path(text);
     plain.then_some(text)
@@ -114,16 +113,17 @@ pub fn check_bucket(bucket: &str) -> Result<(), String> {
     } else {
         Err(match text::word(bucket) {
             Some(bucket) => format!(
-                "{bucket:?} is no bucket name: 3 to 63 lower-case letters, digits and hyphens"
+                "{bucket:?} is not a bucket name: expected 3 to 63 lower-case letters, digits and hyphens"
             ),
             None => {
-                "that is no bucket name: 3 to 63 lower-case letters, digits and hyphens".to_owned()
+                "that is not a bucket name: expected 3 to 63 lower-case letters, digits and hyphens"
+                    .to_owned()
             }
         })
     }
 }
 
-/// Makes a prefix end with `/`. A prefix is the path of a directory, so it must be one a path can name.
+/// Makes a prefix end with `/`. A prefix is the path of a directory, so it must be a valid path.
 fn check_prefix(prefix: &str) -> Result<String, String> {
     let path = prefix.strip_suffix('/').unwrap_or(prefix);
     if path.is_empty() {
@@ -135,18 +135,20 @@ fn check_prefix(prefix: &str) -> Result<String, String> {
         || path.starts_with('\\')
     {
         return Err(format!(
-            "{} is no prefix: expected the path of a directory in the bucket, like photos/2024",
+            "{} is not a prefix: expected the path of a directory in the bucket, like photos/2024",
             text::path(prefix.as_ref())
         ));
     }
     if path.split('/').any(|name| name == ".ossvault") {
         return Err(
-            "the prefix lies in .ossvault/, which is reserved for the mount's own objects"
+            "the prefix is inside .ossvault/, which is reserved for the mount's own objects"
                 .to_owned(),
         );
     }
     if path.len() > 900 {
-        return Err("the prefix is too long: at most 900 bytes leave room for names".to_owned());
+        return Err(
+            "the prefix is too long: at most 900 bytes, to leave room for names".to_owned(),
+        );
     }
     Ok(format!("{path}/"))
 }
@@ -173,20 +175,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_source_is_refused_with_a_reason() {
+    fn an_invalid_source_is_refused_with_a_reason() {
         for (text, prefix, reason) in [
-            ("bucket", None, "no source"),
-            ("s3://bucket", None, "no source"),
-            ("oss://", None, "no bucket name"),
-            ("oss://ab", None, "no bucket name"),
-            ("oss://Bucket", None, "no bucket name"),
-            ("oss://-bucket", None, "no bucket name"),
-            ("oss://bucket//a", None, "no prefix"),
-            ("oss://bucket/a/../b", None, "no prefix"),
+            ("bucket", None, "not a source"),
+            ("s3://bucket", None, "not a source"),
+            ("oss://", None, "not a bucket name"),
+            ("oss://ab", None, "not a bucket name"),
+            ("oss://Bucket", None, "not a bucket name"),
+            ("oss://-bucket", None, "not a bucket name"),
+            ("oss://bucket//a", None, "not a prefix"),
+            ("oss://bucket/a/../b", None, "not a prefix"),
             ("oss://bucket/.ossvault", None, "reserved"),
             ("oss://bucket/a", Some("b"), "one of them"),
             ("file://folder", None, "absolute"),
-            ("file:///folder", Some("/a"), "no prefix"),
+            ("file:///folder", Some("/a"), "not a prefix"),
         ] {
             let message = Source::parse(text, prefix).unwrap_err();
             assert!(message.contains(reason), "{text}: {message}");

@@ -1,4 +1,4 @@
-//! `ossvault umount`: takes a mount down and says whether everything reached the bucket.
+//! `ossvault umount`: unmounts and reports whether everything reached the bucket.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use super::exit::Code;
 use super::output;
 use crate::fuse::{mount_table, session};
 
-/// Take a mount down, and wait until everything is uploaded
+/// Unmount, and wait until everything is uploaded
 #[derive(Debug, clap::Args)]
 pub struct Args {
     pub mountpoint: PathBuf,
-    /// Detach the mount even when programs have files open in it, and do not wait for them
+    /// Detach the mount even if programs have files open in it, without waiting for them
     #[arg(long, short = 'z')]
     pub lazy: bool,
 }
 
-/// How long a mount may be in use before that is an error: a program that has just ended, or an indexer that
-/// has just looked, is not what the user must be asked to close.
+/// How long a mount may be busy before that is an error, so that a program that has just ended or an indexer
+/// does not fail the command.
 const STILL_IN_USE: Duration = Duration::from_secs(1);
 
-/// How often it is tried meanwhile.
+/// Interval between attempts.
 const POLL: Duration = Duration::from_millis(20);
 
 /// # Errors
-/// Not mounted, in use, or the daemon's own report.
+/// Not mounted, busy, or the error that the daemon reports.
 pub fn run(args: &Args) -> Result<()> {
     let mountpoint = session::canonical(&args.mountpoint)?;
     let entry = mount_table::find(&mountpoint).map_err(|error| {
@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> Result<()> {
     })?;
     let me = nix::unistd::geteuid().as_raw();
     let Some(entry) = entry else {
-        // Somebody may have used umount(8): the daemon may still be uploading, or have left its report.
+        // umount(8) may have been used: the daemon may still be uploading, or may have left its report.
         return match Waiter::open(&mountpoint, me) {
             Some(waiter) => wait(waiter),
             None => Err(session::Error::NotMounted(mountpoint).into()),
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::new(
             Code::NotMounted,
             format!(
-                "what is mounted on {} is no ossvault mount but {} ({}): use umount",
+                "{} is not an ossvault mount but {} ({}): use umount(8)",
                 mountpoint.display(),
                 entry.source,
                 entry.kind
@@ -60,13 +60,13 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::new(
             Code::MountRefused,
             format!(
-                "the mount on {} belongs to {}: that user or root can unmount it",
+                "the mount on {} belongs to {}: only that user or root can unmount it",
                 mountpoint.display(),
                 user_name(owner)
             ),
         ));
     }
-    // Before the mount goes: a daemon that ends well removes the file.
+    // Opened before the mount is removed: a daemon that ends well removes the file.
     let waiter = Waiter::open(&mountpoint, entry.owner.unwrap_or(me));
     let stale = waiter.as_ref().is_none_or(|waiter| !waiter.is_running());
     match unmount_unless_used(&mountpoint) {
@@ -87,14 +87,14 @@ pub fn run(args: &Args) -> Result<()> {
         None => Err(Error::new(
             Code::DaemonDied,
             format!(
-                "{} is unmounted, but its daemon left no record: whether everything was uploaded is unknown",
+                "{} is unmounted, but its daemon left no report: it is unknown whether everything was uploaded",
                 mountpoint.display()
             ),
         )),
     }
 }
 
-/// The name of a user, or the number where there is none.
+/// The user's name, or the number if there is none.
 fn user_name(uid: u32) -> String {
     let user = nix::unistd::User::from_uid(uid.into());
     user.ok()
@@ -116,9 +116,9 @@ fn unmount_unless_used(mountpoint: &Path) -> std::result::Result<(), session::Er
 
 fn wait(waiter: Waiter) -> Result<()> {
     waiter.wait(|seconds| {
-        // Often enough to be reassuring, seldom enough not to scroll.
+        // Often enough to show progress, rarely enough not to scroll.
         if seconds == 2 || seconds % 30 == 0 {
-            output::tell(&format!("still uploading what was written ({seconds} s)"));
+            output::tell(&format!("still uploading ({seconds} s)"));
         }
     })
 }

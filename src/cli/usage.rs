@@ -1,7 +1,7 @@
-//! What is said of a command line that cannot be understood.
+//! Messages for invalid command lines.
 //!
-//! clap quotes what was typed. That may be a secret in a place where it does not belong, like a key instead of
-//! its file's name, so only names of options and commands, and what an option expects, are said here.
+//! clap quotes what was typed. That may be a secret in the wrong place, such as a key instead of the name of
+//! its file, so messages contain only the names of options and commands, and what an option expects.
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -12,10 +12,10 @@ use super::error::Error;
 use super::exit::Code;
 use super::values::Expected;
 
-/// The error to end with.
+/// The error to exit with.
 ///
 /// # Errors
-/// Always, except for what is no mistake: help and the version, which are on stdout then.
+/// Always, except for help and version, which are printed on stdout.
 pub fn explain(error: &clap::Error, commands: &clap::Command) -> Result<(), Error> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -38,7 +38,7 @@ pub fn explain(error: &clap::Error, commands: &clap::Command) -> Result<(), Erro
 
 fn message(error: &clap::Error) -> String {
     let known = |kind| error.get(kind).map(one);
-    // The likeliest is the last.
+    // The last suggestion is the likeliest.
     let suggested = |kind| match error.get(kind)? {
         ContextValue::Strings(texts) => texts.last().cloned(),
         value => Some(one(value)),
@@ -53,7 +53,7 @@ fn message(error: &clap::Error) -> String {
                 .and_then(|text| option_name(&text).map(str::to_owned));
             let unknown = match name {
                 Some(name) => format!("there is no option {name}"),
-                None => "there is an argument too many, or one that begins with -".to_owned(),
+                None => "there is an unexpected argument, or a value that begins with -".to_owned(),
             };
             match suggested {
                 Some(suggested) => format!("{unknown}; did you mean {suggested}?"),
@@ -65,15 +65,15 @@ fn message(error: &clap::Error) -> String {
             None => "there is no such command".to_owned(),
         },
         ErrorKind::ArgumentConflict => match known(ContextKind::PriorArg) {
-            Some(other) if other != option => format!("{option} does not go with {other}"),
+            Some(other) if other != option => format!("{option} cannot be combined with {other}"),
             _ => format!("{option} is given more than once"),
         },
         ErrorKind::MissingRequiredArgument => format!("{option} is missing"),
         ErrorKind::MissingSubcommand => "a command is missing".to_owned(),
         ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
-        ErrorKind::NoEquals => format!("{option} takes its value after ="),
+        ErrorKind::NoEquals => format!("{option} needs its value after ="),
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::TooManyValues => {
-            format!("{option} has not the number of values that it takes")
+            format!("{option} was given the wrong number of values")
         }
         _ => {
             let expected = error.source().and_then(|source| {
@@ -97,7 +97,7 @@ fn one(value: &ContextValue) -> String {
     }
 }
 
-/// The name in what was typed as an option, if it may be one: `--name` of `--name=value`.
+/// The name of what was typed as an option, if it can be one: `--name` of `--name=value`.
 fn option_name(text: &str) -> Option<&str> {
     let name = text.split('=').next().unwrap_or_default();
     let letters = name.strip_prefix("--")?;
@@ -108,7 +108,7 @@ fn option_name(text: &str) -> Option<&str> {
     is_name.then_some(name)
 }
 
-/// Of the command that was named, if it is one.
+/// The help of the command that was named, if it is one.
 fn help_of(first: Option<OsString>, commands: &clap::Command) -> String {
     let named = first.and_then(|first| first.into_string().ok());
     let command = named.filter(|name| commands.find_subcommand(name).is_some());
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_named_without_what_was_typed() {
+    fn a_mistake_is_named_without_quoting_the_input() {
         for (line, said) in [
             (
                 &["ossvault", "mount", "a", "b", "--memory-limit", "s3cret"][..],
@@ -166,11 +166,11 @@ mod tests {
             ),
             (
                 &["ossvault", "umount", "a", "s3cret"],
-                "there is an argument too many, or one that begins with -",
+                "there is an unexpected argument, or a value that begins with -",
             ),
             (
                 &["ossvault", "umount", "--s3cret=s3cret", "a"],
-                "there is an argument too many, or one that begins with -",
+                "there is an unexpected argument, or a value that begins with -",
             ),
             (
                 &[
@@ -189,7 +189,7 @@ mod tests {
             ),
             (
                 &["ossvault", "mount", "a", "b", "--path-style", "--cname"],
-                "--path-style does not go with --cname",
+                "--path-style cannot be combined with --cname",
             ),
         ] {
             let message = of(line);

@@ -1,6 +1,6 @@
-//! Values as people type them: sizes, durations, modes.
+//! Parsers of option values: sizes, durations, modes.
 //!
-//! What was typed is not repeated: it may be a secret that came to the wrong place.
+//! Error messages do not repeat the value: it may be a secret in the wrong place.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub struct Expected(pub &'static str);
 /// Bytes: a number with an optional unit `K`, `M`, `G`, `T` (powers of 1024; `KiB` and `KB` mean the same).
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn size(text: &str) -> Result<u64, Expected> {
     let expected = || Expected("expected a size, like 512M or 10G");
     let digits = text
@@ -33,10 +33,10 @@ pub fn size(text: &str) -> Result<u64, Expected> {
     number.checked_mul(1 << shift).ok_or_else(expected)
 }
 
-/// A [`size`] that parts of uploads may have: a multiple of 128 KiB, at most 1 GiB.
+/// A [`size`] that is valid for upload parts: a multiple of 128 KiB, at most 1 GiB.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn part_size(text: &str) -> Result<u64, Expected> {
     match size(text)? {
         size if size > 0 && size <= 1 << 30 && size.is_multiple_of(128 << 10) => Ok(size),
@@ -47,9 +47,9 @@ pub fn part_size(text: &str) -> Result<u64, Expected> {
 /// Seconds, with an optional fraction, or with a unit: `250ms`, `5s`, `2m`, `1h`. At most a year.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn duration(text: &str) -> Result<Duration, Expected> {
-    let expected = || Expected("expected seconds, or something like 250ms");
+    let expected = || Expected("expected seconds, or a time with a unit, like 250ms");
     let digits = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -68,21 +68,21 @@ pub fn duration(text: &str) -> Result<Duration, Expected> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// A [`duration`] that is not zero.
+/// A [`duration`] greater than zero.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn positive_duration(text: &str) -> Result<Duration, Expected> {
     match duration(text)? {
-        Duration::ZERO => Err(Expected("expected a time above 0")),
+        Duration::ZERO => Err(Expected("expected a time greater than 0")),
         duration => Ok(duration),
     }
 }
 
-/// How much at once.
+/// A degree of parallelism.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn parallel(text: &str) -> Result<u16, Expected> {
     match text.parse() {
         Ok(number @ 1..=1024) => Ok(number),
@@ -90,30 +90,30 @@ pub fn parallel(text: &str) -> Result<u16, Expected> {
     }
 }
 
-/// A count, and the number of a user or a group.
+/// A count, or the number of a user or group.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn number<T: std::str::FromStr>(text: &str) -> Result<T, Expected> {
     text.parse().map_err(|_| Expected("expected a number"))
 }
 
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn address(text: &str) -> Result<SocketAddr, Expected> {
     let expected = "expected an address and a port, like 127.0.0.1:8090";
     text.parse().map_err(|_| Expected(expected))
 }
 
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn format(text: &str) -> Result<Format, Expected> {
     text.parse()
         .map_err(|_| Expected("expected seed, sdk or dual"))
 }
 
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn key_bits(text: &str) -> Result<usize, Expected> {
     match text {
         "2048" => Ok(2048),
@@ -123,10 +123,10 @@ pub fn key_bits(text: &str) -> Result<usize, Expected> {
     }
 }
 
-/// A region's name becomes a part of host names and signatures.
+/// A region's name, which becomes part of host names and signatures.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn region(text: &str) -> Result<String, Expected> {
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     match (1..=32).contains(&text.len()) && text.bytes().all(plain) {
@@ -138,7 +138,7 @@ pub fn region(text: &str) -> Result<String, Expected> {
 /// Permission bits in octal, 0 to 7777.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn mode(text: &str) -> Result<u32, Expected> {
     u32::from_str_radix(text, 8)
         .ok()
@@ -146,17 +146,18 @@ pub fn mode(text: &str) -> Result<u32, Expected> {
         .ok_or(Expected("expected octal digits, like 0644"))
 }
 
-/// SHA-256 of a public key: 64 hex digits, colons between them allowed. Returned in lower case without.
+/// The SHA-256 of a public key: 64 hex digits, optionally separated by colons. Returned in lower case without
+/// colons.
 ///
 /// # Errors
-/// What was expected.
+/// The expected form.
 pub fn fingerprint(text: &str) -> Result<String, Expected> {
     let digits = text.replace(':', "").to_ascii_lowercase();
     let valid = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
     match valid {
         true => Ok(digits),
         false => Err(Expected(
-            "no fingerprint: expected the 64 hex digits that `ossvault keygen` prints",
+            "not a fingerprint: expected the 64 hex digits that `ossvault keygen` prints",
         )),
     }
 }

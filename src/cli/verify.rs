@@ -1,5 +1,5 @@
-//! `ossvault verify`: looks for damage, and changes nothing. `ossvault restore-envelopes`: undoes one kind
-//! of it.
+//! `ossvault verify` looks for damage and changes nothing. `ossvault restore-envelopes` repairs lost
+//! envelopes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,26 +18,26 @@ use crate::tools::envelopes::{Lines, Restore, Saving};
 use crate::tools::local_file::LocalFileError;
 use crate::tools::verify::{Against, Manifest, Verify};
 
-/// Open every envelope and read every object, looking for damage; nothing is changed
+/// Open every envelope and read every object to find damage; changes nothing
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     options: BulkOptions,
     #[command(flatten)]
     keys: ReadingKeys,
-    /// Envelopes and sizes only: one request without a body for each object
+    /// Check only envelopes and sizes: one request without a body per object
     #[arg(long)]
     quick: bool,
-    /// Compare contents with the files of this folder
+    /// Compare contents with the files in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["manifest", "quick"])]
     compare: Option<PathBuf>,
-    /// Compare contents with these digests, as sha256sum writes them
+    /// Compare contents with these digests, in the format of sha256sum
     #[arg(long, value_name = "FILE", conflicts_with = "quick")]
     manifest: Option<PathBuf>,
-    /// Keep a copy of all envelopes in this new file, for restore-envelopes
+    /// Save a copy of all envelopes to this new file, for restore-envelopes
     #[arg(long, value_name = "FILE")]
     save_envelopes: Option<PathBuf>,
-    /// Take unencrypted objects under this directory for what they should be (repeatable)
+    /// Accept unencrypted objects below this directory (repeatable)
     #[arg(long, value_name = "PREFIX")]
     allow_plaintext: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     if !open && (args.save_envelopes.is_none() || !matches!(against, Against::Nothing)) {
         return Err(Error::new(
             Code::KeyMissing,
-            "objects are verified by opening them: name a key with --private-key",
+            "verify needs a private key to open the objects: give one with --private-key",
         ));
     }
     let ring = keys::reading_ring(private, reading)?;
@@ -91,11 +91,11 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
     if let (Some(saving), Some(path)) = (saving, &args.save_envelopes) {
         saving.finish().map_err(|error| writing(path, error))?;
     }
-    run.require_some(&summary, "verify: there is no object under")?;
+    run.require_some(&summary, "verify: there are no objects under")?;
     bulk::conclude(&summary, "are damaged, differ or could not be opened")?;
     if !args.options.json {
         output::print_line(match (open, args.quick) {
-            (false, _) => "envelopes saved; nothing was opened",
+            (false, _) => "envelopes saved; no object was opened",
             (true, true) => "no damage found in the envelopes; contents were not read",
             (true, false) => "no damage found",
         });
@@ -139,7 +139,7 @@ fn writing(path: &Path, error: std::io::Error) -> Error {
         return Error::new(
             Code::Exists,
             format!(
-                "{} exists; envelopes are never written over a file: name another",
+                "{} exists; envelopes are never saved over an existing file: name another file",
                 text::path(path)
             ),
         );
@@ -147,14 +147,14 @@ fn writing(path: &Path, error: std::io::Error) -> Error {
     (&LocalFileError::writing(path, error)).into()
 }
 
-/// Put envelopes back that another tool's metadata edit has lost
+/// Restore envelopes that another tool's metadata edit has removed
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
-    /// What `verify --save-envelopes` wrote
+    /// The file written by `verify --save-envelopes`
     file: PathBuf,
     #[command(flatten)]
     options: BulkOptions,
-    /// Say what would be restored and change nothing
+    /// Report what would be restored, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -178,7 +178,7 @@ pub fn restore(args: &RestoreArgs, environment: &Environment) -> Result<()> {
     )?;
     run.require_some(
         &summary,
-        "restore: the file has no line for an object under",
+        "restore: the file has no line for any object under",
     )?;
     bulk::conclude(&summary, "could not be restored")
 }

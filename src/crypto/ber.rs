@@ -1,9 +1,9 @@
-//! The encoding of key files: BER is read, DER is written.
+//! The encoding of key files: reads BER, writes DER.
 //!
-//! DER is what everybody writes, and yet files with long or indefinite lengths, padded numbers and bytes behind
-//! the end are about, made by smart cards, Java and hand-written encoders. OpenSSL reads them, so they are read
-//! here: an [`Element`] is a tag and the bytes of its content, and what is nested is read when it is asked for.
-//! Nothing is allocated from a length in the input.
+//! Most programs write DER, but smart cards, Java and hand-written encoders also produce long or indefinite
+//! lengths, padded numbers and trailing bytes. OpenSSL reads such files, so they are accepted here too: an
+//! [`Element`] is a tag and its content bytes, and nested elements are parsed on demand. Nothing is allocated
+//! from a length in the input.
 
 use zeroize::Zeroizing;
 
@@ -14,7 +14,7 @@ pub const OBJECT_IDENTIFIER: u8 = 0x06;
 pub const SEQUENCE: u8 = 0x30;
 pub const CONSTRUCTED: u8 = 0x20;
 
-/// Of elements of indefinite length in one another: each level is looked through again by the one above it.
+/// Maximum nesting of elements of indefinite length: each level is scanned again by the one above it.
 const MAX_DEPTH: usize = 12;
 
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ impl<'a> Element<'a> {
         Some(read(input, 0)?.0)
     }
 
-    /// The elements of a sequence. None for anything else, and where one of them is malformed.
+    /// The elements of a sequence. None if this is not a sequence, or if one of them is malformed.
     pub fn sequence(self) -> Option<Vec<Element<'a>>> {
         (self.tag == SEQUENCE).then_some(())?;
         self.nested()
@@ -46,7 +46,7 @@ impl<'a> Element<'a> {
         Some(elements)
     }
 
-    /// A number without sign and leading zeros: some writers leave out the zero that makes it positive.
+    /// A number without sign and leading zeros: some writers omit the zero byte that makes it positive.
     pub fn unsigned(self) -> Option<&'a [u8]> {
         if self.tag != INTEGER || self.content.is_empty() {
             return None;
@@ -55,7 +55,7 @@ impl<'a> Element<'a> {
         Some(&self.content[zeros..])
     }
 
-    /// A number that is small. None if it is not.
+    /// A small number. None if it is larger.
     pub fn small(self) -> Option<u64> {
         let bytes = self.unsigned()?;
         (bytes.len() <= 8).then(|| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
@@ -66,7 +66,7 @@ impl<'a> Element<'a> {
         (self.tag == OBJECT_IDENTIFIER && !self.content.is_empty()).then_some(self.content)
     }
 
-    /// An octet string, put together where it comes in pieces.
+    /// An octet string, joined if it comes in pieces.
     pub fn octets(self) -> Option<Zeroizing<Vec<u8>>> {
         self.string(OCTET_STRING, Some)
     }
@@ -96,10 +96,10 @@ impl<'a> Element<'a> {
     }
 }
 
-/// The first element, and what follows it.
+/// The first element, and the rest of the input.
 fn read(input: &[u8], depth: usize) -> Option<(Element<'_>, &[u8])> {
     let (&tag, rest) = input.split_first()?;
-    // Tags of several bytes are in no key file.
+    // Tags of several bytes do not occur in key files.
     if tag & 0x1f == 0x1f {
         return None;
     }
@@ -122,7 +122,7 @@ fn split(tag: u8, rest: &[u8], length: usize) -> Option<(Element<'_>, &[u8])> {
     Some((Element { tag, content }, rest))
 }
 
-/// Up to the two zero bytes that end it, which are no element of it.
+/// Up to the two zero bytes that end it, which are not an element of it.
 fn indefinite(tag: u8, content: &[u8], depth: usize) -> Option<(Element<'_>, &[u8])> {
     if depth == MAX_DEPTH || tag & CONSTRUCTED == 0 {
         return None;
@@ -137,14 +137,14 @@ fn indefinite(tag: u8, content: &[u8], depth: usize) -> Option<(Element<'_>, &[u
     }
 }
 
-/// A sequence of numbers, each big-endian with or without leading zeros, in DER.
+/// A sequence of numbers, each big-endian with or without leading zeros, encoded in DER.
 pub fn sequence_of_numbers(numbers: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let room = numbers.iter().map(|number| number.len() + 6).sum();
     let mut content = Zeroizing::new(Vec::with_capacity(room));
     for number in numbers {
         let zeros = number.iter().take_while(|byte| **byte == 0).count();
         let number = &number[zeros..];
-        // Zero has one byte, and a first bit of one would be a sign.
+        // Zero has one byte, and a leading one bit would be a sign.
         let padded = number.first().is_none_or(|byte| *byte >= 0x80);
         content.push(INTEGER);
         push_length(&mut content, number.len() + usize::from(padded));
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn written_values_can_be_read() {
         let long = vec![0x9a; 300];
         let der = sequence_of_numbers(&[&[], &[0, 0, 1], &long, &[0x7f]]);
         let elements = Element::first(&der).unwrap().sequence().unwrap();

@@ -1,10 +1,10 @@
-//! AES-256 in counter mode with a 128-bit big-endian counter, at any byte offset, source to
-//! destination in one pass.
+//! AES-256 in counter mode with a 128-bit big-endian counter, at any byte offset, from source to destination
+//! in one pass.
 //!
-//! Two kernels compute the same bytes: the plain `ctr` crate, which is the reference, and
-//! `ctr_vector`, used where the processor has VAES and AVX-512 unless the environment
-//! says `OSSVAULT_CTR=portable`. A wrong counter would decrypt what it encrypted itself and repeat keystream
-//! in silence, so [`self_test`] holds the chosen kernel against known answers at every start.
+//! Two kernels compute the same bytes: the plain `ctr` crate, which is the reference, and `ctr_vector`, used
+//! if the processor has VAES and AVX-512, unless the environment sets `OSSVAULT_CTR=portable`. A wrong
+//! counter would still decrypt its own output and repeat keystream undetected, so [`self_test`] checks the
+//! chosen kernel against known answers at every start.
 
 use std::sync::OnceLock;
 
@@ -20,13 +20,13 @@ use super::ctr_vector;
 use super::data_key::{self, CounterStart, DataKey, Purpose, StartBinding};
 use super::stack::wiped;
 
-/// The kernels work in pieces of this many bytes, so that what one step wrote is still in the
-/// first-level cache when the next reads it.
+/// The kernels work in pieces of this many bytes, so that the output of one step is still in the first-level
+/// cache when the next step reads it.
 const STRIP: usize = 32 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
-    /// The `ctr` crate as it is.
+    /// The `ctr` crate.
     Portable,
     /// `ctr_vector`.
     Vector,
@@ -47,12 +47,12 @@ impl Kernel {
     }
 }
 
-/// No private key opened the envelope this cipher stands for.
+/// No private key opened the envelope that this cipher belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no private key opened the envelope")]
 pub struct Unopened;
 
-/// Encrypts and decrypts one object. Made of the object's key, which it consumes; shared in an `Arc`.
+/// Encrypts and decrypts one object. Created from the object's key, which it consumes; shared in an `Arc`.
 pub struct ContentCipher {
     secrets: Box<Secrets>,
     start: CounterStart,
@@ -63,7 +63,7 @@ pub struct ContentCipher {
 enum Kind {
     Cipher,
     Unopened,
-    /// Of an object that is not encrypted.
+    /// For an unencrypted object.
     Identity,
 }
 
@@ -75,7 +75,7 @@ struct Secrets {
 /// The round keys, for either kernel. Wiped on drop.
 struct Schedule {
     portable: Aes256Enc,
-    /// None where that kernel cannot run.
+    /// None if this kernel cannot run.
     #[cfg(target_arch = "x86_64")]
     vector: Option<ctr_vector::Schedule>,
     #[cfg(not(target_arch = "x86_64"))]
@@ -93,7 +93,7 @@ impl Schedule {
         }
     }
 
-    /// Of whole blocks from `counter` on, the last one possibly cut.
+    /// Processes whole blocks from `counter` on; the last one may be partial.
     fn apply(&self, kernel: Kernel, counter: u128, source: &[u8], destination: &mut [u8]) {
         match (kernel, &self.vector) {
             #[cfg(target_arch = "x86_64")]
@@ -118,8 +118,8 @@ impl ContentCipher {
         }
     }
 
-    /// Leaves bytes as they are: for reading an object that is not encrypted, or one whose bytes stay
-    /// encrypted. It has no key that could be wrapped, so nothing can be written with it.
+    /// Leaves bytes unchanged: for reading an unencrypted object, or an object whose bytes stay encrypted. It
+    /// has no key that could be wrapped, so nothing can be written with it.
     pub fn identity() -> ContentCipher {
         ContentCipher {
             kind: Kind::Identity,
@@ -127,9 +127,9 @@ impl ContentCipher {
         }
     }
 
-    /// Stands for a PKCS#1 v1.5 envelope that no key opened (see
-    /// [`key_ring`](super::key_ring)): it can be carried about like any other, so that what the store
-    /// sees of us is the same, and says [`Unopened`] when bytes are asked of it.
+    /// Takes the place of a PKCS#1 v1.5 envelope that no key opened (see [`key_ring`](super::key_ring)): it
+    /// is used like any other cipher, so that the store observes the same requests, and returns [`Unopened`]
+    /// when bytes are to be decrypted.
     pub fn unopened(key: DataKey, start: CounterStart) -> ContentCipher {
         ContentCipher {
             kind: Kind::Unopened,
@@ -151,7 +151,7 @@ impl ContentCipher {
         self.start
     }
 
-    /// What the counter start says of the object, see [`CounterStart::binding`].
+    /// What the counter start says about the object, see [`CounterStart::binding`].
     pub fn binding(&self) -> Option<StartBinding> {
         match self.kind {
             Kind::Cipher => self.start.binding(&self.secrets.key),
@@ -159,7 +159,7 @@ impl ContentCipher {
         }
     }
 
-    /// For wrapping: the one use of the key beside content and subkeys.
+    /// For wrapping: the only use of the key besides content and subkeys.
     pub fn key(&self) -> &DataKey {
         &self.secrets.key
     }
@@ -168,13 +168,13 @@ impl ContentCipher {
         data_key::subkey(&self.secrets.key, self.start, purpose)
     }
 
-    /// Encrypts or decrypts `source`, which stands at byte `offset` of the object, into `destination`.
+    /// Encrypts or decrypts `source`, which is at byte `offset` of the object, into `destination`.
     ///
     /// # Errors
-    /// [`Unopened`]; `destination` is then untouched.
+    /// [`Unopened`]; `destination` is then unchanged.
     ///
     /// # Panics
-    /// When the lengths differ.
+    /// If the lengths differ.
     pub fn apply(
         &self,
         offset: u64,
@@ -207,7 +207,7 @@ impl ContentCipher {
     /// # Errors
     /// [`Unopened`].
     pub fn apply_in_place(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Unopened> {
-        // 4 KiB at a time through the stack: the kernels want a source and a destination.
+        // 4 KiB at a time through the stack, because the kernels need a separate source and destination.
         let mut copy = Zeroizing::new([0u8; 4096]);
         for (i, piece) in buffer.chunks_mut(copy.len()).enumerate() {
             let copy = &mut copy[..piece.len()];
@@ -218,7 +218,7 @@ impl ContentCipher {
     }
 }
 
-/// Splits off what stands before the first whole block, and hands the kernels strips.
+/// Handles the bytes before the first whole block, and passes the rest to the kernels in strips.
 fn apply(
     kernel: Kernel,
     schedule: &Schedule,
@@ -272,18 +272,18 @@ fn portable(
     stream.apply_keystream_b2b(source, destination);
 }
 
-/// The kernel computes something else than AES-256-CTR. Nothing may be encrypted with it.
+/// The kernel does not compute AES-256-CTR. Nothing may be encrypted with it.
 #[derive(Debug, thiserror::Error)]
-#[error("the AES-CTR kernel {kernel:?} gives wrong answers ({case}); set OSSVAULT_CTR=portable")]
+#[error("the AES-CTR kernel {kernel:?} computes wrong results ({case}); set OSSVAULT_CTR=portable")]
 pub struct SelfTestFailed {
     kernel: Kernel,
     case: &'static str,
 }
 
-/// Known answers for the chosen kernel.
+/// Checks the chosen kernel against known answers.
 ///
 /// # Errors
-/// When one differs.
+/// One of them differs.
 pub fn self_test() -> Result<(), SelfTestFailed> {
     self_test_of(Kernel::chosen())
 }
@@ -347,8 +347,8 @@ fn self_test_of(kernel: Kernel) -> Result<(), SelfTestFailed> {
             }
         }
     }
-    // Long enough for every inner loop, with a carry out of 64 bits in the middle of one, against single
-    // blocks whose counters are counted byte by byte.
+    // Long enough for every inner loop, with a carry out of 64 bits in the middle of one, compared with
+    // single blocks whose counters are incremented byte by byte.
     const BLOCKS: usize = 3 * 4096 / 16 + 5;
     let first = u128::from(u64::MAX) - 300;
     let mut counter = first.to_be_bytes();
@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(out, [1; 4]);
     }
 
-    /// Counters around every power of two at which something can carry.
+    /// Counters around every power of two at which a carry can occur.
     fn counters() -> impl Strategy<Value = u128> {
         (
             prop_oneof![Just(0u32), Just(8), Just(32), Just(64), Just(127)],
@@ -482,7 +482,7 @@ mod tests {
             apply(Kernel::Portable, &schedule, start, offset, &data, &mut portable);
             apply(Kernel::Vector, &schedule, start, offset, &data, &mut vector);
             prop_assert!(portable == vector);
-            // And a cut anywhere changes nothing.
+            // A cut at any position changes nothing.
             if !data.is_empty() {
                 let cut = (counter as usize) % data.len();
                 let mut cut_out = vec![0; data.len()];

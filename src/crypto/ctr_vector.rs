@@ -1,8 +1,10 @@
-//! AES-256-CTR on 64-byte registers, for processors with VAES and AVX-512: the fast kernel of [`ctr`](super::ctr).
+//! AES-256-CTR on 64-byte registers, for processors with VAES and AVX-512: the fast kernel of
+//! [`ctr`](super::ctr).
 //!
-//! Compiling the portable one for such a processor does not help: the `aes` crate moves blocks through memory
-//! in small pieces that 64-byte loads then wait for. The `unsafe` here is loads and stores through slices of
-//! just that length, and calls of functions whose processor features a [`Schedule`] proves.
+//! Compiling the portable kernel for such a processor does not help: the `aes` crate moves blocks through
+//! memory in small pieces, for which 64-byte loads then have to wait. The `unsafe` code consists of loads and
+//! stores through slices of exactly that length, and calls of functions whose processor features a
+//! [`Schedule`] proves.
 
 #![expect(
     unsafe_code,
@@ -12,11 +14,11 @@
 use std::arch::x86_64::*;
 use zeroize::Zeroizing;
 
-/// The round keys; having them means that the processor has the features. Wiped on drop.
+/// The round keys; their existence proves that the processor has the features. Wiped on drop.
 pub struct Schedule(Zeroizing<[[u8; 16]; 15]>);
 
 impl Schedule {
-    /// None where this kernel cannot run.
+    /// None if this kernel cannot run.
     pub fn new(key: &[u8; 32]) -> Option<Schedule> {
         let available = is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("vaes")
@@ -26,7 +28,8 @@ impl Schedule {
         available.then(|| unsafe { expand(key) })
     }
 
-    /// Combines `source` with the keystream from block `counter` on, into `destination` of the same length.
+    /// Combines `source` with the keystream from block `counter` on, into `destination`, which has the same
+    /// length.
     pub fn apply(&self, counter: u128, source: &[u8], destination: &mut [u8]) {
         assert_eq!(source.len(), destination.len());
         // Safety: `new` detected the features.
@@ -34,12 +37,12 @@ impl Schedule {
     }
 }
 
-/// Blocks of one turn: eight registers of four, which leaves room for the rest of the work.
+/// Blocks per iteration: eight registers of four, which leaves registers for the rest of the work.
 const BLOCKS: usize = 32;
 const TURN: usize = BLOCKS * 16;
 
-/// How far ahead the source is called for, in bytes. What is sent comes from memory that no cache holds, and
-/// the processor by itself looks no further than a page.
+/// The prefetch distance in the source, in bytes. Data to be sent comes from memory that is in no cache, and
+/// the processor's own prefetcher stops at the end of a page.
 const AHEAD: usize = 4096;
 
 #[target_feature(enable = "aes,vaes,avx512f,avx512bw")]
@@ -49,11 +52,11 @@ fn apply(keys: &[[u8; 16]; 15], mut counter: u128, source: &[u8], destination: &
         // Safety: a round key has 16 bytes.
         *wide = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(key.as_ptr().cast()) });
     }
-    // Turns the bytes of each 128-bit number round.
+    // Reverses the bytes of each 128-bit number.
     let turn = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f));
     let mut last = Zeroizing::new([0u8; TURN]);
     for (s, d) in source.chunks(TURN).zip(destination.chunks_mut(TURN)) {
-        // The end of a piece is worked on in a copy, so that there is one loop.
+        // The rest of a piece is processed in a copy, so that there is only one loop.
         let whole = s.len() == TURN;
         let (from, to) = if whole {
             (s.as_ptr(), d.as_mut_ptr())
@@ -73,7 +76,8 @@ fn apply(keys: &[[u8; 16]; 15], mut counter: u128, source: &[u8], destination: &
         }
         for (i, block) in blocks.into_iter().enumerate() {
             let stream = _mm512_aesenclast_epi128(block, wide[14]);
-            // Safety: eight times 64 bytes are a turn, which both have; a prefetch may name any address.
+            // Safety: eight times 64 bytes are one iteration, which both have; a prefetch may name any
+            // address.
             unsafe {
                 let from = from.add(64 * i);
                 _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD).cast());
@@ -87,7 +91,7 @@ fn apply(keys: &[[u8; 16]; 15], mut counter: u128, source: &[u8], destination: &
     }
 }
 
-/// The numbers of the blocks of a turn, four in each register, as the processor counts.
+/// The counters of one iteration's blocks, four in each register, in the processor's byte order.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn counters(counter: u128) -> [__m512i; 8] {
@@ -104,7 +108,8 @@ fn counters(counter: u128) -> [__m512i; 8] {
     blocks
 }
 
-/// The halves of a register's numbers are added apart; where the low one wraps, each is counted by itself.
+/// The 64-bit halves of the counters are added separately; if the low half of one wraps, the carries are
+/// handled one by one.
 #[cold]
 #[target_feature(enable = "avx512f")]
 fn counters_with_carry(counter: u128) -> [__m512i; 8] {
@@ -120,7 +125,7 @@ fn counters_with_carry(counter: u128) -> [__m512i; 8] {
     blocks
 }
 
-/// FIPS 197's key expansion with the processor's S-box: no table, no timing.
+/// FIPS 197's key expansion with the processor's S-box: no table, and constant time.
 #[target_feature(enable = "aes,sse2")]
 fn expand(key: &[u8; 32]) -> Schedule {
     let mut schedule = Schedule(Zeroizing::new([[0; 16]; 15]));

@@ -1,8 +1,8 @@
-//! The secrets of one object: a random key, the counter its keystream starts at, and their subkeys.
+//! The secrets of one object: a random key, the counter that its keystream starts at, and their subkeys.
 //!
-//! The key encrypts content in CTR and is input to HKDF-SHA256, nothing else, ever. A key and a
-//! counter never encrypt two different contents: a [`DataKey`] cannot be copied, and is consumed by
-//! the one cipher that is made of it.
+//! The key encrypts content in CTR mode and is an input to HKDF-SHA256, and has no other use. A key and a
+//! counter never encrypt two different contents: a [`DataKey`] cannot be copied, and is consumed by the one
+//! cipher that is created from it.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::random;
 use super::stack::wiped;
 
-/// 32 random bytes, in a box of their own and wiped on drop.
+/// 32 random bytes on the heap, wiped on drop.
 pub struct DataKey(Box<Zeroizing<[u8; DataKey::LEN]>>);
 
 impl DataKey {
@@ -29,7 +29,7 @@ impl DataKey {
         }
     }
 
-    /// For keys that were unwrapped.
+    /// For unwrapped keys.
     pub fn from_bytes(bytes: Zeroizing<[u8; DataKey::LEN]>) -> DataKey {
         let mut key = DataKey(Box::new(Zeroizing::new([0; DataKey::LEN])));
         key.0.copy_from_slice(bytes.as_slice());
@@ -46,27 +46,28 @@ impl DataKey {
         Some(key)
     }
 
-    /// For wrapping and for the cipher's key schedule; whoever takes a copy wipes it.
+    /// For wrapping and for the cipher's key schedule; the caller must wipe any copy.
     pub fn expose(&self) -> &[u8; DataKey::LEN] {
         &self.0
     }
 }
 
-/// What the content of an object is.
+/// The type of an object's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentKind {
-    /// A file's bytes, and whatever else is not a link.
+    /// A file's bytes, or anything else that is not a link.
     File,
     /// The target of a symbolic link.
     Link,
 }
 
-/// What a derived counter start says of its object. Only a holder of the data key can make the start that
-/// says something else, so metadata that contradict it were changed.
+/// What a derived counter start says about its object. Only a holder of the data key can produce the start of
+/// another type, so metadata that contradicts it was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartBinding {
     pub kind: ContentKind,
-    /// The object has a seal. Reserved for the integrity layer: never written, and without a seal an error.
+    /// The object has a seal. Reserved for the integrity layer: never written, and an error if the seal is
+    /// missing.
     pub sealed: bool,
 }
 
@@ -84,7 +85,7 @@ impl StartBinding {
         },
     ];
 
-    /// What is written: unsealed.
+    /// For writing: unsealed.
     pub const fn of(kind: ContentKind) -> StartBinding {
         StartBinding {
             kind,
@@ -102,22 +103,22 @@ impl StartBinding {
     }
 }
 
-/// The counter of an object's first block: a 128-bit integer, big-endian in the counter block.
-/// No secret by itself.
+/// The counter of an object's first block: a 128-bit integer, big-endian in the counter block. Not a secret
+/// by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterStart(u128);
 
 impl CounterStart {
-    /// What a writer uses: HKDF of the key, with bytes 8 to 11 zero as in the SDKs' IVs, so that readers that
-    /// add the block number to 64 or even 32 bits agree with us. None if it were 0, which the documentation
-    /// example takes for "not given": draw another key.
+    /// The start for writing: HKDF of the key, with bytes 8 to 11 zero as in the SDKs' IVs, so that readers
+    /// that add the block number to only 64 or 32 bits compute the same counters. None if it were 0, which
+    /// the documentation example interprets as "not given": generate another key.
     pub fn derive(key: &DataKey, binding: StartBinding) -> Option<CounterStart> {
         let index = StartBinding::ALL.iter().position(|of| *of == binding);
         let start = derived_starts(key)[index.expect("all of them are there")];
         (!start.is_zero()).then_some(start)
     }
 
-    /// As version 1 derived it, which said nothing of the object. Read, not written anew.
+    /// As derived by version 1, which did not include the object's type. Read, but never written.
     pub fn derive_v1(key: &DataKey) -> Option<CounterStart> {
         let start = wiped(|| {
             let prk = hmac_sha256(b"ossvault start v1", &[key.expose()]);
@@ -126,7 +127,7 @@ impl CounterStart {
         (!start.is_zero()).then_some(start)
     }
 
-    /// What the start says of the object with this key; None for one that was not derived by version 2.
+    /// What the start says about the object with this key; None if version 2 did not derive it.
     pub fn binding(self, key: &DataKey) -> Option<StartBinding> {
         if self.is_zero() {
             return None;
@@ -135,7 +136,7 @@ impl CounterStart {
         index.map(|index| StartBinding::ALL[index])
     }
 
-    /// A random start in the shape the SDKs use: 8 random bytes, 4 zero bytes, 4 random bytes. Not 0.
+    /// A random start in the layout of the SDKs: 8 random bytes, 4 zero bytes, 4 random bytes. Not 0.
     pub fn generate() -> CounterStart {
         loop {
             let mut bytes = [0u8; 16];
@@ -155,8 +156,9 @@ impl CounterStart {
         self.0.to_be_bytes()
     }
 
-    /// The text of the seed and legacy formats: 1 to 39 ASCII digits with a value below 2^128, and
-    /// blanks around them, which the documentation example's reader takes too. 0 is read, never written.
+    /// The text of the seed and legacy formats: 1 to 39 ASCII digits with a value below 2^128, with
+    /// whitespace around them, which the documentation example's reader also accepts. 0 is read but never
+    /// written.
     pub fn from_decimal(text: &[u8]) -> Option<CounterStart> {
         let digits = text.trim_ascii();
         if digits.is_empty() || digits.len() > 39 || !digits.iter().all(u8::is_ascii_digit) {
@@ -177,13 +179,13 @@ impl CounterStart {
         self.0 == 0
     }
 
-    /// The counter of the block that holds byte `offset`.
+    /// The counter of the block that contains byte `offset`.
     pub fn at(self, offset: u64) -> u128 {
         self.0.wrapping_add(u128::from(offset / 16))
     }
 }
 
-/// In the order of [`StartBinding::ALL`]. The one that is used is wrapped and written, the others are not.
+/// In the order of [`StartBinding::ALL`]. One of them is wrapped and written, the others are not.
 fn derived_starts(key: &DataKey) -> [CounterStart; 4] {
     wiped(|| {
         let prk = hmac_sha256(b"ossvault start v2", &[key.expose()]);
@@ -197,11 +199,11 @@ fn shaped(okm: &[u8; 32]) -> CounterStart {
     CounterStart(u128::from_be_bytes(*start) & !(0xffff_ffff << 32))
 }
 
-/// What a subkey is for. The labels are part of the format.
+/// The purpose of a subkey. The labels are part of the format.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Xattr,
-    /// The three below are reserved for the integrity layer.
+    /// The following three are reserved for the integrity layer.
     Leaf,
     Seal,
     Label,
@@ -218,14 +220,14 @@ impl Purpose {
     }
 }
 
-/// HKDF-SHA256 over key and start. Re-wrapping leaves both alone, so subkeys outlive it. Whoever takes one
-/// does that where the stack is wiped.
+/// HKDF-SHA256 over key and start. Rewrapping changes neither, so subkeys remain valid. Callers derive a
+/// subkey where the stack is wiped.
 pub fn subkey(key: &DataKey, start: CounterStart, purpose: Purpose) -> Zeroizing<[u8; 32]> {
     let prk = hmac_sha256(
         b"ossvault subkeys v1",
         &[key.expose(), &start.to_be_bytes()],
     );
-    // One block of HKDF-Expand: all our outputs are 32 bytes or fewer.
+    // One block of HKDF-Expand: no output is longer than 32 bytes.
     hmac_sha256(&*prk, &[purpose.info(), &[1]])
 }
 

@@ -1,4 +1,4 @@
-//! The ciphers that key files are encrypted with. Most protect little by now: read here, never written.
+//! The ciphers of encrypted key files. Most of them are weak by now: read, but never written.
 
 use aes::{Aes128, Aes192, Aes256};
 use aria::{Aria128, Aria192, Aria256};
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use super::key_error::KeyError;
 
-/// In CBC mode, unless it is a stream.
+/// In CBC mode, unless it is a stream cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cipher {
     Aes128,
@@ -34,7 +34,7 @@ pub enum Cipher {
     DesEde2,
     DesEde3,
     Idea,
-    /// With a key of so many bytes, of which so many bits count.
+    /// With a key of this many bytes, of which this many bits are effective.
     Rc2 {
         key_len: usize,
         bits: usize,
@@ -70,7 +70,7 @@ impl Cipher {
         })
     }
 
-    /// With as many bits as the key has.
+    /// With all bits of the key effective.
     pub const fn rc2(key_len: usize) -> Cipher {
         Cipher::Rc2 {
             key_len,
@@ -94,7 +94,7 @@ impl Cipher {
         }
     }
 
-    /// Of a block, and so of the IV. None for a stream.
+    /// The length of a block, and so of the IV. None for a stream cipher.
     pub fn block_len(self) -> Option<usize> {
         match self {
             Cipher::Rc4 { .. } => None,
@@ -114,8 +114,8 @@ impl Cipher {
     /// `key` has [`key_len`](Self::key_len) bytes; `iv` is that of CBC.
     ///
     /// # Errors
-    /// [`KeyError::WrongPassphrase`] when the padding is wrong, which a wrong passphrase shows in 255 cases of
-    /// 256; [`KeyError::Damaged`] for lengths that cannot be.
+    /// [`KeyError::WrongPassphrase`] if the padding is wrong, as it is for 255 of 256 wrong passphrases;
+    /// [`KeyError::Damaged`] for impossible lengths.
     pub fn decrypt(
         self,
         key: &[u8],
@@ -155,7 +155,8 @@ impl Cipher {
     }
 }
 
-const LENGTH: KeyError = KeyError::Damaged("its length is no multiple of the cipher's blocks");
+const LENGTH: KeyError =
+    KeyError::Damaged("its length is not a multiple of the cipher's block size");
 
 struct Cbc<'a> {
     key: &'a [u8],
@@ -167,7 +168,7 @@ struct Cbc<'a> {
 impl Cbc<'_> {
     fn decrypt<C: BlockCipherDecrypt + KeyInit>(self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let cipher = C::new_from_slice(self.key)
-            .map_err(|_| KeyError::Damaged("its cipher takes no such key"))?;
+            .map_err(|_| KeyError::Damaged("its key does not fit the cipher"))?;
         self.decrypt_with(cipher)
     }
 
@@ -176,7 +177,7 @@ impl Cbc<'_> {
         cipher: C,
     ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let mut mode = cbc::Decryptor::<C>::inner_iv_slice_init(cipher, self.iv)
-            .map_err(|_| KeyError::Damaged("its IV has not the length of a block"))?;
+            .map_err(|_| KeyError::Damaged("its IV does not have the length of a block"))?;
         let mut plain = Zeroizing::new(self.body.to_vec());
         if plain.is_empty() || !plain.len().is_multiple_of(self.block_len) {
             return Err(LENGTH);

@@ -1,8 +1,8 @@
-//! Encrypted PKCS#8: from a passphrase and the parameters in the file to the key's bytes.
+//! Decrypts PKCS#8 keys with a passphrase and the parameters in the file.
 //!
-//! PBES2 (PBKDF2 or scrypt, and a cipher), PBES1 and the schemes of PKCS#12. The parameters come from the file:
-//! how much memory and how many rounds they may ask for is bounded, for a file must neither end the program nor
-//! keep it busy for ever.
+//! Supports PBES2 (PBKDF2 or scrypt, and a cipher), PBES1 and the schemes of PKCS#12. The parameters come
+//! from the file: their memory and iteration counts are bounded, because a file must neither end the program
+//! nor keep it busy forever.
 
 use pbkdf2::pbkdf2_hmac;
 use pkcs8::pkcs5::scrypt;
@@ -13,18 +13,18 @@ use super::ber::{Element, OBJECT_IDENTIFIER, OCTET_STRING};
 use super::key_cipher::Cipher;
 use super::key_error::KeyError;
 
-/// Rounds of a hash at most; the strictest advice of today asks for less than two million.
+/// Maximum number of hash iterations; today's strictest recommendations are below two million.
 const MAX_ITERATIONS: u64 = 100_000_000;
 
-/// What scrypt may use, in bytes; twice what anybody advises for files.
+/// scrypt's memory limit in bytes; twice any recommendation for files.
 const MAX_SCRYPT_MEMORY: u64 = 1 << 30;
 
-/// scrypt's passes over its memory at most, so that the time is bounded too.
+/// Maximum number of passes of scrypt over its memory, which bounds the time as well.
 const MAX_SCRYPT_PASSES: u64 = 16;
 
 const DAMAGED: KeyError = KeyError::Damaged("its encryption parameters are malformed");
 
-/// How a key file is encrypted.
+/// The encryption scheme of a key file.
 pub enum Encryption {
     Pbes2 {
         kdf: Kdf,
@@ -73,7 +73,7 @@ pub enum Hash {
 }
 
 impl Encryption {
-    /// From an AlgorithmIdentifier.
+    /// Parses an AlgorithmIdentifier.
     ///
     /// # Errors
     /// [`KeyError::UnsupportedEncryption`], [`KeyError::TooCostly`], [`KeyError::Damaged`].
@@ -124,7 +124,8 @@ impl Encryption {
     }
 
     /// # Errors
-    /// [`KeyError::WrongPassphrase`], [`KeyError::Damaged`], [`KeyError::TooCostly`] where there is no memory.
+    /// [`KeyError::WrongPassphrase`], [`KeyError::Damaged`], [`KeyError::TooCostly`] if there is not enough
+    /// memory.
     pub fn decrypt(&self, passphrase: &str, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         match self {
             Encryption::Pbes2 { kdf, cipher, iv } => {
@@ -164,7 +165,7 @@ fn pbes2(parameters: Element<'_>) -> Result<Encryption, KeyError> {
     let (name, parameters) = identified(scheme)?;
     let parameters = parameters.ok_or(DAMAGED)?;
     let (cipher, iv) = match name.as_str() {
-        // The number says how many bits of the key count.
+        // The version number encodes the effective bits of the key.
         "1.2.840.113549.3.2" if parameters.tag != OCTET_STRING => {
             let parts = sequence(parameters)?;
             let (version, iv) = match parts[..] {
@@ -187,7 +188,7 @@ fn pbes2(parameters: Element<'_>) -> Result<Encryption, KeyError> {
                 iv,
             )
         }
-        // The other parameter is the key's length, which is always the same.
+        // The other parameter is the key's length, which is constant.
         "1.2.840.113533.7.66.10" if parameters.tag != OCTET_STRING => {
             let [iv, ..] = sequence(parameters)?[..] else {
                 return Err(DAMAGED);
@@ -207,7 +208,7 @@ fn pbes2(parameters: Element<'_>) -> Result<Encryption, KeyError> {
     };
     let iv = iv.octets().ok_or(DAMAGED)?.to_vec();
     let (kdf, key_len) = Kdf::parse(kdf)?;
-    // With RC2 the length says how much of the key there is.
+    // For RC2, the effective bits follow from the key's length.
     let cipher = match (cipher, key_len) {
         (Cipher::Rc2 { bits, .. }, Some(key_len @ 1..=128)) => Cipher::Rc2 {
             key_len: key_len as usize,
@@ -220,7 +221,7 @@ fn pbes2(parameters: Element<'_>) -> Result<Encryption, KeyError> {
 }
 
 impl Kdf {
-    /// And the length of the key, if it is told.
+    /// And the length of the key, if it is given.
     fn parse(algorithm: Element<'_>) -> Result<(Kdf, Option<u64>), KeyError> {
         let (name, parameters) = identified(algorithm)?;
         let parameters = sequence(parameters.ok_or(DAMAGED)?)?;
@@ -294,9 +295,9 @@ impl Kdf {
                 Ok(())
             }
             Kdf::Scrypt { salt, log_n, r, p } => {
-                let no_memory = KeyError::TooCostly("scrypt with more memory than there is");
+                let no_memory = KeyError::TooCostly("scrypt with more memory than is available");
                 let params = scrypt::Params::new(*log_n, *r, *p).map_err(|_| DAMAGED)?;
-                // scrypt aborts the program where it gets none.
+                // scrypt aborts the program if it cannot allocate.
                 let memory = (128usize << *log_n) * *r as usize;
                 Vec::<u8>::new()
                     .try_reserve_exact(memory + memory / 8)
@@ -325,7 +326,7 @@ impl Hash {
     }
 }
 
-/// Of those whose only parameter is the IV.
+/// For ciphers whose only parameter is the IV.
 fn cipher_of(name: &str) -> Option<Cipher> {
     Some(match name {
         "2.16.840.1.101.3.4.1.2" => Cipher::Aes128,
@@ -347,7 +348,7 @@ fn cipher_of(name: &str) -> Option<Cipher> {
     })
 }
 
-/// For the message: the number, and what it stands for where that is known.
+/// For the message: the number, and its name if it is known.
 fn name_of(identifier: &str) -> String {
     let name = match identifier {
         "1.2.840.113549.1.5.1" | "1.2.840.113549.1.5.4" => "PBES1 with MD2",
@@ -368,7 +369,7 @@ fn identified(algorithm: Element<'_>) -> Result<(String, Option<Element<'_>>), K
     Ok((name.ok_or(DAMAGED)?, parts.get(1).copied()))
 }
 
-/// An object identifier as it is written. None if it is none.
+/// An object identifier in dotted form. None if it is invalid.
 pub fn dotted(element: Element<'_>) -> Option<String> {
     debug_assert!(element.tag == OBJECT_IDENTIFIER || element.identifier().is_none());
     let identifier = pkcs8::ObjectIdentifier::from_bytes(element.identifier()?).ok()?;
@@ -379,7 +380,7 @@ fn sequence(element: Element<'_>) -> Result<Vec<Element<'_>>, KeyError> {
     element.sequence().ok_or(DAMAGED)
 }
 
-/// A number that says how much; one that has no room counts as the largest.
+/// A number used as a size; one that does not fit counts as the largest.
 fn large(element: Element<'_>) -> Result<u64, KeyError> {
     element.unsigned().ok_or(DAMAGED)?;
     Ok(element.small().unwrap_or(u64::MAX))
@@ -426,7 +427,7 @@ fn pkcs12_kdf(
         let len = bytes.len().div_ceil(BLOCK) * BLOCK;
         Zeroizing::new(bytes.iter().copied().cycle().take(len).collect())
     };
-    // UTF-16 with a zero at the end.
+    // UTF-16 with a terminating zero.
     let mut password = Zeroizing::new(Vec::with_capacity(passphrase.len() * 2 + 2));
     for unit in passphrase.encode_utf16().chain([0]) {
         password.extend_from_slice(&unit.to_be_bytes());
@@ -442,7 +443,7 @@ fn pkcs12_kdf(
     while out.len() < len {
         let value = iterated::<sha1::Sha1>(&[&[id; BLOCK], &input], iterations);
         out.extend_from_slice(&value);
-        // Each block of the input grows by the value, repeated, and one.
+        // Adds the value, repeated, plus one to each block of the input.
         for block in input.chunks_exact_mut(BLOCK) {
             let mut carry = 1u16;
             for (at, byte) in block.iter_mut().enumerate().rev() {
@@ -482,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_may_ask_for_is_bounded() {
+    fn the_costs_that_a_file_can_demand_are_bounded() {
         let salt = element(4, b"saltsalt");
         for (iterations, fine) in [
             (&[1][..], true),
@@ -523,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_supported_is_named_and_what_is_malformed_is_damaged() {
+    fn unsupported_parameters_are_named_and_malformed_ones_are_damage() {
         let parameters = [element(4, b"saltsalt"), element(2, &[9])].concat();
         let pbkdf2 = "1.2.840.113549.1.5.12";
         for (der, name) in [

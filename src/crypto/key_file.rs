@@ -1,4 +1,4 @@
-//! Key files on disk: who may read them, and how new ones are written.
+//! Key files on disk: checking who can access them, and writing new ones.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read, Write};
@@ -16,16 +16,16 @@ use super::rsa_key::{PrivateKey, PublicKey};
 use super::trust::{self, Untrusted};
 use crate::text;
 
-/// No key file comes near it: an encrypted 4096-bit key has 3.5 KB, and a certificate or two beside it.
+/// Larger than any key file: an encrypted 4096-bit key has 3.5 KB, with room for a certificate or two.
 const MAX_LEN: u64 = 64 * 1024;
 
-/// How long a pipe may take to bring the next bytes of a key.
+/// How long a pipe may take to deliver the next bytes of a key.
 const PIPE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Whether it is looked at who can read or exchange a key file.
+/// Whether to check who can read or replace a key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permissions {
-    /// A private key is for its owner alone; no key is to be changed by others.
+    /// A private key must be readable only by its owner, and no key may be changed by others.
     Enforced,
     /// `--insecure-key-permissions`.
     Ignored,
@@ -45,22 +45,22 @@ pub enum KeyFileError {
     },
     #[error("key file {}: a directory", text::path(.0))]
     Directory(PathBuf),
-    #[error("key file {}: nothing came from the pipe within {} s", text::path(.0), PIPE_DEADLINE.as_secs())]
+    #[error("key file {}: the pipe delivered nothing within {} s", text::path(.0), PIPE_DEADLINE.as_secs())]
     Silent(PathBuf),
     #[error("key file {}: too long for a key", text::path(.0))]
     TooLong(PathBuf),
     #[error(
-        "private key {}: others may read it (mode {mode:04o}); run `chmod 600` on it, or pass --insecure-key-permissions",
+        "private key {}: other users can read it (mode {mode:04o}); run `chmod 600` on it, or give --insecure-key-permissions",
         text::path(path)
     )]
     ReadableByOthers { path: PathBuf, mode: u32 },
     #[error(
-        "public key {}: others may change it (mode {mode:04o}); run `chmod go-w` on it, or pass --insecure-key-permissions",
+        "public key {}: other users can change it (mode {mode:04o}); run `chmod go-w` on it, or give --insecure-key-permissions",
         text::path(path)
     )]
     WritableByOthers { path: PathBuf, mode: u32 },
     #[error(
-        "key file {}: others may exchange it: {source}; or pass --insecure-key-permissions",
+        "key file {}: other users can replace it: {source}; or give --insecure-key-permissions",
         text::path(path)
     )]
     Exchangeable { path: PathBuf, source: Untrusted },
@@ -82,7 +82,7 @@ pub fn read_private(
     if permissions == Permissions::Enforced
         && let Err(refused) = check(path, &found, 0o077)
     {
-        // Nothing secret is exposed by a file that holds no private key: its own mistake is told instead.
+        // A file without a private key exposes nothing secret: report that problem instead.
         return Err(match key_parse::private_key(&bytes, &mut || None) {
             Err(error) if holds_no_private_key(&error) => key_error(path, error),
             _ => refused,
@@ -92,8 +92,8 @@ pub fn read_private(
         .map_err(|source| key_error(path, source))
 }
 
-/// Whether a file that is refused with this error is one of those that lie beside private keys: public keys,
-/// certificates, keys for other things, notes.
+/// Whether a file that is refused with this error is of a kind that is often kept beside private keys: public
+/// keys, certificates, keys for other purposes, notes.
 pub fn holds_no_private_key(error: &KeyError) -> bool {
     matches!(
         error,
@@ -111,8 +111,8 @@ pub fn read_public(path: &Path, permissions: Permissions) -> Result<PublicKey, K
     key_parse::public_key(&bytes).map_err(|source| key_error(path, source))
 }
 
-/// Who owns the file, what others may do with it (`forbidden`), and whether they can put another in its place.
-/// What came through a pipe has no such things.
+/// Checks who owns the file, what others may do with it (`forbidden`), and whether they can replace it. Not
+/// applicable to data from a pipe.
 fn check(path: &Path, found: &Metadata, forbidden: u32) -> Result<(), KeyFileError> {
     let exchangeable = |source| KeyFileError::Exchangeable {
         path: path.to_owned(),
@@ -136,7 +136,7 @@ fn check(path: &Path, found: &Metadata, forbidden: u32) -> Result<(), KeyFileErr
     trust::way(path).map_err(exchangeable)
 }
 
-/// Where [`write_new`] puts the public key: `PATH.pub`.
+/// The path of the public key that [`write_new`] writes: `PATH.pub`.
 pub fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
@@ -144,9 +144,10 @@ pub fn public_path(path: &Path) -> PathBuf {
 }
 
 /// Writes the private key to `path` with mode 0600 and the public key to `path.pub` with mode 0644, both
-/// durably. Neither may exist. Nothing is left behind when it fails.
+/// durably. Neither may exist. Leaves nothing behind on failure.
 ///
 /// # Errors
+/// [`KeyFileError::Exists`], [`KeyFileError::Write`], and [`KeyFileError::Key`] for an empty passphrase.
 /// [`KeyFileError::Exists`], [`KeyFileError::Write`], and [`KeyFileError::Key`] for an empty passphrase.
 pub fn write_new(
     path: &Path,
@@ -173,7 +174,7 @@ pub fn write_new(
     Ok(public_path)
 }
 
-/// A file that was not there before, and will not be after a failure.
+/// A file that did not exist before, and is removed after a failure.
 struct NewFile {
     path: PathBuf,
     file: File,
@@ -213,15 +214,15 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if !self.keep {
-            // Nothing to be done about a failure on the way out of another one.
+            // Nothing can be done about an error while handling another one.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
-/// Content and what the system says of it, from one open descriptor, so that both are of the same file.
+/// Content and metadata from one open descriptor, so that both belong to the same file.
 fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), KeyFileError> {
-    // Without O_NONBLOCK, opening a FIFO would wait for ever.
+    // Without O_NONBLOCK, opening a FIFO would wait forever.
     let mut file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -231,7 +232,7 @@ fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), KeyFileError> {
     if found.is_dir() {
         return Err(KeyFileError::Directory(path.to_owned()));
     }
-    // The room is made beforehand: growing would leave copies of the key behind.
+    // With capacity reserved in advance: growing would leave copies of the key behind.
     let mut bytes = Zeroizing::new(vec![0; MAX_LEN as usize + 1]);
     let mut len = 0;
     while len < bytes.len() {
@@ -253,7 +254,7 @@ fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Metadata), KeyFileError> {
     Ok((bytes, found))
 }
 
-/// Until a pipe has bytes, or its end.
+/// Waits until a pipe has data or ends.
 fn wait_for(file: &File, path: &Path) -> Result<(), KeyFileError> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let timeout = PollTimeout::try_from(PIPE_DEADLINE).unwrap_or(PollTimeout::MAX);
@@ -358,12 +359,12 @@ mod tests {
             assert_eq!(folder.path().read_dir().unwrap().count(), 0);
         }
         let error = write_new(&path, &PAIR, Some("")).err().unwrap();
-        assert!(error.to_string().contains("may not be empty"), "{error}");
+        assert!(error.to_string().contains("empty passphrase"), "{error}");
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     }
 
     #[test]
-    fn a_key_that_others_can_get_at_is_refused() {
+    fn a_key_that_others_can_access_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         let public = write_new(&path, &PAIR, None).unwrap();
@@ -389,7 +390,7 @@ mod tests {
             );
             assert!(read_public(&public, Permissions::Ignored).is_ok(), "{m:o}");
         }
-        // Its own mistake is told first.
+        // The more basic problem is reported first.
         set_mode(&public, 0o644);
         let error = read_private(
             &public,
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_file_is_an_error_that_names_it() {
+    fn anything_but_a_key_file_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("long");
         std::fs::write(&long, vec![b'x'; 70_000]).unwrap();
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_opens_what_we_write() {
+    fn openssl_opens_the_written_keys() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         write_new(&path, &PAIR, Some("correct horse")).unwrap();
@@ -455,9 +456,9 @@ mod tests {
         }
     }
 
-    /// A public key that others can put in the place of ours reads what is written from then on.
+    /// Someone who can replace the public key can read what is written from then on.
     #[test]
-    fn a_key_that_others_can_exchange_is_refused() {
+    fn a_key_that_others_can_replace_is_refused() {
         use std::os::unix::fs::{lchown, symlink};
         let root = tempfile::tempdir().unwrap();
         let open = root.path().join("open");
@@ -480,12 +481,12 @@ mod tests {
         for path in [&key, &public, &link] {
             let message = refused(path, Permissions::Enforced);
             assert!(
-                message.contains("others can replace what is in the folder"),
+                message.contains("other users can replace the contents of the folder"),
                 "{message}"
             );
             assert_eq!(refused(path, Permissions::Ignored), "");
         }
-        // A folder like /tmp: others add names there, and cannot replace ours.
+        // A folder like /tmp: other users can add names, but not replace existing files.
         set_mode(&open, 0o1777);
         for path in [&key, &public, &link] {
             assert_eq!(refused(path, Permissions::Enforced), "");
@@ -530,7 +531,7 @@ mod tests {
             )
         });
         assert_eq!(key.unwrap().public(), PAIR.public());
-        // Something that never ends is not read for ever.
+        // A pipe that never ends is not read forever.
         let error = read_public(Path::new("/dev/zero"), Permissions::Ignored);
         assert!(matches!(error, Err(KeyFileError::TooLong(_))));
     }

@@ -1,4 +1,4 @@
-//! Generates keys and writes them down. Which files they are read from is in [`key_parse`](super::key_parse).
+//! Generates keys and encodes them. [`key_parse`](super::key_parse) reads them.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
@@ -11,7 +11,7 @@ use super::key_parse;
 use super::random;
 use super::rsa_key::{PrivateKey, ProofFailed, PublicKey};
 
-/// A key that was just generated, with its private numbers still at hand for writing them down.
+/// A newly generated key, with its private numbers still available for encoding.
 pub struct KeyPair {
     private: PrivateKey,
     pkcs8: SecretDocument,
@@ -21,13 +21,13 @@ impl KeyPair {
     /// scrypt's log2(N), r and p: the strongest that OpenSSL 3 opens by default (32 MiB).
     const SCRYPT: (u8, u32, u32) = (14, 8, 5);
 
-    /// 2048, 3072 or 4096 bits. Takes up to seconds.
+    /// 2048, 3072 or 4096 bits. Can take seconds.
     ///
     /// # Errors
-    /// [`KeyError::TooSmall`] or [`KeyError::TooLarge`] for any other number, and
-    /// [`KeyError::Damaged`] if the generator fails.
+    /// [`KeyError::TooSmall`] or [`KeyError::TooLarge`] for any other number, and [`KeyError::Damaged`] if
+    /// the generator fails.
     pub fn generate(bits: usize) -> Result<KeyPair, KeyError> {
-        const FAILED: KeyError = KeyError::Damaged("generating it failed");
+        const FAILED: KeyError = KeyError::Damaged("it could not be generated");
         let size = match bits {
             2048 => KeySize::Rsa2048,
             3072 => KeySize::Rsa3072,
@@ -65,7 +65,7 @@ impl KeyPair {
     /// # Errors
     /// [`KeyError::EmptyPassphrase`].
     pub fn private_pem(&self, passphrase: Option<&str>) -> Result<Zeroizing<String>, KeyError> {
-        const FAILED: KeyError = KeyError::Damaged("encoding it failed");
+        const FAILED: KeyError = KeyError::Damaged("it could not be encoded");
         let Some(passphrase) = passphrase else {
             return self
                 .pkcs8

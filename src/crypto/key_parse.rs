@@ -1,9 +1,9 @@
-//! Keys from the bytes of the files people have: every form that OpenSSL 3 reads.
+//! Parses keys from real-world files: every form that OpenSSL 3 reads.
 //!
-//! A file is PEM, or DER, or base64 of either. What a piece of it is, is told by its structure, for labels lie:
-//! PKCS#8 under `RSA PRIVATE KEY` and the reverse are common. Other things lie beside keys, like certificates;
-//! the first key is taken, wherever it stands. What holds no key that can be used is called by its name, with
-//! what to do about it.
+//! A file is PEM, or DER, or base64 of either. A block's kind is determined by its structure, because labels
+//! are unreliable: PKCS#8 under `RSA PRIVATE KEY` and the reverse are common. Files may contain other things
+//! beside keys, like certificates; the first key is used, wherever it is. If there is no usable key, the
+//! error names what was found and gives advice.
 
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ use super::legacy_pem;
 use super::recover::Numbers;
 use super::rsa_key::{PrivateKey, PublicKey};
 
-/// Asked at most once, and only when the key is protected. None means that there is no passphrase.
+/// Called at most once, and only if the key is protected. None means that there is no passphrase.
 pub type Passphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<String>>;
 
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
@@ -23,15 +23,15 @@ const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 /// A private key from a file's bytes.
 ///
 /// # Errors
-/// Each way to fail has its own [`KeyError`].
+/// Each kind of failure has its own [`KeyError`].
 pub fn private_key(bytes: &[u8], passphrase: Passphrase<'_>) -> Result<PrivateKey, KeyError> {
     private_key_of(bytes, Strength::Enforced, passphrase)
 }
 
-/// The same, of a size that `strength` allows.
+/// The same, with a size that `strength` allows.
 ///
 /// # Errors
-/// Each way to fail has its own [`KeyError`].
+/// Each kind of failure has its own [`KeyError`].
 pub fn private_key_of(
     bytes: &[u8],
     strength: Strength,
@@ -43,7 +43,7 @@ pub fn private_key_of(
             Some(Kind::Public) => KeyError::PublicOnly,
             Some(Kind::Certificate) => KeyError::Foreign {
                 what: "a certificate",
-                advice: "the private key is needed here, which is in a file of its own",
+                advice: "a private key is needed here, which is in a separate file",
             },
             Some(Kind::Other(error)) => error,
             Some(Kind::Private) | None => pieces.nothing(),
@@ -55,17 +55,17 @@ pub fn private_key_of(
     };
     let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
     let plain = legacy_pem::decrypt(dek_info, der, &passphrase)?;
-    // One wrong passphrase in 256 leaves a padding that looks right, but no key.
+    // One wrong passphrase in 256 produces padding that looks valid, but no key.
     private_from_der(&plain, strength, &mut || None).map_err(not_opened)
 }
 
-/// A public key from a file's bytes; a certificate has one, too.
+/// A public key from a file's bytes; a certificate contains one too.
 ///
 /// # Errors
-/// Each way to fail has its own [`KeyError`].
+/// Each kind of failure has its own [`KeyError`].
 pub fn public_key(bytes: &[u8]) -> Result<PublicKey, KeyError> {
     let pieces = Pieces::of(bytes)?;
-    // Told, although there may be a public key beside it: a machine that only writes must not have it.
+    // An error even if there is a public key beside it: a write-only machine must not have the private key.
     if let Some(piece) = pieces.first(|kind| *kind == Kind::Private) {
         piece.body()?;
         return Err(KeyError::PrivateGiven);
@@ -93,13 +93,13 @@ pub fn public_key(bytes: &[u8]) -> Result<PublicKey, KeyError> {
     Ok(key)
 }
 
-/// What a piece of a file is.
+/// The kind of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     Private,
     Public,
     Certificate,
-    /// Why it is of no use.
+    /// The reason why it cannot be used.
     Other(KeyError),
 }
 
@@ -133,7 +133,7 @@ impl Piece {
         {
             return kind;
         }
-        // Its label says what it was meant to be.
+        // Its label shows what it was meant to be.
         match label {
             Some("PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY") => Kind::Private,
             Some("PUBLIC KEY" | "RSA PUBLIC KEY") => Kind::Public,
@@ -147,7 +147,7 @@ impl Piece {
     }
 }
 
-/// What a file consists of.
+/// The contents of a file.
 struct Pieces {
     pieces: Vec<Piece>,
     incomplete: bool,
@@ -207,7 +207,7 @@ impl Pieces {
     }
 }
 
-/// What DER is, by the elements that it begins with.
+/// The kind of a DER structure, determined by its first elements.
 enum Structure<'a> {
     PrivatePkcs1(Vec<Element<'a>>),
     Pkcs8(Vec<Element<'a>>),
@@ -219,7 +219,7 @@ enum Structure<'a> {
 }
 
 impl<'a> Structure<'a> {
-    /// None for what is no structure of keys.
+    /// None if the structure is not that of a key.
     fn of(der: &'a [u8]) -> Option<Structure<'a>> {
         let parts = Element::first(der)?.sequence()?;
         let tags: Vec<u8> = parts.iter().map(|part| part.tag & !CONSTRUCTED).collect();
@@ -234,7 +234,7 @@ impl<'a> Structure<'a> {
                 Some(Some(_)) => Structure::Certificate(parts),
                 _ => other(
                     "a certificate request or a list of certificates",
-                    "name the key that it was made with",
+                    "use the key that it was created with",
                 ),
             },
             [INTEGER, OCTET_STRING, ..] => {
@@ -245,7 +245,7 @@ impl<'a> Structure<'a> {
             }
             [INTEGER, SEQUENCE_, ..] if parts[0].small() == Some(3) => other(
                 "a PKCS#12 file",
-                "take the key out of it with: openssl pkcs12 -in FILE -nocerts -out KEYFILE (with -legacy if it is old)",
+                "extract the key with: openssl pkcs12 -in FILE -nocerts -out KEYFILE (with -legacy if it is old)",
             ),
             [INTEGER, INTEGER, INTEGER, INTEGER, ..] => Structure::PrivatePkcs1(parts),
             _ => return None,
@@ -264,8 +264,8 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// The SubjectPublicKeyInfo of a certificate's first part: serial number, algorithm, issuer, validity, subject
-/// and key, after a version that may be missing.
+/// The SubjectPublicKeyInfo in the first part of a certificate: serial number, algorithm, issuer, validity,
+/// subject and key, after an optional version.
 fn spki_of<'a>(parts: &[Element<'a>]) -> Option<Vec<Element<'a>>> {
     const VERSION: u8 = 0xa0;
     let parts = match parts.first()?.tag {
@@ -302,7 +302,7 @@ fn private_from_der(
     }
 }
 
-/// What a wrong passphrase makes of a key is no structure at all.
+/// A wrong passphrase does not produce a valid structure.
 fn not_opened(error: KeyError) -> KeyError {
     match error {
         KeyError::NotAKey | KeyError::PassphraseNeeded => KeyError::WrongPassphrase,
@@ -323,14 +323,14 @@ fn private_from_pkcs8(parts: &[Element<'_>], strength: Strength) -> Result<Priva
 }
 
 fn private_from_numbers(parts: &[Element<'_>], strength: Strength) -> Result<PrivateKey, KeyError> {
-    // The tenth element, of keys with more than two primes, is no number.
+    // The tenth element, in keys with more than two primes, is not a number.
     let numbers: Vec<&[u8]> = parts.iter().map_while(|part| part.unsigned()).collect();
     let [version, modulus, exponent, private_exponent, rest @ ..] = &numbers[..] else {
         return Err(KeyError::NotAKey);
     };
     if **version == [1] || parts.len() > numbers.len() {
         return Err(KeyError::Unusable(
-            "it has more than two primes, which is not supported: make a new one with `ossvault keygen`",
+            "it has more than two primes, which is not supported: generate a new one with `ossvault keygen`",
         ));
     }
     let crt = match *rest {
@@ -385,16 +385,16 @@ fn rsa_only(algorithm: Element<'_>) -> Result<(), KeyError> {
     }))
 }
 
-/// Blocks that are told by their labels.
+/// Blocks identified by their labels.
 fn foreign_label(label: &str, body: Option<&Vec<u8>>) -> Option<KeyError> {
     let foreign = |what, advice| Some(KeyError::Foreign { what, advice });
     match label {
         "OPENSSH PRIVATE KEY" => {
-            // The kind of the key stands in clear text before it.
+            // The type of the key precedes it in plain text.
             let is_rsa = body.is_none_or(|body| body.windows(7).any(|word| word == b"ssh-rsa"));
             match is_rsa {
                 true => foreign(
-                    "a key in the format of OpenSSH",
+                    "a key in OpenSSH's format",
                     "convert a copy of it with: ssh-keygen -p -m PEM -f FILE",
                 ),
                 false => Some(KeyError::NotRsa("an SSH key of another kind".into())),
@@ -402,19 +402,20 @@ fn foreign_label(label: &str, body: Option<&Vec<u8>>) -> Option<KeyError> {
         }
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => foreign(
             "a certificate request",
-            "name the key that it was made with",
+            "use the key that it was created with",
         ),
-        "PKCS7" | "CMS" => foreign("a file of certificates", "name the key's own file"),
+        "PKCS7" | "CMS" => foreign("a file of certificates", "use the file of the key itself"),
         "SSH2 PUBLIC KEY" => SSH_PUBLIC,
-        label if label.starts_with("PGP ") => {
-            foreign("a PGP key", "make a key pair with: ossvault keygen FILE")
-        }
+        label if label.starts_with("PGP ") => foreign(
+            "a PGP key",
+            "generate a key pair with: ossvault keygen FILE",
+        ),
         _ => None,
     }
 }
 
 const SSH_PUBLIC: Option<KeyError> = Some(KeyError::Foreign {
-    what: "a public key in the format of SSH",
+    what: "a public key in SSH's format",
     advice: "convert it with: ssh-keygen -e -m PKCS8 -f FILE > NEWFILE",
 });
 
@@ -455,19 +456,19 @@ fn foreign(bytes: &[u8]) -> Option<KeyError> {
     if text.starts_with('{') && has("\"kty\"") {
         return foreign(
             "a JSON web key",
-            "convert it to PEM with the program that it is from",
+            "convert it to PEM with the program that created it",
         );
     }
     if text.starts_with('{') && has("-----BEGIN") || has("\"private_key\"") {
         return foreign(
             "a JSON file",
-            "put the PEM text that is in it into a file of its own",
+            "save the PEM text that it contains in a separate file",
         );
     }
     if text.starts_with('<') && has("RSAKeyValue") {
         return foreign(
             "an XML key",
-            "convert it to PEM with the program that it is from",
+            "convert it to PEM with the program that created it",
         );
     }
     None
@@ -485,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_called_by_its_name() {
+    fn anything_but_a_key_is_named_in_the_error() {
         let incomplete = KeyError::Damaged("its PEM text is incomplete");
         let ec = "-----BEGIN EC PRIVATE KEY-----\nMHc=\n-----END EC PRIVATE KEY-----\n";
         for (text, expected) in [
@@ -521,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_small_key_is_refused_with_its_size() {
-        // A throw-away key of 1024 bits.
+        // A disposable key of 1024 bits.
         let private = include_str!("testdata/rsa1024.pem");
         let public = include_str!("testdata/rsa1024.pub.pem");
         assert_eq!(

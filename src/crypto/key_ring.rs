@@ -1,15 +1,15 @@
-//! The keys of a mount: the public one it writes with, and the private ones it reads with.
+//! The keys of a mount: the public key that encrypts, and the private keys that decrypt.
 //!
-//! Which key opens an object is found by trial. The object's hint (the key id we write, or an SDK's
-//! material description) says where to begin, is remembered, and is never trusted: a wrong hint costs
-//! one more trial.
+//! The key for an object is found by trial. The object's hint (the key id that ossvault writes, or an SDK's
+//! material description) determines the first key to try; it is remembered and never trusted, since a wrong
+//! hint costs one more trial.
 //!
-//! PKCS#1 v1.5 has rules of its own. Whoever keeps the bucket can relabel any wrapped value and watch
-//! whether we go on: an oracle for the plaintext of other objects' keys. So an envelope that no key opens
-//! gets a key computed from its text under a secret of this process, everything goes on as if it had
-//! opened, and the error is only told where bytes would be returned
-//! ([`ContentCipher::unopened`]). All keys are always tried. After
-//! [`KeyRing::PKCS1_LIMIT`] such envelopes v1.5 stops for the process, however many rings it has.
+//! PKCS#1 v1.5 has special rules. An attacker who controls the bucket can relabel any wrapped value and
+//! observe whether processing continues, which is an oracle for the plaintext of other objects' keys. So an
+//! envelope that no key opens gets a key computed from its text under a secret of this process, processing
+//! continues as if it had been opened, and the error is reported only when bytes would be returned
+//! ([`ContentCipher::unopened`]). All keys are always tried. After [`KeyRing::PKCS1_LIMIT`] such envelopes,
+//! v1.5 is disabled for the process, however many rings it has.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -24,32 +24,32 @@ use super::data_key::{CounterStart, DataKey, hmac_sha256};
 use super::random;
 use super::rsa_key::{PrivateKey, ProofFailed, PublicKey};
 
-/// Hints remembered: one for each key that writes to the bucket, and there are few.
+/// The number of remembered hints: there is one per key that writes to the bucket, so few exist.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("256 is not zero");
 
-/// Longer ones, which come from metadata, are not remembered, in bytes.
+/// Longer hints, which come from metadata, are not remembered; in bytes.
 const LONGEST_HINT: usize = 1024;
 
 pub struct KeyRing {
     private: Vec<PrivateKey>,
     writing: PublicKey,
-    /// Which key opened the last object that had this hint. Held for a look-up only.
+    /// The key that opened the last object with this hint. A leaf: held only for a lookup.
     remembered: Mutex<LruCache<String, usize>>,
-    /// Which key opened the last object without a hint.
+    /// The key that opened the last object without a hint.
     last: AtomicUsize,
     pkcs1: Arc<Pkcs1Guard>,
 }
 
-/// v1.5 has been stopped: too many envelopes did not open.
+/// v1.5 is disabled: too many envelopes could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "too many PKCS#1 v1.5 envelopes did not open; no more are tried in this process (see --pkcs1-limit)"
+    "too many PKCS#1 v1.5 envelopes could not be opened; no more are tried in this process (see --pkcs1-limit)"
 )]
 pub struct Pkcs1Stopped;
 
 impl KeyRing {
-    /// How many different v1.5 envelopes may fail to open before v1.5 stops. An oracle attack needs tens
-    /// of thousands; a bucket with objects of a foreign key shows itself long before.
+    /// How many different v1.5 envelopes may fail to open before v1.5 is disabled. An oracle attack needs
+    /// tens of thousands; a bucket with objects of a foreign key becomes obvious long before.
     pub const PKCS1_LIMIT: usize = 64;
 
     /// `private` in the order in which they are tried; `writing` need not belong to any of them.
@@ -69,20 +69,20 @@ impl KeyRing {
         KeyRing::new(vec![key], writing)
     }
 
-    /// Writes what nothing here can read.
+    /// A ring that cannot read what it writes.
     pub fn write_only(writing: PublicKey) -> KeyRing {
         KeyRing::new(vec![], writing)
     }
 
-    /// Replaces [`PKCS1_LIMIT`](Self::PKCS1_LIMIT) for this ring alone.
+    /// Replaces [`PKCS1_LIMIT`](Self::PKCS1_LIMIT) for this ring only.
     #[must_use]
     pub fn with_pkcs1_limit(mut self, limit: usize) -> KeyRing {
         self.pkcs1 = Arc::new(Pkcs1Guard::new(limit));
         self
     }
 
-    /// Counts together with every other ring of the process for which this was called; the limit is that of
-    /// the first. What a command builds its rings with: an attacker counts tries, not rings.
+    /// Shares its count with every other ring of the process for which this was called; the first call sets
+    /// the limit. Commands build their rings with it, because an attacker counts tries, not rings.
     #[must_use]
     pub fn with_process_pkcs1_limit(mut self, limit: usize) -> KeyRing {
         static SHARED: OnceLock<Arc<Pkcs1Guard>> = OnceLock::new();
@@ -95,7 +95,7 @@ impl KeyRing {
         &self.writing
     }
 
-    /// Of the private keys, in their order.
+    /// The public halves of the private keys, in their order.
     pub fn reading(&self) -> impl Iterator<Item = &PublicKey> {
         self.private.iter().map(PrivateKey::public)
     }
@@ -104,17 +104,17 @@ impl KeyRing {
         !self.private.is_empty()
     }
 
-    /// Whether what we write can be read back here.
+    /// Whether this ring can read what it writes.
     pub fn can_read_own_writing(&self) -> bool {
         self.reading().any(|key| *key == self.writing)
     }
 
-    /// Whether a hint names a key of this ring; false for what is no key id.
+    /// Whether a hint names a key of this ring; false if it is not a key id.
     pub fn has(&self, key_id: &str) -> bool {
         self.reading().any(|key| key.key_id() == key_id)
     }
 
-    /// One wrap and unwrap with each private key.
+    /// Tests each private key with one wrap and unwrap.
     ///
     /// # Errors
     /// [`ProofFailed`].
@@ -122,8 +122,8 @@ impl KeyRing {
         self.private.iter().try_for_each(PrivateKey::prove)
     }
 
-    /// Unwraps OAEP values that belong together, the first one by trial, the others with the key that
-    /// opened it. Also returns which key that was. None if no key opens all. Blocks.
+    /// Unwraps OAEP values that belong together, the first one by trial, the others with the key that opened
+    /// it. Also returns that key. None if no key opens all of them. Blocks.
     pub fn unwrap<const N: usize>(
         &self,
         hint: Option<&str>,
@@ -140,11 +140,12 @@ impl KeyRing {
         None
     }
 
-    /// Opens an SDK envelope. Always succeeds as seen from outside, see the module's documentation; the
-    /// key that opened it is None for a cipher that is [unopened](ContentCipher::unopened). What `accepts`
+    /// Opens an SDK envelope. To an outside observer it always succeeds, see the module's documentation; the
+    /// key is None for a cipher that is [unopened](ContentCipher::unopened). An envelope that `accepts`
     /// refuses counts as not opened. Blocks.
     ///
     /// # Errors
+    /// [`Pkcs1Stopped`].
     /// [`Pkcs1Stopped`].
     pub fn open_pkcs1(
         &self,
@@ -166,8 +167,8 @@ impl KeyRing {
         })
     }
 
-    /// Whether a key opens an SDK envelope. For callers whose dealings with the store do not depend on the
-    /// answer: nothing is counted. Blocks.
+    /// Whether a key opens an SDK envelope. For callers whose requests to the store do not depend on the
+    /// answer: failures are not counted. Blocks.
     pub fn opens_pkcs1(&self, wrapped_key: &[u8], wrapped_start: &[u8]) -> bool {
         self.try_pkcs1(wrapped_key, wrapped_start).is_some()
     }
@@ -228,22 +229,22 @@ impl KeyRing {
     }
 }
 
-/// Makes keys for envelopes that do not open, and counts those envelopes.
+/// Computes keys for envelopes that cannot be opened, and counts those envelopes.
 struct Pkcs1Guard {
     secret: Zeroizing<[u8; 32]>,
     limit: usize,
-    /// Held for a look-up only.
+    /// A leaf: held only for a lookup.
     tried: Mutex<Tried>,
-    /// An attempt has ended.
+    /// Signals the end of an attempt.
     ended: Condvar,
 }
 
 #[derive(Default)]
 struct Tried {
-    /// One digest for each different envelope that did not open: reading the same damaged object again
-    /// tells nobody anything new. At most `limit` of them.
+    /// One digest per envelope that could not be opened, at most `limit` of them. Reading the same damaged
+    /// object again reveals nothing new and is not counted.
     failed: HashSet<[u8; 32]>,
-    /// Attempts under way, each of which may become one more of those.
+    /// Attempts in progress, each of which may add one more.
     under_way: usize,
 }
 
@@ -274,8 +275,8 @@ impl Pkcs1Guard {
         }
     }
 
-    /// Takes one of the failures that are left, before anything is unwrapped: what is tried at once counts
-    /// like what is tried in turn. Waits while all that are left are taken.
+    /// Reserves one of the remaining failures before anything is unwrapped, so that concurrent attempts count
+    /// like sequential ones. Waits while all of them are reserved.
     fn begin(&self, stand_in: &StandIn) -> Result<Attempt<'_>, Pkcs1Stopped> {
         let digest = hmac_sha256(b"seen", &[stand_in.key.as_slice()]);
         let mut tried = self.tried.lock().expect("never poisoned");
@@ -310,7 +311,7 @@ impl Pkcs1Guard {
     }
 }
 
-/// One envelope being tried. Dropped, it gives back what it took.
+/// One envelope being tried. Releases its reservation when dropped.
 struct Attempt<'a> {
     guard: &'a Pkcs1Guard,
     digest: [u8; 32],
@@ -321,7 +322,7 @@ impl Attempt<'_> {
         let mut tried = self.guard.tried.lock().expect("never poisoned");
         if tried.failed.insert(self.digest) && tried.failed.len() == self.guard.limit {
             log::error!(
-                "{} envelopes wrapped with PKCS#1 v1.5 were opened by none of the private keys: no more are tried until the next start",
+                "none of the private keys opened {} envelopes wrapped with PKCS#1 v1.5: no more are tried until the next start",
                 self.guard.limit
             );
         }
@@ -378,7 +379,7 @@ mod tests {
                 assert_eq!(by, PAIRS[wrapped_by].public());
                 let first = ring.order(hint.as_deref()).next();
                 match hint.as_deref() {
-                    // What was remembered comes first, but not before a key that is named.
+                    // The remembered key is tried first, but not before a key that is named.
                     None | Some("{}") => assert_eq!(first, Some(wrapped_by)),
                     Some(hint) if ring.has(hint) => {}
                     Some(_) => assert_eq!(first, Some(wrapped_by)),
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn v15_that_does_not_open_looks_as_if_it_had_until_it_stops() {
+    fn unopened_v15_envelopes_look_opened_until_v15_is_disabled() {
         let ring = ring(&[0]).with_pkcs1_limit(4);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
@@ -434,13 +435,14 @@ mod tests {
         let (last, _) = ring.open_pkcs1(&start, &key, any).unwrap();
         assert!(!last.is_opened());
         assert_eq!(ring.open_pkcs1(&key, &start, any).err(), Some(Pkcs1Stopped));
-        // OAEP is untouched by it.
+        // OAEP is not affected.
         assert!(ring.unwrap(None, [&public.wrap(b"a")]).is_some());
     }
 
-    /// The limit was looked at before and counted after: what was tried at once passed it.
+    /// Regression: the limit was checked before and counted after the attempt, so concurrent attempts
+    /// exceeded it.
     #[test]
-    fn no_more_v15_than_the_limit_fails_however_many_are_tried_at_once() {
+    fn v15_failures_never_exceed_the_limit_however_many_are_tried_at_once() {
         const LIMIT: usize = 8;
         let ring = ring(&[0, 1]).with_pkcs1_limit(LIMIT);
         let public = PAIRS[0].public();
@@ -461,13 +463,14 @@ mod tests {
         assert_eq!(unopened.into_inner(), LIMIT);
     }
 
-    /// Attempts under way count, but one that opens gives its place back: nobody is refused for it.
+    /// Attempts in progress count, but a successful one releases its reservation: none is refused because of
+    /// it.
     #[test]
-    fn v15_that_opens_is_never_refused_however_much_is_tried_at_once() {
+    fn v15_envelopes_that_open_are_never_refused_however_many_are_tried_at_once() {
         let ring = ring(&[0]).with_pkcs1_limit(2);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
-        // One failure is left, and seeing an old one again does not use it.
+        // One failure is left, and trying a known one again does not use it up.
         let bad = public.wrap_pkcs1(&[3; 31]);
         ring.open_pkcs1(&bad, &start, any).unwrap();
         std::thread::scope(|scope| {
@@ -479,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_refuses_looks_like_an_envelope_that_did_not_open() {
+    fn an_envelope_that_the_caller_refuses_looks_unopened() {
         let ring = ring(&[0]).with_pkcs1_limit(1);
         let public = PAIRS[0].public();
         let (key, start) = (public.wrap_pkcs1(&[3; 32]), public.wrap_pkcs1(&[4; 16]));
@@ -487,11 +490,11 @@ mod tests {
         assert!(opened(true).unwrap().0.is_opened());
         let (refused, by) = opened(false).unwrap();
         assert!(!refused.is_opened() && by.is_none());
-        // And it counts like one.
+        // It counts like one as well.
         assert_eq!(opened(true).err(), Some(Pkcs1Stopped));
     }
 
-    /// Each ring had a count of its own: two keys to rotate between were twice as many tries.
+    /// Regression: each ring had its own count, so two keys for a rotation allowed twice as many tries.
     #[test]
     fn the_rings_of_a_process_share_one_limit() {
         let (one, two) = (ring(&[0]), ring(&[1]));

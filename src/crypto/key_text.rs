@@ -1,9 +1,9 @@
-//! PEM as it comes: the blocks of a text, however the text was mangled on its way.
+//! Finds the PEM blocks in a text, repairing common damage.
 //!
-//! Keys travel through environment variables, secret stores, chat windows and editors. What OpenSSL reads is
-//! read: text before, between and after blocks, in any encoding. And what people have to undo by hand
-//! otherwise is undone: a byte order mark, UTF-16, line ends of all kinds, a `\n` of two characters, a key on
-//! one line, quotes around it, base64 without the BEGIN and END lines.
+//! Keys are copied through environment variables, secret stores, chat windows and editors. Everything that
+//! OpenSSL reads is accepted: text before, between and after blocks, in any encoding. Damage that users would
+//! otherwise have to repair by hand is repaired: a byte order mark, UTF-16, line endings of all kinds, `\n`
+//! as two characters, a key on one line, quotes around it, base64 without the BEGIN and END lines.
 
 use base64::Engine;
 use base64::alphabet;
@@ -13,16 +13,16 @@ use zeroize::Zeroizing;
 /// One block.
 pub struct Block {
     pub label: String,
-    /// The value of the `DEK-Info` header, in blocks that are encrypted the old way.
+    /// The value of the `DEK-Info` header, in blocks with traditional encryption.
     pub dek_info: Option<String>,
-    /// None where its base64 is malformed.
+    /// None if its base64 is malformed.
     pub body: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// The blocks of a text.
 pub struct Blocks {
     pub blocks: Vec<Block>,
-    /// There is one that has no end, or another one's.
+    /// Whether a block has no end, or another block's end.
     pub incomplete: bool,
 }
 
@@ -51,7 +51,7 @@ pub fn blocks(bytes: &[u8]) -> Option<Blocks> {
     let mut rest = text.as_str();
     while let Some(at) = rest.find(BEGIN) {
         rest = &rest[at + BEGIN.len()..];
-        // A block's text ends where the next begins, at the latest.
+        // A block's text ends where the next one begins, at the latest.
         let until = rest.find(BEGIN).unwrap_or(rest.len());
         let block = &rest[..until];
         let parts = block.split_once(DASHES).and_then(|(label, block)| {
@@ -68,16 +68,16 @@ pub fn blocks(bytes: &[u8]) -> Option<Blocks> {
     Some(Blocks { blocks, incomplete })
 }
 
-/// The bytes of base64 that stands alone. None if it is something else.
+/// The bytes of base64 without PEM lines. None if the text is something else.
 pub fn bare_base64(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = characters(bytes);
     let text = text.trim_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
-    // A short word is base64, too.
+    // A short word is valid base64, too.
     (text.len() >= 64).then_some(())?;
     decode(text)
 }
 
-/// ASCII as it is and one mark for each other character: labels, headers and base64 have none.
+/// Keeps ASCII, and replaces every other character with one mark: labels, headers and base64 contain none.
 fn characters(bytes: &[u8]) -> Zeroizing<String> {
     let wide = |bytes: &[u8], at: usize| -> Vec<u8> {
         let unit = |pair: &[u8]| match pair[1 - at] {
@@ -96,7 +96,7 @@ fn characters(bytes: &[u8]) -> Zeroizing<String> {
     while let Some(byte) = rest.next() {
         text.push(match byte {
             b'\r' => '\n',
-            // As environment files and JSON write line ends.
+            // As environment files and JSON write line endings.
             b'\\' if matches!(rest.peek(), Some(b'n' | b'r')) => {
                 rest.next();
                 '\n'
@@ -125,7 +125,7 @@ fn parse(label: &str, text: &str) -> Block {
             }
         }
     } else {
-        // All on one line: what follows the last header's value is the key.
+        // All on one line: the key follows the last header's value.
         let mut rest = text;
         while let Some((_, value)) = rest.split_once(':') {
             note(rest);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_no_base64_on_one_line_or_on_many() {
+    fn headers_are_not_base64_on_one_line_or_on_many() {
         for text in [
             "-----BEGIN K-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: A,00\n\naGVsbG8=\n-----END K-----",
             "-----BEGIN K----- Proc-Type: 4,ENCRYPTED DEK-Info: A,00  aGVsbG8= -----END K-----",

@@ -1,7 +1,7 @@
-//! Private keys encrypted the way PEM did before PKCS#8: `Proc-Type: 4,ENCRYPTED` and `DEK-Info`.
+//! Private keys in the PEM encryption that preceded PKCS#8: `Proc-Type: 4,ENCRYPTED` and `DEK-Info`.
 //!
-//! PyCrypto wrote these when it was given a passphrase, and so did `openssl genrsa` for decades. The key
-//! is one round of MD5, which protects little: read here, never written.
+//! PyCrypto wrote this format when given a passphrase, and so did `openssl genrsa` for decades. The key is
+//! derived with one round of MD5, which is weak: read, but never written.
 
 use md5::{Digest, Md5};
 use zeroize::Zeroizing;
@@ -12,8 +12,8 @@ use super::key_error::KeyError;
 /// Decrypts the body of a PEM block with its `DEK-Info` value, for instance `AES-128-CBC,<hex IV>`.
 ///
 /// # Errors
-/// [`KeyError::UnsupportedEncryption`]; [`KeyError::Damaged`] for a header or length that cannot be;
-/// [`KeyError::WrongPassphrase`] when the padding is wrong, which a wrong passphrase shows in 255 cases of 256.
+/// [`KeyError::UnsupportedEncryption`]; [`KeyError::Damaged`] for an impossible header or length;
+/// [`KeyError::WrongPassphrase`] if the padding is wrong, as it is for 255 of 256 wrong passphrases.
 pub fn decrypt(
     dek_info: &str,
     body: &[u8],
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_malformed_header_is_an_error_and_no_panic() {
+    fn a_malformed_header_is_an_error_and_not_a_panic() {
         for (dek_info, body_len, expected) in [
             ("", 16, "its DEK-Info header is malformed"),
             ("AES-128-CBC", 16, "its DEK-Info header is malformed"),
@@ -84,12 +84,12 @@ mod tests {
             (
                 "AES-128-CBC,00112233445566778899aabbccddeeff",
                 15,
-                "its length is no multiple of the cipher's blocks",
+                "its length is not a multiple of the cipher's block size",
             ),
             (
                 "AES-128-CBC,00112233445566778899aabbccddeeff",
                 0,
-                "its length is no multiple of the cipher's blocks",
+                "its length is not a multiple of the cipher's block size",
             ),
         ] {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! A keyed checksum: what this machine wrote itself is told from what others have written.
+//! A keyed checksum that distinguishes what this machine wrote from what others wrote.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -19,17 +19,17 @@ impl MacKey {
         MacKey(key)
     }
 
-    /// None: it has another length.
+    /// None if the length is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<MacKey> {
         Some(MacKey(Zeroizing::new(bytes.try_into().ok()?)))
     }
 
-    /// To be kept where nobody else reads it.
+    /// To be stored where no other user can read it.
     pub fn as_bytes(&self) -> &[u8; LEN] {
         &self.0
     }
 
-    /// Of several fields, each with its length before it, so that nothing moves from one to the next.
+    /// Covers several fields, each preceded by its length, so that no bytes can move from one to the next.
     pub fn sum(&self, fields: &[&[u8]]) -> [u8; LEN] {
         self.over(fields).finalize().into_bytes().into()
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sum_is_of_its_key_and_of_its_fields() {
+    fn a_mac_depends_on_its_key_and_its_fields() {
         let key = MacKey::from_bytes(&[1; LEN]).unwrap();
         let sum = key.sum(&[b"ab", b"c"]);
         assert!(key.verifies(&[b"ab", b"c"], &sum));

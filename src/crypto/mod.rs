@@ -1,15 +1,15 @@
 //! Keys, the cipher, and everything that is secret.
 //!
-//! - [`data_key`]: one random key and one counter start per upload, and what is derived from them;
+//! - [`data_key`]: one random key and one counter start per upload, and the values derived from them;
 //! - [`ctr`]: AES-256-CTR at any byte offset, with `ctr_vector` as its fast kernel;
-//! - [`rsa_key`], [`key_parse`], [`key_pair`], [`key_file`]: RSA keys, the files they come in, new ones, the files we write
-//!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` are what it takes to read them);
-//! - [`key_ring`]: which of several private keys opens a wrapped key, and PKCS#1 v1.5 without an oracle;
-//! - [`staging_cipher`]: staged and cached bytes on this machine;
-//! - [`mac`]: what this machine wrote itself;
+//! - [`rsa_key`], [`key_parse`], [`key_pair`], [`key_file`]: RSA keys, reading, generating and writing them
+//!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` parse the many forms of key files);
+//! - [`key_ring`]: finds the private key for a wrapped key, and handles PKCS#1 v1.5 without an oracle;
+//! - [`staging_cipher`]: encrypts staged and cached data on this machine;
+//! - [`mac`]: authenticates what this machine wrote itself;
 //! - [`xattr`]: extended attributes under a subkey;
-//! - [`trust`]: whether other users of this machine can exchange a key file;
-//! - `stack`: what all of these leave on the stack is overwritten.
+//! - [`trust`]: whether other users of this machine can replace a key file;
+//! - `stack`: overwrites what all of these leave on the stack.
 //!
 //! A secret here is its own type, wiped on drop, without Debug, Clone, Copy or Default, and comes
 //! from the operating system's generator and nowhere else.

@@ -1,6 +1,6 @@
-//! The only source of random bytes: the operating system's generator, asked anew each time.
+//! The only source of random bytes: the operating system's generator, called each time.
 //!
-//! No generator of our own keeps state in this process, so a fork cannot repeat its output.
+//! There is no generator with state in this process, so a fork cannot repeat its output.
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -8,8 +8,8 @@ use rand::rngs::SysRng;
 /// Fills `destination`.
 ///
 /// # Panics
-/// When the operating system has no randomness to give. Nothing may be encrypted then, and no
-/// caller could do better than stop.
+/// If the operating system provides no randomness. Nothing may be encrypted then, and no caller could do
+/// better than stop.
 pub fn fill(destination: &mut [u8]) {
     SysRng
         .try_fill_bytes(destination)

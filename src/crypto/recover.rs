@@ -1,8 +1,8 @@
-//! The primes of a private key whose file has only the modulus and the two exponents.
+//! Computes the primes of a private key whose file has only the modulus and the two exponents.
 //!
-//! Smart cards and Java's plain RSAPrivateKey write such files: zeros where the other numbers belong, and
-//! sometimes where the public exponent does. With d and e the modulus is factored in a moment (NIST SP 800-56B,
-//! appendix C.1).
+//! Smart cards and Java's plain RSAPrivateKey write such files, with zeros in place of the other numbers,
+//! sometimes including the public exponent. Given d and e, the modulus can be factored quickly (NIST SP
+//! 800-56B, appendix C.1).
 
 use crypto_bigint::modular::{BoxedMontyForm, BoxedMontyParams};
 use crypto_bigint::{BoxedUint, ConcatenatingMul, Gcd, NonZero, Odd, Resize};
@@ -13,17 +13,18 @@ pub struct Numbers<'a> {
     pub modulus: &'a [u8],
     pub exponent: &'a [u8],
     pub private_exponent: &'a [u8],
-    /// p, q, d mod p - 1, d mod q - 1, and the inverse of q modulo p; none where the file has not all of them.
+    /// p, q, d mod p - 1, d mod q - 1, and the inverse of q modulo p; none if the file does not have all of
+    /// them.
     pub crt: Option<[&'a [u8]; 5]>,
 }
 
-/// Exponents that are tried where the file has none.
+/// Public exponents to try if the file has none.
 const EXPONENTS: [u64; 6] = [65537, 3, 17, 5, 257, 35];
 
-/// Bases that are tried; each finds the factors with a chance of one in two at least.
+/// Bases to try; each finds the factors with a probability of at least one half.
 const BASES: std::ops::Range<u64> = 2..100;
 
-/// What the file left out.
+/// The numbers missing from the file.
 pub struct Recovered {
     exponent: Vec<u8>,
     /// p, q, d mod p - 1, d mod q - 1, and the inverse of q modulo p.
@@ -31,7 +32,7 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// The key with everything in it.
+    /// The complete key.
     pub fn numbers<'a>(&'a self, read: &Numbers<'a>) -> Numbers<'a> {
         Numbers {
             modulus: read.modulus,
@@ -42,9 +43,9 @@ impl Recovered {
     }
 }
 
-/// None where the numbers are no key.
+/// None if the numbers are not a key.
 pub fn primes(read: &Numbers<'_>) -> Option<Recovered> {
-    // A key of this size is refused anyway, and the work grows with its third power.
+    // A key of this size is refused anyway, and the work grows with the cube of the size.
     const LONGEST: usize = 2048;
     if read.modulus.len() > LONGEST || read.private_exponent.len() > read.modulus.len() {
         return None;

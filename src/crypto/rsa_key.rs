@@ -1,9 +1,9 @@
-//! RSA keys: public ones wrap data keys, private ones unwrap them.
+//! RSA keys: public keys wrap data keys, private keys unwrap them.
 //!
-//! `rsa` knows the public half: numbers, fingerprint. Whatever needs the private half runs in aws-lc-rs,
-//! which is constant-time (but for weak keys, see [`Strength`]), and so does OAEP wrapping, which is faster there. Unwrapping takes 0.2 ms (2048
-//! bits) to 1.4 ms (4096): callers in async code use `spawn_blocking`. Wrapping is twenty times cheaper and
-//! may run anywhere.
+//! The `rsa` crate handles the public half: numbers and fingerprint. Everything that needs the private half
+//! runs in aws-lc-rs, which is constant-time (except for weak keys, see [`Strength`]), and so does OAEP
+//! wrapping, which is faster there. Unwrapping takes 0.2 ms (2048 bits) to 1.4 ms (4096): async callers use
+//! `spawn_blocking`. Wrapping is twenty times cheaper and may run anywhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,12 +31,12 @@ use super::recover::Numbers;
 use super::stack::wiped_deep;
 use super::{ber, random, recover};
 
-/// What everybody may know of a key. Wraps data keys.
+/// The public half of a key. Wraps data keys.
 #[derive(Clone, Debug)]
 pub struct PublicKey {
     key: RsaPublicKey,
-    /// The same key where it wraps three times as fast, for which every file that is written waits, and
-    /// wipes what it computes with.
+    /// The same key in aws-lc, which wraps three times as fast and wipes its temporary values. Every file
+    /// that is written waits for it.
     fast: Option<Arc<FastWrap>>,
     fingerprint: String,
 }
@@ -64,10 +64,10 @@ impl fmt::Debug for FastWrap {
 
 impl PublicKey {
     pub const MIN_BITS: usize = MIN_BITS;
-    /// What is taken where weak keys are.
+    /// The accepted sizes if weak keys are allowed.
     pub const WEAK_BITS: usize = WEAK_BITS;
     pub const MAX_BITS: usize = MAX_BITS;
-    /// More would make each wrapping slow; aws-lc draws the same line.
+    /// A larger exponent would make each wrapping slow; aws-lc has the same limit.
     const MAX_EXPONENT_BITS: usize = 33;
 
     /// From modulus and exponent, big-endian without leading zeros.
@@ -75,7 +75,7 @@ impl PublicKey {
     /// # Errors
     /// [`KeyError::TooSmall`], [`KeyError::TooLarge`], [`KeyError::Unusable`], [`KeyError::Damaged`].
     pub fn new(modulus: &[u8], exponent: &[u8], strength: Strength) -> Result<PublicKey, KeyError> {
-        const NO_KEY: KeyError = KeyError::Damaged("its numbers are no RSA public key");
+        const NO_KEY: KeyError = KeyError::Damaged("its numbers are not an RSA public key");
         let bits = bits(modulus);
         let least = match strength {
             Strength::Enforced => Self::MIN_BITS,
@@ -100,7 +100,7 @@ impl PublicKey {
         let spki = key
             .to_public_key_der()
             .map_err(|_| KeyError::Damaged("its numbers cannot be encoded"))?;
-        // It may refuse an unusual exponent; then the other one does.
+        // It may refuse an unusual exponent; then the `rsa` crate is used.
         let fast = FastWrap::new(spki.as_bytes());
         Ok(PublicKey {
             fingerprint: hex::encode(Sha256::digest(spki.as_bytes())),
@@ -109,8 +109,8 @@ impl PublicKey {
         })
     }
 
-    /// What can be told of a modulus without its factors: nobody made it for protection if it is a prime, a
-    /// square, or has a small factor. For keys whose private half is not there to prove itself.
+    /// Detects weaknesses of a modulus that are visible without its factors: it is prime, is a square, or has
+    /// a small factor. For keys whose private half is not available for a test.
     ///
     /// # Errors
     /// [`KeyError::Unusable`].
@@ -123,25 +123,25 @@ impl PublicKey {
                 .fold(0, |rest, byte| (rest << 8 | u64::from(*byte)) % factor);
             if rest == 0 {
                 return Err(KeyError::Unusable(
-                    "its modulus has a small factor: it protects nothing",
+                    "its modulus has a small factor, so it offers no protection",
                 ));
             }
         }
         let root = modulus.floor_sqrt_vartime();
         if root.concatenating_square() == *modulus {
             return Err(KeyError::Unusable(
-                "its modulus is a square: it protects nothing",
+                "its modulus is a square, so it offers no protection",
             ));
         }
         if crypto_primes::is_prime(Flavor::Any, modulus) {
             return Err(KeyError::Unusable(
-                "its modulus is a prime: it protects nothing",
+                "its modulus is a prime, so it offers no protection",
             ));
         }
         Ok(())
     }
 
-    /// Whether it is one of those that only [`Strength::WeakAllowed`] takes. Nothing is to be written with it.
+    /// Whether only [`Strength::WeakAllowed`] accepts it. Such a key must not be used to write.
     pub fn is_weak(&self) -> bool {
         self.bits() < Self::MIN_BITS
     }
@@ -151,7 +151,7 @@ impl PublicKey {
         &self.fingerprint
     }
 
-    /// The first 16 digits of the fingerprint: what `x-oss-meta-ossvault-key` says.
+    /// The first 16 digits of the fingerprint: the value of `x-oss-meta-ossvault-key`.
     pub fn key_id(&self) -> &str {
         &self.fingerprint[..16]
     }
@@ -185,7 +185,7 @@ impl PublicKey {
         })
     }
 
-    /// RSAES-PKCS1-v1_5, which the SDK format demands. `secret` has at most 64 bytes here.
+    /// RSAES-PKCS1-v1_5, which the SDK format requires. `secret` has at most 64 bytes here.
     pub fn wrap_pkcs1(&self, secret: &[u8]) -> Vec<u8> {
         wiped_deep(|| {
             let fast = self.fast.as_deref().and_then(|FastWrap { pkcs1, .. }| {
@@ -226,20 +226,20 @@ impl PartialEq for PublicKey {
 
 impl Eq for PublicKey {}
 
-/// Opens what its public key wrapped.
+/// Unwraps what its public key wrapped.
 pub struct PrivateKey {
     numbers: PrivateNumbers,
     public: PublicKey,
 }
 
 enum PrivateNumbers {
-    /// In aws-lc, which computes in constant time and wipes them.
+    /// In aws-lc, which computes in constant time and wipes the numbers.
     Constant {
         oaep: OaepPrivateDecryptingKey,
         pkcs1: Pkcs1PrivateDecryptingKey,
     },
-    /// Of a weak key, which aws-lc does not take. Blinded, and not constant in time: a key of this size is
-    /// protected by nothing anyway.
+    /// A weak key, which aws-lc does not accept. Blinded, but not constant-time: a key of this size offers no
+    /// protection anyway.
     Weak(Box<RsaPrivateKey>),
 }
 
@@ -281,7 +281,7 @@ impl PrivateKey {
             dq,
             inverse,
         ]);
-        // aws-lc takes PKCS#8 only.
+        // aws-lc accepts only PKCS#8.
         let octets = OctetStringRef::new(&pkcs1).map_err(|_| NOT_TOGETHER)?;
         let info = PrivateKeyInfoRef::new(rsa::pkcs1::ALGORITHM_ID, octets);
         let pkcs8 = SecretDocument::encode_msg(&info).map_err(|_| NOT_TOGETHER)?;
@@ -297,7 +297,8 @@ impl PrivateKey {
         &self.public
     }
 
-    /// What [`PublicKey::wrap`] wrapped. None if it was not for this key, or was changed. Blocks.
+    /// Unwraps the result of [`PublicKey::wrap`]. None if it was wrapped for another key, or was changed.
+    /// Blocks.
     pub fn unwrap(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         wiped_deep(|| match &self.numbers {
             PrivateNumbers::Constant { oaep, .. } => {
@@ -313,8 +314,8 @@ impl PrivateKey {
         })
     }
 
-    /// What [`PublicKey::wrap_pkcs1`] wrapped. Whether this is None must not be observable from outside:
-    /// only [`KeyRing`](super::key_ring::KeyRing) calls it, by its rules. Blocks.
+    /// Unwraps the result of [`PublicKey::wrap_pkcs1`]. Whether this is None must not be observable from
+    /// outside: only [`KeyRing`](super::key_ring::KeyRing) calls it, following its rules. Blocks.
     pub(super) fn unwrap_pkcs1(&self, wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         wiped_deep(|| match &self.numbers {
             PrivateNumbers::Constant { pkcs1, .. } => {
@@ -327,10 +328,10 @@ impl PrivateKey {
         })
     }
 
-    /// Wraps and unwraps once.
+    /// Tests the key with one wrap and unwrap.
     ///
     /// # Errors
-    /// [`ProofFailed`] when what comes back is not what was wrapped.
+    /// [`ProofFailed`] if the result differs from the input.
     pub fn prove(&self) -> Result<(), ProofFailed> {
         let mut secret = Zeroizing::new([0u8; 32]);
         random::fill(secret.as_mut_slice());
@@ -341,7 +342,7 @@ impl PrivateKey {
     }
 }
 
-/// The one private operation that is not aws-lc's.
+/// The only private-key operation outside aws-lc.
 #[allow(clippy::disallowed_methods)]
 fn decrypt_weak<P: rsa::traits::PaddingScheme>(
     key: &RsaPrivateKey,
@@ -352,12 +353,12 @@ fn decrypt_weak<P: rsa::traits::PaddingScheme>(
     opened.ok().map(Zeroizing::new)
 }
 
-/// A key that cannot open what it wrapped must not be used: nothing written with it could be read.
+/// A key that cannot unwrap its own output must not be used: nothing written with it could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key cannot open what it wrapped")]
+#[error("the key cannot unwrap what it wrapped")]
 pub struct ProofFailed;
 
-/// Of a number without leading zeros.
+/// The bit length of a number without leading zeros.
 fn bits(number: &[u8]) -> usize {
     number.len() * 8
         - number

@@ -1,19 +1,19 @@
-//! What work with a secret leaves on the stack is overwritten.
+//! Overwrites what operations on a secret leave on the stack.
 //!
-//! Dropping a secret wipes the place it has then. It does not wipe where it was moved from, what a cipher
-//! computed of it, or registers that were spilled: those stay below the stack pointer of a thread until
-//! deeper calls happen to go over them. So such work runs in a frame of its own, and the stack below is
-//! overwritten before anything else is done. What the work returns must not be a secret by value.
+//! Dropping a secret wipes its current location. It does not wipe where it was moved from, what a cipher
+//! computed from it, or spilled registers: those stay below a thread's stack pointer until deeper calls
+//! happen to overwrite them. So such operations run in a frame of their own, and the stack below is
+//! overwritten afterwards. Their return value must not be a secret by value.
 
 use std::hint::black_box;
 
-/// More than the ciphers use, in bytes: the portable one takes many blocks at once, and uses over 8 KiB.
+/// More than the ciphers use, in bytes: the portable one processes many blocks at once, and uses over 8 KiB.
 const SHALLOW: usize = 16 << 10;
 
 /// More than an RSA operation uses, in bytes.
 const DEEP: usize = 64 << 10;
 
-/// Runs `work` and overwrites the stack it used: for ciphers and digests, which need little of it.
+/// Runs `work` and overwrites the stack that it used: for ciphers and digests, which need little of it.
 pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);
     overwrite::<SHALLOW>();
@@ -27,16 +27,16 @@ pub fn wiped_deep<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Not inlined, so that all the work uses is below the caller's frame.
+/// Not inlined, so that everything `work` uses is below the caller's frame.
 #[inline(never)]
 fn apart<T>(work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Its frame begins where the one of [`apart`] did.
+/// Its frame begins where the frame of [`apart`] began.
 #[inline(never)]
 fn overwrite<const DEPTH: usize>() {
     let mut below = [0u8; DEPTH];
-    // Somebody might look at them: they are written.
+    // Keeps the compiler from removing the writes.
     black_box(&mut below);
 }

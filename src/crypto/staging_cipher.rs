@@ -1,5 +1,5 @@
-//! The cipher of bytes that wait on this machine: AES-256-GCM under a key that lives and dies with the
-//! process, with a nonce that is never used again.
+//! The cipher for data staged on this machine: AES-256-GCM under a key that exists only as long as the
+//! process, with nonces that are never reused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::random;
 
-/// What [`StagingCipher::seal`] returns and [`StagingCipher::open`] wants back. No secret.
+/// Returned by [`StagingCipher::seal`] and required by [`StagingCipher::open`]. Not a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     nonce: u64,
@@ -23,23 +23,23 @@ fn nonce(number: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-/// What was staged has been changed, or belongs elsewhere.
+/// The staged data was changed, or belongs elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("staged bytes have been changed on disk")]
+#[error("the staged data was changed on disk")]
 pub struct Tampered;
 
 pub struct StagingCipher {
     key: LessSafeKey,
-    /// The next nonce. The key is random per process and never stored, so counting from 0 is enough
-    /// for nonces never to repeat under it; 2^64 of them are not used up.
+    /// The next nonce. The key is random per process and never stored, so counting from 0 is enough for
+    /// nonces never to repeat under it; 2^64 of them cannot be used up.
     next: AtomicU64,
 }
 
 impl StagingCipher {
-    /// How much longer than the bytes the room for sealing them is.
+    /// How much longer than the data the output buffer must be.
     pub const SPARE: usize = TAG_LEN;
 
-    /// A fresh random key. Made after the last fork: parent and child must not share one.
+    /// A fresh random key. Created after the last fork: parent and child must not share one.
     pub fn generate() -> StagingCipher {
         let mut key = Zeroizing::new([0u8; 32]);
         random::fill(key.as_mut_slice());
@@ -51,9 +51,9 @@ impl StagingCipher {
         }
     }
 
-    /// Encrypts `plain` into the beginning of `out`, which is longer by [`SPARE`](Self::SPARE); what comes
-    /// after it there is of no use. `aad` says what the bytes are (file, block, generation): sealed bytes
-    /// moved elsewhere do not open.
+    /// Encrypts `plain` into the beginning of `out`, which is longer by [`SPARE`](Self::SPARE); the bytes
+    /// after it are of no use. `aad` identifies the data (file, block, generation): sealed data that is moved
+    /// elsewhere cannot be opened.
     pub fn seal(&self, aad: &[u8], plain: &[u8], out: &mut [u8]) -> Seal {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.key
@@ -63,10 +63,10 @@ impl StagingCipher {
         Seal { nonce: number, tag }
     }
 
-    /// Decrypts `sealed` into `plain` of the same length.
+    /// Decrypts `sealed` into `plain`, which has the same length.
     ///
     /// # Errors
-    /// [`Tampered`]; what `plain` holds is then of no use.
+    /// [`Tampered`]; the content of `plain` is then of no use.
     pub fn open(
         &self,
         seal: &Seal,

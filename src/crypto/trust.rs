@@ -1,10 +1,10 @@
-//! Whether other users of this machine can exchange a file.
+//! Whether other users of this machine can replace a file.
 //!
-//! Whoever can replace a public key reads what is written from then on. For that it is enough to own the
-//! file, to be able to write in a folder above it, or to own a symbolic link on the way to it. So the way is
-//! walked one name at a time, links followed by hand, and every folder and link on it must belong to this
-//! user or to root. A folder that others can write in is harmless only with the sticky bit: there they can
-//! add names, but not replace those of others.
+//! Someone who can replace a public key can read what is written from then on. To do that, it is enough to
+//! own the file, to be able to write to a folder above it, or to own a symbolic link on the path to it. So
+//! the path is walked one name at a time, following links explicitly, and every folder and link on it must
+//! belong to this user or to root. A folder that others can write to is harmless only with the sticky bit:
+//! they can add names to it, but not replace those of others.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -14,23 +14,23 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::text;
 
-/// Links on one way at most, as in the kernel.
+/// Maximum number of links on one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 const STICKY: u32 = 0o1000;
 
-/// What on the way to a file is not to be relied on.
+/// The part of the path to a file that cannot be trusted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Untrusted {
     #[error("it belongs to another user (uid {uid})")]
     File { uid: u32 },
     #[error(
-        "the folder {} belongs to another user (uid {uid}), who can replace what is in it",
+        "the folder {} belongs to another user (uid {uid}), who can replace its contents",
         text::path(path)
     )]
     FolderOwner { path: PathBuf, uid: u32 },
     #[error(
-        "others can replace what is in the folder {} (mode {mode:04o}); run `chmod go-w` on it",
+        "other users can replace the contents of the folder {} (mode {mode:04o}); run `chmod go-w` on it",
         text::path(path)
     )]
     FolderMode { path: PathBuf, mode: u32 },
@@ -41,7 +41,7 @@ pub enum Untrusted {
     Link { path: PathBuf, uid: u32 },
 }
 
-/// The owner of an open file.
+/// Checks the owner of an open file.
 ///
 /// # Errors
 /// [`Untrusted::File`].
@@ -52,17 +52,17 @@ pub fn owner(file: &Metadata) -> Result<(), Untrusted> {
     }
 }
 
-/// Every folder and link on the way to `path`, the last name included if it is a link. What cannot be looked at
-/// is left to the one who opens the file, and so is what the caller of this process has opened already
-/// (`/dev/fd`, `/dev/stdin`).
+/// Checks every folder and link on the path to `path`, including the last name if it is a link. Names that
+/// cannot be accessed are left to the code that opens the file, and so are files that the parent process has
+/// already opened (`/dev/fd`, `/dev/stdin`).
 ///
 /// # Errors
-/// The first that other users can change.
+/// The first one that other users can change.
 pub fn way(path: &Path) -> Result<(), Untrusted> {
     walk(path, true)
 }
 
-/// The links on the way alone, for a file whose last name is opened without following it.
+/// Checks only the links on the path, for a file whose last name is opened without following it.
 ///
 /// # Errors
 /// [`Untrusted::Link`].
@@ -146,7 +146,7 @@ fn names_of(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-/// Names of descriptors: what they lead to was opened by whoever started this process.
+/// Names of descriptors: the parent process opened the files behind them.
 pub fn is_inherited(path: &Path) -> bool {
     ["/dev/fd", "/dev/stdin", "/proc/self/fd"]
         .iter()
@@ -157,15 +157,15 @@ fn is_us(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-/// In a user namespace the machine's root has no number of its own and appears as the overflow user, like
-/// everybody else from outside. The folders up to / belong to it, so there it counts as root.
+/// In a user namespace, the machine's root has no number of its own and appears as the overflow user, like
+/// every other outside user. It owns the folders up to /, so there it counts as root.
 fn is_foreign_root(uid: u32) -> bool {
     let number = |path| -> Option<u32> { std::fs::read_to_string(path).ok()?.trim().parse().ok() };
     if number("/proc/sys/kernel/overflowuid") != Some(uid) {
         return false;
     }
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    // The whole range, mapped to itself: no namespace but the machine's own.
+    // The whole range, mapped to itself: this is the machine's own namespace.
     map.split_whitespace().ne(["0", "0", "4294967295"])
 }
 
@@ -176,7 +176,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 
     #[test]
-    fn a_way_that_others_can_change_is_told() {
+    fn a_path_that_others_can_change_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         let at = |name: &str| root.join(name);

@@ -3,14 +3,15 @@
 //! The plaintext is `u16be` of the length that follows, then for each attribute in order of name
 //! `u16be` length and name, `u16be` length and value, then zeros to a multiple of 64 bytes.
 //!
-//! Version 2, which is written, seals it under a key of its own: a holder of the object's data key, who may
-//! have planted the object or have kept the key from before a rotation, does not read what is set later. The
-//! header is `2.`, that key wrapped with RSA-OAEP, `.`, and nonce, ciphertext and tag of AES-256-GCM-SIV; both
-//! in base64url without padding. The additional data holds the SHA-256 of the object's wrapped data key, so
-//! that the value opens beside that envelope only. Names are without `user.`.
+//! Version 2, which is written, encrypts it under a key of its own: a holder of the object's data key, who
+//! may have planted the object or kept the key from before a rotation, cannot read attributes that are set
+//! later. The header is `2.`, that key wrapped with RSA-OAEP, `.`, and nonce, ciphertext and tag of
+//! AES-256-GCM-SIV; both in base64url without padding. The additional data contains the SHA-256 of the
+//! object's wrapped data key, so that the value can be opened only together with that envelope. Names are
+//! stored without `user.`.
 //!
-//! Version 1, which is read, is `1.` and nonce, ciphertext and tag under the xattr subkey of the object's data
-//! key, with whole names.
+//! Version 1, which is only read, is `1.` and nonce, ciphertext and tag under the xattr subkey of the
+//! object's data key, with full names.
 
 use std::collections::BTreeMap;
 
@@ -32,16 +33,16 @@ const AAD_V2: &[u8] = b"ossvault/xattr/2";
 const NONCE_LEN: usize = 12;
 const PADDING: usize = 64;
 
-/// The service keeps 8 KB of metadata: what is longer is no value of ours, and not decoded, in bytes.
+/// The service keeps 8 KB of metadata: longer values are not ossvault's, and are not decoded; in bytes.
 const LONGEST_HEADER: usize = 8192;
 
-/// Every name begins so.
+/// The prefix of every name.
 const NAMESPACE: &str = "user.";
 
 /// XATTR_NAME_MAX
 const LONGEST_NAME: usize = 255;
 
-/// A file's extended attributes, by name. Within the limits by construction.
+/// A file's extended attributes, by name. The limits hold by construction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Xattrs(BTreeMap<String, Vec<u8>>);
 
@@ -49,19 +50,20 @@ pub struct Xattrs(BTreeMap<String, Vec<u8>>);
 pub enum SetError {
     /// More than fits beside the other metadata of an object.
     #[error(
-        "extended attributes above {} bytes or {} in number",
+        "more than {} bytes or {} extended attributes",
         Xattrs::MAX_BYTES,
         Xattrs::MAX_COUNT
     )]
     TooLarge,
-    #[error("no name of an extended attribute")]
+    #[error("not a name of an extended attribute")]
     NotAName,
 }
 
 impl Xattrs {
-    /// Of names and values together. The service keeps 8 KB of metadata; sealed, these take less than 4 of them.
+    /// Of names and values together. The service keeps 8 KB of metadata; encrypted, these take less than 4
+    /// KB.
     pub const MAX_BYTES: usize = 2048;
-    /// Each costs four bytes of lengths beside its name and value.
+    /// Each attribute adds four bytes of lengths to its name and value.
     pub const MAX_COUNT: usize = 256;
 
     pub fn new() -> Xattrs {
@@ -81,9 +83,9 @@ impl Xattrs {
         self.0.iter().map(|(n, v)| (n.as_str(), v.as_slice()))
     }
 
-    /// Whether a file can have an attribute of that name: `user.` and something more, of at most 255 bytes. What
-    /// no program could have set is not shown to one either: the kernel and programs take a zero byte for the
-    /// end of a name, and names outside of `user.` for the system's.
+    /// Whether a file can have an attribute of that name: `user.` followed by at least one byte, at most 255
+    /// bytes in total. A name that no program could have set is not shown to programs either: the kernel and
+    /// programs treat a zero byte as the end of a name, and names outside `user.` as the system's.
     pub fn is_name(name: &str) -> bool {
         name.len() > NAMESPACE.len()
             && name.len() <= LONGEST_NAME
@@ -91,7 +93,7 @@ impl Xattrs {
             && !name.contains('\0')
     }
 
-    /// Sets or replaces one.
+    /// Sets or replaces one attribute.
     ///
     /// # Errors
     /// See [`SetError`]; nothing has changed then.
@@ -113,7 +115,7 @@ impl Xattrs {
         Ok(())
     }
 
-    /// The value it had.
+    /// Returns its previous value.
     pub fn remove(&mut self, name: &str) -> Option<Vec<u8>> {
         self.0.remove(name)
     }
@@ -138,7 +140,7 @@ impl Xattrs {
         out
     }
 
-    /// Reads exactly what [`encode`](Self::encode) writes.
+    /// Accepts exactly what [`encode`](Self::encode) writes.
     pub(crate) fn decode(plain: &[u8], version: Version) -> Option<Xattrs> {
         let (len, rest) = plain.split_first_chunk::<2>()?;
         let len = usize::from(u16::from_be_bytes(*len));
@@ -176,7 +178,7 @@ impl Xattrs {
     }
 }
 
-/// A sealed value that is none of ours, was changed, or belongs to another object.
+/// A sealed value that ossvault did not write, that was changed, or that belongs to another object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     #[error("the extended attributes are damaged or belong to another object")]
@@ -191,17 +193,17 @@ pub enum OpenError {
     Unopened(#[from] Unopened),
 }
 
-/// How a header value is sealed.
+/// How a header value is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// Under the object's data key.
     One,
-    /// Under a key of its own.
+    /// Under its own key.
     Two,
 }
 
 impl Version {
-    /// None for a version that is not known here.
+    /// None for an unknown version.
     pub fn of(header: &str) -> Option<Version> {
         match header.split_once('.')?.0 {
             "1" => Some(Version::One),
@@ -211,8 +213,8 @@ impl Version {
     }
 }
 
-/// The header value for an object whose data key is wrapped as `wrapped_data_key`: under a fresh key, which
-/// `public` wraps, and a fresh nonce.
+/// The header value for an object whose data key is wrapped as `wrapped_data_key`: encrypted under a fresh
+/// key, which `public` wraps, with a fresh nonce.
 pub fn seal(public: &PublicKey, wrapped_data_key: &[u8], xattrs: &Xattrs) -> String {
     let mut nonce = [0; NONCE_LEN];
     random::fill(&mut nonce);
@@ -227,7 +229,7 @@ pub fn seal(public: &PublicKey, wrapped_data_key: &[u8], xattrs: &Xattrs) -> Str
     format!("2.{}.{}", encode(&wrapped_key), encode(&sealed))
 }
 
-/// Opens a value of version 2 with any of the keys; `hint` names the one to begin with. Blocks.
+/// Opens a value of version 2 with any of the keys; `hint` names the one to try first. Blocks.
 ///
 /// # Errors
 /// See [`OpenError`].
@@ -267,7 +269,7 @@ pub(crate) fn split(header: &str) -> Result<(Vec<u8>, Vec<u8>), OpenError> {
     Ok((decode(wrapped_key)?, decode(sealed)?))
 }
 
-/// Names the envelope beside which the value stands.
+/// Identifies the envelope that the value belongs to.
 fn aad_v2(wrapped_data_key: &[u8]) -> Vec<u8> {
     [AAD_V2, &Sha256::digest(wrapped_data_key)].concat()
 }
@@ -326,7 +328,7 @@ fn decrypt(
     })
 }
 
-/// Even a repeated nonce would give away equality and no more.
+/// Even a repeated nonce would only reveal that two values are equal.
 fn aead(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("32 bytes are a key"))
 }
@@ -340,7 +342,7 @@ mod tests {
 
     const PUBLISHED: &str = "1.AAECAwQFBgcICQoLnVwddbm1qfnTfnhCYrUrf6rxdw0gWd1zxOVU6PtIXiLzUa5SRIOoAcOTrg6ioB09Xx7jZjZ5VgdYJPx9i03eyvj6D40sQy0PkjT3Xz7ABsU";
 
-    /// Made with another implementation.
+    /// Created with another implementation.
     const PUBLISHED_V2: &str = "AAECAwQFBgcICQoLbhgTRfQIM_m3wSVccfBGhil_2F-OzfPrnxaXnJAEuIC7XMmhjx_xM1RSO9NKy1oAjrD95XVsHPj1M1am_MAL6VwDEFlQVWSBOJud_mGTUdc";
 
     fn cipher() -> ContentCipher {
@@ -367,7 +369,7 @@ mod tests {
         KeyRing::single(key)
     }
 
-    /// As an object's wrapped data key.
+    /// In place of an object's wrapped data key.
     const BESIDE: &[u8] = &[3; 256];
 
     fn sealed(xattrs: &Xattrs) -> String {
@@ -382,7 +384,7 @@ mod tests {
     fn the_published_header_of_version_1_opens() {
         let xattrs = xattrs(&[("user.comment", b"hello")]);
         assert_eq!(open_v1(&cipher(), PUBLISHED), Ok(xattrs.clone()));
-        // And is what its plaintext, key and nonce give.
+        // It is also the result of its plaintext, key and nonce.
         let nonce = std::array::from_fn(|i| i as u8);
         let key = cipher().subkey(Purpose::Xattr);
         let bytes = encrypt(&key, nonce, AAD_V1, xattrs.encode(Version::One));
@@ -415,15 +417,15 @@ mod tests {
             let header = sealed(&xattrs);
             assert_eq!(Version::of(&header), Some(Version::Two));
             assert_eq!(opened(&header), Ok(xattrs.clone()));
-            // Neither key nor nonce is used again.
+            // Neither key nor nonce is reused.
             assert_ne!(sealed(&xattrs), header);
         }
     }
 
-    /// "They are encrypted under a key of their own, a new one at each change: who knows the file's does not read
-    /// what is set later."
+    /// "They are encrypted under a key of their own, a new one at each change: knowing the file's key does
+    /// not reveal attributes that are set later."
     ///
-    /// Whoever held the object's data key, or had planted the object, did.
+    /// Regression: a holder of the object's data key, who may have planted the object, could read them.
     #[test]
     fn the_objects_data_key_opens_nothing() {
         let header = sealed(&xattrs(&[("user.a", b"later")]));
@@ -443,7 +445,7 @@ mod tests {
         let elsewhere = open(&ring(0), None, &[4; 256], &header);
         assert_eq!(elsewhere, Err(OpenError::Damaged));
         let (front, last) = header.rsplit_once('.').unwrap();
-        // Of another header of the same object.
+        // From another header of the same object.
         let (_, other) = {
             let header = sealed(&xattrs(&[("user.a", b"c")]));
             let (front, last) = header.rsplit_once('.').unwrap();
@@ -466,8 +468,8 @@ mod tests {
         }
     }
 
-    /// A name of another namespace, or with a zero byte in it, was listed like two names, one of which a
-    /// program takes for the system's.
+    /// A name of another namespace, or with a zero byte in it, was listed as two names, one of which programs
+    /// interpret as the system's.
     #[test]
     fn names_that_no_program_could_have_set_make_the_value_damaged() {
         let longest = format!("user.{}", "a".repeat(250));
@@ -498,7 +500,7 @@ mod tests {
             let plain = pad(plain_of(&[name.as_bytes(), b"x"]));
             assert_eq!(Xattrs::decode(&plain, Version::One), None, "{name:?}");
         }
-        // What stands in version 2 is always a name in `user.`.
+        // A name in version 2 is always in `user.`.
         for name in ["", "a\0security.selinux", &too_long[5..]] {
             let plain = pad(plain_of(&[name.as_bytes(), b"x"]));
             assert_eq!(Xattrs::decode(&plain, Version::Two), None, "{name:?}");
@@ -517,7 +519,7 @@ mod tests {
         assert_eq!(xattrs.get("user.a").map(<[u8]>::len), Some(2042));
         assert_eq!(xattrs.set("user.a", b""), Ok(()));
         for i in 1..Xattrs::MAX_COUNT {
-            // As long as all of them may be.
+            // The maximum length of all of them.
             let name = format!("user.{i:03}");
             assert_eq!(xattrs.set(&name, b""), Ok(()), "{i}");
         }
@@ -526,7 +528,7 @@ mod tests {
         assert_eq!(xattrs.set("user.a", b"22"), Ok(()));
         let header = sealed(&xattrs);
         assert_eq!(opened(&header), Ok(xattrs));
-        // Without the namespace's name, many small ones take no more than one large one.
+        // Without the namespace's name, many small attributes take no more than one large one.
         let mut one = Xattrs::new();
         one.set("user.a", &[1; 2042]).unwrap();
         for header in [header, sealed(&one)] {

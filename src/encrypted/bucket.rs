@@ -1,4 +1,4 @@
-//! The bucket: what the file system sees of the store.
+//! The bucket as the file system sees it.
 
 use std::sync::Arc;
 
@@ -21,10 +21,9 @@ use crate::store::object_store::{
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What is written: seed, sdk or dual. All are read.
+    /// The format to write: seed, sdk or dual. All formats can be read.
     pub format: Format,
-    /// Objects below these key prefixes that are not encrypted can be read as they are. Anywhere else such
-    /// an object is an error.
+    /// Unencrypted objects below these key prefixes can be read. Anywhere else they are an error.
     pub plaintext: Vec<String>,
 }
 
@@ -37,7 +36,7 @@ impl Default for Settings {
     }
 }
 
-/// Whoever opens such an object would refuse it.
+/// Readers would refuse such an object.
 const NO_LINK: Error = Error::Abandoned("a symbolic link's target has 1 to 4095 bytes");
 
 pub struct EncryptedBucket {
@@ -59,7 +58,7 @@ impl EncryptedBucket {
         })
     }
 
-    /// For what needs no key: HEAD, LIST, copies, deletes.
+    /// For requests that need no key: HEAD, LIST, copies, deletes.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.store
     }
@@ -68,7 +67,7 @@ impl EncryptedBucket {
         &self.keys
     }
 
-    /// What is written.
+    /// The format that is written.
     pub fn format(&self) -> Format {
         self.settings.format
     }
@@ -90,7 +89,7 @@ impl EncryptedBucket {
         self.keys.can_read()
     }
 
-    /// What the headers say of an object. Asks nobody.
+    /// The object described by the headers. Sends no request.
     ///
     /// # Errors
     /// [`Error::NotEncrypted`], [`Error::Damaged`], [`Error::Unsupported`].
@@ -98,8 +97,8 @@ impl EncryptedBucket {
         EncryptedObject::new(meta).map(Arc::new)
     }
 
-    /// As [`object`](Self::object), for what is to be read: below the prefixes of
-    /// [`Settings::plaintext`] an object without an envelope is one of [`Format::Plain`].
+    /// As [`object`](Self::object), for reading: below the prefixes of [`Settings::plaintext`], an object
+    /// without an envelope has [`Format::Plain`].
     ///
     /// # Errors
     /// As [`object`](Self::object).
@@ -112,16 +111,16 @@ impl EncryptedBucket {
         }
     }
 
-    /// Whether an object of this name may be read although it is not encrypted.
+    /// Whether an object of this name may be read if it is not encrypted.
     pub fn serves_plaintext(&self, key: &str) -> bool {
         let mut prefixes = self.settings.plaintext.iter();
         prefixes.any(|prefix| key.starts_with(prefix.as_str()))
     }
 
-    /// One GET, of the whole object or of a range of it.
+    /// One GET of the whole object or of a range.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's errors.
     pub async fn get(
         &self,
         key: &ObjectKey,
@@ -133,7 +132,7 @@ impl EncryptedBucket {
 
     /// The object's cipher; unwrapped once per object, on a blocking thread.
     ///
-    /// The cipher of an SDK envelope that no key opens looks like any other and refuses to decrypt.
+    /// The cipher of an SDK envelope that no key opens looks like any other, and refuses to decrypt.
     ///
     /// # Errors
     /// [`Error::KeyMissing`], [`Error::WrongKey`], [`Error::Damaged`].
@@ -141,27 +140,27 @@ impl EncryptedBucket {
         object.unlock(&self.keys).await
     }
 
-    /// As [`unlock`](Self::unlock), on this thread: an RSA operation unless it was unlocked before. Blocks.
+    /// As [`unlock`](Self::unlock), on this thread: one RSA operation unless it is already unlocked. Blocks.
     pub fn unlock_here(&self, object: &EncryptedObject) -> Result<Arc<ContentCipher>> {
         object.unlock_here(&self.keys)
     }
 
-    /// Whether any key opens the object, whatever it says of its key. For callers whose dealings with the
-    /// store do not depend on the answer: failures are not counted as they are in [`unlock`](Self::unlock).
+    /// Whether any key opens the object, whichever key it names. For callers whose requests to the store do
+    /// not depend on the answer: unlike in [`unlock`](Self::unlock), failures are not counted.
     ///
     /// # Errors
-    /// None that is the object's.
+    /// No error of the object.
     pub async fn opens(&self, object: &EncryptedObject) -> Result<bool> {
         object.opens(&self.keys).await
     }
 
-    /// Uploads `plain` with one PUT under a fresh key. `headers` go along; what they carry of an older
-    /// envelope, its sealed attributes included, is replaced. Where their mode says that it is a symbolic
-    /// link, so will its key.
+    /// Uploads `plain` with one PUT under a fresh key. `headers` are stored with it, except for those of an
+    /// older envelope and its encrypted attributes, which are replaced. If their mode is that of a symbolic
+    /// link, the key is bound to that type.
     ///
     /// # Errors
-    /// The store's, among them [`Corrupt`](crate::store::error::Error::Corrupt) if the store received
-    /// something else than was sent; [`Error::Abandoned`] if `plain` was not the same at a retry.
+    /// The store's errors, among them [`Corrupt`](crate::store::error::Error::Corrupt) if the store received
+    /// different data; [`Error::Abandoned`] if `plain` had changed at a retry.
     pub async fn put(
         &self,
         key: &ObjectKey,
@@ -184,10 +183,10 @@ impl EncryptedBucket {
         self.uploaded(answer, crc64, plain.len(), headers, cipher)
     }
 
-    /// Begins a multipart upload under a fresh key, of a size that need not be known yet.
+    /// Begins a multipart upload under a fresh key; the size need not be known yet.
     ///
     /// # Errors
-    /// The store's; [`Error::Unsupported`] in the formats sdk and dual, whose rules want the size:
+    /// The store's errors; [`Error::Unsupported`] in the formats sdk and dual, which need the size:
     /// [`begin_sized_upload`](Self::begin_sized_upload).
     pub async fn begin_upload(
         &self,
@@ -210,7 +209,7 @@ impl EncryptedBucket {
     /// Begins a multipart upload of `sizes.total` bytes in parts of `sizes.part` bytes.
     ///
     /// # Errors
-    /// The store's; [`Error::Abandoned`] for sizes that cannot be: nothing in all, or parts that are not a
+    /// The store's errors; [`Error::Abandoned`] for invalid sizes: a total of zero, or parts that are not a
     /// multiple of 16 bytes or more than 10,000.
     pub async fn begin_sized_upload(
         &self,
@@ -224,7 +223,9 @@ impl EncryptedBucket {
             || !sizes.part.is_multiple_of(16)
             || sizes.total.div_ceil(sizes.part) > 10_000
         {
-            return Err(Error::Abandoned("such sizes have no multipart upload"));
+            return Err(Error::Abandoned(
+                "these sizes are not valid for a multipart upload",
+            ));
         }
         self.begin(key, headers, xattrs, Some(sizes)).await
     }
@@ -258,7 +259,7 @@ impl EncryptedBucket {
     ///
     /// # Errors
     /// [`Error::KeyMissing`] and [`Error::WrongKey`]; [`Error::Damaged`] and [`Error::Unsupported`] for the
-    /// sealed value.
+    /// encrypted value.
     pub async fn open_xattrs(
         &self,
         object: &EncryptedObject,
@@ -277,18 +278,18 @@ impl EncryptedBucket {
         }
     }
 
-    /// Whether a key opens the extended attributes by itself, whatever opens the content.
+    /// Whether a key opens the extended attributes on their own, whichever key opens the content.
     pub async fn opens_xattrs(&self, object: &EncryptedObject, headers: &ObjectHeaders) -> bool {
         let sealed = headers.user.get(XATTR_NAME);
         let own_key = sealed.is_some_and(|sealed| Version::of(sealed) == Some(Version::Two));
         own_key && self.open_xattrs(object, headers).await.is_ok()
     }
 
-    /// Puts extended attributes into the headers that a copy will replace, for the writing key and bound to the
-    /// envelope among them; none removes the entry.
+    /// Puts extended attributes into the headers for a copy, encrypted for the writing key and bound to the
+    /// envelope among the headers; an empty set removes the entry.
     ///
     /// # Errors
-    /// [`Error::NotEncrypted`] and what else can be wrong with the envelope.
+    /// [`Error::NotEncrypted`] and other errors of the envelope.
     pub fn seal_xattrs(&self, xattrs: &Xattrs, headers: &mut ObjectHeaders) -> Result<()> {
         if xattrs.is_empty() {
             headers.user.remove(XATTR_NAME);
@@ -300,11 +301,11 @@ impl EncryptedBucket {
         Ok(())
     }
 
-    /// The headers of an object without content that is to have these extended attributes: with an envelope of
-    /// its own, under a fresh key, where there are any, and with none otherwise.
+    /// The headers of an object without content that is to have these extended attributes: with an envelope
+    /// under a fresh key if there are any, and without one otherwise.
     ///
     /// # Errors
-    /// None that is the object's.
+    /// No error of the object.
     pub fn headers_with(
         &self,
         mut headers: ObjectHeaders,
@@ -318,7 +319,7 @@ impl EncryptedBucket {
         Ok(headers)
     }
 
-    /// A cipher nobody used, and the headers that carry it.
+    /// An unused cipher, and the headers that contain it.
     fn fresh_envelope(
         &self,
         mut headers: ObjectHeaders,

@@ -1,4 +1,4 @@
-//! A body on its way in: each of the socket's chunks is decrypted straight into the reader's buffer.
+//! A response body: each of the socket's chunks is decrypted straight into the reader's buffer.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
@@ -11,12 +11,12 @@ use crate::store::object_store::{GetAnswer, ObjectMeta};
 
 pub struct Ciphertext {
     pub meta: ObjectMeta,
-    /// Which bytes of the object the body holds: what was asked for, cut at the object's end.
+    /// The range of the object that the body holds: the requested range, cut at the object's end.
     pub range: std::ops::Range<u64>,
     body: BoxStream<'static, store::object_store::Result<Bytes>>,
     /// Received and not yet read.
     pending: Bytes,
-    /// Of the first byte of `pending`, in the object.
+    /// The offset in the object of the first byte of `pending`.
     position: u64,
     crc: Crc64,
 }
@@ -33,18 +33,19 @@ impl Ciphertext {
         }
     }
 
-    /// Where the next byte stands in the object.
+    /// The offset of the next byte in the object.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Decrypts what has arrived into `destination`, and waits only if nothing has. Returns the number of
+    /// Decrypts received data into `destination`, and waits only if there is none. Returns the number of
     /// bytes, 0 at the end of the range or for an empty destination.
     ///
     /// # Errors
-    /// The store's; [`Error::Damaged`] where the whole object was read and its CRC-64 is not the one the
-    /// store gave; [`Error::WrongKey`] for a cipher that is [unopened](ContentCipher::unopened), after the
-    /// whole body was fetched, so that fetching tells nobody about it.
+    /// The store's errors; [`Error::Damaged`] if the whole object was read and its CRC-64 differs from the
+    /// one that the store returned; [`Error::WrongKey`] for a cipher that is
+    /// [unopened](ContentCipher::unopened), after the whole body was fetched, so that an observer of the
+    /// request learns nothing.
     pub async fn read(&mut self, cipher: &ContentCipher, destination: &mut [u8]) -> Result<usize> {
         if !cipher.is_opened() {
             while self.chunk().await?.is_some() {}
@@ -59,8 +60,8 @@ impl Ciphertext {
         Ok(len)
     }
 
-    /// The next chunk as it arrived, with the offset of its first byte in the object; none at the end of
-    /// the range. For what is fetched ahead of its key.
+    /// The next chunk as received, with the offset of its first byte in the object; none at the end of the
+    /// range. For data that is fetched before its key is available.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -74,14 +75,14 @@ impl Ciphertext {
         Ok(Some((at, chunk)))
     }
 
-    /// The rest of the body, encrypted as it is, in one piece: for small objects, of at most `longest` bytes.
+    /// The rest of the body, still encrypted, in one piece: for small objects, of at most `longest` bytes.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`Error::Damaged`] for a longer one, of which no more is fetched.
+    /// As [`read`](Self::read); [`Error::Damaged`] for a longer body, which is not fetched any further.
     pub async fn skip_to_bytes(mut self, longest: u64) -> Result<Bytes> {
         let rest = self.range.end.saturating_sub(self.position);
         let rest = usize::try_from(rest).ok().filter(|_| rest <= longest);
-        let rest = rest.ok_or_else(|| Error::damaged("it is longer than it was said to be"))?;
+        let rest = rest.ok_or_else(|| Error::damaged("it is longer than announced"))?;
         let Some((_, first)) = self.chunk().await? else {
             return Ok(Bytes::new());
         };
@@ -96,12 +97,12 @@ impl Ciphertext {
         Ok(whole.freeze())
     }
 
-    /// CRC-64 of what was read or taken so far.
+    /// CRC-64 of the data read or taken so far.
     pub fn crc64(&self) -> u64 {
         self.crc.value()
     }
 
-    /// Makes sure that something is pending. False at the end of the range.
+    /// Ensures that data is pending. False at the end of the range.
     async fn fill(&mut self) -> Result<bool> {
         while self.pending.is_empty() {
             if self.position >= self.range.end {
@@ -111,17 +112,17 @@ impl Ciphertext {
                 .body
                 .next()
                 .await
-                .ok_or_else(|| Error::damaged("the body is shorter than it was announced"))??;
+                .ok_or_else(|| Error::damaged("the body is shorter than announced"))??;
         }
         if self.pending.len() as u64 > self.range.end - self.position {
-            return Err(Error::damaged("the body is longer than it was announced"));
+            return Err(Error::damaged("the body is longer than announced"));
         }
         Ok(true)
     }
 
     fn consume(&mut self, len: usize) -> Result<()> {
         self.crc.update(&self.pending[..len]);
-        // Not `advance`: at its end the chunk is let go of at once.
+        // Not `advance`: the chunk is freed as soon as its end is reached.
         self.pending = self.pending.slice(len..);
         self.position += len as u64;
         let whole = self.range.start == 0 && self.range.end == self.meta.size;
@@ -132,7 +133,9 @@ impl Ciphertext {
                 .crc64
                 .is_some_and(|theirs| theirs != self.crc.value())
         {
-            return Err(Error::damaged("its CRC-64 is not the one the store gave"));
+            return Err(Error::damaged(
+                "its CRC-64 differs from the one that the store returned",
+            ));
         }
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! Copying an object whole, by whichever way the service allows for its size and format.
+//! Copies a whole object, in the way that the service allows for its size and format.
 //!
-//! One request, for most. An object above the service's limit is copied in parts. The service changes no
-//! metadata of an object that carries the SDK's names, and copies none in parts: such an object is sent
-//! again, ciphertext and envelope as they are, so that it takes no key, and key and counter still stand for
+//! Most copies are one request. An object above the service's limit is copied in parts. For an object with
+//! the SDK's names, the service neither changes metadata nor copies in parts: such an object is uploaded
+//! again with its ciphertext and envelope unchanged, which needs no key, and key and counter still belong to
 //! one content.
 //!
-//! An upload has no precondition, and the service decides the moment at which it takes effect. So the
-//! version is asked for once more when all that is left to be sent is short: a small body, or the word that
+//! An upload has no precondition, and the service decides when it takes effect. So the version is checked
+//! once more when only a short request remains to be sent: a small body, or the completion of the parts.
+//! Before that, the data is compared with the source's CRC-64, because publishing it replaces a good object.
 //! completes the parts. And what was read is compared with the source's CRC-64 before that: once it is
 //! published, it has replaced what was whole.
 
@@ -29,29 +30,29 @@ use crate::store::object_store::{
 /// Parts of one copy in flight: the service does the work.
 const PARALLEL_COPIES: usize = 8;
 
-/// Parts in flight of an object that is sent again.
+/// Parts in flight of an object that is uploaded again.
 const PARALLEL_PARTS: usize = 4;
 
 /// The size of a copied part, in bytes.
 const COPY_PART: u64 = 256 << 20;
 
-/// The least size of the parts of an object that is sent again, in bytes.
+/// The minimum part size of an object that is uploaded again, in bytes.
 const SENT_PART: u64 = 8 << 20;
 
-/// The most parts an upload may have.
+/// The maximum number of parts of an upload.
 const MAX_PARTS: u64 = 10_000;
 
-/// The sizes up to which one request does, in bytes.
+/// The sizes up to which one request is used, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CopyLimits {
-    /// A copy: the service's own limit, but in tests.
+    /// For a copy: the service's own limit, except in tests.
     pub copy: u64,
-    /// An object that is sent again: it is held in memory meanwhile.
+    /// For an object that is uploaded again: it is held in memory.
     pub held: u64,
 }
 
 impl Default for CopyLimits {
-    /// Just below the documented 1 GB, and what 64 of them at once may take.
+    /// Just below the documented 1 GB, and affordable for 64 uploads at once.
     fn default() -> CopyLimits {
         CopyLimits {
             copy: 1_000_000_000,
@@ -61,11 +62,11 @@ impl Default for CopyLimits {
 }
 
 impl EncryptedBucket {
-    /// Copies the version that `meta` describes. Onto itself with [`CopyHeaders::Replace`]: changes its
-    /// headers.
+    /// Copies the version that `meta` describes. Copying onto itself with [`CopyHeaders::Replace`] changes
+    /// its headers.
     ///
     /// # Errors
-    /// [`Error::PreconditionFailed`] if `source` is not that version any more; the store's.
+    /// [`Error::PreconditionFailed`] if `source` is no longer that version; the store's errors.
     pub async fn copy(
         &self,
         source: &ObjectKey,
@@ -115,7 +116,7 @@ impl EncryptedBucket {
         limits: CopyLimits,
     ) -> Result<PutAnswer> {
         if meta.size > limits.held {
-            // Not the announced one: that is a number from the bucket, and readers need none.
+            // Not the announced size: that is a number from the bucket, and readers do not need it.
             let part = part_size(meta.size, SENT_PART);
             announce_sizes(&mut to.headers.user, meta.size, part);
             return self.in_parts(source, meta, to, part, Way::Sent).await;
@@ -128,7 +129,7 @@ impl EncryptedBucket {
         Ok(answer)
     }
 
-    /// A small object's ciphertext, with the checksum that it should have.
+    /// A small object's ciphertext, with its expected checksum.
     async fn hold(&self, source: &ObjectKey, meta: &ObjectMeta) -> Result<Body> {
         if meta.size == 0 {
             return Ok(Body::empty());
@@ -209,7 +210,7 @@ impl EncryptedBucket {
         if result.is_err()
             && let Err(error) = store.abort_multipart(destination, &upload).await
         {
-            log::warn!("an unfinished copy of {source} is left in the bucket: {error}");
+            log::warn!("an unfinished copy of {source} remains in the bucket: {error}");
         }
         result
     }
@@ -280,7 +281,7 @@ impl EncryptedBucket {
     }
 }
 
-/// What becomes of a copy.
+/// The outcome of a copy.
 struct Destination<'a> {
     key: &'a ObjectKey,
     headers: ObjectHeaders,
@@ -295,14 +296,14 @@ enum Way {
 
 struct Relayed {
     body: Body,
-    /// The source was another version when it was to be read.
+    /// The source had another version when it was read.
     replaced: Arc<AtomicBool>,
-    /// CRC-64 of what the last attempt read, if that came to the range's end.
+    /// CRC-64 of the last attempt's data, if it reached the end of the range.
     read: Arc<Mutex<Option<u64>>>,
 }
 
 impl Relayed {
-    /// A body that broke off reaches us as an error of the request that carried it.
+    /// A body that breaks off appears as an error of the request that carried it.
     fn explain<T>(&self, answer: Result<T>) -> Result<T> {
         match answer {
             Err(_) if self.replaced.load(Ordering::Relaxed) => Err(Error::PreconditionFailed),
@@ -315,21 +316,21 @@ impl Relayed {
     }
 }
 
-/// At least `least`, a multiple of 128 KiB where that is one, and so large that 10,000 are enough.
+/// At least `least`, a multiple of 128 KiB if `least` is, and large enough that 10,000 parts suffice.
 fn part_size(size: u64, least: u64) -> u64 {
     size.div_ceil(MAX_PARTS)
         .next_multiple_of(128 << 10)
         .max(least)
 }
 
-/// One after the other as they are wanted: `size` is a number from the bucket.
+/// Generated on demand, because `size` is a number from the bucket.
 fn parts(size: u64, part: u64) -> impl Iterator<Item = (u16, ByteRange)> {
     let starts = (0..size.div_ceil(part)).map(move |index| index * part);
     let ranges = starts.map(move |start| start..size.min(start.saturating_add(part)));
     (1..).zip(ranges)
 }
 
-/// The CRC-64 of the parts together; None if one of them is not known.
+/// The combined CRC-64 of the parts; None if one of them is unknown.
 fn whole(parts: &[UploadedPart]) -> Option<u64> {
     parts.iter().try_fold(0, |whole, part| {
         Some(crc64::combine(whole, part.crc64?, part.size))
@@ -337,11 +338,11 @@ fn whole(parts: &[UploadedPart]) -> Option<u64> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the source's body is not as long as the source")]
+#[error("the length of the source's body differs from the length of the source")]
 struct SourceDiffers;
 
 #[derive(Debug, thiserror::Error)]
-#[error("the copy's CRC-64 is not the source's")]
+#[error("the CRC-64 of the copy differs from that of the source")]
 struct CopyDiffers;
 
 fn check(copy: Option<u64>, source: Option<u64>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What can go wrong with an encrypted object, in the words a file system acts on.
+//! Errors of encrypted objects, classified by what a file system does about them.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The key that opens this is not here: a mount with only the public key, an object that says it is
-    /// for another key, or PKCS#1 v1.5 after it was stopped.
+    /// The key is not available: a mount with only the public key, an object that names another key, or a
+    /// PKCS#1 v1.5 envelope after those were disabled.
     #[error("the key for this object is missing")]
     KeyMissing(#[source] envelope::Error),
-    /// None of our keys opens it, and nothing says whose it is.
-    #[error("no key here opens this object")]
+    /// None of the keys opens it, and it does not name its key.
+    #[error("no available key opens this object")]
     WrongKey,
-    /// An envelope, sealed attributes or content that cannot be right.
+    /// An invalid envelope, encrypted attribute value or content.
     #[error("the object is damaged: {0}")]
     Damaged(Arc<str>),
     #[error("the object is not encrypted")]
     NotEncrypted,
-    /// A key management service, an unknown algorithm, a later version of the format.
+    /// A key management service, an unknown algorithm, or a later version of the format.
     #[error("not supported: {0}")]
     Unsupported(Arc<str>),
-    /// The bytes to be sent are not the ones that were sent before under the same key, or do not fit the
-    /// upload: nothing of them left this machine. The upload must be abandoned.
+    /// The data to be sent differs from what was sent before under the same key, or does not fit the upload:
+    /// none of it left this machine. The upload must be abandoned.
     #[error("the upload is abandoned: {0}")]
     Abandoned(&'static str),
     #[error(transparent)]

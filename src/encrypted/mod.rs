@@ -1,10 +1,9 @@
-//! A bucket whose objects are read and written as plaintext: ranges in, ranges out, a fresh key for each
-//! upload.
+//! A bucket whose objects are read and written as plaintext: in ranges, with a fresh key for each upload.
 //!
-//! [`EncryptedBucket`] is the way in. [`EncryptedObject`] is one version of one object with its envelope,
-//! unwrapped once. [`Ciphertext`] is a body on its way in, decrypted from the socket's chunk straight into
-//! the reader's buffer. [`EncryptedUpload`] is a multipart upload; [`Plaintext`] is what an upload sends,
-//! and can be read again when a request is retried.
+//! [`EncryptedBucket`] is the entry point. [`EncryptedObject`] is one version of one object with its
+//! envelope, unwrapped once. [`Ciphertext`] is a response body, decrypted from the socket's chunk straight
+//! into the reader's buffer. [`EncryptedUpload`] is a multipart upload; [`Plaintext`] is the content of an
+//! upload, and can be read again when a request is retried.
 
 pub mod bucket;
 pub mod ciphertext;

@@ -17,12 +17,12 @@ use crate::envelope::{self, Envelope, Format};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ETag, ObjectMeta};
 
-/// What is known of an object's version from its headers, and its key once somebody needed it.
+/// An object's version as described by its headers, and its key once it has been unwrapped.
 pub struct EncryptedObject {
     pub etag: ETag,
     /// Of the ciphertext and of the plaintext, in bytes.
     pub size: u64,
-    /// Whole seconds. After an upload of ours the time of its answer: the object is not younger.
+    /// Whole seconds. After an upload by this program, the time of the response: the object is not newer.
     pub last_modified: SystemTime,
     /// Of the ciphertext.
     pub crc64: Option<u64>,
@@ -30,11 +30,11 @@ pub struct EncryptedObject {
     locked: Arc<Locked>,
 }
 
-/// What outlives our own copies of the object: envelope and key.
+/// Shared with copies of the object that this program makes: envelope and key.
 struct Locked {
     envelope: Envelope,
     unlocked: OnceCell<Unlocked>,
-    /// What a sealed value held that was opened before, and that value. Held for a look-up only.
+    /// The last opened encrypted value, and its plaintext. A leaf: held only for a lookup.
     xattrs: Mutex<Option<(String, Xattrs)>>,
 }
 
@@ -76,7 +76,7 @@ impl EncryptedObject {
         })
     }
 
-    /// An object that is not encrypted, for where those are served.
+    /// An unencrypted object, if such objects may be read.
     pub(super) fn plain(meta: &ObjectMeta) -> EncryptedObject {
         EncryptedObject {
             etag: meta.etag.clone(),
@@ -88,7 +88,7 @@ impl EncryptedObject {
         }
     }
 
-    /// For what was just uploaded: the key is at hand and need not be unwrapped.
+    /// For an object that was just uploaded: the key is available and need not be unwrapped.
     pub(super) fn with_cipher(self, cipher: Arc<ContentCipher>, by: &str) -> EncryptedObject {
         let unlocked = Unlocked {
             cipher,
@@ -100,7 +100,7 @@ impl EncryptedObject {
         }
     }
 
-    /// The same content after a copy of ours: same envelope, same unwrapped key, new tag.
+    /// The same content after a copy by this program: same envelope, same unwrapped key, new ETag.
     pub fn with_etag(&self, etag: ETag) -> Arc<EncryptedObject> {
         Arc::new(EncryptedObject {
             etag,
@@ -112,7 +112,7 @@ impl EncryptedObject {
         })
     }
 
-    /// The key id that the object's writer left, a hint only. None in objects of other writers.
+    /// The key id left by the object's writer; only a hint. None in objects of other writers.
     pub fn key_id(&self) -> Option<&str> {
         self.locked.envelope.key_id()
     }
@@ -121,12 +121,14 @@ impl EncryptedObject {
         &self.locked.envelope
     }
 
-    /// What the metadata claim the content to be: [`unlock`](Self::unlock) fails where the key says otherwise.
+    /// The type of content that the metadata claims: [`unlock`](Self::unlock) fails if the key contradicts
+    /// it.
     pub fn claimed_kind(&self) -> ContentKind {
         self.locked.envelope.kind
     }
 
-    /// What is wrong with it as a symbolic link, where its metadata claim that it is one. `cipher` is its own.
+    /// Checks that the object is valid as a symbolic link, if its metadata claims that it is one. `cipher` is
+    /// its own.
     ///
     /// # Errors
     /// [`Error::Damaged`].
@@ -135,34 +137,34 @@ impl EncryptedObject {
             (ContentKind::File, _) => Ok(()),
             (ContentKind::Link, _) if !(1..=LONGEST_LINK).contains(&self.size) => {
                 Err(Error::damaged(
-                    "its metadata say that it is a symbolic link, and no target has its length",
+                    "its metadata says that it is a symbolic link, but its length is not valid for a target",
                 ))
             }
-            // A start that says something else has not opened.
+            // A start of another type could not be opened.
             (ContentKind::Link, Some(_)) => Ok(()),
             (ContentKind::Link, None) => Err(Error::damaged(
-                "its metadata say that it is a symbolic link, and its key does not: another program made it, or an earlier version of this one, or a file's metadata were changed; mounts follow it with --trust-links",
+                "it is a symbolic link according to its metadata, but not its key: another program or an earlier version created it, or a file's metadata was changed; mounts follow it with --trust-links",
             )),
         }
     }
 
-    /// Whether another version's envelope text is the same: then so are key and counter.
+    /// Whether another version's envelope text is the same, and therefore key and counter too.
     pub fn same_envelope(&self, other: &EncryptedObject) -> bool {
         self.locked.envelope == other.locked.envelope
     }
 
-    /// The fingerprint of the key that opened it; none until [`unlock`](Self::unlock) succeeded.
+    /// The fingerprint of the key that opened it; none until [`unlock`](Self::unlock) has succeeded.
     pub fn opened_by(&self) -> Option<&str> {
         self.locked.unlocked.get()?.by.as_deref()
     }
 
-    /// The cipher if it is there already: no waiting, no key operation.
+    /// The cipher if it is already available: no waiting, no key operation.
     pub fn cipher(&self) -> Option<&Arc<ContentCipher>> {
         Some(&self.locked.unlocked.get()?.cipher)
     }
 
-    /// Unwraps on a blocking thread, once; callers that come meanwhile share the answer. A failure is not
-    /// kept, but it is found again each time.
+    /// Unwraps on a blocking thread, once; concurrent callers share the result. A failure is not cached, and
+    /// is found again each time.
     pub(super) async fn unlock(&self, keys: &Arc<KeyRing>) -> Result<Arc<ContentCipher>> {
         let unlocked = self
             .locked
@@ -180,7 +182,7 @@ impl EncryptedObject {
         Ok(unlocked.cipher.clone())
     }
 
-    /// As [`unlock`](Self::unlock), on this thread; who unlocks it elsewhere meanwhile is not waited for.
+    /// As [`unlock`](Self::unlock), on this thread, without waiting for a concurrent caller.
     pub(super) fn unlock_here(&self, keys: &KeyRing) -> Result<Arc<ContentCipher>> {
         if let Some(cipher) = self.cipher() {
             return Ok(cipher.clone());
@@ -191,8 +193,8 @@ impl EncryptedObject {
         Ok(cipher)
     }
 
-    /// Opens a sealed value of version 2 that stands beside the envelope; on a blocking thread, unless it was
-    /// opened before.
+    /// Opens an encrypted value of version 2 that belongs to the envelope; on a blocking thread, unless it
+    /// was opened before.
     pub(super) async fn open_xattrs(&self, keys: &Arc<KeyRing>, sealed: &str) -> Result<Xattrs> {
         if !keys.can_read() {
             return Err(envelope::Error::NoPrivateKey.into());
@@ -218,7 +220,7 @@ impl EncryptedObject {
         Ok(xattrs)
     }
 
-    /// Tries on a blocking thread, and keeps nothing.
+    /// Tries on a blocking thread, and caches nothing.
     pub(super) async fn opens(&self, keys: &Arc<KeyRing>) -> Result<bool> {
         let keys = keys.clone();
         let envelope = self.locked.envelope.clone();

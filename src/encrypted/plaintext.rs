@@ -1,4 +1,4 @@
-//! What an upload sends, before it is encrypted.
+//! The content of an upload, before it is encrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::store::object_store::{ByteRange, Result};
 
 type Open = dyn Fn(ByteRange) -> BoxStream<'static, Result<Bytes>> + Send + Sync;
 
-/// Content that can be read again from any offset, and is the same each time: a snapshot of a staged file.
-/// Should it differ in spite of that, the upload notices and refuses to send it.
+/// Content that can be read again from any offset and is always the same: a snapshot of a staged file. If it
+/// differs nevertheless, the upload detects that and refuses to send it.
 #[derive(Clone)]
 pub struct Plaintext {
     len: u64,
@@ -20,7 +20,7 @@ pub struct Plaintext {
 
 impl Plaintext {
     /// `open` yields exactly the bytes of the range, in chunks of any size. It is not called for an empty
-    /// range. Chunks that nobody else holds are freed as they are consumed.
+    /// range. Chunks without other references are freed as they are consumed.
     pub fn new(
         len: u64,
         open: impl Fn(ByteRange) -> BoxStream<'static, Result<Bytes>> + Send + Sync + 'static,
@@ -34,7 +34,7 @@ impl Plaintext {
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Plaintext {
         let bytes = bytes.into();
         Plaintext::new(bytes.len() as u64, move |range| {
-            // Ranges are inside `len`, which came from a usize.
+            // Ranges are inside `len`, which was converted from a usize.
             let piece = bytes.slice(range.start as usize..range.end as usize);
             stream::once(async move { Ok(piece) }).boxed()
         })
@@ -61,7 +61,7 @@ impl Plaintext {
     }
 }
 
-/// Says nothing of the content.
+/// Prints nothing of the content.
 impl fmt::Debug for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Plaintext({} bytes)", self.len)

@@ -1,8 +1,8 @@
-//! Plaintext encrypted strip by strip while it is sent.
+//! Encrypts plaintext strip by strip while it is sent.
 //!
-//! A request that is retried opens its body again. The same key and counter must then meet the same
-//! bytes, so the CRC-64 of every strip that was handed out is remembered, and a strip that differs from
-//! what an earlier attempt sent ends the body with an error before any of it leaves this machine.
+//! A retried request opens its body again. The same key and counter must then meet the same bytes, so the
+//! CRC-64 of every strip that was passed on is remembered. A strip that differs from what an earlier attempt
+//! sent ends the body with an error before any of it leaves this machine.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,51 +15,51 @@ use crate::crypto::ctr::ContentCipher;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{Body, ByteRange, Result};
 
-/// Large enough for few writes to the socket, small enough for two of them to stay in the second-level cache.
+/// Large enough for few writes to the socket, small enough for two of them to fit in the second-level cache.
 pub(super) const STRIP: usize = 128 * 1024;
 
-/// Strips that one body keeps for itself: one being filled, one with the socket, one in between.
+/// Strips that one body keeps: one being filled, one at the socket, one in between.
 const POOL: usize = 3;
 
-/// Strips that wait for the next body, 4 MiB of ciphertext: making one costs more than filling it.
+/// Strips kept for the next body, 4 MiB of ciphertext: allocating one costs more than filling it.
 const IDLE: usize = 32;
 static IDLE_STRIPS: Mutex<Vec<Bytes>> = Mutex::new(Vec::new());
 
-/// Why a body ended before its end, other than by the store's own doing.
+/// Why this program cut a body short, as opposed to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BodyError {
-    #[error("the bytes differ from those that were sent before under the same key")]
+    #[error("the data differs from what was sent before under the same key")]
     Changed,
-    #[error("the content to be sent ended early")]
+    #[error("the content to be sent ended too early")]
     Short,
-    #[error("the content to be sent is longer than it was said to be")]
+    #[error("the content to be sent is longer than announced")]
     Long,
 }
 
-/// What the attempts to send one range have handed out. Shared by the attempts.
+/// The data that the attempts to send one range have passed on. Shared by the attempts.
 #[derive(Default)]
 pub(super) struct Sent {
     state: Mutex<SentState>,
 }
 
-/// Held for a look-up only.
+/// A leaf: held only for a lookup.
 #[derive(Default)]
 struct SentState {
     /// CRC-64 of everything up to the end of each strip of the longest attempt.
     strips: Vec<u64>,
-    /// Of the whole range, once an attempt came to its end.
+    /// Of the whole range, once an attempt has reached its end.
     whole: Option<u64>,
-    /// Set when the body was cut for a reason of ours.
+    /// Set if this program cut the body short.
     failed: Option<BodyError>,
 }
 
 impl Sent {
-    /// CRC-64 of the range; none before an attempt came to its end.
+    /// CRC-64 of the range; none before an attempt has reached its end.
     pub fn crc64(&self) -> Option<u64> {
         self.state.lock().expect("never poisoned").whole
     }
 
-    /// Why we cut the body, if we did.
+    /// Why this program cut the body short, if it did.
     pub fn failure(&self) -> Option<BodyError> {
         self.state.lock().expect("never poisoned").failed
     }
@@ -94,7 +94,7 @@ pub(super) fn body(
     sent: Arc<Sent>,
 ) -> Body {
     if range.is_empty() {
-        // An HTTP client need not poll a body that has no bytes.
+        // An HTTP client need not poll an empty body.
         sent.finish(Crc64::new().value());
     }
     Body::new(range.end - range.start, move || {
@@ -116,16 +116,16 @@ pub(super) fn body(
 struct Attempt {
     cipher: Arc<ContentCipher>,
     source: BoxStream<'static, Result<Bytes>>,
-    /// Of `source`, not yet encrypted.
+    /// From `source`, not yet encrypted.
     pending: Bytes,
-    /// Of the next byte, in the object.
+    /// The offset of the next byte in the object.
     position: u64,
     end: u64,
-    /// Of the next strip.
+    /// The index of the next strip.
     index: usize,
     crc: Crc64,
-    /// Strips on their way out; one that nobody else holds any more is filled again, so that a buffer is
-    /// cleared once and not once per strip.
+    /// Strips being sent; one without other references is filled again, so that a buffer is cleared once and
+    /// not once per strip.
     pool: Vec<Bytes>,
     sent: Arc<Sent>,
 }
@@ -166,7 +166,8 @@ impl Attempt {
         }
         let strip = strip.freeze();
         let out = strip.slice(..len);
-        // Of all up to here: if it is the same, so is this strip, and the bytes are gone over once only.
+        // Covers everything so far: if it matches, this strip matches too, and each byte is checksummed only
+        // once.
         self.crc.update(&out);
         if let Err(error) = self.sent.check(self.index, self.crc.value()) {
             return Err(self.sent.fail(error));
@@ -181,7 +182,7 @@ impl Attempt {
         Ok(Some(out))
     }
 
-    /// What comes after the range's end would be a content that is not what was announced.
+    /// Data after the end of the range means that the content is not the announced one.
     async fn end_of_source(&mut self) -> Result<Option<Bytes>> {
         loop {
             if !self.pending.is_empty() {
@@ -197,10 +198,10 @@ impl Attempt {
         }
     }
 
-    /// A buffer of at least `len` bytes, with any content.
+    /// A buffer of at least `len` bytes, with arbitrary content.
     fn take_strip(&mut self, len: usize) -> BytesMut {
         if self.end - self.position < STRIP as u64 && self.index == 0 {
-            // A small file: no need for a whole strip.
+            // A small file does not need a whole strip.
             return BytesMut::zeroed(len);
         }
         for i in 0..self.pool.len() {
@@ -234,8 +235,8 @@ mod tests {
     use crate::crypto::data_key::ContentKind;
     use crate::envelope::write;
 
-    /// The HTTP client never polls an empty body, so its end was never seen and every upload of an empty
-    /// file counted as damaged.
+    /// Regression: the HTTP client never polls an empty body, so its end was never reached, and every upload
+    /// of an empty file counted as damaged.
     #[test]
     fn an_empty_body_has_its_checksum_without_being_polled() {
         let sent = Arc::new(Sent::default());

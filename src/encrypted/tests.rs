@@ -714,7 +714,7 @@ async fn an_object_is_unwrapped_once_and_keeps_its_key_through_copies() {
     assert!(copy.cipher().is_some());
 }
 
-/// "The version is asked for once more right before: a newer one that another client uploaded stays."
+/// "The version is checked once more right before: a newer one that another client uploaded is kept."
 ///
 /// A body on its way was all that stood between the version that was read and one that replaced it.
 #[tokio::test]

@@ -1,9 +1,9 @@
-//! An upload in parts, under one key and one keystream.
+//! A multipart upload under one key and one keystream.
 //!
-//! Part N at byte offset o is encrypted from counter start + o / 16 on, so parts may go up in any order and
-//! at once. What protects the keystream: every byte offset belongs to one part number, a number that is
-//! sent again must carry the same bytes, and the cipher was made for this upload and leaves it only inside
-//! the finished object.
+//! Part N at byte offset o is encrypted from counter start + o / 16 on, so parts may be uploaded in any order
+//! and in parallel. The keystream is protected by three rules: every byte offset belongs to one part number;
+//! a number that is sent again must carry the same bytes; and the cipher was created for this upload and
+//! leaves it only inside the finished object.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,13 +24,13 @@ use crate::store::object_store::{
     UploadedPart,
 };
 
-/// What a finished upload left in the bucket.
+/// The result of a finished upload.
 pub struct Uploaded {
-    /// Unlocked, unless what we write cannot be read here: then its key is gone.
+    /// Unlocked, unless this mount cannot read what it writes: then its key is gone.
     pub object: Arc<EncryptedObject>,
     /// As stored, envelope included.
     pub headers: ObjectHeaders,
-    /// The server's clock when it answered.
+    /// The server's clock in the response.
     pub date: SystemTime,
 }
 
@@ -42,16 +42,16 @@ pub struct EncryptedUpload {
     cipher: Arc<ContentCipher>,
     headers: ObjectHeaders,
     sizes: Option<MultipartSizes>,
-    /// The fingerprint of the writing key, if its private half is here.
+    /// The fingerprint of the writing key, if its private half is available.
     readable_by: Option<String>,
-    /// Held for a look-up only.
+    /// A leaf: held only for a lookup.
     parts: Mutex<Parts>,
 }
 
 #[derive(Default)]
 struct Parts {
     by_number: BTreeMap<u16, Part>,
-    /// The same, to find overlaps: start of the range to its end.
+    /// The same, for finding overlaps: start of the range to its end.
     ranges: BTreeMap<u64, u64>,
     /// Completed or aborted: nothing more is encrypted.
     closed: bool,
@@ -93,7 +93,7 @@ impl EncryptedUpload {
         &self.id
     }
 
-    /// As they were given to the store when the upload began, envelope included.
+    /// As passed to the store when the upload began, envelope included.
     pub fn headers(&self) -> &ObjectHeaders {
         &self.headers
     }
@@ -105,7 +105,7 @@ impl EncryptedUpload {
     ///
     /// # Errors
     /// [`Error::Abandoned`] if a byte would be encrypted that differs from what was sent before at its
-    /// place, or if the range is none this upload can have; the store's, among them
+    /// offset, or if the range does not fit this upload; the store's errors, among them
     /// [`Corrupt`](StoreError::Corrupt).
     pub async fn part(&self, number: u16, range: ByteRange, plain: &Plaintext) -> Result<()> {
         if range.end > plain.len() {
@@ -114,7 +114,7 @@ impl EncryptedUpload {
         let (sent, done) = self.claim(number, &range)?;
         let body = strips::body(self.cipher.clone(), plain.clone(), range, sent.clone());
         if done {
-            // It is there: nothing is sent, and the comparison says whether it is the same.
+            // It is already uploaded: nothing is sent, and the comparison shows whether it is the same.
             let mut body = body.open();
             while let Some(strip) = body.next().await {
                 explain(strip, &sent)?;
@@ -139,7 +139,7 @@ impl EncryptedUpload {
         Ok(())
     }
 
-    /// Takes the range for the number, or finds that it has it already.
+    /// Reserves the range for the number, or finds that the number already has it.
     fn claim(&self, number: u16, range: &ByteRange) -> Result<(Arc<Sent>, bool)> {
         if !(1..=10_000).contains(&number) || range.is_empty() || !range.start.is_multiple_of(16) {
             return Err(Error::Abandoned("no such part"));
@@ -147,23 +147,21 @@ impl EncryptedUpload {
         if let Some(sizes) = self.sizes {
             let start = (u64::from(number) - 1) * sizes.part;
             if *range != (start..(start + sizes.part).min(sizes.total)) {
-                return Err(Error::Abandoned(
-                    "a part is not where it was announced to be",
-                ));
+                return Err(Error::Abandoned("a part is not at its announced offset"));
             }
         }
         let mut parts = self.parts.lock().expect("never poisoned");
         if parts.closed {
-            return Err(Error::Abandoned("it has ended"));
+            return Err(Error::Abandoned("it has already ended"));
         }
         if let Some(part) = parts.by_number.get(&number) {
             if part.range != *range {
-                return Err(Error::Abandoned("a part has moved"));
+                return Err(Error::Abandoned("the offset of a part has changed"));
             }
             return Ok((part.sent.clone(), part.done.is_some()));
         }
-        // The last range that begins before this one ends is the only one that can overlap: those
-        // before it were disjoint from it.
+        // Only the last range that begins before the end of this one can overlap: the earlier ones are
+        // disjoint from it.
         let before = parts.ranges.range(..range.end).next_back();
         if before.is_some_and(|(_, &end)| end > range.start) {
             return Err(Error::Abandoned("two parts overlap"));
@@ -181,12 +179,12 @@ impl EncryptedUpload {
         Ok((sent, false))
     }
 
-    /// Makes the object of the parts, which must follow each other in the order of their numbers without a
-    /// gap. After an error of the store it may be called again.
+    /// Completes the object from the parts, which must follow each other in the order of their numbers
+    /// without a gap. Can be called again after an error of the store.
     ///
     /// # Errors
-    /// [`Error::Abandoned`] if the parts are no whole; the store's, among them
-    /// [`Corrupt`](StoreError::Corrupt) if what it put together is not what was sent.
+    /// [`Error::Abandoned`] if a part is missing; the store's errors, among them
+    /// [`Corrupt`](StoreError::Corrupt) if the combined object differs from what was sent.
     pub async fn complete(&self, overwrite: Overwrite) -> Result<Uploaded> {
         let (list, size, crc64) = self.whole()?;
         let answer = self
@@ -210,7 +208,7 @@ impl EncryptedUpload {
     fn whole(&self) -> Result<(Vec<UploadedPart>, u64, u64)> {
         let parts = self.parts.lock().expect("never poisoned");
         if parts.closed {
-            return Err(Error::Abandoned("it has ended"));
+            return Err(Error::Abandoned("it has already ended"));
         }
         let mut list = Vec::with_capacity(parts.by_number.len());
         let (mut size, mut crc64) = (0, 0);
@@ -232,31 +230,31 @@ impl EncryptedUpload {
         Ok((list, size, crc64))
     }
 
-    /// Gives the upload up. Nothing more is encrypted, also if the store does not answer.
+    /// Abandons the upload. Nothing more is encrypted, even if the store does not respond.
     ///
     /// # Errors
-    /// The store's.
+    /// The store's errors.
     pub async fn abort(&self) -> Result<()> {
         self.parts.lock().expect("never poisoned").closed = true;
         Ok(self.store.abort_multipart(&self.key, &self.id).await?)
     }
 }
 
-/// A body that we cut ourselves reaches us as an error of the store: the reason is put first.
+/// A body that this program cut short appears as an error of the store: report the real reason instead.
 pub(super) fn explain<T>(answer: std::result::Result<T, StoreError>, sent: &Sent) -> Result<T> {
     use strips::BodyError;
     match (answer, sent.failure()) {
         (_, Some(BodyError::Changed)) => Err(Error::Abandoned(
-            "the bytes differ from those that were sent before under the same key",
+            "the data differs from what was sent before under the same key",
         )),
         (_, Some(BodyError::Short | BodyError::Long)) => Err(Error::Abandoned(
-            "the content has another length than was said",
+            "the length of the content differs from the announced length",
         )),
         (answer, None) => Ok(answer?),
     }
 }
 
-/// Compares the store's CRC-64 with ours, which is returned.
+/// Compares the store's CRC-64 with the local one, and returns the local one.
 pub(super) fn verify(theirs: Option<u64>, sent: &Sent) -> Result<u64> {
     match sent.crc64() {
         Some(ours) if theirs.is_none_or(|theirs| theirs == ours) => Ok(ours),
@@ -265,14 +263,14 @@ pub(super) fn verify(theirs: Option<u64>, sent: &Sent) -> Result<u64> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the CRC-64 of what the store received is not that of what was sent")]
+#[error("the CRC-64 of the data that the store received differs from the data sent")]
 struct ChecksumDiffers;
 
 fn corrupt() -> Error {
     Error::Store(StoreError::Corrupt(Arc::new(ChecksumDiffers)))
 }
 
-/// `readable_by` is the fingerprint of the key that can open it here; without one the key is dropped.
+/// `readable_by` is the fingerprint of the available key that can open it; without one, the key is dropped.
 pub(super) fn uploaded(
     answer: PutAnswer,
     crc64: u64,

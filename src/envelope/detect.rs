@@ -1,5 +1,5 @@
-//! Which envelope an object has. Strict: what no known writer writes is refused, with a word on what was
-//! found, and never taken for an object that is not encrypted.
+//! Detects an object's envelope. Strict: a form that no known writer produces is rejected, with a description
+//! of what was found, and never treated as an unencrypted object.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::error::{Error, excerpt};
 use super::format::{Format, claimed_kind, is_envelope_name, is_note, names};
 use crate::crypto::data_key::ContentKind;
 
-/// The sizes of RSA values, in bytes: for 1024 to 8192 bits. What can be opened is the keys' to say.
+/// The sizes of RSA values, in bytes: for 1024 to 8192 bits. The keys decide which of them can be opened.
 const WRAPPED: std::ops::RangeInclusive<usize> = 128..=1024;
 
-/// The counter start as an envelope gives it.
+/// The counter start in an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     /// `ossvault-v: 1`: computed from the key, as that version did.
@@ -24,24 +24,23 @@ pub enum Start {
     Raw(Vec<u8>),
 }
 
-/// A wrapped key as it stands in an object's metadata. No secret.
+/// A wrapped key in an object's metadata. Not a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     pub format: Format,
-    /// What opens to the 32 bytes of the data key.
+    /// Unwraps to the 32 bytes of the data key.
     pub wrapped_key: Vec<u8>,
     pub start: Start,
     /// `ossvault-v: 2`: the start must be one that is derived from the key.
     pub bound: bool,
-    /// What the metadata beside it claim the content to be. A derived start that says something else is an
-    /// error.
+    /// The type of the content that the other metadata claims. A derived start of another type is an error.
     pub kind: ContentKind,
-    /// Says which key may open it: our key id, else the SDK's material description. Never trusted.
+    /// The key that may open it: ossvault's key id, or the SDK's material description. Never trusted.
     pub hint: Option<String>,
 }
 
 impl Envelope {
-    /// Stands for an object that has none.
+    /// For an unencrypted object.
     pub fn plain() -> Envelope {
         Envelope {
             format: Format::Plain,
@@ -53,7 +52,7 @@ impl Envelope {
         }
     }
 
-    /// Whether the other has the same key and start in the same wrapping, whatever is claimed beside it.
+    /// Whether the other envelope has the same key and start in the same wrapping, whatever type is claimed.
     pub fn same_wrapping(&self, other: &Envelope) -> bool {
         let claims_the_same = Envelope {
             kind: other.kind,
@@ -62,7 +61,7 @@ impl Envelope {
         claims_the_same == *other
     }
 
-    /// The key id that our writers leave, if the hint is one: 16 lower-case hex digits.
+    /// The key id written by ossvault, if the hint is one: 16 lower-case hex digits.
     pub fn key_id(&self) -> Option<&str> {
         self.hint.as_deref().filter(|hint| is_key_id(hint))
     }
@@ -73,16 +72,16 @@ fn is_key_id(text: &str) -> bool {
 }
 
 /// The envelope in an object's user metadata (names without `x-oss-meta-`, in lower case); none for an
-/// object that is not encrypted.
+/// unencrypted object.
 ///
 /// # Errors
-/// [`Error::Incomplete`], [`Error::Malformed`], [`Error::Kms`] and the unknown algorithms and versions.
+/// [`Error::Incomplete`], [`Error::Malformed`], [`Error::Kms`], or an unknown algorithm or version.
 pub fn detect(user: &BTreeMap<String, String>) -> Result<Option<Envelope>, Error> {
     let has = |name: &str| user.contains_key(name);
     let seed = has(names::SEED_KEY) || has(names::SEED_START);
     if has(names::SDK_KEY) {
         let sdk = sdk(user)?;
-        // A stray half of the seed pair next to it is refused too: nobody writes that.
+        // A stray half of the seed pair beside it is rejected too: no writer produces that.
         return Ok(Some(if seed {
             Envelope {
                 format: Format::Dual,
@@ -98,7 +97,7 @@ pub fn detect(user: &BTreeMap<String, String>) -> Result<Option<Envelope>, Error
     if has(names::LEGACY_KEY) {
         return legacy(user).map(Some);
     }
-    // What is left of an envelope: the content is encrypted all the same.
+    // The remains of an envelope: the content is still encrypted.
     match user
         .keys()
         .find(|name| is_envelope_name(name) && !is_note(name))
@@ -108,7 +107,7 @@ pub fn detect(user: &BTreeMap<String, String>) -> Result<Option<Envelope>, Error
     }
 }
 
-/// For an object that has this envelope name, but no wrapped key.
+/// For an object that has this envelope header, but no wrapped key.
 fn missing_key(name: &str) -> Error {
     let (family, missing) = if name.starts_with(names::SDK_PREFIX) {
         ("sdk", "x-oss-meta-client-side-encryption-key")
@@ -144,7 +143,7 @@ fn sdk(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
     const WRAP_ALG: &str = "x-oss-meta-client-side-encryption-wrap-alg";
     let wrap = required(user, "sdk", names::SDK_WRAP_ALG, WRAP_ALG)?;
     let cipher = required(user, "sdk", names::SDK_CEK_ALG, CEK_ALG)?;
-    // Told before the values are looked at: a KMS blob is no base64 of an RSA value.
+    // Checked before the values: a KMS blob is not the base64 of an RSA value.
     let format = if wrap.eq_ignore_ascii_case("RSA/NONE/PKCS1Padding") {
         Format::Sdk
     } else if wrap.eq_ignore_ascii_case("RSA/NONE/OAEPWithSHA-1AndMGF1Padding") {
@@ -185,7 +184,7 @@ fn legacy(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
         Some(other) => return Err(Error::UnknownWrap(excerpt(other))),
     }
     match user.get(names::LEGACY_CEK_ALG).map(String::as_str) {
-        // "GCM" is a false label: what that release did is CTR.
+        // "GCM" is an incorrect label: that release used CTR.
         None | Some("AES/GCM/NoPadding" | "AES/CTR/NoPadding") => {}
         Some(other) => return Err(Error::UnknownCipher(excerpt(other))),
     }
@@ -210,8 +209,8 @@ fn legacy(user: &BTreeMap<String, String>) -> Result<Envelope, Error> {
     })
 }
 
-/// What `ossvault-v` says. Version 1 only ever stood in the formats seed and dual; in the others it says
-/// nothing.
+/// The value of `ossvault-v`. Version 1 was only ever written in the formats seed and dual; in the others it
+/// has no meaning.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     None,
@@ -250,8 +249,8 @@ fn required<'a>(
         })
 }
 
-/// Standard base64 with padding, on one line, of an RSA value. Its length is looked at before anything is made
-/// of it.
+/// Standard base64 with padding, on one line, of an RSA value. The length is checked before anything is
+/// decoded.
 fn wrapped(
     user: &BTreeMap<String, String>,
     family: &'static str,
@@ -263,13 +262,13 @@ fn wrapped(
         reason,
     };
     let value = required(user, family, name, full_name)?;
-    let no_rsa_value = || malformed("no RSA value by its length");
+    let no_rsa_value = || malformed("its length is not that of an RSA value");
     if value.len() > WRAPPED.end().div_ceil(3) * 4 {
         return Err(no_rsa_value());
     }
     let bytes = BASE64_STANDARD
         .decode(value)
-        .map_err(|_| malformed("no base64"))?;
+        .map_err(|_| malformed("not base64"))?;
     match WRAPPED.contains(&bytes.len()) {
         true => Ok(bytes),
         false => Err(no_rsa_value()),
@@ -342,9 +341,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_says_why() {
+    fn a_rejected_envelope_has_a_reason() {
         let (k, s) = (value(1), value(2));
-        // Base64 in full, of more than any key unwraps.
+        // Complete base64, of more bytes than any key unwraps.
         let long = BASE64_STANDARD.encode([1; 1 << 20]);
         let seed_k = ("x-oss-key", k.as_str());
         let seed_s = ("x-oss-start", s.as_str());
@@ -360,7 +359,7 @@ mod tests {
                 "x-oss-meta-x-oss-start is missing",
             ),
             (vec![("ossvault-v", "1")], "x-oss-meta-x-oss-key is missing"),
-            // Remnants: what another tool left is still encrypted.
+            // The remains that another tool left: the content is still encrypted.
             (
                 vec![("ossvault-xattr", "1.AA")],
                 "x-oss-meta-x-oss-key is missing",
@@ -416,15 +415,15 @@ mod tests {
             ),
             (
                 vec![("x-oss-key", "!"), seed_s],
-                "x-oss-meta-x-oss-key of the envelope is malformed: no base64",
+                "x-oss-meta-x-oss-key of the envelope is malformed: not base64",
             ),
             (
                 vec![("x-oss-key", "AAAA"), seed_s],
-                "no RSA value by its length",
+                "its length is not that of an RSA value",
             ),
             (
                 vec![("x-oss-key", long.as_str()), seed_s],
-                "no RSA value by its length",
+                "its length is not that of an RSA value",
             ),
             (vec![seed_k, seed_s, ("ossvault-v", "3")], "version 3"),
             (vec![seed_k, seed_s, ("ossvault-v", "02")], "version 02"),
@@ -499,7 +498,7 @@ mod tests {
                 (Some(("ossvault-v", "2")), true, ContentKind::File),
                 (Some(("mode", "41471")), false, ContentKind::Link),
                 (Some(("mode", "33188")), false, ContentKind::File),
-                // A mode without type bits, that of a directory, and none at all.
+                // A mode without type bits, the mode of a directory, and none at all.
                 (Some(("mode", "511")), false, ContentKind::File),
                 (Some(("mode", "16877")), false, ContentKind::File),
                 (Some(("mode", "0120777")), false, ContentKind::File),

@@ -1,4 +1,4 @@
-//! What can be wrong with an envelope. Values that came from the bucket are escaped and cut.
+//! Errors of envelopes. Values from the bucket are escaped and truncated.
 
 use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::Pkcs1Stopped;
@@ -15,7 +15,7 @@ pub enum Error {
         name: &'static str,
         reason: &'static str,
     },
-    /// Needs an online service, so whatever was configured here cannot open it.
+    /// Needs an online service, so no local key can open it.
     #[error("the key is wrapped by a key management service ({0}), which is not supported")]
     Kms(String),
     #[error("the key is wrapped by an unknown algorithm ({0})")]
@@ -24,23 +24,23 @@ pub enum Error {
     UnknownCipher(String),
     #[error("the envelope has version {0}, which needs a newer ossvault")]
     UnknownVersion(String),
-    /// No key was tried: there is none.
-    #[error("there is no private key here")]
+    /// No key was tried, because there is none.
+    #[error("there is no private key")]
     NoPrivateKey,
-    /// The hint names a key that the ring does not have, and none of those it has opened it.
+    /// The hint names a key that the ring does not have, and no other key opened it.
     #[error("the object is for the key {0}, which is not among the private keys")]
     ForeignKey(String),
-    #[error("no private key opens the envelope: a foreign key, or it is damaged")]
+    #[error("no private key opens the envelope: it is for another key, or damaged")]
     NotOpened,
-    #[error("what was wrapped is no {0}")]
+    #[error("the unwrapped value is not a {0}")]
     WrongContent(&'static str),
-    /// Of an envelope whose version says that the start is derived.
-    #[error("the counter start is not the one that is derived from the data key")]
+    /// For an envelope whose version says that the start is derived.
+    #[error("the counter start is not derived from the data key")]
     WrongStart,
-    /// The metadata were changed: a file's content must not be taken for a link's target, nor the reverse.
-    #[error("its metadata say {}, and its key says {}: the metadata were changed", kind_name(*.claimed), kind_name(other(*.claimed)))]
+    /// The metadata was changed: a file's content must not be used as a link's target, nor the reverse.
+    #[error("its metadata says {}, but its key says {}: the metadata was changed", kind_name(*.claimed), kind_name(other(*.claimed)))]
     WrongKind { claimed: ContentKind },
-    #[error("its key says that it has a seal, and it has none")]
+    #[error("its key says that it has a seal, but it has none")]
     SealMissing,
     #[error(transparent)]
     Pkcs1Stopped(#[from] Pkcs1Stopped),
@@ -60,7 +60,7 @@ fn other(kind: ContentKind) -> ContentKind {
     }
 }
 
-/// For values that strangers wrote and logs will show.
+/// For values that other parties wrote and that appear in logs.
 pub(super) fn excerpt(value: &str) -> String {
     value
         .chars()

@@ -1,4 +1,4 @@
-//! The formats by name, and the metadata names they use.
+//! The formats, and the metadata names that they use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::crypto::data_key::ContentKind;
 
-/// Names are without the `x-oss-meta-` prefix, in lower case.
+/// Names without the `x-oss-meta-` prefix, in lower case.
 pub(super) mod names {
     pub const SEED_KEY: &str = "x-oss-key";
     pub const SEED_START: &str = "x-oss-start";
@@ -32,18 +32,18 @@ pub(super) mod names {
     pub const REWRAPPED: &str = "ossvault-rewrapped";
 }
 
-/// The permissions and the type of a file, in decimal, without the `x-oss-meta-` prefix.
+/// The permissions and type of a file, in decimal; the name is without the `x-oss-meta-` prefix.
 pub const MODE: &str = "mode";
 
-/// The longest target of a symbolic link, in bytes: PATH_MAX with its zero byte is 4096.
+/// The maximum length of a symbolic link's target in bytes: PATH_MAX, which includes a zero byte, is 4096.
 pub const LONGEST_LINK: u64 = 4095;
 
-/// The mode in an object's user metadata, with the type bits that it claims; None where it makes no sense.
+/// The mode in an object's user metadata, including the type bits that it claims; None if it is invalid.
 pub fn stored_mode(user: &BTreeMap<String, String>) -> Option<u32> {
     user.get(MODE)?.parse().ok()
 }
 
-/// What an object's user metadata claim its content to be. Whether that is true, the counter start says.
+/// The type of content that an object's user metadata claims. The counter start shows whether that is true.
 pub fn claimed_kind(user: &BTreeMap<String, String>) -> ContentKind {
     match stored_mode(user).map(|mode| mode & libc::S_IFMT) {
         Some(libc::S_IFLNK) => ContentKind::Link,
@@ -51,11 +51,11 @@ pub fn claimed_kind(user: &BTreeMap<String, String>) -> ContentKind {
     }
 }
 
-/// The metadata entry of sealed extended attributes, without the `x-oss-meta-` prefix.
+/// The metadata name of encrypted extended attributes, without the `x-oss-meta-` prefix.
 pub const XATTR_NAME: &str = names::XATTR;
 
-/// Whether an object's user metadata (names without `x-oss-meta-`, in lower case) make the service apply its
-/// rules on client-side encryption: its metadata cannot be changed by a copy, nor can it be copied in parts.
+/// Whether an object's user metadata (names without `x-oss-meta-`, in lower case) makes the service apply its
+/// rules on client-side encryption: a copy can neither change its metadata nor be made in parts.
 pub fn is_bound_by_sdk_rules(user: &BTreeMap<String, String>) -> bool {
     user.contains_key(names::SDK_KEY)
 }
@@ -66,8 +66,8 @@ pub fn announce_sizes(user: &mut BTreeMap<String, String>, total: u64, part: u64
     user.insert(names::SDK_PART_SIZE.to_owned(), part.to_string());
 }
 
-/// Whether a metadata name (without `x-oss-meta-`, in lower case) belongs to an envelope, or to what is
-/// encrypted under its key: such entries go when the content is replaced, and no user may set them.
+/// Whether a metadata name (without `x-oss-meta-`, in lower case) belongs to an envelope or to data encrypted
+/// under its key: such entries are removed when the content is replaced, and users cannot set them.
 pub fn is_envelope_name(name: &str) -> bool {
     name.starts_with(names::SDK_PREFIX)
         || name.starts_with(names::LEGACY_PREFIX)
@@ -85,13 +85,13 @@ pub fn is_envelope_name(name: &str) -> bool {
         )
 }
 
-/// Whether an object's data key is older than its wrapping: who could open the one before may have kept it.
+/// Whether an object's data key is older than its wrapping: a holder of the previous key may have kept it.
 pub fn is_rewrapped(user: &BTreeMap<String, String>) -> bool {
     user.contains_key(names::REWRAPPED)
 }
 
-/// An envelope name that says nothing of the content's encryption: what the SDKs note of the plaintext in
-/// names that anybody might use.
+/// An envelope header that says nothing about the content's encryption: the SDKs' notes on the plaintext,
+/// with names that other programs may use too.
 pub(super) fn is_note(name: &str) -> bool {
     matches!(
         name,
@@ -101,9 +101,9 @@ pub(super) fn is_note(name: &str) -> bool {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// The documentation example's: OAEP, start as decimal text. Our default.
+    /// The format of the documentation example: OAEP, start as decimal text. The default.
     Seed,
-    /// The official SDKs': PKCS#1 v1.5, start as 16 raw bytes.
+    /// The format of the official SDKs: PKCS#1 v1.5, start as 16 raw bytes.
     Sdk,
     /// The names of `Sdk`, wrapped with OAEP: Python's LocalRsaProvider.
     SdkOaep,
@@ -111,12 +111,12 @@ pub enum Format {
     Legacy,
     /// Seed and SDK headers on one object.
     Dual,
-    /// No envelope: an object that is not encrypted, where those are served.
+    /// No envelope: an unencrypted object, if such objects may be read.
     Plain,
 }
 
 impl Format {
-    /// As `--format` and messages call it.
+    /// The name in `--format` and messages.
     pub fn name(self) -> &'static str {
         match self {
             Format::Seed => "seed",
@@ -128,8 +128,8 @@ impl Format {
         }
     }
 
-    /// Whether the service applies its rules on `client-side-encryption-*` metadata: sizes announced
-    /// before a multipart upload, no metadata change by copy.
+    /// Whether the service applies its rules on `client-side-encryption-*` metadata: sizes must be announced
+    /// before a multipart upload, and a copy cannot change metadata.
     pub fn has_sdk_names(self) -> bool {
         matches!(self, Format::Sdk | Format::SdkOaep | Format::Dual)
     }
@@ -141,7 +141,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// The formats that are written.
+/// The formats that can be written.
 impl FromStr for Format {
     type Err = String;
 
@@ -151,7 +151,7 @@ impl FromStr for Format {
             "sdk" => Ok(Format::Sdk),
             "dual" => Ok(Format::Dual),
             other => Err(format!(
-                "unknown format {other:?}: one of seed, sdk, dual is written"
+                "unknown format {other:?}: expected seed, sdk or dual"
             )),
         }
     }

@@ -1,9 +1,9 @@
-//! How a wrapped key is written in object metadata.
+//! The encoding of wrapped keys in object metadata.
 //!
-//! Four families of names and values, made by the documentation example and by the official SDKs, are
-//! read; three formats are written. [`detect`](detect::detect) says which one an object has,
-//! [`open`](open::open) unwraps it, [`write`](write::write) makes one. All are pure but for RSA's padding.
-//! `docs/format.md` describes each field.
+//! Four families of names and values, produced by the documentation example and the official SDKs, can be
+//! read; three formats can be written. [`detect`](detect::detect) determines the format of an object,
+//! [`open`](open::open) unwraps it, [`write`](write::write) creates an envelope. Everything is pure except
+//! for RSA's padding. `docs/format.md` describes each field.
 
 pub mod detect;
 pub mod error;

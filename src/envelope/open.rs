@@ -1,4 +1,4 @@
-//! From an envelope to the cipher of its object.
+//! Opens an envelope: returns the cipher of its object.
 
 use zeroize::Zeroizing;
 
@@ -9,22 +9,22 @@ use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::{CounterStart, DataKey};
 use crate::crypto::key_ring::KeyRing;
 
-/// An envelope that was opened.
+/// An opened envelope.
 pub struct Opened {
     pub cipher: ContentCipher,
-    /// The fingerprint of the key that opened it. None for an SDK envelope that no key opened: its cipher
-    /// is [unopened](ContentCipher::unopened).
+    /// The fingerprint of the key that opened it. None for an SDK envelope that no key opened: its cipher is
+    /// [unopened](ContentCipher::unopened).
     pub by: Option<String>,
 }
 
-/// Unwraps key and start, and compares what the start says of the object with what its metadata claim. Two RSA
+/// Unwraps key and start, and compares the type in the start with the type that the metadata claims. Two RSA
 /// operations; one for version 1, whose start is computed. Blocks.
 ///
 /// # Errors
 /// [`Error::NoPrivateKey`], [`Error::ForeignKey`], [`Error::NotOpened`], [`Error::WrongContent`],
 /// [`Error::WrongStart`], [`Error::WrongKind`], [`Error::SealMissing`], [`Error::Pkcs1Stopped`]. An SDK
-/// envelope that no key opens is not among them, see [`key_ring`](crate::crypto::key_ring); one that says it
-/// is for another key is, and is not tried.
+/// envelope that no key opens is not among them, see [`key_ring`](crate::crypto::key_ring); one that names
+/// another key is, and is not tried.
 pub fn open(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
     let opened = unwrap(envelope, keys)?;
     match opened.cipher.binding() {
@@ -52,8 +52,8 @@ fn unwrap(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
         if let Some(id) = foreign(envelope, keys) {
             return Err(Error::ForeignKey(id));
         }
-        // Values of two objects put together are not told apart from values that do not open: the store would
-        // learn that both are well-formed.
+        // A mix of two objects' values gives the same error as values that cannot be opened: otherwise the
+        // store would learn that both are well-formed.
         let belongs_to =
             |key: &DataKey, start: CounterStart| !envelope.bound || start.binding(key).is_some();
         let (cipher, by) = keys.open_pkcs1(&envelope.wrapped_key, start, belongs_to)?;
@@ -90,8 +90,8 @@ fn unwrap(envelope: &Envelope, keys: &KeyRing) -> Result<Opened, Error> {
     })
 }
 
-/// Whether any key opens it, whatever it says of its key and of its content. For callers whose dealings with
-/// the store do not depend on the answer: nothing is counted. Blocks.
+/// Whether any key opens it, whichever key and type it claims. For callers whose requests to the store do not
+/// depend on the answer: failures are not counted. Blocks.
 pub fn opens(envelope: &Envelope, keys: &KeyRing) -> bool {
     match &envelope.start {
         Start::Raw(start) if envelope.format == Format::Sdk => {
@@ -114,7 +114,7 @@ fn not_opened(envelope: &Envelope, keys: &KeyRing) -> Error {
     foreign(envelope, keys).map_or(Error::NotOpened, Error::ForeignKey)
 }
 
-/// The key that the envelope says it is for, if that is none of ours.
+/// The key named by the envelope, if the ring does not have it.
 fn foreign(envelope: &Envelope, keys: &KeyRing) -> Option<String> {
     let id = envelope.key_id()?;
     (!keys.has(id)).then(|| id.to_owned())
@@ -178,13 +178,13 @@ mod tests {
         user
     }
 
-    /// None: it opens, and its bytes can be had.
+    /// None: it can be opened and decrypted.
     fn refused(user: &BTreeMap<String, String>) -> Option<Error> {
         let envelope = detect(user).unwrap().unwrap();
         match open(&envelope, &ring(0)) {
             Err(error) => Some(error),
             Ok(opened) if opened.cipher.is_opened() => None,
-            // As an SDK envelope says it, when bytes are asked for.
+            // For an SDK envelope, the error appears when bytes are decrypted.
             Ok(_) => Some(Error::WrongStart),
         }
     }
@@ -192,17 +192,17 @@ mod tests {
     const FILE: u32 = 0o100_600;
     const LINK: u32 = 0o120_777;
 
-    /// Changing the mode in the metadata made a file's content a link's target, which programs resolve in
-    /// the bucket: its owner read the plaintext.
+    /// Regression: changing the mode in the metadata turned a file's content into a link's target, which
+    /// programs looked up in the bucket: the bucket's owner could read the plaintext.
     #[test]
-    fn a_start_that_says_what_the_metadata_do_not_is_an_error() {
+    fn a_start_that_contradicts_the_metadata_is_an_error() {
         for format in FORMATS {
             for binding in StartBinding::ALL {
                 let key = DataKey::generate();
                 let start = CounterStart::derive(&key, binding).unwrap();
                 let cipher = ContentCipher::new(key, start);
                 for (mode, claimed) in [(FILE, ContentKind::File), (LINK, ContentKind::Link)] {
-                    // Without the header, too: the start says it, and the header can be taken away.
+                    // Also without the header: the start carries the type, and the header can be removed.
                     for version in [Some("2"), None] {
                         let user = metadata(format, &cipher, version, mode);
                         let expected = match binding {
@@ -229,7 +229,7 @@ mod tests {
                 for mode in [FILE, LINK] {
                     let user = metadata(format, &cipher, Some("2"), mode);
                     assert_eq!(refused(&user), Some(Error::WrongStart), "{format}");
-                    // Without it, it is another writer's, and says nothing of its kind.
+                    // Without the header, it counts as another writer's, which has no type.
                     let user = metadata(format, &cipher, None, mode);
                     assert_eq!(refused(&user), None, "{format}");
                     let opened = open(&detect(&user).unwrap().unwrap(), &ring(0)).unwrap();
@@ -252,7 +252,8 @@ mod tests {
         let opened = open(&envelope, &ring(0)).unwrap();
         assert_eq!(opened.cipher.start(), start);
         assert_eq!(opened.cipher.binding(), None);
-        // The other version on an object of this one gives another keystream, and nothing of the content.
+        // The other version on an object of this one gives another keystream, and reveals nothing of the
+        // content.
         let relabelled = metadata(
             Format::Seed,
             &fresh_cipher(ContentKind::File),
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(opened.cipher.binding(), None);
     }
 
-    /// The start that a program finds must not differ with what it is told to expect.
+    /// The start that an attacker can observe must not depend on the claimed type.
     #[test]
     fn whether_a_key_opens_an_envelope_does_not_depend_on_the_claim() {
         for format in FORMATS {
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_is_not_the_derived_one_is_written_down_and_read() {
+    fn a_start_that_is_not_derived_is_written_and_read() {
         let cipher = ContentCipher::new(DataKey::generate(), CounterStart::generate());
         let entries = write(Format::Seed, public(), &cipher, None).unwrap();
         assert!(!entries.contains_key("ossvault-v"));
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_is_told_apart() {
+    fn each_failure_has_its_own_error() {
         let wrap = |secret: &[u8]| public().wrap(secret);
         let hint = |text: &str| Some(text.to_owned());
         let foreign = || PAIRS[1].public().wrap(&[1; 32]);
@@ -387,7 +388,7 @@ mod tests {
         }
     }
 
-    /// It was tried, counted among what an attacker may have made, and told as damage.
+    /// Regression: it was tried, counted among possible attacks, and reported as damage.
     #[test]
     fn an_sdk_envelope_for_a_key_we_do_not_have_is_not_tried() {
         let cipher = fresh_cipher(ContentKind::File);

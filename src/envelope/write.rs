@@ -1,4 +1,4 @@
-//! From a cipher to the envelope of its object.
+//! Creates the envelope of an object from its cipher.
 
 use std::collections::BTreeMap;
 
@@ -10,28 +10,28 @@ use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
 use crate::crypto::rsa_key::PublicKey;
 
-/// What the service wants to know before a multipart upload of an object with the SDK's names.
+/// The sizes that the service requires before a multipart upload of an object with the SDK's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MultipartSizes {
-    /// Of the object, in bytes, above 0.
+    /// The size of the object, in bytes, above 0.
     pub total: u64,
-    /// Of every part but the last, in bytes: a multiple of 16.
+    /// The size of every part but the last, in bytes: a multiple of 16.
     pub part: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWritten {
-    #[error("the format {0} is read, but not written")]
+    #[error("the format {0} can be read, but not written")]
     Format(Format),
-    /// The documentation example takes 0 for "not given": it could not read what we would write.
-    #[error("a counter start of 0 is read, but not written")]
+    /// The documentation example interprets 0 as "not given", and could not read the object.
+    #[error("a counter start of 0 can be read, but not written")]
     ZeroStart,
     #[error("no private key opened the envelope")]
     Unopened,
     #[error("the object is not encrypted")]
     Plain,
-    /// The service changes no metadata of such an object: it has to be uploaded anew.
-    #[error("the service forbids to change the metadata of objects of the format {0}")]
+    /// The service does not allow changes to the metadata of such an object: it must be uploaded again.
+    #[error("the service does not allow changes to the metadata of objects in the format {0}")]
     Forbidden(Format),
 }
 
@@ -45,11 +45,10 @@ pub fn fresh_cipher(kind: ContentKind) -> ContentCipher {
     )
 }
 
-/// The user metadata that stands for `cipher`, without the `x-oss-meta-` prefix: its key and start
-/// wrapped with `public`.
+/// The user metadata for `cipher`, without the `x-oss-meta-` prefix: its key and start wrapped with `public`.
 ///
-/// A start that is a derived one is marked with the version that derives it, so the same call re-wraps an
-/// object of any writer to a new key.
+/// A derived start is marked with the version that derives it, so the same call can rewrap any writer's
+/// object for a new key.
 ///
 /// # Errors
 /// [`NotWritten`].
@@ -105,13 +104,13 @@ pub fn write(
     Ok(entries)
 }
 
-/// The user metadata of an object whose key, `cipher`'s, is wrapped with `public` instead; everything that
-/// is no envelope stays. Sealed attributes stay as they are, and have to be sealed anew: they are bound to the
-/// wrapped key. An object of the legacy format becomes one of the seed format, which is its successor. A mark
-/// says that the data key is older than its wrapping.
+/// The user metadata of an object whose key, the key of `cipher`, is wrapped with `public` instead;
+/// everything outside the envelope is kept. Encrypted attributes are kept as they are and must be encrypted
+/// again, because they are bound to the wrapped key. An object of the legacy format becomes one of the seed
+/// format, its successor. A mark records that the data key is older than its wrapping.
 ///
 /// # Errors
-/// [`NotWritten`]: [`NotWritten::Forbidden`] for what carries the SDK's names.
+/// [`NotWritten`]: [`NotWritten::Forbidden`] for objects with the SDK's names.
 pub fn rewrap(
     user: &BTreeMap<String, String>,
     format: Format,

@@ -1,8 +1,7 @@
-//! Kernel requests to file system calls, results to replies. Decides nothing.
+//! Translates kernel requests into file system calls, and results into replies. Makes no decisions.
 //!
-//! Every call is an async function. It is polled once on the session thread: what memory can answer is
-//! answered there. What has to wait moves, with its reply, into the runtime, so that no session thread
-//! ever waits.
+//! Every call is an async function. It is polled once on the session thread, where cached data can answer it.
+//! If it has to wait, it moves to the runtime together with its reply, so that no session thread ever blocks.
 
 use std::ffi::OsStr;
 use std::future::Future;
@@ -42,16 +41,16 @@ use crate::fs::namespace::stat::{Caller, Lookup, Stat};
 use crate::fs::ops::copy_range::Place;
 use crate::fs::ops::xattr::SetXattr;
 
-/// The largest request, in bytes: what the kernel allows by default.
+/// The largest request, in bytes: the kernel's default limit.
 const MAX_WRITE: u32 = 1 << 20;
 
-/// Requests the kernel may have in flight for read-ahead and the like.
+/// Maximum number of background requests, such as read-ahead, that the kernel may have in flight.
 const MAX_BACKGROUND: u16 = 128;
 
-/// The kernel opens to run a program (its own flag, which it does not hide).
+/// The kernel opens the file to execute it (an internal flag that it does not mask).
 const FMODE_EXEC: i32 = 0x20;
 
-/// An inode number never means anything else while the kernel knows it.
+/// An inode number is never reused while the kernel knows it.
 const GENERATION: Generation = Generation(0);
 
 pub struct Adapter {
@@ -69,23 +68,23 @@ impl Adapter {
         }
     }
 
-    /// What directory replies are written with; to be told the session's device before it runs.
+    /// Writes directory replies; needs the session's device before the session runs.
     pub fn dirents(&self) -> Dirents {
         self.dirents.clone()
     }
 
-    /// To be told to the kernel by a thread of the session. To be taken once.
+    /// Invalidations for a session thread to send to the kernel. Can be taken once.
     pub fn notices(&self) -> Notices {
         Notices(self.fs.take_notices())
     }
 
-    /// To be given the way to the kernel's caches before the session runs.
+    /// Receives access to the kernel's caches before the session runs.
     pub fn kernel_caches(&self) -> impl FnOnce(fuser::Notifier) + use<> {
         let fs = self.fs.clone();
         move |notifier| {
             let pages = notifier.clone();
             fs.set_kernel_caches(KernelCaches {
-                // A negative offset leaves the pages alone, whose locks would be waited for.
+                // A negative offset leaves the pages alone; invalidating them would wait for their locks.
                 expire_attributes: Arc::new(move |ino| invalidate(&notifier, ino, -1, 0)),
                 drop_pages: Arc::new(move |ino, range| {
                     let len = range.end.saturating_sub(range.start);
@@ -95,12 +94,12 @@ impl Adapter {
         }
     }
 
-    /// Names that the kernel should forget, to be told by a thread of the session. To be taken once.
+    /// Names that the kernel should forget, for a session thread to send. Can be taken once.
     pub fn forgets(&self) -> Forgets {
         Forgets(self.fs.take_forgets())
     }
 
-    /// Polls `work` once here, and hands it to the runtime if it has to wait. A panic answers EIO.
+    /// Polls `work` once here, and moves it to the runtime if it has to wait. A panic is answered with EIO.
     fn run<T: Send + 'static, R: Reply>(
         &self,
         operation: &'static str,
@@ -117,12 +116,12 @@ impl Adapter {
                 reply.fail(errno(&error));
             }
             Err(_) => {
-                log::error!("{operation} panicked; the mount goes on");
+                log::error!("{operation} panicked; the mount continues");
                 reply.fail(Errno::EIO);
             }
         };
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            // A reply that is dropped answers EIO.
+            // A dropped reply answers EIO.
             Poll::Ready(result) => contain(operation, || finish(result)),
             Poll::Pending => {
                 self.runtime.spawn(async move { finish(work.await) });
@@ -130,8 +129,9 @@ impl Adapter {
         }
     }
 
-    /// As [`run`](Self::run), for calls that change nothing: they end within the time-out, however many requests
-    /// they make and whatever they wait for. What they asked for goes on for others that wait for it.
+    /// As [`run`](Self::run), for calls that change nothing: they end within the timeout, however many
+    /// requests they make and whatever they wait for. The requests themselves continue for other calls that
+    /// wait for them.
     fn run_query<T: Send + 'static, R: Reply>(
         &self,
         operation: &'static str,
@@ -143,14 +143,14 @@ impl Adapter {
         let work = async move {
             let answer = deadline::by(Instant::now() + timeout, work).await;
             answer.unwrap_or_else(|_| {
-                let after = format!("no answer for {:.1} s", timeout.as_secs_f64());
+                let after = format!("no response for {:.1} s", timeout.as_secs_f64());
                 Err(Error::TimedOut(Arc::new(io::Error::other(after))))
             })
         };
         self.run(operation, reply, work, done);
     }
 
-    /// A name as the kernel passed it, or the reply that says what is wrong with it.
+    /// The name that the kernel passed; on error, replies and returns none.
     fn name<R: Reply>(&self, name: &OsStr, reply: R) -> Option<(Name, R)> {
         match object_name::component(name) {
             Ok(name) => Some((Name::from(name), reply)),
@@ -162,10 +162,10 @@ impl Adapter {
     }
 }
 
-/// A panic ends what is done, not the thread of the session that does it.
+/// A panic ends one operation, not the session thread that runs it.
 fn contain(operation: &'static str, work: impl FnOnce()) {
     if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
-        log::error!("{operation} panicked; the mount goes on");
+        log::error!("{operation} panicked; the mount continues");
     }
 }
 
@@ -178,8 +178,8 @@ fn log_failure(operation: &str, error: &Error) {
 
 impl fuser::Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        // Without READDIRPLUS_AUTO, with which the kernel asks for attributes in every other reply only, and
-        // looks up the rest name by name.
+        // Without READDIRPLUS_AUTO, which makes the kernel request attributes only in every other reply and
+        // look up the rest by name.
         let wanted = InitFlags::FUSE_ASYNC_READ
             | InitFlags::FUSE_BIG_WRITES
             | InitFlags::FUSE_MAX_PAGES
@@ -191,12 +191,12 @@ impl fuser::Filesystem for Adapter {
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_HANDLE_KILLPRIV_V2
             | InitFlags::FUSE_CACHE_SYMLINKS;
-        // Adding fails as a whole if the kernel lacks one.
+        // Adding several fails as a whole if the kernel lacks one.
         let offered = wanted & config.capabilities();
         if let Err(refused) = config.add_capabilities(offered) {
-            log::warn!("the kernel refuses {refused:?}");
+            log::warn!("the kernel does not support {refused:?}");
         }
-        // Each takes the nearest that the kernel allows.
+        // Each is clamped to the nearest value that the kernel allows.
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
         let _ = config.set_congestion_threshold(MAX_BACKGROUND * 3 / 4);
@@ -274,7 +274,7 @@ impl fuser::Filesystem for Adapter {
             atime: atime.map(timestamp),
             mtime: mtime.map(timestamp),
             ctime: ctime.map(Timestamp::from_system),
-            // The kernel leaves it to us, and only root may keep the bits of a file that it cuts.
+            // The kernel leaves this to the file system; only root keeps these bits when truncating a file.
             clear_set_id: size.is_some() && request.uid() != 0,
         };
         let (fs, thread) = (self.fs.clone(), request.pid());
@@ -458,7 +458,7 @@ impl fuser::Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        // Also where the descriptor is for direct I/O: it may be mapped.
+        // Even if the descriptor uses direct I/O: the file may be mapped.
         self.fs.fills_pages(handle.0);
         let fs = self.fs.clone();
         let work = async move { fs.read(handle.0, offset, size as usize).await };
@@ -479,7 +479,8 @@ impl fuser::Filesystem for Adapter {
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        // What the kernel writes back from a mapping, nobody in particular writes, and to where it was mapped.
+        // Data that the kernel writes back from a mapping has no writing process, and goes to its own offset
+        // even if the descriptor appends.
         let mapped = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let by = Writer {
             thread: if mapped { 0 } else { request.pid() },
@@ -564,7 +565,7 @@ impl fuser::Filesystem for Adapter {
         self.run("fsync", reply, work, ok);
     }
 
-    /// There are none. Programs ask every file they open whether it is a terminal.
+    /// Not supported. Programs use it on every file they open to check for a terminal.
     fn ioctl(
         &self,
         _req: &Request,
@@ -579,7 +580,7 @@ impl fuser::Filesystem for Adapter {
         reply.error(Errno::ENOTTY);
     }
 
-    /// The kernel asks once, and knows from then on what files like these are: always ready, ...
+    /// The kernel calls each of these once and remembers the result: files are always ready, ...
     fn poll(
         &self,
         _request: &Request,
@@ -593,7 +594,7 @@ impl fuser::Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    /// ... data from their beginning to their end, ...
+    /// ... contain data from beginning to end, ...
     fn lseek(
         &self,
         _request: &Request,
@@ -606,12 +607,12 @@ impl fuser::Filesystem for Adapter {
         reply.error(Errno::ENOSYS);
     }
 
-    /// ... accessible as their modes say, ...
+    /// ... are accessible according to their modes, ...
     fn access(&self, _request: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }
 
-    /// ... and on no device.
+    /// ... and are not on a block device.
     fn bmap(
         &self,
         _request: &Request,
@@ -803,26 +804,26 @@ impl fuser::Filesystem for Adapter {
     }
 }
 
-/// What the kernel must be told, as it comes up.
+/// Invalidations for the kernel, in the order in which they occur.
 pub struct Notices(Option<mpsc::Receiver<Invalidation>>);
 
 impl Notices {
-    /// Tells the kernel until the file system is gone. Blocks: for a thread of its own, since the kernel
-    /// may make it wait for requests that are being answered.
+    /// Sends invalidations until the file system is dropped. Blocks, and so needs its own thread: the kernel
+    /// may make it wait for requests that are being processed.
     pub fn tell(self, notifier: &fuser::Notifier) {
         let Some(mut notices) = self.0 else {
             return;
         };
         while let Some(notice) = notices.blocking_recv() {
-            contain("a notice", || match &notice {
+            contain("an invalidation", || match &notice {
                 Invalidation::Content(ino) => invalidate(notifier, *ino, 0, 0),
                 Invalidation::Name(parent, name) => {
                     let told = notifier.inval_entry(INodeNo(parent.0), OsStr::new(name));
-                    // It knew nothing of it: just as well.
+                    // The kernel has not cached it.
                     if let Err(error) = told
                         && error.kind() != io::ErrorKind::NotFound
                     {
-                        log::debug!("the kernel could not be told of {notice:?}: {error}");
+                        log::debug!("cannot invalidate {notice:?} in the kernel: {error}");
                     }
                 }
             });
@@ -831,11 +832,11 @@ impl Notices {
 }
 
 fn invalidate(notifier: &fuser::Notifier, ino: Ino, offset: i64, len: i64) {
-    // It knew nothing of it: just as well.
+    // The kernel has not cached it.
     if let Err(error) = notifier.inval_inode(INodeNo(ino.0), offset, len)
         && error.kind() != io::ErrorKind::NotFound
     {
-        log::debug!("the kernel could not be told of {ino:?}: {error}");
+        log::debug!("cannot invalidate {ino:?} in the kernel: {error}");
     }
 }
 
@@ -843,13 +844,14 @@ fn invalidate(notifier: &fuser::Notifier, ino: Ino, offset: i64, len: i64) {
 pub struct Forgets(Option<mpsc::Receiver<(Ino, Name)>>);
 
 impl Forgets {
-    /// As [`Notices::tell`], apart from it: nothing that must be told soon waits for this.
+    /// As [`Notices::tell`], on another thread, so that urgent invalidations never wait for these.
     pub fn tell(self, notifier: &fuser::Notifier) {
         let Some(mut forgets) = self.0 else {
             return;
         };
         while let Some((parent, name)) = forgets.blocking_recv() {
-            // It may have forgotten the name by itself, or a program may use the file: it is considered again.
+            // The kernel may have forgotten the name already, or a program may use the file: it will be tried
+            // again.
             let _ = notifier.inval_entry(INodeNo(parent.0), OsStr::new(&*name));
         }
     }
@@ -892,7 +894,7 @@ fn attributes(reply: ReplyAttr, stat: Stat) {
     reply.attr(&stat.valid, &attr(&stat));
 }
 
-/// The name of an attribute, or the reply that says what is wrong with it.
+/// The name of an attribute; on error, replies and returns none.
 fn xattr_name<R: Reply>(name: &OsStr, reply: R) -> Option<(String, R)> {
     match name.to_str() {
         Some(name) => Some((name.to_owned(), reply)),
@@ -903,7 +905,7 @@ fn xattr_name<R: Reply>(name: &OsStr, reply: R) -> Option<(String, R)> {
     }
 }
 
-/// Answers with a value, or with its length where the caller has room for none.
+/// Replies with a value, or with its length if the caller only asks for that.
 fn xattr<T: AsRef<[u8]>>(size: u32) -> impl FnOnce(ReplyXattr, T) {
     move |reply, value| match value.as_ref() {
         value if size == 0 => reply.size(value.len() as u32),

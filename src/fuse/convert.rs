@@ -1,4 +1,4 @@
-//! Attributes, kinds and times: ours to the kernel's and back. Pure.
+//! Converts attributes, kinds and times to the kernel's types and back. Pure.
 
 use std::time::SystemTime;
 
@@ -7,7 +7,7 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use crate::fs::attributes::{Kind, Timestamp};
 use crate::fs::namespace::stat::Stat;
 
-/// What st_blksize says, in bytes: what programs should read and write at a time.
+/// The value of st_blksize in bytes: the preferred size of reads and writes.
 pub(super) const BLOCK_SIZE: u32 = 128 << 10;
 
 /// A file's attributes as the kernel wants them.
@@ -31,7 +31,7 @@ pub(super) fn attr(stat: &Stat) -> FileAttr {
     }
 }
 
-/// Inode 0: the name is known not to be there.
+/// Inode 0: a negative entry.
 pub(super) fn no_entry() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
@@ -70,8 +70,8 @@ pub(super) fn timestamp(time: TimeOrNow) -> Timestamp {
         TimeOrNow::Now => SystemTime::now(),
     };
     match SystemTime::UNIX_EPOCH.duration_since(time) {
-        // The kernel sends whole seconds before the epoch and nanoseconds onward from there; fuser counts
-        // both backward.
+        // For times before the epoch, the kernel sends whole seconds (rounded down) plus nanoseconds; fuser
+        // counts both backward.
         Ok(before) if before.as_secs() > 0 => Timestamp {
             seconds: -(before.as_secs() as i64),
             nanos: before.subsec_nanos(),

@@ -1,8 +1,8 @@
-//! Directory entries on the wire.
+//! Encodes directory entries.
 //!
-//! The FUSE library cannot say that an entry's type is not known, and a wrong type is worse than none:
-//! programs believe it. So these replies are written here, to the session's device, in the kernel's own
-//! layout (linux/fuse.h: fuse_out_header, fuse_dirent, fuse_direntplus; native byte order).
+//! The FUSE library cannot mark the type of an entry as unknown, and a wrong type is worse than none, because
+//! programs rely on it. So these replies are encoded here and written to the session's device in the kernel's
+//! own layout (linux/fuse.h: fuse_out_header, fuse_dirent, fuse_direntplus; native byte order).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,33 +14,34 @@ use super::convert::attr;
 use crate::fs::attributes::Timestamp;
 use crate::fs::ops::readdir::DirectoryEntry;
 
-/// Bytes of entries in one reply: the kernel asks with buffers of a page to 128 KiB; every libc's are at
-/// least this.
+/// Bytes of entries in one reply: the kernel's buffers are between a page and 128 KiB, and every libc uses at
+/// least this much.
 const ROOM: usize = 4096;
 
-/// As many entries as one reply can take, with names of one byte.
+/// The maximum number of entries in one reply, with names of one byte.
 pub(super) const MOST: usize = ROOM / 32;
 
-/// The same of entries with their attributes.
+/// The same for entries with attributes.
 pub(super) const MOST_PLUS: usize = ROOM / 160;
 
 /// fuse_out_header
 const HEADER: usize = 16;
 
-/// DT_UNKNOWN: whoever wants to know asks with lstat.
+/// DT_UNKNOWN: programs that need the type call lstat.
 const UNKNOWN: u32 = 0;
 
-/// The device that replies go to. Clones share it.
+/// The device that replies are written to. Clones share it.
 #[derive(Clone, Default)]
 pub struct Dirents(Arc<OnceLock<OwnedFd>>);
 
 impl Dirents {
-    /// To be told before the session runs.
+    /// Must be set before the session runs.
     ///
     /// # Errors
+    /// The descriptor cannot be duplicated.
     /// When the descriptor cannot be duplicated.
     pub fn set_device(&self, device: BorrowedFd<'_>) -> io::Result<()> {
-        // Set twice, the first counts: it is the same device.
+        // If it is set twice, the first one is kept: it is the same device.
         let _ = self.0.set(device.try_clone_to_owned()?);
         Ok(())
     }
@@ -58,7 +59,7 @@ impl Dirents {
             }
         }
         match self.send(unique, data) {
-            // The reply has gone out; the library's must not follow it.
+            // The reply has been written; the library must not send another.
             Ok(()) => std::mem::forget(reply),
             Err(error) => {
                 log::warn!("a directory reply failed: {error}");
@@ -67,7 +68,8 @@ impl Dirents {
         }
     }
 
-    /// `taken` is called for the entries that count as looked up; false: the kernel must not take its attributes.
+    /// `taken` is called for the entries that count as looked up; if it returns false, the kernel must not
+    /// cache the attributes.
     pub(super) fn reply_plus(
         &self,
         unique: RequestId,
@@ -100,7 +102,7 @@ impl Dirents {
         let len = data.len() as u32;
         data[0..4].copy_from_slice(&len.to_ne_bytes());
         data[8..16].copy_from_slice(&unique.0.to_ne_bytes());
-        // The device takes a reply in one write, or not at all.
+        // The device accepts a reply in a single write or not at all.
         nix::unistd::write(device.as_fd(), &data)?;
         Ok(())
     }
@@ -112,7 +114,7 @@ fn header_room() -> Vec<u8> {
     data
 }
 
-/// Adds an entry, `before` in front of it; false if there is no room.
+/// Appends an entry, preceded by `before`; false if there is no room.
 fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
     let name = entry.name.as_bytes();
     let len = (before.len() + 24 + name.len()).next_multiple_of(8);
@@ -135,7 +137,8 @@ fn push(data: &mut Vec<u8>, before: &[u8], entry: &DirectoryEntry) -> bool {
     true
 }
 
-/// fuse_entry_out, of 128 bytes. Zeros where nothing is known: the kernel takes the entry as from readdir.
+/// fuse_entry_out, of 128 bytes. Zero if nothing is known: the kernel then treats the entry as one from
+/// readdir.
 fn entry_out(entry: &DirectoryEntry) -> [u8; 128] {
     let mut out = [0; 128];
     let Some(stat) = &entry.stat else {

@@ -1,20 +1,20 @@
-//! The one table from what went wrong to the number a program sees.
+//! The one table from errors to errno values.
 
 use fuser::Errno;
 
 use crate::fs::error::{Error, Refusal};
 
-/// Where POSIX leaves a choice, the comment says why.
+/// A comment gives the reason wherever POSIX leaves a choice.
 pub fn errno(error: &Error) -> Errno {
     match error {
         Error::NotFound => Errno::ENOENT,
         Error::Exists => Errno::EEXIST,
         Error::NotDirectory => Errno::ENOTDIR,
         Error::IsDirectory => Errno::EISDIR,
-        // EEXIST is as good by POSIX; Linux's own file systems say this.
+        // POSIX also allows EEXIST; Linux's own file systems return this.
         Error::NotEmpty => Errno::ENOTEMPTY,
         Error::NameTooLong => Errno::ENAMETOOLONG,
-        // "Invalid or incomplete multibyte character": what file systems with a fixed encoding say.
+        // "Invalid or incomplete multibyte character": used by file systems with a fixed encoding.
         Error::NotUnicode => Errno::EILSEQ,
         Error::Invalid => Errno::EINVAL,
         Error::NotPermitted => Errno::EPERM,
@@ -23,12 +23,12 @@ pub fn errno(error: &Error) -> Errno {
             Refusal::Denied => Errno::EACCES,
             Refusal::NotPermitted => Errno::EPERM,
             Refusal::NoSpace => Errno::ENOSPC,
-            // What write(2) and close(2) name for a user's or a project's limit.
+            // The errno of write(2) and close(2) for a user's or a project's limit.
             Refusal::Quota => Errno::from_i32(libc::EDQUOT),
             Refusal::TooLarge => Errno::EFBIG,
             Refusal::NotSupported => Errno::EOPNOTSUPP,
         },
-        // A key that is not here is a permission that is not had.
+        // A missing key is a missing permission.
         Error::NoKey(_) => Errno::EACCES,
         Error::ReadOnly => Errno::EROFS,
         Error::Stale => Errno::ESTALE,
@@ -39,7 +39,7 @@ pub fn errno(error: &Error) -> Errno {
         Error::NoAttribute => Errno::ENODATA,
         Error::BufferTooSmall => Errno::ERANGE,
         Error::BadHandle => Errno::EBADF,
-        // What mv and others answer by moving one file after another, as between two file systems.
+        // On this error, mv and others move the files one by one, as between two file systems.
         Error::TooMany => Errno::EXDEV,
         Error::Busy => Errno::EBUSY,
         Error::Running => Errno::ETXTBSY,
@@ -48,7 +48,7 @@ pub fn errno(error: &Error) -> Errno {
     }
 }
 
-/// How much a failure deserves to be noticed: what programs ask for all day is nothing to a log.
+/// The log level of a failure: errors that programs cause all day are not worth logging.
 pub fn level(error: &Error) -> log::Level {
     match error {
         error if error.is_logged() => log::Level::Debug,
@@ -61,7 +61,7 @@ pub fn level(error: &Error) -> log::Level {
             _,
         )
         | Error::UnsupportedEnvelope(_) => log::Level::Warn,
-        // The store tells of it once a minute.
+        // The store logs it once a minute.
         Error::Refused(Refusal::Denied, _) => log::Level::Info,
         Error::NoKey(_) | Error::Denied(_) | Error::Busy | Error::TooLarge | Error::TooMany => {
             log::Level::Info

@@ -1,4 +1,4 @@
-//! Kernel requests in, replies out.
+//! The FUSE adapter: kernel requests and replies.
 
 pub mod adapter;
 mod convert;

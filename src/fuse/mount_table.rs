@@ -1,25 +1,25 @@
-//! /proc/self/mountinfo, read: what is mounted where. Looking here never touches a mount, so it cannot
-//! hang on one whose daemon is stuck or is this very process.
+//! Parses /proc/self/mountinfo, the table of mounts. Reading it never touches a mount, so it cannot hang on a
+//! mount whose daemon is stuck or is this very process.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One mount. Where several are stacked on one directory, the last one listed is the one seen.
+/// One mount. If several are stacked on one directory, the last one in the table is visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `major:minor` of the device numbers the kernel gave it.
+    /// `major:minor`, the device numbers assigned by the kernel.
     pub device: String,
     pub mountpoint: PathBuf,
     /// `fuse`, `fuse.ossvault`, `ext4`, ...
     pub kind: String,
-    /// What is mounted, in the words of whoever mounted it.
+    /// The source, as given by the mounting program.
     pub source: String,
-    /// The `user_id=` of a FUSE mount: who runs its daemon.
+    /// The `user_id=` of a FUSE mount: the user of its daemon.
     pub owner: Option<u32>,
 }
 
-/// The name our mounts carry in front of their source in the mount table.
+/// The prefix of the source of ossvault mounts in the mount table.
 pub const SOURCE_MARK: &str = "ossvault#";
 
 impl Entry {
@@ -28,16 +28,16 @@ impl Entry {
     }
 }
 
-/// The mount seen at `mountpoint`, which must be a canonical path.
+/// The visible mount at `mountpoint`, which must be a canonical path.
 ///
 /// # Errors
-/// When /proc is not there to be read.
+/// /proc cannot be read.
 pub fn find(mountpoint: &Path) -> std::io::Result<Option<Entry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(parse(&table).rfind(|entry| entry.mountpoint == mountpoint))
 }
 
-/// Lines that are not as proc(5) describes them are left out.
+/// Lines that do not follow proc(5) are skipped.
 pub(crate) fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line)
 }
@@ -45,7 +45,7 @@ pub(crate) fn parse(table: &[u8]) -> impl DoubleEndedIterator<Item = Entry> {
 /// `36 35 98:0 /root /mount/point options [optional fields...] - type source super,options`
 fn parse_line(line: &[u8]) -> Option<Entry> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    // Behind the six that each line has; a mount's root may be called so.
+    // Searched for after the six fields that each line has, because a mount's root may have this name.
     let optional = fields.iter().skip(6);
     let dash = 6 + optional.take_while(|field| **field != b"-").count();
     fields.get(dash)?;
@@ -63,7 +63,7 @@ fn parse_line(line: &[u8]) -> Option<Entry> {
     })
 }
 
-/// The kernel writes blanks, line breaks, backslashes and `#` as `\ooo`.
+/// The kernel writes spaces, line breaks, backslashes and `#` as `\ooo`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

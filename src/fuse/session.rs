@@ -1,13 +1,13 @@
 //! Mounting, serving and unmounting.
 //!
-//! Root mounts with mount(2) and needs nothing installed; everybody else goes through fusermount3, which
-//! is setuid. A session ends in one of three ways, and the daemon must have uploaded everything in each:
-//! somebody unmounts (the kernel closes the connection, the threads return), the daemon itself unmounts
-//! after a signal, or the mount is busy and is only detached (the connection lives until the process ends).
+//! Root mounts with mount(2) and needs no helper; other users go through fusermount3, which is setuid. A
+//! session ends in one of three ways, and the daemon must have uploaded everything in each: an external
+//! unmount (the kernel closes the connection, and the threads return), an unmount by the daemon after a
+//! signal, or a busy mount that is only detached (the connection lives until the process ends).
 //!
-//! What makes it delicate: a process must not touch a path inside a mount it serves itself, and a mount
-//! whose daemon died answers every access with ENOTCONN. So what is mounted is read from
-//! [`mount_table`](super::mount_table), and a mount is only ever looked at from a thread that may hang.
+//! The difficulties: a process must not access a path inside a mount that it serves itself, and a mount whose
+//! daemon died answers every access with ENOTCONN. So mounts are found in
+//! [`mount_table`](super::mount_table), and a mount is only ever accessed from a thread that may hang.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,47 +26,47 @@ use nix::mount::{MntFlags, MsFlags};
 use super::adapter::Adapter;
 use super::mount_table::{self, SOURCE_MARK};
 
-/// Enough that one request held up in a handler does not stop the others; more than this gains nothing
-/// (reading one file is no faster, and each thread may map 16 MiB for the largest request).
+/// Enough that one request blocked in a handler does not stop the others; more threads gain nothing (reading
+/// one file is no faster, and each thread may map 16 MiB for the largest request).
 const THREADS: std::ops::RangeInclusive<usize> = 2..=4;
 
-/// What the kernel reads ahead on root's mounts. Its default of 128 KiB costs a tenth of the speed of sequential
-/// reads, and more gains nothing that can be measured; with 512 KiB, what is read around a member of an archive is
-/// more than twice the member.
+/// The kernel's read-ahead on root's mounts. Its default of 128 KiB costs a tenth of the speed of sequential
+/// reads, and a larger window has no measurable benefit; with 512 KiB, the data read around a member of an
+/// archive is more than twice the size of the member.
 const READ_AHEAD_KIB: u32 = 208;
 
-/// How long a mount that is in the way may take to answer a stat before it counts as alive and stuck.
+/// How long an existing mount may take to answer a stat before it counts as alive but stuck.
 const STAT_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the mount point {} does not exist: create it with mkdir -p", .0.display())]
+    #[error("the mount point {} does not exist (to mount there, create it with mkdir -p)", .0.display())]
     MountPointMissing(PathBuf),
     #[error("the mount point {} is not a directory", .0.display())]
     MountPointNotDirectory(PathBuf),
-    #[error("the mount point {} is not empty: what is in it would be hidden; use an empty directory", .0.display())]
+    #[error("the mount point {} is not empty: a mount would hide its files; use an empty directory", .0.display())]
     MountPointNotEmpty(PathBuf),
     #[error("cannot use the mount point {}", .0.display())]
     MountPointUnusable(PathBuf, #[source] io::Error),
-    #[error("{} is already mounted ({by}): take it down first with: {command}", mountpoint.display())]
+    #[error("{} is already mounted ({by}): unmount it first with: {command}", mountpoint.display())]
     AlreadyMounted {
         mountpoint: PathBuf,
         by: String,
         command: String,
     },
     #[error(
-        "this system offers no FUSE: cannot open /dev/fuse (load it with modprobe fuse; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN)"
+        "FUSE is not available: cannot open /dev/fuse (load it with modprobe fuse; in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN)"
     )]
     NoFuse(#[source] io::Error),
     #[error(
-        "fusermount3 is not installed, and mounting without root needs it: install the package fuse3 (apt-get install fuse3)"
+        "fusermount3 is not installed, and ordinary users need it to mount: install the package fuse3 (apt-get install fuse3)"
     )]
     NoFusermount,
     #[error(
-        "fusermount3 refuses --allow-other: add the line user_allow_other to /etc/fuse.conf, or leave the option out"
+        "fusermount3 refuses --allow-other: add the line user_allow_other to /etc/fuse.conf, or omit the option"
     )]
     AllowOtherForbidden,
-    #[error("cannot mount on {}", .0.display())]
+    #[error("cannot mount or unmount {} (in a container, start it with --device /dev/fuse --cap-add SYS_ADMIN)", .0.display())]
     Refused(PathBuf, #[source] io::Error),
     #[error("{} is not mounted", .0.display())]
     NotMounted(PathBuf),
@@ -81,12 +81,12 @@ pub struct Options {
     /// `oss://bucket/prefix`: shown by mount and df.
     pub source: String,
     pub read_only: bool,
-    /// Other users may enter the mount; the permissions on the files decide then. Never without having been
-    /// asked for, not even in root's mounts: the permissions come from the bucket.
+    /// Other users can access the mount; the permissions of the files then apply. Never enabled without the
+    /// option, not even for root's mounts, because the permissions come from the bucket.
     pub allow_other: bool,
 }
 
-/// A mount that is served by its own threads.
+/// A mount served by its own threads.
 pub struct Mounted {
     mountpoint: PathBuf,
     device: Option<String>,
@@ -97,7 +97,7 @@ pub struct Mounted {
 /// Mounts `filesystem` on `mountpoint`, which [`prepare`] returned, and serves it.
 ///
 /// # Errors
-/// Nothing is left mounted after an error.
+/// After an error, nothing is left mounted.
 pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Result<Mounted, Error> {
     let root = nix::unistd::geteuid().is_root();
     let dirents = filesystem.dirents();
@@ -120,7 +120,7 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
         })
     } else {
         find_fusermount().ok_or(Error::NoFusermount)?;
-        // The device is world-writable where FUSE is set up; the helper cannot open it for us otherwise.
+        // The device is world-writable on systems with FUSE; otherwise the helper cannot open it for us.
         File::options()
             .read(true)
             .write(true)
@@ -185,19 +185,20 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
 }
 
 impl Mounted {
-    /// Returns when the kernel has ended the session: somebody unmounted. Safe to drop and call again.
+    /// Returns when the kernel has ended the session because of an unmount. Can be dropped and called again.
     pub async fn ended(&mut self) {
-        // An error means that the thread is gone without a word, which is an end too.
+        // An error means that the thread panicked; treated as ended.
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
 
-    /// Takes the mount down. When programs hold files open in it, it is detached: nobody can enter it any
-    /// more, and those programs lose it when this process ends. True if it is gone for good.
+    /// Unmounts. If programs have files open in it, the mount is detached: it can no longer be entered, and
+    /// those programs lose it when this process ends. True if the mount is completely gone.
     ///
     /// # Errors
+    /// Even detaching fails. A mount that is gone already is not an error.
     /// When even detaching fails. That the mount is gone already is no error.
     pub fn unmount(&self) -> Result<bool, Error> {
-        // Another file system may be mounted there by now, if ours was taken down from outside.
+        // Another file system may be mounted there by now, if this mount was unmounted externally.
         let entry = mount_table::find(&self.mountpoint).map_err(Error::Io)?;
         if entry.is_none() || entry.map(|entry| entry.device) != self.device {
             return Ok(true);
@@ -206,7 +207,7 @@ impl Mounted {
             Ok(()) | Err(Error::NotMounted(_)) => Ok(true),
             Err(Error::Busy(_)) => {
                 log::warn!(
-                    "{} is in use: detached; the programs in it lose it now",
+                    "{} is in use and was detached: the programs that use it lose access now",
                     self.mountpoint.display()
                 );
                 unmount(&self.mountpoint, true).map(|()| false)
@@ -215,10 +216,10 @@ impl Mounted {
         }
     }
 
-    /// Waits for the session's threads, once the mount is gone for good.
+    /// Waits for the session's threads, once the mount is completely gone.
     ///
     /// # Errors
-    /// What the session loop ended with.
+    /// The error of the session loop.
     pub fn join(self) -> Result<(), Error> {
         match self.server.join() {
             Ok(result) => result.map_err(Error::Io),
@@ -227,14 +228,14 @@ impl Mounted {
     }
 }
 
-/// Checks a mount point and returns its canonical path. A stale mount of ours, whose daemon is dead, is
-/// taken down first.
+/// Checks a mount point and returns its canonical path. First removes a stale ossvault mount, whose daemon is
+/// dead.
 ///
 /// # Errors
-/// The mount point is missing, no directory, not empty, or something is mounted on it.
+/// The mount point is missing, not a directory or not empty, or something is mounted on it.
 pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
     let canonical = canonical(mountpoint)?;
-    // A loop, because stale mounts can lie upon each other; a bound, because a loop needs one.
+    // A loop, because stale mounts can be stacked; bounded, like every loop.
     for _ in 0..16 {
         let Some(entry) = mount_table::find(&canonical).map_err(Error::Io)? else {
             break;
@@ -254,7 +255,7 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
             return Err(taken(format!("ossvault umount {}", canonical.display())));
         }
         log::warn!(
-            "{} holds a stale mount of {} (its daemon is gone): taking it down",
+            "{} has a stale mount of {} (its daemon is gone): unmounting it",
             canonical.display(),
             entry.source.trim_start_matches(SOURCE_MARK)
         );
@@ -272,10 +273,11 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
     Ok(canonical)
 }
 
-/// The path as the mount table names it. The last component is not looked into, since it may be a mount
-/// that hangs or is stale, unless it is a symbolic link.
+/// The path as it appears in the mount table. The last component is not accessed, unless it is a symbolic
+/// link, because it may be a mount that hangs or is stale.
 ///
 /// # Errors
+/// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
 /// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
 pub fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
     let unusable = |error: io::Error| match error.kind() {
@@ -295,11 +297,11 @@ pub fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
     absolute.canonicalize().map_err(unusable)
 }
 
-/// None when it does not answer in time.
+/// None if it does not answer in time.
 fn stat_with_deadline(path: &Path) -> Option<io::Result<()>> {
     let (send, receive) = mpsc::channel();
     let path = path.to_owned();
-    // Not joined: a stat on a mount whose daemon is stuck returns when that daemon dies.
+    // Not joined: a stat on a mount whose daemon is stuck returns only when that daemon dies.
     thread::Builder::new()
         .name("stat".to_owned())
         .spawn(move || {
@@ -309,10 +311,10 @@ fn stat_with_deadline(path: &Path) -> Option<io::Result<()>> {
     receive.recv_timeout(STAT_DEADLINE).ok()
 }
 
-/// Takes the mount on `mountpoint` (canonical) down; with `lazy`, detaches it even when it is in use.
+/// Unmounts `mountpoint` (canonical); with `lazy`, detaches it even if it is in use.
 ///
 /// # Errors
-/// [`Error::Busy`], [`Error::NotMounted`], [`Error::NoFusermount`], and what the system says otherwise.
+/// [`Error::Busy`], [`Error::NotMounted`], [`Error::NoFusermount`], or another error of the system.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Error> {
     let mut flags = MntFlags::UMOUNT_NOFOLLOW;
     if lazy {
@@ -382,14 +384,14 @@ fn mount_directly(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Error
         Some(data.as_str()),
     )
     .map_err(|error| match error {
-        // The kernel knows no such file system: the device node is there, the module is not.
+        // The kernel has no such file system: the device node exists, the module does not.
         Errno::ENODEV => Error::NoFuse(error.into()),
         _ => Error::Refused(mountpoint.to_owned(), error.into()),
     })?;
     Ok(device.into())
 }
 
-/// fusermount3 takes its options separated by commas, with a backslash before a comma that is none.
+/// fusermount3 separates its options with commas, and a backslash escapes a comma.
 fn source_for_helper(source: &str) -> String {
     format!(
         "{SOURCE_MARK}{}",
@@ -397,7 +399,7 @@ fn source_for_helper(source: &str) -> String {
     )
 }
 
-/// `FUSERMOUNT_PATH`, or fusermount3 (or its older name) where the system keeps programs.
+/// `FUSERMOUNT_PATH`, or fusermount3 (or its older name) in the usual places.
 fn find_fusermount() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("FUSERMOUNT_PATH") {
         return Some(PathBuf::from(path)).filter(|path| path.is_file());
@@ -411,14 +413,14 @@ fn find_fusermount() -> Option<PathBuf> {
     })
 }
 
-/// Best effort: without it reading is slower, nothing else.
+/// Best effort: without it, only reading is slower.
 fn raise_read_ahead(device: &str) {
     let knob = Path::new("/sys/class/bdi")
         .join(OsStr::new(device))
         .join("read_ahead_kb");
     if let Err(error) = std::fs::write(&knob, READ_AHEAD_KIB.to_string()) {
         log::info!(
-            "sequential reads stay a little slower: cannot write {}: {error}",
+            "sequential reads are slightly slower: cannot write {}: {error}",
             knob.display()
         );
     }

@@ -1,8 +1,8 @@
-//! Encrypting what is in a bucket unencrypted, in place or under another prefix.
+//! Encrypts the unencrypted objects of a bucket, in place or under another prefix.
 //!
-//! Each object is read with If-Match, encrypted under a fresh key while it is sent, and replaced whole: there
-//! is no moment at which it is half done, and an interrupted run is run again. The provider saw the plaintext,
-//! and keeps it in old versions and backups: nothing here changes that.
+//! Each object is read with If-Match, encrypted under a fresh key while it is sent, and replaced as a whole:
+//! it is never half done, and an interrupted run can be repeated. The provider saw the plaintext and keeps it
+//! in old versions and backups; nothing here changes that.
 
 use std::sync::Arc;
 
@@ -20,26 +20,26 @@ use crate::store::object_store::{
     CopyHeaders, CopyRequest, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,
 };
 
-/// What is read of a body at a time, in bytes.
+/// The number of bytes read from a body at a time.
 const STEP: usize = 128 << 10;
 
-/// How often an object is looked at anew that other clients replace in between.
+/// How often an object is read again if other clients replace it in between.
 const TRIES: usize = 4;
 
 pub struct Adopt {
     pub bucket: Arc<EncryptedBucket>,
-    /// The prefix that is adopted: empty, or ends with `/`.
+    /// The prefix to adopt: empty, or ends with `/`.
     pub from: String,
-    /// Where to: the same, or another prefix of the bucket, none within the other.
+    /// The destination: the same prefix, or another one of the bucket; neither is inside the other.
     pub to: String,
-    /// Delete the plaintext once the encrypted object is confirmed. For another prefix only.
+    /// Delete the plaintext once the encrypted object is confirmed. Only for another prefix.
     pub remove: bool,
     pub dry_run: bool,
 }
 
 impl Adopt {
     /// # Errors
-    /// Those that are not the object's own.
+    /// Errors that do not concern a single object.
     pub async fn object(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
         match self.try_object(&listed).await {
             Ok(finding) => Ok(finding),
@@ -80,9 +80,9 @@ impl Adopt {
             if !self.bucket.can_read() {
                 return Ok(Finding::new(listed, Grade::Bad, "not-confirmed")
                     .format(envelope.format)
-                    .detail("it has an envelope, and whether that is one of its own cannot be seen without a private key"));
+                    .detail("it has an envelope, which cannot be checked without a private key"));
             }
-            // An envelope is text that anybody who may write can put on a plaintext.
+            // An envelope is text that anyone with write access can attach to plaintext.
             let object = self.bucket.object(&meta)?;
             if !self.bucket.unlock(&object).await?.is_opened() {
                 return Err(Error::WrongKey);
@@ -100,7 +100,7 @@ impl Adopt {
             && !(1..=LONGEST_LINK).contains(&meta.size)
         {
             return Ok(Finding::new(listed, Grade::Bad, "not-a-link")
-                .detail("its metadata say that it is a symbolic link, and no target has its length: remove its x-oss-meta-mode"));
+                .detail("its metadata says that it is a symbolic link, but its length is not valid for a target: remove its x-oss-meta-mode"));
         }
         let mut headers = meta.headers.clone();
         keep_time(&mut headers, &meta);
@@ -137,7 +137,8 @@ impl Adopt {
                 && object.same_envelope(&uploaded.object);
             if !same {
                 return Err(Error::Damaged(
-                    "it is not at its destination as it was uploaded: the plaintext stays".into(),
+                    "the object at the destination is not the uploaded one: the plaintext was kept"
+                        .into(),
                 ));
             }
             self.remove_source(source, &meta).await?;
@@ -145,7 +146,7 @@ impl Adopt {
         Ok(Finding::new(listed, Grade::Fine, "adopted").format(self.bucket.format()))
     }
 
-    /// A marker has no content: it needs no encryption, only its place.
+    /// A marker has no content: it is only copied, not encrypted.
     async fn directory(
         &self,
         listed: &ListedObject,
@@ -155,7 +156,7 @@ impl Adopt {
     ) -> Result<Finding> {
         if !is_marker(listed) {
             return Ok(Finding::new(listed, Grade::Bad, "not-a-file")
-                .detail("its name ends with / and it has content: no mount can show that"));
+                .detail("its name ends with / and it has content, which a mount cannot show"));
         }
         if source != destination && !self.dry_run {
             let request = CopyRequest {
@@ -167,7 +168,7 @@ impl Adopt {
             };
             let copied = self.bucket.store().copy(&request);
             match copied.await {
-                // The directory is there, with attributes of its own.
+                // The directory exists and has its own attributes.
                 Ok(_) | Err(StoreError::AlreadyExists) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -176,8 +177,8 @@ impl Adopt {
         Ok(Finding::new(listed, Grade::Left, "directory"))
     }
 
-    /// What an interrupted run left at the destination. Size and time say that it is this object, unless the
-    /// plaintext goes next: then only the contents do.
+    /// The result of an interrupted run at the destination. Size and time identify the object, unless the
+    /// plaintext is to be deleted; then the contents are compared.
     async fn done_before(
         &self,
         listed: &ListedObject,
@@ -202,7 +203,7 @@ impl Adopt {
             if !self.bucket.can_read() {
                 return Ok(Some(
                     Finding::new(listed, Grade::Bad, "not-confirmed").detail(format!(
-                        "whether {destination} is this object cannot be seen without a private key: the plaintext stays"
+                        "{destination} cannot be compared with this object without a private key: the plaintext was kept"
                     )),
                 ));
             }
@@ -217,7 +218,7 @@ impl Adopt {
         Ok(Some(finding.format(object.format)))
     }
 
-    /// Reads the encrypted object, and the plaintext where the store does not tell its checksum.
+    /// Reads the encrypted object, and the plaintext if the store does not return its checksum.
     async fn same_content(
         &self,
         source: &ObjectKey,

@@ -1,8 +1,8 @@
-//! Every object below a prefix, many at once.
+//! Processes every object below a prefix, many in parallel.
 //!
-//! The listing runs one page ahead of the work. What was found about each object is handed on at once and
-//! not kept. Requests that the service refuses for being too many are the client's to repeat; when so many
-//! objects in a row cannot be reached that nothing seems to be there, the run ends.
+//! The listing runs one page ahead of the work. Each finding is passed on at once and not kept. The client
+//! retries throttled requests; if so many objects in a row cannot be reached that the service seems to be
+//! down, the run ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ use crate::store::object_store::{
     ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,
 };
 
-/// Listed and not yet taken up, at most: one page beside the one that is being worked on.
+/// Maximum number of listed objects that wait to be processed: one page besides the current one.
 const LISTED_AHEAD: usize = 1000;
 
-/// How an object fared.
+/// The result for one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grade {
-    /// As it should be, now or before.
+    /// In the desired state, now or before.
     Fine,
-    /// Not this command's business, or gone meanwhile.
+    /// Not handled by this command, or deleted in the meantime.
     Left,
-    /// It needs somebody's attention.
+    /// Needs attention.
     Bad,
 }
 
-/// What is said of one object.
+/// The finding about one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub key: String,
     /// In bytes.
     pub size: u64,
-    /// One word, the same for all objects that fared alike: reports count by it.
+    /// One word, the same for all objects with the same result: reports count by it.
     pub outcome: &'static str,
     pub grade: Grade,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +78,7 @@ impl Finding {
     /// For an error that concerns this object.
     ///
     /// # Errors
-    /// One that concerns the bucket, handed back: see [`Scope::for_each`].
+    /// An error that concerns the bucket is returned: see [`Scope::for_each`].
     pub fn failed(object: &ListedObject, error: encrypted::Error) -> Result<Finding, StoreError> {
         use encrypted::Error as E;
         let outcome = match &error {
@@ -99,7 +99,7 @@ impl Finding {
     }
 }
 
-/// Whether the next object would meet the same error.
+/// Whether the next object would fail with the same error.
 fn is_general(error: &StoreError) -> bool {
     matches!(
         error,
@@ -113,23 +113,23 @@ fn is_general(error: &StoreError) -> bool {
     )
 }
 
-/// How far a run has come; read by whoever shows it.
+/// The progress of a run, for display.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Objects below the prefix; 0 until they are counted.
+    /// The number of objects below the prefix; 0 until they are counted.
     pub total: AtomicU64,
     pub done: AtomicU64,
-    /// Of the objects that are done.
+    /// Of the completed objects.
     pub bytes: AtomicU64,
     pub bad: AtomicU64,
 }
 
-/// All findings of a run, counted.
+/// The findings of a run, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub objects: u64,
     pub bytes: u64,
-    /// How many of them are [`Grade::Bad`].
+    /// The number of [`Grade::Bad`] findings.
     pub bad: u64,
     pub outcomes: BTreeMap<&'static str, u64>,
 }
@@ -147,10 +147,10 @@ impl Summary {
     }
 }
 
-/// Where findings go as they come up.
+/// Receives findings as they arrive.
 pub type Sink<'a> = &'a mut (dyn FnMut(&Finding) + Send);
 
-/// The objects of a run, and how many are in work at once.
+/// The objects of a run, and the number processed in parallel.
 #[derive(Clone)]
 pub struct Scope {
     pub store: Arc<dyn ObjectStore>,
@@ -160,7 +160,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Works on every object. `work` returns what it found, or an error that is not the object's own.
+    /// Processes every object. `work` returns a finding, or an error that does not concern a single object.
     ///
     /// # Errors
     /// As [`each`](Self::each).
@@ -180,10 +180,11 @@ impl Scope {
         self.each(objects, progress, sink).await
     }
 
-    /// Does what each object comes with.
+    /// Runs the work for each object of the stream.
     ///
     /// # Errors
-    /// The stream's; the last of more than `parallel` errors in a row that were not the objects' own.
+    /// The stream's errors; the last of more than `parallel` errors in a row that do not concern a single
+    /// object.
     pub async fn each<W>(
         &self,
         objects: impl Stream<Item = Result<(ListedObject, W), StoreError>> + Send,
@@ -195,7 +196,7 @@ impl Scope {
     {
         let mut summary = Summary::default();
         let mut in_a_row = 0;
-        // Each in a task of its own: what they compute, they compute on all cores.
+        // Each in a task of its own, so that all cores are used for computation.
         let mut findings = std::pin::pin!(
             objects
                 .map(|object| {
@@ -205,7 +206,7 @@ impl Scope {
                         let answer = match task.await {
                             Ok(answer) => answer,
                             Err(_) => Ok(Finding::new(&object, Grade::Bad, "failed")
-                                .detail("this program failed: see its log")),
+                                .detail("internal error: see the log")),
                         };
                         Ok::<_, StoreError>((object, answer))
                     }
@@ -248,7 +249,7 @@ impl Scope {
         })
     }
 
-    /// Counts the objects, so that a run can say how much is left: a listing of its own.
+    /// Counts the objects with a separate listing, so that a run can show how much is left.
     pub async fn count(&self, progress: &Progress) {
         let mut objects = std::pin::pin!(self.objects());
         let mut total = 0;
@@ -262,7 +263,7 @@ impl Scope {
     }
 }
 
-/// Ends when nobody takes the objects any more.
+/// Ends when the receiver is dropped.
 async fn list(
     store: Arc<dyn ObjectStore>,
     prefix: String,
@@ -293,8 +294,8 @@ async fn list(
     }
 }
 
-/// What is sent back to the bucket is younger than the file: a time that was only the object's becomes the
-/// file's.
+/// The object that is written back is newer than the file: if the object's time was the file's only time, it
+/// becomes the file's stored time.
 pub(super) fn keep_time(headers: &mut ObjectHeaders, meta: &ObjectMeta) {
     let mtime = Attributes::read(meta, false).mtime;
     let user = &mut headers.user;
@@ -302,8 +303,8 @@ pub(super) fn keep_time(headers: &mut ObjectHeaders, meta: &ObjectMeta) {
         .or_insert_with(|| mtime.to_text());
 }
 
-/// Whether a key is one of the mount's own, like the intent of a rename: not encrypted, and no file's. Those are
-/// right below the mount's prefix; anywhere else, `.ossvault` is a name like others.
+/// Whether a key is one of the mount's own objects, like the intent of a rename: not encrypted, and not a
+/// file. They are directly below the mount's prefix; anywhere else, `.ossvault` is an ordinary name.
 pub(super) fn is_internal(key: &str, prefix: &str) -> bool {
     let below = key.strip_prefix(prefix).unwrap_or(key);
     below
@@ -311,7 +312,7 @@ pub(super) fn is_internal(key: &str, prefix: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether an object stands for a directory and has no content that could be encrypted.
+/// Whether an object is a directory marker, without content to encrypt.
 pub(super) fn is_marker(object: &ListedObject) -> bool {
     object.size == 0 && object.key.ends_with('/')
 }

@@ -1,8 +1,8 @@
-//! Envelopes kept outside the bucket: one careless metadata edit by another tool is otherwise the end of a
-//! file.
+//! Saves envelopes outside the bucket, because a careless metadata edit by another tool would otherwise
+//! destroy a file.
 //!
-//! A file of lines, each a JSON object: first what it is, then one line per object with its key, tag, size,
-//! CRC-64 and headers. Nothing in it is secret: whoever can read the bucket can read all of it.
+//! The file has one JSON object per line: first a header, then one line per object with its key, ETag, size,
+//! CRC-64 and headers. Nothing in it is secret: a reader of the bucket can read all of it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::store::object_store::{
     CopyHeaders, ETag, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
 };
 
-/// Longer than a line can be: 8 KB of metadata, and a key, all escaped.
+/// Longer than any line: 8 KB of metadata and a key, fully escaped.
 const LONGEST_LINE: u64 = 128 << 10;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,20 +37,20 @@ struct Heading {
     ossvault_envelopes: u32,
 }
 
-/// One object's line.
+/// The line of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     pub key: String,
     pub etag: String,
     /// In bytes.
     pub size: u64,
-    /// Decimal, as the service writes it: JSON numbers lose digits in many hands.
+    /// Decimal, as the service writes it: many JSON implementations lose digits of numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc64: Option<String>,
-    /// Unix seconds: the file's time where the metadata have none.
+    /// Unix seconds: the file's time if the metadata contains none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_modified: Option<u64>,
-    /// User metadata, names without `x-oss-meta-`.
+    /// User metadata, with names without `x-oss-meta-`.
     pub user: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
@@ -73,7 +73,7 @@ impl Saved {
         }
     }
 
-    /// What a listing showed of it then.
+    /// The object as it was listed then.
     pub(crate) fn listed(&self) -> ListedObject {
         ListedObject {
             key: self.key.clone(),
@@ -88,7 +88,7 @@ impl Saved {
     }
 }
 
-/// A file that is being written. It gets its name when it is whole.
+/// A file that is being written. It gets its name once it is complete.
 pub struct Saving {
     path: PathBuf,
     temporary: PathBuf,
@@ -122,7 +122,7 @@ impl Saving {
     }
 
     pub(super) fn object(&self, key: &str, meta: &ObjectMeta) -> Result<(), Error> {
-        // What has no envelope needs no saving.
+        // An object without an envelope does not need to be saved.
         if !meta.headers.user.keys().any(|name| is_envelope_name(name)) {
             return Ok(());
         }
@@ -139,10 +139,10 @@ impl Saving {
         file.write_all(&text)
     }
 
-    /// Everything is in it: it gets its name, durably.
+    /// The file is complete: gives it its name, durably.
     ///
     /// # Errors
-    /// The disk's.
+    /// A disk error.
     pub fn finish(&self) -> std::io::Result<()> {
         let mut file = lock(&self.file);
         file.flush()?;
@@ -158,20 +158,20 @@ impl Saving {
 
 impl Drop for Saving {
     fn drop(&mut self) {
-        // Gone if it was finished.
+        // It no longer exists if the file was finished.
         let _ = std::fs::remove_file(&self.temporary);
     }
 }
 
-/// The lines of a file that was saved, one at a time.
+/// The lines of a saved file, one at a time.
 pub struct Lines<R = BufReader<File>> {
     file: R,
     path: PathBuf,
-    /// Of the line that was read last, from 1.
+    /// The number of the line that was read last, from 1.
     number: usize,
 }
 
-/// A line that says nothing of any object. The others may all the same.
+/// A line that describes no object. The other lines are still used.
 #[derive(Debug)]
 pub struct DamagedLine {
     number: usize,
@@ -179,7 +179,7 @@ pub struct DamagedLine {
 }
 
 impl DamagedLine {
-    /// Stands for the object that it was about.
+    /// Takes the place of the object that the line was about.
     fn listed(&self) -> ListedObject {
         ListedObject {
             key: format!("line {}", self.number),
@@ -193,7 +193,7 @@ impl DamagedLine {
 
 impl Lines {
     /// # Errors
-    /// The file cannot be read, or is none of ours.
+    /// The file cannot be read, or is not a file of saved envelopes.
     pub fn open(path: &Path) -> std::io::Result<Lines> {
         Lines::of(BufReader::new(File::open(path)?), path)
     }
@@ -201,7 +201,7 @@ impl Lines {
 
 impl<R: BufRead> Lines<R> {
     /// # Errors
-    /// The file cannot be read, or is none of ours.
+    /// The file cannot be read, or is not a file of saved envelopes.
     pub(crate) fn of(file: R, path: &Path) -> std::io::Result<Lines<R>> {
         let mut lines = Lines {
             file,
@@ -213,7 +213,7 @@ impl<R: BufRead> Lines<R> {
                 ossvault_envelopes: 1,
             })) => Ok(lines),
             _ => Err(std::io::Error::other(
-                "its first line is not that of a file of saved envelopes",
+                "its first line is not the header of a file of saved envelopes",
             )),
         }
     }
@@ -221,7 +221,7 @@ impl<R: BufRead> Lines<R> {
     /// None at the end.
     ///
     /// # Errors
-    /// The disk's.
+    /// A disk error.
     #[allow(clippy::should_implement_trait)] // it fails
     pub fn next(&mut self) -> std::io::Result<Option<Result<Saved, DamagedLine>>> {
         self.read()
@@ -240,7 +240,7 @@ impl<R: BufRead> Lines<R> {
         };
         if line.len() as u64 > LONGEST_LINE {
             self.file.skip_until(b'\n')?;
-            return Ok(Some(Err(damaged("it is too long".to_owned()))));
+            return Ok(Some(Err(damaged("the line is too long".to_owned()))));
         }
         let parsed = serde_json::from_slice(&line);
         Ok(Some(parsed.map_err(|error| damaged(error.to_string()))))
@@ -254,10 +254,10 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Every object below the prefix that the file has a line of.
+    /// Processes every object below the prefix that the file has a line for.
     ///
     /// # Errors
-    /// Those of the bucket, and the disk's. A line that is damaged is a finding.
+    /// Errors of the bucket and the disk. A damaged line is a finding.
     pub async fn run(
         self: &Arc<Self>,
         mut lines: Lines,
@@ -293,11 +293,11 @@ impl Restore {
         scope.each(stream::iter(objects), progress, sink).await
     }
 
-    /// Puts an object's envelope back, if the object has still the content it was saved with and has no
-    /// whole envelope any more. Other headers come back where they are missing.
+    /// Restores an object's envelope if the content is unchanged since it was saved and the envelope is no
+    /// longer complete. Other headers are restored if they are missing.
     ///
     /// # Errors
-    /// Those that are not the object's own.
+    /// Errors that do not concern a single object.
     pub async fn object(&self, saved: &Saved) -> Result<Finding, StoreError> {
         let listed = saved.listed();
         match self.try_object(&listed, saved).await {
@@ -311,35 +311,35 @@ impl Restore {
         let meta = match self.bucket.store().head(&key).await {
             Err(StoreError::NotFound) => {
                 return Ok(Finding::new(listed, Grade::Bad, "missing")
-                    .detail("the object is not in the bucket any more"));
+                    .detail("the object is no longer in the bucket"));
             }
             meta => meta?,
         };
-        // A copy by another tool may have changed the tag and nothing else.
+        // A copy by another tool may have changed only the ETag.
         let same_crc = meta.crc64.is_some()
             && meta.crc64.map(|crc| crc.to_string()) == saved.crc64
             && meta.size == saved.size;
         if meta.etag != listed.etag && !same_crc {
             return Ok(Finding::new(listed, Grade::Left, "replaced")
-                .detail("its content is another one than was saved"));
+                .detail("its content has changed since the envelope was saved"));
         }
         let now = envelope::detect(&meta.headers.user);
         let was = envelope::detect(&saved.user);
         let Ok(Some(was)) = was else {
             return Ok(Finding::new(listed, Grade::Bad, "not-saved")
-                .detail("what was saved is no whole envelope"));
+                .detail("the saved envelope is incomplete"));
         };
         match now {
             Ok(Some(now)) if now == was => {
                 return Ok(Finding::new(listed, Grade::Fine, "whole").format(now.format));
             }
-            // What the mode says is part of it: somebody has changed that alone.
+            // The mode is part of what was saved: someone has changed only the mode.
             Ok(Some(now)) if now.same_wrapping(&was) => {}
             Ok(Some(now)) => {
-                // Re-wrapped since, or forged: to decide which is not ours.
+                // Rewrapped since, or forged: this command cannot decide which.
                 return Ok(Finding::new(listed, Grade::Left, "another-envelope")
                     .format(now.format)
-                    .detail("it has a whole envelope, which is another one than was saved"));
+                    .detail("it has a complete envelope that differs from the saved one"));
             }
             Ok(None) | Err(_) => {}
         }
@@ -359,7 +359,7 @@ impl Restore {
     }
 }
 
-/// The envelope that was saved, and what else is missing now; what is there stays.
+/// The saved envelope, and the other headers that are missing now; existing headers are kept.
 pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
     let mut headers = now.headers.clone();
     headers.user.retain(|name, _| !is_envelope_name(name));
@@ -369,7 +369,7 @@ pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
             .entry(name.clone())
             .or_insert_with(|| value.clone());
     }
-    // The key was bound to what the content is: a mode that claims something else does not stay.
+    // The key was bound to the type of the content: a mode that claims another type is not kept.
     if claimed_kind(&headers.user) != claimed_kind(&saved.user) {
         match saved.user.get(MODE) {
             Some(mode) => headers.user.insert(MODE.to_owned(), mode.clone()),
@@ -377,7 +377,7 @@ pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
         };
     }
     headers.content_type = headers.content_type.or_else(|| saved.content_type.clone());
-    // The time of the last edit is not the file's, where a better one is known.
+    // The time of the last edit is not the file's time, if a better one is known.
     if let Some(seconds) = saved.last_modified {
         let user = &mut headers.user;
         user.entry("mtime".to_owned())
@@ -391,9 +391,9 @@ pub(crate) fn merge(now: &ObjectMeta, saved: &Saved) -> ObjectHeaders {
 mod tests {
     use super::*;
 
-    /// The file comes from wherever it was kept: it ended the command with a panic.
+    /// Regression: a malformed file made the command panic; the file may come from anywhere.
     #[test]
-    fn a_time_that_cannot_be_is_none() {
+    fn an_impossible_time_is_none() {
         let heading = "{\"ossvault_envelopes\":1}\n";
         for (seconds, read) in [(5, 5), (u64::MAX, 0), (1 << 63, 0)] {
             let line = format!(

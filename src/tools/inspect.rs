@@ -1,4 +1,4 @@
-//! What there is to say of one object.
+//! Describes one object.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::store::object_store::ObjectKey;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub name: String,
-    /// In bytes, of the content and of the object.
+    /// In bytes; the content and the object have the same length.
     pub size: u64,
     pub encrypted: bool,
-    /// How its key is written down.
+    /// The format of its envelope.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,
-    /// Of the key that opened it: SHA-256 of its SubjectPublicKeyInfo.
+    /// The fingerprint of the key that opened it: SHA-256 of its SubjectPublicKeyInfo.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// What the object says of its key, which is a hint and no more.
+    /// The key named by the object, which is only a hint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_hint: Option<String>,
-    /// None where no private key was given to try.
+    /// None if no private key was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub can_open: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,7 +36,7 @@ pub struct Report {
     pub crc64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
-    /// The metadata that are no envelope: mode, owner, times, and whatever others left.
+    /// The metadata outside the envelope: mode, owner, times, and headers of other programs.
     pub attributes: BTreeMap<String, String>,
     /// Names and lengths of the extended attributes, if they could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,7 +46,7 @@ pub struct Report {
 /// One HEAD, and an unwrap if there is a private key.
 ///
 /// # Errors
-/// The store's. What is wrong with the object is in the report.
+/// The store's errors. Problems of the object are in the report.
 pub async fn inspect(
     bucket: &Arc<EncryptedBucket>,
     name: String,

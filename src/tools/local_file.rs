@@ -1,5 +1,5 @@
-//! Files on this machine that a command over a bucket reads or writes beside it. Their errors end the command, and
-//! must not be taken for the bucket's.
+//! Files on this machine that a command over a bucket also reads or writes. Their errors end the command, and
+//! must not be mistaken for errors of the bucket.
 
 use std::error::Error;
 use std::io;
@@ -37,7 +37,7 @@ impl LocalFileError {
         }
     }
 
-    /// The one that an error of a run comes from, if any.
+    /// The local file error that caused a run's error, if any.
     pub fn in_chain<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a LocalFileError> {
         let mut cause = Some(error);
         while let Some(error) = cause {
@@ -55,7 +55,7 @@ impl LocalFileError {
     }
 }
 
-/// As an error of a run, one that ends it.
+/// As an error of a run, one that ends the run.
 impl From<LocalFileError> for StoreError {
     fn from(error: LocalFileError) -> StoreError {
         StoreError::NoSpace(Arc::new(error))
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_found_again_in_the_error_of_a_run() {
+    fn can_be_found_in_the_error_of_a_run() {
         let full = io::Error::from_raw_os_error(libc::ENOSPC);
         let error = StoreError::from(LocalFileError::writing(Path::new("env.out"), full));
         let found = LocalFileError::in_chain(&error).unwrap();

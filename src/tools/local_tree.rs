@@ -1,5 +1,5 @@
-//! The files below a local folder in the order of the keys they would have, so that they can be laid beside
-//! a listing without holding either in memory.
+//! The files below a local folder in the order of their would-be keys, so that they can be compared with a
+//! listing without holding either in memory.
 
 use std::fs;
 use std::io;
@@ -10,22 +10,22 @@ use super::local_file::LocalFileError;
 /// A regular file or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalFile {
-    /// Below the folder, with `/`.
+    /// The path below the folder, with `/`.
     pub path: String,
     pub full: PathBuf,
 }
 
-/// Walks depth first. Within a folder, names are in the byte order of their keys: a folder counts as its
-/// name and `/`.
+/// Walks depth first. Within a folder, names are in the byte order of their keys; a folder sorts as its name
+/// followed by `/`.
 pub struct LocalTree {
-    /// What is left of each open folder, last first.
+    /// The remaining entries of each open folder, last first.
     folders: Vec<Vec<(String, PathBuf, bool)>>,
     next: Option<LocalFile>,
 }
 
 impl LocalTree {
     /// # Errors
-    /// The folder cannot be read, or holds a name that is not UTF-8.
+    /// The folder cannot be read, or contains a name that is not UTF-8.
     pub fn new(root: &Path) -> Result<LocalTree, LocalFileError> {
         let mut tree = LocalTree {
             folders: vec![entries(root, "")?],
@@ -64,8 +64,8 @@ impl LocalTree {
     }
 }
 
-/// Path, full path and whether it is a folder; last first. Folders' paths end with `/`. Sockets, pipes and
-/// devices are left out.
+/// The path, the full path, and whether it is a folder; last first. Folders' paths end with `/`. Sockets,
+/// pipes and devices are skipped.
 fn entries(folder: &Path, path: &str) -> Result<Vec<(String, PathBuf, bool)>, LocalFileError> {
     let mut found = Vec::new();
     let failed = |error| LocalFileError::reading(folder, error);
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_come_in_the_order_of_their_keys() {
+    fn files_are_in_the_order_of_their_keys() {
         let folder = tempfile::tempdir().unwrap();
         let mut wanted = ["a/b", "a/b.c/d", "a-", "a.b", "a0", "b/", "z/y/x"].map(str::to_owned);
         for path in &wanted {

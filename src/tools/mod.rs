@@ -1,8 +1,8 @@
-//! What is done to a whole prefix at once: re-wrapping, verifying, adopting, saving envelopes.
+//! Operations on a whole prefix: rewrapping, verifying, adopting, saving envelopes.
 //!
-//! [`bulk`] lists, keeps many objects in work and counts; each of the others says what happens to one
-//! object. Memory does not grow with the number of objects, and there is no state but the bucket's: whatever
-//! was broken off is run again.
+//! [`bulk`] lists, processes many objects in parallel and counts; each of the other modules defines the
+//! operation on one object. Memory does not grow with the number of objects, and there is no state except in
+//! the bucket: an interrupted run is simply repeated.
 
 pub mod adopt;
 pub mod bulk;

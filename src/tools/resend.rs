@@ -1,8 +1,8 @@
-//! The content of one version, uploaded again under a fresh key.
+//! Uploads the content of one version again under a fresh key.
 //!
 //! The source is read with If-Match, so its bytes come from one version, and its CRC-64 is compared before
-//! anything is published. There is no precondition on an upload: the version is asked for once more right
-//! before the upload takes effect.
+//! anything is published. The service has no precondition on an upload, so the version is checked once more
+//! right before the upload takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,22 +18,22 @@ use crate::envelope::write::MultipartSizes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ByteRange, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite};
 
-/// Up to this many bytes a content is held in memory, while 64 objects are in work.
+/// Contents up to this many bytes are held in memory, while 64 objects are in progress.
 const SMALL: u64 = 1 << 20;
 
-/// The parts of larger ones, in bytes; larger for the largest objects.
+/// The part size of larger contents, in bytes; it grows for the largest objects.
 const PART: u64 = 8 << 20;
 
 /// Parts of one object in flight.
 const PARALLEL_PARTS: usize = 4;
 
 pub(super) struct Resend<'a> {
-    /// Writes with its writing key and in its format.
+    /// Encrypts with its writing key and in its format.
     pub bucket: &'a EncryptedBucket,
     pub source: &'a ObjectKey,
-    /// Of the version that is read.
+    /// Metadata of the version that is read.
     pub meta: &'a ObjectMeta,
-    /// Reads the source; [`ContentCipher::identity`] for one that is not encrypted.
+    /// Decrypts the source; [`ContentCipher::identity`] for an unencrypted source.
     pub cipher: Arc<ContentCipher>,
     pub destination: &'a ObjectKey,
     pub headers: ObjectHeaders,
@@ -43,8 +43,8 @@ pub(super) struct Resend<'a> {
 
 impl Resend<'_> {
     /// # Errors
-    /// [`StoreError::PreconditionFailed`] if the source was replaced, or its headers changed, meanwhile;
-    /// [`Error::Damaged`] if its bytes have not the CRC-64 that the store gave.
+    /// [`StoreError::PreconditionFailed`] if the source was replaced, or its headers changed, in the
+    /// meantime; [`Error::Damaged`] if its bytes do not have the CRC-64 that the store returned.
     pub async fn run(self) -> Result<Uploaded> {
         if self.meta.size <= SMALL {
             self.in_one().await
@@ -63,11 +63,11 @@ impl Resend<'_> {
         let mut filled = 0;
         while filled < content.len() {
             match body.read(&self.cipher, &mut content[filled..]).await? {
-                0 => return Err(Error::Damaged("its body ended early".into())),
+                0 => return Err(Error::Damaged("its body ended too early".into())),
                 count => filled += count,
             }
         }
-        // The body's answer may have had another checksum, or none.
+        // The response for the body may have had another checksum, or none.
         self.check_sum(body.crc64())?;
         self.check_source().await?;
         self.bucket
@@ -109,7 +109,7 @@ impl Resend<'_> {
             && let Err(error) = upload.abort().await
         {
             let key = self.destination;
-            log::warn!("an unfinished upload of {key} is left in the bucket: {error}");
+            log::warn!("an unfinished upload of {key} remains in the bucket: {error}");
         }
         result
     }
@@ -119,7 +119,7 @@ impl Resend<'_> {
     fn check_sum(&self, read: u64) -> Result<()> {
         match self.meta.crc64 {
             Some(theirs) if theirs != read => Err(Error::Damaged(
-                "its CRC-64 is not the one the store gave".into(),
+                "its CRC-64 differs from the one that the store returned".into(),
             )),
             _ => Ok(()),
         }
@@ -193,7 +193,7 @@ fn decrypted(
     )
 }
 
-/// The CRC-64 of each range that was read, by its start: a part that is sent again is read again.
+/// The CRC-64 of each range that was read, by its start: a part that is retried is read again.
 #[derive(Default)]
 struct Sums(Mutex<BTreeMap<u64, (u64, u64)>>);
 

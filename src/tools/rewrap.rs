@@ -1,11 +1,11 @@
-//! Rotation: each object's data key wrapped with a new key, its content untouched.
+//! Key rotation: wraps each object's data key with a new key and leaves its content untouched.
 //!
-//! One HEAD and one CopyObject REPLACE per object. The copy carries the tag of the version whose envelope
-//! was opened, so the envelope of one version never gets onto the bytes of another. An object that the new
-//! key opens is left alone: that is how an interrupted run is resumed. What the service does not let be
-//! changed by a copy is uploaded anew under a fresh data key, if that is wanted; and so is everything, where
-//! data keys may have leaked. A mark in the metadata tells objects whose data key is older than their
-//! wrapping from those that were uploaded under the new key.
+//! One HEAD and one CopyObject with REPLACE per object. The copy carries the ETag of the version whose
+//! envelope was opened, so the envelope of one version never gets onto the bytes of another. An object that
+//! the new key opens is skipped, which is how an interrupted run is resumed. Objects that the service does
+//! not allow to be changed by a copy are uploaded again under a fresh data key, on request; and so is
+//! everything, if data keys may have leaked. A mark in the metadata distinguishes objects whose data key is
+//! older than their wrapping from those that were uploaded under the new key.
 
 use std::sync::Arc;
 
@@ -23,44 +23,44 @@ use crate::store::object_store::{
     CopyHeaders, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
 };
 
-/// How often an object is looked at anew that other clients replace in between.
+/// How often an object is read again if other clients replace it in between.
 const TRIES: usize = 4;
 
-/// What is uploaded anew instead of re-wrapped.
+/// What to upload again instead of rewrapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReEncrypt {
     Nothing,
-    /// What cannot be re-wrapped: objects with the SDK's names.
+    /// Objects that cannot be rewrapped: those with the SDK's header names.
     Needed,
-    /// Everything whose data key an old key has wrapped: the answer to a leaked key, whose holder may have
+    /// Everything whose data key an old key has wrapped: the response to a leaked key, whose holder may have
     /// kept the data keys.
     All,
 }
 
 pub struct Rewrap {
-    /// Reads with the old keys, and writes with the new one.
+    /// Decrypts with the old keys, and encrypts with the new one.
     pub old: Arc<EncryptedBucket>,
-    /// Reads with the new key alone. None: only its public half is here, and an object counts as opened by
-    /// it when it says so and no old key opens it.
+    /// Decrypts with the new key alone. None: only its public half is available, and an object counts as
+    /// opened by it if it names the new key and no old key opens it.
     pub new: Option<Arc<EncryptedBucket>>,
     pub re_encrypt: ReEncrypt,
-    /// What is rewrapped: empty, or ends with `/`.
+    /// The prefix to rewrap: empty, or ends with `/`.
     pub prefix: String,
-    /// Open everything and change nothing.
+    /// Open everything, and change nothing.
     pub dry_run: bool,
     pub limits: CopyLimits,
 }
 
-/// Who opens an object.
+/// Which key opens an object.
 enum Opens {
-    /// With its cipher, unless the new private key is not here.
+    /// With its cipher, unless the new private key is not available.
     New(Arc<EncryptedObject>, Option<Arc<ContentCipher>>),
     Old(Arc<EncryptedObject>, Arc<ContentCipher>),
 }
 
 impl Rewrap {
     /// # Errors
-    /// Those that are not the object's own.
+    /// Errors that do not concern a single object.
     pub async fn object(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
         match self.try_object(&listed).await {
             Ok(finding) => Ok(finding),
@@ -94,7 +94,7 @@ impl Rewrap {
             Opens::New(object, None) if leaked => {
                 return Ok(Finding::new(listed, Grade::Bad, "needs-new-key")
                     .format(object.format)
-                    .detail("its data key is older than the new key: only the new private key opens it, to encrypt it anew"));
+                    .detail("its data key is older than the new key, and only the new private key can open it to encrypt it again"));
             }
             Opens::New(object, _) => {
                 return self.xattrs_of_rewrapped(listed, key, meta, &object).await;
@@ -109,7 +109,7 @@ impl Rewrap {
             {
                 return Ok(Finding::new(listed, Grade::Bad, "unbound-link")
                     .format(object.format)
-                    .detail("its metadata say that it is a symbolic link, and its key does not: encrypted anew, a file whose metadata were changed would become a link for good. Make the link again in a mount, or remove it"));
+                    .detail("it is a symbolic link according to its metadata, but not its key: encrypted again, a file whose metadata was changed would become a link permanently. Create the link again in a mount, or remove it"));
             }
             (_, ReEncrypt::All) | (Err(_), ReEncrypt::Needed) => Some(()),
             (Err(why), ReEncrypt::Nothing) => {
@@ -122,7 +122,7 @@ impl Rewrap {
             Err(Error::KeyMissing(_) | Error::WrongKey) if self.new.is_none() => {
                 return Ok(Finding::new(listed, Grade::Bad, "xattrs-need-new-key")
                     .format(object.format)
-                    .detail("its extended attributes were set by a mount that writes for the new key, and only the new private key opens them, to seal them beside the new envelope: name it with --new-private-key"));
+                    .detail("its extended attributes were set by a mount that writes for the new key, and only the new private key can open them to store them with the new envelope: give it with --new-private-key"));
             }
             xattrs => xattrs?,
         };
@@ -153,8 +153,8 @@ impl Rewrap {
         Ok(finding)
     }
 
-    /// What the new key opens is left alone, but for extended attributes that a host sealed for an old key
-    /// since.
+    /// Objects that the new key opens are skipped, except for extended attributes that another host has since
+    /// encrypted for an old key.
     async fn xattrs_of_rewrapped(
         &self,
         listed: &ListedObject,
@@ -180,8 +180,8 @@ impl Rewrap {
         }))
     }
 
-    /// The extended attributes of an object that was opened. Mounts that write for the new key seal them for
-    /// that, whichever key the content is for.
+    /// The extended attributes of an object that was opened. Mounts that write for the new key encrypt them
+    /// for that key, whichever key the content is for.
     async fn xattrs(&self, object: &EncryptedObject, meta: &ObjectMeta) -> Result<Xattrs> {
         match (self.old.open_xattrs(object, &meta.headers).await, &self.new) {
             (Err(Error::KeyMissing(_) | Error::WrongKey), Some(new)) => {
@@ -217,7 +217,7 @@ impl Rewrap {
         keep_time(&mut headers, meta);
         let format = match object.format {
             Format::Sdk | Format::Dual => object.format,
-            // Nobody writes the others any more; the seed format is what they were.
+            // Nothing writes the other formats any more; the seed format is their successor.
             _ => Format::Seed,
         };
         let resend = Resend {
@@ -234,7 +234,7 @@ impl Rewrap {
     }
 
     /// # Errors
-    /// [`Error::WrongKey`] and [`Error::KeyMissing`] when no key here does.
+    /// [`Error::WrongKey`] and [`Error::KeyMissing`] if no available key opens it.
     async fn who_opens(&self, meta: &ObjectMeta) -> Result<Opens> {
         let object = self.old.object(meta)?;
         let new_id = self.old.keys().writing().key_id();
@@ -257,7 +257,7 @@ impl Rewrap {
         }
     }
 
-    /// The object, if the new private key is here and opens it.
+    /// The object, if the new private key is available and opens it.
     async fn new_opens(
         &self,
         meta: &ObjectMeta,
@@ -273,11 +273,11 @@ impl Rewrap {
         }
     }
 
-    /// The final pass: reads the headers again, and says whether the new key opens the object and the old
-    /// ones do not. Where the new private key is not here, only what the object says of its key.
+    /// The final pass: reads the headers again, and reports whether the new key opens the object and the old
+    /// ones do not. Without the new private key, it relies on the key that the object names.
     ///
     /// # Errors
-    /// Those that are not the object's own.
+    /// Errors that do not concern a single object.
     pub async fn check(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
         match self.try_check(&listed).await {
             Ok(finding) => Ok(finding),
@@ -291,8 +291,8 @@ impl Rewrap {
         let meta = self.old.store().head(&key).await?;
         let object = self.old.object(&meta)?;
         let finding = |grade, outcome| Finding::new(listed, grade, outcome).format(object.format);
-        // By trial, whatever the object says of its key. Nothing is asked of the service after this: what
-        // opens here, it does not see.
+        // By trial, whichever key the object names. No request follows, so the service cannot observe what
+        // opens here.
         let old_opens =
             self.old.opens(&object).await? || self.old.opens_xattrs(&object, &meta.headers).await;
         let (opened, fine, bad) = match &self.new {
@@ -310,7 +310,7 @@ impl Rewrap {
         })
     }
 
-    /// Directories are not encrypted; what else is not, somebody may want to know.
+    /// Directories are not encrypted; other unencrypted objects may be of interest.
     fn not_encrypted(&self, listed: &ListedObject) -> Finding {
         match is_marker(listed) || is_internal(&listed.key, &self.prefix) {
             true => Finding::new(listed, Grade::Left, "directory"),
@@ -319,7 +319,7 @@ impl Rewrap {
     }
 }
 
-/// The cipher, if a key of the bucket's ring really opened the envelope.
+/// The cipher, if a key of the bucket's ring actually opened the envelope.
 async fn open(bucket: &EncryptedBucket, object: &EncryptedObject) -> Result<Arc<ContentCipher>> {
     let cipher = bucket.unlock(object).await?;
     if cipher.is_opened() {
@@ -329,7 +329,7 @@ async fn open(bucket: &EncryptedBucket, object: &EncryptedObject) -> Result<Arc<
     }
 }
 
-/// A link by its metadata, and by nothing that only its writer could have said.
+/// A link according to its metadata, but not according to anything that only its writer could have produced.
 fn is_unbound_link(object: &EncryptedObject, cipher: &ContentCipher) -> bool {
     object.claimed_kind() == ContentKind::Link && cipher.binding().is_none()
 }

@@ -1,8 +1,8 @@
-//! Looking for damage: every envelope opened, every body read and its CRC-64 compared, and, if wanted,
-//! every content compared with a local file or a digest.
+//! Looks for damage: opens every envelope, reads every body and compares its CRC-64, and can compare every
+//! content with a local file or a digest.
 //!
-//! What is found is damage or none. Counter mode detects no tampering, so nothing here can say that an
-//! object is what somebody once wrote, unless a local copy or a digest says so.
+//! The result is damage or no damage found. Counter mode does not detect tampering, so only a local copy or a
+//! digest can show that an object is what was once written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,39 +22,40 @@ use crate::fs::attributes::{Attributes, Kind};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 
-/// What is read of a body at a time, in bytes; twice that for each object in work.
+/// The number of bytes read from a body at a time; each object in progress takes twice that.
 const STEP: usize = 128 << 10;
 
 pub struct Verify {
-    /// What is verified: empty, or ends with `/`.
+    /// The prefix to verify: empty, or ends with `/`.
     pub prefix: String,
     pub bucket: Arc<EncryptedBucket>,
     /// Headers only: envelopes and sizes, no content.
     pub quick: bool,
-    /// Envelopes are opened. Without any private key they are only looked at.
+    /// Open the envelopes. Without a private key they are only parsed.
     pub open: bool,
     pub against: Against,
-    /// Where headers are written for the day on which somebody spoils them.
+    /// Where to save headers, in case they are damaged later.
     pub saving: Option<Arc<Saving>>,
 }
 
-/// What contents are compared with.
+/// What to compare contents with.
 pub enum Against {
     Nothing,
-    /// A folder that should hold the same files.
+    /// A folder that should contain the same files.
     Folder(PathBuf),
     /// SHA-256 by path below the prefix.
     Manifest(Manifest),
 }
 
-/// Digests by path; what was found in the bucket is taken out.
+/// Digests by path; entries found in the bucket are removed.
 pub struct Manifest(Mutex<BTreeMap<String, [u8; 32]>>);
 
 impl Manifest {
-    /// As `sha256sum` writes it: 64 hex digits, a blank, a blank or `*`, the path. A leading `./` is dropped.
+    /// The format of `sha256sum`: 64 hex digits, a space, a space or `*`, the path. A leading `./` is
+    /// dropped.
     ///
     /// # Errors
-    /// The number of the line that is none, from 1.
+    /// The number of the first invalid line, from 1.
     pub fn parse(text: &str) -> Result<Manifest, usize> {
         let mut digests = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
@@ -80,7 +81,7 @@ impl Manifest {
 
 /// A line of a manifest: the path, and its SHA-256.
 pub(crate) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
-    // A leading backslash says that the path is escaped.
+    // A leading backslash means that the path is escaped.
     let (line, escaped) = match line.strip_prefix('\\') {
         Some(line) => (line, true),
         None => (line, false),
@@ -99,8 +100,8 @@ pub(crate) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
     (!path.is_empty()).then_some((path, digest))
 }
 
-/// A path whose line breaks and backslashes are `\n`, `\r` and `\\`. None where a backslash stands for something
-/// else.
+/// A path in which line breaks and backslashes are written as `\n`, `\r` and `\\`. None if a backslash
+/// precedes anything else.
 fn unescaped(text: &str) -> Option<String> {
     let mut path = String::with_capacity(text.len());
     let mut characters = text.chars();
@@ -119,10 +120,10 @@ fn unescaped(text: &str) -> Option<String> {
 }
 
 impl Verify {
-    /// Verifies everything below the prefix, and reports what is on one side only.
+    /// Verifies everything below the prefix, and reports what exists on one side only.
     ///
     /// # Errors
-    /// Those of the bucket, and of the local folder.
+    /// Errors of the bucket and of the local folder.
     pub async fn run(
         self: &Arc<Self>,
         scope: &Scope,
@@ -139,7 +140,7 @@ impl Verify {
         let mut summary = {
             let (tree, alone) = (tree.clone(), alone.clone());
             let verify = self.clone();
-            // Called in the order of the listing: the tree is walked beside it.
+            // Called in the order of the listing: the tree is walked in parallel.
             scope
                 .for_each(progress, &mut *sink, move |listed| {
                     // Every key of the listing begins with the prefix.
@@ -216,8 +217,8 @@ impl Verify {
         let mut body = self.bucket.get(&key, None, None).await?;
         let meta = body.meta.clone();
         let object = self.check_headers(listed, &key, &meta)?;
-        // A PKCS#1 envelope that did not open is told by the body's end: the service sees the whole body
-        // taken either way.
+        // A PKCS#1 envelope that could not be opened is reported at the end of the body: the service sees the
+        // whole body being read either way.
         let cipher = self.bucket.unlock(&object).await?;
         let mut theirs = match local {
             Some(local) => Local::open(local, &meta).await,
@@ -248,7 +249,7 @@ impl Verify {
         Ok(self.conclude(listed, object.format, differs))
     }
 
-    /// What the headers say; content is not looked at, nor the key.
+    /// Checks the headers, but neither the content nor the key.
     fn check_headers(
         &self,
         listed: &ListedObject,
@@ -262,7 +263,7 @@ impl Verify {
         if meta.etag == listed.etag && meta.size != listed.size {
             return Err(Error::Damaged(
                 format!(
-                    "it has {} bytes, the listing says {}",
+                    "it has {} bytes, but the listing says {}",
                     meta.size, listed.size
                 )
                 .into(),
@@ -271,7 +272,7 @@ impl Verify {
         Ok(object)
     }
 
-    /// Opens what the headers hold.
+    /// Opens the envelope in the headers.
     async fn open(&self, object: &EncryptedObject, meta: &ObjectMeta) -> Result<(), Error> {
         let cipher = self.bucket.unlock(object).await?;
         if !cipher.is_opened() {
@@ -282,7 +283,7 @@ impl Verify {
         Ok(())
     }
 
-    /// For an object without content, and for digests. What is wrong, if something is.
+    /// For an object without content, and for digests. Returns the problem, if there is one.
     async fn compare_digest(
         &self,
         path: &str,
@@ -296,7 +297,7 @@ impl Verify {
             Against::Manifest(manifest) => match manifest.take(path) {
                 None => Some("it is not in the manifest".to_owned()),
                 Some(wanted) if wanted != digest => {
-                    Some("its SHA-256 is not the one in the manifest".to_owned())
+                    Some("its SHA-256 differs from the one in the manifest".to_owned())
                 }
                 Some(_) => None,
             },
@@ -319,7 +320,7 @@ impl Verify {
     }
 }
 
-/// The local file of a key; those that the listing has passed are alone.
+/// The local file of a key; files that the listing has passed exist only locally.
 fn local_file(
     tree: &Mutex<Option<LocalTree>>,
     alone: &Mutex<Vec<String>>,
@@ -360,7 +361,7 @@ impl Local {
             Err(error) => return unreadable(&local.full, &error),
         };
         if found.is_symlink() != is_link {
-            return Local::Differs("one is a symbolic link, the other is none".to_owned());
+            return Local::Differs("one is a symbolic link, and the other is not".to_owned());
         }
         if is_link {
             use std::os::unix::ffi::OsStringExt;
@@ -486,7 +487,7 @@ mod tests {
                 Ok(_) => assert!(fine, "{tag} {size}"),
                 Err(Error::Damaged(why)) => {
                     assert!(!fine, "{tag} {size}: {why}");
-                    assert!(why.contains("has 2 bytes, the listing says 3"), "{why}");
+                    assert!(why.contains("has 2 bytes, but the listing says 3"), "{why}");
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -502,7 +503,7 @@ mod tests {
             (format!("{digits} *a"), Some("a")),
             (format!("{digits}  ./a"), Some("a")),
             (format!("\\{digits}  a\\nb"), Some("a\nb")),
-            // An escaped backslash, and then a letter that is none of an escape.
+            // An escaped backslash, followed by a letter that is not part of an escape.
             (format!("\\{digits}  a\\\\nb\\r"), Some("a\\nb\r")),
             (format!("\\{digits}  a\\tb"), None),
             (format!("\\{digits}  a\\"), None),

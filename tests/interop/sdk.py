@@ -1,4 +1,4 @@
-"""Drives the server with both official SDKs: the judge of whether it speaks OSS.
+"""Runs both official SDKs against the server, as the reference for the OSS protocol.
 
 usage: sdk.py ENDPOINT BUCKET ACCESS_KEY_ID ACCESS_KEY_SECRET
 """
@@ -16,7 +16,7 @@ import oss2
 
 KIB = 1024
 
-# BUCKET.localhost is this machine (RFC 6761), but not every C library knows it.
+# BUCKET.localhost is this machine (RFC 6761), but not every C library resolves it.
 _resolve = socket.getaddrinfo
 socket.getaddrinfo = lambda host, *rest, **named: _resolve(
     "127.0.0.1" if str(host).endswith(".localhost") else host, *rest, **named)

@@ -1,4 +1,4 @@
-"""The Python example that the encryption scheme comes from, in Python 3 with pycryptodome and oss2.
+"""The Python example that defines the encryption scheme, ported to Python 3 with pycryptodome and oss2.
 
 usage: seed.py write NAME PUBLIC_KEY_PEM < content
        seed.py read NAME PRIVATE_KEY_PEM > content
@@ -47,7 +47,7 @@ def bucket():
 
 
 def write_object(bucket, name, content, public_key_pem):
-    """Encrypts the content under a key of its own and puts it."""
+    """Encrypts the content under its own key and uploads it."""
     encrypt_obj = PKCS1_OAEP.new(RSA.import_key(public_key_pem))
     encrypt_cipher = AESCipher()
     headers = {
@@ -59,7 +59,7 @@ def write_object(bucket, name, content, public_key_pem):
 
 
 def read_object(bucket, name, private_key_pem):
-    """Gets the object and returns its content in plain."""
+    """Downloads the object and returns its plaintext."""
     decrypt_obj = PKCS1_OAEP.new(RSA.import_key(private_key_pem))
     result = bucket.get_object(name)
     assert result.status // 100 == 2, result.status

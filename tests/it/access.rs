@@ -1,4 +1,4 @@
-//! Who may do what in a mount is not for the bucket to say.
+//! Access to a mount is not decided by the bucket.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,7 +9,7 @@ use crate::fixture::{Mount, errno, is_root, mode, set_mode, shell, shell_as};
 
 const NOBODY: u32 = 65534;
 
-/// As whoever can write to the bucket can: the metadata say something else.
+/// Changes stored metadata, as anyone who can write to the bucket can.
 fn store_attributes(mount: &Mount, key: &str, entries: &[(&str, &str)]) {
     let folder = mount.beside("bucket");
     let store = ossvault::store::local::LocalStore::open(
@@ -54,9 +54,10 @@ fn nobody(mount: &Mount, line: &str) -> bool {
     shell_as(NOBODY, &mount.beside(""), line).0
 }
 
-/// "Without `--allow-other` nobody gets into a mount but the user who mounted it, also if that is root."
+/// "Without `--allow-other`, only the user who mounted the bucket can access the mount, even if that user
+/// is root."
 #[test]
-fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
+fn other_users_cannot_access_roots_mount_without_allow_other() {
     let Some(mount) = roots_mount(&[]) else {
         return;
     };
@@ -66,7 +67,7 @@ fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
     ] {
         store_attributes(&mount, "secret", &entries);
         let shown = fs::metadata(mount.path("secret")).unwrap();
-        // Root sees what is stored.
+        // Root sees the stored values.
         assert_eq!(shown.uid().to_string(), entries[1].1);
         assert_eq!(shown.mode().to_string(), entries[0].1);
         assert!(!nobody(&mount, "cat mnt/secret"));
@@ -76,9 +77,9 @@ fn nobody_gets_into_roots_mount_unless_that_was_asked_for() {
     assert_eq!(fs::read(mount.path("secret")).unwrap(), b"text");
 }
 
-/// "With it the stored owners and modes decide, and whoever can write to the bucket can change those."
+/// "With it, the stored owners and modes decide, and anyone who can write to the bucket can change them."
 #[test]
-fn who_is_let_in_may_do_what_the_stored_mode_allows() {
+fn stored_modes_apply_to_other_users() {
     let Some(mount) = roots_mount(&["--allow-other"]) else {
         return;
     };
@@ -87,15 +88,15 @@ fn who_is_let_in_may_do_what_the_stored_mode_allows() {
     assert!(nobody(&mount, "cat mnt/secret"));
 }
 
-/// "`--umask` takes permissions away from everything, whatever is stored; `--force-uid`, `--force-gid`,
-/// `--force-file-mode` and `--force-dir-mode` are shown instead of what is stored."
+/// "`--umask` removes permissions from all files and directories, whatever is stored; `--force-uid`,
+/// `--force-gid`, `--force-file-mode` and `--force-dir-mode` are shown instead of the stored values."
 #[test]
-fn what_is_shown_can_be_narrowed_and_replaced() {
+fn shown_permissions_can_be_restricted_and_replaced() {
     let options = ["--allow-other", "--umask", "077"];
     let Some(mount) = roots_mount(&options) else {
         return;
     };
-    // Even the owner that the bucket names gets no more than the mask leaves.
+    // Even the owner stored in the bucket has no more permissions than the mask leaves.
     store_attributes(&mount, "secret", &[("mode", "33279"), ("uid", "0")]);
     assert!(!nobody(&mount, "cat mnt/secret"));
     assert_eq!(mode(&mount.path("secret")), 0o700);
@@ -128,9 +129,9 @@ fn what_is_shown_can_be_narrowed_and_replaced() {
     assert!(!nobody(&mount, "echo x >> mnt/secret"));
 }
 
-/// "What `chmod()` and `chown()` set is stored all the same."
+/// "`chmod()` and `chown()` still store their values."
 #[test]
-fn what_is_set_is_stored_whatever_is_shown() {
+fn set_attributes_are_stored_whatever_is_shown() {
     let options = ["--umask=077", "--force-uid=4242", "--force-file-mode=0400"];
     let Some(mut mount) = roots_mount(&options) else {
         return;
@@ -145,9 +146,10 @@ fn what_is_set_is_stored_whatever_is_shown() {
     assert_eq!((meta.uid(), meta.gid()), (77, 88));
 }
 
-/// The kernel resolved what it was told, and asked the bucket for the names in it.
+/// Regression: the kernel resolved the returned target, and the mount looked up the names in it in the
+/// bucket.
 #[test]
-fn a_program_that_opens_what_became_a_link_asks_the_bucket_for_nothing() {
+fn opening_a_file_that_became_a_link_looks_no_target_up() {
     let Some(mount) = Mount::served(&["--metadata-ttl", "0"]) else {
         return;
     };

@@ -1,10 +1,10 @@
-//! Programs that people run on a directory, run on a mount. Each is skipped, loudly, where it is missing.
+//! Common programs run on a mount. Each test is skipped, with a message, if its program is missing.
 
 use std::fs;
 
 use crate::fixture::*;
 
-/// A tree with what a tree has: subdirectories, links, modes, old times, a hole, odd names.
+/// A tree with typical contents: subdirectories, links, modes, old times, a hole, odd names.
 const TREE: &str = "
     mkdir -p tree/a/b tree/empty
     for n in 1 2 3 4 5 6 7 8 9; do seq $n 2000 > tree/a/f$n; done
@@ -16,10 +16,10 @@ const TREE: &str = "
     head -c 3000000 /dev/urandom > tree/large
 ";
 
-/// Nothing differs, and no attribute of anything.
+/// Asserts that nothing differs, including all attributes.
 const COMPARE: &str = "test -z \"$(rsync -anci --delete tree/ mnt/copy/)\"";
 
-/// A mount beside a tree; None where something is missing.
+/// A mount beside a tree; None if something is missing.
 fn with_tree(programs: &[&str]) -> Option<Mount> {
     for name in programs {
         program(name)?;
@@ -164,7 +164,7 @@ fn sqlite_keeps_a_database() {
          for i in 1 2 3; do sqlite3 db \"update t set b = a where a % 7 = $i\"; done
          sqlite3 db 'begin; delete from t; rollback; vacuum'",
     );
-    // Write-ahead logging needs shared memory, which works among the programs of one machine.
+    // Write-ahead logging needs shared memory, which works between the programs of one machine.
     shell(
         &folder,
         "sqlite3 wal 'pragma journal_mode=wal; create table t(a); insert into t values (1), (2)'",
@@ -217,7 +217,7 @@ fn vim_saves_in_each_of_its_ways() {
     );
 }
 
-/// Types into nano as a person at a terminal does: waits for the file to be shown, changes it, saves, leaves.
+/// Types into nano like a person at a terminal: waits until the file is shown, changes it, saves, quits.
 const NANO: &str = r#"
 import os, pty, sys
 pid, terminal = pty.fork()

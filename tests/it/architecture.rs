@@ -1,25 +1,26 @@
-//! The rooms of the program, the arrows between them, and a test that keeps both: what a file imports is read
-//! from its text.
+//! The layers of the program, the imports between them, and a test that enforces both: imports are read from
+//! the source text.
 //!
-//! - A room is a module of the crate's root. It imports from the rooms in its row of [`ROOMS`] and from no other.
+//! - A layer is a module of the crate's root. It imports from the layers in its row of [`ROOMS`] and from no
+//!   other.
 //! - No two files import each other, however indirectly. A parent that defines what its children import, and
-//!   imports them, is a circle too.
+//!   imports them, is also a cycle.
 //!
 //! An import is a `use` or a path written out: `crate::…`, `self::…`, `super::…`, `ossvault_room::…`, or one that
 //! begins with a child module. Method calls are not seen: a type whose methods are spread over many files is one big file.
 //!
-//! Unit tests (`#[cfg(test)]`) are left out: they may use whatever shows what their file does.
+//! Unit tests (`#[cfg(test)]`) are excluded: they may use anything that demonstrates what their file does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// Each room, and the rooms it imports from: only rows above its own, and every arrow of a row is in use.
+/// Each layer, and the layers it imports from: only rows above its own, and every import of a row is in use.
 const ROOMS: &[(&str, &str)] = &[
-    // The ground: knows of no bucket, key or file.
+    // The ground floor: no knowledge of buckets, keys or files.
     ("base", ""),
     ("text", ""),
-    // Secrets, and how a wrapped one is written down.
+    // Secrets, and the encoding of wrapped keys.
     ("crypto", "text"),
     ("envelope", "crypto"),
     // What every bucket speaks of: keys, headers, bodies, listings, errors.
@@ -34,7 +35,7 @@ const ROOMS: &[(&str, &str)] = &[
     // The file system; the kernel.
     ("fs", "base crypto encrypted envelope store"),
     ("fuse", "base fs"),
-    // Work on whole buckets; the commands.
+    // Operations on whole buckets; the commands.
     ("tools", "base crypto encrypted envelope fs store text"),
     (
         "cli",
@@ -62,9 +63,9 @@ struct Source {
     name: String,
     /// `["oss", "client"]`; empty for lib.rs.
     module: Vec<String>,
-    /// Without comments, literals and unit tests; lines are where they were.
+    /// Without comments, literals and unit tests; line numbers are unchanged.
     code: String,
-    /// Modules it declares in files of their own.
+    /// Modules that it declares in files of their own.
     children: BTreeSet<String>,
 }
 
@@ -74,7 +75,7 @@ impl Source {
     }
 }
 
-/// Blanks comments and literals, so that what is left is code. Newlines stay.
+/// Blanks comments and literals, so that only code remains. Keeps newlines.
 fn code_of(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = bytes.to_vec();
@@ -95,7 +96,7 @@ fn code_of(text: &str) -> String {
             find(at, "*/").map_or(bytes.len(), |end| end + 2)
         } else if rest.starts_with(b"r\"") || rest.starts_with(b"r#") {
             let hashes = rest[1..].iter().take_while(|byte| **byte == b'#').count();
-            // Not the letter at the end of a name, and not a raw identifier.
+            // Not the last letter of a name, and not a raw identifier.
             let is_literal = rest.get(1 + hashes) == Some(&b'"')
                 && !(at > 0 && (bytes[at - 1].is_ascii_alphanumeric() && bytes[at - 1] != b'b'));
             if !is_literal {
@@ -129,7 +130,7 @@ fn code_of(text: &str) -> String {
     String::from_utf8(out).expect("whole characters were blanked")
 }
 
-/// Where the item that begins at `at` ends: behind its `;` or its block.
+/// The end of the item that begins at `at`: after its `;` or its block.
 fn end_of_item(code: &str, at: usize) -> usize {
     let mut depth = 0;
     for (offset, byte) in code.bytes().enumerate().skip(at) {
@@ -148,7 +149,7 @@ fn end_of_item(code: &str, at: usize) -> usize {
     code.len()
 }
 
-/// Blanks the items that only tests have. Returns the test modules in files of their own.
+/// Blanks the items that are only for tests. Returns the test modules in files of their own.
 fn without_tests(code: &mut String) -> BTreeSet<String> {
     const MARK: &str = "#[cfg(test)]";
     let mut files = BTreeSet::new();
@@ -249,7 +250,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The paths of a `use`, with where each begins: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// The paths of a `use`, with their offsets: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn spread(tree: &str, at: usize, before: &[String], out: &mut Vec<(usize, Vec<String>)>) {
     let mut depth = 0;
     let mut begin = 0;
@@ -285,7 +286,7 @@ fn spread(tree: &str, at: usize, before: &[String], out: &mut Vec<(usize, Vec<St
     }
 }
 
-/// Every path that a file names, as words, with where it begins.
+/// Every path in a file, as words, with its offset.
 fn paths_in(source: &Source) -> Vec<(usize, Vec<String>)> {
     let code = &source.code;
     let bytes = code.as_bytes();
@@ -310,7 +311,7 @@ fn paths_in(source: &Source) -> Vec<(usize, Vec<String>)> {
             at = close;
             continue;
         }
-        // A path goes on for as long as `::` and a word follow.
+        // A path continues as long as `::` and a word follow.
         let mut path = vec![word.to_owned()];
         let mut end = end;
         while code[end..].starts_with("::") {
@@ -410,7 +411,7 @@ fn reached(count: usize, arrows: &[Arrow]) -> Vec<BTreeSet<usize>> {
 }
 
 #[test]
-fn rooms_import_from_the_rooms_in_their_row() {
+fn layers_import_only_from_the_layers_in_their_row() {
     for (n, (room, below)) in ROOMS.iter().enumerate() {
         for other in words(below) {
             let above = ROOMS[..n].iter().any(|(name, _)| *name == other);
@@ -441,7 +442,7 @@ fn rooms_import_from_the_rooms_in_their_row() {
         "arrows that no row has:\n{}",
         wrong.join("\n")
     );
-    // A row says what is so, not what might be.
+    // A row lists the actual imports, not the possible ones.
     for (room, below) in &rows {
         for other in below {
             let arrow = ((*room).to_owned(), (*other).to_owned());

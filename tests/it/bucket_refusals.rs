@@ -1,4 +1,4 @@
-//! What the bucket refuses: the errno a program gets, and what the log and the exit message say of it.
+//! Refusals by the bucket: the errno that a program gets, and the messages in the log and at exit.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,11 +13,11 @@ fn refusal(operation: Operation, status: u16, code: &str) -> Fault {
     Fault::once(operation, Action::Status { status, code }).always()
 }
 
-/// "What the bucket refuses is refused here: EACCES where a policy forbids it, EPERM where an object is kept as it is,
-/// EDQUOT where a quota is used up, ENOSPC where there is no room, EFBIG where it is too much. The log, and what is
-/// reported at unmount, name the service's code and request."
+/// "If the bucket refuses a request, the call fails: with EACCES if a policy forbids it, EPERM if the
+/// object is under retention, EDQUOT if a quota is exhausted, ENOSPC if there is no space, EFBIG if the
+/// data is too large. The log and the report at unmount give the service's error code and the request ID."
 #[test]
-fn what_the_bucket_refuses_is_told_with_its_code() {
+fn refusals_of_the_bucket_are_reported_with_their_code() {
     let Some(mut mount) = Mount::served(&["--metadata-ttl", "60s"]) else {
         return;
     };

@@ -1,5 +1,5 @@
-//! What is read through one mount while another replaces it is one version, whole: the size, the attributes
-//! and the pages that the kernel shows under one inode are of that version and of no other.
+//! While one mount reads a file that another replaces, it sees one version of it as a whole: the size, the
+//! attributes and the pages that the kernel shows under one inode all belong to that version.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -26,9 +26,9 @@ use crate::other_writers::{READ, WRITE, block, mounted_with};
 /// In bytes: within a page, across pages, below and above what is fetched with a lookup.
 const SIZES: [usize; 9] = [40, 80, 6000, 56, 100_000, 4096, 1500, 200_000, 4097];
 
-/// A version says which one it is, and the rest of it belongs to no other.
+/// A version contains its own number, and the rest of it belongs to no other version.
 fn version(number: u64) -> Vec<u8> {
-    // Sizes go up and down, and every pair of them follows each other in time.
+    // Sizes go up and down, and every pair of them occurs in sequence.
     let turn = number as usize;
     let size = SIZES[(turn * (1 + turn / SIZES.len() % (SIZES.len() - 1))) % SIZES.len()];
     let mut bytes = number.to_le_bytes().to_vec();
@@ -36,7 +36,7 @@ fn version(number: u64) -> Vec<u8> {
     bytes
 }
 
-/// None if it is a version, whole; else what it is.
+/// None if the content is exactly one version; otherwise a description.
 fn fault_in(bytes: &[u8]) -> Option<String> {
     let Some(number) = bytes.first_chunk() else {
         return Some(format!("{} bytes", bytes.len()));
@@ -55,7 +55,7 @@ fn fault_in(bytes: &[u8]) -> Option<String> {
     ))
 }
 
-/// What the readers of one mount saw.
+/// The results of the readers of one mount.
 #[derive(Debug, Default)]
 struct Seen {
     whole: AtomicU64,
@@ -64,7 +64,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// As the reader of another process printed them.
+    /// As printed by the reader in another process.
     fn add_printed(&self, printed: &str) {
         let mut complete = false;
         for line in printed.lines() {
@@ -89,7 +89,7 @@ impl Seen {
         println!("stale: {}", self.stale.load(Ordering::Relaxed));
     }
 
-    /// Reads over and over, until told to stop.
+    /// Reads repeatedly, until stopped.
     fn poll(
         &self,
         how: &str,
@@ -117,7 +117,7 @@ impl Seen {
     }
 }
 
-/// As most programs do; the size is asked for before and after.
+/// Like most programs; requests the size before and after.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let before = file.metadata()?.len();
@@ -145,7 +145,7 @@ fn read_by_cat(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The pages, as far as the size says that there are any. A page that cannot be read counts as ESTALE.
+/// Reads the pages, as far as the size reaches. A page that cannot be read counts as ESTALE.
 fn read_mapped(path: &Path, scratch: &File) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
     let Some(len) = NonZeroUsize::new(file.metadata()?.len() as usize) else {
@@ -162,7 +162,7 @@ fn read_mapped(path: &Path, scratch: &File) -> io::Result<Vec<u8>> {
         )?
     };
     drop(file);
-    // The system call reads the pages: where one is missing it fails, and the process gets no signal.
+    // The system call reads the pages: if one is missing it fails, and the process gets no signal.
     let mapped = unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<u8>(), len.get()) };
     let copied = scratch.write_at(mapped, 0);
     unsafe { munmap(map, len.get())? };
@@ -179,8 +179,9 @@ fn read_mapped(path: &Path, scratch: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a mapping in a process of its own. A process waits for a missing page with its memory's lock held, and so do
-/// all of its threads that need memory: the server, which runs in this process, could not answer for the page.
+/// Reads a mapping in a separate process. A process waits for a missing page with its memory's lock held, and
+/// so do all of its threads that need memory: the server, which runs in this process, could not serve the
+/// page.
 struct Mapper(Child);
 
 impl Mapper {
@@ -195,7 +196,7 @@ impl Mapper {
         Mapper(child.unwrap())
     }
 
-    /// What it printed.
+    /// Its output.
     fn stop(mut self) -> String {
         drop(self.0.stdin.take());
         let output = self.0.wait_with_output().unwrap();
@@ -223,8 +224,8 @@ fn the_mapper_in_a_process_of_its_own() {
     seen.print();
 }
 
-/// Replaces a file through one mount, in place and by rename, while it is read through two others, which
-/// know what they know for as long as is usual, and hardly at all.
+/// Replaces a file through one mount, in place and by rename, while two others read it, one with the usual
+/// TTLs and one with almost none.
 fn replace_and_poll(latency: Duration, replacements: u64) {
     if !can_mount() {
         return;
@@ -261,7 +262,8 @@ fn replace_and_poll(latency: Duration, replacements: u64) {
                 let _ = failed.set(error);
                 break;
             }
-            // Not in step with the readers, and now and then for long enough to be seen by all.
+            // Not in step with the readers, and occasionally with a pause long enough for all of them to see
+            // the version.
             let pause = if number % 16 == 0 {
                 60_000
             } else {
@@ -296,7 +298,7 @@ fn a_file_that_another_mount_replaces_is_read_whole_or_not_at_all() {
     replace_and_poll(Duration::ZERO, 400);
 }
 
-/// As many replacements as OSSVAULT_REPLACEMENTS says, 10,000 by itself, for each latency.
+/// OSSVAULT_REPLACEMENTS sets the number of replacements per latency; the default is 10,000.
 #[test]
 #[ignore = "takes minutes; scripts/exercise runs it"]
 fn ten_thousand_replacements_are_read_whole_or_not_at_all() {
@@ -309,27 +311,28 @@ fn ten_thousand_replacements_are_read_whole_or_not_at_all() {
 
 // ---- what an inode stands for ----
 
-/// How long what is known counts, in the tests below: to their end.
+/// The TTL in the tests below: longer than the tests.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// "A file that another client has replaced gets another one."
+/// "A file that another client has replaced gets a new inode number."
 ///
-/// An inode that is not open took another version's size, while the kernel had the old one's pages.
+/// Regression: an inode that was not open took another version's size, while the kernel had the old one's
+/// pages.
 #[test]
-fn a_name_that_another_client_has_replaced_gets_another_inode_though_nobody_has_it_open() {
+fn a_name_that_another_client_replaced_gets_a_new_inode_even_if_it_is_not_open() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         world.others.put("a", b"old").await;
         let old = kernel.look("a").await;
         world.others.put("a", b"a new one").await;
-        // Found out by the open itself: the kernel looks the name up, and opens what it finds.
+        // Detected by the open itself: the kernel looks the name up, and opens what it finds.
         let opened = kernel.fs.open(old.ino, READ).await;
         assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
         let new = kernel.look("a").await;
         assert_ne!(new.ino, old.ino);
         assert_eq!(new.size, 9);
         assert_eq!(kernel.load("a").await, b"a new one");
-        // Nothing else is done to what the name stands for by now, either.
+        // Nothing else applies to the previous object of the name either.
         let looked = kernel.fs.getattr(old.ino).await;
         assert!(matches!(looked, Err(Error::Stale)), "{looked:?}");
         let change = Change {
@@ -344,14 +347,14 @@ fn a_name_that_another_client_has_replaced_gets_another_inode_though_nobody_has_
     });
 }
 
-/// What this mount does to a file is the next version of the same inode.
+/// A change by this mount creates the next version of the same inode.
 #[test]
 fn writing_renaming_and_changing_attributes_here_keeps_the_inode() {
     block(async {
         let part = crate::world::PART as usize;
         let (_world, kernel) = mounted_with(|world| world.settings.copy_limit = 1 << 20).await;
         kernel.mkdir("d").await;
-        // Copies of what was uploaded in parts have other tags than what they are copies of.
+        // Copies of objects that were uploaded in parts have different ETags from their sources.
         for size in [5, 5 * part] {
             let bytes = noise(size as u64, size);
             kernel.save("d/a", &bytes).await;
@@ -377,9 +380,9 @@ fn writing_renaming_and_changing_attributes_here_keeps_the_inode() {
     });
 }
 
-/// A mapping is as long as the size that was told, whatever is there when its pages are read.
+/// A mapping is as long as the size that was reported, whatever exists when its pages are read.
 #[test]
-fn a_descriptor_moves_on_to_a_version_of_another_size_only_if_no_size_was_told() {
+fn a_descriptor_switches_to_a_version_of_another_size_only_if_no_size_was_reported() {
     for (new, told, moves) in [
         (&b"of the same size"[..], true, true),
         (b"one of another size", true, false),
@@ -412,16 +415,18 @@ fn a_descriptor_moves_on_to_a_version_of_another_size_only_if_no_size_was_told()
                 assert!(matches!(read, Err(Error::Stale)), "{read:?}");
             }
             kernel.close(handle).await.unwrap();
-            // Either way the mount knows.
+            // Either way, the mount has noticed.
             assert_eq!(kernel.load("a").await, new);
             assert_eq!(kernel.look("a").await.size, new.len() as u64);
         });
     }
 }
 
-/// The kernel's eviction of an inode waits for reads of its pages, and the expiry of attributes for the eviction.
+/// The kernel's eviction of an inode waits for reads of its pages, and the expiry of attributes waits for the
+/// eviction.
 ///
-/// A thread of the runtime waited for it, and neither that read nor what the thread had yet to do was ever answered.
+/// Regression: a thread of the runtime waited for it, so neither that read nor the thread's other work was
+/// ever finished.
 #[test]
 fn a_read_is_answered_while_the_kernel_evicts_the_inode() {
     block(async {
@@ -448,7 +453,8 @@ fn a_read_is_answered_while_the_kernel_evicts_the_inode() {
 
 /// "The next `open()` finds the new version."
 ///
-/// Every new open was served the old version, and refused when it was read, until the TTL was over.
+/// Regression: every new open was served the old version, and then refused when it was read, until the TTL
+/// had expired.
 #[test]
 fn after_a_refused_read_every_new_open_serves_the_new_version() {
     if !can_mount() {
@@ -461,14 +467,14 @@ fn after_a_refused_read_every_new_open_serves_the_new_version() {
         fs::write(writer.path.join("f"), vec![fill; size]).unwrap();
     };
     write(b'o', 64 << 20);
-    // Pages of the beginning stay with the kernel.
+    // Pages of the beginning stay in the kernel's cache.
     for _ in 0..2 {
         bash(&reader.path, "head -c 1000 $MNT/f | tail -c 1");
     }
     for (round, size) in [64 << 20, 65 << 20, 63 << 20].into_iter().enumerate() {
         let fill = b'a' + round as u8;
         write(fill, size);
-        // Where no page is of the version before.
+        // Where no page belongs to the previous version.
         let at = (16 * (round + 1)) << 20;
         let read = || {
             let mut bytes = [0; 10];
@@ -476,7 +482,7 @@ fn after_a_refused_read_every_new_open_serves_the_new_version() {
             file.read_exact_at(&mut bytes, at as u64).map(|()| bytes)
         };
         match read() {
-            // Pages of elsewhere are of the old version.
+            // Pages elsewhere belong to the old version.
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
             Ok(bytes) => assert_eq!(bytes, [fill; 10]),
         }
@@ -488,22 +494,23 @@ fn after_a_refused_read_every_new_open_serves_the_new_version() {
     }
 }
 
-/// "What was only appended, by programs that do not read the file, goes behind what they have put there."
+/// "Data that was only appended, by a program that does not read the file, is appended to the other
+/// client's version."
 ///
-/// What two mounts appended in turn was refused in every other case.
+/// Regression: when two mounts appended in turn, every other append failed.
 #[test]
 fn mounts_that_append_in_turn_lose_nothing() {
     if !can_mount() {
         return;
     }
     let rig = Rig::new();
-    // What is larger than a part is not here whole when it is appended to.
+    // A file larger than a part is not completely cached when it is appended to.
     let options = ["--part-size", "128K"];
     let mounts = [rig.mount("one", &options), rig.mount("other", &options)];
     for (name, base) in [("small", 0), ("large", 300_000)] {
         let mut expected = "b".repeat(base);
         fs::write(mounts[0].path.join(name), &expected).unwrap();
-        // What the other one knows of names that are not there.
+        // The other mount's cached negative entries.
         thread::sleep(Duration::from_millis(1100));
         for pause in [0, 50, 300, 1100] {
             for turn in 0..10 {
@@ -531,7 +538,7 @@ fn mounts_that_append_in_turn_lose_nothing() {
 
 // ---- direct I/O ----
 
-/// The kernel's asynchronous I/O, by its system calls.
+/// The kernel's asynchronous I/O, through its system calls.
 struct Aio(libc::c_ulong);
 
 /// struct iocb, of 64 bytes.
@@ -555,14 +562,14 @@ struct Iocb {
 impl Aio {
     const WRITE: u16 = 1;
 
-    /// None where the kernel has none.
+    /// None if the kernel does not have one.
     fn new(depth: usize) -> Option<Aio> {
         let mut context: libc::c_ulong = 0;
         let set = unsafe { libc::syscall(libc::SYS_io_setup, depth, &mut context) };
         (set == 0).then_some(Aio(context))
     }
 
-    /// Writes all of these at once, and waits for them.
+    /// Submits all of these writes at once, and waits for them.
     fn write(&self, file: &File, pieces: &[(u64, &[u8])]) {
         let mut blocks: Vec<Iocb> = pieces
             .iter()
@@ -598,9 +605,9 @@ impl Drop for Aio {
     }
 }
 
-/// "What this mount wrote, it sees at once."
+/// "A mount sees its own writes at once."
 ///
-/// Pages that were read while an asynchronous direct write was under way stayed as they were.
+/// Regression: pages that were read during an asynchronous direct write were not updated.
 #[test]
 fn asynchronous_direct_writes_are_seen_by_buffered_readers() {
     const BLOCK: usize = 64 << 10;
@@ -619,7 +626,7 @@ fn asynchronous_direct_writes_are_seen_by_buffered_readers() {
     let mut options = OpenOptions::new();
     let direct = options.read(true).write(true).custom_flags(libc::O_DIRECT);
     let direct = direct.open(&path).unwrap();
-    // Aligned, as direct I/O wants it.
+    // Aligned, as direct I/O requires.
     let map = unsafe {
         let len = NonZeroUsize::new(BLOCK * BLOCKS).unwrap();
         nix::sys::mman::mmap_anonymous(None, len, ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE)

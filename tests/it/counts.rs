@@ -1,5 +1,5 @@
-//! What things cost: requests, counted at the server. The counts are exact, and what a user waits and pays
-//! for; a change that makes one of them larger has to say why.
+//! Costs: requests, counted at the server. The counts are exact, because users wait and pay for requests; a
+//! change that increases one of them must justify it.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ use crate::fixture::{
 /// Long enough that nothing expires while a test runs.
 const LASTING: &[&str] = &["--metadata-ttl", "60"];
 
-/// What n files may cost besides the one request each.
+/// The requests that n files may cost in addition to one each.
 fn besides(n: u64) -> u64 {
     n / 50 + 5
 }
@@ -101,7 +101,7 @@ fn small_files(n: u64) {
 
 // ---- listings ----
 
-/// Objects with a name and nothing else, straight into the bucket.
+/// Objects with only a name, directly in the bucket.
 fn put_bare_objects(rig: &Rig, n: u64) {
     rig.block_on(async {
         for i in 0..n {
@@ -112,7 +112,8 @@ fn put_bare_objects(rig: &Rig, n: u64) {
             put.await.unwrap();
         }
     });
-    // Modes and times are remembered for good only when they are two seconds old: the bucket has whole seconds.
+    // Modes and times are cached permanently only once they are two seconds old: the bucket has whole
+    // seconds.
     std::thread::sleep(Duration::from_millis(2100));
 }
 
@@ -172,17 +173,18 @@ fn names_looked_up_one_after_another_in_a_large_directory_cost_one_request_each(
     mount.end_well();
 }
 
-/// While a program goes through a directory of more than a thousand names, `stat()` shows each of them once as it was
-/// listed, at most a millisecond for each name ago.
+/// While a program walks a directory of more than a thousand names, the first `stat()` of each name returns
+/// its attributes as listed, which may be as old as one millisecond per name in the directory.
 ///
-/// When the listing expired on the way, each name that followed cost a HEAD and a LIST, one after the other.
+/// Regression: when the listing expired during the walk, each following name cost a HEAD and a LIST, one
+/// after the other.
 #[test]
-fn going_through_a_directory_costs_a_list_a_thousand_names_and_a_head_each_however_long_it_takes() {
+fn walking_a_directory_costs_a_list_per_thousand_names_and_a_head_each_however_long_it_takes() {
     walk_through(3000);
 }
 
 #[test]
-fn going_through_fifteen_thousand_names_costs_no_more_for_each() {
+fn walking_fifteen_thousand_names_costs_no_more_per_name() {
     walk_through(15_000);
 }
 
@@ -192,7 +194,7 @@ fn walk_through(n: u64) {
     }
     let rig = Rig::new();
     put_bare_objects(&rig, n);
-    // In order, out of order where there are many (find sorts by inode), and all names before the first look.
+    // In order, out of order if there are many (find sorts by inode), and all names before the first stat.
     for walk in [
         "ls -l \"$MNT\" | grep -c file-",
         "find \"$MNT\" -type f -size +1c | wc -l",
@@ -213,7 +215,7 @@ fn walk_through(n: u64) {
         println!("{n} names, {walk}: {took:.1?}, {:?}", counts.requests);
         let heads = counts.of(HeadObject);
         assert!(heads <= n + besides(n), "{walk}: {:?}", counts.requests);
-        // On a slow machine some pages expire before their names are looked at.
+        // On a slow machine some pages expire before their names are looked up.
         let lists = counts.of(ListObjectsV2);
         assert!(lists <= n / 1000 * 2 + 5, "{walk}: {:?}", counts.requests);
         assert_eq!(counts.others(&[HeadObject, ListObjectsV2]), 0);
@@ -221,7 +223,7 @@ fn walk_through(n: u64) {
     }
 }
 
-/// A listing that took longer than it counted was made again and again, and answered nothing.
+/// Regression: a listing that took longer than its TTL was repeated again and again, and was never used.
 #[test]
 fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() {
     if !can_mount() {
@@ -232,7 +234,7 @@ fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() 
     let rig = Rig::new();
     put_bare_objects(&rig, N);
     rig.block_on(async {
-        // A directory and an object, among names that begin like theirs.
+        // A directory and an object, among names with the same beginning.
         for key in ["like-1", "like/x", "like-2", "one", "one-more"] {
             let (key, headers) = (ObjectKey::new(key).unwrap(), ObjectHeaders::default());
             let put = rig
@@ -257,7 +259,7 @@ fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() 
         &counts,
         &[(PutObject, MADE), (ListObjectsV2, MADE)],
     );
-    // What is there is found all the same, also right after a name that is not there.
+    // Existing names are still found, also right after a name that does not exist.
     let kind = |name: &str| {
         assert!(!mount.path.join("third").exists());
         fs::metadata(mount.path.join(name)).map(|meta| meta.is_dir())
@@ -271,7 +273,7 @@ fn a_new_file_in_a_directory_too_large_to_list_in_time_costs_a_list_and_a_put() 
 }
 
 #[test]
-fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
+fn ls_l_of_an_unchanged_directory_costs_only_the_lists() {
     if !can_mount() {
         return;
     }
@@ -285,7 +287,7 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
             assert_eq!(listed.trim(), N.to_string());
         })
     };
-    // On a slow machine the TTL may pass meanwhile, and a few are asked twice.
+    // On a slow machine the TTL may expire in the meantime, and a few are requested twice.
     let first = ls();
     let heads = first.of(HeadObject);
     assert!(
@@ -300,7 +302,7 @@ fn ls_l_of_what_is_unchanged_costs_the_lists_alone() {
     mount.end_well();
 }
 
-/// Of one page, and another for each time that it had expired meanwhile.
+/// One page, and one more for each time that it expired in the meantime.
 #[track_caller]
 fn assert_one_list(counts: &Counts) {
     assert_eq!(counts.others(&[ListObjectsV2]), 0, "{:?}", counts.requests);
@@ -318,16 +320,16 @@ fn write_tree(root: &Path, folders: u64, files: u64) {
     }
 }
 
-/// Looks at all the files in a tree.
+/// Calls stat on all files of a tree.
 #[track_caller]
 fn walk_tree(root: &Path, files: u64) {
     let found = bash(root, "find \"$MNT\" -type f -size +1c | wc -l");
     assert_eq!(found.trim(), files.to_string());
 }
 
-/// Twelve directories of five files, which somebody goes through again and again.
+/// Twelve directories of five files, which a program walks again and again.
 #[test]
-fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory() {
+fn an_expired_small_tree_costs_one_list_and_not_one_per_directory() {
     if !can_mount() {
         return;
     }
@@ -343,9 +345,10 @@ fn a_small_tree_whose_time_is_over_costs_one_list_and_not_one_for_each_directory
     mount.end_well();
 }
 
-/// A tree that nobody has looked at before: what is to be asked is asked once, and ahead of who waits for it.
+/// A tree that has not been visited before: everything is requested once, and before the program waits for
+/// it.
 #[test]
-fn a_first_walk_through_a_tree_costs_a_list_and_a_head_a_directory_and_a_head_a_file() {
+fn a_first_walk_through_a_tree_costs_a_list_and_a_head_per_directory_and_a_head_per_file() {
     if !can_mount() {
         return;
     }
@@ -400,7 +403,7 @@ fn mounting_and_the_first_ls_cost_at_most_four_requests() {
 // ---- one command each ----
 
 #[test]
-fn commands_cost_what_they_have_to() {
+fn commands_cost_no_more_than_necessary() {
     if !can_mount() {
         return;
     }
@@ -411,7 +414,7 @@ fn commands_cost_what_they_have_to() {
         ("echo x > f", &[(PutObject, 1)][..]),
         ("echo y > f", &[(PutObject, 1)]),
         ("cat f", &[]),
-        // It creates the copy with O_EXCL, which is a question to the bucket.
+        // It creates the copy with O_EXCL, which is checked in the bucket.
         ("cp f g", &[(ListObjectsV2, 1), (CopyObject, 1)]),
         ("mv g h", &[(CopyObject, 1), (DeleteObject, 1)]),
         ("chmod 600 h", &[(CopyObject, 1)]),
@@ -429,7 +432,7 @@ fn commands_cost_what_they_have_to() {
         ("rm d/f", &[(DeleteObject, 1)]),
         ("rmdir d", &[(DeleteObject, 1)]),
         ("test ! -e nothing", &[]),
-        // What editors do.
+        // The way editors save.
         (
             "echo new > .f.swp; mv .f.swp f",
             &[(PutObject, 1), (CopyObject, 1), (DeleteObject, 1)],
@@ -455,7 +458,8 @@ fn commands_cost_what_they_have_to() {
 
 // ---- attributes ----
 
-/// Sets every attribute to what it is: mode, owner, times, an extended one and, of a file, the size.
+/// Sets every attribute to its current value: mode, owner, times, an extended attribute and, for a file, the
+/// size.
 #[track_caller]
 fn set_what_is_so(path: &Path) {
     let meta = fs::metadata(path).unwrap();
@@ -489,17 +493,18 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) {
     assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// "What changes nothing is not stored; the time of change that it moves is shown for as long as the mount lasts."
+/// "A call that changes nothing is not stored; the change time that it updates is shown until the mount
+/// ends."
 ///
-/// chmod of a 0644 file to 0644, chown to the same owner and the same times again cost a copy each, which
-/// desktops, rsync and build tools do all the time.
+/// Regression: chmod of a 0644 file to 0644, chown to the same owner and the same times again cost a copy
+/// each, which desktops, rsync and build tools do all the time.
 #[test]
 fn setting_attributes_to_what_they_are_costs_nothing() {
     if !can_mount() {
         return;
     }
     let rig = Rig::new();
-    // (what it is, how it came to be so, its path)
+    // (the kind, how it was created, its path)
     const SUBJECTS: &[(&str, &str)] = &[
         ("a file", "f"),
         ("a directory", "d"),
@@ -510,7 +515,7 @@ fn setting_attributes_to_what_they_are_costs_nothing() {
     bash(&mount.path, "cd $MNT; echo x > f; mkdir d; echo y > d/f");
     for (_, name) in SUBJECTS {
         let path = mount.path.join(name);
-        // Once: what was never set is stored then, and what waits a moment is stored too.
+        // Once: this stores values that were never set, and deferred ones.
         set_what_is_so(&path);
         fs::File::open(&path).unwrap().sync_all().unwrap();
     }
@@ -532,7 +537,7 @@ fn setting_attributes_to_what_they_are_costs_nothing() {
         );
     }
     mount.end_well();
-    // Of a mount that did not make it, and has looked at it.
+    // In a mount that did not create it, and has looked it up.
     let mount = rig.mount("mnt", LASTING);
     for (what, name) in SUBJECTS {
         let path = mount.path.join(name);
@@ -561,7 +566,8 @@ fn setting_attributes_to_what_they_are_costs_nothing_while_the_file_is_open_or_p
         close(file).unwrap();
     });
     assert_costs("an open file", &counts, &[]);
-    // Changed: its upload carries what is set, once. A HEAD tells whether what is appended to still stands there.
+    // Changed: its upload includes the new attributes, once. A HEAD checks that the base of the append is
+    // still there.
     let mut file = fs::File::options().append(true).open(&path).unwrap();
     let counts = rig.requests(|| {
         file.write_all(b"y").unwrap();
@@ -601,9 +607,9 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
     // cp -a within the mount: content, then owner, mode and times through the open descriptor.
     let copied = rig.requests(|| drop(bash(&mount.path, "cp -a $MNT/f $MNT/g")));
     println!("cp -a within the mount: {:?}", copied.requests);
-    // cp creates its file with O_EXCL, which is a question to the service.
+    // cp creates its file with O_EXCL, which is checked at the service.
     assert_costs("cp -a", &copied, &[(ListObjectsV2, 1), (CopyObject, 2)]);
-    // From outside the upload carries them.
+    // From outside, the upload includes them.
     let line = format!("cp -a {} $MNT/h", source.display());
     let copied = rig.requests(|| drop(bash(&mount.path, &line)));
     assert_costs(
@@ -611,7 +617,7 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
         &copied,
         &[(ListObjectsV2, 1), (PutObject, 1)],
     );
-    // As desktops paste: written and closed; then the mode, which is so already, and the times.
+    // As desktops paste: write and close, then set the mode, which is the same already, and the times.
     let path = mount.path.join("pasted");
     let pasted = rig.requests(|| {
         write_and_close(&path, &noise(2, 5000)).unwrap();
@@ -634,10 +640,10 @@ fn copies_that_keep_attributes_cost_one_copy_besides_the_content() {
     mount.end_well();
 }
 
-/// "What a program sets on a file that it has open for writing is stored by its `close()` or `fsync()`, which return
-/// the error."
+/// "Attributes that a program sets on a file it has open for writing are stored by its `close()` or
+/// `fsync()`, which return the error."
 #[test]
-fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_close() {
+fn attributes_set_on_a_file_being_written_are_stored_or_refused_at_its_close() {
     if !can_mount() {
         return;
     }
@@ -654,7 +660,7 @@ fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_clos
         fs::FileTimes::new().set_modified(time)
     };
     let open = || fs::File::options().write(true).open(&path).unwrap();
-    // Shown at once, stored by the close, by fsync, and by what another program sets.
+    // Visible at once; stored by the close, by fsync, and by changes of other programs.
     let file = open();
     file.set_times(at(1000)).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().mtime(), 1000);
@@ -668,7 +674,7 @@ fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_clos
     file.set_times(at(3000)).unwrap();
     bash(&path, "chmod 600 $MNT");
     assert_eq!(stored_time(), "3000");
-    // What is written after it counts more.
+    // A later write takes precedence.
     file.set_times(at(4000)).unwrap();
     file.write_all_at(b"y", 0).unwrap();
     close(file).unwrap();
@@ -691,10 +697,10 @@ fn what_a_program_sets_on_a_file_that_it_writes_is_stored_or_refused_at_its_clos
     mount.end_well();
 }
 
-/// "What is set on a file under a temporary name waits for its rename as well."
+/// "Attributes that are set on a file under a temporary name wait for its rename as well."
 ///
-/// A file above the size of a part is uploaded under its temporary name, and was copied there for each of its
-/// attributes before it was copied to its name.
+/// Regression: a file larger than a part was uploaded under its temporary name, and copied there once for
+/// each of its attributes before it was copied to its final name.
 #[test]
 fn rsync_of_a_large_file_costs_its_upload_and_one_copy() {
     if !can_mount() || !has_program("rsync") {
@@ -715,7 +721,7 @@ fn rsync_of_a_large_file_costs_its_upload_and_one_copy() {
     println!("rsync -a of a large file: {:?}", counts.requests);
     assert_eq!(counts.of(UploadPart), 3, "{:?}", counts.requests);
     assert_eq!(counts.of(DeleteObject), 1, "{:?}", counts.requests);
-    // One of them is the directory's.
+    // One of them is for the directory.
     assert!(counts.of(CopyObject) <= 2, "{:?}", counts.requests);
     let stored = rig.block_on(rig.store.head(&ObjectKey::new("copy/large").unwrap()));
     let user = stored.unwrap().headers.user;
@@ -726,7 +732,7 @@ fn rsync_of_a_large_file_costs_its_upload_and_one_copy() {
     mount.end_well();
 }
 
-/// "A directory is renamed by copying what is in it; other clients may see it half moved."
+/// "A directory is renamed by copying its contents; other clients may see it partly moved."
 #[test]
 fn renaming_a_directory_of_a_hundred_files_costs_a_copy_each_and_five_more() {
     if !can_mount() {
@@ -791,7 +797,7 @@ fn reading_one_byte_of_a_large_file_fetches_at_most_a_mebibyte() {
 
 // ---- what was read or written is kept ----
 
-/// Past what the kernel keeps.
+/// Bypasses the kernel's cache.
 fn read_directly(path: &Path, len: usize) -> Vec<u8> {
     const PAGE: usize = 4096;
     let file = fs::File::options()
@@ -813,7 +819,8 @@ fn read_directly(path: &Path, len: usize) -> Vec<u8> {
     bytes[start..start + len].to_vec()
 }
 
-/// A viewer of pictures reads the beginning of each, and opens it again twice: three requests for each.
+/// Regression: an image viewer reads the beginning of each file, and opens it again twice: this cost three
+/// requests per file.
 #[test]
 fn a_small_file_is_fetched_once_however_often_it_is_opened() {
     if !can_mount() {
@@ -853,7 +860,7 @@ fn a_small_file_is_fetched_once_however_often_it_is_opened() {
     assert_costs("three rounds", &rounds, &[(GetObject, FILES - 1)]);
     mount.end_well();
 
-    // Within the budget, and no further.
+    // Within the memory budget, and not beyond it.
     let options = [LASTING, &["--memory-limit", "16M"]].concat();
     let mount = rig.mount("mnt", &options);
     for _ in 0..2 {
@@ -867,9 +874,9 @@ fn a_small_file_is_fetched_once_however_often_it_is_opened() {
     mount.end_well();
 }
 
-/// Replaced by another client, what is kept of a file is not what is there.
+/// After another client has replaced a file, its cached data must not be used.
 #[test]
-fn what_is_kept_of_a_version_is_not_shown_for_another() {
+fn cached_data_of_one_version_is_not_shown_for_another() {
     if !can_mount() {
         return;
     }
@@ -890,9 +897,9 @@ fn what_is_kept_of_a_version_is_not_shown_for_another() {
     other.end_well();
 }
 
-/// `echo x >> f` fetched the whole file, also right after this mount had written it.
+/// Regression: `echo x >> f` fetched the whole file, also right after this mount had written it.
 #[test]
-fn what_was_just_written_is_not_fetched() {
+fn written_data_is_not_fetched_again() {
     if !can_mount() {
         return;
     }
@@ -916,7 +923,7 @@ fn what_was_just_written_is_not_fetched() {
         let found = read_directly(&mount.path.join("copy"), expected.len());
         assert!(found == expected);
     });
-    // A HEAD tells whether what is appended to still stands there, and a LIST whether the copy's name is free.
+    // A HEAD checks that the base of the append is still there, and a LIST whether the copy's name is free.
     let expected = [
         (ListObjectsV2, 1),
         (PutObject, 6),
@@ -934,7 +941,7 @@ fn what_was_just_written_is_not_fetched() {
             bash(&path, "echo x >> $MNT");
             expected.extend(b"x\n");
         }
-        // And something in its midst.
+        // And a write in the middle.
         let file = fs::File::options().write(true).open(&path).unwrap();
         file.write_all_at(b"changed", 7 << 20).unwrap();
         close(file).unwrap();
@@ -952,7 +959,7 @@ fn what_was_just_written_is_not_fetched() {
 }
 
 #[test]
-fn a_mount_without_the_private_key_keeps_nothing_of_what_it_wrote() {
+fn a_write_only_mount_caches_nothing_that_it_wrote() {
     if !can_mount() {
         return;
     }
@@ -973,7 +980,7 @@ fn a_mount_without_the_private_key_keeps_nothing_of_what_it_wrote() {
 
 // ---- looking ahead ----
 
-/// A directory with 256 directories of a few objects each, as git keeps its own.
+/// A directory with 256 directories of a few objects each, like git's object store.
 fn write_fan_out(root: &Path, objects: u64) {
     for i in 0..objects {
         let folder = root.join(format!("objects/{:02x}", i * 97 % 256));
@@ -982,10 +989,10 @@ fn write_fan_out(root: &Path, objects: u64) {
     }
 }
 
-/// Who looks up objects here and there among 256 directories was taken for somebody who walks through them: each lookup
-/// listed ten of the siblings.
+/// Regression: random lookups among 256 directories were mistaken for a walk: each lookup listed ten of the
+/// siblings.
 #[test]
-fn random_lookups_over_many_directories_list_each_that_is_looked_into_and_no_other() {
+fn random_lookups_over_many_directories_list_only_the_visited_ones() {
     if !can_mount() {
         return;
     }
@@ -1008,10 +1015,10 @@ fn random_lookups_over_many_directories_list_each_that_is_looked_into_and_no_oth
     let seconds = began.elapsed().as_secs() + 1;
     rig.instruments().set_latency(Duration::ZERO);
     println!("{LOOKUPS} lookups in {seconds} s: {:?}", counts.requests);
-    // Until all are known, each that is looked into; then all together, as those above, once in a lifetime.
+    // Until all are cached, each visited directory; then all together, like their parents, once per TTL.
     let lists = counts.of(ListObjectsV2);
     assert!(lists <= OBJECTS + 8 * seconds, "{:?}", counts.requests);
-    // Each object once, each directory's marker, the first file in each, and few that nobody wanted.
+    // Each object once, each directory's marker, the first file in each, and a few that were not needed.
     assert!(counts.of(GetObject) <= OBJECTS, "{:?}", counts.requests);
     assert!(
         counts.of(HeadObject) <= 256 + 256 + 30,
@@ -1022,14 +1029,14 @@ fn random_lookups_over_many_directories_list_each_that_is_looked_into_and_no_oth
 }
 
 #[test]
-fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
+fn removing_a_cached_tree_costs_no_lookups_except_the_lists() {
     if !can_mount() {
         return;
     }
     const OBJECTS: u64 = 300;
     let rig = Rig::new();
-    // A marker that is listed within its lifetime after it was made is asked for once more: on a slow machine, too, the
-    // tree is made within one.
+    // A marker that is listed within its TTL after it was created is requested once more; the TTL is long
+    // enough to create the tree even on a slow machine.
     let mount = rig.mount("mnt", &["--metadata-ttl", "8"]);
     write_fan_out(&mount.path, OBJECTS);
     std::thread::sleep(Duration::from_millis(8100));
@@ -1037,14 +1044,14 @@ fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
     println!("rm -rf of {OBJECTS} objects: {:?}", counts.requests);
     assert_eq!(counts.of(HeadObject), 0, "{:?}", counts.requests);
     assert_eq!(counts.of(GetObject), 0, "{:?}", counts.requests);
-    // A directory is listed once, and those above again when their time is over.
+    // A directory is listed once, and its parents again when their TTL has expired.
     assert!(
         counts.of(ListObjectsV2) <= 256 + 30,
         "{:?}",
         counts.requests
     );
     mount.end_well();
-    // Of a tree that nobody has looked at, each name is asked for once.
+    // In a tree that has not been visited, each name is requested once.
     let mount = rig.mount("mnt", LASTING);
     write_fan_out(&mount.path, OBJECTS);
     mount.end_well();
@@ -1057,7 +1064,7 @@ fn removing_a_tree_that_is_known_asks_for_nothing_but_the_lists() {
     mount.end_well();
 }
 
-/// What git asks for a second after the last look costs little more than what it asks anyway.
+/// Lookups of git one second after the previous ones cost little more than those within the TTL.
 #[test]
 fn cloning_from_loose_objects_costs_little_more_than_with_a_long_lifetime() {
     if !can_mount() || !has_program("git") {
@@ -1109,7 +1116,7 @@ fn cloning_from_loose_objects_costs_little_more_than_with_a_long_lifetime() {
 
 // ---- seeking ----
 
-/// An archive's member was fetched with sixteen times its size.
+/// Regression: reading a member of an archive fetched sixteen times its size.
 #[test]
 fn a_member_of_a_large_archive_costs_little_more_than_its_size() {
     if !can_mount() {
@@ -1122,7 +1129,7 @@ fn a_member_of_a_large_archive_costs_little_more_than_its_size() {
     let bytes = noise(5, SIZE);
     write_and_close(&mount.path.join("archive"), &bytes).unwrap();
     mount.end_well();
-    // (how much is read at a time, where the member is)
+    // (the read size, the member's position)
     for (step, at) in [(8192, 16_572_416), (MEMBER, 33_333_333), (4096, 71_548_928)] {
         let mount = rig.mount("mnt", LASTING);
         let counts = rig.requests(|| {
@@ -1132,7 +1139,7 @@ fn a_member_of_a_large_archive_costs_little_more_than_its_size() {
                 file.read_exact_at(&mut read, from as u64).unwrap();
                 assert!(read == bytes[from..from + len]);
             };
-            // The end of the table of contents, all of it, and the member's own heading.
+            // The end of the table of contents, the whole table, and the member's own header.
             expect(SIZE - 22, 22);
             expect(SIZE - 20_000, 20_000);
             expect(at, 30);
@@ -1153,9 +1160,10 @@ fn a_member_of_a_large_archive_costs_little_more_than_its_size() {
 
 // ---- the root ----
 
-/// "Attributes of the root that others set are seen after at most `--dir-ttl`: they are in an object of their own."
+/// "Attributes of the root that other clients set become visible after at most `--dir-ttl`: they are stored
+/// in an object of their own."
 ///
-/// Once they were stored, every lifetime began with three requests one after the other.
+/// Regression: once they were stored, every TTL began with three sequential requests.
 #[test]
 fn the_roots_attributes_cost_no_more_than_any_directorys() {
     if !can_mount() {
@@ -1168,7 +1176,7 @@ fn the_roots_attributes_cost_no_more_than_any_directorys() {
         &mount.path,
         "mkdir $MNT/d; echo x > $MNT/d/f; chmod 750 $MNT $MNT/d",
     );
-    // Modes and times are remembered for good only when they are two seconds old.
+    // Modes and times are cached permanently only once they are two seconds old.
     std::thread::sleep(Duration::from_millis(2100));
     mount.end_well();
     let mount = rig.mount("mnt", &ttl);
@@ -1221,7 +1229,7 @@ fn files_that_tools_write_beside_and_rename_cost_one_put() {
             close(file).unwrap();
             fs::rename(&path, mount.path.join("settings.ini")).unwrap();
         });
-        // O_EXCL asks the service whether the name is free, but for names that nobody else draws.
+        // O_EXCL checks at the service whether the name is free, except for random names.
         match temporary {
             "settings.ini.tmp" => {
                 assert_costs(temporary, &counts, &[(ListObjectsV2, 1), (PutObject, 1)]);
@@ -1231,7 +1239,7 @@ fn files_that_tools_write_beside_and_rename_cost_one_put() {
         let found = read(&mount.path.join("settings.ini")).unwrap();
         assert_eq!(found, temporary.as_bytes());
     }
-    // What vim tries, before it writes.
+    // What vim tries before it writes.
     let path = mount.path.join("4913");
     let counts = rig.requests(|| {
         close(fs::File::create_new(&path).unwrap()).unwrap();
@@ -1290,7 +1298,7 @@ fn rsync_of_new_files_costs_at_most_a_third_more_than_a_put_each_and_nothing_the
         assert_eq!(second.others(&[ListObjectsV2]), 0, "{:?}", second.requests);
     }
     mount.end_well();
-    // What was written is what a new mount, with nothing but the key, finds.
+    // A new mount, with nothing but the key, finds everything that was written.
     let mount = rig.mount("other", &["--metadata-ttl", "0"]);
     for source in [&flat, &deep] {
         let target = mount.path.join(source.file_name().unwrap());
@@ -1314,7 +1322,7 @@ pub fn rsync(source: &Path, target: &Path, options: &[&str]) {
     );
 }
 
-/// What `rsync -anc --delete` would do, in either direction.
+/// The changes that `rsync -anc --delete` would make, in either direction.
 pub fn rsync_differences(one: &Path, other: &Path) -> String {
     let mut differences = String::new();
     for (source, target) in [(one, other), (other, one)] {
@@ -1338,16 +1346,16 @@ fn slashed(path: &Path) -> PathBuf {
     path.join("")
 }
 
-/// "Renaming a file of 1 GB or more moves its bytes through this machine."
+/// "Renaming a file of 1 GB or more transfers its data through this machine."
 #[test]
-fn what_is_too_large_for_one_copy_is_copied_in_parts() {
+fn objects_too_large_for_one_copy_are_copied_in_parts() {
     if !can_mount() {
         return;
     }
     const LIMIT: usize = 1 << 20;
     let bytes = noise(7, 3 * LIMIT);
     for format in ["seed", "sdk"] {
-        // The limit of 1 GB, made small on both sides.
+        // The limit of 1 GB, reduced on both sides.
         let rig = Rig::with(|config| config.copy_limit = LIMIT as u64);
         let options = [LASTING, &["--copy-limit", "1M", "--format", format]].concat();
         let mount = rig.mount("mnt", &options);
@@ -1383,11 +1391,11 @@ fn what_is_too_large_for_one_copy_is_copied_in_parts() {
     }
 }
 
-/// "A file that goes up while it is written keeps the time of change that its upload began with, unless it is
-/// still written a minute later, or the time is set."
+/// "A file that is uploaded while it is written keeps the modification time at which its upload began,
+/// unless it is still being written a minute later or the time is set explicitly."
 ///
-/// An upload cannot change its headers at its end, and every write moved the time of change: each large
-/// file was copied onto itself once more, to correct it.
+/// Regression: an upload cannot change its headers at its end, and every write updated the modification time,
+/// so each large file was copied onto itself once more to correct it.
 #[test]
 fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
     if !can_mount() {
@@ -1400,8 +1408,8 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
     let bytes = noise(3, 80 * PIECE);
     let source = rig.path("source");
     fs::write(&source, &bytes).unwrap();
-    // By a process of its own: one that another test forks from this one would close a duplicate of the
-    // descriptor in the midst of it.
+    // In a separate process: a process that another test forks from this one would close a duplicate of the
+    // descriptor in the middle of it.
     let counts = rig.requests(|| {
         let line = format!(
             "dd bs={PIECE} status=none if={} of={}",
@@ -1424,7 +1432,7 @@ fn a_large_file_written_in_order_is_not_copied_to_correct_its_time() {
     let path = mount.path.join("large");
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), shown);
     assert_eq!(read(&path).unwrap(), bytes);
-    // One that is set counts.
+    // A time that is set explicitly is kept.
     let line = format!(
         "{{ cat {}; touch -d @1000 {}; }} > {1}",
         source.display(),

@@ -1,4 +1,4 @@
-//! New names: what close() of a new file says, and whose a name is that two clients make at once.
+//! New names: errors from close() of a new file, and which of two clients gets a name that both create.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -25,12 +25,12 @@ fn refuse_puts(rig: &Rig) {
 
 // ---- empty files ----
 
-/// "A file that is new, or was emptied by opening it, and is still empty is uploaded by the close of the last copy of
-/// its descriptor in the process that opened it."
+/// "A file that is new or was truncated by `open()`, and is still empty, is uploaded when the last copy of
+/// its descriptor is closed in the process that opened it."
 ///
-/// "That close waits and reports as any other."
+/// "That close waits and reports errors like any other."
 ///
-/// They were uploaded when nobody waited for it any more.
+/// Regression: they were uploaded after the close had returned.
 #[test]
 fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
     if !can_mount() {
@@ -56,14 +56,14 @@ fn the_close_of_an_empty_new_file_reports_that_its_upload_is_refused() {
     let keys = rig.keys();
     assert_eq!(keys, ["old"]);
     rig.instruments().clear_faults();
-    // What was refused is tried again, as what was written is.
+    // A refused upload is retried, like that of written data.
     eventually("they are up", || rig.keys() == ["a", "b", "new", "old"]);
     mount.end_well();
 }
 
-/// "`dup2()` over a descriptor closes it, and the kernel drops the error: the log has it."
+/// "`dup2()` over a descriptor closes it, and the kernel discards the error; the log records it."
 #[test]
-fn a_shell_that_is_not_told_of_a_refused_upload_leaves_a_line_in_the_log() {
+fn an_upload_error_that_a_shell_does_not_see_is_logged() {
     if !can_mount() {
         return;
     }
@@ -101,9 +101,10 @@ fn the_close_of_an_empty_new_file_waits_for_its_upload() {
     mount.end_well();
 }
 
-/// "Of several copies of it, only the last one's close uploads: a shell makes copies of it before it writes."
+/// "If the descriptor was duplicated, only the close of the last copy uploads: shells duplicate descriptors
+/// before they write."
 ///
-/// "A process that has only inherited it need not wait."
+/// "A process that only inherited the descriptor does not have to wait."
 #[test]
 fn a_shell_s_redirections_cost_one_put_whether_bytes_follow_or_not() {
     if !can_mount() {
@@ -138,7 +139,7 @@ fn a_shell_s_redirections_cost_one_put_whether_bytes_follow_or_not() {
                 assert!(ran.unwrap().success(), "{line}");
             });
             assert_eq!(counts.of(PutObject), 1, "{shell_name}: {line}");
-            // cp asks whether it makes the file.
+            // cp checks whether it creates the file.
             assert_eq!(counts.others(&[PutObject, ListObjectsV2]), 0, "{line}");
             assert_eq!(read(&mount.path.join("f")).unwrap(), content.as_bytes());
         }
@@ -185,9 +186,9 @@ fn two_mounts(rig: &Rig) -> [crate::fixture::rig::Mount; 2] {
     [one, two]
 }
 
-/// "`open()` with O_EXCL asks the bucket whether the name is there, whatever the mount remembers of it."
+/// "`open()` with O_EXCL checks in the bucket whether the name exists, whatever is cached."
 #[test]
-fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
+fn exclusive_creation_fails_for_a_file_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -207,18 +208,18 @@ fn a_file_that_another_mount_has_just_made_is_not_created_exclusively() {
     two.end_well();
 }
 
-/// "Of two that ask before either has uploaded, one gets EEXIST when it closes: its bytes are dropped, and the name
-/// shows what the other has made."
+/// "If two clients check before either has uploaded, one of them gets EEXIST from `close()`: its data is
+/// discarded, and the name shows the other's file."
 ///
-/// The loser showed its own bytes for ever, and uploaded them when the winner deleted its file.
+/// Regression: the loser showed its own data forever, and uploaded it when the winner deleted its file.
 #[test]
-fn the_loser_of_two_exclusive_creations_is_told_so_and_shows_the_winner_s_file() {
+fn the_loser_of_two_exclusive_creations_gets_an_error_and_shows_the_winner_s_file() {
     if !can_mount() {
         return;
     }
     let rig = Rig::new();
     let [one, two] = two_mounts(&rig);
-    // Not with empty files: one process that has both open looks as if it had one of them twice.
+    // Not with empty files: one process that has both open looks as if it had one of them open twice.
     let content = &b"bytes"[..];
     let (ours, theirs) = (one.path.join("q/x"), two.path.join("q/x"));
     let write = |path: &Path, text: &[u8]| {
@@ -244,7 +245,7 @@ fn the_loser_of_two_exclusive_creations_is_told_so_and_shows_the_winner_s_file()
     fs::remove_file(&ours).unwrap();
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(rig.keys(), ["q/"], "nothing is uploaded later");
-    // The two remember what they saw: the next round begins with what there is.
+    // Both cache what they saw: the next round begins with that state.
     fs::remove_file(&theirs).ok();
     one.end_well();
     two.end_well();
@@ -305,9 +306,9 @@ fn of_two_mounts_that_race_for_a_name_exactly_one_wins_and_both_show_its_file() 
     }
 }
 
-/// "Temporary names with a random part are not asked for."
+/// "Temporary names with a random part are not checked."
 #[test]
-fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
+fn an_exclusive_creation_checks_once_and_not_at_all_under_a_random_name() {
     if !can_mount() {
         return;
     }
@@ -338,9 +339,10 @@ fn an_exclusive_creation_asks_once_and_one_under_a_random_name_does_not_ask() {
     mount.end_well();
 }
 
-/// "Of a lock file that a tool will rename (`*.lock`), two mounts can have one each until one is uploaded."
+/// "If a tool will rename a lock file (`*.lock`), two mounts can each create it until one of them is
+/// uploaded."
 #[test]
-fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
+fn two_mounts_can_each_create_a_lock_file_until_one_is_uploaded() {
     if !can_mount() {
         return;
     }
@@ -358,9 +360,9 @@ fn two_mounts_can_have_a_lock_file_each_until_one_is_uploaded() {
 
 // ---- directories ----
 
-/// "`mkdir()` of a directory that another mount has just made is EEXIST."
+/// "`mkdir()` of a directory that another mount has just created fails with EEXIST."
 #[test]
-fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
+fn mkdir_fails_for_a_directory_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -383,9 +385,9 @@ fn a_directory_that_another_mount_has_just_made_is_not_made_again() {
     two.end_well();
 }
 
-/// "A directory is not renamed onto one that another mount has just made."
+/// "A directory is not renamed onto one that another mount has just created."
 #[test]
-fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
+fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_created() {
     if !can_mount() {
         return;
     }
@@ -395,7 +397,8 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
     for i in 0..3 {
         write_and_close(&two.path.join(format!("ours/{i}")), b"x").unwrap();
     }
-    // Others make a directory with a file of another name: the two would have become one.
+    // Another client creates a directory with a file of another name: the two directories would have been
+    // merged.
     fs::create_dir(one.path.join("q/d")).unwrap();
     write_and_close(&one.path.join("q/d/theirs"), b"x").unwrap();
     let before = rig.keys();
@@ -411,9 +414,10 @@ fn a_directory_is_not_renamed_onto_one_that_another_mount_has_just_made() {
     two.end_well();
 }
 
-/// "A file, or a directory without a marker, that another client has made there within `--metadata-ttl` is not noticed."
+/// "A file, or a directory without a marker, that another client has created there within `--metadata-ttl`
+/// is not noticed."
 #[test]
-fn mkdir_does_not_notice_what_others_have_made_without_a_marker() {
+fn mkdir_does_not_notice_a_directory_of_others_without_a_marker() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {

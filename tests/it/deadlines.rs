@@ -1,4 +1,4 @@
-//! A call's deadline is its caller's: not each request's, nor that of a place in a queue.
+//! A deadline belongs to the call, not to each request or queue position.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,8 +56,8 @@ fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
                 .max()
                 .unwrap()
         });
-        // The kernel looks a name up twice, and the machine may be busy. One behind the other they would take
-        // more than a minute.
+        // The kernel looks a name up twice, and the machine may be busy. In sequence they would take more
+        // than a minute.
         assert!(slowest < Duration::from_secs(15), "{action:?}: {slowest:?}");
         mount.instruments().clear_faults();
         eventually("the mount recovers", || fs::read(mount.path("f0")).is_ok());
@@ -65,7 +65,7 @@ fn many_calls_at_once_end_within_their_own_time_when_the_service_fails() {
 }
 
 #[test]
-fn a_service_that_says_replaced_for_ever_is_given_up() {
+fn a_call_fails_if_the_service_reports_a_replacement_forever() {
     let Some(mount) = Mount::served(&[]) else {
         return;
     };
@@ -89,7 +89,7 @@ fn a_service_that_says_replaced_for_ever_is_given_up() {
                 0,
             )
         };
-        // A directory's first attribute may make its marker anew instead.
+        // A directory's first attribute may create its marker again instead.
         assert!(checked(set).is_err() || path == "d");
     }
     assert!(fs::rename(mount.path("d"), mount.path("e")).is_err());
@@ -102,9 +102,10 @@ fn a_service_that_says_replaced_for_ever_is_given_up() {
     assert_eq!(fs::read(mount.path("d/f")).unwrap(), b"x");
 }
 
-/// "Nor does a change wait longer than that for another of the same name; an upload waits its turn."
+/// "A change waits no longer than that for another change of the same name; an upload waits until it is its
+/// turn."
 ///
-/// A call waited for another one's change of the same names for as long as that took.
+/// Regression: a call waited for another call's change of the same names for as long as that took.
 #[test]
 fn a_change_waits_for_another_no_longer_than_its_own_time() {
     const TIMEOUT: Duration = Duration::from_secs(2);
@@ -161,7 +162,7 @@ fn a_change_waits_for_another_no_longer_than_its_own_time() {
         assert!(!hanging.is_finished());
         drop(held);
         hanging.await.unwrap().unwrap();
-        // None of them was done, but for the mode, of which that is not said.
+        // None of them took effect, except possibly the chmod.
         assert_eq!(world.others.keys().await, ["d/", "d/b", "d/c"]);
         assert_eq!(world.others.get("d/c").await.unwrap(), b"d/a");
         assert_eq!(kernel.look("d/b").await.ino, b);
@@ -169,10 +170,10 @@ fn a_change_waits_for_another_no_longer_than_its_own_time() {
     });
 }
 
-/// The kernel looks a name up again when it could not be told that it stands for what it did. One object that could
-/// not be asked about, while all others could, cost the time of two calls.
+/// The kernel looks a name up again when an invalidation fails. Regression: one object that could not be
+/// checked, while all others could, cost the time of two calls.
 #[test]
-fn the_second_look_at_a_name_does_not_take_as_long_again() {
+fn the_second_lookup_of_a_name_does_not_wait_as_long_again() {
     const TIMEOUT: Duration = Duration::from_secs(4);
     if !can_mount() {
         return;
@@ -190,14 +191,14 @@ fn the_second_look_at_a_name_does_not_take_as_long_again() {
     let mount = rig.mount("mnt", &["--timeout", "4", "--metadata-ttl", "100ms"]);
     let (hangs, other) = (mount.path.join("d/hangs"), mount.path.join("other"));
     fs::metadata(&hangs).unwrap();
-    // The kernel's time for what it knows, too.
+    // The TTL of the kernel's cache, too.
     thread::sleep(Duration::from_millis(300));
     put("d/hangs");
     let stall = Fault::once(Operation::HeadObject, Action::Stall { ms: 600_000 });
     rig.fault(stall.on_keys("d/hangs").always());
     let over = AtomicBool::new(false);
     let took = thread::scope(|scope| {
-        // Others are answered: it is not the bucket that hangs.
+        // Other requests are answered: the bucket as a whole does not hang.
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 assert!(!other.exists());
@@ -219,9 +220,9 @@ fn the_second_look_at_a_name_does_not_take_as_long_again() {
     mount.end_well();
 }
 
-/// What was not answered in all its time is the answer to the same call for a moment, and no longer.
+/// A request that timed out is the answer to the same call for a moment, and no longer.
 #[test]
-fn a_listing_or_a_question_without_an_answer_is_asked_once() {
+fn a_listing_or_lookup_without_a_response_is_requested_once() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     block(async {
         let (world, kernel) = mounted_with(|world| {
@@ -248,9 +249,9 @@ fn a_listing_or_a_question_without_an_answer_is_asked_once() {
     });
 }
 
-/// The answers were there, and so was the end of the time: calls that were under way failed.
+/// Regression: the responses had arrived, but so had the deadline, and calls in progress failed.
 #[test]
-fn a_mount_that_stood_still_takes_the_answers_that_came_meanwhile() {
+fn a_stopped_mount_processes_the_responses_that_arrived_in_the_meantime() {
     if !can_mount() {
         return;
     }
@@ -268,7 +269,7 @@ fn a_mount_that_stood_still_takes_the_answers_that_came_meanwhile() {
                 scope.spawn(move || fs::read(path))
             })
             .collect();
-        // While they are asked for.
+        // While they are requested.
         thread::sleep(Duration::from_millis(500));
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
         thread::sleep(Duration::from_secs(5));

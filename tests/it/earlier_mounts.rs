@@ -1,5 +1,5 @@
-//! What a mount that was killed has left in the bucket: a later one on this machine finishes it, and does nothing that
-//! anybody else has left there for it.
+//! What a killed mount has left in the bucket: a later mount on the same machine finishes it, and ignores
+//! everything that others have left there.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,7 +20,7 @@ async fn with_directory() -> World {
     for name in ["d/1", "d/2"] {
         kernel.save(name, name.as_bytes()).await;
     }
-    // So that there is something to go on with.
+    // So that there is something to resume.
     world.others.copy("d/1", "e/1").await;
     world
 }
@@ -30,11 +30,12 @@ async fn remount(world: &World) -> Vec<String> {
     world.others.keys().await
 }
 
-/// Whoever may put an object could have any directory moved, and so whatever is in it deleted.
+/// An attacker who can put an object could have any directory moved, and its contents deleted.
 ///
-/// "It is resumed on the machine that began it; a note of a rename that another has left is reported, and left alone."
+/// "Only the machine that began a rename resumes it; the record of another machine's rename is reported and
+/// left alone."
 #[test]
-fn a_rename_that_somebody_else_tells_of_is_not_made() {
+fn a_rename_recorded_by_another_machine_is_not_carried_out() {
     block(async {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let named = format!(
@@ -51,7 +52,7 @@ fn a_rename_that_somebody_else_tells_of_is_not_made() {
                     world.put_intent(ID, &SECRET, "d/", "e/").await;
                 }
                 3 => {
-                    // Genuine, and another one's: it says which key it has.
+                    // Genuine, but from another machine: it names its key.
                     let key = world.leave_intent("d/", "e/").await;
                     let moved = format!(".ossvault/rename-{ID}-0000000000000002");
                     world.others.copy(&key, &moved).await;
@@ -77,7 +78,7 @@ fn a_rename_that_somebody_else_tells_of_is_not_made() {
 }
 
 #[test]
-fn a_rename_that_a_mount_of_this_machine_has_begun_is_finished_and_its_secret_goes() {
+fn a_rename_begun_on_this_machine_is_finished_and_its_secret_deleted() {
     block(async {
         let world = with_directory().await;
         world.leave_intent("d/", "e/").await;
@@ -87,7 +88,7 @@ fn a_rename_that_a_mount_of_this_machine_has_begun_is_finished_and_its_secret_go
 }
 
 #[test]
-fn a_rename_of_which_only_the_marker_was_copied_has_not_happened() {
+fn a_rename_that_copied_only_the_marker_is_abandoned() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -99,9 +100,9 @@ fn a_rename_of_which_only_the_marker_was_copied_has_not_happened() {
     });
 }
 
-/// Unlinked files that a killed mount had kept for those that read them stayed for ever.
+/// Regression: unlinked files that a killed mount had kept for their readers stayed forever.
 #[test]
-fn what_an_ended_mount_of_this_machine_has_put_aside_is_deleted_after_a_while() {
+fn objects_put_aside_by_an_ended_mount_of_this_machine_are_deleted_later() {
     block(async {
         let (world, kernel) = mounted().await;
         drop(kernel);
@@ -167,7 +168,7 @@ fn a_killed_mount_s_rename_is_finished_by_the_next_and_secrets_are_kept_no_longe
     let text = String::from_utf8(rig.ciphertext(&intent)).unwrap();
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert!(!text.contains(host.trim()), "{text}");
-    // Another mount meanwhile leaves it alone: it lives.
+    // Another mount leaves it alone in the meantime: its mount is alive.
     let other = rig.mount("other", &["--read-only"]);
     other.end_well();
     assert!(rig.keys().contains(&intent));

@@ -1,4 +1,5 @@
-//! Much at once, for long, and cut short: what is left is what a local disk would hold, whole.
+//! Many operations at once, for a long time, and interrupted: the result is what a local disk would hold,
+//! complete.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -74,7 +75,7 @@ struct LargeFile {
     /// In bytes.
     most_resident: u64,
     latency: Duration,
-    /// MB/s each way, where it is measured.
+    /// MB/s in each direction, if measured.
     at_least: Option<f64>,
 }
 
@@ -101,7 +102,7 @@ fn three_gib_go_in_and_out_within_192_mib_at_300_mb_a_second() {
     });
 }
 
-/// Content that tells where it stands, made as fast as it is compared.
+/// Content that contains its own position, generated as fast as it is compared.
 struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -140,7 +141,7 @@ fn large_file(case: &LargeFile) {
     }
     close(file).unwrap();
     let (into, resident_in) = (rate(began), mount.peak_memory());
-    // It has its own attributes by now, by a copy in parts when it is large: it is still the same file.
+    // It has its own attributes by now, through a copy in parts when it is large: it is still the same file.
     let mut first = vec![0; Pattern::BLOCK];
     File::open(&path).unwrap().read_exact(&mut first).unwrap();
     assert!(first == pattern.block(0));
@@ -253,7 +254,7 @@ fn after_a_kill_in_the_middle_of_a_copy_every_closed_file_is_whole_and_no_partia
             let name = entry.unwrap().file_name().into_string().unwrap();
             let found = read(&mount.path.join(&name)).unwrap();
             let whole = match name.strip_prefix('.') {
-                // A temporary name that was published after its grace, whole.
+                // A temporary name that was uploaded after its grace period, complete.
                 Some(temporary) => found == content(temporary.split_once('.').unwrap().0),
                 None => {
                     found == content(&name)
@@ -373,12 +374,12 @@ fn worker() {
     Worker::new(root.into(), number("WORKER_ID")).run(number("WORKER_OPERATIONS"));
 }
 
-/// Does things under its own names in shared directories, and checks what it reads.
+/// Operates on its own names in shared directories, and checks what it reads.
 struct Worker {
     root: PathBuf,
     id: u64,
     state: u64,
-    /// Its files, below the root, and what they hold.
+    /// Its files, below the root, and their contents.
     files: Vec<PathBuf>,
     contents: HashMap<PathBuf, Vec<u8>>,
     /// Its own directories.
@@ -429,7 +430,7 @@ impl Worker {
         }
     }
 
-    /// A new name of its own, in a shared directory or in one of its own.
+    /// A new name, in a shared directory or in one of its own.
     fn new_name(&mut self, what: &str) -> PathBuf {
         self.made += 1;
         let own = self.folders.len();
@@ -504,7 +505,7 @@ impl Worker {
 
     fn rename(&mut self, context: &str) {
         let Some(old) = self.any() else { return };
-        // Now and then over another file of its own.
+        // Occasionally over another file of its own.
         let new = match self.below(3) {
             0 => self.any().expect("there is one"),
             _ => self.new_name("file"),
@@ -620,12 +621,12 @@ fn race(rounds: u32) {
             });
             let replacing = scope.spawn(|| write_and_close(&two.path.join("f"), new).unwrap());
             while !(chmod.is_finished() && replacing.is_finished()) {
-                // It always opens.
+                // Opening always succeeds.
                 let mut file = File::open(watcher.path.join("f")).unwrap();
                 let mut found = Vec::new();
                 match file.read_to_end(&mut found) {
                     Ok(_) => assert!(contents.contains(&found), "{} other bytes", found.len()),
-                    // Replaced between its first byte and its last.
+                    // Replaced between its first and its last byte.
                     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"),
                 }
             }
@@ -657,7 +658,7 @@ fn what_is_written_is_found_nowhere_in_plaintext() {
         mount.path.join("link"),
     )
     .unwrap();
-    // Out of order, so that nothing can go up before the end: all of it has to be staged.
+    // Out of order, so that nothing can be uploaded before the end: all of it has to be staged.
     let file = File::create(mount.path.join("large")).unwrap();
     for i in (0..60).rev() {
         file.write_all_at(&secret, i * secret.len() as u64).unwrap();
@@ -791,7 +792,7 @@ fn round_trip(rig: &Rig, name: &str, source: &str, tree: &Path) {
     mount.end_well();
 }
 
-/// Some of everything that a tree can hold.
+/// One of everything that a tree can contain.
 fn make_tree(root: &Path) {
     for folder in ["", "empty", "a/b/c", "names", "modes"] {
         fs::create_dir_all(root.join(folder)).unwrap();

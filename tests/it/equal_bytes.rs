@@ -1,7 +1,7 @@
-//! Objects whose bytes are equal have equal tags: what is known of one of them is not taken for another.
+//! Objects with equal bytes have equal ETags: cached data of one of them must not be used for another.
 //!
-//! All empty objects have the tag of no bytes: files, fifos, sockets, devices, and directories' markers. So has what a
-//! rename leaves under another name.
+//! All empty objects have the ETag of no bytes: files, FIFOs, sockets, devices, and directory markers. So
+//! does the object that a rename leaves under another name.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,9 +23,10 @@ fn shown(folder: &Path, name: &str) -> String {
     bash(folder, &line).trim().replace('\n', " ")
 }
 
-/// A fifo was a regular file for good, with the attributes of the file that had had its name.
+/// Regression: a FIFO became a regular file permanently, with the attributes of the file that had its name
+/// before.
 #[test]
-fn a_name_that_is_made_anew_has_nothing_of_what_had_it_before() {
+fn a_recreated_name_shows_nothing_of_its_predecessor() {
     if !can_mount() || !has_program("python3") || !nix::unistd::geteuid().is_root() {
         return;
     }
@@ -153,7 +154,7 @@ fn a_name_that_another_mount_gives_to_another_kind_of_file_is_of_that_kind() {
     two.end_well();
 }
 
-/// "Of a directory that this mount made, such a change is seen."
+/// "On a directory that this mount created, such a change is noticed."
 #[test]
 fn a_directory_that_others_change_in_the_second_of_its_mkdir_shows_the_change() {
     block(async {
@@ -172,7 +173,7 @@ fn a_directory_that_others_change_in_the_second_of_its_mkdir_shows_the_change() 
 }
 
 #[test]
-fn a_rename_does_not_take_back_what_others_have_changed_before() {
+fn a_rename_does_not_revert_earlier_changes_by_others() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -188,10 +189,10 @@ fn a_rename_does_not_take_back_what_others_have_changed_before() {
     });
 }
 
-/// "A rename moves the time of change (ctime) of what is renamed. It is stored with the copy, but not in the formats
-/// `sdk` and `dual`, where a copy changes nothing."
+/// "A rename updates the change time (ctime) of the renamed file or directory. The change time is stored
+/// with the copy, except in the formats `sdk` and `dual`, where a copy cannot change metadata."
 #[test]
-fn a_rename_moves_the_time_of_change_and_no_other() {
+fn a_rename_updates_the_change_time_and_no_other() {
     if !can_mount() {
         return;
     }
@@ -224,7 +225,7 @@ fn a_rename_moves_the_time_of_change_and_no_other() {
             assert!(now.1 > before.1, "{format}: {name}");
             after.push((new, before, now));
         }
-        // It stays so when what is known has been asked for anew.
+        // This remains true after the cached data has been revalidated.
         std::thread::sleep(Duration::from_millis(1200));
         for (path, _, now) in &after {
             assert_eq!(times(path), *now, "{format}: {}", path.display());

@@ -1,6 +1,5 @@
-//! What a program sees when the service fails, stalls, cuts its answers or loses them: nothing that was
-//! acknowledged is lost, nothing half is visible, errors come in time, and what was retried succeeds when
-//! the fault ends.
+//! What a program sees when the service fails, stalls, cuts its responses or loses them: nothing acknowledged
+//! is lost, nothing partial is visible, errors come in time, and retries succeed when the fault ends.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -13,7 +12,7 @@ use ossvault::server::operation::Operation::{self, *};
 
 use crate::fixture::{Rig, can_mount, close, eventually, noise, read, write_and_close};
 
-/// Every call asks the bucket.
+/// Every call sends a request.
 const NOTHING_REMEMBERED: &[&str] = &["--metadata-ttl", "0", "--dir-ttl", "0"];
 
 fn status(status: u16, code: &str) -> Action {
@@ -23,7 +22,7 @@ fn status(status: u16, code: &str) -> Action {
     }
 }
 
-/// Faults that pass when the request is sent again.
+/// Faults that disappear when the request is retried.
 fn passing() -> Vec<(&'static str, Action)> {
     vec![
         ("internal error", status(500, "InternalError")),
@@ -42,7 +41,7 @@ struct Scenario {
     repeats: bool,
     prepare: fn(&Path),
     act: fn(&Path) -> io::Result<()>,
-    /// What must hold afterwards, in this mount and in another.
+    /// The expected state afterwards, in this mount and in another.
     check: fn(&Path),
 }
 
@@ -219,13 +218,13 @@ fn directory_moved(at: &Path) {
 }
 
 #[test]
-fn a_fault_that_passes_is_not_noticed() {
+fn a_transient_fault_is_not_noticed() {
     if !can_mount() {
         return;
     }
     let rig = Rig::new();
     let mount = rig.mount("mnt", NOTHING_REMEMBERED);
-    // The same bucket, read by another mount, so that what is remembered does not answer.
+    // The same bucket through another mount, so that no cache answers.
     let before = mount.descriptors().map(|open| open.len());
     let mut cases = Vec::new();
     for (i, scenario) in SCENARIOS.iter().enumerate() {
@@ -256,7 +255,7 @@ fn a_fault_that_passes_is_not_noticed() {
             }
         }
     }
-    // An upload whose beginning was done, and its name lost on the way, is nobody's to abort.
+    // An upload that began, but whose ID was lost in transit, can be aborted by no one.
     eventually("no unfinished uploads but the one", || {
         rig.unfinished_uploads() <= 1
     });
@@ -267,7 +266,7 @@ fn a_fault_that_passes_is_not_noticed() {
     }
     other.end_well();
     if let Some(before) = before {
-        // Connections are kept for a while; what is left besides must not grow with the work.
+        // Connections are kept for a while; other resources must not grow with the work.
         eventually("descriptors are closed", || {
             let open = mount.descriptors().unwrap();
             let files = open
@@ -280,7 +279,7 @@ fn a_fault_that_passes_is_not_noticed() {
 }
 
 #[test]
-fn an_answer_that_is_cut_or_changed_on_the_way_is_never_served() {
+fn a_response_that_is_cut_or_changed_in_transit_is_never_served() {
     if !can_mount() {
         return;
     }
@@ -325,13 +324,13 @@ fn an_answer_that_is_cut_or_changed_on_the_way_is_never_served() {
     }
 }
 
-/// A mount that gives up soon.
+/// A mount with a short timeout.
 const IMPATIENT: &[&str] = &["--timeout", "2", "--metadata-ttl", "0", "--dir-ttl", "0"];
 
-/// What a call may take under [`IMPATIENT`] when nothing moves: the timeout, and time to notice.
+/// The time that a call may take under [`IMPATIENT`] when nothing moves: the timeout, and time to notice.
 const IN_TIME: Duration = Duration::from_secs(8);
 
-/// Faults that last.
+/// Permanent faults.
 fn lasting() -> Vec<(&'static str, Action)> {
     vec![
         ("internal errors", status(500, "InternalError")),
@@ -355,7 +354,7 @@ fn assert_gives_up<T: std::fmt::Debug>(what: &str, call: impl FnOnce() -> io::Re
 }
 
 #[test]
-fn what_could_not_be_uploaded_is_an_error_at_close_stays_visible_and_goes_up_later() {
+fn a_failed_upload_is_an_error_at_close_stays_visible_and_is_retried() {
     if !can_mount() {
         return;
     }
@@ -379,9 +378,9 @@ fn what_could_not_be_uploaded_is_an_error_at_close_stays_visible_and_goes_up_lat
             );
             let path = mount.path.join(name);
             assert_gives_up(&what, || write_and_close(&path, &content));
-            // The bytes are there, for whoever looks here.
+            // The data is there, as seen through this mount.
             assert!(read(&path).unwrap() == content, "{what}");
-            // And not, or as they were, for whoever looks at the bucket.
+            // And absent or unchanged, as seen in the bucket.
             match name {
                 "replaced" => assert_eq!(rig.ciphertext(name).len(), old.len(), "{what}"),
                 _ => assert!(!rig.keys().contains(&name.to_owned()), "{what}"),
@@ -416,7 +415,7 @@ fn what_could_not_be_uploaded_is_an_error_at_close_stays_visible_and_goes_up_lat
 }
 
 #[test]
-fn a_call_gives_up_in_time_when_the_service_does_not_answer() {
+fn a_call_gives_up_in_time_if_the_service_does_not_respond() {
     if !can_mount() {
         return;
     }
@@ -447,7 +446,7 @@ fn a_call_gives_up_in_time_when_the_service_does_not_answer() {
         assert_gives_up(&what("unlink"), || fs::remove_file(at("f")));
         let mut byte = [0];
         let began = Instant::now();
-        // Cached, perhaps: then it is right.
+        // If it is cached, it is correct.
         if let Err(error) = open.read_exact_at(&mut byte, 2 << 20) {
             assert!(
                 matches!(error.raw_os_error(), Some(libc::EIO | libc::ETIMEDOUT)),
@@ -456,9 +455,9 @@ fn a_call_gives_up_in_time_when_the_service_does_not_answer() {
         }
         assert!(began.elapsed() < IN_TIME, "{:?}", began.elapsed());
         rig.instruments().clear_faults();
-        // Calls fail at once until the mount has found that the service answers again.
+        // Calls fail at once until the mount has noticed that the service responds again.
         eventually("the service answers", || read(&at("f")).is_ok());
-        // All is as it was.
+        // Everything is unchanged.
         assert!(read(&at("f")).unwrap() == noise(1, 3 << 20));
         assert!(read(&at("renamed")).unwrap() == noise(1, 3 << 20));
         assert!(!at("other").exists());
@@ -494,7 +493,7 @@ fn an_unmount_reports_what_could_not_be_uploaded() {
 }
 
 #[test]
-fn an_unmount_waits_for_what_only_needs_time() {
+fn an_unmount_waits_for_slow_uploads() {
     if !can_mount() {
         return;
     }
@@ -513,10 +512,10 @@ fn an_unmount_waits_for_what_only_needs_time() {
     assert_eq!(rig.keys(), ["late"]);
 }
 
-/// Whoever reads while a file is being replaced, by an upload that fails in between, sees one version or the
+/// A reader of a file that is being replaced, by an upload that fails in between, sees one version or the
 /// other.
 #[test]
-fn nobody_sees_half_a_file_while_uploads_fail() {
+fn no_client_sees_a_partial_file_while_uploads_fail() {
     if !can_mount() {
         return;
     }
@@ -548,7 +547,7 @@ fn nobody_sees_half_a_file_while_uploads_fail() {
                         "{} other bytes",
                         found.len()
                     ),
-                    // It was replaced while it was read.
+                    // It was replaced while it was being read.
                     Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}"),
                 }
                 reads += 1;

@@ -1,5 +1,5 @@
-//! Objects that real SDKs encrypted, and key files that real tools wrote: one case per file in
-//! `tests/vectors`, each with the outcome it names.
+//! Objects encrypted by real SDKs, and key files written by real tools: one case per file in `tests/vectors`,
+//! each with its expected outcome.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -89,7 +89,7 @@ pub fn ciphertext(vector: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Of the vectors that were given, and of our own.
+/// From the vectors and from this program.
 fn names() -> Vec<String> {
     let lists = ["index.json", "ours.json"].map(json);
     lists
@@ -106,7 +106,7 @@ fn ring() -> KeyRing {
     KeyRing::new(keys, writing)
 }
 
-/// "Objects in any format are read, whatever is written."
+/// "Objects in every format are read, whatever the mount writes."
 #[test]
 fn every_object_of_the_sdks_opens_as_its_vector_says() {
     let ring = ring();
@@ -189,7 +189,7 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
                 Err(Error::WrongStart) => "start_not_derived",
                 Err(Error::ForeignKey(_)) => "foreign_key",
                 Err(other) => panic!("{name}: {other}"),
-                // No oracle: it looks opened, and gives no byte.
+                // No oracle: it looks opened, and returns no byte.
                 Ok(opened) => {
                     assert_eq!(envelope.format, Format::Sdk, "{name}");
                     assert!(opened.by.is_none(), "{name}");
@@ -204,11 +204,12 @@ fn every_damaged_envelope_is_refused_as_its_vector_says() {
     assert!(count >= 28, "only {count} vectors");
 }
 
-/// "Reading it gives EIO where the envelope is missing, incomplete or damaged, or no key opens it; EACCES
-/// where it names a key that is not here, and after v1.5 was stopped (docs/keys.md); EOPNOTSUPP where a
-/// key management service wrapped the key, or an algorithm or a version is unknown."
+/// "Reading it fails with EIO if the envelope is missing, incomplete or damaged, or if no key opens it;
+/// with EACCES if it names a key that the mount does not have, or if PKCS#1 v1.5 envelopes are no longer
+/// tried (docs/keys.md); with EOPNOTSUPP if a key management service wrapped the key, or if an algorithm or
+/// a version is unknown."
 ///
-/// What a program gets that reads such a file.
+/// The errno that a program gets when it reads such a file.
 #[test]
 fn every_damaged_envelope_has_its_errno_in_a_mount() {
     if !can_mount() {
@@ -248,7 +249,7 @@ fn every_damaged_envelope_has_its_errno_in_a_mount() {
         let error = std::fs::read(mount.path.join(name)).expect_err(name);
         assert_eq!(error.raw_os_error(), Some(expected), "{name}: {error}");
     }
-    // The log says of each what it is.
+    // The log gives the reason for each.
     let log = std::fs::read_to_string(&mount.log).expect("a log");
     for name in &names {
         assert!(

@@ -1,4 +1,4 @@
-//! Every parser of outside input, over the corpus in fuzz/corpus and over what random changes make of it.
+//! Every parser of external input, over the corpus in fuzz/corpus and random mutations of it.
 //!
 //! The short run of `cargo test`; scripts/exercise fuzz runs ten million cases of each. Coverage-guided runs of the
 //! same entry points are in fuzz/.
@@ -11,13 +11,13 @@ use ossvault::fuzzing::{TARGETS, Target};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-/// No input is longer: headers are at most 8 KB, and documents repeat their elements.
+/// The maximum length of an input: headers are at most 8 KB, and documents repeat their elements.
 const LONGEST: usize = 16 << 10;
 
-/// What takes longer is tried again.
+/// An input that takes longer is tried again.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// What parsers stumble over.
+/// Fragments that parsers tend to get wrong.
 const TOKENS: &[&[u8]] = &[
     b"0",
     b"-1",
@@ -76,7 +76,7 @@ fn corpus(target: &Target) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One to eight random changes.
+/// One to eight random mutations.
 fn mutate(random: &mut SmallRng, input: &mut Vec<u8>, corpus: &[Vec<u8>]) {
     for _ in 0..random.random_range(1..=8) {
         let at = random.random_range(0..=input.len());
@@ -110,7 +110,7 @@ fn mutate(random: &mut SmallRng, input: &mut Vec<u8>, corpus: &[Vec<u8>]) {
     }
 }
 
-/// Runs that many cases; what fails is printed, to be kept in the corpus.
+/// Runs that many cases; prints failing inputs, to be added to the corpus.
 fn run(target: &Target, cases: u64, seed: u64) {
     let corpus = corpus(target);
     for input in &corpus {
@@ -121,7 +121,7 @@ fn run(target: &Target, cases: u64, seed: u64) {
     let mut slowest = Duration::ZERO;
     let start = Instant::now();
     for _ in 0..cases {
-        // Changes pile up on one input for a while: some parsers take several to be led astray.
+        // Mutations accumulate on one input for a while: some parsers need several to be misled.
         if input.is_empty() || random.random_ratio(1, 4) {
             input.clone_from(&corpus[random.random_range(0..corpus.len())]);
         }
@@ -129,7 +129,7 @@ fn run(target: &Target, cases: u64, seed: u64) {
         let began = Instant::now();
         let result = std::panic::catch_unwind(|| (target.run)(&input));
         let mut took = began.elapsed();
-        // Where the machine was busy with something else, the next time is quicker.
+        // If the machine was busy with something else, the next run is faster.
         for _ in 0..3 {
             if took < SLOW || result.is_err() {
                 break;

@@ -1,5 +1,5 @@
-//! The client against a service that lies, mumbles and never ends: whatever it says, a call ends, nothing is
-//! reported as done that was not, and what can be understood is.
+//! The client against a service that lies, stalls and never ends: whatever it sends, a call ends, nothing is
+//! reported as done that was not, and valid responses are understood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,10 +19,10 @@ use crate::raw_server::*;
 
 /// Long enough for a busy machine, short enough to wait for.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// What a call of `TIMEOUT` may take on a busy machine and still be said to end.
+/// The time that a call with `TIMEOUT` may take on a busy machine and still count as ended.
 const ENDS: Duration = Duration::from_secs(12);
 
-/// An answer of these headers and no others.
+/// A response with exactly these headers.
 fn bare(code: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     let mut text = format!("HTTP/1.1 {code} X\r\n");
     for (name, value) in headers {
@@ -63,7 +63,7 @@ fn keys(page: &ListPage) -> Vec<&str> {
     page.objects.iter().map(|object| &*object.key).collect()
 }
 
-/// Follows a listing as its callers do, to its end.
+/// Follows a listing to its end, like its callers.
 async fn follow(server: &Server) -> Result<usize, Error> {
     let mut request = below("");
     let mut objects = 0;
@@ -100,7 +100,7 @@ async fn one_bad_entry_hides_itself_and_not_its_page() {
     assert_eq!(keys(&page), ["d/a", "d/f"]);
     assert_eq!(page.prefixes, ["d/h/"]);
     assert_eq!(page.hidden, 11);
-    // Read once, not until the time is up.
+    // Read once, not until the deadline.
     assert_eq!(server.lines().len(), 1);
 }
 
@@ -135,7 +135,7 @@ async fn a_listing_without_end_is_an_error() {
         let requests = server.lines().len();
         assert!(requests <= 40, "{what}: {requests} requests");
     }
-    // Some pages without an entry are everyday.
+    // Some pages without an entry are normal.
     let answer = |n: usize, _: &Received| match n {
         0..3 => listing("", Some(&format!("t{n}"))),
         _ => listing(&entry("a", "1"), None),
@@ -145,7 +145,7 @@ async fn a_listing_without_end_is_an_error() {
 }
 
 #[tokio::test]
-async fn a_page_longer_than_was_asked_for_is_no_page() {
+async fn a_page_longer_than_requested_is_rejected() {
     let entries = |count: usize| -> String {
         (0..count)
             .map(|n| entry(&format!("k{n:06}"), "1"))
@@ -195,7 +195,7 @@ async fn lists_of_uploads_end() {
 }
 
 #[tokio::test]
-async fn a_batch_delete_believes_only_what_it_asked_for() {
+async fn a_batch_delete_trusts_only_results_for_its_own_keys() {
     let server = Server::start(vec![status(
         200,
         &[("x-oss-request-id", "R7")],
@@ -243,13 +243,13 @@ async fn no_retry_after_ends_or_outlasts_a_call() {
         server.store.head(&key("a")).await.unwrap();
         assert!(began.elapsed() < ENDS, "{after}");
         assert_eq!(server.lines().len(), 2, "{after}");
-        // For ever: it ends all the same.
+        // Forever: it still ends.
         let after = after.to_owned();
         let answer = move |_: usize, _: &Received| status(503, &[("Retry-After", &*after)], "");
         let server = Server::answering(answer, Duration::from_millis(500), 4).await;
         let began = Instant::now();
         let result = server.store.head(&key("a")).await;
-        // The last answer, or none in time where the machine stands for half a second.
+        // The last response, or none in time if the machine pauses for half a second.
         let ended = matches!(result, Err(Error::Unavailable(_) | Error::TimedOut(_)));
         assert!(ended, "{result:?}");
         assert!(began.elapsed() < ENDS);
@@ -265,7 +265,7 @@ fn skewed(theirs: SystemTime) -> Reply {
 }
 
 #[tokio::test]
-async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
+async fn a_clock_is_not_trusted_if_it_is_a_day_off_or_unconfirmed() {
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
     let good = || status(200, &[("ETag", "\"E\"")], "");
@@ -273,7 +273,7 @@ async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
         let text = server.header(n, "x-oss-date").unwrap();
         time::unix_seconds(time::parse_basic(&text).unwrap()).abs_diff(time::unix_seconds(now))
     };
-    // Years off: not a single request is signed for then, and none is tried again.
+    // Years off: not a single request is signed for that time, and none is retried.
     for theirs in [now + 24 * 365 * 10 * hour, now - 24 * 365 * 10 * hour] {
         let server = Server::start(vec![skewed(theirs), skewed(theirs), good(), good()]).await;
         let result = put(&server, b"a", Overwrite::Allowed).await;
@@ -282,7 +282,7 @@ async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
         let _ = put(&server, b"a", Overwrite::Allowed).await;
         assert!(sent_at(&server, 1) < 3600);
     }
-    // Two answers that disagree.
+    // Two responses that disagree.
     let server = Server::start(vec![skewed(now + 2 * hour), skewed(now + 5 * hour), good()]).await;
     put(&server, b"a", Overwrite::Allowed).await.unwrap();
     assert!(sent_at(&server, 2) < 3600);
@@ -295,7 +295,7 @@ async fn a_clock_is_not_believed_that_is_a_day_off_or_stands_alone() {
     assert_eq!(refusal_of(&error).unwrap().code, "RequestTimeTooSkewed");
 }
 
-/// An answer to GET with another tag or checksum than the version has.
+/// A response to GET with an ETag or checksum of another version.
 fn part_of(range: std::ops::Range<usize>, sent: usize, etag: &str, crc: u64) -> Reply {
     let whole = b"0123456789";
     let mut text = format!(
@@ -317,7 +317,7 @@ fn part_of(range: std::ops::Range<usize>, sent: usize, etag: &str, crc: u64) -> 
 }
 
 #[tokio::test]
-async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
+async fn another_version_than_requested_is_rejected_whatever_the_status() {
     let get = async |server: &Server| {
         let mut answer = server
             .store
@@ -334,7 +334,7 @@ async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
         ("\"E1\"", true),
         ("W/\"E1\"", true),
         ("E1", true),
-        // A gateway that drops it honours the precondition or does not: the tag is the one that was asked for.
+        // A gateway that drops the precondition may honour it or not: the ETag is the requested one.
         ("", true),
         ("\"E2\"", false),
         ("\"E1-2\"", false),
@@ -349,7 +349,7 @@ async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
         }
         assert_eq!(server.lines().len(), 1);
     }
-    // It breaks off, and the rest has another checksum under the same tag.
+    // It breaks off, and the rest has another checksum under the same ETag.
     for (crc, same) in [(right, true), (right ^ 1, false)] {
         let first = part_of(0..10, 4, "\"E1\"", right);
         let server = Server::start(vec![first, part_of(4..10, 6, "\"E1\"", crc)]).await;
@@ -359,7 +359,7 @@ async fn another_version_than_asked_for_is_not_taken_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn what_trickles_ends() {
+async fn a_trickling_response_ends() {
     let pause = Duration::from_millis(100);
     let slow = |head: Vec<u8>| Reply::Trickle(head, vec![b'x'; 100_000], pause);
     let timeout = Duration::from_millis(400);
@@ -392,7 +392,7 @@ async fn what_trickles_ends() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_is_no_slow_server() {
+async fn a_slow_reader_is_not_mistaken_for_a_slow_server() {
     let whole = vec![b'0'; 300_000];
     let timeout = Duration::from_millis(500);
     let replies = vec![part(200, &whole, 0..whole.len(), whole.len())];
@@ -410,7 +410,7 @@ async fn a_slow_reader_is_no_slow_server() {
 }
 
 #[tokio::test]
-async fn a_place_in_the_queue_is_the_callers_time() {
+async fn waiting_in_the_queue_counts_against_the_callers_timeout() {
     let timeout = Duration::from_secs(1);
     let server = Server::answering(|_, _| Reply::Stall, timeout, 1).await;
     let began = Instant::now();
@@ -420,12 +420,12 @@ async fn a_place_in_the_queue_is_the_callers_time() {
     for result in results {
         assert!(matches!(result, Err(Error::TimedOut(_))), "{result:?}");
     }
-    // One behind the other they would take six times as long.
+    // In sequence they would take six times as long.
     assert!(began.elapsed() < timeout * 4, "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn an_object_is_found_out_about_that_an_answer_leaves_half_untold() {
+async fn what_an_incomplete_response_leaves_open_is_looked_up() {
     let length = [("Content-Length", "5")];
     let etag = [("ETag", "\"E1\"")];
     let one = || listing(&entry("a", "5"), None);
@@ -433,11 +433,11 @@ async fn an_object_is_found_out_about_that_an_answer_leaves_half_untold() {
     let whole = |size, etag: &str, requests| Some((size, etag.to_owned(), requests));
     for (reply, expected) in [
         (bare(200, &[length[0], etag[0]], ""), whole(5, "\"E1\"", 1)),
-        // A cache that does not know the length, or takes the tag off.
+        // A cache that does not know the length, or removes the ETag.
         (bare(200, &[etag[0], close], ""), whole(5, "\"E1\"", 2)),
         (bare(200, &length, ""), whole(5, "\"E1\"", 2)),
         (bare(200, &[close], ""), whole(5, "\"E1\"", 2)),
-        // Another version than the one that is listed.
+        // A version other than the listed one.
         (bare(200, &[("ETag", "\"E2\""), close], ""), None),
     ] {
         let server = Server::with(vec![reply, one()], Duration::from_millis(500), 4).await;
@@ -455,7 +455,7 @@ async fn an_object_is_found_out_about_that_an_answer_leaves_half_untold() {
 }
 
 #[tokio::test]
-async fn a_write_whose_answer_has_no_tag_is_looked_for() {
+async fn a_write_whose_response_has_no_etag_is_looked_up() {
     let done = || status(200, &[], "");
     let put_with = async |replies: Vec<Reply>| {
         let count = replies.len();
@@ -465,11 +465,11 @@ async fn a_write_whose_answer_has_no_tag_is_looked_for() {
     };
     let (result, all) = put_with(vec![done(), head_of(b"hello", &[])]).await;
     assert_eq!((result.unwrap(), all), (tag(), true));
-    // Who may write and not read may list.
+    // A client that may write but not read may still list.
     let denied = || status(403, &[("x-oss-request-id", "R")], "");
     let (result, all) = put_with(vec![done(), denied(), listing(&entry("a", "5"), None)]).await;
     assert_eq!((result.unwrap(), all), (tag(), true));
-    // Something else is there, or nothing.
+    // Something else exists, or nothing.
     for other in [head_of(b"other", &[]), head_of(b"hello there", &[])] {
         let (result, _) = put_with(vec![done(), other]).await;
         assert!(
@@ -545,7 +545,7 @@ async fn hundreds_of_metadata_entries_are_read() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_success_and_no_word_about_an_object() {
+async fn a_web_page_is_neither_success_nor_information_about_an_object() {
     let html = [("Content-Type", "text/html; charset=utf-8")];
     let page = "<html><body>Please log in</body></html>";
     let login = || Server::answering(move |_, _| status(200, &html, page), TIMEOUT / 4, 4);
@@ -561,7 +561,7 @@ async fn a_web_page_is_no_success_and_no_word_about_an_object() {
     ];
     let server = Server::start(vec![status(200, &stored, "<p>")]).await;
     assert_eq!(get(&server, None).await.unwrap().1, b"<p>");
-    // What was not found was not found by the service.
+    // The 404 did not come from the service.
     for code in [302, 401, 403, 404, 407] {
         let headers = [html[0], ("Location", "https://login.example.com/")];
         let answer = move |_: usize, _: &Received| status(code, &headers, page);
@@ -633,7 +633,7 @@ async fn a_refusal_keeps_its_code_and_its_request() {
 }
 
 #[tokio::test]
-async fn long_answers_wait_for_each_other_and_all_arrive() {
+async fn long_responses_wait_for_each_other_and_all_arrive() {
     let name = "x".repeat(250);
     let entries: Vec<String> = (0..1000)
         .map(|n| entry(&format!("{n:06}{name}"), "1"))
@@ -657,7 +657,7 @@ async fn long_answers_wait_for_each_other_and_all_arrive() {
 }
 
 #[tokio::test]
-async fn a_tag_that_no_header_carries_is_refused_at_once() {
+async fn an_etag_that_no_header_can_carry_is_refused_at_once() {
     let server = Server::with(vec![], TIMEOUT * 10, 4).await;
     let began = Instant::now();
     let tag = ETag::new("E\r\nX-Evil: 1");

@@ -10,10 +10,10 @@ use ossvault::server::state::Config;
 
 use crate::fixture::{self, Rig, can_mount};
 
-/// The interpreter that has the SDKs, or why there is none. `scripts/venv` makes it, and needs the network
-/// once.
+/// The interpreter with the SDKs, or the reason why there is none. `scripts/venv` creates it, and needs the
+/// network once.
 pub fn python() -> Result<PathBuf, String> {
-    // Tests run side by side, and one of them makes it.
+    // Tests run in parallel, and one of them creates it.
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(find_python).clone()
 }
@@ -53,7 +53,7 @@ pub fn run_on(rig: &Rig, python: &Path, script: &str, args: &[&str], input: &[u8
     output.stdout
 }
 
-/// Prints why, and fails where nothing may be skipped.
+/// Prints the reason, and fails if nothing may be skipped.
 pub fn skip(why: &str) {
     println!("skipped: {why}");
     for name in ["REQUIRE_INTEROP", "REQUIRE_FUSE"] {
@@ -62,7 +62,7 @@ pub fn skip(why: &str) {
     }
 }
 
-/// A server with one bucket, and what a script needs to find it.
+/// A server with one bucket, and the settings for a script to find it.
 struct Bucket {
     server: Server,
     folder: tempfile::TempDir,
@@ -161,7 +161,7 @@ fn the_seeds_example_opens_what_a_mount_wrote_and_a_mount_what_the_example_wrote
     };
     let public = rig.path("key.pub");
     let mount = rig.mount("mnt", &["--metadata-ttl", "0"]);
-    // Sizes around blocks and parts; the largest goes up in parts.
+    // Sizes around blocks and parts; the largest is uploaded in parts.
     for size in [1, 15, 16, 17, 4096, 70_000, (8 << 20) + 5] {
         let content = fixture::noise(size as u64, size);
         let ours = format!("ours-{size}");

@@ -1,6 +1,6 @@
-//! Every form of a key file that OpenSSL 3 reads is read. `openssl` makes the files and is the judge: what it
-//! derives the public half of, we must, too, and the same one. What we do not read gets a sentence with a command
-//! in it, and the command does what it says.
+//! Every form of a key file that OpenSSL 3 reads is read. `openssl` creates the files and is the reference:
+//! if it derives a public half, this program must derive the same one. For unsupported forms, the error
+//! contains a command, and the command works.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 const PASSPHRASE: &str = "open sesame";
 
-/// A folder with keys that openssl made: `key.pem` (PKCS#8), `rsa.pem` (PKCS#1), the public halves and a
-/// certificate. None where there is no openssl.
+/// A folder with keys created by openssl: `key.pem` (PKCS#8), `rsa.pem` (PKCS#1), the public halves and a
+/// certificate. None if there is no openssl.
 struct Bench {
     folder: tempfile::TempDir,
     public: PublicKey,
@@ -63,7 +63,7 @@ impl Bench {
     fn made(&self, line: &str) -> Option<Vec<u8>> {
         let out = self.path("made");
         let _ = fs::remove_file(&out);
-        // genrsa takes nothing behind the number of bits.
+        // genrsa accepts nothing after the number of bits.
         let line = match line.strip_prefix("genrsa ") {
             Some(options) => format!("genrsa -out made {options}"),
             None => format!("{line} -out made"),
@@ -94,9 +94,9 @@ impl Bench {
     }
 }
 
-/// What openssl printed, if it succeeded.
+/// The output of openssl, if it succeeded.
 fn openssl(folder: &Path, line: &str) -> Option<Vec<u8>> {
-    // The second line is the passphrase of what is written where the first one is that of what is read.
+    // The first line is the passphrase of the input, the second that of the output.
     fs::write(folder.join("pass"), format!("{PASSPHRASE}\n{PASSPHRASE}\n")).unwrap();
     let output = Command::new("openssl")
         .args(line.split(' '))
@@ -123,7 +123,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn text_around_and_labels_and_line_ends_do_not_matter() {
+fn surrounding_text_labels_and_line_endings_do_not_matter() {
     let Some(bench) = Bench::new() else { return };
     let [key, rsa, cert] = ["key.pem", "rsa.pem", "cert.pem"].map(|name| bench.text(name));
     let relabelled = |text: &str, from: &str, to: &str| text.replace(from, to);
@@ -155,7 +155,7 @@ fn text_around_and_labels_and_line_ends_do_not_matter() {
         );
         bench.is_read(what, &bytes);
     }
-    // What people have otherwise to undo by hand.
+    // Damage that users would otherwise repair by hand.
     let one_line = key.trim().replace('\n', " ");
     let bare = key
         .lines()
@@ -191,7 +191,7 @@ fn text_around_and_labels_and_line_ends_do_not_matter() {
 }
 
 #[test]
-fn public_keys_come_under_either_label_and_in_certificates() {
+fn public_keys_are_read_under_either_label_and_from_certificates() {
     let Some(bench) = Bench::new() else { return };
     let [spki, pkcs1, cert] = ["spki.pem", "pkcs1.pem", "cert.pem"].map(|name| bench.text(name));
     let der = |pem: &str| -> Vec<u8> {
@@ -228,7 +228,7 @@ fn public_keys_come_under_either_label_and_in_certificates() {
             Err(error) => panic!("{what}: {error}"),
         }
     }
-    // A machine that only writes must not have the private half: that is told, whatever is beside it.
+    // A write-only machine must not have the private half: that is an error, whatever is beside it.
     for text in [
         format!("{cert}{}", bench.text("key.pem")),
         format!("{}{spki}", bench.text("key.pem")),
@@ -241,7 +241,7 @@ fn public_keys_come_under_either_label_and_in_certificates() {
     assert_eq!(private(spki.as_bytes()).err(), Some(KeyError::PublicOnly));
 }
 
-/// How [`encode`] writes what it reads.
+/// How [`encode`] writes the elements.
 #[derive(Clone, Copy, Default)]
 struct Style {
     indefinite: bool,
@@ -250,7 +250,7 @@ struct Style {
     signed_numbers: bool,
 }
 
-/// DER again, in BER of some style. Nothing within strings is touched.
+/// Encodes DER again, in BER of some style. Strings are left unchanged.
 fn encode(mut der: &[u8], style: Style) -> Vec<u8> {
     let mut out = Vec::new();
     while !der.is_empty() {
@@ -368,7 +368,7 @@ fn ber_is_read_like_der() {
 
 /// The numbers of PKCS#1, with some of them zero.
 fn without(rsa: &[u8], gone: &[usize]) -> Vec<u8> {
-    // Four bytes of header, and the numbers one after the other.
+    // Four bytes of header, followed by the numbers.
     let mut rest = &rsa[4..];
     let mut content = Vec::new();
     let mut index = 0;
@@ -405,7 +405,7 @@ fn a_key_without_its_primes_is_completed() {
     ] {
         bench.is_read(what, &without(&rsa, gone));
     }
-    // With a small exponent, which other ways of factoring do not take.
+    // With a small exponent, which other ways of factoring do not support.
     let made = bench.made("genrsa -3 2048").unwrap();
     fs::write(bench.path("small.pem"), &made).unwrap();
     let der = bench
@@ -413,7 +413,7 @@ fn a_key_without_its_primes_is_completed() {
         .unwrap();
     let key = private(&without(&der, &[4, 5, 6, 7, 8])).unwrap();
     assert!(key.public() == private(&made).unwrap().public());
-    // Numbers that are no key are found out.
+    // Numbers that are not a key are detected.
     let mut wrong = without(&rsa, &[4, 5, 6, 7, 8]);
     let late = wrong.len() - 100;
     wrong[late] ^= 4;
@@ -423,7 +423,7 @@ fn a_key_without_its_primes_is_completed() {
 }
 
 #[test]
-fn what_openssl_encrypts_opens_with_its_passphrase() {
+fn keys_encrypted_by_openssl_open_with_their_passphrase() {
     let Some(bench) = Bench::new() else { return };
     let mut lines = Vec::new();
     for scheme in [
@@ -502,7 +502,7 @@ fn what_openssl_encrypts_opens_with_its_passphrase() {
     assert!(made >= 40, "openssl made only {made} of {}", lines.len());
 }
 
-/// Runs the command that a sentence advises, with the passphrase where it would be asked for.
+/// Runs the command from an error message, with the passphrase if it would ask for one.
 fn follow(bench: &Bench, sentence: &str, file: &str, passphrases: &str) -> Vec<u8> {
     let (_, command) = sentence
         .split_once(": openssl ")
@@ -518,7 +518,7 @@ fn follow(bench: &Bench, sentence: &str, file: &str, passphrases: &str) -> Vec<u
 }
 
 #[test]
-fn what_is_not_read_is_told_a_command_that_works() {
+fn unsupported_keys_get_a_command_that_works() {
     let Some(bench) = Bench::new() else { return };
     let passes = "-passin file:pass -passout file:pass";
     let legacy = "-provider legacy -provider default -passout file:pass";
@@ -546,13 +546,13 @@ fn what_is_not_read_is_told_a_command_that_works() {
     fs::write(bench.path("cfb.pem"), &bytes).unwrap();
     let sentence = refusal(&bytes);
     bench.is_read("CFB", &follow(&bench, &sentence, "cfb.pem", passes));
-    // More memory than is given.
+    // More memory than is allowed.
     let scrypt = format!(
         "pkcs8 -topk8 -in key.pem -scrypt -scrypt_N 2097152 -scrypt_r 8 -scrypt_p 1 {legacy}"
     );
     if let Some(bytes) = bench.made(&scrypt) {
         let sentence = refusal(&bytes);
-        assert!(sentence.contains("asks for too much"), "{sentence}");
+        assert!(sentence.contains("needs too much"), "{sentence}");
     }
     let p12 = bench
         .made("pkcs12 -export -inkey key.pem -in cert.pem -passout file:pass")
@@ -595,7 +595,7 @@ fn what_is_not_read_is_told_a_command_that_works() {
 }
 
 #[test]
-fn keys_of_openssh_are_told_how_to_be_converted() {
+fn openssh_keys_get_a_conversion_command() {
     let Some(bench) = Bench::new() else { return };
     let ssh_keygen = |line: &str| {
         let run = Command::new("ssh-keygen")
@@ -631,7 +631,7 @@ fn keys_of_openssh_are_told_how_to_be_converted() {
 }
 
 #[test]
-fn numbers_that_protect_nothing_are_no_public_key() {
+fn insecure_numbers_are_not_accepted_as_a_public_key() {
     let Some(bench) = Bench::new() else { return };
     let number = |bytes: &[u8]| {
         let mut out = vec![0x02, 0x82];
@@ -675,7 +675,7 @@ fn numbers_that_protect_nothing_are_no_public_key() {
 }
 
 #[test]
-fn what_cannot_be_used_is_not_called_damaged() {
+fn unusable_keys_are_not_called_damaged() {
     let Some(bench) = Bench::new() else { return };
     let three = bench.made("genrsa -primes 3 2048").unwrap();
     let sentence = refusal(&three);
@@ -688,7 +688,7 @@ fn what_cannot_be_used_is_not_called_damaged() {
 }
 
 #[test]
-fn weak_keys_open_what_they_wrapped_where_that_is_asked_for() {
+fn weak_keys_unwrap_only_if_the_option_allows_it() {
     let Some(bench) = Bench::new() else { return };
     for bits in [1024, 1536, 2047] {
         let pem = bench.made(&format!("genrsa {bits}")).unwrap();

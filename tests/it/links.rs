@@ -1,5 +1,5 @@
-//! A file's content is never told as a link's target: programs resolve targets, and the names in them are
-//! asked of the bucket, in plaintext.
+//! A file's content is never returned as a link's target: programs resolve targets, and the names in them
+//! would be looked up in the bucket in plaintext.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::world::{self, CALLER, Call, FsResult, Kernel, World};
 const FILE: u32 = 0o100_600;
 const LINK: u32 = 0o120_777;
 
-/// What would be a target, and must not be told.
+/// Content that would be a valid target, and must not be returned.
 const SECRET: &[u8] = b"AKIA-super-secret-token-0123456789";
 
 fn object_key(key: &str) -> ObjectKey {
@@ -51,7 +51,7 @@ async fn put_object(
     world.weather.advance(3);
 }
 
-/// Changes the metadata alone, as whoever controls the bucket can.
+/// Changes only the metadata, as anyone who controls the bucket can.
 async fn change(world: &World, key: &str, change: impl FnOnce(&mut BTreeMap<String, String>)) {
     let key = object_key(key);
     let meta = world.weather.head(&key).await.unwrap();
@@ -70,7 +70,7 @@ async fn change(world: &World, key: &str, change: impl FnOnce(&mut BTreeMap<Stri
     world.weather.advance(3);
 }
 
-/// What a program gets that follows the link, and how many bodies that cost.
+/// The errno of a program that follows the link, and the number of bodies that this fetched.
 async fn follow(world: &World, kernel: &Kernel, name: &str) -> (FsResult<Vec<u8>>, u32) {
     let looks = kernel.look(name).await;
     assert_eq!(
@@ -97,10 +97,11 @@ fn is_io<T: std::fmt::Debug>(result: &FsResult<T>) -> bool {
     matches!(result, Err(Error::Io(_)))
 }
 
-/// "The object's key says that it is a link, and a target has 1 to 4095 bytes: what only claims to be a link can
-/// be seen and removed, and following it is EIO."
+/// "An object is a link only if its data key is bound to that type (docs/format.md, section 4) and its
+/// target has 1 to 4095 bytes: an object that merely claims to be a link can be listed and removed, and
+/// following it fails with EIO."
 #[test]
-fn a_file_whose_metadata_come_to_say_link_is_never_told_as_a_target() {
+fn a_file_whose_metadata_is_changed_to_link_is_never_returned_as_a_target() {
     block(async {
         for trust_links in [false, true] {
             let (world, kernel) =
@@ -120,7 +121,7 @@ fn a_file_whose_metadata_come_to_say_link_is_never_told_as_a_target() {
                     let (target, gets) = follow(&world, &kernel, &name).await;
                     assert!(is_io(&target), "{name} {trust_links}: {target:?}");
                     assert_eq!(gets, 0, "{name}");
-                    // Nor is it a file any more, until its mode is what it was.
+                    // It is not a file either, until its mode is restored.
                     remove(&kernel, &name).await;
                 }
             }
@@ -137,9 +138,9 @@ async fn put_file(bucket: &Arc<EncryptedBucket>, key: &str, content: &[u8]) {
     put.await.unwrap();
 }
 
-/// The other way round: who can change the metadata makes a program read a link's target as a file.
+/// The reverse: someone who can change the metadata makes a program read a link's target as a file.
 #[test]
-fn a_link_whose_metadata_come_to_say_file_is_not_read() {
+fn a_link_whose_metadata_is_changed_to_file_is_not_read() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let name = Name::from("link");
@@ -165,9 +166,9 @@ fn a_link_whose_metadata_come_to_say_file_is_not_read() {
     });
 }
 
-/// "With `--trust-links`, links that other programs and earlier versions made are followed as well."
+/// "With `--trust-links`, links that other programs and earlier versions created are followed as well."
 #[test]
-fn links_that_do_not_say_so_are_followed_where_that_was_asked_for() {
+fn unbound_links_are_followed_only_with_trust_links() {
     block(async {
         for trust_links in [false, true] {
             let (world, kernel) =
@@ -200,9 +201,9 @@ fn links_that_do_not_say_so_are_followed_where_that_was_asked_for() {
     });
 }
 
-/// `ls -l` was enough to have a daemon read an object of any size into memory.
+/// Regression: `ls -l` was enough to make a daemon read an object of any size into memory.
 #[test]
-fn no_length_but_a_targets_is_fetched() {
+fn only_objects_with_a_targets_length_are_fetched() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let key = DataKey::generate();
@@ -231,9 +232,9 @@ fn no_length_but_a_targets_is_fetched() {
     });
 }
 
-/// No shape of the envelope around a link that its key does not vouch for is followed.
+/// Whatever the form of the envelope, a link is not followed unless its key is bound to that type.
 #[test]
-fn envelopes_that_say_one_thing_and_keys_that_say_another_are_refused() {
+fn envelopes_that_contradict_their_keys_are_refused() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         let v15 = "client-side-encryption-key";
@@ -263,7 +264,7 @@ fn envelopes_that_say_one_thing_and_keys_that_say_another_are_refused() {
                     remove(&kernel, "x").await;
                 }
             }
-            // The start of one object beside the key of another.
+            // The start of one object with the key of another.
             let (a, b) = (fresh(format), fresh(format));
             let mut user = a.1.clone();
             for name in ["x-oss-start", "client-side-encryption-start"] {
@@ -287,7 +288,7 @@ fn fresh(format: Format) -> (ContentCipher, BTreeMap<String, String>) {
     (cipher, user)
 }
 
-/// What a mount does to a link leaves it one, and what it does to a file makes it none.
+/// Changes by a mount keep a link a link, and a file a file.
 #[test]
 fn links_stay_links_and_files_stay_files_through_every_change() {
     block(async {
@@ -299,7 +300,7 @@ fn links_stay_links_and_files_stay_files_through_every_change() {
         for path in ["link", "file"] {
             let ino = kernel.look(path).await.ino;
             let change = Change {
-                // The type bits of a link, as a system call would never have them.
+                // The type bits of a link, as no system call would pass them.
                 mode: Some(libc::S_IFLNK | 0o640),
                 uid: Some(7),
                 ..Change::default()
@@ -317,7 +318,7 @@ fn links_stay_links_and_files_stay_files_through_every_change() {
         assert_eq!(target.unwrap(), b"target");
         assert_eq!(kernel.look("file2").await.kind, Kind::File);
         assert_eq!(kernel.load("file2").await, SECRET);
-        // A fresh mount knows nothing but what is stored.
+        // A fresh mount knows only what is stored.
         let kernel = Kernel::new(world.mount().await);
         let (target, _) = follow(&world, &kernel, "renamed").await;
         assert_eq!(target.unwrap(), b"target");
@@ -325,10 +326,10 @@ fn links_stay_links_and_files_stay_files_through_every_change() {
     });
 }
 
-/// An upload binds what the attributes say, and those come from the bucket: a file that was open when its
-/// metadata were changed would have been made a link by this mount itself.
+/// An upload binds the type in the attributes, which come from the bucket. Regression: a file that was open
+/// when its metadata was changed would have been made a link by this mount itself.
 #[test]
-fn a_file_that_is_open_while_its_metadata_come_to_say_link_is_uploaded_as_a_file() {
+fn an_open_file_whose_metadata_is_changed_to_link_is_uploaded_as_a_file() {
     block(async {
         let (world, kernel) = mounted_with(|_| ()).await;
         world.others.put("a", b"what was there").await;
@@ -343,7 +344,7 @@ fn a_file_that_is_open_while_its_metadata_come_to_say_link_is_uploaded_as_a_file
     });
 }
 
-/// Reading a link that this mount made asks for its body and nothing else.
+/// Reading a link that this mount created fetches only its body.
 #[test]
 fn reading_a_link_costs_one_request() {
     block(async {

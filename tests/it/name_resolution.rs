@@ -1,5 +1,5 @@
-//! What is said of names while the bucket is slow, refuses or hangs, and the kernel forgets inodes all the time:
-//! that something is absent is said only when the bucket said so.
+//! Names while the bucket is slow, hangs or refuses requests, and the kernel keeps forgetting inodes: a name
+//! is reported absent only if the bucket said so.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::world::{CALLER, FsResult, Kernel, Mood};
 
 const CALLERS: usize = 8;
 
-/// What one caller does over and over: each step must find what exists, or fail with what really happened.
+/// The repeated work of one caller: each step must find what exists, or fail with the real error.
 async fn round(fs: &Arc<Filesystem>, own: &mut [String; 2], step: usize) -> FsResult<()> {
     let kernel = Kernel::new(fs.clone());
     let result = async {
@@ -35,7 +35,7 @@ async fn round(fs: &Arc<Filesystem>, own: &mut [String; 2], step: usize) -> FsRe
                 fs.releasedir(handle);
                 entries?;
             }
-            // open(O_CREAT) of what is there.
+            // open(O_CREAT) of an existing name.
             3 => {
                 let parent = kernel.walk("d/e").await?;
                 let (looks, opened) = fs
@@ -58,7 +58,7 @@ async fn round(fs: &Arc<Filesystem>, own: &mut [String; 2], step: usize) -> FsRe
     result
 }
 
-/// Lets callers go on for a while, and returns what they were told that cannot be true.
+/// Lets callers run for a while, and returns the results that cannot be true.
 async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<String> {
     let callers = (0..CALLERS).map(|caller| {
         let fs = fs.clone();
@@ -71,7 +71,7 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
                 step += 1;
                 let mut result = round(&fs, &mut own, step).await;
                 if matches!(result, Err(Error::Stale)) {
-                    // The kernel resolves the path once more.
+                    // The kernel resolves the path again.
                     result = round(&fs, &mut own, step).await;
                 }
                 let fits = match &result {
@@ -84,7 +84,7 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
                     wrong.push(format!("step {}: {:?}", step % 5, result));
                 }
             }
-            // For the next one, who expects the first name.
+            // For the next caller, which expects the first name.
             if own[0].ends_with("two") {
                 own.swap(0, 1);
                 let kernel = Kernel::new(fs.clone());
@@ -104,12 +104,13 @@ async fn told_wrongly(fs: &Arc<Filesystem>, mood: Mood, lasts: Duration) -> Vec<
     wrong
 }
 
-/// ENOENT is said only when the bucket said so, or this mount deleted the name: never for an error, a time-out, or
-/// what was forgotten here.
+/// ENOENT is returned only if the bucket reported that the name does not exist, or this mount deleted it;
+/// never because of an error, a timeout, or an evicted cache entry.
 ///
-/// An inode that was forgotten while a question about it was on its way looked like a name that is not there.
+/// Regression: an inode that was forgotten while a request about it was in flight looked like a name that
+/// does not exist.
 #[test]
-fn what_exists_is_never_absent_whatever_the_bucket_does_and_the_kernel_forgets() {
+fn existing_names_are_never_absent_whatever_the_bucket_does_and_the_kernel_forgets() {
     let moods = [
         Mood::Slow(Duration::from_millis(3)),
         Mood::Refusing,
@@ -129,7 +130,7 @@ fn what_exists_is_never_absent_whatever_the_bucket_does_and_the_kernel_forgets()
                 }
                 let fs = &kernel.fs;
                 let lasts = Duration::from_millis(600);
-                // Well first, for something must be known before it can be forgotten.
+                // First a healthy bucket, because something must be cached before it can be evicted.
                 assert_eq!(told_wrongly(fs, Mood::Well, lasts / 4).await, [""; 0]);
                 world.weather.set_mood(mood);
                 assert_eq!(told_wrongly(fs, mood, lasts).await, [""; 0], "{mood:?}");
@@ -140,15 +141,15 @@ fn what_exists_is_never_absent_whatever_the_bucket_does_and_the_kernel_forgets()
     }
 }
 
-/// Each step of a lookup, and each place in a queue, had the whole of the time for itself.
+/// Regression: each step of a lookup, and each place in a queue, had the full timeout for itself.
 #[test]
-fn a_lookup_ends_within_its_callers_time_however_many_steps_it_takes() {
+fn a_lookup_ends_within_its_callers_timeout_however_many_steps_it_takes() {
     block(async {
         let timeout = Duration::from_millis(700);
         let (world, kernel) = mounted_with(|world| world.settings.timeout = timeout).await;
         world.others.put("d/e/f", b"content").await;
         let d = kernel.walk("d").await.unwrap();
-        // Each request just in time: together they are not.
+        // Each request is just in time; together they are not.
         world.weather.set_mood(Mood::Slow(timeout * 4 / 5));
         let begin = Instant::now();
         let found = kernel.lookup(d, "e").await;
@@ -160,11 +161,11 @@ fn a_lookup_ends_within_its_callers_time_however_many_steps_it_takes() {
     });
 }
 
-/// A directory that holds no others is there, looks empty, and cannot be removed.
+/// A directory that contains only such keys exists, looks empty, and cannot be removed.
 ///
-/// It was listed by its parent and not found by name.
+/// Regression: its parent listed it, but a lookup did not find it.
 #[test]
-fn a_directory_that_holds_only_keys_that_are_not_shown_is_there_and_not_empty_to_rmdir() {
+fn a_directory_with_only_hidden_keys_exists_and_is_not_empty_for_rmdir() {
     block(async {
         let (world, kernel) = mounted().await;
         for key in ["t/double//x", "t/dot/./x", "t/plain/x"] {

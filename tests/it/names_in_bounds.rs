@@ -1,5 +1,5 @@
-//! Directories with more names than there is memory for: they are read whole, their names are found, and what is
-//! remembered of them keeps within bounds.
+//! Directories with more names than fit in memory: they are listed completely, their names are found, and the
+//! memory for cached names is bounded.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -29,12 +29,13 @@ use ossvault_testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
 use crate::fixture::{Rig, bash, can_mount};
 use crate::other_writers::READ;
 
-/// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below that.
+/// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below
+/// it.
 struct Crowd {
     names: u64,
-    /// In each directory; 0: all are in one.
+    /// In each directory; 0: all are in one directory.
     each: u64,
-    /// One object in so many is encrypted, with this envelope and these bytes. The others are as they are.
+    /// One object in so many is encrypted, with this envelope and these bytes. The others are not encrypted.
     sealed: (ObjectHeaders, Bytes),
     lists: AtomicU64,
     heads: AtomicU64,
@@ -83,7 +84,7 @@ impl Crowd {
         }
     }
 
-    /// How many keys sort before this text, or are it where `and_it`.
+    /// The number of keys that sort before this text, or are equal to it if `and_it`.
     fn rank(&self, text: &str, and_it: bool) -> u64 {
         let (mut low, mut high) = (0, self.names);
         while low < high {
@@ -97,7 +98,8 @@ impl Crowd {
         low
     }
 
-    /// How many keys sort before those that begin with more than this prefix, which ends with `/`.
+    /// The number of keys that sort before those that begin with this prefix, which ends with `/`, and have
+    /// more after it.
     fn rank_behind(&self, prefix: &str) -> u64 {
         // The character after `/`.
         self.rank(&format!("{}0", prefix.trim_end_matches('/')), false)
@@ -224,7 +226,7 @@ impl Hooks for Crowd {
     }
 }
 
-/// The most memory this process had resident, in MiB.
+/// The maximum memory that this process had resident, in MiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -263,7 +265,7 @@ impl Hoarder {
         }
     }
 
-    /// `ls -l`, if `looks`: each name is looked up as soon as it is read. Returns how many names there are.
+    /// `ls -l`, if `looks`: each name is looked up as soon as it is read. Returns the number of names.
     async fn read(&mut self, directory: Ino, looks: bool, most: u64) -> u64 {
         let handle = self.fs.opendir(self.fs.recalled(directory)).await.unwrap();
         let (mut offset, mut names) = (0, 0);
@@ -349,20 +351,20 @@ async fn mounted(
     (crowd, kernel, folder)
 }
 
-/// Whoever runs this has 64 MiB for the program itself, and keeps its own table of inodes.
+/// The test process has 64 MiB for the program itself, and its own table of inodes.
 fn check_peak(what: &str, begin: u64, limit: u64) {
     println!("{what}: {} MiB; at the beginning {begin} MiB", peak());
     assert!(peak() < limit + 64, "{what}: {} MiB", peak());
 }
 
-/// Inodes take an eighth of the memory; a few more may be on their way.
+/// Inodes take an eighth of the memory; a few more may be in flight.
 fn check_inodes(kernel: &Hoarder, limit: u64) {
     let inodes = kernel.fs.census().inodes as u64;
     println!("{inodes} inodes, {} names to forget", kernel.asked);
     assert!(inodes * 768 <= (limit << 20) / 8 + (1 << 20), "{inodes}");
 }
 
-/// What a program does to a directory of so many names. Prints its figures.
+/// The operations of a program on a directory with this many names. Prints figures.
 async fn use_crowd(names: u64, limit: u64) {
     let (crowd, mut kernel, _folder) = mounted(names, 0, limit).await;
     let fs = kernel.fs.clone();
@@ -394,7 +396,7 @@ async fn use_crowd(names: u64, limit: u64) {
     assert!(lists <= looked_at / 1000 * 2 + 16, "{lists}");
     assert!(heads <= looked_at + 1000, "{heads}");
 
-    // One after another by heart, further on.
+    // Consecutive names without listing, further on.
     let began = Instant::now();
     for i in names / 2..names / 2 + looked_at {
         assert!(kernel.lookup(d, &name_of(i)).await.is_some(), "{i}");
@@ -411,7 +413,7 @@ async fn use_crowd(names: u64, limit: u64) {
     assert!(kernel.lookup(d, "file-0").await.is_none());
     check_inodes(&kernel, limit);
 
-    // Many who read at once.
+    // Many concurrent readers.
     let handles = futures_util::future::join_all((0..64).map(|_| fs.opendir(d))).await;
     for handle in &handles {
         let handle = *handle.as_ref().unwrap();
@@ -426,14 +428,14 @@ async fn use_crowd(names: u64, limit: u64) {
     }
     check_peak("64 readers", begin, limit);
 
-    // Everything in it would have to be remembered until it is copied.
+    // All its entries would have to be held in memory until they are copied.
     let name = |name: &str| (Ino::ROOT, Name::from(name));
     let renamed = fs.rename(name("d"), name("e"), true).await;
     assert!(matches!(renamed, Err(FsError::TooMany)), "{renamed:?}");
     check_peak("a rename", begin, limit);
 }
 
-/// `cat` of one small file after another.
+/// `cat` of small files, one after another.
 async fn read_files(names: u64, limit: u64) {
     let (_crowd, mut kernel, _folder) = mounted(names, 0, limit).await;
     let (fs, begin, began) = (kernel.fs.clone(), peak(), Instant::now());
@@ -449,7 +451,7 @@ async fn read_files(names: u64, limit: u64) {
     check_peak("files read one after another", begin, limit);
 }
 
-/// `find` and `ls -l` through so many directories, of which the kernel forgets none.
+/// `find` and `ls -l` through this many directories, of which the kernel forgets none.
 async fn walk_directories(names: u64, each: u64, limit: u64) {
     let (_crowd, mut kernel, _folder) = mounted(names, each, limit).await;
     let (begin, began) = (peak(), Instant::now());
@@ -479,7 +481,7 @@ async fn walk_directories(names: u64, each: u64, limit: u64) {
     }
 }
 
-/// A process of its own, whose memory is nothing else's.
+/// A separate process, whose memory is used by nothing else.
 #[test]
 #[ignore = "run by the tests below"]
 fn the_crowd_in_this_process() {
@@ -503,7 +505,7 @@ fn the_crowd_in_this_process() {
     runtime.shutdown_background();
 }
 
-/// `each`: how many names a directory has, for a walk.
+/// `each`: the number of names per directory, for a walk.
 fn crowd(what: &str, names: u64, each: u64, limit: u64) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--nocapture", "--exact"])
@@ -521,18 +523,19 @@ fn crowd(what: &str, names: u64, each: u64, limit: u64) {
     assert!(told.contains("1 passed"), "{told}");
 }
 
-/// A directory whose names do not fit the memory limit is read page by page, each time anew.
+/// A directory whose names do not fit in the memory limit is listed page by page, again for each reader.
 #[test]
-fn a_directory_with_more_names_than_there_is_memory_for_is_read_whole_and_within_bounds() {
+fn a_directory_with_more_names_than_fit_in_memory_is_read_completely_and_within_bounds() {
     crowd("use", 200_000, 0, 16);
 }
 
 #[test]
-fn small_files_that_are_read_one_after_another_leave_nothing_behind() {
+fn small_files_read_sequentially_leave_nothing_behind() {
     crowd("read", 20_000, 0, 16);
 }
 
-/// The kernel keeps directories for as long as it likes, and is not asked to forget them: each left an inode here.
+/// Regression: the kernel keeps directories as long as it likes, and was not asked to forget them: each left
+/// an inode here.
 #[test]
 fn directories_that_were_walked_through_are_forgotten_and_found_again() {
     crowd("walk", 20_000, 4, 16);
@@ -540,26 +543,26 @@ fn directories_that_were_walked_through_are_forgotten_and_found_again() {
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_names_take_no_more_memory_than_they_may() {
+fn a_million_names_stay_within_the_memory_limit() {
     crowd("use", 1_000_000, 0, 64);
 }
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_small_files_read_one_after_another_take_no_more_memory_than_they_may() {
+fn a_million_small_files_read_sequentially_stay_within_the_memory_limit() {
     crowd("read", 1_000_000, 0, 64);
 }
 
 #[test]
 #[ignore = "takes long: scripts/exercise memory"]
-fn a_million_names_in_many_directories_take_no_more_memory_than_they_may() {
+fn a_million_names_in_many_directories_stay_within_the_memory_limit() {
     crowd("walk", 1_000_000, 100, 64);
     crowd("walk", 1_000_000, 10, 64);
 }
 
-/// A program's working directory is one of those that are forgotten here while the kernel knows them.
+/// A program's working directory is among those evicted here while the kernel still knows them.
 #[test]
-fn a_working_directory_outlives_that_its_inode_was_forgotten() {
+fn a_working_directory_survives_the_eviction_of_its_inode() {
     if !can_mount() {
         return;
     }

@@ -1,4 +1,5 @@
-//! Every edge of the state table of an open file (fs/handles/open_file.rs), shown by the requests it makes.
+//! Every transition in the state table of an open file (fs/handles/open_file.rs), shown by the requests that
+//! it makes.
 
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// A new file with so many parts written in order; streaming has begun.
+/// A new file with this many parts written sequentially; streaming has begun.
 async fn streaming(world: &World, kernel: &Kernel, parts: u64) -> (u64, Vec<u8>) {
     let (_, handle) = kernel.make("a", WRITE).await;
     let content = long(parts * PART + 1000, 5);
@@ -50,7 +51,7 @@ async fn streaming(world: &World, kernel: &Kernel, parts: u64) -> (u64, Vec<u8>)
 }
 
 #[test]
-fn clean_to_dirty_to_clean_is_one_put_and_what_is_clean_costs_nothing() {
+fn a_change_costs_one_put_and_a_clean_file_costs_nothing() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"x").await;
@@ -90,7 +91,7 @@ fn a_readers_flush_uploads_nothing() {
 }
 
 #[test]
-fn a_new_file_that_is_empty_is_published_at_its_last_close() {
+fn a_new_empty_file_is_published_at_its_last_close() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;
@@ -148,7 +149,7 @@ fn a_write_over_frozen_bytes_abandons_the_stream_and_there_is_no_second_one() {
 }
 
 #[test]
-fn truncation_abandons_a_stream_that_has_sent_what_is_cut_and_no_other() {
+fn truncation_abandons_a_stream_only_if_it_has_sent_the_cut_bytes() {
     block(async {
         for (size, abandoned) in [(2 * PART, true), (4 * PART + 10, false), (0, true)] {
             let (world, kernel) = mounted().await;
@@ -172,7 +173,7 @@ fn truncation_abandons_a_stream_that_has_sent_what_is_cut_and_no_other() {
 }
 
 #[test]
-fn a_rename_while_streaming_begins_anew_under_the_new_name() {
+fn a_rename_while_streaming_starts_over_under_the_new_name() {
     block(async {
         let (world, kernel) = mounted().await;
         let (handle, content) = streaming(&world, &kernel, 4).await;
@@ -205,7 +206,7 @@ fn an_unlink_while_streaming_ends_it() {
 }
 
 #[test]
-fn what_is_written_while_uploading_goes_with_the_next_upload() {
+fn data_written_during_an_upload_goes_with_the_next_upload() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;
@@ -246,8 +247,8 @@ fn an_unlink_while_uploading_leaves_nothing() {
             world.weather.count(Call::Put) == 1
         })
         .await;
-        // The request is in the service's hands: if the name went before it has ended, it might bring the
-        // object back.
+        // The request has been sent: if the name were removed before it has ended, the request might restore
+        // the object.
         let mut unlink = std::pin::pin!(kernel.unlink("a"));
         let early = tokio::time::timeout(Duration::from_millis(50), &mut unlink).await;
         assert!(early.is_err());
@@ -261,7 +262,7 @@ fn an_unlink_while_uploading_leaves_nothing() {
 }
 
 #[test]
-fn a_failed_upload_keeps_the_bytes_and_the_next_flush_tries_again() {
+fn a_failed_upload_keeps_the_data_and_the_next_flush_retries() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;
@@ -278,7 +279,7 @@ fn a_failed_upload_keeps_the_bytes_and_the_next_flush_tries_again() {
 }
 
 #[test]
-fn a_failed_upload_is_tried_again_after_the_last_close() {
+fn a_failed_upload_is_retried_after_the_last_close() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;
@@ -317,7 +318,7 @@ fn a_file_under_a_temporary_name_costs_one_put_at_its_rename() {
 }
 
 #[test]
-fn a_change_of_some_bytes_of_a_long_file_reads_the_rest_from_its_base() {
+fn a_change_of_part_of_a_long_file_reads_the_rest_from_its_base() {
     block(async {
         let (world, kernel) = mounted().await;
         let mut content = long(5 * PART, 9);
@@ -329,7 +330,7 @@ fn a_change_of_some_bytes_of_a_long_file_reads_the_rest_from_its_base() {
         assert!(kernel.read_all(handle).await.unwrap() == content);
         kernel.fs.flush(handle, 0).await.unwrap();
         assert!(world.others.get("a").await.unwrap() == content);
-        // On top of the version that is there now.
+        // On top of the current version.
         kernel.write(handle, 0, b"again").await.unwrap();
         content[..5].copy_from_slice(b"again");
         kernel.close(handle).await.unwrap();
@@ -338,7 +339,7 @@ fn a_change_of_some_bytes_of_a_long_file_reads_the_rest_from_its_base() {
 }
 
 #[test]
-fn attributes_that_are_set_while_a_copy_is_under_way_share_the_next() {
+fn attributes_set_during_a_copy_share_the_next_one() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"x").await;

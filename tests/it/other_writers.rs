@@ -1,5 +1,5 @@
-//! What a mount sees of other writers of the bucket, and what it does when they and its own files meet:
-//! rules 3 and 4 of docs/semantics.md, and inode numbers.
+//! How a mount sees other writers of the bucket, and what it does when their changes and its own files
+//! conflict: rules 3 and 4 of docs/semantics.md, and inode numbers.
 
 use std::time::Duration;
 
@@ -141,7 +141,7 @@ pub fn long(len: u64, seed: u8) -> Vec<u8> {
 // ---- rule 4: what others wrote is seen ----
 
 #[test]
-fn what_others_create_replace_change_and_delete_is_seen() {
+fn creations_replacements_changes_and_deletions_by_others_are_seen() {
     block(async {
         let (world, kernel) = mounted().await;
         assert!(kernel.find("a").await.is_none());
@@ -175,7 +175,7 @@ fn what_others_create_replace_change_and_delete_is_seen() {
 }
 
 #[test]
-fn what_others_wrote_is_seen_when_the_time_is_over_and_not_asked_for_before() {
+fn writes_by_others_are_seen_after_the_ttl_and_not_requested_before() {
     block(async {
         let ttl = Duration::from_millis(300);
         let (world, kernel) = mounted_with(|world| world.settings.metadata_ttl = ttl).await;
@@ -195,7 +195,7 @@ fn what_others_wrote_is_seen_when_the_time_is_over_and_not_asked_for_before() {
 }
 
 #[test]
-fn a_prefix_that_appears_is_a_directory_and_one_that_vanishes_is_gone() {
+fn a_new_prefix_is_a_directory_and_a_vanished_one_is_gone() {
     block(async {
         let (world, kernel) = mounted().await;
         assert!(kernel.find("d").await.is_none());
@@ -208,7 +208,7 @@ fn a_prefix_that_appears_is_a_directory_and_one_that_vanishes_is_gone() {
 }
 
 #[test]
-fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
+fn a_directory_replaced_by_a_file_and_back_gets_new_inodes() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -230,9 +230,9 @@ fn a_directory_replaced_by_a_file_and_back_has_other_inodes() {
     });
 }
 
-/// "A name that is both shows the directory."
+/// "If a name is both a file and a directory, the directory is shown."
 #[test]
-fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
+fn a_name_that_is_both_a_file_and_a_directory_is_a_directory_until_that_is_gone() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("both", b"file").await;
@@ -257,15 +257,15 @@ fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
         }
         assert_eq!(world.others.keys().await, before);
 
-        // The directory goes to its new name, and the file comes out.
+        // The directory moves to its new name, and the file becomes visible.
         kernel.rename("both", "moved").await.unwrap();
         assert_eq!(kernel.load("moved/below").await, b"below");
         assert_eq!(kernel.load("both").await, b"file");
-        // A file that is moved onto the name of one is all that is moved.
+        // A file that is renamed onto such a name is the only thing that moves.
         kernel.rename("both", "moved/both").await.unwrap();
         assert!(kernel.find("both").await.is_none());
 
-        // And when it is removed, after what is in it.
+        // And when it is removed, after its contents.
         world.others.put("both", b"file again").await;
         kernel.rename("moved", "both").await.unwrap_err();
         world.others.put("both/below", b"below").await;
@@ -285,7 +285,7 @@ fn a_name_that_is_a_file_too_is_a_directory_until_that_is_gone() {
 fn markers_of_other_tools_are_directories_or_files_like_any() {
     block(async {
         let (world, kernel) = mounted().await;
-        // A console makes folders with content, Hadoop makes files beside them.
+        // Web consoles create folder objects with content, Hadoop creates files beside them.
         world.others.put_plain("d/", "content").await;
         world.others.put_plain("e_$folder$", "").await;
         let directory = kernel.look("d").await;
@@ -311,7 +311,7 @@ fn markers_of_other_tools_are_directories_or_files_like_any() {
 // ---- rule 3: one version per open file ----
 
 #[test]
-fn a_handle_that_has_returned_bytes_stays_with_its_version_or_gets_estale() {
+fn a_handle_that_has_returned_data_keeps_its_version_or_gets_estale() {
     block(async {
         let (world, kernel) = mounted_with(|world| world.settings.memory_limit = 6 << 20).await;
         let (old, new) = (long(5 << 20, 1), long(5 << 20, 2));
@@ -332,7 +332,7 @@ fn a_handle_that_has_returned_bytes_stays_with_its_version_or_gets_estale() {
 }
 
 #[test]
-fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
+fn a_handle_that_has_returned_nothing_switches_versions_and_invalidates_the_kernels_pages() {
     block(async {
         let (world, kernel) = mounted().await;
         let mut notices = kernel.fs.take_notices().unwrap();
@@ -348,7 +348,7 @@ fn a_handle_that_has_returned_nothing_moves_on_and_the_kernel_is_told() {
 }
 
 #[test]
-fn a_write_by_a_handle_that_has_returned_nothing_goes_onto_the_new_version() {
+fn a_write_by_a_handle_that_has_returned_nothing_applies_to_the_new_version() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("a", b"the old one").await;
@@ -361,7 +361,7 @@ fn a_write_by_a_handle_that_has_returned_nothing_goes_onto_the_new_version() {
 }
 
 #[test]
-fn a_name_that_shows_another_version_than_the_open_one_gets_another_inode() {
+fn a_name_that_shows_another_version_than_the_open_one_gets_a_new_inode() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("a", b"old").await;
@@ -381,9 +381,10 @@ fn a_name_that_shows_another_version_than_the_open_one_gets_another_inode() {
     });
 }
 
-/// Its changes had nowhere to go: the upload of a file without a name was begun again and again, for ever.
+/// Regression: its changes had no destination: the upload of a file without a name was started again and
+/// again, forever.
 #[test]
-fn what_is_written_to_a_file_that_others_have_taken_away_is_refused() {
+fn writes_to_a_file_that_others_have_deleted_are_refused() {
     block(async {
         let (world, kernel) = mounted().await;
         for delete in [false, true] {
@@ -404,9 +405,9 @@ fn what_is_written_to_a_file_that_others_have_taken_away_is_refused() {
     });
 }
 
-/// The listing's word was taken for it: the inode lost its name, and with it the changes.
+/// Regression: the listing was trusted: the inode lost its name, and with it the changes.
 #[test]
-fn a_changed_file_whose_object_or_directory_others_delete_is_there_and_goes_up() {
+fn a_changed_file_whose_object_or_directory_others_delete_is_kept_and_uploaded() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put("d/a", b"old").await;
@@ -431,9 +432,9 @@ fn a_changed_file_whose_object_or_directory_others_delete_is_there_and_goes_up()
     });
 }
 
-/// A file that lost the race for its name was taken to cover the winner's object.
+/// Regression: a file that lost the race for its name was taken to shadow the winner's object.
 #[test]
-fn the_loser_of_an_exclusive_creation_hears_of_it_and_shows_the_winners_file() {
+fn the_loser_of_an_exclusive_creation_gets_an_error_and_shows_the_winners_file() {
     block(async {
         let (world, kernel) = mounted().await;
         let how = OpenHow {
@@ -447,15 +448,15 @@ fn the_loser_of_an_exclusive_creation_hears_of_it_and_shows_the_winners_file() {
         assert!(matches!(error, Error::Exists), "{error:?}");
         kernel.fs.release_now(handle);
         assert_eq!(world.others.get("a").await.unwrap(), b"the winner's");
-        // What the name shows from here on is the winner's: it can be read, and removed like any other.
+        // From here on the name shows the winner's file: it can be read, and removed like any other.
         assert_eq!(kernel.load("a").await, b"the winner's");
     });
 }
 
-/// A listing dropped attributes that were read too soon after the change to be sure of, and the first write
-/// then took mode 0600 and root for what was stored.
+/// Regression: a listing dropped attributes that were read too soon after the change to be reliable, and the
+/// first write then stored mode 0600 and root.
 #[test]
-fn a_write_keeps_the_mode_of_a_file_that_another_client_has_just_made() {
+fn a_write_keeps_the_mode_of_a_file_that_another_client_has_just_created() {
     block(async {
         let (world, kernel) = mounted().await;
         world.others.put_now("a", b"x", 0o100_664).await;
@@ -482,7 +483,7 @@ fn a_rename_and_a_creation_never_join_two_files() {
         kernel.save("a", b"second").await;
         let second = kernel.look("a").await.ino;
         assert_ne!(first, second);
-        // As vim saves: the new file comes under the old name, and the backup goes.
+        // As vim saves: the new file gets the old name, and the backup is removed.
         kernel.unlink("b").await.unwrap();
         kernel.rename("a", "b").await.unwrap();
         assert_eq!(kernel.look("b").await.ino, second);
@@ -506,7 +507,8 @@ fn inode_numbers_are_the_same_after_a_remount() {
 
 // ---- regressions found by reading ----
 
-/// Every close of a last writer dropped what was staged, also where that was all that was left of the file.
+/// Regression: every close of a last writer dropped the staged data, even if that was all that was left of
+/// the file.
 #[test]
 fn a_reader_of_an_unlinked_file_goes_on_when_its_writer_closes() {
     block(async {
@@ -522,7 +524,7 @@ fn a_reader_of_an_unlinked_file_goes_on_when_its_writer_closes() {
     });
 }
 
-/// What was written later took the extended attributes along that the file had when it was opened.
+/// Regression: a later write stored the extended attributes that the file had when it was opened.
 #[test]
 fn an_attribute_that_is_set_while_a_file_is_open_for_writing_survives_the_write() {
     block(async {
@@ -538,7 +540,7 @@ fn an_attribute_that_is_set_while_a_file_is_open_for_writing_survives_the_write(
     });
 }
 
-/// A streamed upload began without them.
+/// Regression: a streamed upload began without them.
 #[test]
 fn a_file_that_is_rewritten_as_a_stream_keeps_its_extended_attributes() {
     block(async {
@@ -566,9 +568,9 @@ fn a_file_that_is_rewritten_as_a_stream_keeps_its_extended_attributes() {
     });
 }
 
-/// Who waited behind a failed copy was told that its own change was stored.
+/// Regression: a caller that waited behind a failed copy was told that its own change was stored.
 #[test]
-fn a_failed_attribute_copy_is_not_the_success_of_who_waited_behind_it() {
+fn a_failed_attribute_copy_is_not_reported_as_success_to_a_waiting_change() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"x").await;
@@ -596,7 +598,8 @@ fn a_failed_attribute_copy_is_not_the_success_of_who_waited_behind_it() {
     });
 }
 
-/// Copies stayed, and so did the intent: the next mount would have finished what had been refused.
+/// Regression: copies were left, and so was the intent: the next mount would have finished the refused
+/// rename.
 #[test]
 fn a_directory_rename_that_fails_changes_nothing() {
     block(async {
@@ -606,7 +609,7 @@ fn a_directory_rename_that_fails_changes_nothing() {
             kernel.save(name, name.as_bytes()).await;
         }
         let before = world.others.keys().await;
-        // The intent is the first request that changes something, then come the copies.
+        // The intent is the first request that changes something, followed by the copies.
         for after in 1..5 {
             world.weather.fail(Some(Failure {
                 after,
@@ -629,9 +632,9 @@ fn a_directory_rename_that_fails_changes_nothing() {
     });
 }
 
-/// The name had moved although the rename had failed.
+/// Regression: the name had moved although the rename had failed.
 #[test]
-fn a_rename_that_was_to_upload_and_failed_leaves_the_name_where_it_was() {
+fn a_rename_whose_upload_failed_leaves_the_name_in_place() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.rename_grace = Duration::from_secs(30);
@@ -661,9 +664,9 @@ fn a_rename_that_was_to_upload_and_failed_leaves_the_name_where_it_was() {
     });
 }
 
-/// A part that failed left the upload it belonged to in the bucket.
+/// Regression: a failed part left its upload in the bucket.
 #[test]
-fn a_stream_that_fails_is_aborted_and_the_file_goes_up_whole() {
+fn a_failed_stream_is_aborted_and_the_file_is_uploaded_whole() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", WRITE).await;

@@ -1,5 +1,5 @@
-//! docs/permissions.md: each use runs with the actions that it lists and no others, and without any one of them
-//! it fails with a message.
+//! docs/permissions.md: each use runs with exactly the actions that it lists, and without any one of them it
+//! fails with a message.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::fixture::{BUCKET, Rig, can_mount, ossvault, pattern};
 
-/// Goes up in parts.
+/// Uploaded in parts.
 const LARGE: usize = 20 << 20;
 
 /// A row of the table.
@@ -36,7 +36,7 @@ fn row(usage: &str) -> Row {
     }
 }
 
-/// What a run said, and whether it did everything.
+/// The output of a run, and whether it did everything.
 struct Ran {
     succeeded: bool,
     said: String,
@@ -62,7 +62,7 @@ fn program(rig: &Rig, arguments: &[&str]) -> Ran {
     }
 }
 
-/// Mounts, does that with the mounted folder, and unmounts.
+/// Mounts, runs that with the mounted folder, and unmounts.
 fn mounted(rig: &Rig, options: &[&str], work: impl FnOnce(PathBuf) -> io::Result<()>) -> Ran {
     let folder = rig.path("mnt");
     fs::create_dir_all(&folder).unwrap();
@@ -115,7 +115,7 @@ fn filled() -> Rig {
     rig
 }
 
-/// Runs a use with what its row lists, and then without each action that it needs.
+/// Runs a use with the actions of its row, and then without each required action.
 fn check(usage: &str, run: impl Fn(&Rig) -> Ran) {
     let Row { needed, optional } = row(usage);
     assert!(!needed.is_empty());
@@ -190,11 +190,11 @@ fn a_read_only_mount_needs_to_list_and_read() {
     });
 }
 
-/// "Where the bucket does not let such a mount read what is there, files and directories are shown with the mount's
-/// defaults for mode and owner. Creating, replacing and deleting work all the same; what is in the bucket already
-/// cannot be renamed or change its attributes."
+/// "If the bucket does not allow such a mount to read objects, files and directories are shown with the
+/// mount's defaults for mode and owner. Creating, replacing and deleting still work; objects that are
+/// already in the bucket cannot be renamed, and their attributes cannot be changed."
 #[test]
-fn a_client_that_only_writes_needs_no_right_to_read() {
+fn a_write_only_client_needs_no_read_permission() {
     if !can_mount() {
         return;
     }
@@ -325,7 +325,7 @@ fn adopting_needs_to_delete_only_where_it_removes() {
 }
 
 #[test]
-fn looking_at_an_object_needs_to_read_it() {
+fn info_needs_to_read() {
     if !can_mount() {
         return;
     }

@@ -1,4 +1,4 @@
-//! What POSIX says and programs meet, one case after the other, on a real mount or as the kernel would ask.
+//! Cases of POSIX that programs depend on, on a real mount or with the calls that the kernel would make.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -15,7 +15,7 @@ use ossvault::fs::error::Error;
 use crate::fixture::*;
 use crate::other_writers::{block, mounted_with};
 
-/// The names that a descriptor reads, from where it stands.
+/// The names that a descriptor reads, from its current position.
 fn read_names(directory: &File, rewind: bool) -> Vec<String> {
     if rewind {
         unsafe { libc::lseek(directory.as_raw_fd(), 0, libc::SEEK_SET) };
@@ -44,7 +44,7 @@ fn read_names(directory: &File, rewind: bool) -> Vec<String> {
     names
 }
 
-/// The first read showed the directory as it was when it was opened.
+/// Regression: the first read showed the directory as it was when it was opened.
 #[test]
 fn a_directory_is_read_as_it_is_at_the_first_read_and_after_rewinding() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -73,11 +73,11 @@ fn access_time(path: &Path) -> (i64, i64) {
     (meta.atime(), meta.atime_nsec())
 }
 
-/// "Reads do not update the access time, nor does anything but setting it."
+/// "Reads do not update the access time; nothing does except setting it."
 ///
-/// It moved along with the time of change, where none was stored.
+/// Regression: it changed along with the change time, if none was stored.
 #[test]
-fn the_access_time_stays_when_something_changes() {
+fn the_access_time_is_kept_when_something_changes() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -115,11 +115,11 @@ fn the_access_time_stays_when_something_changes() {
     assert_eq!([access_time(&file), access_time(&directory)], [(5, 0); 2]);
 }
 
-/// "More than memory and the cache directory may take together is ENOSPC."
+/// "Allocating more than memory and the cache directory can hold together fails with ENOSPC."
 ///
-/// It was EFBIG: too much for a file, where it is too much for this mount.
+/// Regression: it was EFBIG, which means too large for a file, not for this mount.
 #[test]
-fn allocating_more_than_there_is_room_for_is_no_space() {
+fn allocating_more_than_the_available_space_fails_with_no_space() {
     let limits = ["--memory-limit", "64M", "--cache-limit", "256M"];
     let Some(mount) = Mount::new(&limits) else {
         return;
@@ -134,16 +134,16 @@ fn allocating_more_than_there_is_room_for_is_no_space() {
         assert_eq!(errno(allocate(0, len)), libc::ENOSPC, "{len} bytes");
     }
     assert_eq!(file.metadata().unwrap().len(), 0);
-    // What no object can hold.
+    // More than any object can hold.
     assert_eq!(errno(allocate(1 << 50, 1)), libc::EFBIG);
     allocate(0, 300 << 20).unwrap();
     assert_eq!(file.metadata().unwrap().len(), 300 << 20);
     file.set_len(0).unwrap();
 }
 
-/// The library under the adapter warned of what it was asked and the adapter did not answer.
+/// Regression: the FUSE library logged warnings about requests that the adapter did not answer.
 #[test]
-fn nothing_that_programs_ask_is_unknown_to_the_log() {
+fn no_request_of_programs_is_logged_as_unsupported() {
     let Some(mount) = Mount::new(&[]) else { return };
     let path = mount.path("f");
     fs::write(&path, "some text").unwrap();
@@ -175,7 +175,7 @@ fn nothing_that_programs_ask_is_unknown_to_the_log() {
     assert!(!log.contains("Not Implemented"), "{log}");
 }
 
-/// "There are no access control lists: asking for one is ENODATA, setting one EOPNOTSUPP."
+/// "Access control lists are not supported: reading one fails with ENODATA, setting one with EOPNOTSUPP."
 #[test]
 fn access_control_lists_are_absent_and_cannot_be_set() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -194,7 +194,7 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
                 Some(libc::ENODATA),
                 "{name}"
             );
-            // A list of one entry: the owner may do anything.
+            // A list of one entry: the owner has all permissions.
             let entry = [2u8, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255];
             let (from, len) = (entry.as_ptr().cast(), entry.len());
             let set = unsafe { libc::setxattr(path.as_ptr(), list.as_ptr(), from, len, 0) };
@@ -203,10 +203,11 @@ fn access_control_lists_are_absent_and_cannot_be_set() {
     }
 }
 
-/// "In an ordinary user's mount without `--allow-other` everything belongs to that user, and to the stored group
-/// where the user is in it; what would not be shown cannot be set (EPERM)."
+/// "In an ordinary user's mount without `--allow-other`, everything belongs to that user, and to the stored
+/// group if the user is a member of it; setting an owner or group that would not be shown fails with
+/// EPERM."
 ///
-/// chgrp was accepted, stored and never shown: rsync set it again each time.
+/// Regression: chgrp was accepted, stored and never shown: rsync set it again each time.
 #[test]
 fn a_group_or_owner_that_is_accepted_is_shown() {
     block(async {
@@ -287,10 +288,10 @@ fn open_handle(root: &File, handle: &Handle, flags: libc::c_int) -> io::Result<F
     Ok(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
 }
 
-/// "Files can be opened by their handles (`open_by_handle_at()`) for as long as the mount lasts, also when the
-/// kernel has forgotten them, unless tens of thousands were forgotten since."
+/// "Files can be opened by handle (`open_by_handle_at()`) until the mount ends, even after the kernel has
+/// forgotten them, unless it has forgotten tens of thousands since."
 #[test]
-fn files_are_opened_by_handle_also_after_the_kernel_has_forgotten_them() {
+fn files_can_be_opened_by_handle_even_after_the_kernel_has_forgotten_them() {
     let Some(mount) = Mount::new(&[]) else { return };
     if !is_root() {
         eprintln!("skipped: only root opens by handle");
@@ -313,7 +314,7 @@ fn files_are_opened_by_handle_also_after_the_kernel_has_forgotten_them() {
     let root = File::open(mount.root()).unwrap();
     for round in 0..3 {
         if round > 0 {
-            // Dentries and inodes that nobody uses.
+            // Unused dentries and inodes.
             fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         }
         for (name, handle) in &handles {

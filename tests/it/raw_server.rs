@@ -1,4 +1,4 @@
-//! A server of raw bytes over TCP, for every oddity of the wire, and a client that speaks to it.
+//! A server of raw bytes over TCP, for every oddity of the wire, and a client for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,16 +18,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 pub const DATE: &str = "Sat, 03 Jan 2026 04:05:06 GMT";
 
-/// What the server does with a request.
+/// The server's reaction to a request.
 #[derive(Clone)]
 pub enum Reply {
-    /// These bytes; the connection stays.
+    /// These bytes; the connection stays open.
     Send(Vec<u8>),
     /// These bytes and no more.
     Cut(Vec<u8>),
-    /// The first of these bytes as it is, the rest one byte at a time with a pause before each.
+    /// The first of these bytes as they are, the rest one byte at a time with a pause before each.
     Trickle(Vec<u8>, Vec<u8>, Duration),
-    /// Nothing, for ever.
+    /// Nothing, forever.
     Stall,
 }
 
@@ -68,7 +68,7 @@ impl Server {
         Server::answering(answer, timeout, parallel).await
     }
 
-    /// Answers the nth request, counted from 0, as `answer` says.
+    /// Answers the nth request, counted from 0, with the result of `answer`.
     pub async fn answering(
         answer: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static,
         timeout: Duration,

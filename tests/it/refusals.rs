@@ -1,5 +1,5 @@
-//! What a mount refuses: at the call, with the errno that POSIX or Linux has for it, and with nothing changed,
-//! neither in what the mount shows nor in the bucket.
+//! Calls that a mount refuses: with the errno that POSIX or Linux defines, and without changing anything in
+//! the mount or in the bucket.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -16,10 +16,10 @@ use libc::{c_int, off_t};
 
 use crate::fixture::*;
 
-/// What is called, what it must answer, and a name for it.
+/// The call, its expected result, and a name for it.
 type Refusal<'a> = (&'a str, c_int, Box<dyn Fn() -> io::Result<()> + 'a>);
 
-/// What a mount shows of a name.
+/// What a mount shows for a name.
 #[derive(Debug, PartialEq)]
 struct Shown {
     mode: u32,
@@ -34,7 +34,7 @@ struct Shown {
 #[derive(Debug, PartialEq)]
 struct State {
     shown: BTreeMap<String, Shown>,
-    /// Keys, tags and metadata.
+    /// Keys, ETags and metadata.
     stored: Vec<(String, String, BTreeMap<String, String>)>,
 }
 
@@ -132,17 +132,15 @@ fn get_xattr(path: &Path, name: &str, room: usize) -> io::Result<()> {
     done(got as c_int)
 }
 
-/// "RENAME_EXCHANGE is EINVAL."
-/// "`fallocate()` makes a file longer; its other modes are EOPNOTSUPP."
-/// "`rmdir()` of a directory that has anything in it is ENOTEMPTY."
-/// "Hard links are refused with EPERM: an object has one name."
-/// "A path whose key would have more than 1023 bytes is ENAMETOOLONG. A name that is not UTF-8 is EILSEQ."
-/// "`.ossvault/` under the mount's prefix is reserved: it is hidden, and creating it is EPERM."
-/// "`user.*`, at most 2 KB of names and values in all (ENOSPC above that)."
-/// "Hard links, RENAME_EXCHANGE, access control lists, quotas."
-/// "O_TMPFILE is EOPNOTSUPP."
+/// "RENAME_EXCHANGE fails with EINVAL." "`fallocate()` extends a file; its other modes fail with
+/// EOPNOTSUPP." "`rmdir()` of a directory that is not empty fails with ENOTEMPTY." "Hard links are refused
+/// with EPERM: an object has one name." "A path whose key would be longer than 1023 bytes fails with
+/// ENAMETOOLONG. A name that is not UTF-8 fails with EILSEQ." "`.ossvault/` under the mount's prefix is
+/// reserved: it is hidden, and creating it fails with EPERM." "`user.*` attributes are stored, at most 2 KB
+/// of names and values per file (ENOSPC above that)." "Support hard links, RENAME_EXCHANGE, access control
+/// lists or quotas." "O_TMPFILE fails with EOPNOTSUPP."
 #[test]
-fn what_is_refused_has_its_errno_and_changes_nothing() {
+fn refused_calls_have_their_errno_and_change_nothing() {
     let Some(mount) = Mount::new(&[]) else { return };
     for folder in ["empty", "full", "full/sub", "own"] {
         fs::create_dir(mount.path(folder)).unwrap();
@@ -159,7 +157,7 @@ fn what_is_refused_has_its_errno_and_changes_nothing() {
     let deep = mount.path(&long).join(&long).join(&long);
     fs::create_dir_all(deep.join("d".repeat(254))).unwrap();
     mount.bucket().put(".ossvault/something", "of ours");
-    // What follows a change of ours in the background has happened.
+    // Changes by this mount in the background have been completed.
     thread::sleep(Duration::from_millis(1100));
 
     let at = |name: &str| mount.path(name);

@@ -1,4 +1,5 @@
-//! Renames whose DELETE the bucket refuses: the old name keeps its key, and what is left is what is shown.
+//! Renames whose DELETE the bucket refuses: the old name keeps its key, and everything left behind is
+//! visible.
 
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
@@ -11,7 +12,7 @@ use super::world::{Call, Kernel, Refusal, World};
 use crate::fixture::errno;
 use crate::fixture::{Rig, can_mount, read, write_and_close};
 
-/// All of them, until it is ended.
+/// All of them, until it is stopped.
 fn refuse(world: &World, only: Call) {
     world.weather.refuse(Some(Refusal {
         only: Some(only),
@@ -24,13 +25,13 @@ async fn remounted(world: &World) -> Kernel {
     Kernel::new(world.mount().await)
 }
 
-/// "A rename whose old name the bucket refuses to delete fails with that error, and the old name stays: the copies are
-/// removed again."
+/// "If the bucket refuses to delete the old name, the rename fails with that error and the old name stays:
+/// the copies are removed again."
 ///
-/// The inode had moved: every later write to the old name went to the new key, and the next mount showed the old
-/// content.
+/// Regression: the inode had moved: every later write to the old name went to the new key, and the next mount
+/// showed the old content.
 #[test]
-fn a_file_whose_old_name_may_not_be_deleted_keeps_it_and_is_written_there() {
+fn a_file_whose_old_name_cannot_be_deleted_keeps_it_and_is_written_there() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -50,7 +51,7 @@ fn a_file_whose_old_name_may_not_be_deleted_keeps_it_and_is_written_there() {
 }
 
 #[test]
-fn an_open_file_whose_rename_is_refused_is_read_and_written_on_under_its_old_name() {
+fn an_open_file_whose_rename_is_refused_stays_usable_under_its_old_name() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", &[7; 3000]).await;
@@ -66,11 +67,12 @@ fn an_open_file_whose_rename_is_refused_is_read_and_written_on_under_its_old_nam
     });
 }
 
-/// "Before a file replaces another one, the mount makes sure that it may delete where the old name is."
+/// "Before a file replaces another one, the mount checks that it may delete objects in the old name's
+/// directory."
 ///
-/// The copy had replaced it when the DELETE was refused.
+/// Regression: the copy had replaced the target when the DELETE was refused.
 #[test]
-fn what_a_refused_rename_was_to_replace_is_not_lost() {
+fn the_target_of_a_refused_rename_is_not_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"source").await;
@@ -90,11 +92,11 @@ fn what_a_refused_rename_was_to_replace_is_not_lost() {
     });
 }
 
-/// "Where they cannot be removed either, they are shown, and the log says so."
+/// "If the copies cannot be removed either, they stay visible, and the log says so."
 ///
-/// What is known to be refused is not tried again at the cost of another copy.
+/// A rename that is known to be refused is not tried again at the cost of another copy.
 #[test]
-fn a_copy_that_cannot_be_undone_is_shown_and_not_made_twice() {
+fn a_copy_that_cannot_be_undone_is_shown_and_not_repeated() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -120,9 +122,9 @@ async fn with_directory() -> (World, Kernel) {
 
 const TREE: [&str; 5] = ["d/", "d/a", "d/b", "d/sub/", "d/sub/c"];
 
-/// The files had moved, and the next mount finished what had been refused.
+/// Regression: the files had moved, and the next mount finished the refused rename.
 #[test]
-fn a_directory_of_which_something_may_not_be_deleted_stays_where_it_is() {
+fn a_directory_with_an_undeletable_object_stays_in_place() {
     block(async {
         for kept in ["d/", "d/a", "d/sub/c"] {
             let (world, kernel) = with_directory().await;
@@ -132,7 +134,7 @@ fn a_directory_of_which_something_may_not_be_deleted_stays_where_it_is() {
             assert!(matches!(error, Error::Refused(..)), "{error:?}");
             assert_eq!(world.others.keys().await, TREE, "{kept}");
             assert!(kernel.find("e").await.is_none());
-            // What is open is written where it is.
+            // Open files are written under their current name.
             kernel.write(handle, 0, b"D").await.unwrap();
             kernel.close(handle).await.unwrap();
             assert_eq!(world.others.get("d/b").await.unwrap(), b"D/b");
@@ -149,18 +151,18 @@ fn a_directory_of_which_something_may_not_be_deleted_stays_where_it_is() {
 }
 
 #[test]
-fn a_directory_rename_that_may_delete_nothing_at_all_is_not_carried_on_by_the_next_mount() {
+fn a_directory_rename_without_delete_permission_is_not_resumed_by_the_next_mount() {
     block(async {
         let (world, kernel) = with_directory().await;
         refuse(&world, Call::Delete);
         kernel.rename("d", "e").await.unwrap_err();
         let keys = world.others.keys().await;
-        // The copies cannot be deleted: they are shown.
+        // The copies cannot be deleted, and are visible.
         let files: Vec<_> = keys.iter().filter(|key| !key.starts_with('.')).collect();
         assert_eq!(files.len(), 2 * TREE.len(), "{keys:?}");
         assert_eq!(kernel.load("d/a").await, b"d/a");
         assert_eq!(kernel.load("e/a").await, b"d/a");
-        // The second time it is known before.
+        // The second time, the refusal is cached.
         kernel.rename("d", "f").await.unwrap_err();
         assert_eq!(world.others.keys().await, keys);
         world.weather.refuse(None);
@@ -175,7 +177,7 @@ fn a_directory_rename_that_may_delete_nothing_at_all_is_not_carried_on_by_the_ne
 }
 
 #[test]
-fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes() {
+fn the_empty_target_directory_of_a_refused_rename_keeps_its_attributes() {
     block(async {
         let (world, kernel) = with_directory().await;
         let (parent, name) = (ossvault::fs::namespace::Ino::ROOT, Name::from("e"));
@@ -192,9 +194,9 @@ fn the_empty_directory_that_a_refused_rename_was_to_replace_keeps_its_attributes
     });
 }
 
-/// The upload under the new name was refused when the old object had been deleted already.
+/// Regression: the upload under the new name was refused when the old object had already been deleted.
 #[test]
-fn a_file_that_is_to_replace_an_object_is_renamed_without_losing_it() {
+fn a_file_that_replaces_an_object_is_renamed_without_losing_it() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.rename_grace = std::time::Duration::from_secs(30);
@@ -207,7 +209,7 @@ fn a_file_that_is_to_replace_an_object_is_renamed_without_losing_it() {
         kernel.save("a", b"the old one").await;
         let (_, handle) = kernel.make(".a.Q1W2E3", how).await;
         kernel.write(handle, 0, b"new").await.unwrap();
-        // Open still: it goes up later, in the place of what stands there.
+        // Still open: it is uploaded later, and replaces the object there.
         kernel.rename(".a.Q1W2E3", "a").await.unwrap();
         for call in [Call::Put, Call::Copy, Call::Delete] {
             refuse(&world, call);
@@ -222,7 +224,7 @@ fn a_file_that_is_to_replace_an_object_is_renamed_without_losing_it() {
     });
 }
 
-/// With a mount and a server: the two answers that services give.
+/// With a mount and a server: the two responses that services give.
 #[test]
 fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
     if !can_mount() {
@@ -248,7 +250,7 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
                 let fault = Fault::once(operation, refusal.clone()).on_keys("folder");
                 rig.fault(fault.always());
             }
-            // A batch names its keys in its body.
+            // A batch delete names its keys in its body.
             rig.fault(Fault::once(DeleteMultipleObjects, refusal.clone()));
             let renamed = std::fs::rename(mount.path.join(from), mount.path.join(to));
             rig.instruments().clear_faults();
@@ -268,12 +270,12 @@ fn a_refused_rename_fails_with_the_errno_of_the_refusal_and_changes_nothing() {
     mount.end_well();
 }
 
-/// "A directory with more in it than a quarter of the memory limit can remember (some 20,000 files for each 64 MiB) is
-/// not renamed: EXDEV, at which `mv` moves one file after another, through this machine."
+/// "Renaming a directory that has more entries than fit in a quarter of the memory limit (some 20,000 files
+/// for each 64 MiB) fails with EXDEV; `mv` then moves one file after another, through this machine."
 ///
-/// What was below it was remembered whole, however much that was.
+/// Regression: all entries below it were held in memory, however many there were.
 #[test]
-fn a_directory_with_more_in_it_than_there_is_memory_for_is_not_renamed() {
+fn a_directory_with_more_entries_than_fit_in_memory_is_not_renamed() {
     block(async {
         const LIMIT: u64 = 4 << 20;
         let (world, kernel) = mounted_with(|world| world.settings.memory_limit = LIMIT).await;

@@ -1,4 +1,5 @@
-//! Each request of each operation is refused in turn: what is left is what the table in docs/architecture.md says.
+//! Refuses each request of each operation in turn, and checks that the table in docs/architecture.md says
+//! what is left.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use ossvault::fs::ops::xattr::SetXattr;
 use super::other_writers::{READ, WRITE, block};
 use super::world::{CALLER, Call, FsResult, Kernel, Refusal, World};
 
-/// A line of the table.
+/// A row of the table.
 struct Step {
     operation: &'static str,
     /// PUT, COPY or DELETE.
@@ -42,7 +43,7 @@ fn table() -> Vec<Step> {
         .collect()
 }
 
-/// Every name that there may be.
+/// Every name that can exist.
 const NAMES: [&str; 16] = [
     "f", "g", "h", "n", "link", "d", "d/a", "d/b", "e", "e/a", "e/b", "i", "i/x", "j", "j/x", "m",
 ];
@@ -72,12 +73,12 @@ async fn prepared() -> (World, Kernel) {
     world.weather.advance(10);
     kernel.forget_all();
     drop(kernel);
-    // It remembers nothing.
+    // Its caches are empty.
     let kernel = Kernel::new(world.mount().await);
     (world, kernel)
 }
 
-/// What a mount shows of every name.
+/// What a mount shows for every name.
 async fn shown(kernel: &Kernel) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     for path in NAMES {
@@ -93,7 +94,7 @@ async fn shown(kernel: &Kernel) -> BTreeMap<&'static str, String> {
             _ => Vec::new(),
         };
         let xattrs = kernel.fs.listxattr(looks.ino).await.unwrap();
-        // Other times are those of the tests.
+        // The other times are those of the tests.
         let time = matches!(looks.mtime.seconds, 1000 | 1_700_000_000).then_some(looks.mtime);
         let text = format!(
             "{:?} {:o} {}:{} {time:?} {} {}",
@@ -109,7 +110,7 @@ async fn shown(kernel: &Kernel) -> BTreeMap<&'static str, String> {
     found
 }
 
-/// What the bucket has, but for what is a mount's own.
+/// The contents of the bucket, except for the mount's own objects.
 async fn stored(world: &World) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for key in world.others.keys().await {
@@ -257,7 +258,7 @@ async fn act(kernel: &Kernel, operation: &str) -> FsResult<()> {
     }
 }
 
-/// What an operation leaves when nothing is refused.
+/// The result of an operation when nothing is refused.
 async fn done(operation: &str) -> BTreeMap<String, Vec<u8>> {
     let (world, kernel) = prepared().await;
     act(&kernel, operation).await.unwrap();
@@ -276,7 +277,7 @@ async fn check(step: &Step, index: u32) {
     world.weather.refuse(Some(Refusal {
         only: None,
         after: index,
-        // What is staged is tried again soon.
+        // The upload of staged data is retried soon.
         times: if stays { u32::MAX } else { 1 },
     }));
     let result = act(&kernel, step.operation).await;
@@ -289,7 +290,7 @@ async fn check(step: &Step, index: u32) {
         "DELETE" => Call::Delete,
         other => panic!("{what}: no such request: {other}"),
     };
-    // What is staged instead of a copy is uploaded, which is refused as well.
+    // Data that is staged instead of a copy is uploaded, and that is refused as well.
     let instead = stays && expected == Call::Copy && refused == Some(Call::Put);
     assert!(instead || refused == Some(expected), "{what}: {refused:?}");
     if step.left.starts_with("the rename is done") {
@@ -315,7 +316,7 @@ async fn check(step: &Step, index: u32) {
             assert_eq!(after, expected, "{what}");
             assert_eq!(shown(&kernel).await, before, "{what}");
         }
-        "the copy, in the place of what it has replaced" => {
+        "the copy, in place of the replaced object" => {
             let mut expected = bucket.clone();
             expected.insert("g".to_owned(), bucket["f"].clone());
             assert_eq!(after, expected, "{what}");
@@ -323,7 +324,7 @@ async fn check(step: &Step, index: u32) {
         other if other.starts_with("the rename is done") => {}
         other => panic!("{what}: {other}"),
     }
-    // The next mount finds what this one shows, and carries nothing on.
+    // The next mount finds what this one shows, and resumes nothing.
     let here = shown(&kernel).await;
     kernel.forget_all();
     drop(kernel);
@@ -333,7 +334,7 @@ async fn check(step: &Step, index: u32) {
 }
 
 #[test]
-fn every_step_that_is_refused_leaves_what_the_table_says() {
+fn every_refused_step_leaves_what_the_table_says() {
     let table = table();
     assert!(table.len() > 40, "{}", table.len());
     let mut index = 0;
@@ -350,7 +351,7 @@ fn every_step_that_is_refused_leaves_what_the_table_says() {
     }
 }
 
-/// No request that changes something is missing in the table.
+/// The table contains every request that changes something.
 async fn all_steps_are_listed(operation: &str, steps: u32) {
     let (world, kernel) = prepared().await;
     world.weather.take_calls();
@@ -365,7 +366,7 @@ async fn all_steps_are_listed(operation: &str, steps: u32) {
 }
 
 #[test]
-fn the_table_is_about_errors_that_programs_are_told() {
+fn the_table_covers_errors_that_programs_see() {
     block(async {
         let (world, kernel) = prepared().await;
         world.weather.refuse(Some(Refusal {

@@ -1,5 +1,5 @@
-//! Data keys leave nothing behind. A process uses some and drops them, and another one that knows them looks
-//! through its memory: everything that would be in its core file, but for the registers.
+//! Data keys leave nothing behind. One process uses some and drops them, and another one that knows them
+//! searches its memory: everything that would be in its core file, except the registers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -80,7 +80,7 @@ fn the_round_keys_are_those_of_the_standard() {
     assert_eq!(fourth[..4], [0xa8, 0xb0, 0x9c, 0x1a]);
 }
 
-/// What must not be found of a key, by name.
+/// The bytes of a key that must not be found, by name.
 fn traces(cipher: &ContentCipher) -> Vec<(&'static str, [u8; 16])> {
     let key = cipher.key().expose();
     let half = |bytes: &[u8], second: bool| -> [u8; 16] {
@@ -107,7 +107,7 @@ fn traces(cipher: &ContentCipher) -> Vec<(&'static str, [u8; 16])> {
     ]
 }
 
-/// Everything that the process could write to and has one of these in it: its place, and which.
+/// Every place in the process's writable memory that contains one of these, and which one.
 fn found(pid: u32, traces: &[(&'static str, [u8; 16])]) -> Vec<String> {
     const STEP: usize = 1 << 20;
     let mut by_start = vec![Vec::new(); 1 << 16];
@@ -149,8 +149,8 @@ fn found(pid: u32, traces: &[(&'static str, [u8; 16])]) -> Vec<String> {
     found
 }
 
-/// What the other process does: makes keys, wraps, encrypts, unwraps, decrypts, and drops them. It says what
-/// it wrapped, so that somebody else can know them, and waits to be looked through.
+/// The other process: generates keys, wraps, encrypts, unwraps, decrypts, and drops them. It prints what it
+/// wrapped, so that the test can know the keys, and waits to be searched.
 #[test]
 #[ignore = "the other process of the test that follows"]
 fn uses_data_keys_and_drops_them() {
@@ -185,7 +185,7 @@ fn uses_data_keys_and_drops_them() {
         said_of_it.insert("ossvault-xattr".to_owned(), sealed);
         said.push(said_of_it);
     }
-    // The same through a bucket, on threads that live on.
+    // The same through a bucket, on threads that keep running.
     let folder = tempfile::tempdir().unwrap();
     let store = LocalStore::open(folder.path(), local::Settings { sync: false }).unwrap();
     let bucket = EncryptedBucket::new(Arc::new(store), ring, Settings::default());
@@ -220,7 +220,7 @@ fn uses_data_keys_and_drops_them() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Keys were left where they had been moved from, on stacks and on the heap.
+/// Regression: keys were left in the places they had been moved from, on stacks and on the heap.
 #[test]
 fn nothing_of_a_data_key_is_left_once_it_is_dropped() {
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -260,7 +260,7 @@ fn nothing_of_a_data_key_is_left_once_it_is_dropped() {
     assert!(found.is_empty(), "{}: {found:#?}", found.len());
 }
 
-/// After an upload, a machine that only writes has nothing that opens what was written.
+/// After an upload, a write-only machine has nothing that can decrypt what was written.
 #[test]
 fn a_write_only_mount_has_nothing_of_a_data_key_after_the_upload() {
     if !can_mount() {
@@ -296,12 +296,13 @@ fn a_write_only_mount_has_nothing_of_a_data_key_after_the_upload() {
     assert!(found.is_empty(), "{}: {found:#?}", found.len());
 }
 
-/// Buffers of a write-only mount were kept for the next file with the last one's content in them.
+/// Regression: buffers of a write-only mount were kept for the next file with the previous one's content in
+/// them.
 #[test]
-fn a_write_only_mount_wipes_what_was_staged_when_its_file_is_closed() {
-    /// A trace stands in each of these.
+fn a_write_only_mount_wipes_staged_data_when_the_file_is_closed() {
+    /// Each of these may contain a trace.
     const EVERY: usize = 64 << 10;
-    /// One request of each session thread stays in its receive buffer until the next request comes.
+    /// Each session thread's last request stays in its receive buffer until the next request arrives.
     const RECEIVE_BUFFERS: usize = 4 * ((1 << 20) / EVERY + 1);
     if !can_mount() {
         return;
@@ -314,7 +315,7 @@ fn a_write_only_mount_wipes_what_was_staged_when_its_file_is_closed() {
     let public = rig.path("key.pub");
     let keys = ["--public-key", public.to_str().unwrap()];
     let mount = rig.mount_with_keys("mnt", &format!("oss://{BUCKET}"), &keys, &[]);
-    // One that goes up while it is written, one that goes up at its close, and small ones.
+    // One that is uploaded while it is written, one that is uploaded at its close, and small ones.
     let mut traces = Vec::new();
     for (index, len) in [100 << 20, 18 << 20, 5 << 20, 300 << 10, 80 << 10]
         .into_iter()

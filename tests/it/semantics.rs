@@ -1,4 +1,5 @@
-//! docs/semantics.md, sentence by sentence, on real mounts. What `mount.rs` shows is not shown again.
+//! docs/semantics.md, sentence by sentence, on real mounts. Sentences that `mount.rs` proves are not
+//! repeated.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -14,7 +15,7 @@ use ossvault::server::operation::Operation;
 
 use crate::fixture::*;
 
-/// As another client, one that looks every time.
+/// As another client, without caches.
 const AT_ONCE: &[&str] = &["--metadata-ttl", "0", "--dir-ttl", "0"];
 
 fn refuse(operation: Operation) -> Fault {
@@ -27,11 +28,11 @@ fn refuse(operation: Operation) -> Fault {
 
 // ---- Security ----
 
-/// "Counter mode hides contents; it does not detect tampering. Whoever can write to the bucket can flip, cut,
-/// swap, roll back or delete; whoever has the public key can forge."
+/// "Counter mode hides contents; it does not detect tampering. With write access to the bucket, an attacker
+/// can flip bits in files, truncate, swap, roll back or delete them; with the public key, also forge them."
 /// "Detect tampering, rollback or deletion."
 #[test]
-fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
+fn write_access_to_the_bucket_is_enough_to_change_file_contents() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -41,7 +42,7 @@ fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
     let (headers, stored) = (bucket.head("f").headers, bucket.get("f"));
     let see = |name: &str| {
         let bytes = fs::read(mount.path(name));
-        // Whole seconds tell versions apart.
+        // Whole seconds distinguish versions.
         thread::sleep(Duration::from_millis(1100));
         bytes.unwrap()
     };
@@ -73,7 +74,7 @@ fn whoever_can_write_to_the_bucket_can_change_what_is_in_files() {
 /// "Names, sizes, times, modes and owners are visible in the bucket."
 /// "Hide names, sizes or times."
 #[test]
-fn what_is_not_content_is_visible_in_the_bucket() {
+fn metadata_is_visible_in_the_bucket() {
     let Some(mount) = Mount::new(&[]) else { return };
     let path = mount.path("a telling name");
     fs::write(&path, vec![0; 12_345]).unwrap();
@@ -96,9 +97,9 @@ fn what_is_not_content_is_visible_in_the_bucket() {
     }
 }
 
-/// "A data key and counter never encrypt two different contents: every upload draws a new key."
-/// "Any other write works too: the file is staged and uploaded whole, under a fresh key."
-/// "Change a part of an object in place: any change uploads the whole file."
+/// "A data key and counter never encrypt two different contents: every upload generates a new key." "Other
+/// writes work too: the file is staged and uploaded whole, under a fresh key." "Change a part of an object
+/// in place: any change uploads the whole file."
 #[test]
 fn every_upload_is_the_whole_file_under_a_key_of_its_own() {
     let Some(mount) = Mount::served(&[]) else {
@@ -121,7 +122,7 @@ fn every_upload_is_the_whole_file_under_a_key_of_its_own() {
         let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
         assert!(same < LEN / 100, "{same} of {LEN} bytes are the same");
     }
-    // Also the same content once more.
+    // Also the same content again.
     fs::write(&path, pattern(LEN, 1)).unwrap();
     let after = mount.bucket().get("f");
     let same = before.iter().zip(&after).filter(|(a, b)| a == b).count();
@@ -138,7 +139,7 @@ fn nothing_is_written_in_plaintext() {
     let Some(mut mount) = Mount::new(&options) else {
         return;
     };
-    // Long enough to be no accident, and in no name.
+    // Long enough not to occur by accident, and in no name.
     let marker = "eeL7quoh-marker-Oow0sheiThaa";
     let mut text = marker.repeat(1_500_000);
     fs::write(mount.path("large"), &text).unwrap();
@@ -150,7 +151,7 @@ fn nothing_is_written_in_plaintext() {
     let value = marker.as_ptr().cast();
     let set = unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value, marker.len(), 0) };
     checked(set).unwrap();
-    // Also what is staged, and not uploaded.
+    // Also staged data that is not uploaded yet.
     let mut open = File::create(mount.path("open")).unwrap();
     open.write_all(marker.repeat(1_500_000).as_bytes()).unwrap();
     let found = |folder: &str| {
@@ -164,13 +165,13 @@ fn nothing_is_written_in_plaintext() {
     assert_eq!(shell(&mount.beside(""), &line), "");
 }
 
-/// "An object without a whole, valid envelope is never served as a file's content."
-/// "The log says why, once while the file is open, and everything beside it works. With `--allow-plaintext
-/// PREFIX`, unencrypted objects under that prefix are served read-only, with mode 0444."
-/// "With `--allow-plaintext DIRECTORY`, opening an unencrypted object for writing, truncating it and changing
-/// its attributes are EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
+/// "An object without a complete, valid envelope is never served as a file's content." "The log gives the
+/// reason, once while the file is open; other files are not affected. With `--allow-plaintext PREFIX`,
+/// unencrypted objects under that prefix are served read-only, with mode 0444." "With `--allow-plaintext
+/// DIRECTORY`, opening an unencrypted object for writing, truncating it and changing its attributes fail
+/// with EACCES. It can be deleted, renamed and replaced by an encrypted file like any other."
 #[test]
-fn what_has_no_envelope_is_not_served() {
+fn objects_without_an_envelope_are_not_served() {
     let Some(mut mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -220,10 +221,10 @@ fn what_has_no_envelope_is_not_served() {
 
 // ---- When a file is in the bucket ----
 
-/// "A file's object appears, or is replaced, only whole. Nobody ever sees half a file, a stub, or two
-/// versions mixed."
+/// "A file's object appears or is replaced only as a whole. No client ever sees a partial file, a
+/// placeholder, or a mix of two versions."
 #[test]
-fn nobody_sees_half_a_file() {
+fn no_client_sees_a_partial_file() {
     let Some(mount) = Mount::new(&["--part-size", "128K", "--stream-after", "256K"]) else {
         return;
     };
@@ -257,10 +258,10 @@ fn nobody_sees_half_a_file() {
     });
 }
 
-/// "When `fsync()`, or `close()` of a descriptor through which the file was changed, returned 0, the whole
-/// file is in the bucket."
+/// "When `fsync()` has returned 0, or `close()` of a descriptor through which the file was changed, the
+/// whole file is in the bucket."
 #[test]
-fn what_was_synced_or_closed_is_in_the_bucket() {
+fn synced_and_closed_files_are_in_the_bucket() {
     let Some(mount) = Mount::new(&[]) else { return };
     let mut file = File::create(mount.path("f")).unwrap();
     file.write_all(b"one").unwrap();
@@ -275,13 +276,13 @@ fn what_was_synced_or_closed_is_in_the_bucket() {
     assert_eq!(mount.bucket().head("f").size, 11);
 }
 
-/// "`ossvault umount` returns when the daemon has ended, with the daemon's exit code."
-/// "If the upload failed, they return the error. The bytes then stay staged and visible in the mount, and
-/// are tried again with growing pauses until they are up, unlinked, or reported at unmount."
-/// "The exit code is 0 if all of it is in the bucket; otherwise it is 40, and the message and the log name
-/// what is not."
+/// "`ossvault umount` returns when the daemon has ended, with the daemon's exit code." "If the upload
+/// failed, the call returns the error. The data then stays staged and visible in the mount, and the upload
+/// is retried with increasing delays until it succeeds, the file is unlinked, or the unmount reports it."
+/// "The exit code is 0 if everything is in the bucket; otherwise it is 40, and the message and the log name
+/// the files that are not."
 #[test]
-fn a_failed_upload_is_reported_and_tried_again() {
+fn a_failed_upload_is_reported_and_retried() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -310,7 +311,8 @@ fn a_failed_upload_is_reported_and_tried_again() {
     }
 }
 
-/// "Of several copies of it, only the last one's close uploads: a shell makes copies of it before it writes."
+/// "If the descriptor was duplicated, only the close of the last copy uploads: shells duplicate descriptors
+/// before they write."
 #[test]
 fn an_empty_file_waits_for_its_last_writer() {
     let Some(mount) = Mount::served(&[]) else {
@@ -325,7 +327,7 @@ fn an_empty_file_waits_for_its_last_writer() {
     mount.instruments().reset_counts();
     shell(mount.root(), "echo x > g");
     assert_eq!(mount.instruments().counts().of(Operation::PutObject), 1);
-    // A reader does not hold it up.
+    // A reader does not delay it.
     let reader = File::open(mount.path("g")).unwrap();
     shell(mount.root(), ": > g");
     eventually("it is emptied", || bucket.head("g").size == 0);
@@ -333,10 +335,11 @@ fn an_empty_file_waits_for_its_last_writer() {
 }
 
 /// "A new file under a temporary name that a known tool will rename (rsync's `.NAME.XXXXXX`, git's
-/// `tmp_obj_*` and `*.lock`, `NAME.XXXXXX`, `*.tmp`, `.goutputstream-*`, and others) is uploaded at its rename, under
-/// the final name. `rename()` returns the upload's error. `fsync()` of the file or its directory, `--rename-grace`
-/// seconds (5) without a rename, and unmount end the waiting."
-/// "GLib calls `fsync()` right before it renames a `.goutputstream-*`: that one waits for the rename all the same."
+/// `tmp_obj_*` and `*.lock`, `NAME.XXXXXX`, `*.tmp`, `.goutputstream-*`, and others) is uploaded when it is
+/// renamed, under the final name. `rename()` returns the upload's error. The upload no longer waits for the
+/// rename after `fsync()` of the file or its directory, after `--rename-grace` seconds (5), or at unmount."
+/// "GLib calls `fsync()` right before it renames a `.goutputstream-*`, so that such a file still waits for
+/// its rename."
 #[test]
 fn temporary_names_wait_for_their_rename() {
     let Some(mut mount) = Mount::served(&["--rename-grace", "1s"]) else {
@@ -366,7 +369,7 @@ fn temporary_names_wait_for_their_rename() {
         assert_eq!(puts(), before + 1, "{temporary}");
         assert_eq!(mount.bucket().head(name).size, 4);
     }
-    // As g_file_replace() does it.
+    // As g_file_replace() does.
     let before = puts();
     create(".goutputstream-W9K3E1").sync_all().unwrap();
     assert_eq!(puts(), before);
@@ -397,11 +400,10 @@ fn temporary_names_wait_for_their_rename() {
     assert_eq!(mount.bucket().head(".last.Ab3dE6").size, 4);
 }
 
-/// "Times that are set on a directory which this mount made are shown at once and stored within a second."
-/// "What else is set on it meanwhile waits as well, and is stored with them." "`fsync()` of the directory and
-/// unmount store them at once."
-/// "What changes in a directory moves its times at once, for as long as the mount lasts; they are stored when
-/// they are set."
+/// "Times that are set on a directory created by this mount are visible at once and stored within a
+/// second." "Other attributes that are set in the meantime are stored with them." "`fsync()` of the
+/// directory and unmount store them at once." "A change in a directory updates its times at once, until the
+/// mount ends; the times are stored when they are set."
 #[test]
 fn times_of_a_new_directory_are_stored_a_little_later() {
     let Some(mut mount) = Mount::served(&[]) else {
@@ -428,7 +430,7 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
     eventually("it is stored", || {
         stored(&mount) == expected(1000, mode_before)
     });
-    // As tar and rsync do it.
+    // As tar and rsync do.
     let make = || {
         mount.instruments().reset_counts();
         let changes = || {
@@ -458,15 +460,15 @@ fn times_of_a_new_directory_are_stored_a_little_later() {
     mount.remount(&[]);
     assert_eq!(stored(&mount), expected(4000, 0o700));
     assert_eq!(fs::metadata(&path).unwrap().mtime(), 4000);
-    // Also that of one which others have made, or an earlier mount.
+    // Also for a directory that others, or an earlier mount, have created.
     set(5000);
     assert_eq!(stored(&mount), expected(5000, 0o700));
 }
 
-/// "With `--flush-after SECONDS`, files that are kept open and changed that long are published as they are
-/// at one moment."
+/// "With `--flush-after SECONDS`, a file that has been open with changes for that long is uploaded as a
+/// consistent snapshot."
 #[test]
-fn files_that_stay_open_are_published_now_and_then() {
+fn files_that_stay_open_are_uploaded_periodically() {
     let Some(mount) = Mount::new(&["--flush-after", "1s"]) else {
         return;
     };
@@ -479,8 +481,7 @@ fn files_that_stay_open_are_published_now_and_then() {
     assert_eq!(fs::read(mount.path("log")).unwrap(), b"one line\nanother\n");
 }
 
-/// "What was staged and not acknowledged is lost when the daemon is killed. What had been acknowledged is
-/// whole."
+/// "If the daemon is killed, staged data that was not acknowledged is lost. Acknowledged data is complete."
 #[test]
 fn a_crash_loses_only_what_was_not_acknowledged() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -507,12 +508,12 @@ fn a_crash_loses_only_what_was_not_acknowledged() {
     );
 }
 
-// ---- What one sees ----
+// ---- What readers see ----
 
-/// "Reads through one open file come from one version of it, and so do its size and its attributes. If the
-/// object is replaced meanwhile, a descriptor that has returned bytes gets ESTALE for what it has not
-/// cached; one that has returned none moves to the new version, unless that has another size than programs
-/// may have been told. The next `open()` finds the new version."
+/// "All reads through one open file come from one version of it, and so do its size and its attributes. If
+/// the object is replaced in the meantime, a descriptor that has returned data gets ESTALE for everything
+/// that is not cached; one that has returned none switches to the new version, unless its size differs from
+/// the size that programs may have seen. The next `open()` finds the new version."
 #[test]
 fn one_open_file_is_one_version() {
     let Some(mut mount) = Mount::new(&["--memory-limit", "16M"]) else {
@@ -542,7 +543,7 @@ fn one_open_file_is_one_version() {
     let mut all = Vec::new();
     match (&fresh).read_to_end(&mut all) {
         Ok(_) => assert!(all == new),
-        // Its pages were read ahead by the other descriptor of the inode.
+        // Its pages were read ahead through the other descriptor of the inode.
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE)),
     }
     drop(fresh);
@@ -550,18 +551,18 @@ fn one_open_file_is_one_version() {
     assert!(fs::read(mount.path("f")).unwrap() == new);
 }
 
-/// "What this mount wrote, it sees at once."
-/// "What others wrote, it sees after at most `--metadata-ttl` (1 s) for files and `--dir-ttl` (60 s) for
-/// the existence of directories. `open()` never serves a version that was replaced longer ago than that."
+/// "A mount sees its own writes at once." "It sees the writes of other clients after at most
+/// `--metadata-ttl` (1 s) for files and `--dir-ttl` (60 s) for the existence of directories. `open()` never
+/// serves a version that was replaced longer ago than that."
 #[test]
-fn what_others_did_is_seen_in_time() {
+fn changes_by_others_are_seen_in_time() {
     let Some(mount) = Mount::new(&["--dir-ttl", "1s"]) else {
         return;
     };
     let other = mount.second(&["--metadata-ttl", "60s"]);
     let ttl = || thread::sleep(Duration::from_millis(1050));
     let see = |name: &str| fs::read_to_string(mount.path(name));
-    // Both have looked.
+    // Both have cached it.
     assert!(names(mount.root()).is_empty() && names(other.root()).is_empty());
 
     fs::write(other.path("f"), "created").unwrap();
@@ -581,7 +582,7 @@ fn what_others_did_is_seen_in_time() {
     ttl();
     assert_eq!(errno(see("g")), libc::ENOENT);
 
-    // A prefix that comes and goes, and a directory that becomes a file.
+    // A prefix that appears and disappears, and a directory that becomes a file.
     mount.bucket().put("prefix/inside", "x");
     ttl();
     assert_eq!(names(&mount.path("prefix")), ["inside"]);
@@ -598,7 +599,7 @@ fn what_others_did_is_seen_in_time() {
     ttl();
     assert_eq!(see("d").unwrap(), "a file");
 
-    // The kernel keeps the target of a link that it has followed.
+    // The kernel caches the target of a link that it has followed.
     let link = |mount: &Mount| fs::read_link(mount.path("link")).unwrap();
     symlink("one", other.path("link")).unwrap();
     ttl();
@@ -609,10 +610,10 @@ fn what_others_did_is_seen_in_time() {
     assert_eq!(link(&mount).to_str(), Some("another"));
 }
 
-/// "A call ends within `--timeout` (60 s) of the last progress, with EIO or ETIMEDOUT, when the network is
-/// gone; nothing unrelated waits for it."
+/// "If the network is down, a call fails with EIO or ETIMEDOUT within `--timeout` (60 s) of the last
+/// progress; unrelated calls do not wait for it."
 #[test]
-fn a_call_ends_when_nothing_answers() {
+fn a_call_ends_when_nothing_responds() {
     let Some(mount) = Mount::served(&["--timeout", "2s", "--metadata-ttl", "60s"]) else {
         return;
     };
@@ -643,10 +644,10 @@ fn a_call_ends_when_nothing_answers() {
 
 // ---- Names ----
 
-/// "A file is the object whose key is the mount's prefix and the file's path. A directory that was made is
-/// an empty object whose key ends with `/`; a common prefix of keys is a directory too. A name that is both
-/// shows the directory."
-/// "Keys that are no valid path (`//`, `.`, `..`, a leading `/`) or not UTF-8 are hidden."
+/// "A file is the object whose key is the mount's prefix followed by the file's path. A directory that was
+/// created is an empty object whose key ends with `/`, its marker; a common prefix of keys is also a
+/// directory. If a name is both a file and a directory, the directory is shown." "Keys that are not a valid
+/// path (`//`, `.`, `..`, a leading `/`) or not UTF-8 are hidden."
 #[test]
 fn keys_are_paths() {
     let Some(mut mount) = Mount::new(&["--prefix", "some/prefix"]) else {
@@ -682,9 +683,9 @@ fn keys_are_paths() {
 
 // ---- Operations ----
 
-/// "Files written in order go up in parts while they are written."
+/// "Files that are written sequentially are uploaded in parts while they are written."
 #[test]
-fn files_written_in_order_go_up_meanwhile() {
+fn sequential_files_are_uploaded_while_they_are_written() {
     let Some(mount) = Mount::served(&["--part-size", "128K", "--stream-after", "256K"]) else {
         return;
     };
@@ -701,11 +702,11 @@ fn files_written_in_order_go_up_meanwhile() {
     assert!(fs::read(mount.path("f")).unwrap() == bytes);
 }
 
-/// "Staged bytes are in memory and then, encrypted, in the cache directory; when there is no room, `write()`
-/// gives ENOSPC."
+/// "Staged data is kept in memory and then, encrypted, in the cache directory; when there is no room left,
+/// `write()` fails with ENOSPC."
 #[test]
-fn a_write_for_which_there_is_no_room_is_refused() {
-    // Nothing goes up before it is closed.
+fn a_write_without_space_is_refused() {
+    // Nothing is uploaded before it is closed.
     let options = ["--memory-limit", "16M", "--stream-after", "1G"];
     let limited = [&options[..], &["--cache-limit", "8M"]].concat();
     let Some(mut mount) = Mount::new(&limited) else {
@@ -716,7 +717,7 @@ fn a_write_for_which_there_is_no_room_is_refused() {
         eprintln!("skipped: only root can mount a small disk");
         return;
     }
-    // A cache directory on a disk that is full itself.
+    // A cache directory on a disk that is full.
     mount.unmount();
     let _disk = SmallDisk::new(&mount.beside("cache"), 24 << 20);
     mount.start_again(&options);
@@ -724,7 +725,7 @@ fn a_write_for_which_there_is_no_room_is_refused() {
     mount.unmount();
 }
 
-/// Writes until there is no room, and then makes some.
+/// Writes until there is no space, and then frees some.
 fn fill_up(mount: &Mount) {
     const PIECE: usize = 1 << 20;
     let path = mount.path("large");
@@ -741,7 +742,7 @@ fn fill_up(mount: &Mount) {
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     assert!(bytes.len() > 4 * PIECE, "only {} bytes fit", bytes.len());
     assert_eq!(file.metadata().unwrap().len(), bytes.len() as u64);
-    // What was accepted is there, goes up, and makes room.
+    // Accepted data is there, is uploaded, and thereby frees space.
     file.sync_all().unwrap();
     assert_eq!(mount.bucket().head("large").size, bytes.len() as u64);
     drop(file);
@@ -751,7 +752,7 @@ fn fill_up(mount: &Mount) {
     fs::remove_file(&path).unwrap();
 }
 
-/// A file system of a few MiB, gone when it is dropped.
+/// A file system of a few MiB, removed when it is dropped.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -768,7 +769,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// "Other namespaces are refused without asking the service (EOPNOTSUPP)."
+/// "Other namespaces fail with EOPNOTSUPP, without a request to the service."
 #[test]
 fn foreign_namespaces_of_extended_attributes_cost_no_request() {
     let Some(mount) = Mount::served(&["--metadata-ttl", "60s"]) else {
@@ -790,7 +791,7 @@ fn foreign_namespaces_of_extended_attributes_cost_no_request() {
         let removed = unsafe { libc::removexattr(path, name_) };
         for result in [got as i32, set, removed] {
             let number = errno(checked(result));
-            // The kernel keeps trusted ones from who is not root.
+            // The kernel hides trusted attributes from users other than root.
             let refused = [libc::EOPNOTSUPP, libc::EPERM, libc::ENODATA];
             let refused = if is_root() { &refused[..1] } else { &refused };
             assert!(refused.contains(&number), "{name}: {number}");
@@ -799,10 +800,10 @@ fn foreign_namespaces_of_extended_attributes_cost_no_request() {
     assert_eq!(mount.instruments().counts().total(), 0);
 }
 
-/// "`flock()` and `fcntl()` locks work among the programs of one machine, not between mounts."
-/// "Locks between machines."
+/// "`flock()` and `fcntl()` locks work between the programs of one machine, not between mounts." "Share
+/// locks between machines."
 #[test]
-fn locks_are_of_one_mount() {
+fn locks_apply_to_one_mount() {
     let Some(mount) = Mount::new(AT_ONCE) else {
         return;
     };
@@ -819,7 +820,8 @@ fn locks_are_of_one_mount() {
     let whole = |file: &File| {
         checked(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
     };
-    // A lock of an open file, as fcntl(2) has them: programs' locks, but one program can test them.
+    // A lock of an open file description, as in fcntl(2): like locks between programs, but one program can
+    // test it.
     let range = |file: &File, start| {
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         (lock.l_type, lock.l_whence) = (libc::F_WRLCK as i16, libc::SEEK_SET as i16);
@@ -839,13 +841,12 @@ fn locks_are_of_one_mount() {
     whole(&two).unwrap();
 }
 
-/// "A whole file that is in the bucket, copied into an empty one, is copied there without its bytes
-/// passing through this machine (`cp a b` does so)."
-/// "Any range can be read without fetching the rest of the file."
-/// "Renaming a file that exists in the bucket copies it there without its bytes passing through this
-/// machine."
+/// "A whole file that is in the bucket is copied into an empty one inside the bucket, without its data
+/// passing through this machine (`cp a b` does this)." "Any range can be read without fetching the rest of
+/// the file." "A file that is in the bucket is renamed by a copy inside the bucket, without its data
+/// passing through this machine."
 #[test]
-fn bytes_move_only_when_they_must() {
+fn data_is_transferred_only_when_necessary() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -862,7 +863,7 @@ fn bytes_move_only_when_they_must() {
     assert!(sent <= 1 << 20, "{sent} bytes for one");
     mount.instruments().reset_counts();
     fs::rename(mount.path("f"), mount.path("g")).unwrap();
-    // A copy within the mount moves none either.
+    // A copy within the mount transfers no data either.
     shell(mount.root(), "cp g h");
     let counts = mount.instruments().counts();
     assert!(counts.bytes_out + counts.bytes_in < 1 << 20, "{counts:?}");
@@ -872,10 +873,10 @@ fn bytes_move_only_when_they_must() {
     assert!(fs::read(mount.path("h")).unwrap() == bytes);
 }
 
-/// "When a file has been read whole and in order, its checksum is compared where the service gave one; the
-/// read that completes it gives EIO on a mismatch."
+/// "When a file has been read completely and sequentially, its checksum is compared if the service returned
+/// one; on a mismatch, the read that completes it fails with EIO."
 #[test]
-fn damage_on_the_way_is_found() {
+fn damage_in_transit_is_detected() {
     let Some(mut mount) = Mount::served(&[]) else {
         return;
     };
@@ -890,8 +891,8 @@ fn damage_on_the_way_is_found() {
     assert!(fs::read(mount.path("f")).unwrap() == bytes);
 }
 
-/// "They return when the change is in the bucket. A change that cannot be stored is an error."
-/// "Reads do not update the access time, nor does anything but setting it."
+/// "These calls return when the change is in the bucket. If a change cannot be stored, the call returns the
+/// error." "Reads do not update the access time; nothing does except setting it."
 #[test]
 fn attribute_changes_are_stored_or_refused() {
     let Some(mount) = Mount::served(AT_ONCE) else {
@@ -919,7 +920,7 @@ fn attribute_changes_are_stored_or_refused() {
 
 // ---- Read-only and write-only mounts ----
 
-/// "With `--read-only`, every change is EROFS."
+/// "With `--read-only`, every change fails with EROFS."
 #[test]
 fn a_read_only_mount_changes_nothing() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -988,10 +989,11 @@ fn a_read_only_mount_changes_nothing() {
     assert_eq!(mount.bucket().keys(), before);
 }
 
-/// "Without a private key, opening for reading, `readlink()`, reading extended attributes where there are some,
-/// and opening an existing file for writing without O_TRUNC are EACCES. Creating, replacing, listing, renaming and deleting work. After an upload,
-/// nothing on this machine can open what was written. While a writer still has the file open, its bytes stay
-/// in memory so that it can write on; nobody can read them, and its close drops them."
+/// "Without a private key, these fail with EACCES: opening for reading, `readlink()`, reading extended
+/// attributes if there are any, and opening an existing file for writing without O_TRUNC. Creating,
+/// replacing, listing, renaming and deleting work. After an upload, nothing on this machine can decrypt
+/// what was written. While a writer still has the file open, its data stays in memory so that writing can
+/// continue; no program can read it, and the close discards it."
 #[test]
 fn a_mount_without_the_private_key_only_writes() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -1022,7 +1024,7 @@ fn a_mount_without_the_private_key_only_writes() {
         libc::EACCES,
         "not even its own"
     );
-    // Each of the two closes what it has inherited, and so uploads what is there by then.
+    // Each of the two closes its inherited descriptor, and so uploads what is there by then.
     shell(
         mount.root(),
         "{ /bin/echo one; /bin/echo two; } > lines; head -c 9M /dev/zero > large",
@@ -1053,10 +1055,10 @@ fn a_mount_without_the_private_key_only_writes() {
 
 // ---- The end of a mount ----
 
-/// "`SIGTERM`, `SIGINT` and an unmount from outside upload everything that is pending."
-/// "A mount that is in use stays (exit code 15), unless `--lazy` detaches it."
+/// "`SIGTERM`, `SIGINT` and an external unmount upload everything that is pending." "A mount that is in use
+/// stays mounted (exit code 15), unless `--lazy` detaches it."
 #[test]
-fn an_unmount_saves_what_is_pending() {
+fn an_unmount_uploads_what_is_pending() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -1078,12 +1080,12 @@ fn an_unmount_saves_what_is_pending() {
     assert_eq!(fs::read(mount.path("f")).unwrap(), b"Pending!");
 }
 
-// ---- What we do not do ----
+// ---- What ossvault does not do ----
 
-/// "Only a change of a part of a file of more than 8 MiB, which rests on the rest of it, is ESTALE when others
-/// have replaced the file."
+/// "The exception is a change of part of a file of more than 8 MiB, which keeps the rest of it: it fails
+/// with ESTALE if another client has replaced the file."
 #[test]
-fn a_change_of_a_part_never_mixes_two_versions() {
+fn a_partial_change_never_mixes_two_versions() {
     for (len, expected) in [(7 << 20, None), (9 << 20, Some(libc::ESTALE))] {
         let Some(mut mount) = Mount::new(&[]) else {
             return;
@@ -1115,7 +1117,7 @@ fn a_change_of_a_part_never_mixes_two_versions() {
     }
 }
 
-/// "`sync()` and `syncfs()` upload nothing: `fsync()` does."
+/// "Upload on `sync()` and `syncfs()`: only `fsync()` does."
 #[test]
 fn only_fsync_uploads() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -1129,7 +1131,7 @@ fn only_fsync_uploads() {
     assert_eq!(mount.bucket().keys(), ["f"]);
 }
 
-/// "Two mounts that write one file at once: the last upload wins, whole."
+/// "If two mounts write one file at the same time, the last upload wins, as a whole."
 #[test]
 fn of_two_writers_the_last_one_wins() {
     let Some(mount) = Mount::new(&[]) else { return };

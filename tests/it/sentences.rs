@@ -1,31 +1,46 @@
-//! docs/semantics.md and the tests say the same: every sentence of the document is quoted, word for word,
-//! above a test that shows it, and no test quotes what the document does not say.
+//! Keeps docs/semantics.md and the tests together: every sentence of the document is quoted, word for word, in the
+//! doc comment of a test that proves it, and no test quotes a sentence that the document does not contain.
 
 use std::fs;
 use std::path::Path;
 
-/// What no test can show, by how it begins, and why.
+/// Sentences that no test can prove, by their first words, and why.
 const NOT_SHOWN: &[(&str, &str)] = &[
-    ("Where cases are hard", "what follows is"),
-    ("What is acknowledged is in", "a tenet: its cases are"),
-    ("Nobody sees half a file.", "a tenet: its cases are"),
-    ("What cannot be done is refused", "a tenet: its cases are"),
-    ("Nothing is written in plaintext", "a tenet: its cases are"),
+    ("When a case is unclear", "the list that follows is tested"),
     (
-        "Programs leak by themselves",
-        "of programs, not of the mount",
+        "Acknowledged data is in",
+        "a principle: its cases are tested",
+    ),
+    (
+        "No client sees a partial",
+        "a principle: its cases are tested",
+    ),
+    (
+        "Whatever cannot be done",
+        "a principle: its cases are tested",
+    ),
+    (
+        "Nothing is written in plaintext",
+        "a principle: its cases are tested",
+    ),
+    (
+        "Applications can leave",
+        "about applications, not the mount",
     ),
     ("The kernel may swap", "advice"),
-    ("There are three exceptions", "what follows is"),
     (
-        "A change of attributes alone",
-        "what may go unseen may be seen",
+        "There are three exceptions",
+        "the list that follows is tested",
     ),
-    ("`--format seed` (the default) is", "about the document"),
+    (
+        "If another client changes only",
+        "what may go unnoticed may be noticed",
+    ),
+    ("This document describes", "about the document"),
 ];
 
-/// Paragraphs and items of lists, each in one line; without headings and the words that stand before an
-/// operation's paragraph.
+/// The paragraphs and list items of the document, each joined into one line, without headings and without the bold
+/// name at the start of an operation's paragraph.
 fn paragraphs(document: &str) -> Vec<String> {
     let mut paragraphs = vec![String::new()];
     for line in document.lines().map(str::trim) {
@@ -58,7 +73,7 @@ fn sentences(paragraph: &str) -> impl Iterator<Item = &str> {
     sentences.map(str::trim)
 }
 
-/// The comments above tests, each in one line.
+/// The doc comments of all tests, each joined into one line.
 fn comments_of_tests() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![root.join("tests/it"), root.join("src")];
@@ -114,16 +129,20 @@ fn every_sentence_of_the_document_is_quoted_by_a_test() {
     }
     assert!(
         missing.is_empty(),
-        "without a test that quotes them:\n{}",
+        "no test quotes these sentences:\n{}",
         missing.join("\n")
     );
-    assert_eq!(not_shown, NOT_SHOWN.len(), "the document lacks one of them");
+    assert_eq!(
+        not_shown,
+        NOT_SHOWN.len(),
+        "NOT_SHOWN names a sentence that the document does not contain"
+    );
 }
 
 #[test]
-fn what_tests_quote_stands_in_the_document() {
+fn every_quotation_in_a_test_is_in_the_document() {
     let document = document();
-    // A quote is a comment's line, or some, between quotation marks: `"One. Another."`
+    // A quotation is one or more sentences at the start of a comment, in quotation marks: `"One. Another."`
     for comment in comments_of_tests() {
         let mut rest = comment.as_str();
         while let Some(quote) = rest.strip_prefix('"') {

@@ -1,4 +1,4 @@
-//! The server on the wire: what the SDKs do not show, and the instruments tests rely on.
+//! The server on the wire: behaviour that the SDKs do not exercise, and the instruments that tests rely on.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};

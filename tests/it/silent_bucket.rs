@@ -1,5 +1,5 @@
-//! A bucket that stops answering: calls end in their callers' time, the next ones fail at once, and all is well when
-//! it answers again.
+//! A bucket that stops responding: calls end within their timeouts, the next ones fail at once, and
+//! everything works when it responds again.
 
 use std::fs;
 use std::io;
@@ -23,7 +23,7 @@ fn put_directories(rig: &Rig, n: u64) {
     });
 }
 
-/// Looks at the file in a directory, and how long that took.
+/// Calls stat on the file in a directory, and returns how long that took.
 fn stat(mount: &Mount, i: u64) -> (io::Result<()>, Duration) {
     let path = mount.path.join(format!("d{i}/x"));
     let began = Instant::now();
@@ -41,10 +41,10 @@ fn always(action: Action) -> Fault {
     }
 }
 
-/// After a first time-out, what is not known here fails at once until the bucket answers again, for which it is tried
-/// every half second; what is known is still shown.
+/// After the first timeout, calls that need the bucket fail at once until it responds again, which is
+/// checked every half second; calls that the cache can answer still succeed.
 #[test]
-fn after_a_first_time_out_calls_fail_at_once_until_the_bucket_answers_again() {
+fn after_a_first_timeout_calls_fail_at_once_until_the_bucket_responds_again() {
     if !can_mount() {
         return;
     }
@@ -58,7 +58,7 @@ fn after_a_first_time_out_calls_fail_at_once_until_the_bucket_answers_again() {
     println!("the first call: {result:?} after {took:?}");
     let error = result.unwrap_err();
     assert_ne!(error.kind(), io::ErrorKind::NotFound, "{error}");
-    // The kernel looks twice.
+    // The kernel looks it up twice.
     assert!(took < TIMEOUT * 3 / 2, "{took:?}");
     for i in 2..8 {
         let (result, took) = stat(&mount, i);
@@ -76,7 +76,7 @@ fn after_a_first_time_out_calls_fail_at_once_until_the_bucket_answers_again() {
     mount.end_well();
 }
 
-/// The slowest of many took several times the time of one: each had its place in a queue.
+/// Regression: the slowest of many took several times as long as one: each had its own place in a queue.
 #[test]
 fn many_calls_at_once_end_in_time_while_the_service_is_overloaded() {
     if !can_mount() {

@@ -1,4 +1,4 @@
-//! Directories that are in use together are listed together, and that changes nothing of what is seen.
+//! Directories that are in use together are listed together, and the visible result is the same.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::world::{Call, Kernel, World};
 
 const TTL: Duration = Duration::from_millis(300);
 
-/// Directories below each other and side by side, with a file in each, all of them looked at.
+/// Directories below each other and side by side, with a file in each, all of them visited.
 async fn a_tree() -> (World, Kernel) {
     let (world, kernel) = mounted_with(|world| world.settings.metadata_ttl = TTL).await;
     for directory in DIRECTORIES {
@@ -37,10 +37,10 @@ async fn look_everywhere(kernel: &Kernel) {
 }
 
 #[test]
-fn when_a_small_tree_has_expired_one_list_tells_of_all_that_is_in_it() {
+fn one_list_revalidates_an_expired_small_tree() {
     block(async {
         let (world, kernel) = a_tree().await;
-        // Of a directory that this mount made, the marker is asked for once more.
+        // For a directory that this mount created, the marker is requested once more.
         for _ in 0..2 {
             look_everywhere(&kernel).await;
             expire().await;
@@ -54,7 +54,7 @@ fn when_a_small_tree_has_expired_one_list_tells_of_all_that_is_in_it() {
 }
 
 #[test]
-fn what_others_did_in_a_small_tree_is_seen_wherever_it_was() {
+fn changes_by_others_anywhere_in_a_small_tree_are_seen() {
     block(async {
         let (world, kernel) = a_tree().await;
         world.others.put("t/a/b/c/new", b"made").await;
@@ -90,7 +90,7 @@ fn a_tree_that_others_have_made_large_is_listed_directory_by_directory() {
 }
 
 #[test]
-fn what_changes_here_while_a_tree_is_listed_stays_as_it_was_made() {
+fn local_changes_during_the_listing_of_a_tree_are_kept() {
     block(async {
         let (world, kernel) = a_tree().await;
         let handle = kernel.open("t/e/f", WRITE).await;

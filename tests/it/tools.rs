@@ -1,5 +1,5 @@
-//! Keys and their life: re-wrapping, verifying, adopting, saving envelopes, other formats, write-only
-//! mounts. By the built binary, against the server.
+//! Key management: rewrapping, verifying, adopting, saving envelopes, other formats, write-only mounts. With
+//! the built binary, against the server.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ impl Run {
     }
 }
 
-/// The program with the rig's bucket and credentials.
+/// The program, with the rig's bucket and credentials.
 fn command(rig: &Rig, arguments: &[&str]) -> Command {
     let mut command = ossvault();
     command
@@ -143,12 +143,12 @@ fn put_plain(rig: &Rig, key: &str, headers: &ObjectHeaders, body: &[u8]) {
     rig.block_on(put).unwrap();
 }
 
-/// An object's plaintext, by one of the rig's keys.
+/// An object's plaintext, decrypted with one of the rig's keys.
 fn read(rig: &Rig, with: &str, key: &str) -> Vec<u8> {
     read_through(rig, &bucket(rig, with, Format::Seed), key)
 }
 
-/// For many objects: making a bucket checks its key, which takes longer than reading an object.
+/// For many objects: opening a bucket tests its key, which takes longer than reading an object.
 fn read_through(rig: &Rig, bucket: &EncryptedBucket, key: &str) -> Vec<u8> {
     rig.block_on(async {
         let key = object_key(key);
@@ -202,7 +202,7 @@ const REWRAP: [&str; 8] = [
 
 // ---- rotation ----
 
-/// Re-wraps with five kills, the nth after `step` * n copies, and then to its end.
+/// Rewraps with five kills, the nth after `step` * n copies, and then to the end.
 fn rewrap_killed_five_times(rig: &Rig, count: usize, step: u64, parallel: &str) -> Run {
     let copies = || rig.instruments().counts().of(Operation::CopyObject);
     for round in 1..=5 {
@@ -221,7 +221,7 @@ fn rewrap_killed_five_times(rig: &Rig, count: usize, step: u64, parallel: &str) 
     rig.settle();
     let before = copies();
     let last = run(rig, &REWRAP).succeeds();
-    // What was in flight at a kill may be asked for again; nothing else is.
+    // Requests that were in flight at a kill may be repeated; nothing else is.
     let twice = copies() - count as u64;
     let in_flight = 5 * parallel.parse::<u64>().unwrap();
     assert!(
@@ -251,7 +251,7 @@ fn a_rewrap_that_is_killed_five_times_loses_nothing() {
     rig.assert_no_unfinished_uploads();
 }
 
-/// The size that counts; see scripts/exercise.
+/// The full size; see scripts/exercise.
 #[test]
 #[ignore = "long"]
 fn ten_thousand_objects_are_rewrapped_in_seconds() {
@@ -275,7 +275,7 @@ fn ten_thousand_objects_are_rewrapped_in_seconds() {
         let plain = read_through(&rig, &after, &key);
         assert_eq!(plain, content(index % 100), "{key}");
     }
-    // And once more, undisturbed, back to the first key.
+    // And once more, without interruption, back to the first key.
     let mut back = command(
         &rig,
         &[
@@ -318,10 +318,10 @@ fn ten_thousand_objects_are_rewrapped_in_seconds() {
         "{said}in all {:.1} s, at most {peak} kB",
         took.as_secs_f64()
     );
-    // Both passes, each of 10,000 HEADs and the first of as many copies, 64 at once: 9.4 s of waiting. On
-    // a busy machine the computing takes twice that.
+    // Both passes, each of 10,000 HEADs and the first of as many copies, 64 at once: 9.4 s of waiting. On a
+    // busy machine the computation takes twice that.
     assert!(took < Duration::from_secs(30), "{took:?}");
-    // A program, its connections and a page of the listing; not 10,000 of anything.
+    // The program, its connections and a page of the listing, but nothing per object.
     assert!(peak < 48 << 10, "{peak} kB");
 }
 
@@ -335,7 +335,7 @@ fn a_rewrap_costs_a_head_and_a_copy_for_each_object() {
         run(&rig, &REWRAP).succeeds();
     });
     assert_eq!(counts.of(Operation::CopyObject), 50);
-    // Once before the copy, and once in the proof at the end.
+    // Once before the copy, and once in the check at the end.
     assert_eq!(counts.of(Operation::HeadObject), 100);
     assert_eq!(counts.of(Operation::ListObjectsV2), 2);
     assert_eq!(counts.of(Operation::GetBucketInfo), 1);
@@ -359,7 +359,7 @@ fn a_rewrap_costs_a_head_and_a_copy_for_each_object() {
 }
 
 #[test]
-fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
+fn rewrap_refuses_a_key_without_proof_of_its_private_half() {
     let rig = Rig::new();
     make_new_key(&rig);
     run(
@@ -388,7 +388,7 @@ fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
     assert!(dry.stdout.contains("3 to-rewrap"), "{}", dry.stdout);
     assert_tree(&rig, "key", 3);
 
-    // The fingerprint, typed: the proof is then by the key id and by the old key's failure.
+    // With the fingerprint, the proof relies on the key id and on the old key's failure.
     let pem = fs::read(rig.path("new.pub")).unwrap();
     let fingerprint = key_parse::public_key(&pem)
         .unwrap()
@@ -401,7 +401,7 @@ fn a_key_that_nobody_is_known_to_hold_is_not_wrapped_for() {
 }
 
 #[test]
-fn what_the_service_does_not_let_be_rewrapped_is_re_encrypted_by_choice() {
+fn objects_that_cannot_be_rewrapped_are_re_encrypted_on_request() {
     for format in [Format::Sdk, Format::Dual] {
         let rig = Rig::new();
         make_new_key(&rig);
@@ -440,7 +440,7 @@ fn re_encrypting_everything_changes_every_data_key() {
 }
 
 #[test]
-fn a_rewrap_goes_on_where_the_service_asks_for_less() {
+fn a_rewrap_continues_when_the_service_throttles() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 20, Format::Seed);
@@ -459,7 +459,8 @@ fn an_envelope_never_gets_onto_the_bytes_of_another_version() {
     make_new_key(&rig);
     fill(&rig, 2, Format::Seed);
     let old = bucket(&rig, "key", Format::Seed);
-    // Replaced between the HEAD and the copy: the copy's precondition fails, and all begins anew.
+    // Replaced between the HEAD and the copy: the copy's precondition fails, and the object is processed
+    // again.
     rig.instruments().set_latency(Duration::from_secs(1));
     let mut child = command(&rig, &REWRAP)
         .stdout(Stdio::null())
@@ -488,7 +489,7 @@ fn verify_finds_damage_and_never_says_untampered() {
     assert!(fine.stdout.contains("no damage found"), "{}", fine.stdout);
     assert!(!fine.stdout.contains("tampered"));
 
-    // A lost envelope, a foreign one, and something that was never encrypted.
+    // A lost envelope, a foreign one, and an object that was never encrypted.
     let mut meta = head(&rig, "tree/001");
     meta.headers.user.remove("x-oss-start");
     put_plain(&rig, "tree/001", &meta.headers, b"x");
@@ -569,7 +570,7 @@ fn verify_compares_with_a_folder_and_with_digests() {
 }
 
 #[test]
-fn a_lost_envelope_is_put_back() {
+fn a_lost_envelope_is_restored() {
     let rig = Rig::new();
     fill(&rig, 4, Format::Seed);
     let save = [
@@ -587,7 +588,7 @@ fn a_lost_envelope_is_put_back() {
         0o600
     );
 
-    // Another tool sets a mode and forgets the rest; another one replaces a file.
+    // Another tool sets a mode and drops the rest; another one replaces a file.
     for key in ["tree/001", "tree/002"] {
         let meta = head(&rig, key);
         let headers = ObjectHeaders {
@@ -648,7 +649,7 @@ fn all_keys_of_a_folder_are_tried() {
 }
 
 #[test]
-fn info_says_how_an_object_is_stored_and_who_opens_it() {
+fn info_shows_how_an_object_is_stored_and_which_key_opens_it() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 4, Format::Seed);
@@ -656,7 +657,7 @@ fn info_says_how_an_object_is_stored_and_who_opens_it() {
     let info = |key: &str, object: &str| {
         let run = run(&rig, &["info", object, "--private-key", key, "--json"]);
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-        // What cannot be opened is no success.
+        // An object that cannot be opened is an error.
         let code = if report["can_open"] == false { 43 } else { 0 };
         assert_eq!(run.code, Some(code), "{}", run.stderr);
         report
@@ -729,14 +730,14 @@ fn adopt_into_another_prefix_removes_the_plaintext_last() {
         "--into",
         "vault",
     ];
-    run(&rig, &[&adopt[..5], &["old/inside"]].concat()).fails(2, &["in the other"]);
+    run(&rig, &[&adopt[..5], &["old/inside"]].concat()).fails(2, &["inside the other"]);
     run(&rig, &adopt).succeeds();
     assert_eq!(
         rig.ciphertext("old/1"),
         content(1),
         "nobody asked to remove it"
     );
-    // What stands at the destination and is something else is not overwritten.
+    // A different object at the destination is not overwritten.
     put_plain(&rig, "vault/4", &ObjectHeaders::default(), b"mine");
     run(&rig, &[&adopt[..], &["--remove"]].concat()).fails(43, &["destination-exists: old/4"]);
     assert_eq!(
@@ -749,7 +750,7 @@ fn adopt_into_another_prefix_removes_the_plaintext_last() {
 }
 
 #[test]
-fn unencrypted_objects_are_served_where_that_was_asked_for_and_nowhere_else() {
+fn unencrypted_objects_are_served_only_where_the_option_allows_it() {
     if !can_mount() {
         return;
     }
@@ -771,7 +772,7 @@ fn unencrypted_objects_are_served_where_that_was_asked_for_and_nowhere_else() {
     ));
     let hidden = fs::read(mount.path.join("publicity"));
     assert_eq!(hidden.unwrap_err().raw_os_error(), Some(libc::EIO));
-    // New files are encrypted there as anywhere.
+    // New files are encrypted there like anywhere else.
     fs::write(mount.path.join("public/new"), "secret").unwrap();
     assert_ne!(rig.ciphertext("public/new"), b"secret");
     assert_eq!(fs::read(mount.path.join("public/new")).unwrap(), b"secret");
@@ -781,7 +782,7 @@ fn unencrypted_objects_are_served_where_that_was_asked_for_and_nowhere_else() {
 // ---- other formats ----
 
 #[test]
-fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
+fn a_mount_that_writes_the_sdks_formats_follows_the_services_rules() {
     if !can_mount() {
         return;
     }
@@ -793,7 +794,7 @@ fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
         fs::write(file("small"), "small").unwrap();
         fs::write(file("large"), &large).unwrap();
         for name in ["small", "large"] {
-            // A metadata change: the service forbids to do it by a copy.
+            // A metadata change: the service does not allow it by a copy.
             fs::set_permissions(file(name), fs::Permissions::from_mode(0o600)).unwrap();
             fs::rename(file(name), file(&format!("{name}.2"))).unwrap();
         }
@@ -815,9 +816,8 @@ fn a_mount_that_writes_the_sdks_formats_keeps_to_the_services_rules() {
     }
 }
 
-/// "A file is not uploaded while it is being written: its size must be known first."
-/// "chmod, chown, utimens and setxattr upload the whole object again, as it is. So does an upload during which
-/// attributes changed."
+/// "A file is not uploaded while it is being written: its size must be known first." "chmod, chown, utimens
+/// and setxattr upload the whole object again, unchanged. So does a change of attributes during an upload."
 #[test]
 fn in_the_sdks_formats_attributes_cost_an_upload() {
     if !can_mount() {
@@ -845,7 +845,7 @@ fn in_the_sdks_formats_attributes_cost_an_upload() {
         assert!(rig.ciphertext("f") == stored, "{line}");
     }
 
-    // A chmod while the upload is on its way.
+    // A chmod while the upload is in progress.
     let path = mount.path.join("g");
     let stall = Action::Stall { ms: 2000 };
     rig.fault(Fault::once(Operation::PutObject, stall));
@@ -898,7 +898,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
     fs::write(file("old"), "replaced").unwrap();
     fs::set_permissions(file("old"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(fs::metadata(file("dir/renamed")).unwrap().len(), 11);
-    // What needs what is inside.
+    // Operations that need the content.
     denied("open", File::open(file("dir/renamed")).unwrap_err());
     denied("readlink", fs::read_link(file("link")).unwrap_err());
     let overwrite = File::options().write(true).open(file("old"));
@@ -913,7 +913,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
         .unwrap();
     truncated.write_all(b"rewritten").unwrap();
     truncated.sync_all().unwrap();
-    // Neither the daemon nor the kernel keeps what was uploaded.
+    // Neither the daemon nor the kernel keeps uploaded data.
     eventually("the pages are dropped", || {
         let read = truncated.read_at(&mut [0; 9], 0);
         read.is_err_and(|error| error.raw_os_error() == Some(libc::EACCES))
@@ -936,7 +936,7 @@ fn a_mount_without_a_private_key_writes_and_does_not_read() {
 }
 
 #[test]
-fn a_public_key_is_pinned_by_its_fingerprint_and_not_for_others_to_change() {
+fn a_public_key_is_pinned_by_its_fingerprint_and_others_cannot_change_it() {
     let rig = Rig::new();
     fs::create_dir(rig.path("mnt")).unwrap();
     let mount = |options: &[&str]| {
@@ -952,12 +952,12 @@ fn a_public_key_is_pinned_by_its_fingerprint_and_not_for_others_to_change() {
         run(&rig, &options)
     };
     mount(&["--key-fingerprint", &"0".repeat(64)]).fails(23, &["--key-fingerprint"]);
-    mount(&["--key-fingerprint", "abc"]).fails(2, &["no fingerprint"]);
+    mount(&["--key-fingerprint", "abc"]).fails(2, &["not a fingerprint"]);
     fs::set_permissions(rig.path("key.pub"), fs::Permissions::from_mode(0o666)).unwrap();
-    mount(&[]).fails(21, &["others may change it"]);
+    mount(&[]).fails(21, &["other users can change it"]);
 }
 
-// ---- without us ----
+// ---- without ossvault ----
 
 #[test]
 fn the_program_in_the_recovery_document_opens_every_format() {
@@ -1003,7 +1003,7 @@ fn the_program_in_the_recovery_document_opens_every_format() {
         let family = formats::text(&vector, "/format").to_owned();
         *opened.entry(family).or_default() += 1;
     }
-    // By who wrote them: every writer, and so every format.
+    // By writer: every writer, and so every format.
     assert_eq!(opened.len(), 9, "{opened:?}");
 }
 
@@ -1048,8 +1048,8 @@ fn recovery_program() -> String {
     program.to_owned()
 }
 
-/// "With `--format sdk` or `dual` the official SDKs open what the mount wrote, and the service's own rules
-/// on their objects cost something:"
+/// "With `--format sdk` or `dual`, the official SDKs can open what the mount wrote, and the service's own
+/// rules for such objects have a cost:"
 ///
 /// A mount in the SDKs' formats and both official SDKs, on one bucket with one key pair.
 #[test]

@@ -1,5 +1,5 @@
-//! What happens to a name while it is being changed: the bucket has carried a change out, and its answer is
-//! still on the way.
+//! Names that are accessed while they are being changed: the bucket has carried a change out, and its
+//! response is still in flight.
 
 use std::time::Duration;
 
@@ -48,8 +48,8 @@ impl Kernel {
     }
 }
 
-/// The DELETE of a rename had taken effect when a stat asked for the old name: the inode lost its name, and
-/// kept the size it had then, so that later appends overwrote what was in the file.
+/// Regression: the DELETE of a rename had taken effect when a stat requested the old name: the inode lost its
+/// name, and kept the size it had then, so that later appends overwrote the file's content.
 #[test]
 fn a_stat_during_a_rename_does_not_freeze_the_file() {
     block(async {
@@ -75,16 +75,16 @@ fn a_stat_during_a_rename_does_not_freeze_the_file() {
     });
 }
 
-/// The bucket's page was from before the upload, and when its turn came among what only this mount had, the file had gone
-/// up and its inode was forgotten: readdir left it out.
+/// Regression: the listing's page was older than the upload. When the names that existed only in this mount
+/// were added, the file had been uploaded and its inode evicted, so readdir omitted it.
 #[test]
-fn a_file_that_goes_up_while_its_directory_is_read_is_in_it() {
+fn a_file_uploaded_while_its_directory_is_read_is_listed() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, file) = kernel.make("a", WRITE).await;
         kernel.write(file, 0, b"x").await.unwrap();
         let reading = kernel.fs.opendir(Ino::ROOT).await.unwrap();
-        // The first read begins the listing.
+        // The first read starts the listing.
         let dots = kernel.fs.readdir(reading, 0, 2, false).await.unwrap();
         while kernel.fs.census().listings > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -109,7 +109,7 @@ fn a_listing_during_a_rename_shows_one_of_the_names() {
         let copies = world.weather.hold_answers(Call::Copy);
         let (renamed, ()) = tokio::join!(kernel.rename("a", "b"), async {
             world.weather.until_held(1).await;
-            // The kernel does not read the directory meanwhile; what was begun before may end now.
+            // The kernel does not read the directory in the meantime; what was started before may finish now.
             assert!(kernel.fs.getattr(ino).await.is_ok());
             drop(copies);
         });
@@ -119,10 +119,10 @@ fn a_listing_during_a_rename_shows_one_of_the_names() {
     });
 }
 
-/// An upload that must not replace anything found its own predecessor, whose answer was lost, and failed for
-/// ever.
+/// Regression: an upload that must not replace anything found its own predecessor, whose response was lost,
+/// and failed forever.
 #[test]
-fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
+fn an_exclusive_file_whose_response_was_lost_is_uploaded_later() {
     for len in [10, 3 * PART] {
         block(async {
             let (world, kernel) = mounted().await;
@@ -147,10 +147,10 @@ fn an_exclusive_file_whose_answer_was_lost_goes_up_later() {
     }
 }
 
-/// A rename's copy carries the changes of attributes that wait. As it is no copy to the letter then, a rename whose
-/// answer was lost failed and left the file under both names.
+/// A rename's copy carries pending attribute changes. Regression: since it is then not an exact copy, a
+/// rename whose response was lost failed and left the file under both names.
 #[test]
-fn a_rename_that_carries_a_mode_takes_place_although_its_answer_was_lost() {
+fn a_rename_with_a_mode_takes_effect_although_its_response_was_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"one").await;
@@ -180,7 +180,7 @@ fn a_rename_that_carries_a_mode_takes_place_although_its_answer_was_lost() {
 }
 
 #[test]
-fn another_clients_file_stays_although_an_answer_was_lost() {
+fn another_clients_file_is_kept_although_a_response_was_lost() {
     block(async {
         let (world, kernel) = mounted().await;
         let (_, handle) = kernel.make("a", EXCLUSIVE).await;
@@ -200,12 +200,12 @@ fn another_clients_file_stays_although_an_answer_was_lost() {
     });
 }
 
-/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// "Open files below it can be read and written during the rename; creating and removing names below it
 /// waits."
 ///
-/// Each of these looked its key up before the directory was renamed, and acted on it afterwards.
+/// Regression: each of these looked its key up before the directory was renamed, and used it afterwards.
 #[test]
-fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name() {
+fn changes_in_a_directory_that_is_being_renamed_apply_to_its_new_name() {
     block(async {
         let (world, kernel) = mounted_with(|world| {
             world.settings.metadata_ttl = Duration::from_secs(3600);
@@ -277,7 +277,7 @@ fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name(
             },
             async {
                 world.weather.until_held(1).await;
-                // What is known is answered, and what is open is read, all the time.
+                // Cached metadata is returned, and open files can be read, at any time.
                 assert_eq!(fs.getattr(marked).await.unwrap().size, 8);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 drop(copies);
@@ -307,12 +307,12 @@ fn what_is_done_in_a_directory_that_is_being_renamed_is_done_under_its_new_name(
     });
 }
 
-/// "Files below it that are open are read and written on meanwhile, and what is made or removed below it
+/// "Open files below it can be read and written during the rename; creating and removing names below it
 /// waits."
 ///
-/// The old keys were deleted before those who had files open were told of the new ones.
+/// Regression: the old keys were deleted before the holders of open files had switched to the new ones.
 #[test]
-fn open_files_are_read_and_written_while_they_move() {
+fn open_files_can_be_read_and_written_while_they_move() {
     for directory in [false, true] {
         block(async {
             let (world, kernel) = mounted().await;
@@ -351,10 +351,10 @@ fn open_files_are_read_and_written_while_they_move() {
     }
 }
 
-/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
-/// just made either."
+/// "Files and whole directories can be renamed; RENAME_NOREPLACE also respects a name that another client
+/// has just created."
 #[test]
-fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
+fn a_rename_that_must_not_replace_keeps_objects_of_others() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {
@@ -387,9 +387,9 @@ fn a_rename_that_must_not_replace_leaves_what_others_have_made() {
     });
 }
 
-/// Who had the file open for reading held up what its writer had closed.
+/// Regression: a reader that had the file open delayed the upload of what its writer had closed.
 #[test]
-fn what_a_writer_closed_goes_up_although_a_reader_stays() {
+fn a_file_closed_by_its_writer_is_uploaded_although_a_reader_remains() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"before").await;
@@ -424,9 +424,9 @@ fn a_changed_file_whose_base_others_have_replaced_can_be_unlinked() {
     });
 }
 
-/// The object was gone when what had been opened was read.
+/// Regression: the object was gone when the opened file was read.
 #[test]
-fn what_is_being_unlinked_is_not_opened_any_more() {
+fn a_file_that_is_being_unlinked_cannot_be_opened() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -447,7 +447,7 @@ fn what_is_being_unlinked_is_not_opened_any_more() {
 }
 
 #[test]
-fn a_directory_rename_that_fails_leaves_the_directory_that_was_to_give_way() {
+fn a_failed_directory_rename_keeps_the_target_directory() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -470,9 +470,9 @@ fn a_directory_rename_that_fails_leaves_the_directory_that_was_to_give_way() {
     });
 }
 
-/// It was an error, and both directories were there: whoever removed one of them lost files.
+/// Regression: it was an error, and both directories existed: removing one of them lost files.
 #[test]
-fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
+fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_still_renamed() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.mkdir("d").await;
@@ -492,7 +492,7 @@ fn a_directory_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same(
 }
 
 #[test]
-fn a_file_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
+fn a_file_whose_old_name_cannot_be_deleted_at_once_is_still_renamed() {
     block(async {
         let (world, kernel) = mounted().await;
         kernel.save("a", b"content").await;
@@ -506,16 +506,16 @@ fn a_file_whose_old_name_cannot_be_deleted_at_once_is_renamed_all_the_same() {
         assert_eq!(world.others.keys().await, ["a", "b"]);
         assert!(kernel.find("a").await.is_none());
         assert_eq!(kernel.load("b").await, b"content");
-        // Who makes the old name anew does so when it is gone.
+        // The old name is created again only after it is gone.
         kernel.save("a", b"another").await;
         assert_eq!(world.others.get("a").await.unwrap(), b"another");
         assert_eq!(world.others.get("b").await.unwrap(), b"content");
     });
 }
 
-/// "What other clients have made there without a marker is noticed where names meet."
+/// "Files that other clients have created there without a marker are noticed where names collide."
 #[test]
-fn a_directory_is_not_renamed_onto_what_others_have_made() {
+fn a_directory_is_not_renamed_onto_objects_of_others() {
     block(async {
         let hour = Duration::from_secs(3600);
         let (world, kernel) = mounted_with(|world| {
@@ -536,7 +536,7 @@ fn a_directory_is_not_renamed_onto_what_others_have_made() {
 
 // ---- renames that were interrupted ----
 
-/// What a daemon leaves that was killed in the midst of renaming d to e.
+/// What a daemon leaves behind that was killed while it was renaming d to e.
 async fn interrupted(world: &World, kernel: Kernel) {
     kernel.mkdir("d").await;
     for name in ["d/1", "d/2", "d/3", "d/4"] {
@@ -553,7 +553,7 @@ async fn interrupted(world: &World, kernel: Kernel) {
 }
 
 #[test]
-fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
+fn an_interrupted_rename_is_finished_by_the_next_mount() {
     block(async {
         let (world, kernel) = mounted().await;
         interrupted(&world, kernel).await;
@@ -564,12 +564,12 @@ fn a_rename_that_was_interrupted_is_finished_at_the_next_mount() {
     });
 }
 
-/// "If it is interrupted, the next mount resumes it; what others have changed under either name since then
-/// is left as it is, and reported."
+/// "If the rename is interrupted, the next mount resumes it; anything that other clients have changed under
+/// either name since then is left as it is, and reported."
 ///
-/// The copies were made over what others had written since.
+/// Regression: the copies overwrote what others had written since.
 #[test]
-fn what_others_have_changed_since_a_rename_was_interrupted_stays() {
+fn changes_by_others_since_a_rename_was_interrupted_are_kept() {
     block(async {
         let (world, kernel) = mounted().await;
         interrupted(&world, kernel).await;

@@ -1,6 +1,5 @@
-//! The client against a server that misbehaves on purpose: raw bytes over TCP, so that every oddity of the
-//! wire can be had. What an honest bucket does is the conformance suite's matter; what a hostile one says is
-//! hostile_service's.
+//! The client against a server that deliberately misbehaves: raw bytes over TCP, so that every oddity of the
+//! wire can be produced. The conformance suite covers an honest bucket, and hostile_service a hostile one.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -54,7 +53,7 @@ async fn keys_go_out_exactly_as_they_are_signed() {
 }
 
 #[tokio::test]
-async fn every_request_carries_what_the_protocol_asks_for() {
+async fn every_request_carries_what_the_protocol_requires() {
     let server = Server::start(vec![
         status(200, &[("ETag", "\"E\"")], ""),
         part(206, b"0123456789", 2..5, 3),
@@ -82,7 +81,7 @@ async fn every_request_carries_what_the_protocol_asks_for() {
 }
 
 #[tokio::test]
-async fn a_body_cut_in_the_middle_goes_on_where_it_broke() {
+async fn a_body_cut_in_the_middle_resumes_where_it_broke() {
     let whole = b"0123456789";
     let server = Server::start(vec![
         part(200, whole, 0..10, 4),
@@ -100,7 +99,7 @@ async fn a_body_cut_in_the_middle_goes_on_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_for_ever_is_an_error_and_not_short() {
+async fn a_body_that_keeps_breaking_off_is_an_error_and_not_truncated() {
     let whole = b"0123456789";
     let mut replies = vec![part(200, whole, 0..10, 4)];
     replies.extend(vec![part(206, whole, 4..10, 0); 20]);
@@ -124,7 +123,7 @@ async fn a_body_is_never_of_two_versions() {
         get(&server, None).await,
         Err(Error::PreconditionFailed)
     ));
-    // A server that ignores If-Match is caught by the size.
+    // A server that ignores If-Match is detected by the size.
     let other = b"0123456789x";
     let server = Server::start(vec![part(200, whole, 0..10, 4), part(206, other, 4..10, 6)]).await;
     assert!(matches!(
@@ -147,7 +146,7 @@ async fn a_ranged_request_answered_with_the_whole_object_is_cut_to_the_range() {
         get(&server, Some(10..20)).await,
         Err(Error::InvalidRange)
     ));
-    // It breaks off, and the rest comes as the whole object again.
+    // It breaks off, and the rest arrives as the whole object again.
     let server = Server::start(vec![
         part(200, whole, 0..10, 6),
         part(200, whole, 0..10, 10),
@@ -160,7 +159,7 @@ async fn a_ranged_request_answered_with_the_whole_object_is_cut_to_the_range() {
 }
 
 #[tokio::test]
-async fn a_content_range_that_was_not_asked_for_is_not_taken() {
+async fn a_content_range_that_was_not_requested_is_rejected() {
     let whole = b"0123456789";
     let server = Server::start(vec![part(206, whole, 3..5, 2), part(206, whole, 2..5, 3)]).await;
     assert_eq!(
@@ -201,7 +200,7 @@ async fn a_whole_object_whose_checksum_differs_is_an_error_before_its_last_byte(
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_and_what_does_not_is_not() {
+async fn transient_errors_are_retried_and_others_are_not() {
     let good = || status(200, &[("ETag", "\"E\"")], "");
     for (first, tries) in [
         (Reply::Cut(vec![]), 2),
@@ -240,7 +239,7 @@ async fn retry_after_is_honoured() {
 }
 
 #[tokio::test]
-async fn a_damaged_upload_is_sent_again() {
+async fn a_damaged_upload_is_retried() {
     let answer = |crc: u64| {
         status(
             200,
@@ -269,14 +268,14 @@ async fn a_write_that_must_not_replace_recognises_its_own_success() {
     let lost = || Reply::Cut(vec![]);
     let good = || status(200, &[("ETag", "\"E1\"")], "");
     for (replies, expected) in [
-        // The answer was lost after the effect.
+        // The response was lost after the effect.
         (vec![lost(), head_of(b"hello", &mode)], Ok(())),
         // The request was lost.
         (vec![lost(), refused(404, "NoSuchKey"), good()], Ok(())),
-        // Somebody else was faster: other bytes, or the same bytes with other attributes.
+        // Another client was faster: other bytes, or the same bytes with other attributes.
         (vec![lost(), head_of(b"other", &mode)], Err(())),
         (vec![lost(), head_of(b"hello", &other)], Err(())),
-        // The first one took effect after the look.
+        // The first one took effect after the check.
         (
             vec![
                 lost(),
@@ -300,7 +299,7 @@ async fn a_write_that_must_not_replace_recognises_its_own_success() {
 }
 
 #[tokio::test]
-async fn a_completion_whose_answer_was_lost_is_found_out() {
+async fn a_completion_whose_response_was_lost_is_detected() {
     let parts: Vec<UploadedPart> = [(1, &b"hel"[..]), (2, b"lo")]
         .map(|(number, bytes)| UploadedPart {
             number,
@@ -344,7 +343,7 @@ async fn a_completion_whose_answer_was_lost_is_found_out() {
             .unwrap(),
         tag()
     );
-    // Not yet: the old object is still there. Then it was, all the while.
+    // The old object is still there at first; then it turns out that the completion had succeeded.
     assert_eq!(
         complete(vec![
             lost(),
@@ -430,7 +429,7 @@ async fn a_stalled_server_ends_in_a_timeout() {
         Reply::Cut(bytes) => bytes,
         _ => unreachable!(),
     };
-    // No answer at all.
+    // No response at all.
     let server = Server::with(vec![Reply::Stall; 9], timeout, 4).await;
     let began = Instant::now();
     assert!(matches!(
@@ -483,7 +482,7 @@ async fn a_wrong_clock_is_corrected_once() {
         )
     };
     let good = || status(200, &[("ETag", "\"E\"")], "");
-    // Two answers that agree are believed.
+    // Two responses that agree are trusted.
     let server = Server::start(vec![skewed(), skewed(), good(), good()]).await;
     put(&server, b"a", Overwrite::Allowed).await.unwrap();
     put(&server, b"b", Overwrite::Forbidden).await.unwrap();
@@ -549,7 +548,7 @@ async fn a_bucket_elsewhere_names_its_endpoint_and_no_redirect_is_followed() {
 }
 
 #[tokio::test]
-async fn a_web_page_is_no_empty_listing() {
+async fn a_web_page_is_not_an_empty_listing() {
     let page = status(200, &[], "<html><body>Please log in</body></html>");
     let server = Server::with(vec![page; 50], Duration::from_millis(500), 4).await;
     assert!(matches!(
@@ -559,7 +558,7 @@ async fn a_web_page_is_no_empty_listing() {
 }
 
 #[tokio::test]
-async fn a_batch_delete_reports_what_the_answer_does_not_name() {
+async fn a_batch_delete_reports_keys_that_the_response_does_not_name() {
     let server = Server::start(vec![
         Reply::Send(raw(204, &[], 0, b"")),
         status(
@@ -573,7 +572,7 @@ async fn a_batch_delete_reports_what_the_answer_does_not_name() {
     let failed = server.store.delete_many(&keys).await.unwrap();
     let failed: Vec<&str> = failed.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(failed, ["c"]);
-    // What XML cannot carry goes by itself.
+    // Keys that XML cannot carry are deleted individually.
     assert_eq!(
         server.lines(),
         [
@@ -585,7 +584,7 @@ async fn a_batch_delete_reports_what_the_answer_does_not_name() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_source_fails_is_not_tried_again_and_says_why() {
+async fn an_upload_whose_source_fails_is_not_retried_and_gives_the_reason() {
     let server = Server::start(vec![]).await;
     let body = Body::new(10, || {
         let pieces = vec![
@@ -604,7 +603,7 @@ async fn an_upload_whose_source_fails_is_not_tried_again_and_says_why() {
 }
 
 #[tokio::test]
-async fn an_endpoint_where_nobody_listens_is_told_at_once() {
+async fn an_endpoint_without_a_server_fails_at_once() {
     let endpoint = Endpoint::new("http://127.0.0.1:1", "bkt", Options::default()).unwrap();
     let key_pair = AccessKey::new("id", "secret", None);
     let client = Client::new(endpoint, key_pair, Version::V1, Settings::default()).unwrap();
@@ -614,7 +613,7 @@ async fn an_endpoint_where_nobody_listens_is_told_at_once() {
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
-/// Keeps everything that is logged, at every level, by whatever crate.
+/// Keeps everything that is logged, at every level, by any crate.
 struct Collected(Mutex<String>);
 
 impl log::Log for Collected {
@@ -663,7 +662,7 @@ fn without_certificates_https_says_what_to_install_and_loopback_works() {
         Client::new(endpoint, key, Version::V1, Settings::default()).map(|_| ())
     };
     assert!(client("http://127.0.0.1:1").is_ok());
-    // With certificates there is nothing to say.
+    // With certificates, there is no message.
     if let Err(error) = client("oss-cn-hangzhou.aliyuncs.com") {
         assert!(error.to_string().contains("ca-certificates"), "{error}");
         println!("{error}");

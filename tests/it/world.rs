@@ -1,5 +1,5 @@
-//! What the tests of the file system share: a bucket with a clock and failures of its own, file systems on
-//! it as a kernel would use them, and a second client.
+//! Shared by the tests of the file system: a bucket with its own clock and failures, file systems on it as a
+//! kernel would use them, and a second client.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// The bucket as a client that writes `format` has it.
+    /// The bucket as seen by a client that writes `format`.
     pub fn bucket_in(&self, format: Format) -> Arc<EncryptedBucket> {
         let settings = encrypted::Settings {
             format,
@@ -178,12 +178,12 @@ impl World {
         EncryptedBucket::new(self.weather.clone(), keys(), settings)
     }
 
-    /// What mounts keep on this machine.
+    /// The state that mounts keep on this machine.
     pub fn state_folder(&self) -> std::path::PathBuf {
         self._folder.path().join("state")
     }
 
-    /// The note of a directory rename by a mount of this machine that has been killed.
+    /// The record of a directory rename by a mount of this machine that has been killed.
     pub async fn leave_intent(&self, from: &str, to: &str) -> String {
         let id = "0123456789abcdef";
         let secret = [7; 32];
@@ -191,7 +191,7 @@ impl World {
         self.put_intent(id, &secret, from, to).await
     }
 
-    /// What that mount had kept here.
+    /// What that mount had stored on this machine.
     pub fn leave_secret(&self, id: &str, secret: &[u8; 32]) {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
@@ -202,7 +202,7 @@ impl World {
         file.write_all(secret).unwrap();
     }
 
-    /// An intent under this secret, as docs/format.md has it. Returns its key.
+    /// An intent under this secret, as specified in docs/format.md. Returns its key.
     pub async fn put_intent(&self, id: &str, secret: &[u8; 32], from: &str, to: &str) -> String {
         let prefix = &self.settings.prefix;
         let key = format!("{prefix}.ossvault/rename-{id}-0000000000000001");
@@ -221,7 +221,7 @@ impl World {
         key
     }
 
-    /// Mounts; to be called in a runtime.
+    /// Mounts; must be called in a runtime.
     pub async fn mount(&self) -> Arc<Filesystem> {
         let runtime = tokio::runtime::Handle::current();
         let fs = Filesystem::new(bucket(&self.weather), self.settings.clone(), runtime).unwrap();
@@ -242,7 +242,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// Time passes before and after, so that whole seconds tell the versions apart.
+    /// Time passes before and after, so that whole seconds distinguish the versions.
     pub async fn put(&self, key: &str, content: &[u8]) {
         self.put_with(key, content, 0o100_640).await;
     }
@@ -253,7 +253,7 @@ impl Others {
         self.weather.advance(3);
     }
 
-    /// In the very second in which it is.
+    /// Within the same second.
     pub async fn put_now(&self, key: &str, content: &[u8], mode: u32) {
         let mut headers = ObjectHeaders::default();
         headers.user.insert("mode".into(), mode.to_string());
@@ -300,7 +300,7 @@ impl Others {
         self.weather.advance(3);
     }
 
-    /// In the very second in which it is.
+    /// Within the same second.
     pub async fn chmod_now(&self, key: &str, mode: u32) {
         let key = object_key(key);
         let meta = self.bucket.store().head(&key).await.unwrap();
@@ -320,11 +320,11 @@ impl Others {
             .unwrap();
     }
 
-    /// None: there is no such object.
+    /// None if there is no such object.
     pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
         loop {
             match self.get_version(key).await {
-                // Replaced since it was asked for.
+                // Replaced since it was requested.
                 Err(encrypted::Error::Store(Error::PreconditionFailed)) => {}
                 content => return content.unwrap(),
             }
@@ -370,7 +370,7 @@ impl Others {
         }
     }
 
-    /// Those that are not aborted within two seconds, either.
+    /// Including those that are not aborted within two seconds.
     pub async fn unfinished_uploads(&self) -> usize {
         let start = std::time::Instant::now();
         loop {
@@ -387,7 +387,7 @@ fn object_key(key: &str) -> ObjectKey {
     ObjectKey::new(key).unwrap()
 }
 
-/// A file system as the kernel uses it: names are looked up, and what was looked up is forgotten in the end.
+/// A file system as the kernel uses it: names are looked up, and forgotten in the end.
 pub struct Kernel {
     pub fs: Arc<Filesystem>,
     looked_up: Mutex<HashMap<Ino, u64>>,
@@ -403,7 +403,7 @@ impl Kernel {
         }
     }
 
-    /// The kernel was given an entry.
+    /// The kernel received an entry.
     pub fn entered(&self, looks: &Stat) {
         *self.looked_up.lock().unwrap().entry(looks.ino).or_default() += 1;
     }
@@ -418,7 +418,7 @@ impl Kernel {
         })
     }
 
-    /// Path resolution: components after each other; the empty path is the root.
+    /// Path resolution: one component after the other; the empty path is the root.
     pub async fn walk(&self, path: &str) -> FsResult<Ino> {
         use ossvault::fs::attributes::Kind;
         use ossvault::fs::error::Error;
@@ -446,7 +446,7 @@ impl Kernel {
         Ok((ino, name))
     }
 
-    /// What was looked up is forgotten, but for these.
+    /// Forgets all looked-up inodes except these.
     pub fn forget_except(&self, kept: &std::collections::BTreeSet<Ino>) {
         self.looked_up.lock().unwrap().retain(|ino, lookups| {
             if !kept.contains(ino) {
@@ -474,7 +474,7 @@ impl Kernel {
         }
     }
 
-    /// Until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
+    /// Waits until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
     pub async fn settle(&self, open: usize, limit: Duration) -> bool {
         let start = std::time::Instant::now();
         loop {

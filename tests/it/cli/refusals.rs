@@ -25,11 +25,11 @@ fn a_wrong_command_line_is_a_usage_error() {
     for (arguments, words) in [
         (
             &["mount", "nonsense", "mnt", "--private-key", "k"][..],
-            "no source",
+            "not a source",
         ),
         (
             &["mount", "oss://B", "mnt", "--private-key", "k"],
-            "no bucket name",
+            "not a bucket name",
         ),
         (
             &[

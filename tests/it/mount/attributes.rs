@@ -124,8 +124,7 @@ fn changes_move_the_times() {
     }
 }
 
-/// "A process that closes a descriptor which it has only inherited, and through which it changed nothing,
-/// does not wait."
+/// "If a process only inherited a descriptor and changed nothing through it, closing it does not wait."
 ///
 /// Whether a file that is written in order goes up once, or is published in between, was decided by any
 /// process that happened to be started meanwhile.
@@ -151,7 +150,7 @@ fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
     assert_eq!(mount.bucket().head("g").size, 8);
 }
 
-/// "A write, a truncation and a change of owner take the set-user-id and set-group-id bits away."
+/// "A write, a truncation and a change of owner clear the set-user-ID and set-group-ID bits."
 #[test]
 fn writing_takes_the_set_id_bits_away() {
     if !is_root() {
@@ -279,8 +278,8 @@ fn links_hold_any_target() {
     assert_eq!(errno(nofollow), libc::ELOOP);
 }
 
-/// "Fifos, sockets and device nodes are empty objects that say what they are; as every mount is nodev,
-/// opening a device node is EACCES."
+/// "FIFOs, sockets and device nodes are empty objects that record their type; as every mount is nodev,
+/// opening a device node fails with EACCES."
 #[test]
 fn special_files_are_what_they_were_made_as() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -384,8 +383,8 @@ fn extended_attributes_go_where_the_file_goes() {
     assert_eq!(fs::read(&path).unwrap(), b"other content");
 }
 
-/// "A file has one link, a directory two, what was unlinked while open none."
-/// "A bucket has no size; 1 PiB is reported free."
+/// "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked while open." "A
+/// bucket has no fixed size; 1 PiB is reported as free."
 #[test]
 fn sizes_are_told_as_programs_expect_them() {
     let Some(mount) = Mount::new(&[]) else { return };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{SMALL_PARTS, read_write};
 use crate::fixture::*;
 
-/// "Holes read as zeros, and are zeros in the bucket."
+/// "Holes read as zeros, and are stored as zeros."
 #[test]
 fn writes_go_anywhere_and_holes_read_as_zeros() {
     for options in [&[][..], SMALL_PARTS] {
@@ -52,7 +52,7 @@ fn writes_go_anywhere_and_holes_read_as_zeros() {
     }
 }
 
-/// "`O_APPEND` from several descriptors loses nothing."
+/// "Appending (`O_APPEND`) through several descriptors loses nothing."
 #[test]
 fn appenders_with_handles_of_their_own_lose_nothing() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -157,7 +157,7 @@ fn what_one_handle_writes_the_others_read() {
     assert_eq!(fs::read(&path).unwrap(), b"on");
 }
 
-/// "Pages stored through a shared mmap after the last close follow when the kernel sends them."
+/// "Data written through a shared mapping after the last close is uploaded when the kernel writes it back."
 #[test]
 fn mappings_show_and_change_the_file() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -230,7 +230,7 @@ fn a_copy_of_a_descriptor_that_closes_publishes_what_was_written() {
     assert_eq!(fs::read(other.path("shell")).unwrap(), b"one\ntwo\nthree\n");
 }
 
-/// "`fallocate()` makes a file longer; its other modes are EOPNOTSUPP."
+/// "`fallocate()` extends a file; its other modes fail with EOPNOTSUPP."
 #[test]
 fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -255,8 +255,8 @@ fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
 }
 
 /// "A file that is unlinked, replaced or renamed over while it is open stays readable through its
-/// descriptors."
-/// "A file has one link, a directory two, what was unlinked while open none."
+/// descriptors." "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked
+/// while open."
 #[test]
 fn what_is_unlinked_or_replaced_while_open_stays_as_it_is_for_its_holders() {
     for options in [&[][..], SMALL_PARTS] {

@@ -115,7 +115,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
     assert!(names(mount.root()).is_empty());
 }
 
-/// "A directory whose last child goes stays."
+/// "A directory remains when its last entry is removed."
 #[test]
 fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
     let Some(mut mount) = Mount::new(&["--metadata-ttl", "0", "--dir-ttl", "0"]) else {

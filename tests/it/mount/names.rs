@@ -62,7 +62,8 @@ fn odd_names_come_back_as_they_were() {
     assert!(names(mount.root()).is_empty());
 }
 
-/// "A path whose key would have more than 1023 bytes is ENAMETOOLONG. A name that is not UTF-8 is EILSEQ."
+/// "A path whose key would be longer than 1023 bytes fails with ENAMETOOLONG. A name that is not UTF-8
+/// fails with EILSEQ."
 #[test]
 fn names_are_as_long_as_keys_can_be() {
     use std::os::unix::ffi::OsStrExt;
@@ -122,8 +123,8 @@ fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> io::Result<libc::
     })
 }
 
-/// "Files and whole directories, with RENAME_NOREPLACE, which does not replace what another client has
-/// just made either. RENAME_EXCHANGE is EINVAL."
+/// "Files and whole directories can be renamed; RENAME_NOREPLACE also respects a name that another client
+/// has just created. RENAME_EXCHANGE fails with EINVAL."
 #[test]
 fn renames_follow_posix() {
     let Some(mut mount) = Mount::new(&[]) else {
@@ -229,7 +230,7 @@ fn files_are_renamed_while_they_are_written() {
     }
 }
 
-/// "Inode numbers stay the same from mount to mount for names that were not renamed since."
+/// "Inode numbers are the same in every mount, for names that have not been renamed in between."
 #[test]
 fn a_new_file_under_an_old_name_is_another_inode() {
     let Some(mut mount) = Mount::new(&[]) else {

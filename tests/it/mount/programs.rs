@@ -11,7 +11,7 @@ use super::Attributes;
 use super::{SMALL_PARTS, read_write};
 use crate::fixture::*;
 
-/// "Opening it for writing, or with O_TRUNC, is ETXTBSY."
+/// "Opening a running program for writing or with O_TRUNC fails with ETXTBSY."
 #[test]
 fn a_program_that_runs_is_not_changed_under_it() {
     let Some(mount) = Mount::new(&[]) else { return };
@@ -104,7 +104,7 @@ fn the_clock_of_the_mount_is_the_machines() {
     assert!(modified >= before && modified <= SystemTime::now());
 }
 
-/// "Everything else is read and written."
+/// "Any other copy reads and writes the data."
 #[test]
 fn a_copy_within_the_mount_is_a_file_of_its_own() {
     for options in [&[][..], SMALL_PARTS] {

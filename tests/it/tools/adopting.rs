@@ -1,4 +1,4 @@
-//! Plaintext goes only when its object is there, encrypted, and opens.
+//! Plaintext is deleted only once its object exists encrypted and can be opened.
 
 use super::*;
 
@@ -12,9 +12,10 @@ const ADOPT: [&str; 7] = [
     "--remove",
 ];
 
-/// The same size and time were taken for the same object, and the only copy of another one was deleted.
+/// Regression: an object of the same size and time was taken for the same object, and the only copy of
+/// another one was deleted.
 #[test]
-fn a_source_that_was_replaced_with_the_same_size_and_time_stays() {
+fn a_source_replaced_with_the_same_size_and_time_is_kept() {
     let rig = Rig::new();
     put_plain(&rig, "old/1", &attributes(1), b"first");
     put_plain(&rig, "old/2", &attributes(2), b"second");
@@ -22,15 +23,15 @@ fn a_source_that_was_replaced_with_the_same_size_and_time_stays() {
     put_plain(&rig, "old/1", &attributes(1), b"other");
     let all = run(&rig, &ADOPT).fails(43, &["destination-exists: old/1"]);
     assert!(all.stdout.contains("1 already"), "{}", all.stdout);
-    // What is the same goes.
+    // An identical one is removed.
     assert_eq!(rig.keys(), ["old/1", "vault/1", "vault/2"]);
     assert_eq!(rig.ciphertext("old/1"), b"other");
     assert_eq!(read(&rig, "key", "vault/1"), b"first");
 }
 
-/// Without a private key nothing was opened, and the plaintext was deleted all the same.
+/// Regression: without a private key nothing was opened, and the plaintext was deleted anyway.
 #[test]
-fn plaintext_stays_where_its_object_cannot_be_opened() {
+fn plaintext_is_kept_if_its_encrypted_object_cannot_be_opened() {
     let rig = Rig::new();
     make_new_key(&rig);
     put_plain(&rig, "old/1", &attributes(1), b"first");
@@ -48,7 +49,7 @@ fn plaintext_stays_where_its_object_cannot_be_opened() {
         assert_eq!(rig.ciphertext("old/1"), b"first");
         assert_eq!(rig.keys(), ["old/1", "vault/1"]);
     };
-    // Wrapped for another key than the one that is named.
+    // Wrapped for a key other than the given one.
     let ours = [
         "adopt",
         "oss://bucket/old",
@@ -60,7 +61,7 @@ fn plaintext_stays_where_its_object_cannot_be_opened() {
     ];
     stays(run(&rig, &ours), &["not-confirmed: old/1", "private key"]);
     stays(run(&rig, &ADOPT), &["key-missing: old/1"]);
-    // Nor is a dry run more sure.
+    // A dry run cannot be sure either.
     stays(
         run(&rig, &[&ours[..], &["--dry-run"]].concat()),
         &["not-confirmed"],
@@ -78,7 +79,8 @@ fn plaintext_stays_where_its_object_cannot_be_opened() {
     assert_eq!(rig.keys(), ["vault/1"]);
 }
 
-/// What a run just uploaded for somebody else needs no opening: its envelope and tag are those it sent.
+/// An object that this run uploaded for another key needs no opening: its envelope and ETag are those it
+/// sent.
 #[test]
 fn a_fresh_upload_for_another_key_may_replace_its_plaintext() {
     let rig = Rig::new();
@@ -98,9 +100,9 @@ fn a_fresh_upload_for_another_key_may_replace_its_plaintext() {
     assert_eq!(read(&rig, "new", "vault/1"), b"first");
 }
 
-/// A marker carries a directory's attributes; those that are there were replaced.
+/// Regression: a marker carries a directory's attributes; existing ones were replaced.
 #[test]
-fn a_directory_that_is_there_keeps_its_attributes() {
+fn an_existing_directory_keeps_its_attributes() {
     let rig = Rig::new();
     put_plain(&rig, "old/dir/", &attributes(1), b"");
     put_plain(&rig, "old/new/", &attributes(2), b"");
@@ -112,9 +114,10 @@ fn a_directory_that_is_there_keeps_its_attributes() {
     assert_eq!(mtime("vault/new/"), "1700000000.2");
 }
 
-/// An object with some of an envelope was taken for plaintext, and encrypted a second time.
+/// Regression: an object with the remains of an envelope was taken for plaintext, and encrypted a second
+/// time.
 #[test]
-fn what_is_left_of_an_envelope_is_no_plaintext() {
+fn the_remains_of_an_envelope_are_not_plaintext() {
     let rig = Rig::new();
     for (index, name) in ["ossvault-xattr", "client-side-encryption-matdesc"]
         .into_iter()
@@ -146,7 +149,7 @@ fn a_source_that_is_replaced_while_it_is_read_is_read_again() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // The first HEAD found the version; the next one asks whether it is still that.
+        // The first HEAD found the version; the next one checks that it is unchanged.
         while rig.instruments().counts().of(Operation::HeadObject) < 2 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -180,7 +183,7 @@ fn an_adoption_that_is_killed_is_resumed() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // Each is somewhere, whole: plain, encrypted, or both.
+        // Each object exists somewhere, complete: plain, encrypted, or both.
         rig.settle();
         let keys = rig.keys();
         for index in 0..COUNT {

@@ -1,10 +1,10 @@
-//! Damage that is found, what finding it looks like from outside, and envelopes that come back.
+//! Damage that is detected, what an observer sees of that, and envelopes that are restored.
 
 use super::*;
 
 const VERIFY: [&str; 4] = ["verify", "oss://bucket/tree", "--private-key", "key"];
 
-/// The wrapped data key of an SDK envelope, one bit of it changed.
+/// The wrapped data key of an SDK envelope, with one bit changed.
 pub fn spoil_v15(rig: &Rig, key: &str) {
     const NAME: &str = "client-side-encryption-key";
     let mut meta = head(rig, key);
@@ -26,10 +26,10 @@ pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
     rig.block_on(put).unwrap();
 }
 
-/// The body was broken off as soon as the envelope had not opened: the service could tell, and with it
-/// whether any wrapped value of its choice is well-formed.
+/// Regression: the body was broken off as soon as the envelope could not be opened: the service could observe
+/// that, and so learn whether any wrapped value of its choice is well-formed.
 #[test]
-fn verify_takes_as_much_of_an_object_whether_its_v15_envelope_opens_or_not() {
+fn verify_reads_as_much_of_an_object_whether_its_v15_envelope_opens_or_not() {
     let rig = Rig::new();
     put_sdk(&rig, "tree/a", 4 << 20);
     let asked = |code: Option<i32>| {
@@ -56,7 +56,7 @@ fn verify_finds_a_damaged_body() {
     );
     let found = run(&rig, &VERIFY).fails(43, &["damaged: tree/002", "CRC-64"]);
     assert!(found.stdout.contains("2 no-damage"), "{}", found.stdout);
-    // Headers alone do not show it.
+    // The headers alone do not show it.
     run(&rig, &[&VERIFY[..], &["--quick"]].concat()).succeeds();
 }
 
@@ -89,7 +89,7 @@ fn verify_only_reads() {
 
 // ---- envelopes ----
 
-/// A tree whose envelopes are in `saved`; some are then lost, by an edit that moves the objects' times.
+/// A tree whose envelopes are in `saved`; some are then lost, by an edit that changes the objects' times.
 fn lose_envelopes(rig: &Rig, lost: &[&str]) {
     let save = ["verify", "oss://bucket", "--private-key", "key"];
     run(rig, &[&save[..], &["--save-envelopes", "saved"]].concat()).succeeds();
@@ -133,7 +133,7 @@ fn a_dry_run_of_restoring_changes_nothing() {
 }
 
 #[test]
-fn only_what_lies_under_the_prefix_is_restored() {
+fn only_objects_below_the_prefix_are_restored() {
     let rig = Rig::new();
     fill(&rig, 2, Format::Seed);
     put_sdk(&rig, "other/a", 100);
@@ -150,7 +150,7 @@ fn only_what_lies_under_the_prefix_is_restored() {
 }
 
 #[test]
-fn an_envelope_that_is_another_one_by_now_stays() {
+fn an_envelope_that_has_changed_since_is_kept() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 2, Format::Seed);
@@ -165,9 +165,9 @@ fn an_envelope_that_is_another_one_by_now_stays() {
     assert_tree(&rig, "new", 2);
 }
 
-/// A line of it ended the whole, and so did an object that could not be asked for.
+/// Regression: a damaged line ended the whole command, and so did an object that could not be requested.
 #[test]
-fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_from_coming_back() {
+fn a_damaged_line_or_a_failed_request_does_not_prevent_restoring_the_rest() {
     let rig = Rig::new();
     fill(&rig, 4, Format::Seed);
     let lost = ["tree/000", "tree/001", "tree/002", "tree/003"];
@@ -178,7 +178,7 @@ fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_fro
     let line_of = |key: &str| lines.iter().position(|line| line.contains(key)).unwrap();
     let (cut, long) = (line_of("tree/001"), line_of("tree/002"));
     lines[cut].truncate(40);
-    // No line has a megabyte: it is passed over without being kept.
+    // No line has a megabyte: it is skipped without being stored.
     lines[long] = format!("{}{}", lines[long], "x".repeat(1 << 20));
     fs::write(rig.path("saved"), lines.join("\n")).unwrap();
     let refuse = Action::Status {
@@ -207,10 +207,10 @@ fn what_a_damaged_line_or_a_failing_request_was_about_does_not_keep_the_rest_fro
     run(&rig, &RESTORE).fails(42, &["first line"]);
 }
 
-/// The edit that lost the envelope moved the object's time, which was the file's, and restoring moved it
-/// once more.
+/// Regression: the edit that lost the envelope changed the object's time, which was the file's time, and
+/// restoring changed it again.
 #[test]
-fn an_envelope_comes_back_with_the_files_time() {
+fn an_envelope_is_restored_with_the_files_time() {
     let rig = Rig::new();
     let bucket = bucket(&rig, "key", Format::Seed);
     let (key, plain) = (object_key("tree/a"), Plaintext::from_bytes(content(3)));

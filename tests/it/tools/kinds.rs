@@ -1,4 +1,4 @@
-//! What an object is, its key says: the commands carry that, and find metadata that say something else.
+//! An object's type is bound to its key: the commands preserve it, and detect metadata that contradicts it.
 
 use ossvault::crypto::ctr::ContentCipher;
 use ossvault::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBinding};
@@ -19,7 +19,7 @@ fn put_kind(rig: &Rig, key: &str, mode: &str, content: &[u8]) {
     rig.block_on(put).unwrap();
 }
 
-/// A link as another program, or an earlier version, would have made it.
+/// A link as created by another program or an earlier version.
 fn put_unbound_link(rig: &Rig, key: &str, v1: bool, target: &[u8]) {
     let data_key = DataKey::generate();
     let start = match v1 {
@@ -56,7 +56,7 @@ fn set_mode_of(rig: &Rig, key: &str, mode: &str) {
     rig.block_on(copy).unwrap();
 }
 
-/// What the key of an object says, by one of the rig's keys.
+/// The type in an object's key, read with one of the rig's keys.
 fn kind_of(rig: &Rig, with: &str, key: &str) -> Option<ContentKind> {
     let bucket = bucket(rig, with, Format::Seed);
     let object = bucket.object(&head(rig, key)).unwrap();
@@ -65,7 +65,7 @@ fn kind_of(rig: &Rig, with: &str, key: &str) -> Option<ContentKind> {
 }
 
 #[test]
-fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_back() {
+fn verify_and_info_find_a_wrong_kind_in_the_metadata_and_it_can_be_restored() {
     let rig = Rig::new();
     put_kind(&rig, "tree/file", "33188", b"some text");
     put_kind(&rig, "tree/link", LINK, b"target");
@@ -79,8 +79,8 @@ fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_ba
             &[
                 "damaged: tree/file",
                 "damaged: tree/link",
-                "its metadata say symbolic link, and its key says file",
-                "its metadata say file, and its key says symbolic link",
+                "its metadata says symbolic link, but its key says file",
+                "its metadata says file, but its key says symbolic link",
             ],
         );
     }
@@ -98,7 +98,7 @@ fn verify_and_info_find_a_kind_that_the_metadata_have_wrong_and_it_can_be_put_ba
 }
 
 #[test]
-fn verify_and_info_find_a_link_whose_key_does_not_say_that_it_is_one() {
+fn verify_and_info_find_a_link_whose_key_is_not_bound_to_that_type() {
     let rig = Rig::new();
     for (name, v1) in [("tree/v1", true), ("tree/foreign", false)] {
         put_unbound_link(&rig, name, v1, b"target");
@@ -116,7 +116,7 @@ fn verify_and_info_find_a_link_whose_key_does_not_say_that_it_is_one() {
 }
 
 #[test]
-fn a_rewrap_and_a_new_encryption_leave_links_links_and_files_files() {
+fn rewrapping_and_re_encrypting_keep_links_links_and_files_files() {
     for options in [&[][..], &["--re-encrypt"]] {
         let rig = Rig::new();
         make_new_key(&rig);
@@ -129,9 +129,9 @@ fn a_rewrap_and_a_new_encryption_leave_links_links_and_files_files() {
     }
 }
 
-/// Encrypting anew makes a key that says what the metadata claim, and that cannot be taken back.
+/// Encrypting again creates a key for the type that the metadata claims, permanently.
 #[test]
-fn nothing_becomes_a_link_by_being_encrypted_anew() {
+fn nothing_becomes_a_link_by_being_encrypted_again() {
     let rig = Rig::new();
     make_new_key(&rig);
     put_kind(&rig, "tree/file", "33188", b"some text");
@@ -143,7 +143,7 @@ fn nothing_becomes_a_link_by_being_encrypted_anew() {
     for key in ["tree/v1", "tree/foreign"] {
         assert_eq!(kind_of(&rig, "key", key), None, "{key}");
     }
-    // Re-wrapped, they say as little as before.
+    // Rewrapped, they are as unbound as before.
     run(&rig, &REWRAP).fails(43, &["damaged: tree/file"]);
     for key in ["tree/v1", "tree/foreign"] {
         assert_eq!(kind_of(&rig, "new", key), None, "{key}");
@@ -151,7 +151,7 @@ fn nothing_becomes_a_link_by_being_encrypted_anew() {
     }
 }
 
-/// They stayed sealed for the old key, or under a data key that its holder knows.
+/// Regression: they stayed encrypted for the old key, or under a data key that its holder knows.
 #[test]
 fn after_a_rewrap_the_old_key_opens_no_extended_attributes() {
     let rig = Rig::new();
@@ -169,7 +169,7 @@ fn after_a_rewrap_the_old_key_opens_no_extended_attributes() {
     assert!(!opens("key") && opens("new"));
     assert_tree(&rig, "new", 1);
 
-    // A host that still writes with the old key sets one more: the run that is repeated finds it.
+    // A host that still writes with the old key sets one more: the repeated run finds it.
     let old = bucket(&rig, "key", Format::Seed);
     let meta = head(&rig, "tree/000");
     let mut headers = meta.headers.clone();
@@ -197,7 +197,7 @@ fn after_a_rewrap_the_old_key_opens_no_extended_attributes() {
 }
 
 #[test]
-fn what_is_adopted_gets_a_key_that_says_what_it_is() {
+fn adopted_objects_get_a_key_bound_to_their_type() {
     let rig = Rig::new();
     let link = |mode: &str| {
         let mut headers = attributes(0);
@@ -229,9 +229,9 @@ fn what_is_adopted_gets_a_key_that_says_what_it_is() {
     assert_eq!(read(&rig, "key", "tree/link"), b"target");
 }
 
-/// Between the two steps of a rotation mounts read with both keys and write for the new one.
+/// Between the two steps of a rotation, mounts read with both keys and write for the new one.
 #[test]
-fn what_a_mount_with_both_keys_sets_during_a_rotation_is_rewrapped_with_the_rest() {
+fn attributes_set_during_a_rotation_by_a_mount_with_both_keys_are_rewrapped_with_the_rest() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);

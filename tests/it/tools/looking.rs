@@ -1,5 +1,5 @@
-//! What looks changes nothing and creates nothing; what found nothing to do says so; and an error is blamed on what
-//! it comes from.
+//! Commands that inspect change and create nothing; commands that find nothing to do say so; and errors name
+//! their real cause.
 
 use std::path::Path;
 
@@ -52,9 +52,9 @@ fn is_untouched(folder: &Path) -> bool {
     }
 }
 
-/// A mistyped path became a new bucket, and the report said that it had no damage.
+/// Regression: a mistyped path became a new bucket, and the report said that it had no damage.
 #[test]
-fn looking_at_a_folder_that_is_no_bucket_creates_none() {
+fn inspecting_a_folder_that_is_not_a_bucket_creates_none() {
     let rig = Rig::new();
     make_new_key(&rig);
     fs::create_dir(rig.path("mnt")).unwrap();
@@ -81,7 +81,7 @@ fn looking_at_a_folder_that_is_no_bucket_creates_none() {
 }
 
 #[test]
-fn a_mount_that_makes_a_bucket_says_so() {
+fn a_mount_that_creates_a_bucket_says_so() {
     if !can_mount() {
         return;
     }
@@ -99,7 +99,7 @@ fn a_mount_that_makes_a_bucket_says_so() {
     ];
     let first = run(&rig, &mount).succeeds();
     assert!(
-        first.stdout.contains("made a new bucket in"),
+        first.stdout.contains("created a new bucket in"),
         "{}",
         first.stdout
     );
@@ -109,9 +109,9 @@ fn a_mount_that_makes_a_bucket_says_so() {
     run(&rig, &["umount", "mnt"]).succeeds();
 }
 
-/// A job with a mistyped prefix was green for ever.
+/// Regression: a job with a mistyped prefix succeeded forever.
 #[test]
-fn nothing_found_is_no_success_unless_it_was_expected() {
+fn an_empty_result_is_an_error_unless_it_was_expected() {
     let rig = Rig::new();
     make_new_key(&rig);
     fs::write(rig.path("saved-before"), "{\"ossvault_envelopes\":1}\n").unwrap();
@@ -126,7 +126,7 @@ fn nothing_found_is_no_success_unless_it_was_expected() {
 }
 
 #[test]
-fn a_dry_run_speaks_of_what_would_be() {
+fn a_dry_run_reports_what_would_be_done() {
     let rig = Rig::new();
     make_new_key(&rig);
     put_plain(&rig, "old/1", &attributes(1), b"first");
@@ -165,7 +165,7 @@ fn a_dry_run_speaks_of_what_would_be() {
     assert!(said.contains("2 to-re-encrypt"), "{said}");
 }
 
-/// A folder of the mount's own name was left in plaintext wherever it was.
+/// Regression: a folder with the name of the mount's own folder was left in plaintext wherever it was.
 #[test]
 fn only_the_prefix_s_own_folder_is_left_in_plaintext() {
     let rig = Rig::new();
@@ -182,9 +182,10 @@ fn only_the_prefix_s_own_folder_is_left_in_plaintext() {
     assert_ne!(rig.ciphertext("old/.ossvaultish"), b"plain");
 }
 
-/// Anybody who may write can put the text of an envelope on a plaintext, and it counted as encrypted.
+/// Anyone with write access can put the text of an envelope on plaintext. Regression: it counted as
+/// encrypted.
 #[test]
-fn an_envelope_that_does_not_open_is_not_taken_for_encryption() {
+fn an_envelope_that_cannot_be_opened_does_not_count_as_encryption() {
     let rig = Rig::new();
     make_new_key(&rig);
     let pem = fs::read(rig.path("new.pub")).unwrap();
@@ -211,7 +212,7 @@ fn an_envelope_that_does_not_open_is_not_taken_for_encryption() {
     assert!(said.contains("1 already"), "{said}");
 }
 
-/// Files beside the bucket were blamed on the bucket, and errors had numbers in them.
+/// Regression: errors of local files were blamed on the bucket, and contained error numbers.
 #[test]
 fn local_files_have_errors_of_their_own() {
     let rig = Rig::new();
@@ -274,7 +275,7 @@ fn local_files_have_errors_of_their_own() {
 }
 
 #[test]
-fn info_of_what_cannot_be_opened_is_no_success() {
+fn info_fails_for_an_object_that_cannot_be_opened() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
@@ -291,9 +292,9 @@ fn info_of_what_cannot_be_opened_is_no_success() {
     .fails(43, &["can be opened: no"]);
 }
 
-/// Names and values from the bucket moved cursors, and turned text around.
+/// Regression: names and values from the bucket moved cursors and reversed text.
 #[test]
-fn what_acts_on_a_terminal_is_escaped_wherever_it_comes_from() {
+fn terminal_control_characters_are_escaped_wherever_they_come_from() {
     let rig = Rig::new();
     let evil = "a\u{202e}b\u{200b}c\u{9b}31md\u{2028}e";
     let headers = ObjectHeaders {
@@ -325,7 +326,7 @@ fn what_acts_on_a_terminal_is_escaped_wherever_it_comes_from() {
     ] {
         let run = run(&rig, &line);
         let said = format!("{}{}", run.stdout, run.stderr);
-        // What does not look like a path is not shown at all.
+        // A value that does not look like a path is not shown at all.
         let shown = said.contains("202e") || said.contains("not shown");
         assert!(shown, "{line:?}: {said}");
         assert!(!said.contains(acts), "{line:?}: {said:?}");
@@ -371,7 +372,7 @@ fn a_folder_of_keys_may_hold_other_files() {
         assert!(
             run.stderr
                 .lines()
-                .any(|line| line.contains("left out") && line.contains(name)),
+                .any(|line| line.contains("skipped") && line.contains(name)),
             "{}",
             run.stderr
         );
@@ -411,9 +412,9 @@ fn a_key_may_come_from_a_pipe() {
     }
 }
 
-/// What was written with keys that are too small today could not be read, and so not be moved to another key.
+/// Regression: data of keys that are too small today could not be read, and so not be moved to another key.
 #[test]
-fn objects_of_a_weak_key_can_be_moved_to_another_and_none_are_written_for_it() {
+fn objects_of_a_weak_key_can_be_moved_to_another_key_and_it_never_encrypts() {
     let rig = Rig::new();
     if !has_program("openssl") {
         return;
@@ -479,7 +480,7 @@ fn objects_of_a_weak_key_can_be_moved_to_another_and_none_are_written_for_it() {
 }
 
 #[test]
-fn serve_has_exit_codes_for_what_can_go_wrong() {
+fn serve_has_exit_codes_for_its_errors() {
     let rig = Rig::new();
     fs::write(rig.path("file"), "").unwrap();
     let address = rig.endpoint().replace("http://", "");
@@ -488,7 +489,7 @@ fn serve_has_exit_codes_for_what_can_go_wrong() {
         (
             &["serve", "--dir", "new", "--create", "Bad_"],
             2,
-            "no bucket name",
+            "not a bucket name",
         ),
         (
             &["serve", "--dir", ".", "--listen", "0.0.0.0:0"],

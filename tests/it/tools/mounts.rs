@@ -1,4 +1,4 @@
-//! Keys in mounts: which one writes, which ones read, and what a file looks like that none of them opens.
+//! Keys in mounts: which one encrypts, which ones decrypt, and how a file appears that none of them opens.
 
 use super::damage::{put_sdk, spoil_v15};
 use super::*;
@@ -21,13 +21,14 @@ fn getxattr(path: &Path, name: &str) -> std::io::Result<Vec<u8>> {
     Ok(value)
 }
 
-/// A key's fingerprint, by its public half.
+/// A key's fingerprint, computed from its public half.
 fn fingerprint(rig: &Rig, file: &str) -> String {
     let public = key_parse::public_key(&fs::read(rig.path(file)).unwrap()).unwrap();
     public.fingerprint().to_owned()
 }
 
-/// The failed part was let go of: each further read fetched it anew, which one that opened did not.
+/// Regression: the failed part was dropped: each further read fetched it again, unlike a part that could be
+/// opened.
 #[test]
 fn reading_again_costs_the_same_requests_whether_the_v15_envelope_opened_or_not() {
     if !can_mount() {
@@ -52,7 +53,7 @@ fn reading_again_costs_the_same_requests_whether_the_v15_envelope_opened_or_not(
             });
             costs.push((counts.requests, counts.bytes_out));
         };
-        // Three times through one descriptor, and once more when nobody has it open any more.
+        // Three times through one descriptor, and once more after all descriptors are closed.
         let file = File::open(&path).unwrap();
         for _ in 0..3 {
             reads(&file);
@@ -70,7 +71,7 @@ fn reading_again_costs_the_same_requests_whether_the_v15_envelope_opened_or_not(
     }
 }
 
-/// An indexer that met such a file filled the log, with two lines for every read.
+/// Regression: an indexer that read such a file filled the log with two lines for every read.
 #[test]
 fn a_file_that_cannot_be_read_is_in_the_log_once() {
     if !can_mount() {
@@ -116,7 +117,7 @@ fn the_first_private_key_writes_and_all_read() {
         ("named", &by_name, "key.pub"),
     ] {
         let mount = rig.mount_with_keys(name, &source, options, &[]);
-        // What the old key wrapped, and what this mount writes.
+        // Files that the old key wrapped, and files that this mount writes.
         assert_eq!(fs::read(mount.path.join("tree/001")).unwrap(), content(1));
         fs::write(mount.path.join(name), name).unwrap();
         mount.end_well();
@@ -128,7 +129,7 @@ fn the_first_private_key_writes_and_all_read() {
         let opener = writes.trim_end_matches(".pub");
         assert_eq!(read(&rig, opener, name), name.as_bytes());
     }
-    // Of no key that is here: nothing written could be read back.
+    // For a key that is not available: nothing written could be read back.
     let pair = ["--private-key", old, "--public-key", "new.pub"];
     let mount = [&["mount", &source, "mnt"][..], &pair].concat();
     fs::create_dir_all(rig.path("mnt")).unwrap();
@@ -136,12 +137,12 @@ fn the_first_private_key_writes_and_all_read() {
 }
 
 #[test]
-fn attributes_under_a_key_that_is_not_here_are_refused_at_the_call() {
+fn attributes_under_a_missing_key_are_refused_at_the_call() {
     if !can_mount() {
         return;
     }
     let rig = Rig::new();
-    // The first has an extended attribute, the second none.
+    // The first has an extended attribute, the second has none.
     fill(&rig, 2, Format::Seed);
     let public = rig.path("key.pub");
     let keys = ["--public-key", public.to_str().unwrap()];
@@ -153,7 +154,7 @@ fn attributes_under_a_key_that_is_not_here_are_refused_at_the_call() {
     mount.end_well();
 }
 
-/// It said of every file that it can be opened: opening asks for no key.
+/// Regression: it reported for every file that it can be opened, because opening needs no key.
 #[test]
 fn info_reads_a_file_in_a_mount_to_say_whether_it_opens() {
     if !can_mount() {
@@ -187,7 +188,7 @@ fn info_reads_a_file_in_a_mount_to_say_whether_it_opens() {
         let path = mount.path.join(name);
         let run = run(&rig, &["info", path.to_str().unwrap(), "--json"]);
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-        // What cannot be opened is no success.
+        // A file that cannot be opened is an error.
         let code = if report["can_open"] == false { 43 } else { 0 };
         assert_eq!(run.code, Some(code), "{}", run.stderr);
         report
@@ -204,9 +205,9 @@ fn info_reads_a_file_in_a_mount_to_say_whether_it_opens() {
     assert_eq!(plain["can_open"], true);
     assert_eq!(plain["fingerprint"], serde_json::Value::Null);
     for (name, words) in [
-        ("strange", "has not the key"),
-        ("strange-empty", "has not the key"),
-        ("damaged", "damaged one"),
+        ("strange", "does not have the key"),
+        ("strange-empty", "does not have the key"),
+        ("damaged", "envelope is damaged"),
         ("kms", "not supported"),
     ] {
         let found = info(name);

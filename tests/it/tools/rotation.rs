@@ -1,4 +1,4 @@
-//! What a rewrap must not leave behind, nor take along.
+//! What a rewrap must not leave behind or lose.
 
 use super::*;
 
@@ -8,14 +8,14 @@ fn typed_fingerprint(rig: &Rig) -> String {
     public.fingerprint().to_owned()
 }
 
-/// Seconds, as the bucket has them.
+/// In seconds, as stored in the bucket.
 fn last_modified(rig: &Rig, key: &str) -> String {
     let time = head(rig, key).last_modified;
     let since = time.duration_since(std::time::UNIX_EPOCH).unwrap();
     since.as_secs().to_string()
 }
 
-/// An object as `format` says, without a time of its own.
+/// An object in this format, without a stored time.
 fn put_timeless(rig: &Rig, key: &str, format: Format) {
     let bucket = bucket(rig, "key", format);
     let (key, plain) = (object_key(key), Plaintext::from_bytes(content(9)));
@@ -29,7 +29,7 @@ fn put_timeless(rig: &Rig, key: &str, format: Format) {
     rig.block_on(put).unwrap();
 }
 
-/// An object that the new key opens was left alone, also where its data key is the one that leaked.
+/// Regression: an object that the new key opens was skipped, even if its data key is the one that leaked.
 #[test]
 fn re_encrypting_after_a_rewrap_still_changes_every_data_key() {
     let rig = Rig::new();
@@ -42,7 +42,7 @@ fn re_encrypting_after_a_rewrap_still_changes_every_data_key() {
         "1"
     );
 
-    // Without the new private key nothing here opens them, and that is said.
+    // Without the new private key, no key opens them, and the report says so.
     let typed = typed_fingerprint(&rig);
     let by_name = [&REWRAP[..6], &["--new-fingerprint", &typed]].concat();
     run(&rig, &[&by_name[..], &["--re-encrypt"]].concat())
@@ -61,7 +61,7 @@ fn re_encrypting_after_a_rewrap_still_changes_every_data_key() {
     assert!(second.stdout.contains("4 already"), "{}", second.stdout);
 }
 
-/// A copy moves Last-Modified, which is the time of a file that stores none.
+/// A copy changes Last-Modified, which is the time of a file that stores none.
 #[test]
 fn a_file_without_a_stored_time_keeps_its_time() {
     let rig = Rig::new();
@@ -79,12 +79,12 @@ fn a_file_without_a_stored_time_keeps_its_time() {
 }
 
 #[test]
-fn a_fingerprint_is_not_offered_for_typing() {
+fn the_fingerprint_to_confirm_is_not_shown() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
     let fingerprint = typed_fingerprint(&rig);
-    let asked = run(&rig, &REWRAP[..6]).fails(20, &["--new-fingerprint SHA256", "keygen"]);
+    let asked = run(&rig, &REWRAP[..6]).fails(20, &["with --new-fingerprint", "keygen"]);
     assert!(!asked.stderr.contains(&fingerprint), "{}", asked.stderr);
     let wrong = "0".repeat(64);
     let refused = run(
@@ -95,16 +95,16 @@ fn a_fingerprint_is_not_offered_for_typing() {
     assert!(!refused.stderr.contains(&fingerprint), "{}", refused.stderr);
 }
 
-/// What an object says of its key was believed where its format limits how often keys are tried.
+/// Regression: the key that an object names was believed if its format limits how often keys are tried.
 #[test]
-fn without_the_new_private_key_the_old_ones_are_tried_on_what_names_the_new_one() {
+fn without_the_new_private_key_the_old_keys_are_tried_on_objects_that_name_the_new_one() {
     for format in [Format::Seed, Format::Sdk] {
         let rig = Rig::new();
         make_new_key(&rig);
         fill(&rig, 2, format);
         let typed = typed_fingerprint(&rig);
         let by_name = [&REWRAP[..6], &["--new-fingerprint", &typed]].concat();
-        // It says it is for the new key, and is for the old one.
+        // It names the new key, and is for the old one.
         let mut meta = head(&rig, "tree/001");
         let user = &mut meta.headers.user;
         user.insert("ossvault-key".to_owned(), typed[..16].to_owned());
@@ -119,7 +119,7 @@ fn without_the_new_private_key_the_old_ones_are_tried_on_what_names_the_new_one(
                 checked.stdout
             );
         } else {
-            // Opened by trial, it was re-wrapped.
+            // It was opened by trial and rewrapped.
             let checked = checked.succeeds();
             assert!(
                 checked.stdout.contains("2 names-new-key"),
@@ -131,11 +131,11 @@ fn without_the_new_private_key_the_old_ones_are_tried_on_what_names_the_new_one(
 }
 
 #[test]
-fn what_has_to_be_re_encrypted_is_said_at_the_end() {
+fn objects_that_need_re_encryption_are_reported_at_the_end() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 2, Format::Sdk);
-    let way = ["2 cannot be re-wrapped", "--re-encrypt=needed"];
+    let way = ["2 cannot be rewrapped", "--re-encrypt=needed"];
     run(&rig, &REWRAP).fails(43, &way);
     run(&rig, &[&REWRAP[..], &["--dry-run"]].concat()).fails(43, &way);
 }
@@ -184,13 +184,14 @@ fn the_limit_of_v15_is_an_option_of_every_command_that_opens() {
     }
 }
 
-/// The issue is the memory of the service, not its speed: commands over a whole prefix had a mount's 128.
+/// Regression: commands over a whole prefix had a mount's limit of 128; the concern is the service's memory,
+/// not its speed.
 #[test]
 fn a_command_over_a_prefix_keeps_64_requests_in_flight() {
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 200, Format::Seed);
-    // Long enough for a busy machine to unwrap and wrap more than 64 keys meanwhile.
+    // Long enough for a busy machine to unwrap and wrap more than 64 keys in that time.
     rig.instruments().set_latency(Duration::from_millis(300));
     let counts = rig.requests(|| {
         run(&rig, &REWRAP).succeeds();
@@ -208,14 +209,14 @@ fn a_bucket_that_keeps_old_versions_is_announced() {
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);
     let rewrap = run(&rig, &REWRAP).succeeds();
-    let (warning, stays) = ("keeps old versions", "stay wrapped to the old key");
+    let (warning, stays) = ("keeps old versions", "stay wrapped for the old key");
     assert!(rewrap.stderr.contains(warning), "{}", rewrap.stderr);
     assert!(rewrap.stderr.contains(stays), "{}", rewrap.stderr);
     put_plain(&rig, "plain/a", &ObjectHeaders::default(), b"x");
     let adopt = ["adopt", "oss://bucket/plain", "--private-key", "key"];
     let adopt = run(&rig, &adopt).succeeds();
     assert!(adopt.stderr.contains(warning), "{}", adopt.stderr);
-    // And where that is not so, nothing is said.
+    // If it does not, there is no warning.
     let rig = Rig::new();
     make_new_key(&rig);
     fill(&rig, 1, Format::Seed);

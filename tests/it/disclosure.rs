@@ -1,4 +1,4 @@
-//! What may be a secret is not repeated: not in messages, not in help, not in the environment of any process.
+//! Possible secrets are never repeated: not in messages, not in help, not in the environment of any process.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -7,10 +7,10 @@ use std::process::Command;
 
 use crate::fixture::{PROGRAM, clean, is_root, set_mode};
 
-/// A word that is no path, no region and no number, and could be a passphrase or a token.
+/// A word that is not a path, region or number, and could be a passphrase or a token.
 const WORD: &str = "s3cret=Marker/0451+";
 
-/// A key in place of its file's name.
+/// A key in place of the name of its file.
 const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMIIs3cretMarker0451\nAAAAs3cretMarker0451\n-----END PRIVATE KEY-----";
 
 /// Credentials in a URL.
@@ -29,8 +29,8 @@ const COMMANDS: [&str; 10] = [
     "adopt",
 ];
 
-/// Options whose values are names of files and folders, or of things in a bucket. A word in them is shown, for
-/// people have to see which file is meant; a key or credentials are not.
+/// Options whose values are names of files and folders, or of things in a bucket. A word in them is shown,
+/// because users must see which file is meant; a key or credentials are not.
 const NAMES: [&str; 14] = [
     "--private-key",
     "--public-key",
@@ -68,7 +68,7 @@ impl Place {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        // In a session of its own it has no terminal to ask at.
+        // In its own session it has no terminal for the prompt.
         let mut command = Command::new("setsid");
         command
             .args(["--wait", PROGRAM])
@@ -79,7 +79,7 @@ impl Place {
         command
     }
 
-    /// Everything that it says.
+    /// Its complete output.
     fn says(&self, command: &mut Command) -> String {
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].concat();
@@ -87,7 +87,8 @@ impl Place {
     }
 }
 
-/// The arguments without which a command says nothing of the others. Nothing in them succeeds.
+/// The arguments without which a command does not get as far as checking the others. Nothing in them
+/// succeeds.
 fn required(command: &str) -> Vec<&'static str> {
     let oss = ["--endpoint", "http://127.0.0.1:9", "--timeout", "0.1"];
     let mut arguments = match command {
@@ -113,7 +114,7 @@ fn required(command: &str) -> Vec<&'static str> {
     arguments
 }
 
-/// The options of a command that take a value, as its help lists them.
+/// The options of a command that take a value, according to its help.
 fn options(place: &Place, command: &str) -> Vec<String> {
     let help = place.says(&mut place.command(&[command, "--help"]));
     let mut found = Vec::new();
@@ -148,7 +149,7 @@ fn holds_nothing(text: &str, what: &str) {
 }
 
 #[test]
-fn no_option_and_no_argument_is_repeated_that_may_be_a_secret() {
+fn no_message_repeats_an_option_or_argument_that_may_be_a_secret() {
     let place = Place::new();
     let mut tried = 0;
     for command in COMMANDS {
@@ -157,7 +158,7 @@ fn no_option_and_no_argument_is_repeated_that_may_be_a_secret() {
             assert!(!all.is_empty(), "{command}");
         }
         all.extend(hidden().map(str::to_owned));
-        // One that there is not.
+        // One that does not exist.
         all.push("--s3cretMarker0451".to_owned());
         for option in &all {
             for value in [WORD, PEM, URL] {
@@ -205,7 +206,7 @@ fn credentials(mut command: Command) -> Command {
 }
 
 #[test]
-fn no_variable_is_repeated_that_may_hold_a_secret() {
+fn no_message_repeats_a_variable_that_may_hold_a_secret() {
     let place = Place::new();
     for variable in [
         "OSSVAULT_PRIVATE_KEY",
@@ -224,7 +225,7 @@ fn no_variable_is_repeated_that_may_hold_a_secret() {
         "http_proxy",
     ] {
         for value in [WORD, PEM, URL] {
-            // The name of a file is shown; that of an endpoint is a host's.
+            // The name of a file is shown; that of an endpoint is a host name.
             if value == WORD && variable.ends_with("_KEY") && variable.starts_with("OSSVAULT_P") {
                 continue;
             }
@@ -249,7 +250,7 @@ fn no_variable_is_repeated_that_may_hold_a_secret() {
     }
 }
 
-/// What `script` prints when it is run for a passphrase by a mount that goes to the background.
+/// The output of `script` when a mount that goes to the background runs it to get a passphrase.
 fn asked_for_a_passphrase(place: &Place, uid: Option<u32>, script: &str) {
     let protected = place.path("protected");
     fs::copy(
@@ -300,7 +301,7 @@ fn asked_for_a_passphrase(place: &Place, uid: Option<u32>, script: &str) {
     );
 }
 
-/// They stayed in /proc/PID/environ of the daemon and of the process that waits for it, and the passphrase's
+/// Regression: they stayed in /proc/PID/environ of the daemon and of the waiting parent, and the passphrase
 /// command inherited them.
 #[test]
 fn secrets_leave_the_environment_of_every_process() {
@@ -330,9 +331,9 @@ fn secrets_leave_the_environment_of_every_process() {
     }
 }
 
-/// The process that waits holds the secrets as well, to pass them on.
+/// The waiting parent also holds the secrets, to pass them on.
 #[test]
-fn other_processes_of_the_user_cannot_look_into_daemon_and_parent() {
+fn other_processes_of_the_user_cannot_inspect_daemon_and_parent() {
     const SOMEBODY: u32 = 65_533;
     if !is_root() {
         eprintln!("skipped: only root can become somebody else");
