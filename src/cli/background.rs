@@ -5,6 +5,7 @@
 //! making, and every key and nonce is drawn after it began. The child keeps the terminal until it is ready,
 //! because it may have to ask for a passphrase there; then it leaves the session and lets go of its stdio.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
@@ -23,15 +24,19 @@ pub const REPORT_OPTION: &str = "--report";
 /// What a line begins with that the parent shows as it is, before the one that says how it went.
 const NOTE: &str = "note ";
 
-/// Starts this program again with the same arguments, in the background. Returns when the mount serves.
+/// Starts this program again in the background, with these arguments: its name, the command and the rest. Returns when the mount serves.
 ///
 /// # Errors
 /// The error of the child, as it reported it.
-pub fn start(environment: &Environment) -> Result<()> {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
+pub fn start(environment: &Environment, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(this_program()?);
-    command.arg0(name).args(arguments);
+    if let [name, subcommand, rest @ ..] = arguments {
+        // Before the rest, which may hold `--`.
+        command
+            .arg0(name)
+            .args([subcommand, OsStr::new(REPORT_OPTION)])
+            .args(rest);
+    }
     environment.pass_on(&mut command);
     start_command(command)
 }
@@ -49,21 +54,17 @@ pub fn this_program() -> Result<std::path::PathBuf> {
     })
 }
 
-/// As [`start`], with a command of the caller's.
+/// As [`start`], with a command of the caller's, which has [`REPORT_OPTION`].
 ///
 /// # Errors
 /// The error of the child, as it reported it.
 pub fn start_command(mut command: Command) -> Result<()> {
-    let mut child = command
-        .arg(REPORT_OPTION)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| {
-            Error::new(
-                Code::Failure,
-                format!("cannot start the background process: {error}"),
-            )
-        })?;
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| {
+        Error::new(
+            Code::Failure,
+            format!("cannot start the background process: {error}"),
+        )
+    })?;
     let report = child.stdout.take().expect("stdout was asked for as a pipe");
     let mut report = BufReader::new(report);
     let mut line = String::new();

@@ -10,10 +10,11 @@ use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct MountOptions {
-    /// What to mount: oss://bucket[/prefix], or file:///folder for a bucket kept in a folder
+    /// What to mount: oss://BUCKET[/PREFIX] (also BUCKET[:/PREFIX]), file:///FOLDER for a bucket kept in a folder, or
+    /// a profile of the configuration file
     pub source: String,
-    /// An empty directory
-    pub mountpoint: PathBuf,
+    /// An empty directory [default: the profile's mountpoint]
+    pub mountpoint: Option<PathBuf>,
 
     /// Mount only what lies under this prefix of the bucket
     #[arg(long)]
@@ -24,6 +25,9 @@ pub struct MountOptions {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
+    /// Run no programs from the mount
+    #[arg(long)]
+    pub noexec: bool,
     /// Requests in flight at most, but no more than one for each MiB of --memory-limit
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,

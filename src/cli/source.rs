@@ -1,4 +1,4 @@
-//! What is mounted: `oss://bucket[/prefix]` or `file:///folder`.
+//! What is mounted: `oss://bucket[/prefix]`, also `bucket[:/prefix]` as in fstab, or `file:///folder`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,8 +28,7 @@ impl Source {
     /// A sentence that says what was expected.
     pub fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
         let option = prefix.map(check_prefix).transpose()?;
-        if let Some(rest) = text.strip_prefix("oss://") {
-            let (bucket, in_url) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some((bucket, in_url)) = bucket_and_path(text) {
             check_bucket(bucket)?;
             let in_url = check_prefix(in_url)?;
             let prefix = match option {
@@ -93,6 +92,15 @@ impl fmt::Display for Source {
             }
         }
     }
+}
+
+/// Of `oss://bucket/path`, `bucket:/path` and `bucket`.
+fn bucket_and_path(text: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = text.strip_prefix("oss://") {
+        return Some(rest.split_once('/').unwrap_or((rest, "")));
+    }
+    let (bucket, path) = text.split_once(":/").unwrap_or((text, ""));
+    (check_bucket(bucket).is_ok() && !path.starts_with('/')).then_some((bucket, path))
 }
 
 /// What was typed, if it cannot be a secret: credentials stand before an `@`, and tokens are long.
@@ -161,6 +169,9 @@ mod tests {
             ("oss://bucket", None, "oss://bucket", ""),
             ("oss://bucket/", None, "oss://bucket", ""),
             ("oss://bucket/a/b", None, "oss://bucket/a/b", "a/b/"),
+            ("bucket", None, "oss://bucket", ""),
+            ("bucket:/", None, "oss://bucket", ""),
+            ("bucket:/a/b", None, "oss://bucket/a/b", "a/b/"),
             ("oss://bucket/a/b/", None, "oss://bucket/a/b", "a/b/"),
             ("oss://bucket", Some("a"), "oss://bucket/a", "a/"),
             ("file:///srv/x", None, "file:///srv/x", ""),
@@ -175,7 +186,9 @@ mod tests {
     #[test]
     fn what_is_no_source_is_refused_with_a_reason() {
         for (text, prefix, reason) in [
-            ("bucket", None, "no source"),
+            ("Bucket", None, "no source"),
+            ("bucket/a", None, "no source"),
+            ("bucket:a", None, "no source"),
             ("s3://bucket", None, "no source"),
             ("oss://", None, "no bucket name"),
             ("oss://ab", None, "no bucket name"),
