@@ -6,6 +6,7 @@
 //! it is ready, because it may have to ask for a passphrase there; then it leaves the session and closes its
 //! stdio.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::RawFd;
@@ -24,15 +25,19 @@ pub const REPORT_OPTION: &str = "--report";
 /// The prefix of a line that the parent prints as it is, before the line with the outcome.
 const NOTE: &str = "note ";
 
-/// Starts this program again with the same arguments, in the background. Returns when the mount serves.
+/// Starts this program again in the background, with these arguments: its name, the command and the rest. Returns when the mount serves.
 ///
 /// # Errors
 /// The error that the child reported.
-pub fn start(environment: &Environment) -> Result<()> {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
+pub fn start(environment: &Environment, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(this_program()?);
-    command.arg0(name).args(arguments);
+    if let [name, subcommand, rest @ ..] = arguments {
+        // Before the rest, which may hold `--`.
+        command
+            .arg0(name)
+            .args([subcommand, OsStr::new(REPORT_OPTION)])
+            .args(rest);
+    }
     environment.pass_on(&mut command);
     start_command(command)
 }
@@ -50,21 +55,17 @@ pub fn this_program() -> Result<std::path::PathBuf> {
     })
 }
 
-/// As [`start`], with a command from the caller.
+/// As [`start`], with a command from the caller, which includes [`REPORT_OPTION`].
 ///
 /// # Errors
 /// The error that the child reported.
 pub fn start_command(mut command: Command) -> Result<()> {
-    let mut child = command
-        .arg(REPORT_OPTION)
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| {
-            Error::new(
-                Code::Failure,
-                format!("cannot start the background process: {error}"),
-            )
-        })?;
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| {
+        Error::new(
+            Code::Failure,
+            format!("cannot start the background process: {error}"),
+        )
+    })?;
     let report = child.stdout.take().expect("stdout was asked for as a pipe");
     let mut report = BufReader::new(report);
     let mut line = String::new();

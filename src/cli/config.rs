@@ -63,7 +63,12 @@ impl MountConfig {
                 "no key: give one with --private-key FILE (generate one with: ossvault keygen FILE)",
             ));
         }
-        let mountpoint = session::prepare(&options.mountpoint)?;
+        let Some(mountpoint) = &options.mountpoint else {
+            return Err(usage(
+                "no mount point: name a directory behind the source".to_owned(),
+            ));
+        };
+        let mountpoint = session::prepare(mountpoint)?;
         if let Some(file) = &mut options.keys.reading.passphrase.passphrase_file {
             *file = absolute(file)?;
         }

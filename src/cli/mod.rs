@@ -9,13 +9,17 @@ mod adopt;
 mod background;
 mod bulk;
 mod config;
+mod config_command;
+mod config_file;
 pub(crate) mod daemon_file;
 mod demo;
 mod info;
 mod keygen;
 mod keys;
+mod layers;
 pub(crate) mod logging;
 mod mount;
+mod mount_helper;
 mod options;
 mod output;
 mod parts;
@@ -27,6 +31,9 @@ mod umount;
 mod usage;
 mod verify;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use clap::{CommandFactory, Parser, Subcommand};
 
 use error::Error;
@@ -34,8 +41,11 @@ use secrets::Environment;
 
 /// Mounts an Alibaba Cloud OSS bucket as an encrypted directory
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(version, arg_required_else_help = true)]
 pub struct Cli {
+    /// Read this configuration file instead of ~/.config/ossvault/config.toml and /etc/ossvault/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,6 +62,7 @@ enum Command {
     RestoreEnvelopes(Box<verify::RestoreArgs>),
     Rewrap(Box<rewrap::Args>),
     Adopt(Box<adopt::Args>),
+    Config(config_command::Args),
 }
 
 /// Parses the command line and runs the command. Called first, while the process has one thread.
@@ -60,13 +71,24 @@ enum Command {
 /// The message for `main` to print, and the exit code.
 pub fn run() -> Result<(), Error> {
     let environment = Environment::enter();
-    let cli = match Cli::try_parse() {
+    let commands = Cli::command();
+    let typed = mount_helper::translate(std::env::args_os().collect(), &commands)?;
+    let explain = |error: &clap::Error| {
+        usage::explain(error, &commands, typed.get(1).map(OsString::as_os_str))
+    };
+    let matches = match commands.clone().try_get_matches_from(&typed) {
+        Ok(matches) => matches,
+        Err(error) => return explain(&error),
+    };
+    let variables = |name: &str| std::env::var(name).ok();
+    let complete = layers::complete(&commands, typed.clone(), &matches, &variables)?;
+    let cli = match Cli::try_parse_from(&complete) {
         Ok(cli) => cli,
-        Err(error) => return usage::explain(&error, &Cli::command()),
+        Err(error) => return explain(&error),
     };
     match cli.command {
         Command::Keygen(args) => keygen::run(&args, &environment),
-        Command::Mount(args) => mount::run(*args, environment),
+        Command::Mount(args) => mount::run(*args, environment, &typed),
         Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => {
             logging::start(0).to_terminal();
@@ -78,5 +100,6 @@ pub fn run() -> Result<(), Error> {
         Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
         Command::Rewrap(args) => rewrap::run(&args, &environment),
         Command::Adopt(args) => adopt::run(&args, &environment),
+        Command::Config(args) => config_command::run(&args, &commands, &matches, &variables),
     }
 }

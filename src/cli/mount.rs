@@ -1,6 +1,7 @@
 //! `ossvault mount`: assembles the components and serves until the mount is unmounted or the daemon is asked
 //! to end.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,15 +47,15 @@ const SESSION_END: Duration = Duration::from_secs(5);
 /// How many names of unsaved files fit in one line; the log has all of them.
 const NAMES_IN_MESSAGE: usize = 10;
 
-/// Goes to the background unless `--foreground` is given. Returns when the mount serves, or in the foreground
-/// when it has ended.
+/// Starts again in the background with `arguments`, unless `--foreground` is given. Returns when the mount serves, or
+/// in the foreground when it has ended.
 ///
 /// # Errors
 /// The reason why the mount does not serve, or did not end well.
-pub fn run(args: Args, environment: Environment) -> Result<()> {
+pub fn run(args: Args, environment: Environment, arguments: &[OsString]) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
-        return background::start(&environment);
+        return background::start(&environment, arguments);
     }
     let mut report = options.hidden.report.then(Report::new);
     let logger = logging::start(options.verbose);
@@ -157,8 +158,9 @@ fn start(
         Adapter::new(filesystem.clone(), runtime.handle().clone()),
         &config.mountpoint,
         &session::Options {
-            source: config.source.to_string(),
+            source: parts::shown_source(config.place()),
             read_only: config.options.read_only,
+            noexec: config.options.noexec,
             allow_other: config.options.access.allow_other,
         },
     )?;
@@ -275,8 +277,14 @@ impl Daemon {
                 logger.to_system();
             }
             report.ready()?;
-        } else if self.config.log_file.is_none() {
-            logger.to_terminal();
+        } else {
+            if self.config.log_file.is_none() {
+                logger.to_terminal();
+            }
+            // For a unit of systemd's of Type=notify; nothing happens elsewhere.
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+                log::warn!("cannot tell the service manager that the mount serves: {error}");
+            }
         }
         Ok(file)
     }

@@ -10,10 +10,11 @@ use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct MountOptions {
-    /// What to mount: oss://bucket[/prefix], or file:///folder for a bucket stored in a local folder
+    /// What to mount: oss://bucket[/prefix] (or bucket[:/prefix]), file:///folder for a bucket stored in a local folder,
+    /// or a profile of the configuration file
     pub source: String,
-    /// The directory to mount on; it must be empty
-    pub mountpoint: PathBuf,
+    /// The directory to mount on; it must be empty [default: the profile's mountpoint]
+    pub mountpoint: Option<PathBuf>,
 
     /// Mount only the objects below this prefix of the bucket
     #[arg(long)]
@@ -24,6 +25,9 @@ pub struct MountOptions {
     /// Refuse every change
     #[arg(long)]
     pub read_only: bool,
+    /// Do not allow programs to be run from the mount
+    #[arg(long)]
+    pub noexec: bool,
     /// Maximum number of requests in flight, limited to one per MiB of --memory-limit
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,

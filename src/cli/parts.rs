@@ -110,6 +110,22 @@ pub fn open_store(
     }
 }
 
+/// The source in the mount table, in the form of network file systems: `bucket.endpoint:/prefix`.
+pub fn shown_source(place: Place<'_>) -> String {
+    match place.source {
+        Source::Oss { bucket, prefix } => {
+            let endpoint = endpoint_of(place.service).ok().flatten();
+            let host = endpoint.as_deref().map(|text| {
+                let host = text.split_once("://").map_or(text, |(_, host)| host);
+                host.trim_end_matches('/')
+            });
+            let host = host.unwrap_or("localhost");
+            format!("{bucket}.{host}:/{}", prefix.trim_end_matches('/'))
+        }
+        Source::File { .. } => place.source.to_string(),
+    }
+}
+
 /// The given endpoint, or that of the given region.
 fn endpoint_of(options: &ServiceOptions) -> std::result::Result<Option<String>, oss::error::Error> {
     let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());

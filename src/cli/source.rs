@@ -1,4 +1,4 @@
-//! The source of a mount: `oss://bucket[/prefix]` or `file:///folder`.
+//! The source of a mount: `oss://bucket[/prefix]`, or `bucket[:/prefix]` as in fstab, or `file:///folder`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,8 +28,7 @@ impl Source {
     /// A sentence that states the expected form.
     pub fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
         let option = prefix.map(check_prefix).transpose()?;
-        if let Some(rest) = text.strip_prefix("oss://") {
-            let (bucket, in_url) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some((bucket, in_url)) = bucket_and_path(text) {
             check_bucket(bucket)?;
             let in_url = check_prefix(in_url)?;
             let prefix = match option {
@@ -92,6 +91,15 @@ impl fmt::Display for Source {
             }
         }
     }
+}
+
+/// Splits `oss://bucket/path`, `bucket:/path` and `bucket`.
+fn bucket_and_path(text: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = text.strip_prefix("oss://") {
+        return Some(rest.split_once('/').unwrap_or((rest, "")));
+    }
+    let (bucket, path) = text.split_once(":/").unwrap_or((text, ""));
+    (check_bucket(bucket).is_ok() && !path.starts_with('/')).then_some((bucket, path))
 }
 
 /// The value as typed, if it cannot be a secret: credentials precede an `@`, and tokens are long.
@@ -163,6 +171,9 @@ mod tests {
             ("oss://bucket", None, "oss://bucket", ""),
             ("oss://bucket/", None, "oss://bucket", ""),
             ("oss://bucket/a/b", None, "oss://bucket/a/b", "a/b/"),
+            ("bucket", None, "oss://bucket", ""),
+            ("bucket:/", None, "oss://bucket", ""),
+            ("bucket:/a/b", None, "oss://bucket/a/b", "a/b/"),
             ("oss://bucket/a/b/", None, "oss://bucket/a/b", "a/b/"),
             ("oss://bucket", Some("a"), "oss://bucket/a", "a/"),
             ("file:///srv/x", None, "file:///srv/x", ""),
@@ -177,7 +188,9 @@ mod tests {
     #[test]
     fn an_invalid_source_is_refused_with_a_reason() {
         for (text, prefix, reason) in [
-            ("bucket", None, "not a source"),
+            ("Bucket", None, "not a source"),
+            ("bucket/a", None, "not a source"),
+            ("bucket:a", None, "not a source"),
             ("s3://bucket", None, "not a source"),
             ("oss://", None, "not a bucket name"),
             ("oss://ab", None, "not a bucket name"),

@@ -4,7 +4,7 @@
 //! its file, so messages contain only the names of options and commands, and what an option expects.
 
 use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -12,11 +12,15 @@ use super::error::Error;
 use super::exit::Code;
 use super::values::Expected;
 
-/// The error to exit with.
+/// The error to exit with. `first` is the first argument: the command that was meant.
 ///
 /// # Errors
 /// Always, except for help and version, which are printed on stdout.
-pub fn explain(error: &clap::Error, commands: &clap::Command) -> Result<(), Error> {
+pub fn explain(
+    error: &clap::Error,
+    commands: &clap::Command,
+    first: Option<&OsStr>,
+) -> Result<(), Error> {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             let _ = error.print();
@@ -28,11 +32,7 @@ pub fn explain(error: &clap::Error, commands: &clap::Command) -> Result<(), Erro
         }
         _ => {}
     }
-    let message = format!(
-        "{}; see: {}",
-        message(error),
-        help_of(std::env::args_os().nth(1), commands)
-    );
+    let message = format!("{}; see: {}", message(error), help_of(first, commands));
     Err(Error::new(Code::Usage, message))
 }
 
@@ -75,18 +75,22 @@ fn message(error: &clap::Error) -> String {
         ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues | ErrorKind::TooManyValues => {
             format!("{option} was given the wrong number of values")
         }
-        _ => {
-            let expected = error.source().and_then(|source| {
-                let expected: &Expected = source.downcast_ref()?;
-                Some(expected.to_string())
-            });
-            let possible = known(ContextKind::ValidValue).filter(|values| !values.is_empty());
-            match expected.or(possible.map(|values| format!("expected {values}"))) {
-                Some(expected) => format!("the value of {option} is not valid: {expected}"),
-                None => format!("the value of {option} is missing or not valid"),
-            }
-        }
+        _ => match expected(error) {
+            Some(expected) => format!("the value of {option} is not valid: {expected}"),
+            None => format!("the value of {option} is missing or not valid"),
+        },
     }
+}
+
+/// What the option with the invalid value expects.
+pub(super) fn expected(error: &clap::Error) -> Option<String> {
+    let by_parser = error.source().and_then(|source| {
+        let expected: &Expected = source.downcast_ref()?;
+        Some(expected.to_string())
+    });
+    let possible = error.get(ContextKind::ValidValue).map(one);
+    let possible = possible.filter(|values| !values.is_empty());
+    by_parser.or(possible.map(|values| format!("expected {values}")))
 }
 
 fn one(value: &ContextValue) -> String {
@@ -109,8 +113,8 @@ fn option_name(text: &str) -> Option<&str> {
 }
 
 /// The help of the command that was named, if it is one.
-fn help_of(first: Option<OsString>, commands: &clap::Command) -> String {
-    let named = first.and_then(|first| first.into_string().ok());
+fn help_of(first: Option<&OsStr>, commands: &clap::Command) -> String {
+    let named = first.and_then(OsStr::to_str);
     let command = named.filter(|name| commands.find_subcommand(name).is_some());
     match command {
         Some(name) => format!("ossvault {name} --help"),

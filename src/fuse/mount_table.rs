@@ -19,12 +19,17 @@ pub struct Entry {
     pub owner: Option<u32>,
 }
 
-/// The prefix of the source of ossvault mounts in the mount table.
-pub const SOURCE_MARK: &str = "ossvault#";
+/// The type of our mounts in the mount table.
+pub const KIND: &str = "fuse.ossvault";
 
 impl Entry {
+    /// Where automount(8) or systemd mounts something when it is first entered.
+    pub fn is_automount(&self) -> bool {
+        self.kind == "autofs"
+    }
+
     pub fn is_ours(&self) -> bool {
-        self.kind.starts_with("fuse") && self.source.starts_with(SOURCE_MARK)
+        self.kind == KIND
     }
 }
 
@@ -89,7 +94,7 @@ mod tests {
     fn reads_mounts_with_blanks_and_optional_fields_and_a_root_of_any_name() {
         let table = b"22 28 0:21 / /proc rw,nosuid - proc proc rw\n\
             88 28 0:54 / /mnt/my\\040files rw,nosuid,nodev shared:7 master:1 - fuse.ossvault \
-            ossvault\\043oss://bucket/a rw,user_id=1000,group_id=1000,allow_other\n\
+            bucket.oss-cn-hangzhou.aliyuncs.com:/a\\043b rw,user_id=1000,group_id=1000,allow_other\n\
             broken line\n\
             89 28 0:55 - /mnt/back\\134slash rw - ext4 /dev/sda1 rw\n";
         let entries: Vec<Entry> = parse(table).collect();
@@ -101,7 +106,7 @@ mod tests {
                 device: "0:54".into(),
                 mountpoint: "/mnt/my files".into(),
                 kind: "fuse.ossvault".into(),
-                source: "ossvault#oss://bucket/a".into(),
+                source: "bucket.oss-cn-hangzhou.aliyuncs.com:/a#b".into(),
                 owner: Some(1000),
             }
         );

@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
 use super::adapter::Adapter;
-use super::mount_table::{self, SOURCE_MARK};
+use super::mount_table;
 
 /// Enough that one request blocked in a handler does not stop the others; more threads gain nothing (reading
 /// one file is no faster, and each thread may map 16 MiB for the largest request).
@@ -78,9 +78,11 @@ pub enum Error {
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `oss://bucket/prefix`: shown by mount and df.
+    /// `bucket.endpoint:/prefix`: shown by mount and df.
     pub source: String,
     pub read_only: bool,
+    /// Programs cannot be run from the mount.
+    pub noexec: bool,
     /// Other users can access the mount; the permissions of the files then apply. Never enabled without the
     /// option, not even for root's mounts, because the permissions come from the bucket.
     pub allow_other: bool,
@@ -138,6 +140,9 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
                 MountOption::RW
             },
         ];
+        if options.noexec {
+            config.mount_options.push(MountOption::NoExec);
+        }
         Session::new(filesystem, mountpoint, &config)
     };
     let session = session.map_err(|error| {
@@ -240,9 +245,13 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
         let Some(entry) = mount_table::find(&canonical).map_err(Error::Io)? else {
             break;
         };
+        if entry.is_automount() {
+            // Looking into it would wait for the mount that is being made here.
+            return Ok(canonical);
+        }
         let taken = |command: String| Error::AlreadyMounted {
             mountpoint: canonical.clone(),
-            by: entry.source.trim_start_matches(SOURCE_MARK).to_owned(),
+            by: entry.source.clone(),
             command,
         };
         let stale = entry.kind.starts_with("fuse")
@@ -257,7 +266,7 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
         log::warn!(
             "{} has a stale mount of {} (its daemon is gone): unmounting it",
             canonical.display(),
-            entry.source.trim_start_matches(SOURCE_MARK)
+            entry.source
         );
         unmount(&canonical, true)?;
     }
@@ -376,10 +385,13 @@ fn mount_directly(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Error
     if options.read_only {
         flags |= MsFlags::MS_RDONLY;
     }
+    if options.noexec {
+        flags |= MsFlags::MS_NOEXEC;
+    }
     nix::mount::mount(
-        Some(format!("{SOURCE_MARK}{}", options.source).as_str()),
+        Some(options.source.as_str()),
         mountpoint,
-        Some("fuse.ossvault"),
+        Some(mount_table::KIND),
         flags,
         Some(data.as_str()),
     )
@@ -393,10 +405,7 @@ fn mount_directly(mountpoint: &Path, options: &Options) -> Result<OwnedFd, Error
 
 /// fusermount3 separates its options with commas, and a backslash escapes a comma.
 fn source_for_helper(source: &str) -> String {
-    format!(
-        "{SOURCE_MARK}{}",
-        source.replace('\\', "\\\\").replace(',', "\\,")
-    )
+    source.replace('\\', "\\\\").replace(',', "\\,")
 }
 
 /// `FUSERMOUNT_PATH`, or fusermount3 (or its older name) in the usual places.
@@ -460,7 +469,7 @@ mod tests {
     fn a_comma_in_the_source_does_not_become_an_option() {
         assert_eq!(
             source_for_helper("oss://bucket/a,allow_other\\"),
-            "ossvault#oss://bucket/a\\,allow_other\\\\"
+            "oss://bucket/a\\,allow_other\\\\"
         );
     }
 }

@@ -9,7 +9,7 @@ use super::stored;
 use crate::cli::daemon_file::reported;
 use crate::cli::exit::Code;
 use crate::envelope;
-use crate::fuse::mount_table::{self, SOURCE_MARK};
+use crate::fuse::mount_table::{self, KIND};
 use crate::store::local::record::{self, Change, Tag};
 use crate::store::local::uploads;
 use crate::store::object_store::{ETag, ObjectKey};
@@ -61,7 +61,7 @@ pub fn mount_table(input: &[u8]) {
     let mut lines = 0;
     for entry in mount_table::parse(input) {
         lines += 1;
-        assert!(!entry.is_ours() || entry.source.starts_with(SOURCE_MARK));
+        assert_eq!(entry.is_ours(), entry.kind == KIND);
     }
     assert!(lines <= input.split(|byte| *byte == b'\n').count());
 }

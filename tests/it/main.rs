@@ -10,6 +10,7 @@ mod cli;
 mod coherence;
 mod counts;
 mod creations;
+mod daily;
 mod deadlines;
 mod disclosure;
 mod earlier_mounts;
