@@ -351,7 +351,9 @@ fn attributes_that_are_set_while_a_copy_is_under_way_share_the_next() {
             nanos: 0,
         };
         let (mode, owner, times) = (nothing.clone(), nothing.clone(), nothing);
-        let (first, second, third, fourth) = tokio::join!(
+        // The first copy is not done before all are set, however fast it is.
+        let held = world.weather.hold_answers(Call::Copy);
+        let (first, second, third, fourth, ()) = tokio::join!(
             set(ossvault::fs::attributes::Change {
                 mode: Some(0o640),
                 ..mode.clone()
@@ -369,6 +371,10 @@ fn attributes_that_are_set_while_a_copy_is_under_way_share_the_next() {
                 mode: Some(0o640),
                 ..mode
             }),
+            async {
+                world.weather.until_held(1).await;
+                drop(held);
+            },
         );
         for result in [first, second, third, fourth] {
             result.unwrap();
