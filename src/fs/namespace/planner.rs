@@ -65,15 +65,18 @@ pub struct Looked<'a> {
     pub is_directory: bool,
     /// It was answered from memory. Otherwise it is about to be requested.
     pub cached: bool,
-    /// So many more directories may be prefetched.
-    pub room: usize,
 }
 
-/// A name was looked up: what is likely to be looked up next.
-pub fn after_lookup(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> Vec<Request> {
+/// A name was looked up: what is likely to be looked up next. Of directories, `room` more may be prefetched.
+pub fn after_lookup(
+    namespace: &mut Namespace,
+    looked: Looked<'_>,
+    room: usize,
+    now: Instant,
+) -> Vec<Request> {
     match looked.is_directory {
-        true if looked.room == 0 => Vec::new(),
-        true => directories_ahead(namespace, looked, now),
+        true if room == 0 => Vec::new(),
+        true => directories_ahead(namespace, looked, room, now),
         false => files_ahead(namespace, looked, now),
     }
 }
@@ -186,12 +189,16 @@ fn files_ahead(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> V
     next.into_iter().map(headers).collect()
 }
 
-fn directories_ahead(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> Vec<Request> {
+fn directories_ahead(
+    namespace: &mut Namespace,
+    looked: Looked<'_>,
+    room: usize,
+    now: Instant,
+) -> Vec<Request> {
     let Looked {
         parent,
         name,
         cached,
-        room,
         ..
     } = looked;
     let ttl = namespace.ttl();
