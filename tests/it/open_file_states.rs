@@ -352,7 +352,9 @@ fn attributes_set_during_a_copy_share_the_next_one() {
             nanos: 0,
         };
         let (mode, owner, times) = (nothing.clone(), nothing.clone(), nothing);
-        let (first, second, third, fourth) = tokio::join!(
+        // The first copy is not done before all are set, however fast it is.
+        let held = world.weather.hold_answers(Call::Copy);
+        let (first, second, third, fourth, ()) = tokio::join!(
             set(ossvault::fs::attributes::Change {
                 mode: Some(0o640),
                 ..mode.clone()
@@ -370,6 +372,10 @@ fn attributes_set_during_a_copy_share_the_next_one() {
                 mode: Some(0o640),
                 ..mode
             }),
+            async {
+                world.weather.until_held(1).await;
+                drop(held);
+            },
         );
         for result in [first, second, third, fourth] {
             result.unwrap();

@@ -62,8 +62,8 @@ impl<T: Clone> PageWindow<T> {
         }
         for kept in &self.pages {
             if (kept.first..kept.end()).contains(&index) {
-                let (name, shape) = &kept.page.names[(index - kept.first) as usize];
-                return Seek::Entry(name.clone(), *shape, kept.page.sent);
+                let (name, kind) = &kept.page.names[(index - kept.first) as usize];
+                return Seek::Entry(name.clone(), *kind, kept.page.sent);
             }
         }
         // From the last place before it, or from what is kept onward where that is nearer.

@@ -65,15 +65,18 @@ pub struct Looked<'a> {
     pub is_directory: bool,
     /// It was answered from memory. Otherwise it is about to be requested.
     pub cached: bool,
-    /// So many more directories may be prefetched.
-    pub room: usize,
 }
 
-/// A name was looked up: what is likely to be looked up next.
-pub fn after_lookup(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> Vec<Request> {
+/// A name was looked up: what is likely to be looked up next. Of directories, `room` more may be prefetched.
+pub fn after_lookup(
+    namespace: &mut Namespace,
+    looked: Looked<'_>,
+    room: usize,
+    now: Instant,
+) -> Vec<Request> {
     match looked.is_directory {
-        true if looked.room == 0 => Vec::new(),
-        true => directories_ahead(namespace, looked, now),
+        true if room == 0 => Vec::new(),
+        true => directories_ahead(namespace, looked, room, now),
         false => files_ahead(namespace, looked, now),
     }
 }
@@ -186,12 +189,16 @@ fn files_ahead(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> V
     next.into_iter().map(headers).collect()
 }
 
-fn directories_ahead(namespace: &mut Namespace, looked: Looked<'_>, now: Instant) -> Vec<Request> {
+fn directories_ahead(
+    namespace: &mut Namespace,
+    looked: Looked<'_>,
+    room: usize,
+    now: Instant,
+) -> Vec<Request> {
     let Looked {
         parent,
         name,
         cached,
-        room,
         ..
     } = looked;
     let ttl = namespace.ttl();
@@ -341,10 +348,10 @@ mod tests {
     const LATELY: Duration = Duration::from_secs(10);
 
     /// A namespace of directories with so many files each.
-    struct CachedAttributes(Namespace, Instant);
+    struct KnownTree(Namespace, Instant);
 
-    impl CachedAttributes {
-        fn new(directories: &[(&str, usize)]) -> CachedAttributes {
+    impl KnownTree {
+        fn new(directories: &[(&str, usize)]) -> KnownTree {
             let ttl = Ttl {
                 objects: Duration::from_secs(1),
                 directories: Duration::from_secs(1),
@@ -355,8 +362,7 @@ mod tests {
                 file_mode: 0o644,
                 dir_mode: 0o755,
             };
-            let mut tree =
-                CachedAttributes(Namespace::new(String::new(), ttl, defaults), Instant::now());
+            let mut tree = KnownTree(Namespace::new(String::new(), ttl, defaults), Instant::now());
             for (path, files) in directories {
                 let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let now = tree.1;
@@ -418,7 +424,7 @@ mod tests {
             ("t/b/c", 10),
             ("u", 100),
         ];
-        let mut tree = CachedAttributes::new(&sizes);
+        let mut tree = KnownTree::new(&sizes);
         tree.assert_lists("t/b/c", &["t", "t/b", "t/b/c"]);
         tree.assert_lists("t", &["t", "t/b", "t/b/c"]);
         tree.assert_lists("a", &[]);
@@ -429,7 +435,7 @@ mod tests {
     #[test]
     fn what_is_not_known_whole_or_not_in_use_is_no_part_of_a_tree() {
         let sizes = [("", 1), ("t", 2), ("t/b", 2), ("t/c", 2)];
-        let mut tree = CachedAttributes::new(&sizes);
+        let mut tree = KnownTree::new(&sizes);
         tree.assert_lists("t/c", &["", "t", "t/b", "t/c"]);
         tree.1 += LATELY / 2;
         let (root, t, b, c) = (
@@ -447,10 +453,101 @@ mod tests {
         tree.directory(root).wanted = Some(now);
         tree.directory(b).listing.expire();
         tree.assert_lists("t/c", &[]);
-        let mut tree = CachedAttributes::new(&sizes);
+        let mut tree = KnownTree::new(&sizes);
         tree.directory(t)
             .listing
             .put(&Name::from("other"), Entry::Directory, now);
         tree.assert_lists("t/c", &[]);
+    }
+
+    /// The paths that are to be listed, and whether whole.
+    fn listed(requests: impl IntoIterator<Item = Request>) -> Vec<(Ino, bool)> {
+        let of = |request| match request {
+            Request::List { directory, whole } => (directory, whole),
+            other => panic!("{other:?}"),
+        };
+        requests.into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_request_for_a_name_takes_the_expired_listings_of_its_path_along() {
+        let mut tree = KnownTree::new(&[("", 1), ("t", 1), ("t/b", 1), ("t/b/c", 1)]);
+        let (ttl, now) = (tree.0.ttl().objects, tree.1);
+        let (t, b, c) = (tree.find("t"), tree.find("t/b"), tree.find("t/b/c"));
+        for (directory, name) in [(t, "b"), (b, "c")] {
+            let step = Step {
+                name,
+                requested: true,
+                follows: false,
+                ino: 0,
+            };
+            let pattern = &mut tree.directory(directory).pattern;
+            pattern.on_directory_lookup(step, ttl, now);
+        }
+        for (age, expected) in [
+            (0, vec![]),
+            (2, vec![(t, false), (b, false), (c, false)]),
+            // Too long ago for the path to be followed down.
+            (4, vec![(t, false)]),
+        ] {
+            let requests = beside_request(&mut tree.0, Ino::ROOT, "t", now + age * ttl);
+            assert_eq!(listed(requests), expected, "{age}");
+        }
+    }
+
+    #[test]
+    fn a_listing_is_requested_once_more_before_it_expires() {
+        let mut tree = KnownTree::new(&[("", 1)]);
+        tree.directory(Ino::ROOT).listing.freshness.took = Duration::from_millis(100);
+        for (age, due) in [(500, false), (900, true), (1100, false)] {
+            let now = tree.1 + Duration::from_millis(age);
+            let request = refresh(&mut tree.0, Ino::ROOT, now);
+            let expected = if due { vec![(Ino::ROOT, true)] } else { vec![] };
+            assert_eq!(listed(request), expected, "{age}");
+        }
+    }
+
+    #[test]
+    fn what_a_walk_is_likely_to_look_up_next_is_requested_once() {
+        let directories = [("", 9), ("a", 0), ("b", 0), ("c", 0), ("d", 0)];
+        let mut tree = KnownTree::new(&directories);
+        let now = tree.1;
+        let looked = |name, is_directory| Looked {
+            parent: Ino::ROOT,
+            name,
+            is_directory,
+            cached: false,
+        };
+        tree.directory(Ino::ROOT).pattern.begin_reading(now);
+        let mut names = Vec::new();
+        for name in ["file-0", "file-1"] {
+            for request in after_lookup(&mut tree.0, looked(name, false), 0, now) {
+                match request {
+                    Request::Headers { name, .. } => names.push(name.to_string()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let expected: Vec<_> = (1..9).map(|file| format!("file-{file}")).collect();
+        assert_eq!(names, expected);
+        let none = after_lookup(&mut tree.0, looked("a", true), 0, now);
+        assert!(none.is_empty(), "there is no room");
+        let some = after_lookup(&mut tree.0, looked("a", true), 2, now);
+        assert_eq!(some.len(), 2, "{some:?}");
+    }
+
+    #[test]
+    fn only_small_bodies_come_with_their_headers() {
+        let pattern = AccessPattern::default();
+        for (size, expected) in [(0, false), (1, true), (SMALL, true), (SMALL + 1, false)] {
+            let object = Object {
+                size,
+                etag: ETag::new("tag"),
+                last_modified: 0,
+                uploaded_here: false,
+                known: None,
+            };
+            assert_eq!(wants_body(&pattern, &object), expected, "{size}");
+        }
     }
 }

@@ -157,7 +157,7 @@ impl DirectoryScan {
     pub fn entry_now(&self, index: usize) -> ScanEntry {
         let state = self.lock();
         match (state.names.get(index), &state.end) {
-            (Some((name, shape)), _) => ScanEntry::Entry(name.clone(), *shape),
+            (Some((name, kind)), _) => ScanEntry::Entry(name.clone(), *kind),
             (None, Some(Ok(_))) => match &state.rest {
                 Some(rest) => ScanEntry::Cut(rest.clone()),
                 None => ScanEntry::End,
@@ -167,7 +167,7 @@ impl DirectoryScan {
     }
 
     /// Names that are known from now on.
-    pub(crate) fn come(
+    pub(crate) fn add(
         &self,
         names: impl IntoIterator<Item = (Name, EntryKind)>,
         budget: &MemoryBudget,
@@ -193,10 +193,13 @@ impl DirectoryScan {
         }
         let wanted: HashSet<&Name> = names.iter().map(|(name, _)| name).collect();
         let state = self.lock();
-        let come = state.names.iter().map(|(name, _)| name);
-        let come: HashSet<Name> = come.filter(|name| wanted.contains(name)).cloned().collect();
+        let listed = state.names.iter().map(|(name, _)| name);
+        let listed: HashSet<Name> = listed
+            .filter(|name| wanted.contains(name))
+            .cloned()
+            .collect();
         drop(state);
-        names.retain(|(name, _)| !come.contains(name));
+        names.retain(|(name, _)| !listed.contains(name));
     }
 
     pub async fn ended(&self) -> Result<ScanScope> {

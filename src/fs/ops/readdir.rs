@@ -127,7 +127,7 @@ impl Filesystem {
             let scan = directory.scan().expect("begun above");
             let index = (at - DOTS) as usize;
             let entry = match scan.entry_now(index) {
-                ScanEntry::Entry(name, shape) => Some((name, shape, scan.sent)),
+                ScanEntry::Entry(name, listed_as) => Some((name, listed_as, scan.sent)),
                 ScanEntry::End => None,
                 ScanEntry::NotYet if entries.is_empty() => {
                     self.settings.in_time(start, scan.wait_for(index)).await??;
@@ -135,7 +135,7 @@ impl Filesystem {
                 }
                 ScanEntry::NotYet => break,
                 ScanEntry::Cut(rest) => match directory.seek(index as u64, scan.len(), rest) {
-                    Seek::Entry(name, shape, since) => Some((name, shape, since)),
+                    Seek::Entry(name, listed_as, since) => Some((name, listed_as, since)),
                     Seek::End => None,
                     Seek::Wanted(first, page) if entries.is_empty() => {
                         // A task, so that a caller that gives up does not break it off: the listing counts on its end.
@@ -156,9 +156,9 @@ impl Filesystem {
             };
             let next = at + 1;
             match entry {
-                Some((name, shape, since)) => {
+                Some((name, listed_as, since)) => {
                     at = next;
-                    if let Some(entry) = self.entry_of(ino, name, shape, since, next, plus) {
+                    if let Some(entry) = self.entry_of(ino, name, listed_as, since, next, plus) {
                         entries.push(entry);
                     }
                 }
@@ -183,7 +183,7 @@ impl Filesystem {
         &self,
         parent: Ino,
         name: Name,
-        shape: EntryKind,
+        listed_as: EntryKind,
         listed: Instant,
         next: u64,
         plus: bool,
@@ -198,7 +198,7 @@ impl Filesystem {
         if known.is_none() && !unpublished && gone {
             return None;
         }
-        let kind = match (&known, shape) {
+        let kind = match (&known, listed_as) {
             (
                 Some(Entry::Object(Object {
                     known: Some(known), ..
@@ -206,7 +206,7 @@ impl Filesystem {
                 _,
             ) => Some(known.attributes.kind),
             (Some(entry), _) => kind_of(EntryKind::of(entry)),
-            (None, shape) => kind_of(shape),
+            (None, listed_as) => kind_of(listed_as),
         };
         let cached = match plus && known.is_some() {
             true => match namespace.peek(parent, &name, Instant::now()) {
@@ -287,8 +287,8 @@ impl Filesystem {
 }
 
 /// None: not known without asking.
-fn kind_of(shape: EntryKind) -> Option<Kind> {
-    match shape {
+fn kind_of(listed_as: EntryKind) -> Option<Kind> {
+    match listed_as {
         EntryKind::Directory => Some(Kind::Directory),
         EntryKind::Object(size) => (size > LONGEST_TARGET).then_some(Kind::File),
     }

@@ -46,9 +46,9 @@ impl ScanGuard {
     /// With the only page that there is of the directory.
     pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
         let mut listed = ScannedEntries::default();
-        let come = listed.take_page(page, prefix, self.ino == Ino::ROOT);
+        let names = listed.take_page(page, prefix, self.ino == Ino::ROOT);
         let resolver = self.resolver.clone();
-        resolver.apply_whole(&self.scan, self.ino, epoch, come, listed);
+        resolver.apply_whole(&self.scan, self.ino, epoch, names, listed);
         self.end(Ok(ScanScope::Whole));
     }
 
@@ -310,10 +310,10 @@ impl Resolver {
             let last = last_key(&page);
             let at_root = ino == Ino::ROOT;
             let before = listed.entries.len();
-            let come = listed.take_page(page, prefix, at_root);
+            let names = listed.take_page(page, prefix, at_root);
             memory.resize(listed.entries.len() as u64 * BYTES_PER_ENTRY / 4);
             if next.is_none() {
-                self.apply_whole(scan, ino, epoch, come, listed);
+                self.apply_whole(scan, ino, epoch, names, listed);
                 return Ok(ScanScope::Whole);
             }
             {
@@ -324,7 +324,7 @@ impl Resolver {
                 }
                 namespace.account(ino, sent);
             }
-            scan.come(come, budget);
+            scan.add(names, budget);
             if !whole {
                 self.names.give_up(ino, epoch);
                 return Ok(ScanScope::FirstPage);
@@ -436,7 +436,7 @@ impl Resolver {
         scan: &DirectoryScan,
         ino: Ino,
         epoch: Epoch,
-        come: Vec<(Name, EntryKind)>,
+        names: Vec<(Name, EntryKind)>,
         listed: ScannedEntries,
     ) {
         let ScannedEntries {
@@ -449,7 +449,7 @@ impl Resolver {
         let nothing = entries.is_empty() && hidden == 0 && marker.is_none();
         let vanished = nothing && ino != Ino::ROOT;
         let Some(directory) = namespace.directory(ino) else {
-            scan.come(come, &self.budget);
+            scan.add(names, &self.budget);
             return;
         };
         // How it is being walked stays true; what was requested ahead may be out of date.
@@ -459,10 +459,10 @@ impl Resolver {
         listing.set_hidden(hidden > 0);
         let made = listing.apply(epoch, scan.sent, pages, marker.is_some(), entries);
         let made = made.into_iter().filter_map(|name| {
-            let shape = EntryKind::of(listing.last_known(&name)?);
-            Some((name, shape))
+            let kind = EntryKind::of(listing.last_known(&name)?);
+            Some((name, kind))
         });
-        scan.come(come.into_iter().chain(made), &self.budget);
+        scan.add(names.into_iter().chain(made), &self.budget);
         namespace.account(ino, Instant::now());
         if vanished && namespace.uncommitted_children(ino).is_empty() {
             // Not even a marker: the directory was removed.
@@ -471,10 +471,10 @@ impl Resolver {
             {
                 parent.listing.mark_directory_absent(&name, scan.sent);
             }
-        } else if ino != Ino::ROOT || !self.settings.prefix.is_empty() {
-            if let Some(directory) = namespace.directory(ino) {
-                directory.confirm_marker(marker.as_ref(), scan.sent);
-            }
+        } else if (ino != Ino::ROOT || !self.settings.prefix.is_empty())
+            && let Some(directory) = namespace.directory(ino)
+        {
+            directory.confirm_marker(marker.as_ref(), scan.sent);
         }
     }
 

@@ -16,25 +16,13 @@ const LONGEST_KEPT: Duration = Duration::from_secs(10);
 
 impl Resolver {
     /// A name was looked up that is there: what is likely to be looked up next is requested.
-    pub(super) fn prefetch_after(
-        self: &Arc<Self>,
-        parent: Ino,
-        name: &str,
-        is_directory: bool,
-        cached: bool,
-    ) {
-        let looked = Looked {
-            parent,
-            name,
-            is_directory,
-            cached,
-            room: match is_directory {
-                true => self.prefetched.room(),
-                false => 0,
-            },
+    pub(super) fn prefetch_after(self: &Arc<Self>, looked: Looked<'_>) {
+        let room = match looked.is_directory {
+            true => self.prefetched.room(),
+            false => 0,
         };
         let now = Instant::now();
-        let requests = planner::after_lookup(&mut self.names.lock(), looked, now);
+        let requests = planner::after_lookup(&mut self.names.lock(), looked, room, now);
         self.send_ahead(requests, now);
     }
 

@@ -8,6 +8,7 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
+use crate::fs::namespace::planner::Looked;
 use crate::fs::namespace::stat::{Lookup, Stat};
 use crate::fs::namespace::tree::{CachedLookup, Namespace, Target};
 
@@ -47,8 +48,12 @@ impl Resolver {
                 CachedLookup::Stale => return Err(Error::Stale),
                 CachedLookup::Hit(cached) => {
                     if !planned {
-                        let is_directory = cached.attributes.kind == Kind::Directory;
-                        self.prefetch_after(parent, name, is_directory, true);
+                        self.prefetch_after(Looked {
+                            is_directory: cached.attributes.kind == Kind::Directory,
+                            cached: true,
+                            parent,
+                            name,
+                        });
                     }
                     self.refresh_ahead(parent);
                     return Ok(Lookup::Present(self.shown(cached)));
@@ -63,14 +68,24 @@ impl Resolver {
                 }
                 CachedLookup::NeedsHead(object) => {
                     if !std::mem::replace(&mut planned, true) {
-                        self.prefetch_after(parent, name, false, false);
+                        self.prefetch_after(Looked {
+                            is_directory: false,
+                            cached: false,
+                            parent,
+                            name,
+                        });
                     }
                     self.request_headers_of(parent, &Name::from(name), object, start)
                         .await?;
                 }
                 CachedLookup::NeedsMarker(ino) => {
                     if !std::mem::replace(&mut planned, true) {
-                        self.prefetch_after(parent, name, true, false);
+                        self.prefetch_after(Looked {
+                            is_directory: true,
+                            cached: false,
+                            parent,
+                            name,
+                        });
                     }
                     self.refresh_path(parent, name, start);
                     self.request_directory(ino, start).await?;
@@ -128,7 +143,12 @@ impl Resolver {
                     let (parent, name) = place.ok_or(Error::Stale)?;
                     match look {
                         CachedLookup::NeedsHead(object) => {
-                            self.prefetch_after(parent, &name, false, false);
+                            self.prefetch_after(Looked {
+                                is_directory: false,
+                                cached: false,
+                                parent,
+                                name: &name,
+                            });
                             self.request_headers_of(parent, &name, object, start)
                                 .await?;
                         }

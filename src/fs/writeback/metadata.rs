@@ -74,10 +74,10 @@ impl Writeback {
                 return Ok(());
             }
             // Changes in a directory are not stored in its times: setting them back costs nothing.
-            if change.mtime.is_some() {
-                if let Some(directory) = namespace.directory(ino) {
-                    directory.untouch();
-                }
+            if change.mtime.is_some()
+                && let Some(directory) = namespace.directory(ino)
+            {
+                directory.untouch();
             }
             let refused = namespace
                 .key(ino)
@@ -89,14 +89,10 @@ impl Writeback {
                 namespace.confirm_attributes(ino, change.ctime);
                 return Ok(());
             }
-            let deferred = if namespace
+            let made_here = namespace
                 .directory_ref(ino)
-                .is_some_and(Directory::is_made_here)
-                && namespace
-                    .directory_ref(ino)
-                    .and_then(Directory::marker)
-                    .is_some()
-            {
+                .is_some_and(|directory| directory.is_made_here() && directory.marker().is_some());
+            let deferred = if made_here {
                 (change.is_of_times() || waiting.is_some()).then_some(Deferred::Moment)
             } else if waits_for_close {
                 Some(Deferred::Close)

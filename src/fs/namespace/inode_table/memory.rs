@@ -236,10 +236,9 @@ impl InodeTable {
             if let Some(Directory {
                 listing, children, ..
             }) = node.directory_mut()
+                && listing.drop_expired(ttl, now, |name| children.contains_key(name))
             {
-                if listing.drop_expired(ttl, now, |name| children.contains_key(name)) {
-                    dropped.push(*ino);
-                }
+                dropped.push(*ino);
             }
         }
         for ino in dropped {
