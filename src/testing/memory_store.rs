@@ -380,7 +380,9 @@ fn page(objects: &BTreeMap<String, Stored>, request: &ListRequest, after: &str) 
         true => Bound::Included(prefix),
         false => Bound::Excluded(after),
     };
-    let mut folded = (request.delimited && after.ends_with('/')).then(|| after.to_owned());
+    // The page before ended with all that begins with this; an object in the listing's own name is no such thing.
+    let ends_folded = request.token.is_some() && after.ends_with('/') && after.len() > prefix.len();
+    let mut folded = (request.delimited && ends_folded).then(|| after.to_owned());
     let mut last = String::new();
     for (key, object) in objects.range::<str, _>((start, Bound::Unbounded)) {
         let Some(rest) = key.strip_prefix(prefix) else {
