@@ -12,7 +12,8 @@ use crate::server::objects::{Conditions, Deletion, Extent, extent, is_version, s
 use crate::server::operation::Operation;
 use crate::server::pace::Patience;
 use crate::server::refusal::Refusal;
-use crate::server::{listing, multipart, s3, xml};
+use crate::server::xml::{self, Children, Field};
+use crate::server::{listing, multipart, s3};
 use crate::store::object_store::{ETag, ObjectHeaders, ObjectKey, ObjectMeta};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -77,8 +78,8 @@ pub fn request(input: &[u8]) {
 fn told(refusal: &Refusal) {
     assert!((400..=599).contains(&refusal.status));
     let document = refusal.document("id", "host");
-    let document = xml::parse(document.as_bytes()).expect("a document");
-    assert_eq!(document.child_text("Code"), Some(refusal.code));
+    let document = crate::oss::xml::error(&document).expect("a document");
+    assert_eq!(document.code, refusal.code);
 }
 
 /// Everything that any operation takes from a request.
@@ -165,7 +166,7 @@ fn rules(headers: &ObjectHeaders) {
 
 /// Documents.
 pub fn xml(input: &[u8]) {
-    let _ = xml::parse(input);
+    let _ = xml::parse::<Children<Field>>(input, "CreateBucketConfiguration");
     if let Ok(parts) = multipart::read_parts(input) {
         // Each takes an element with two others in it.
         assert!(parts.len() <= input.len() / 30);

@@ -13,8 +13,8 @@ use super::meta::{ETag, ObjectMeta};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
     Allowed,
-    /// `x-oss-forbid-overwrite`: [`Error::AlreadyExists`] when the key is taken. Buckets that have or
-    /// had versioning ignore it.
+    /// `x-oss-forbid-overwrite`: [`AlreadyExists`](super::error::Error::AlreadyExists) when the key is taken.
+    /// Buckets that have or had versioning ignore it.
     Forbidden,
 }
 

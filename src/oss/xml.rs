@@ -59,7 +59,11 @@ fn root(text: &str) -> Option<String> {
     }
 }
 
-fn read<T: DeserializeOwned>(text: &str, expected: &str) -> Result<T, Fault> {
+/// A document with this root.
+///
+/// # Errors
+/// Another document, or none.
+pub fn read<T: DeserializeOwned>(text: &str, expected: &str) -> Result<T, Fault> {
     match root(text) {
         Some(name) if name == expected => {}
         Some(name) => return Err(format!("a document <{name}> instead of <{expected}>")),

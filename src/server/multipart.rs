@@ -2,13 +2,15 @@
 
 use std::cmp::Ordering;
 
+use serde::de::{IgnoredAny, MapAccess};
+
 use super::call::Call;
 use super::encryption_rules::{self, Plan};
 use super::objects::{checked_length, copied_reply, copy_source, written};
 use super::refusal::{Refusal, Result};
 use super::reply::Reply;
 use super::state::ServerState;
-use super::xml::{self, Xml, encoded};
+use super::xml::{self, Child, Children, Field, Xml, encoded};
 use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::{self, LocalStore};
@@ -183,31 +185,34 @@ pub async fn complete(shared: &ServerState, store: &LocalStore, call: &mut Call)
 
 /// The parts that a completion names, in its order.
 pub fn read_parts(document: &[u8]) -> Result<Vec<UploadedPart>> {
-    let malformed = || {
-        Refusal::new(
-            400,
-            "MalformedXML",
-            "The XML you provided was not well-formed or did not validate against our published schema.",
-        )
-    };
-    let document = xml::parse(document).ok_or_else(Refusal::malformed_xml)?;
-    if document.name != "CompleteMultipartUpload" {
-        return Err(malformed());
-    }
-    document
-        .children
-        .iter()
-        .filter(|child| child.name == "Part")
-        .map(|part| {
-            let text = |name| part.child_text(name).map(str::trim).ok_or_else(malformed);
-            Ok(UploadedPart {
-                number: text("PartNumber")?.parse().map_err(|_| malformed())?,
-                etag: ETag::new(text("ETag")?),
-                crc64: None,
-                size: 0,
-            })
+    let document: Children<PartChild> =
+        xml::parse(document, "CompleteMultipartUpload").ok_or_else(Refusal::malformed_xml)?;
+    let parts = document.0.iter().map(|PartChild(part)| {
+        let text = |name| part.text(name).map(str::trim);
+        Some(UploadedPart {
+            number: text("PartNumber")?.parse().ok()?,
+            etag: ETag::new(text("ETag")?),
+            crc64: None,
+            size: 0,
         })
-        .collect()
+    });
+    let parts: Option<Vec<UploadedPart>> = parts.collect();
+    parts.ok_or_else(Refusal::malformed_xml)
+}
+
+struct PartChild(Children<Field>);
+
+impl Child for PartChild {
+    fn read<'de, A: MapAccess<'de>>(
+        name: String,
+        element: &mut A,
+    ) -> std::result::Result<Option<PartChild>, A::Error> {
+        if name == "Part" {
+            return Ok(Some(PartChild(element.next_value()?)));
+        }
+        element.next_value::<IgnoredAny>()?;
+        Ok(None)
+    }
 }
 
 pub async fn abort(store: &LocalStore, call: &Call) -> Result<Reply> {

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{Error as _, MapAccess};
 
 use super::call::{Call, checked_key};
 use super::encryption_rules;
@@ -11,7 +12,7 @@ use super::listing::ONLY_VERSION;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
 use super::state::ServerState;
-use super::xml::{self, Xml, encoded};
+use super::xml::{self, Child, Children, Field, Xml, encoded};
 use crate::base::encoding::percent_decoded;
 use crate::base::time;
 use crate::object::meta::STANDARD_HEADERS;
@@ -383,26 +384,20 @@ impl Deletion {
     /// # Errors
     /// 400 for another document, 501 for a deletion of something else than objects.
     pub fn read(document: &[u8]) -> Result<Deletion> {
-        let document = xml::parse(document).ok_or_else(Refusal::malformed_xml)?;
-        let malformed = || {
-            Refusal::new(
-                400,
-                "MalformedXML",
-                "The XML you provided was not well-formed or did not validate against our published schema.",
-            )
-        };
-        let quiet = document
-            .child_text("Quiet")
-            .is_some_and(|text| text.trim().eq_ignore_ascii_case("true"));
+        let document: Children<DeletionChild> =
+            xml::parse(document, "Delete").ok_or_else(Refusal::malformed_xml)?;
+        let mut quiet = None;
         let mut names = Vec::new();
-        for child in &document.children {
-            match child.name.as_str() {
-                "Quiet" => continue,
-                "Object" => {}
-                _ => return Err(malformed()),
-            }
+        for child in &document.0 {
+            let object = match child {
+                DeletionChild::Quiet(text) => {
+                    quiet.get_or_insert(text.trim().eq_ignore_ascii_case("true"));
+                    continue;
+                }
+                DeletionChild::Object(object) => object,
+            };
             let mut version = None;
-            for field in &child.children {
+            for field in &object.0 {
                 match (field.name.as_str(), field.text.trim()) {
                     ("Key", _) => {}
                     // The one there is, as it is listed.
@@ -413,18 +408,37 @@ impl Deletion {
                     }
                 }
             }
-            names.push((child.child_text("Key").ok_or_else(malformed)?, version));
+            let name = object.text("Key").ok_or_else(Refusal::malformed_xml)?;
+            names.push((name, version));
         }
-        if document.name != "Delete" || names.is_empty() || names.len() > 1000 {
-            return Err(malformed());
+        if names.is_empty() || names.len() > 1000 {
+            return Err(Refusal::malformed_xml());
         }
         let objects = names
             .into_iter()
             .map(|(name, version)| Ok((checked_key(name)?, version)));
         Ok(Deletion {
             objects: objects.collect::<Result<_>>()?,
-            quiet,
+            quiet: quiet.unwrap_or(false),
         })
+    }
+}
+
+enum DeletionChild {
+    Quiet(String),
+    Object(Children<Field>),
+}
+
+impl Child for DeletionChild {
+    fn read<'de, A: MapAccess<'de>>(
+        name: String,
+        element: &mut A,
+    ) -> std::result::Result<Option<DeletionChild>, A::Error> {
+        Ok(Some(match &*name {
+            "Quiet" => DeletionChild::Quiet(element.next_value()?),
+            "Object" => DeletionChild::Object(element.next_value()?),
+            other => return Err(A::Error::custom(format!("<{other}> in a deletion"))),
+        }))
     }
 }
 

@@ -57,7 +57,7 @@ impl Refusal {
         Refusal::new(
             400,
             "MalformedXML",
-            "The XML you provided was not well-formed.",
+            "The XML you provided was not well-formed or did not validate against our published schema.",
         )
     }
 

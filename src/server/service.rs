@@ -18,7 +18,8 @@ use super::operation::Operation;
 use super::refusal::{Refusal, Result};
 use super::reply::{Body, Reply};
 use super::state::{ServerState, check_name};
-use super::{accepted, auth, listing, multipart, objects, xml};
+use super::xml::{self, Children, Field};
+use super::{accepted, auth, listing, multipart, objects};
 use crate::base::time;
 use crate::store::error::Error;
 use crate::store::local::class::Class;
@@ -181,8 +182,10 @@ async fn create_bucket(shared: &ServerState, call: &mut Call, name: &str) -> Res
         let _document = shared.document().await?;
         let configuration = call.collect_body(MAX_CONFIGURATION).await?;
         if !configuration.is_empty() {
-            let configuration = xml::parse(&configuration).ok_or_else(Refusal::malformed_xml)?;
-            for setting in &configuration.children {
+            let configuration: Children<Field> =
+                xml::parse(&configuration, "CreateBucketConfiguration")
+                    .ok_or_else(Refusal::malformed_xml)?;
+            for setting in &configuration.0 {
                 let value = setting.text.trim();
                 match (setting.name.as_str(), value) {
                     ("StorageClass", name) if Class::named(name).is_some() => {

@@ -1,11 +1,14 @@
 //! XML as the service writes it, and as much of it as clients send. Pure.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
-use quick_xml::Reader;
-use quick_xml::events::Event;
+use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::base::encoding::percent_encoded;
+use crate::oss::xml::read;
 
 /// A document under construction.
 pub struct Xml {
@@ -81,92 +84,92 @@ pub fn encoded(text: &str, url: bool) -> Cow<'_, str> {
     }
 }
 
-/// An element of a document somebody sent.
-#[derive(Debug, Default)]
-pub struct Element {
+/// No tag, with the text behind it, is longer in what clients send: its attributes are compared with each other.
+const MAX_PIECE: usize = 16 << 10;
+
+/// More than in any request: one that completes an upload names 10,000 parts.
+const MAX_CHILDREN: usize = 10_000;
+
+/// A document with this root; none of what is not well-formed, or of something else.
+pub fn parse<T: DeserializeOwned>(document: &[u8], root: &str) -> Option<T> {
+    let document = std::str::from_utf8(document).ok()?;
+    if document.split('<').any(|piece| piece.len() > MAX_PIECE) {
+        return None;
+    }
+    read(document, root).ok()
+}
+
+/// A child of an element: what it is depends on its name.
+pub trait Child: Sized {
+    /// Reads the child of this name; none is passed over.
+    ///
+    /// # Errors
+    /// The child is not such a one.
+    fn read<'de, A: MapAccess<'de>>(
+        name: String,
+        element: &mut A,
+    ) -> std::result::Result<Option<Self>, A::Error>;
+}
+
+/// An element's children, in order. Attributes are passed over.
+#[derive(Debug)]
+pub struct Children<T>(pub Vec<T>);
+
+impl<'de, T: Child> Deserialize<'de> for Children<T> {
+    fn deserialize<D: Deserializer<'de>>(element: D) -> std::result::Result<Self, D::Error> {
+        struct Reading<T>(PhantomData<T>);
+        impl<'de, T: Child> Visitor<'de> for Reading<T> {
+            type Value = Children<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "at most {MAX_CHILDREN} elements")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut element: A,
+            ) -> std::result::Result<Children<T>, A::Error> {
+                let mut children = Vec::new();
+                while let Some(name) = element.next_key::<String>()? {
+                    if name.starts_with('@') {
+                        element.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    if children.len() == MAX_CHILDREN {
+                        return Err(Error::invalid_length(MAX_CHILDREN + 1, &self));
+                    }
+                    children.extend(T::read(name, &mut element)?);
+                }
+                Ok(Children(children))
+            }
+        }
+        element.deserialize_map(Reading(PhantomData))
+    }
+}
+
+/// A child with nothing but text in it.
+#[derive(Debug)]
+pub struct Field {
     pub name: String,
     pub text: String,
-    pub children: Vec<Element>,
 }
 
-/// Deeper than any request of the service.
-const MAX_DEPTH: usize = 8;
-
-/// More than in any request: one that completes an upload of 10,000 parts has three for each.
-const MAX_ELEMENTS: usize = 50_000;
-
-impl Element {
-    pub fn child(&self, name: &str) -> Option<&Element> {
-        self.children.iter().find(|child| child.name == name)
-    }
-
-    pub fn child_text(&self, name: &str) -> Option<&str> {
-        self.child(name).map(|child| child.text.as_str())
+impl Child for Field {
+    fn read<'de, A: MapAccess<'de>>(
+        name: String,
+        element: &mut A,
+    ) -> std::result::Result<Option<Field>, A::Error> {
+        let text = element.next_value()?;
+        Ok(Some(Field { name, text }))
     }
 }
 
-/// The root element; none of what is not well-formed.
-pub fn parse(document: &[u8]) -> Option<Element> {
-    let document = std::str::from_utf8(document).ok()?;
-    let mut reader = Reader::from_str(document);
-    let mut open = vec![Element::default()];
-    let mut elements = 0;
-    loop {
-        let event = reader.read_event().ok()?;
-        if matches!(event, Event::Start(_) | Event::Empty(_)) {
-            elements += 1;
-            if elements > MAX_ELEMENTS {
-                return None;
-            }
-        }
-        match event {
-            Event::Start(start) => {
-                let name = start.local_name().into_inner().to_string();
-                open.push(Element {
-                    name,
-                    ..Element::default()
-                });
-                if open.len() > MAX_DEPTH {
-                    return None;
-                }
-            }
-            Event::Empty(start) => {
-                let name = start.local_name().into_inner().to_string();
-                open.last_mut()?.children.push(Element {
-                    name,
-                    ..Element::default()
-                });
-            }
-            Event::End(_) => {
-                let done = open.pop()?;
-                open.last_mut()?.children.push(done);
-            }
-            Event::Text(text) => {
-                open.last_mut()?.text.push_str(&text);
-            }
-            Event::CData(text) => {
-                open.last_mut()?.text.push_str(&text);
-            }
-            Event::GeneralRef(reference) => {
-                let c = match reference.resolve_char_ref().ok()? {
-                    Some(c) => c,
-                    None => match &*reference {
-                        "lt" => '<',
-                        "gt" => '>',
-                        "amp" => '&',
-                        "quot" => '"',
-                        "apos" => '\'',
-                        _ => return None,
-                    },
-                };
-                open.last_mut()?.text.push(c);
-            }
-            Event::Eof => break,
-            _ => {}
-        }
+impl Children<Field> {
+    /// The text of the first of that name.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let field = self.0.iter().find(|field| field.name == name)?;
+        Some(&field.text)
     }
-    let [root] = <[Element; 1]>::try_from(open).ok()?;
-    root.children.into_iter().next()
 }
 
 #[cfg(test)]
@@ -185,13 +188,10 @@ mod tests {
             "a\r\nb",
             "&amp;",
         ] {
-            let mut xml = Xml::document("Delete");
-            xml.begin("Object");
+            let mut xml = Xml::document("Object");
             xml.text("Key", text);
-            xml.end();
-            let root = parse(xml.finish().as_bytes()).unwrap();
-            assert_eq!(root.name, "Delete");
-            assert_eq!(root.child("Object").unwrap().child_text("Key"), Some(text));
+            let object: Children<Field> = parse(xml.finish().as_bytes(), "Object").unwrap();
+            assert_eq!(object.text("Key"), Some(text));
         }
     }
 
@@ -199,17 +199,38 @@ mod tests {
     fn refuses_what_is_no_document() {
         let deep = "<a>".repeat(100);
         let wide = format!("<a>{}</a>", "<b/>".repeat(60_000));
+        let attributes: String = (0..100_000).map(|n| format!(" a{n}=''")).collect();
+        let many = format!("<a{attributes}/>");
         for text in [
             "",
             "x",
             "<a>",
             "<a></b>",
-            "<a>&nbsp;</a>",
+            "<a><b>c</b>",
+            "<a><b>c</a></b>",
+            "<a><b>&nbsp;</b></a>",
+            "<b>c</b>",
             "\u{0}",
             &deep,
             &wide,
+            &many,
         ] {
-            assert!(parse(text.as_bytes()).is_none(), "{text:?}");
+            let read: Option<Children<Field>> = parse(text.as_bytes(), "a");
+            assert!(read.is_none(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn reads_children_in_order_whatever_their_namespace() {
+        let text = "<?xml version='1.0'?><!-- a --><o:Object xmlns:o='urn:x' at='1'>
+            <o:Key>a<![CDATA[<b>]]>&#99;</o:Key><VersionId/><Key> d </Key></o:Object>";
+        let object: Children<Field> = parse(text.as_bytes(), "Object").unwrap();
+        let fields: Vec<_> = (object.0.iter())
+            .map(|field| (&*field.name, &*field.text))
+            .collect();
+        assert_eq!(
+            fields,
+            [("Key", "a<b>c"), ("VersionId", ""), ("Key", " d ")]
+        );
     }
 }

@@ -15,7 +15,7 @@ use crate::object::listing::{self, Hidden, PageToken, RawObject, RawPage};
 use crate::store::error::Error;
 use crate::store::object_store::*;
 
-/// Parts but the last one have at least this many bytes.
+/// What the service wants of parts, but for the last one, in bytes.
 const MIN_PART: usize = 100 << 10;
 
 /// Bodies arrive in pieces of this size.
@@ -24,6 +24,8 @@ const CHUNK: usize = 64 << 10;
 #[derive(Clone)]
 struct Stored {
     content: Bytes,
+    /// Of the content.
+    crc64: u64,
     headers: ObjectHeaders,
     modified: SystemTime,
 }
@@ -42,14 +44,23 @@ struct State {
     last_upload: u64,
 }
 
-/// An object's tag is made of its bytes: the same bytes have the same one.
+/// An object's tag is made of its bytes: the same bytes have the same one. Parts may be small.
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
+    min_part: usize,
     hidden: Hidden,
 }
 
 impl MemoryStore {
+    /// A bucket that refuses small parts, as the service does.
+    pub fn with_least_parts() -> MemoryStore {
+        MemoryStore {
+            min_part: MIN_PART,
+            ..MemoryStore::default()
+        }
+    }
+
     /// The bytes of an object that is there.
     pub fn stored(&self, key: &str) -> Bytes {
         self.state().objects[key].content.clone()
@@ -60,6 +71,7 @@ impl MemoryStore {
         let mut state = self.state();
         let object = state.objects.get_mut(key).expect("an object that is there");
         change(&mut object.content, &mut object.headers);
+        object.crc64 = crc64::of(&object.content);
     }
 
     /// Whether there is no object.
@@ -80,7 +92,7 @@ impl State {
     /// The version of an object that has this tag.
     fn version(&self, key: &ObjectKey, etag: &ETag) -> Result<&Stored> {
         let object = self.find(key)?;
-        match etag_of(&object.content) == *etag {
+        match tag(object.crc64) == *etag {
             true => Ok(object),
             false => Err(Error::PreconditionFailed),
         }
@@ -96,13 +108,15 @@ impl State {
         if overwrite == Overwrite::Forbidden && self.objects.contains_key(key.as_str()) {
             return Err(Error::AlreadyExists);
         }
+        let crc64 = crc64::of(&content);
         let answer = PutAnswer {
-            etag: etag_of(&content),
-            crc64: Some(crc64::of(&content)),
+            etag: tag(crc64),
+            crc64: Some(crc64),
             date: now(),
         };
         let object = Stored {
             content,
+            crc64,
             headers,
             modified: answer.date,
         };
@@ -118,8 +132,8 @@ impl State {
     }
 }
 
-fn etag_of(content: &[u8]) -> ETag {
-    ETag::new(format!("\"{:016X}\"", crc64::of(content)))
+fn tag(crc64: u64) -> ETag {
+    ETag::new(format!("\"{crc64:016X}\""))
 }
 
 /// Whole seconds, as a service has them.
@@ -131,10 +145,10 @@ fn now() -> SystemTime {
 fn meta_of(object: &Stored) -> ObjectMeta {
     ObjectMeta {
         size: object.content.len() as u64,
-        etag: etag_of(&object.content),
+        etag: tag(object.crc64),
         last_modified: object.modified,
         headers: object.headers.clone(),
-        crc64: Some(crc64::of(&object.content)),
+        crc64: Some(object.crc64),
         date: now(),
     }
 }
@@ -269,10 +283,11 @@ impl ObjectStore for MemoryStore {
         body: Body,
     ) -> Result<UploadedPart> {
         let content = read(&body).await?;
+        let crc64 = crc64::of(&content);
         let part = UploadedPart {
             number,
-            etag: etag_of(&content),
-            crc64: Some(crc64::of(&content)),
+            etag: tag(crc64),
+            crc64: Some(crc64),
             size: content.len() as u64,
         };
         let mut state = self.state();
@@ -305,8 +320,8 @@ impl ObjectStore for MemoryStore {
             match begun.parts.get(&part.number) {
                 Some(bytes)
                     if in_order
-                        && etag_of(bytes) == part.etag
-                        && (is_last || bytes.len() >= MIN_PART) =>
+                        && tag(crc64::of(bytes)) == part.etag
+                        && (is_last || bytes.len() >= self.min_part) =>
                 {
                     content.extend_from_slice(bytes);
                 }
@@ -365,7 +380,9 @@ fn page(objects: &BTreeMap<String, Stored>, request: &ListRequest, after: &str) 
         true => Bound::Included(prefix),
         false => Bound::Excluded(after),
     };
-    let mut folded = (request.delimited && after.ends_with('/')).then(|| after.to_owned());
+    // The page before ended with all that begins with this; an object in the listing's own name is no such thing.
+    let ends_folded = request.token.is_some() && after.ends_with('/') && after.len() > prefix.len();
+    let mut folded = (request.delimited && ends_folded).then(|| after.to_owned());
     let mut last = String::new();
     for (key, object) in objects.range::<str, _>((start, Bound::Unbounded)) {
         let Some(rest) = key.strip_prefix(prefix) else {
@@ -392,7 +409,7 @@ fn page(objects: &BTreeMap<String, Stored>, request: &ListRequest, after: &str) 
                 page.objects.push(RawObject {
                     key: key.clone().into_bytes(),
                     size: Some(object.content.len() as u64),
-                    etag: etag_of(&object.content),
+                    etag: tag(object.crc64),
                     last_modified: Some(object.modified),
                     storage_class: String::new(),
                 });

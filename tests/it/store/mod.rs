@@ -51,7 +51,7 @@ fn local_synced() -> Home {
 /// What unit tests have in the place of a bucket.
 fn memory() -> Home {
     Home {
-        store: Arc::new(MemoryStore::default()),
+        store: Arc::new(MemoryStore::with_least_parts()),
         _server: None,
         _folder: tempfile::tempdir().unwrap(),
     }
