@@ -30,13 +30,13 @@ pub struct Args {
     /// The new public key to wrap with
     #[arg(long, value_name = "FILE", required = true)]
     public_key: PathBuf,
-    /// Its private half, to prove that the rewrapped objects can be opened
+    /// The private half of the new key, to prove that the rewrapped objects can be opened
     #[arg(long, value_name = "FILE")]
     new_private_key: Option<PathBuf>,
     #[command(flatten)]
     new_passphrase: NewPassphraseArgs,
-    /// Its fingerprint, if the private half is not here: with a public key whose private half is lost, all
-    /// data would be lost
+    /// The fingerprint of the new key, as printed by keygen, if its private half is not available here: if the
+    /// private half is lost, all data is lost
     #[arg(long, value_name = "SHA256", value_parser = values::fingerprint)]
     new_fingerprint: Option<String>,
     /// Upload contents again under fresh data keys: `needed` for objects that cannot be rewrapped, `all` for
