@@ -201,7 +201,7 @@ impl OpenFiles {
                     let object = self.cache.describe(key, meta, sent);
                     self.names.lock().published(*parent, name, object, sent);
                 }
-                Err(error) => return self.names.settled(*parent, name, Err(error)),
+                Err(error) => return self.names.after_change(*parent, name, Err(error)),
             }
         }
         Err(Error::Busy)

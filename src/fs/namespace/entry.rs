@@ -11,7 +11,7 @@ pub struct CachedAttributes {
     pub attributes: Attributes,
     /// No later change of the metadata can show the same tag and time: they were read two seconds or more
     /// after Last-Modified, which has whole seconds.
-    pub settled: bool,
+    pub revalidatable: bool,
     pub xattrs: bool,
 }
 
@@ -36,12 +36,12 @@ impl Object {
             && match &self.known {
                 None => false,
                 Some(_) if self.uploaded_here => listed.last_modified <= self.last_modified,
-                Some(known) => known.settled && listed.last_modified == self.last_modified,
+                Some(known) => known.revalidatable && listed.last_modified == self.last_modified,
             }
     }
 
     /// What is known stays known after a listing that showed the object unchanged. Of our own uploads it
-    /// is settled from then on: a change that another client made in the very second of the upload is the
+    /// is revalidatable from then on: a change that another client made in the very second of the upload is the
     /// one thing that could be overlooked.
     pub(super) fn known_once_listed(&self) -> Option<Arc<CachedAttributes>> {
         if !self.uploaded_here {
@@ -49,7 +49,7 @@ impl Object {
         }
         self.known.as_deref().map(|known| {
             Arc::new(CachedAttributes {
-                settled: true,
+                revalidatable: true,
                 ..known.clone()
             })
         })

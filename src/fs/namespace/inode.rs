@@ -143,8 +143,8 @@ pub struct Marker {
     pub etag: ETag,
     /// Seconds since the epoch.
     pub last_modified: u64,
-    /// As `CachedAttributes::settled`.
-    pub settled: bool,
+    /// As `CachedAttributes::revalidatable`.
+    pub revalidatable: bool,
     /// As [`Object::uploaded_here`].
     pub uploaded_here: bool,
 }
@@ -210,7 +210,7 @@ impl Directory {
                 unchanged
             }
             (Some(known), Some(listed)) => {
-                known.settled
+                known.revalidatable
                     && known.etag == listed.etag
                     && known.last_modified == listed.last_modified
             }

@@ -139,9 +139,9 @@ impl Names {
         Ok(())
     }
 
-    /// Passes on how a change of a name ended. Where the bucket may have it or not, or has what another client made,
+    /// Passes on the result of a change of a name. Where the bucket may have it or not, or has what another client made,
     /// what is known of the name counts no more.
-    pub(crate) fn settled<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
+    pub(crate) fn after_change<T>(&self, parent: Ino, name: &Name, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && (!error.is_refusal() || matches!(error, Error::Exists))
         {

@@ -50,7 +50,7 @@ impl Filesystem {
                 .markers
                 .put_marker(&key, &attributes, Overwrite::Forbidden)
                 .await;
-            let marker = self.names.settled(parent, name, marker)?;
+            let marker = self.names.after_change(parent, name, marker)?;
             let mut namespace = self.names.lock();
             namespace.touch_directory(parent, now());
             let now = Instant::now();
@@ -133,7 +133,7 @@ impl Filesystem {
             if uploaded.is_err() {
                 self.cache.forget_object(&key);
             }
-            let uploaded = self.names.settled(parent, name, uploaded)?;
+            let uploaded = self.names.after_change(parent, name, uploaded)?;
             self.cache.remember_upload(&key, &uploaded, Instant::now());
             let etag = uploaded.object.etag.clone();
             let object = object_of_ours(size, etag, uploaded.date, &attributes, false);

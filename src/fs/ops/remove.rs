@@ -73,7 +73,7 @@ impl Filesystem {
         {
             self.writeback.restore(file);
         }
-        self.names.settled(parent, name, result)
+        self.names.after_change(parent, name, result)
     }
 
     pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<()> {
@@ -103,7 +103,7 @@ impl Filesystem {
         let deleted = deleted.map_err(Error::from);
         self.objects.note_deletion(key.as_str(), &deleted);
         self.cache.forget_object(&key);
-        self.names.settled(parent, name, deleted)?;
+        self.names.after_change(parent, name, deleted)?;
         let mut namespace = self.names.lock();
         namespace.removed(parent, name, Instant::now());
         namespace.touch_directory(parent, now());

@@ -199,7 +199,7 @@ fn marker_of(listed: &ListedObject, date: std::time::SystemTime) -> Marker {
     Marker {
         etag: listed.etag.clone(),
         last_modified,
-        settled: date >= last_modified + 2,
+        revalidatable: date >= last_modified + 2,
         uploaded_here: false,
     }
 }

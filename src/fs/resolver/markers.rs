@@ -259,7 +259,7 @@ pub(crate) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker 
     Marker {
         etag,
         last_modified: unix_seconds(date),
-        settled: false,
+        revalidatable: false,
         uploaded_here: true,
     }
 }

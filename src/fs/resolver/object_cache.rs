@@ -299,7 +299,7 @@ pub(crate) fn known_of(meta: &ObjectMeta) -> CachedAttributes {
     let (date, modified) = (unix_seconds(meta.date), unix_seconds(meta.last_modified));
     CachedAttributes {
         attributes: Attributes::read(meta, false),
-        settled: date >= modified + 2,
+        revalidatable: date >= modified + 2,
         xattrs: meta.headers.user.contains_key(XATTR),
     }
 }
@@ -309,7 +309,7 @@ pub(crate) fn marker_of(meta: &ObjectMeta) -> Marker {
     Marker {
         etag: meta.etag.clone(),
         last_modified: modified,
-        settled: date >= modified + 2,
+        revalidatable: date >= modified + 2,
         uploaded_here: false,
     }
 }
@@ -341,7 +341,7 @@ pub(crate) fn object_of_ours(
         uploaded_here: true,
         known: Some(Arc::new(CachedAttributes {
             attributes: attributes.clone(),
-            settled: false,
+            revalidatable: false,
             xattrs,
         })),
     }

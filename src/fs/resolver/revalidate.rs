@@ -44,7 +44,7 @@ fn unreadable(object: Object) -> Object {
     Object {
         known: Some(Arc::new(CachedAttributes {
             attributes: Attributes::unreadable_file(Timestamp::from_system(modified)),
-            settled: false,
+            revalidatable: false,
             xattrs: false,
         })),
         ..object

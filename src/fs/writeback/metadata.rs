@@ -344,7 +344,7 @@ impl Writeback {
                         directory.listing.put(&name, Entry::Object(object), sent);
                     }
                 }
-                Err(error) => return self.names.settled(parent, &name, Err(error)),
+                Err(error) => return self.names.after_change(parent, &name, Err(error)),
             }
         }
         Err(Error::Busy)

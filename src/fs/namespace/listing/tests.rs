@@ -379,7 +379,7 @@ fn attributes_are_carried_over_only_when_nothing_can_have_hidden() {
                 seconds: 0,
                 nanos: 0,
             }),
-            settled,
+            revalidatable: settled,
             xattrs: false,
         };
         let entry = Entry::Object(Object {

@@ -135,7 +135,7 @@ impl Namespace {
             .and_then(|directory| directory.known.as_ref());
         match known {
             Some(known) => (known.marker.as_ref())
-                .is_some_and(|marker| !marker.settled && !marker.uploaded_here),
+                .is_some_and(|marker| !marker.revalidatable && !marker.uploaded_here),
             None => marked == Some(true),
         }
     }

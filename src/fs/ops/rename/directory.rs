@@ -569,7 +569,7 @@ impl Renames {
                 // The copies have the attributes that the objects had then, which others may have changed.
                 let known = known.map(|known| {
                     Arc::new(CachedAttributes {
-                        settled: false,
+                        revalidatable: false,
                         ..(*known).clone()
                     })
                 });

@@ -288,7 +288,7 @@ impl Renames {
                 let known = object.known.or(opened.and_then(|opened| opened.known));
                 let known = known.map(|known| {
                     Arc::new(CachedAttributes {
-                        settled: false,
+                        revalidatable: false,
                         ..(*known).clone()
                     })
                 });
