@@ -106,9 +106,10 @@ pub fn read_all(
 }
 
 fn is_absent(path: &Path) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    // In a home that this user may not enter there is no file for this user.
     path.metadata()
-        .is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+        .is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory | PermissionDenied))
 }
 
 fn user_file(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {

@@ -31,7 +31,8 @@ const COMMANDS: [&str; 10] = [
 
 /// Options whose values are names of files and folders, or of things in a bucket. A word in them is shown,
 /// because users must see which file is meant; a key or credentials are not.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
+    "--config",
     "--private-key",
     "--public-key",
     "--writing-key",

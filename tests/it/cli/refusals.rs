@@ -24,7 +24,7 @@ fn a_wrong_command_line_is_a_usage_error() {
     }
     for (arguments, words) in [
         (
-            &["mount", "nonsense", "mnt", "--private-key", "k"][..],
+            &["mount", "s3://bucket", "mnt", "--private-key", "k"][..],
             "not a source",
         ),
         (

@@ -197,7 +197,7 @@ fn a_damaged_line_or_a_failed_request_does_not_prevent_restoring_the_rest() {
             &damaged[0],
             &damaged[1],
             "failed: tree/003",
-            "it is too long",
+            "the line is too long",
             "3 of 4 objects could not be restored",
         ],
     );

@@ -91,7 +91,7 @@ fn the_fingerprint_to_confirm_is_not_shown() {
         &rig,
         &[&REWRAP[..6], &["--new-fingerprint", &wrong]].concat(),
     )
-    .fails(23, &["typed"]);
+    .fails(23, &["does not have the given fingerprint"]);
     assert!(!refused.stderr.contains(&fingerprint), "{}", refused.stderr);
 }
 
