@@ -19,6 +19,7 @@ use crate::text;
 /// How long connections may take to finish their request at shutdown.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Run a local OSS server over a folder: each folder in it is a bucket
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     /// The folder of the buckets: each folder in it is one bucket

@@ -262,6 +262,56 @@ fn a_file_that_others_can_change_is_not_used() {
     assert!(errors(&run).contains("there is no such file"));
 }
 
+/// The block of this language in docs/mounting.md.
+fn documented(language: &str) -> &'static str {
+    let text = include_str!("../../docs/mounting.md");
+    let (_, block) = text.split_once(&format!("```{language}\n")).unwrap();
+    block.split_once("```").unwrap().0
+}
+
+#[test]
+fn the_documented_configuration_file_is_one() {
+    let home = Home::new();
+    home.configure(documented("toml"));
+    let run = home.run(&["config", "check"]);
+    assert!(run.status.success(), "{}", errors(&run));
+    let run = home.run(&["config", "show", "work"]);
+    let text = printed(&run);
+    for line in [
+        "source = oss://my-bucket/documents",
+        "memory-limit = 1G",
+        "region = cn-hangzhou",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let key = home.at(".keys/vault.pem");
+    assert!(
+        text.contains(&format!("private-key = {}", key.display())),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_documented_unit_is_valid() {
+    let home = Home::new();
+    let unit = documented("ini").replace("/usr/bin/ossvault", PROGRAM);
+    fs::write(home.at("ossvault@.service"), unit).unwrap();
+    if !has_program("systemd-analyze") {
+        eprintln!("skipped: no systemd-analyze");
+        return;
+    }
+    let run = Command::new("systemd-analyze")
+        .args(["verify", "--man=no", "ossvault@work.service"])
+        .current_dir(home.folder.path())
+        .env(
+            "SYSTEMD_UNIT_PATH",
+            format!("{}:", home.folder.path().display()),
+        )
+        .output()
+        .unwrap();
+    assert!(!errors(&run).contains("ossvault@"), "{}", errors(&run));
+}
+
 // ---- mount(8) ----
 
 /// The program where mount(8) finds it, in a mount namespace of its own: `script` runs there as root of it.
