@@ -17,6 +17,10 @@ use super::inode_order::InodeOrder;
 use super::object_name::Name;
 use crate::fs::attributes::Kind;
 
+/// A program that walks a directory may pause for so long, or wait for a request that takes it, and is still the same
+/// one. Without it, one slow request ended the prefetching of a whole walk.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// From this balance of opens and lookups on, the next lookups are expected to be followed by opens.
 const READING: i32 = 0;
 /// A few of either kind turn the expectation.
@@ -228,7 +232,9 @@ impl Sequence {
         if self.count == 0 && !requested {
             return None;
         }
-        let goes_on = self.last.is_some_and(|last| fresh(last, ttl, now));
+        let goes_on = self
+            .last
+            .is_some_and(|last| fresh(last, ttl.max(PAUSE), now));
         self.scanning = read.is_some() || (self.scanning && goes_on);
         self.scanned = match self.scanning {
             true => self.scanned + u32::from(requested),

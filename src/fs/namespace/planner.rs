@@ -532,7 +532,10 @@ mod tests {
         assert_eq!(names, expected);
         let none = after_lookup(&mut tree.0, looked("a", true), 0, now);
         assert!(none.is_empty(), "there is no room");
-        let some = after_lookup(&mut tree.0, looked("a", true), 2, now);
+        let none = after_lookup(&mut tree.0, looked("a", true), 2, now);
+        assert!(none.is_empty(), "the walker's pace is not known yet");
+        let later = now + Duration::from_millis(1);
+        let some = after_lookup(&mut tree.0, looked("b", true), 2, later);
         assert_eq!(some.len(), 2, "{some:?}");
     }
 
