@@ -27,6 +27,7 @@ use crate::fs::namespace::key_locks::Scope;
 use crate::fs::namespace::object_name::{self, Name};
 use crate::fs::namespace::tree::Namespace;
 use crate::fs::resolver::directory_scan::object_of;
+use crate::fs::resolver::object_cache::CachedHeaders;
 use crate::fs::resolver::objects::TRIES;
 use crate::store::object_store::{
     CopyHeaders, ETag, ListRequest, ListedObject, ObjectKey, ObjectMeta, Overwrite, PutAnswer,
@@ -465,7 +466,7 @@ impl Renames {
         })
     }
 
-    /// Copies the directory's marker, with this time of change if its headers are known.
+    /// Copies the directory's marker, with this time of change if its headers can be read.
     async fn copy_marker(
         &self,
         path: &DirectoryMove,
@@ -479,8 +480,19 @@ impl Renames {
         let known = self
             .cache
             .headers_as_listed(&from, &source.etag, modified, Instant::now());
-        let known = known.filter(|known| !is_bound_by_sdk_rules(&known.meta.headers.user));
-        let Some(described) = known else {
+        let described = match known {
+            Some(known) => Ok(known),
+            None => {
+                self.cache
+                    .headers(&from, &source.etag, Instant::now())
+                    .await
+            }
+        };
+        let is_source = |described: &Arc<CachedHeaders>| {
+            described.meta.etag == source.etag
+                && !is_bound_by_sdk_rules(&described.meta.headers.user)
+        };
+        let Some(described) = described.ok().filter(is_source) else {
             return self.copy_below(path, source, overwrite).await;
         };
         let mut headers = described.meta.headers.clone();
