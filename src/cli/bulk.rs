@@ -1,10 +1,11 @@
 //! The common part of the commands over a whole prefix: their options, the report and the progress line.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{Error, Result};
 use super::exit::Code;
@@ -12,6 +13,7 @@ use super::keys::Files;
 use super::options::{ReadingOptions, ServiceOptions};
 use super::output::{print_json, print_line, tell};
 use super::parts::{self, Missing, Place};
+use super::progress::ProgressDisplay;
 use super::secrets::Environment;
 use super::source::Source;
 use super::{logging, values};
@@ -20,9 +22,6 @@ use crate::store;
 use crate::store::object_store::ObjectStore;
 use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
 use crate::tools::local_file::LocalFileError;
-
-/// Interval between redraws of the progress line.
-const REDRAW: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct BulkOptions {
@@ -37,6 +36,9 @@ pub struct BulkOptions {
     /// List every object, not only those that need attention
     #[arg(long, short = 'v')]
     pub verbose: bool,
+    /// Show no progress
+    #[arg(long, short = 'q')]
+    pub quiet: bool,
     /// Succeed even if there are no objects
     #[arg(long)]
     pub allow_empty: bool,
@@ -153,40 +155,32 @@ impl<'a> Run<'a> {
         ) -> std::result::Result<Summary, store::error::Error>,
     {
         let progress = Progress::default();
-        let began = Instant::now();
-        let on_terminal = std::io::stderr().is_terminal() && !self.options.json;
+        let display = ProgressDisplay::new(pass, self.options.quiet);
         let report = Report {
             json: self.options.json,
             verbose: self.options.verbose,
-            on_terminal,
             pass,
         };
         let result = self.block_on(async {
-            let mut sink = |finding: &Finding| report.finding(finding);
-            let working = work(scope, &progress, &mut sink);
-            if !on_terminal {
-                return working.await;
-            }
-            let mut working = std::pin::pin!(working);
-            let mut counting = std::pin::pin!(scope.count(&progress));
-            let mut counted = false;
-            let mut tick = tokio::time::interval(REDRAW);
-            loop {
-                tokio::select! {
-                    result = &mut working => break result,
-                    () = &mut counting, if !counted => counted = true,
-                    _ = tick.tick() => draw(&line(pass, &progress, began.elapsed())),
-                }
+            let mut sink = |finding: &Finding| display.suspend(|| report.finding(finding));
+            let working = display.during(
+                &progress,
+                scope.count(&progress),
+                work(scope, &progress, &mut sink),
+            );
+            tokio::select! {
+                result = working => Ok(result),
+                signal = interrupt() => Err(signal),
             }
         });
-        if on_terminal {
-            draw("");
-        }
+        let took = display.took();
+        drop(display);
+        let result = result.map_err(|signal| interrupted(signal, pass, &progress))?;
         let summary = result.map_err(|error| match LocalFileError::in_chain(&error) {
             Some(local) => local.into(),
             None => self.explain(&error),
         })?;
-        report.summary(&summary, began.elapsed());
+        report.summary(&summary, took);
         Ok(summary)
     }
 
@@ -251,7 +245,6 @@ pub fn conclude(summary: &Summary, what: &str) -> Result<()> {
 struct Report {
     json: bool,
     verbose: bool,
-    on_terminal: bool,
     pass: &'static str,
 }
 
@@ -267,9 +260,6 @@ impl Report {
             let pass = self.pass;
             print_json(&Line { pass, finding });
         } else if self.verbose || finding.grade == Grade::Bad {
-            if self.on_terminal {
-                draw("");
-            }
             let mut line = format!("{}: {}", finding.outcome, finding.key);
             if let Some(detail) = &finding.detail {
                 line.push_str(": ");
@@ -297,64 +287,28 @@ impl Report {
     }
 }
 
-fn draw(text: &str) {
-    let mut out = std::io::stderr();
-    let _ = write!(out, "\r\x1b[K{text}");
-    let _ = out.flush();
-}
-
-/// `rewrap: 1200 of 10000 objects, 640/s, 14 s left`
-fn line(pass: &str, progress: &Progress, took: Duration) -> String {
-    let done = progress.done.load(Ordering::Relaxed);
-    let total = progress.total.load(Ordering::Relaxed);
-    let bad = progress.bad.load(Ordering::Relaxed);
-    let rate = done as f64 / took.as_secs_f64().max(0.001);
-    let mut text = match total {
-        0 => format!("{pass}: {done} objects, {rate:.0}/s"),
-        _ => format!("{pass}: {done} of {total} objects, {rate:.0}/s"),
+/// Returns the name of the signal that asks the command to end.
+async fn interrupt() -> &'static str {
+    let (Ok(mut int), Ok(mut term)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        return std::future::pending().await;
     };
-    if total > done && done > 0 {
-        let left = (total - done) as f64 / rate;
-        text.push_str(&format!(", {} left", duration(left)));
-    }
-    if bad > 0 {
-        text.push_str(&format!(", {bad} need attention"));
-    }
-    text
-}
-
-fn duration(seconds: f64) -> String {
-    let seconds = seconds.ceil() as u64;
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    tokio::select! {
+        _ = int.recv() => "interrupted",
+        _ = term.recv() => "terminated",
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_progress_line_says_how_much_is_left_once_it_is_counted() {
-        let progress = Progress::default();
-        progress.done.store(1000, Ordering::Relaxed);
-        let took = Duration::from_secs(10);
-        assert_eq!(
-            line("rewrap", &progress, took),
-            "rewrap: 1000 objects, 100/s"
-        );
-        for (total, left) in [
-            (2000, "10 s"),
-            (100_000, "17 min"),
-            (1_000_000, "2 h 46 min"),
-        ] {
-            progress.total.store(total, Ordering::Relaxed);
-            assert_eq!(
-                line("rewrap", &progress, took),
-                format!("rewrap: 1000 of {total} objects, 100/s, {left} left")
-            );
-        }
-    }
+/// Each object is changed by one request, or by an upload that takes effect at its end: what has been done stays done.
+fn interrupted(how: &str, pass: &str, progress: &Progress) -> Error {
+    let done = progress.done.load(Ordering::Relaxed);
+    Error::new(
+        Code::Interrupted,
+        format!(
+            "{how}: {pass} had finished {done} objects, which stay as reported; the others are unchanged or in their \
+             new state, never between: to go on, run the same command again"
+        ),
+    )
 }

@@ -83,6 +83,11 @@ impl DaemonFile {
         Ok(DaemonFile { path, file })
     }
 
+    /// For a mount that never served: the command that started it reports why.
+    pub fn discard(self) {
+        remove(&self.path, &self.file);
+    }
+
     /// Leaves the result for the waiting process, and releases the lock.
     pub fn finish(mut self, result: &Result<()>) {
         let line = match result {

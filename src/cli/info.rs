@@ -84,6 +84,7 @@ fn in_bucket(args: &Args, environment: &Environment, source: String, key: &str) 
         prefix: None,
         json: args.json,
         verbose: false,
+        quiet: true,
         allow_empty: false,
         parallel: bulk::PARALLEL,
         service: args.service.clone(),

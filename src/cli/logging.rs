@@ -142,7 +142,6 @@ impl Logger {
     ///
     /// # Errors
     /// The file cannot be opened.
-    /// The file cannot be opened.
     pub fn to_file(&self, path: &Path) -> Result<()> {
         let failed = |why: String| {
             Error::new(

@@ -23,6 +23,7 @@ mod mount_helper;
 mod options;
 mod output;
 mod parts;
+mod progress;
 mod rewrap;
 pub(crate) mod secrets;
 pub mod serve;

@@ -77,6 +77,7 @@ struct Daemon {
     runtime: Runtime,
     filesystem: Arc<Filesystem>,
     mounted: Mounted,
+    file: DaemonFile,
     asked: Asked,
     /// Lives as long as the mount; present only for the demo.
     server: Option<parts::EmbeddedServer>,
@@ -154,6 +155,8 @@ fn start(
         let _context = runtime.enter();
         Asked::listen()?
     };
+    // Before mounting, too: from the moment the mount exists, `umount` knows its daemon.
+    let file = DaemonFile::create(&config.mountpoint, &config.source.to_string())?;
     let mounted = session::mount(
         Adapter::new(filesystem.clone(), runtime.handle().clone()),
         &config.mountpoint,
@@ -163,7 +166,14 @@ fn start(
             noexec: config.options.noexec,
             allow_other: config.options.access.allow_other,
         },
-    )?;
+    );
+    let mounted = match mounted {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            file.discard();
+            return Err(error.into());
+        }
+    };
     logging::log_panics();
     log::info!(
         "{} is mounted on {}",
@@ -175,6 +185,7 @@ fn start(
         runtime,
         filesystem,
         mounted,
+        file,
         asked,
         server,
         writes_for,
@@ -240,13 +251,11 @@ impl Daemon {
     /// Returns when the mount has ended and everything written is uploaded.
     fn serve(mut self, logger: &logging::Logger, report: Option<&mut Report>) -> Result<()> {
         // From here on, a failure must still remove the mount.
-        let file = match self.announce(logger, report) {
-            Ok(file) => file,
-            Err(error) => {
-                let _ = self.mounted.unmount();
-                return Err(error);
-            }
-        };
+        if let Err(error) = self.announce(logger, report) {
+            let _ = self.mounted.unmount();
+            self.file.discard();
+            return Err(error);
+        }
         match self.filesystem.can_read() {
             true => log::info!("encrypting with the key {}", self.writes_for),
             // Logged at every level: whoever replaces the key file could read everything written from then
@@ -260,18 +269,13 @@ impl Daemon {
         if let Err(error) = &result {
             log::error!("{error}");
         }
-        file.finish(&result);
+        self.file.finish(&result);
         drop(self.server.take());
         self.runtime.shutdown_timeout(RUNTIME_END);
         result
     }
 
-    fn announce(
-        &self,
-        logger: &logging::Logger,
-        report: Option<&mut Report>,
-    ) -> Result<DaemonFile> {
-        let file = DaemonFile::create(&self.config.mountpoint, &self.config.source.to_string())?;
+    fn announce(&self, logger: &logging::Logger, report: Option<&mut Report>) -> Result<()> {
         if let Some(report) = report {
             if self.config.log_file.is_none() {
                 logger.to_system();
@@ -286,7 +290,7 @@ impl Daemon {
                 log::warn!("cannot tell the service manager that the mount serves: {error}");
             }
         }
-        Ok(file)
+        Ok(())
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -148,7 +148,6 @@ pub fn public_path(path: &Path) -> PathBuf {
 ///
 /// # Errors
 /// [`KeyFileError::Exists`], [`KeyFileError::Write`], and [`KeyFileError::Key`] for an empty passphrase.
-/// [`KeyFileError::Exists`], [`KeyFileError::Write`], and [`KeyFileError::Key`] for an empty passphrase.
 pub fn write_new(
     path: &Path,
     pair: &KeyPair,

@@ -146,7 +146,6 @@ impl KeyRing {
     ///
     /// # Errors
     /// [`Pkcs1Stopped`].
-    /// [`Pkcs1Stopped`].
     pub fn open_pkcs1(
         &self,
         wrapped_key: &[u8],

@@ -201,7 +201,6 @@ impl Mounted {
     ///
     /// # Errors
     /// Even detaching fails. A mount that is gone already is not an error.
-    /// When even detaching fails. That the mount is gone already is no error.
     pub fn unmount(&self) -> Result<bool, Error> {
         // Another file system may be mounted there by now, if this mount was unmounted externally.
         let entry = mount_table::find(&self.mountpoint).map_err(Error::Io)?;
@@ -286,7 +285,6 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
 /// link, because it may be a mount that hangs or is stale.
 ///
 /// # Errors
-/// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
 /// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
 pub fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
     let unusable = |error: io::Error| match error.kind() {

@@ -118,6 +118,8 @@ fn is_general(error: &StoreError) -> bool {
 pub struct Progress {
     /// The number of objects below the prefix; 0 until they are counted.
     pub total: AtomicU64,
+    /// Their sizes, once they are counted.
+    pub total_bytes: AtomicU64,
     pub done: AtomicU64,
     /// Of the completed objects.
     pub bytes: AtomicU64,
@@ -252,13 +254,15 @@ impl Scope {
     /// Counts the objects with a separate listing, so that a run can show how much is left.
     pub async fn count(&self, progress: &Progress) {
         let mut objects = std::pin::pin!(self.objects());
-        let mut total = 0;
+        let (mut total, mut bytes) = (0, 0_u64);
         while let Some(object) = objects.next().await {
-            if object.is_err() {
+            let Ok(object) = object else {
                 return;
-            }
+            };
             total += 1;
+            bytes = bytes.saturating_add(object.size);
         }
+        progress.total_bytes.store(bytes, Ordering::Relaxed);
         progress.total.store(total, Ordering::Relaxed);
     }
 }

@@ -1,9 +1,11 @@
 //! The files below a local folder in the order of their would-be keys, so that they can be compared with a
 //! listing without holding either in memory.
 
-use std::fs;
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use walkdir::{DirEntry, WalkDir};
 
 use super::local_file::LocalFileError;
 
@@ -15,11 +17,10 @@ pub struct LocalFile {
     pub full: PathBuf,
 }
 
-/// Walks depth first. Within a folder, names are in the byte order of their keys; a folder sorts as its name
-/// followed by `/`.
+/// Walks depth first, and holds the names of the folders that it is in. Sockets, pipes and devices are skipped.
 pub struct LocalTree {
-    /// The remaining entries of each open folder, last first.
-    folders: Vec<Vec<(String, PathBuf, bool)>>,
+    root: PathBuf,
+    entries: walkdir::IntoIter,
     next: Option<LocalFile>,
 }
 
@@ -27,8 +28,10 @@ impl LocalTree {
     /// # Errors
     /// The folder cannot be read, or contains a name that is not UTF-8.
     pub fn new(root: &Path) -> Result<LocalTree, LocalFileError> {
+        let entries = WalkDir::new(root).min_depth(1).sort_by(by_key).into_iter();
         let mut tree = LocalTree {
-            folders: vec![entries(root, "")?],
+            root: root.to_owned(),
+            entries,
             next: None,
         };
         tree.advance()?;
@@ -48,47 +51,50 @@ impl LocalTree {
     }
 
     fn advance(&mut self) -> Result<(), LocalFileError> {
-        while let Some(folder) = self.folders.last_mut() {
-            match folder.pop() {
-                None => {
-                    self.folders.pop();
-                }
-                Some((path, full, true)) => self.folders.push(entries(&full, &path)?),
-                Some((path, full, false)) => {
-                    self.next = Some(LocalFile { path, full });
-                    break;
-                }
+        for entry in self.entries.by_ref() {
+            let entry = entry.map_err(|error| {
+                let path = error.path().unwrap_or(&self.root).to_owned();
+                LocalFileError::reading(&path, error.into())
+            })?;
+            let kind = entry.file_type();
+            if kind.is_file() || kind.is_symlink() {
+                self.next = Some(self.file(entry)?);
+                break;
             }
         }
         Ok(())
     }
+
+    fn file(&self, entry: DirEntry) -> Result<LocalFile, LocalFileError> {
+        let below = entry
+            .path()
+            .strip_prefix(&self.root)
+            .unwrap_or(entry.path());
+        let path = below.to_str().ok_or_else(|| {
+            let why = io::Error::other("its name is not UTF-8");
+            LocalFileError::reading(entry.path(), why)
+        })?;
+        Ok(LocalFile {
+            path: path.to_owned(),
+            full: entry.into_path(),
+        })
+    }
 }
 
-/// The path, the full path, and whether it is a folder; last first. Folders' paths end with `/`. Sockets,
-/// pipes and devices are skipped.
-fn entries(folder: &Path, path: &str) -> Result<Vec<(String, PathBuf, bool)>, LocalFileError> {
-    let mut found = Vec::new();
-    let failed = |error| LocalFileError::reading(folder, error);
-    for entry in fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let name = name.to_str().ok_or_else(|| {
-            let why = io::Error::other("its name is not UTF-8");
-            LocalFileError::reading(&entry.path(), why)
-        })?;
-        let kind = entry.file_type().map_err(failed)?;
-        if kind.is_dir() {
-            found.push((format!("{path}{name}/"), entry.path(), true));
-        } else if kind.is_file() || kind.is_symlink() {
-            found.push((format!("{path}{name}"), entry.path(), false));
-        }
-    }
-    found.sort_unstable_by(|a, b| b.0.cmp(&a.0));
-    Ok(found)
+/// The byte order of keys, in which a folder's key is its name followed by `/`.
+fn by_key(a: &DirEntry, b: &DirEntry) -> Ordering {
+    key(a).cmp(key(b))
+}
+
+fn key(entry: &DirEntry) -> impl Iterator<Item = &u8> {
+    let slash = entry.file_type().is_dir().then_some(&b'/');
+    entry.file_name().as_encoded_bytes().iter().chain(slash)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

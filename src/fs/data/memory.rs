@@ -7,11 +7,12 @@
 
 #![expect(unsafe_code, reason = "mapped memory and halves of huge pages")]
 
-use std::alloc;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
+
+use memmap2::{Advice, MmapMut, UncheckedAdvice};
 
 /// Below this many bytes memory comes from the allocator: a mapping is worth its system calls only
 /// when it is larger than what allocators keep together.
@@ -24,6 +25,13 @@ pub const HUGE: usize = 2 << 20;
 pub struct Memory {
     start: NonNull<u8>,
     len: usize,
+    backing: Backing,
+}
+
+/// What `start` points into. It is never accessed but through `start`.
+enum Backing {
+    Allocated { _bytes: Vec<u8> },
+    Mapped(MmapMut),
 }
 
 // SAFETY: plain bytes, owned; who may read or write which of them is the owner's business.
@@ -34,32 +42,24 @@ impl Memory {
     /// `len` zeroes, or `None` if the system has no memory. `len` is not 0.
     pub fn new(len: usize) -> Option<Memory> {
         if len < MAPPED {
-            let layout = alloc::Layout::array::<u8>(len).ok()?;
-            // SAFETY: the layout is not empty; `len` is not 0.
-            let start = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-            return Some(Memory { start, len });
-        }
-        // SAFETY: a new private anonymous mapping touches no memory of ours.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(len).ok()?;
+            bytes.resize(len, 0);
+            return Some(Memory {
+                start: NonNull::new(bytes.as_mut_ptr())?,
                 len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return None;
+                backing: Backing::Allocated { _bytes: bytes },
+            });
         }
+        let mut mapping = MmapMut::map_anon(len).ok()?;
         if len >= HUGE {
-            // SAFETY: the mapping just made; advice changes no contents, and may be refused.
-            unsafe { libc::madvise(start, len, libc::MADV_HUGEPAGE) };
+            // Advice: the system may refuse it.
+            let _ = mapping.advise(Advice::HugePage);
         }
         Some(Memory {
-            start: NonNull::new(start.cast())?,
+            start: NonNull::new(mapping.as_mut_ptr())?,
             len,
+            backing: Backing::Mapped(mapping),
         })
     }
 
@@ -71,20 +71,6 @@ impl Memory {
     /// Where it begins, for owners who share it out by rules of their own.
     pub fn start(&self) -> NonNull<u8> {
         self.start
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.len < MAPPED {
-            let layout =
-                alloc::Layout::array::<u8>(self.len).expect("it was made with this layout");
-            // SAFETY: allocated in `new` with the same layout, freed once.
-            unsafe { alloc::dealloc(self.start.as_ptr(), layout) };
-        } else {
-            // SAFETY: mapped in `new` with the same length, unmapped once.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
-        }
     }
 }
 
@@ -134,9 +120,13 @@ impl DerefMut for Half {
 impl Drop for Half {
     fn drop(&mut self) {
         // The other half may stay for long: this one's pages go back by themselves.
-        if Arc::strong_count(&self.whole) > 1 {
-            // SAFETY: our half of the mapping, whole pages, that are not read any more.
-            unsafe { libc::madvise(self.start().as_ptr().cast(), Half::LEN, libc::MADV_DONTNEED) };
+        if let Backing::Mapped(mapping) = &self.whole.backing
+            && Arc::strong_count(&self.whole) > 1
+        {
+            // SAFETY: this half of the mapping, whole pages, that are not read any more.
+            let _ = unsafe {
+                mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, self.at, Half::LEN)
+            };
         }
     }
 }
