@@ -1,4 +1,4 @@
-//! What a bucket answers, and what decides about a write.
+//! Responses of a bucket, and the conditions of a write.
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -9,11 +9,11 @@ use futures_util::stream::BoxStream;
 use super::error::Result;
 use super::meta::{ETag, ObjectMeta};
 
-/// Whether a write may replace an object that exists.
+/// Whether a write may replace an existing object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
     Allowed,
-    /// `x-oss-forbid-overwrite`: [`AlreadyExists`](super::error::Error::AlreadyExists) when the key is taken.
+    /// `x-oss-forbid-overwrite`: [`AlreadyExists`](super::error::Error::AlreadyExists) if the key is taken.
     /// Buckets that have or had versioning ignore it.
     Forbidden,
 }
@@ -21,25 +21,25 @@ pub enum Overwrite {
 /// An object's content as it arrives.
 pub struct GetAnswer {
     pub meta: ObjectMeta,
-    /// Which bytes of the object the body holds: what was asked for, cut at the object's end.
+    /// The range of the object that the body holds: the requested range, cut at the object's end.
     pub range: Range<u64>,
-    /// Ends after `range` is complete; a body that breaks off is resumed or is an error, never short.
+    /// Ends after `range` is complete; a body that breaks off is resumed or is an error, never truncated.
     pub body: BoxStream<'static, Result<Bytes>>,
 }
 
-/// What a write left behind.
+/// The result of a write.
 #[derive(Clone, Debug)]
 pub struct PutAnswer {
     pub etag: ETag,
     pub crc64: Option<u64>,
-    /// The server's clock when it answered, whole seconds: not earlier than the object's Last-Modified.
+    /// The server's clock in the response, in whole seconds: not earlier than the object's Last-Modified.
     pub date: SystemTime,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct BucketInfo {
     pub region: Option<String>,
-    /// Versioning is or was on: [`Overwrite::Forbidden`] is not enforced there.
+    /// Versioning is or was enabled: [`Overwrite::Forbidden`] is not enforced there.
     pub versioned: bool,
     pub hierarchical: bool,
 }

@@ -1,4 +1,4 @@
-//! Bytes on their way to a bucket.
+//! Request bodies.
 
 use std::sync::Arc;
 

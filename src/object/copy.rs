@@ -1,20 +1,20 @@
-//! Copies that the service makes: of an object, and of a part of one.
+//! Copies made by the service: of an object, and of a part of one.
 
 use super::answer::Overwrite;
 use super::key::ObjectKey;
 use super::meta::{ByteRange, ETag, ObjectHeaders};
 use super::upload::UploadId;
 
-/// What becomes of an object's headers in a copy.
+/// The headers of a copy.
 #[derive(Clone, Debug)]
 pub enum CopyHeaders {
     /// As they are in the source. Not for a copy of an object onto itself.
     Keep,
-    /// These and no others.
+    /// Exactly these.
     Replace(ObjectHeaders),
 }
 
-/// A copy of an object in one request. Onto itself it changes the headers only, and the tag stays.
+/// A copy of an object in one request. A copy onto itself changes only the headers, and the ETag stays.
 #[derive(Clone, Debug)]
 pub struct CopyRequest {
     pub source: ObjectKey,
@@ -25,10 +25,10 @@ pub struct CopyRequest {
     pub overwrite: Overwrite,
 }
 
-/// A part of an upload whose bytes are another object's.
+/// A part of an upload whose bytes come from another object.
 #[derive(Clone, Debug)]
 pub struct CopyPartRequest {
-    /// The object that the upload will make.
+    /// The object that the upload will create.
     pub key: ObjectKey,
     pub upload: UploadId,
     /// 1 to [`MAX_PARTS`](super::upload::MAX_PARTS).

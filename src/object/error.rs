@@ -1,4 +1,4 @@
-//! What can go wrong in a bucket, in the words its callers act on.
+//! Errors of a bucket, classified by what callers do about them.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ pub enum Error {
     NoSuchUpload,
     #[error("the object has been replaced")]
     PreconditionFailed,
-    #[error("the object exists already")]
+    #[error("the object already exists")]
     AlreadyExists,
     #[error("the range begins after the object's end")]
     InvalidRange,
-    #[error("not a possible object name: {}", .0.escape_debug())]
+    #[error("not a valid object name: {}", .0.escape_debug())]
     InvalidName(String),
-    /// Credentials, policy, an account that is locked.
+    /// Credentials, a policy, or a suspended account.
     #[error("access denied")]
     AccessDenied(#[source] Cause),
     /// An archived object that must be restored first.
@@ -36,10 +36,10 @@ pub enum Error {
     EncryptionRule(#[source] Cause),
     #[error("not supported by the bucket")]
     Unsupported(#[source] Cause),
-    /// What the account or the bucket may hold is used up.
-    #[error("the bucket's quota is used up")]
+    /// The limit of the account or the bucket is exhausted.
+    #[error("the bucket's quota is exhausted")]
     Quota(#[source] Cause),
-    /// No room left where the store keeps its data.
+    /// No space left where the store keeps its data.
     #[error("no space left in the store")]
     NoSpace(#[source] Cause),
     /// Wrong endpoint, region or clock: nothing will work until the user changes something.
@@ -47,7 +47,7 @@ pub enum Error {
     Misconfigured(#[source] Cause),
     #[error("timed out")]
     TimedOut(#[source] Cause),
-    /// Tried as often and as long as the policy allows.
+    /// Retried as often and as long as the policy allows.
     #[error("unavailable")]
     Unavailable(#[source] Cause),
     /// A checksum did not match.
@@ -57,7 +57,7 @@ pub enum Error {
     Other(#[source] Cause),
 }
 
-/// Of everything that a bucket does.
+/// The result of every operation of a bucket.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -11,11 +11,11 @@ use super::error::{Error, Result};
 pub struct ObjectKey(Arc<str>);
 
 impl ObjectKey {
-    /// The longest key the service takes, in bytes.
+    /// The maximum length of a key, in bytes.
     pub const MAX_LEN: usize = 1023;
 
     /// # Errors
-    /// [`Error::InvalidName`] when the service would refuse the name.
+    /// [`Error::InvalidName`] if the service would refuse the name.
     pub fn new(key: impl Into<Arc<str>>) -> Result<ObjectKey> {
         let key = key.into();
         if key.is_empty() || key.len() > Self::MAX_LEN || key.starts_with(['/', '\\']) {
@@ -29,7 +29,7 @@ impl ObjectKey {
     }
 }
 
-/// Escaped: a key may hold anything, and logs are read in terminals.
+/// Escaped: a key may contain anything, and logs are read in terminals.
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.escape_debug())

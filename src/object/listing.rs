@@ -1,16 +1,16 @@
-//! Listings as they arrive, checked before anything above sees them.
+//! Listings, checked before any other code sees them.
 //!
-//! What a page says comes from outside: anybody may have stored objects under any bytes, and the server itself
-//! may be mistaken or hostile. So, for every store and every caller:
+//! A page is external input: other clients may have stored objects under any bytes, and the server itself may
+//! be mistaken or hostile. So, for every store and every caller:
 //!
-//! - each entry lies below the prefix that was asked for, and its name, its size and its tag can be such.
-//!   One that does not is hidden and counted; the rest of the page is served;
-//! - entries come in order, behind `start_after` and behind the pages before. A page that goes back, a token
-//!   that comes twice, or more than [`MAX_BARREN`] pages in a row without an entry end the listing with an
-//!   error: a listing that is followed token by token ends;
-//! - no page has more entries than were asked for.
+//! - each entry is below the requested prefix, and its name, its size and its ETag are valid. Other entries are
+//!   hidden and counted; the rest of the page is used;
+//! - entries are in order, after `start_after` and after the previous pages. A page that goes back, a repeated
+//!   token, or more than [`MAX_BARREN`] consecutive pages without an entry end the listing with an error: a listing
+//!   that is followed token by token ends;
+//! - no page has more entries than requested.
 //!
-//! A [`PageToken`] carries what the check needs from one page to the next.
+//! A [`PageToken`] carries the state of the check from one page to the next.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use super::key::ObjectKey;
 use super::meta::ETag;
 use crate::base::log_limit::LogLimit;
 
-/// How many pages in a row may bring nothing and name another page. The service sends some where much was
-/// deleted.
+/// The maximum number of consecutive pages that contain nothing but name another page. The service sends some
+/// after many deletions.
 pub const MAX_BARREN: u32 = 32;
 
-/// Hidden entries are told of this often at most.
+/// The minimum interval between log lines about hidden entries.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, Default)]
@@ -53,33 +53,33 @@ pub struct ListedObject {
     pub etag: ETag,
     /// Whole seconds.
     pub last_modified: SystemTime,
-    /// `Standard`, `IA`, `Archive`, ...; empty where the store does not say.
+    /// `Standard`, `IA`, `Archive`, ...; empty if the store does not say.
     pub storage_class: String,
 }
 
-/// One page of a listing, checked by [`check`]. `objects` and `prefixes` are each in byte
-/// order, below the prefix that was asked for, and behind those of the pages before.
+/// One page of a listing, checked by [`check`]. `objects` and `prefixes` are each in byte order, below the
+/// requested prefix, and after those of the previous pages.
 #[derive(Clone, Debug)]
 pub struct ListPage {
     pub objects: Vec<ListedObject>,
     /// With the trailing `/`.
     pub prefixes: Vec<String>,
-    /// The token for the page that follows; none on the last one.
+    /// The token for the next page; none on the last one.
     pub next: Option<PageToken>,
-    /// The server's clock when it answered, whole seconds.
+    /// The server's clock in the response, in whole seconds.
     pub date: SystemTime,
-    /// Entries that are there and are not shown: their names or sizes cannot be right.
+    /// Entries that exist but are not shown, because their names or sizes are invalid.
     pub hidden: usize,
 }
 
-/// Where a listing goes on.
+/// The position at which a listing continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken {
-    /// The store's own.
+    /// The store's own token.
     token: String,
-    /// The greatest name so far, as bytes: names that are no UTF-8 have their place in the order too.
+    /// The greatest name so far, as bytes: names that are not UTF-8 have their place in the order too.
     last: Vec<u8>,
-    /// Pages in a row that brought nothing.
+    /// Consecutive pages that contained nothing.
     barren: u32,
 }
 
@@ -89,8 +89,8 @@ impl PageToken {
     }
 }
 
-/// A page as a store read it from its answer: that it is of the prefix that was asked for, in order and behind the
-/// page before is not checked yet.
+/// A page as a store parsed it from a response. Its prefix, its order and its position after the previous
+/// page are not checked yet.
 #[derive(Clone, Debug)]
 pub struct RawPage {
     pub objects: Vec<RawObject>,
@@ -99,15 +99,15 @@ pub struct RawPage {
     pub date: SystemTime,
 }
 
-/// An entry as the answer has it.
+/// An entry as received.
 #[derive(Clone, Debug)]
 pub struct RawObject {
     /// Not always UTF-8. Empty if the entry has none.
     pub key: Vec<u8>,
-    /// In bytes. None where the answer has none that can be right.
+    /// In bytes. None if it is missing or invalid.
     pub size: Option<u64>,
     pub etag: ETag,
-    /// None counts as the time of the answer: then nothing takes the object for older than it is.
+    /// None counts as the time of the response, so that the object never appears older than it is.
     pub last_modified: Option<SystemTime>,
     pub storage_class: String,
 }
@@ -117,15 +117,15 @@ pub struct RawObject {
 pub enum Fault {
     #[error("the listing is not in order")]
     Disorder,
-    #[error("the listing goes back to where it was")]
+    #[error("the listing goes back to an earlier position")]
     Loop,
-    #[error("{MAX_BARREN} pages of the listing in a row bring nothing and name another")]
+    #[error("{MAX_BARREN} consecutive pages of the listing contain nothing but name another page")]
     Endless,
-    #[error("a page of the listing has more entries than were asked for")]
+    #[error("a page of the listing has more entries than requested")]
     TooLong,
 }
 
-/// Checks one page, the answer to `request`.
+/// Checks one page, the response to `request`.
 ///
 /// # Errors
 /// [`Error::Other`] with a [`Fault`].
@@ -152,7 +152,7 @@ fn checked(
     };
     let mut order = Order {
         first: behind,
-        // The keys below a prefix may lie behind the start, the prefix itself before it.
+        // The keys below a prefix may be after the start, and the prefix itself before it.
         started_within: request.token.is_none(),
         last: behind.to_vec(),
         came: false,
@@ -221,25 +221,25 @@ fn checked(
     })
 }
 
-/// Whether a tag can be sent back in a header. None at all is for the caller to find out.
+/// Whether an ETag can be sent back in a header. A missing one is detected by the caller.
 fn is_tag(tag: &str) -> bool {
     const LONGEST: usize = 1024;
     tag.len() <= LONGEST && tag.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// What came, in the order of bytes.
+/// An entry, in the order of its bytes.
 struct Order<'a> {
     first: &'a [u8],
     started_within: bool,
     last: Vec<u8>,
-    /// Something that was not there before.
+    /// A new entry.
     came: bool,
 }
 
 impl Order<'_> {
     fn object(&mut self, key: &[u8], previous: &mut Vec<u8>) -> std::result::Result<(), Fault> {
         if key <= &**previous {
-            // The first of an undelimited listing has nothing before it, and may be anything.
+            // The first entry of an undelimited listing has no predecessor, and may be anything.
             return Err(Fault::Disorder);
         }
         *previous = key.to_vec();
@@ -247,7 +247,7 @@ impl Order<'_> {
         Ok(())
     }
 
-    /// False for one that the page before ended with: some servers send it again.
+    /// False for an entry that the previous page ended with: some servers send it again.
     fn prefix(
         &mut self,
         folder: &[u8],
@@ -275,7 +275,7 @@ impl Order<'_> {
     }
 }
 
-/// Finds what cannot be shown.
+/// Finds entries that cannot be shown.
 struct Scan<'a> {
     prefix: &'a [u8],
     delimited: bool,
@@ -329,7 +329,7 @@ impl Scan<'_> {
     }
 }
 
-/// Counts what was hidden, and tells of it now and then.
+/// Counts hidden entries, and logs them occasionally.
 #[derive(Clone, Default)]
 pub struct Hidden(Arc<HiddenCount>);
 

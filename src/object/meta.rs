@@ -1,12 +1,12 @@
-//! What there is to say of an object beside its bytes.
+//! The description of an object besides its content.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// An entity tag as the service sent it, quotes included. Opaque: equal tags mean equal content,
-/// though not equal metadata, and nothing else may be concluded from one.
+/// An entity tag as the service sent it, including the quotes. Opaque: equal ETags mean equal content, though
+/// not equal metadata, and nothing else may be concluded from one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ETag(Arc<str>);
 
@@ -20,10 +20,10 @@ impl ETag {
     }
 }
 
-/// Half open, in bytes of the object, never empty.
+/// A half-open range of bytes of the object, never empty.
 pub type ByteRange = Range<u64>;
 
-/// Headers the service stores with an object, beside `content-type`.
+/// Headers that the service stores with an object, besides `content-type`.
 pub const STANDARD_HEADERS: [&str; 5] = [
     "cache-control",
     "content-disposition",
@@ -32,7 +32,7 @@ pub const STANDARD_HEADERS: [&str; 5] = [
     "expires",
 ];
 
-/// What a writer decides about an object beside its bytes, and what a metadata change must send back.
+/// The headers that a writer chooses for an object, and that a metadata change must send back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectHeaders {
     /// User metadata: names without the `x-oss-meta-` prefix, in lower case.
@@ -43,7 +43,7 @@ pub struct ObjectHeaders {
     pub storage_class: Option<String>,
 }
 
-/// What HEAD and GET tell of an object.
+/// The result of HEAD and GET.
 #[derive(Clone, Debug)]
 pub struct ObjectMeta {
     /// Of the whole object, in bytes.
@@ -54,6 +54,6 @@ pub struct ObjectMeta {
     pub headers: ObjectHeaders,
     /// CRC-64/XZ of the stored bytes; copies may lack it.
     pub crc64: Option<u64>,
-    /// The server's clock when it answered, whole seconds.
+    /// The server's clock in the response, in whole seconds.
     pub date: SystemTime,
 }

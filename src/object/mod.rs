@@ -1,5 +1,5 @@
-//! One description of an object, for every floor: its key, its tag and headers, its bytes, its listing, and what can
-//! go wrong with it. The protocol speaks these words, and so does every store above it.
+//! One description of an object for every layer: its key, its ETag and headers, its content, its listing, and
+//! its errors. The protocol and every store above it use these types.
 
 // Paths are those of the whole program.
 use ossvault_base as base;

@@ -4,14 +4,14 @@ use std::time::SystemTime;
 
 use super::meta::ETag;
 
-/// An upload has no more parts, and no part has a greater number.
+/// The maximum number of parts of an upload, and the greatest part number.
 pub const MAX_PARTS: u16 = 10_000;
 
-/// Names a multipart upload, together with its key.
+/// Identifies a multipart upload, together with its key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UploadId(pub String);
 
-/// A part as `complete_multipart` names it.
+/// A part, as `complete_multipart` names it.
 #[derive(Clone, Debug)]
 pub struct UploadedPart {
     /// 1 to 10,000.

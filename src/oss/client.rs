@@ -1,11 +1,11 @@
-//! Sends one request: signed, streamed, watched, tried again.
+//! Sends one request: signed, streamed, monitored, retried.
 //!
-//! [`Call`] describes a request; [`Client::send`] carries it out by the rules of [`retry`](super::retry).
-//! What each operation asks and how its answer reads is in [`operations`](super::operations); bodies that
-//! arrive are in [`download`](super::download).
+//! [`Call`] describes a request; [`Client::send`] executes it according to the rules of
+//! [`retry`](super::retry). [`operations`](super::operations) defines the request and the response of each
+//! operation, and [`download`](super::download) reads response bodies.
 //!
-//! What always holds: every wait ends ([`Progress`]); the number of requests in flight is bounded; the
-//! secret, `Authorization` and tokens reach no log, and names and server text in it are escaped.
+//! Invariants: every wait ends ([`Progress`]); the number of requests in flight is bounded; the secret,
+//! `Authorization` and tokens are never logged, and names and server text are escaped in the log.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -39,38 +39,39 @@ use crate::object::body::Body;
 use crate::object::error::Error as ObjectError;
 use crate::object::listing::Hidden;
 
-/// An error document is a few hundred bytes; what is longer is not one.
+/// An error document is a few hundred bytes; anything longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
-/// Answers that name one thing.
+/// Responses with a single value.
 const MAX_TEXT: usize = 64 * 1024;
-/// A listing of 1000 keys of 1023 bytes, each byte written `%XX`, with room to spare.
+/// A listing of 1000 keys of 1023 bytes, each byte written `%XX`, with some reserve.
 pub(super) const MAX_LISTING: usize = 4 * 1024 * 1024;
-/// What is longer is read a few at a time, so that no number of answers at once fills the memory.
+/// Longer responses are read a few at a time, so that no number of concurrent responses fills the memory.
 const LONG_TEXT: usize = 128 * 1024;
 const LONG_TEXTS: usize = 8;
-/// The most headers of an answer: an object may carry 8 KiB of metadata in entries of a few bytes each.
+/// The maximum number of response headers: an object may have 8 KiB of metadata in entries of a few bytes
+/// each.
 const MAX_HEADERS: usize = 1024;
-/// A clock further off than this is not corrected: who may say what time it is could have requests signed
-/// for a day far away.
+/// A larger clock offset is not corrected: whoever controls the reported time could obtain signatures for a
+/// distant day.
 const MAX_CLOCK_OFFSET: i64 = 86_400;
 /// Between two refusals that are logged.
 const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
-/// Two answers that are this close, in seconds, agree about the time.
+/// Two responses within this many seconds of each other agree about the time.
 const CLOCK_AGREEMENT: i64 = 30;
 /// Longer than a handshake over any working link.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Shorter than the service's idle close, so that a request rarely meets a connection just closed.
+/// Shorter than the service's idle timeout, so that a request rarely meets a connection that was just closed.
 const IDLE: Duration = Duration::from_secs(45);
-/// A request without a body of its own that is not answered for half the timeout is sent again over
-/// another connection; but never before this.
+/// A request without a body that gets no response for half the timeout is retried over another connection,
+/// but never before this time.
 const SHORTEST_TRY: Duration = Duration::from_secs(10);
 
-/// How a client behaves.
+/// Settings of a client.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// A call ends this long after its last progress.
+    /// A call ends when it makes no progress for this long.
     pub timeout: Duration,
-    /// How many requests may be in flight at once, and as many uploads besides.
+    /// The maximum number of requests in flight, and the same number of uploads in addition.
     pub parallel: usize,
 }
 
@@ -83,7 +84,7 @@ impl Default for Settings {
     }
 }
 
-/// Cheap to clone; all clones share connections, limits and the clock's offset.
+/// Cheap to clone; all clones share connections, limits and the clock offset.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -92,22 +93,22 @@ struct Inner {
     endpoint: Endpoint,
     signer: Signer,
     settings: Settings,
-    /// Requests whose bodies, if any, are at hand.
+    /// Requests without a body, or with a body in memory.
     requests: Arc<Semaphore>,
-    /// Requests whose bodies are streams. Apart, because such a stream may itself need a request: an
-    /// upload of a file that was changed in the middle reads the old object.
+    /// Requests with a streaming body. Separate, because such a stream may itself need a request: the upload
+    /// of a file that was changed in the middle reads the old object.
     uploads: Arc<Semaphore>,
-    /// Of any request: a wait for a permit is no stall as long as others get on.
+    /// Progress of any request: waiting for a permit is not a stall as long as other requests make progress.
     progress: Arc<Progress>,
-    /// Answers of more than [`LONG_TEXT`] bytes.
+    /// Responses of more than [`LONG_TEXT`] bytes.
     long_texts: Semaphore,
-    /// Seconds to add to this machine's clock to get the service's.
+    /// Seconds to add to this machine's clock to get the service's time.
     clock_offset: AtomicI64,
-    /// The offset that one answer named, until another one agrees. A leaf: nothing is locked or awaited
+    /// The offset reported by one response, until another one agrees. A leaf: nothing is locked or awaited
     /// while it is held.
     clock_claim: Mutex<Option<i64>>,
-    /// Whether anything ever answered. Until then a failing connection is a wrong name rather than an
-    /// outage, and no reason to wait.
+    /// Whether any response has arrived. Until then, a failing connection means a wrong name rather than an
+    /// outage, and is not worth waiting for.
     answered: AtomicBool,
     /// Entries of listings that are not shown.
     hidden: Hidden,
@@ -115,17 +116,17 @@ struct Inner {
     refused: LogLimit,
 }
 
-/// What is sent.
+/// The request body.
 pub(super) enum Payload {
     None,
     Bytes(Bytes),
     Stream(Body),
 }
 
-/// What is done with an answer's body within the try, so that a broken one fails it.
+/// How the response body is read within the try, so that a broken one fails it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// Read whole, as text.
+    /// Read completely, as text.
     Text,
     /// Left to the caller.
     Stream,
@@ -143,12 +144,11 @@ pub(super) struct Call<'a> {
     pub headers: Pairs,
     pub payload: Payload,
     pub read: Read,
-    /// The longest answer, in bytes, with [`Read::Text`].
+    /// The maximum length of the response in bytes, for [`Read::Text`].
     pub max_text: usize,
-    /// Whether it may be sent again when it is not known what became of it. If not, the call ends with
-    /// [`Error::Unsure`].
+    /// Whether it may be retried if its outcome is unknown. If not, the call ends with [`Error::Unsure`].
     pub repeatable: bool,
-    /// The service may work on it for long before it answers.
+    /// The service may process it for a long time before it responds.
     pub slow: bool,
 }
 
@@ -190,7 +190,7 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// The operation and the key, or what the keys begin with that it is about.
+    /// The operation and the key or key prefix.
     fn name(&self) -> String {
         let mut query = self.query.iter();
         let prefix = || query.find_map(|(name, value)| (name == "prefix").then_some(&**value));
@@ -199,7 +199,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A success.
+/// A successful response.
 pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
@@ -275,7 +275,7 @@ impl Client {
         }
     }
 
-    /// The service's clock, as far as it is known.
+    /// The service's clock, if it is known.
     pub fn now(&self) -> SystemTime {
         let now = SystemTime::now();
         let offset = self.0.clock_offset.load(Ordering::Relaxed);
@@ -288,12 +288,12 @@ impl Client {
         moved.unwrap_or(now)
     }
 
-    /// A call's allowance, from now.
+    /// A call's allowance, starting now.
     pub(super) fn budget(&self) -> Budget {
         Budget::new(Instant::now(), self.0.settings.timeout)
     }
 
-    /// Sends `call` until it is answered, refused for good, or the budget is used up.
+    /// Sends `call` until it succeeds, is refused permanently, or the budget is used up.
     pub(super) async fn send(&self, call: &Call<'_>, budget: &mut Budget) -> Result<Answer, Error> {
         loop {
             let permit = self.permit(call, budget).await?;
@@ -306,7 +306,7 @@ impl Client {
             if !call.repeatable && error.is_ambiguous() {
                 return Err(Error::Unsure(Box::new(error)));
             }
-            // What came of an answer that never ended is no reason for more patience.
+            // A response that never ended does not justify more patience.
             let moved = match call.payload {
                 Payload::Stream(_) => progress.moved(),
                 _ => None,
@@ -315,7 +315,7 @@ impl Client {
         }
     }
 
-    /// After a failed try: waits, or gives the error that ends the call.
+    /// After a failed try: waits, or returns the error that ends the call.
     pub(super) async fn pause(
         &self,
         what: &str,
@@ -346,17 +346,17 @@ impl Client {
                 },
             });
         };
-        // One failure is everyday; more are worth being seen.
+        // A single failure is normal; several are worth a warning.
         if budget.failures() == 1 {
-            info!("{what}: {error}; trying again");
+            info!("{what}: {error}; retrying");
         } else {
-            warn!("{what}: {error}; trying again in {delay:.1?}");
+            warn!("{what}: {error}; retrying in {delay:.1?}");
         }
         tokio::time::sleep(delay).await;
         Ok(())
     }
 
-    /// Nothing has ever answered under this name: a wrong one, rather than an outage.
+    /// Nothing has ever responded under this name: it is wrong, rather than an outage.
     fn is_hopeless(&self, error: &Error) -> bool {
         match error {
             Error::Transport { unsent: true, .. } => !self.0.answered.load(Ordering::Relaxed),
@@ -364,8 +364,8 @@ impl Client {
         }
     }
 
-    /// Notes what a refusal says of the service's clock; the second of two that agree corrects the offset.
-    /// Whether another try makes sense.
+    /// Records what a refusal says about the service's clock; the second of two that agree corrects the
+    /// offset. Returns whether another try makes sense.
     fn correct_clock(&self, error: &Error) -> bool {
         let theirs = match error {
             Error::Refused(refusal) => refusal.server_time,
@@ -376,7 +376,7 @@ impl Client {
             time::unix_seconds(theirs) as i64 - time::unix_seconds(SystemTime::now()) as i64;
         if offset.abs() > MAX_CLOCK_OFFSET {
             warn!(
-                "the service's clock is said to be {offset} s ahead of this machine's: not believed"
+                "the service reports a clock {offset} s ahead of this machine's, which is not plausible: ignored"
             );
             return false;
         }
@@ -413,8 +413,8 @@ impl Client {
             after: began.elapsed(),
         };
         let mut acquire = std::pin::pin!(semaphore.clone().acquire_owned());
-        // The place in the queue is the caller's time. Only uploads, which may fill the link for long, wait
-        // as long as others get on.
+        // Waiting in the queue counts against the caller's timeout. Only uploads, which may fill the link for
+        // long, wait as long as others make progress.
         if !matches!(call.payload, Payload::Stream(_)) {
             return match deadline::by(budget.give_up_at(), acquire).await {
                 Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
@@ -434,8 +434,8 @@ impl Client {
         }
     }
 
-    /// How long one try may go without a byte. A call that cannot simply be repeated leaves time to look
-    /// what became of it.
+    /// How long one try may go without a byte. A call that cannot simply be repeated leaves time to check its
+    /// outcome.
     fn try_limit(&self, patient: bool, repeatable: bool) -> Duration {
         let timeout = self.0.settings.timeout;
         match (patient, repeatable) {
@@ -471,7 +471,7 @@ impl Client {
             .watch(limit, give_up_at, None, exchange)
             .await
             .ok_or_else(stalled)?;
-        // The source's own error, rather than the connection's that had to be broken off for it.
+        // The source's own error, rather than that of the connection that had to be closed because of it.
         if let Some(error) = upload.as_ref().and_then(|sending| sending.take_failure()) {
             return Err(Error::Source(error));
         }
@@ -480,8 +480,8 @@ impl Client {
         self.0.progress.mark();
         self.0.answered.store(true, Ordering::Relaxed);
 
-        // Text belongs to the call: it ends when the call does, or a little later where an upload took its
-        // time; a long one on a slow link may take once more the limit.
+        // Text belongs to the call: it ends when the call does, or a little later if an upload took its time;
+        // a long one on a slow link may take the limit once more.
         let body_progress = Progress::new(Instant::now());
         let until = give_up_at.max(later(Instant::now(), limit.min(CONNECT)));
         let cap = Some(later(until, limit));
@@ -490,7 +490,7 @@ impl Client {
         if !response.status().is_success() {
             let headers = response.headers().clone();
             let body = self.read(call.operation, response, MAX_ERROR, &body_progress);
-            // A broken error document is no better than none: the status speaks.
+            // A broken error document is no better than none: the status decides.
             let text = match body_progress.watch(limit, until, cap, body).await {
                 Some(Ok(text)) => text,
                 _ => String::new(),
@@ -516,7 +516,7 @@ impl Client {
         if call.method != Method::HEAD && is_web_page(&headers) {
             return Err(Error::Protocol {
                 operation: call.operation,
-                what: "a web page instead of an answer".to_owned(),
+                what: "a web page instead of a response".to_owned(),
             });
         }
         let body = self.read(call.operation, response, call.max_text, &body_progress);
@@ -524,7 +524,7 @@ impl Client {
             .watch(limit, until, cap, body)
             .await
             .ok_or_else(stalled)??;
-        // Long calls answer 200 at once and put a late error in the body.
+        // Long-running calls respond with 200 at once and put a late error in the body.
         if text.contains("<Error")
             && let Some(document) = xml::error(&text)
         {
@@ -566,7 +566,7 @@ impl Client {
         for (name, value) in &headers {
             let unusable = || Error::Unsendable {
                 operation: call.operation,
-                what: format!("not a possible header: {name}"),
+                what: format!("not a valid header: {name}"),
             };
             let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;
             let mut content = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| unusable())?;
@@ -574,11 +574,11 @@ impl Client {
             map.insert(header, content);
         }
         let mut authorization = HeaderValue::from_str(&authorization).map_err(|_| {
-            Error::Misconfigured("the access key id holds impossible characters".to_owned())
+            Error::Misconfigured("the access key ID contains invalid characters".to_owned())
         })?;
         authorization.set_sensitive(true);
         map.insert(reqwest::header::AUTHORIZATION, authorization);
-        // A compressed answer would have another length and no tag.
+        // A compressed response would have another length and no ETag.
         map.insert(
             reqwest::header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
@@ -612,7 +612,8 @@ impl Client {
         Ok(request)
     }
 
-    /// The next piece of an answer's body, within what `pace` leaves of the allowance; None at its end.
+    /// The next piece of a response body, within the rest of the allowance according to `pace`; None at its
+    /// end.
     pub(super) async fn next_piece(
         &self,
         operation: &'static str,
@@ -640,7 +641,7 @@ impl Client {
         }
     }
 
-    /// A whole body as text. What is not UTF-8 is replaced: names in XML are percent-encoded.
+    /// A whole body as text. Invalid UTF-8 is replaced: names in XML are percent-encoded.
     async fn read(
         &self,
         operation: &'static str,
@@ -661,7 +662,7 @@ impl Client {
             if length > max {
                 return Err(Error::Protocol {
                     operation,
-                    what: format!("an answer of more than {max} bytes"),
+                    what: format!("a response of more than {max} bytes"),
                 });
             }
             if length > LONG_TEXT && _long.is_none() {
@@ -706,7 +707,7 @@ fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Clie
         .connect_timeout(CONNECT.min(settings.timeout))
         .pool_idle_timeout(IDLE)
         .http1_max_headers(MAX_HEADERS);
-    // A proxy is for the outside, and only if the environment names one.
+    // A proxy is for remote endpoints, and only if the environment names one.
     let proxied = !endpoint.is_loopback()
         && proxy::from_environment(endpoint.is_https(), |name| std::env::var(name).ok())?;
     if proxied && !endpoint.is_https() {
@@ -718,7 +719,7 @@ fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Clie
     if !proxied {
         builder = builder.no_proxy();
     }
-    // Without https no roots are needed, and loading them fails where none are installed.
+    // Without https no root certificates are needed, and loading them fails if none are installed.
     if !endpoint.is_https() && !proxied {
         builder = builder.tls_certs_only([]);
     }
@@ -732,7 +733,7 @@ fn http_client(endpoint: &Endpoint, settings: &Settings) -> Result<reqwest::Clie
 }
 
 pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error {
-    // The URL holds the key unescaped, and is in the log line anyway.
+    // The URL contains the key unescaped, and is in the log line anyway.
     let error = error.without_url();
     let message = chain(&error).escape_debug().to_string();
     if message.contains("certificate") {
@@ -748,13 +749,13 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
     }
 }
 
-/// Something on the way answered in place of the service, which puts its request id on every answer.
+/// A system in between responded instead of the service, which adds its request ID to every response.
 pub fn is_web_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
         && header(headers, "x-oss-request-id").is_none()
 }
 
-/// Reads what a failing answer says: from its body, or for HEAD from `x-oss-err`. `now` is this machine's clock.
+/// Parses a failing response: its body, or for HEAD `x-oss-err`. `now` is this machine's clock.
 pub fn refusal(
     operation: &'static str,
     of_bucket: bool,
@@ -780,7 +781,7 @@ pub fn refusal(
         ..Refusal::default()
     };
     let Some(document) = document else {
-        // A bucket that is not there is told of by name.
+        // A missing bucket is reported by name.
         let no_bucket = of_bucket && status == 404;
         let unlike = !text.trim().is_empty() || no_bucket || matches!(status, 300..=399 | 407);
         let marked = !refusal.request_id.is_empty() || !refusal.ec.is_empty();
@@ -789,7 +790,10 @@ pub fn refusal(
     };
     if document.code == "SignatureDoesNotMatch" {
         for text in [&document.string_to_sign, &document.canonical_request] {
-            debug!("the service signed: {}", without_token(text).escape_debug());
+            debug!(
+                "the service's string to sign: {}",
+                without_token(text).escape_debug()
+            );
         }
     }
     let or = |value: String, other: &mut String| {
@@ -814,7 +818,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     }
 }
 
-/// A string to sign holds the security token.
+/// A string to sign contains the security token.
 fn without_token(text: &str) -> String {
     text.lines()
         .filter(|line| !line.contains("security-token"))

@@ -1,10 +1,10 @@
-//! Who signs: an access key, and where it comes from.
+//! The access key that signs requests, and its sources.
 
 use zeroize::Zeroizing;
 
 use super::error::Error;
 
-/// An access key. The secret and the token are wiped on drop and printed nowhere: no `Debug`.
+/// An access key. The secret and the token are wiped on drop and never printed: no `Debug`.
 pub struct AccessKey {
     id: String,
     secret: Zeroizing<String>,
@@ -25,14 +25,14 @@ impl AccessKey {
         }
     }
 
-    /// From `OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET` and `OSS_SESSION_TOKEN`, else from
-    /// `OSS_TEST_ACCESS_KEY_ID` and `OSS_TEST_ACCESS_KEY_SECRET`. An empty variable counts as unset, and blanks
-    /// and line ends around a value, which files and secret stores add, are left out. `variable` looks one up,
-    /// so that a test needs no process environment.
+    /// Reads `OSS_ACCESS_KEY_ID`, `OSS_ACCESS_KEY_SECRET` and `OSS_SESSION_TOKEN`, or else
+    /// `OSS_TEST_ACCESS_KEY_ID` and `OSS_TEST_ACCESS_KEY_SECRET`. An empty variable counts as unset, and
+    /// whitespace and line endings around a value, which files and secret stores add, are removed. `variable`
+    /// looks up one variable, so that a test needs no process environment.
     ///
     /// # Errors
-    /// [`Error::Misconfigured`] when no pair is complete, the message says which variables to set; or when a
-    /// value cannot be one, it is not shown then.
+    /// [`Error::Misconfigured`] if no pair is complete, with a message that names the variables to set; or if
+    /// a value is invalid, without showing it.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<AccessKey, Error> {
         let variable = |name: &str| {
             let value = variable(name).map(Zeroizing::new);
@@ -66,12 +66,12 @@ impl AccessKey {
                 }
                 (Some(_), None) => {
                     return Err(Error::Misconfigured(format!(
-                        "{id_name} is set, {secret_name} is not"
+                        "{id_name} is set, but {secret_name} is not"
                     )));
                 }
                 (None, Some(_)) => {
                     return Err(Error::Misconfigured(format!(
-                        "{secret_name} is set, {id_name} is not"
+                        "{secret_name} is set, but {id_name} is not"
                     )));
                 }
                 (None, None) => {}
@@ -84,7 +84,7 @@ impl AccessKey {
         ))
     }
 
-    /// Not a secret, but nothing to shout about either.
+    /// Not a secret, but not worth printing either.
     pub fn id(&self) -> &str {
         &self.id
     }

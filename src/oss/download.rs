@@ -1,5 +1,5 @@
-//! An object's bytes as they arrive. A body that breaks off is taken up where it broke, under the same
-//! tag, until it is complete: what comes out is never short and never of two versions.
+//! An object's bytes as they arrive. A body that breaks off is resumed where it broke, under the same ETag,
+//! until it is complete: the result is never truncated and never mixes two versions.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -23,7 +23,7 @@ use crate::object::meta::{ETag, ObjectMeta};
 const OPERATION: &str = "GetObject";
 /// How often a body may break off without a single further byte.
 const MAX_FRUITLESS: u32 = 5;
-/// How often it may break off at all: this, and once more for each MiB.
+/// How often it may break off in total: this, plus once per MiB.
 const MAX_RESUMES: u64 = 32;
 
 impl Client {
@@ -31,7 +31,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ObjectError::NotFound`], [`ObjectError::InvalidRange`] (it begins at or after the end), and
-    /// [`ObjectError::PreconditionFailed`] if the object's tag is not `if_match`.
+    /// [`ObjectError::PreconditionFailed`] if the object's ETag is not `if_match`.
     pub async fn get_object(
         &self,
         key: &str,
@@ -55,7 +55,7 @@ impl Client {
                 Err(error) => self.pause(OPERATION, error, &mut budget, None).await?,
             }
         };
-        // A store, or something before it, that ignores the precondition.
+        // A store, or a system in front of it, that ignores the precondition.
         if if_match.is_some_and(|tag| !same_tag(tag, &info.etag)) {
             return Err(ObjectError::PreconditionFailed);
         }
@@ -100,8 +100,7 @@ impl Client {
         let mut call = Call::new(OPERATION, Method::GET, Some(key));
         call.read = Read::Stream;
         if let Some(range) = range {
-            // Without the behaviour header a range that goes past the end is answered with the whole
-            // object.
+            // Without the behaviour header, a range beyond the end is answered with the whole object.
             call = call
                 .header("range", format!("bytes={}-{}", range.start, range.end - 1))
                 .header("x-oss-range-behavior", "standard");
@@ -112,8 +111,8 @@ impl Client {
         self.send(&call, budget).await
     }
 
-    /// Reads the head of an answer: the object, which of its bytes the body begins with, and the body. What
-    /// the head does not tell, another request does; the tag that was asked for is the tag.
+    /// Parses the head of a response: the object, the start of the body within it, and the body. Another
+    /// request gets what the head omits; the requested ETag is the ETag.
     async fn opened(
         &self,
         answer: Answer,
@@ -134,7 +133,7 @@ impl Client {
     }
 }
 
-/// Which bytes the body of an answer begins with, and the size of the whole where the answer tells it.
+/// The offset at which a response's body begins, and the total size if the response contains it.
 pub fn extent(
     status: u16,
     headers: &HeaderMap,
@@ -149,13 +148,15 @@ pub fn extent(
             let text = header(headers, "content-range").unwrap_or_default();
             let (range, size) =
                 content_range(text).ok_or_else(|| fault(format!("Content-Range: {text}")))?;
-            // All that was asked for and is there, neither more nor less.
+            // Exactly the requested bytes that exist.
             if range.start != asked.start || range.end != asked.end.min(size) {
-                return Err(fault(format!("asked for {asked:?}, Content-Range: {text}")));
+                return Err(fault(format!(
+                    "requested {asked:?}, but received Content-Range: {text}"
+                )));
             }
             Ok((range.start, Some(size)))
         }
-        // Also a ranged request may be answered with the whole object.
+        // A ranged request may also be answered with the whole object.
         200 => Ok((0, content_length(headers))),
         status => Err(fault(format!("status {status}"))),
     }
@@ -167,19 +168,19 @@ struct Fetch {
     etag: ETag,
     /// Of the whole object.
     size: u64,
-    /// The next byte to hand out, and the one after the last.
+    /// The next byte to return, and the one after the last.
     position: u64,
     end: u64,
     /// Bytes of the current body before `position`.
     skip: u64,
     /// None after the body broke off.
     response: Option<Response>,
-    /// The whole object's CRC-64 as the first answer named it.
+    /// The whole object's CRC-64 from the first response.
     crc64: Option<u64>,
     /// The same, if the whole object is read.
     expected: Option<u64>,
     crc: Crc64,
-    /// How often the body broke off since the last byte, and in all.
+    /// How often the body broke off since the last byte, and in total.
     fruitless: u32,
     resumes: u64,
     pace: Pace,
@@ -210,7 +211,7 @@ impl Fetch {
                 }
                 Ok(None) => Error::Transport {
                     operation: OPERATION,
-                    message: "the body ended early".to_owned(),
+                    message: "the body ended too early".to_owned(),
                     unsent: false,
                 },
                 Err(error) if error.class() == Class::Never => return Err(error),
@@ -232,15 +233,15 @@ impl Fetch {
                 });
             }
             info!(
-                "GetObject {}: {broken}; going on from byte {}",
+                "GetObject {}: {broken}; resuming at byte {}",
                 self.key.escape_debug(),
                 self.position
             );
         }
     }
 
-    /// Cuts what was not asked for off both ends; compares the checksum when the last byte is here, before
-    /// it is handed out.
+    /// Removes unrequested bytes at both ends; compares the checksum when the last byte has arrived, before
+    /// it is returned.
     fn take(&mut self, mut piece: Bytes) -> Result<Option<Bytes>, Error> {
         let skipped = self.skip.min(piece.len() as u64);
         self.skip -= skipped;
@@ -273,7 +274,7 @@ impl Fetch {
         }
     }
 
-    /// Asks for the rest, of the same version.
+    /// Requests the rest, of the same version.
     async fn resume(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         let left = self.pace.left(self.client.settings().timeout);
@@ -303,7 +304,7 @@ impl Fetch {
                 }
             }
         };
-        // Equal tags mean equal bytes; a store that says otherwise by the checksum has mixed them up.
+        // Equal ETags mean equal bytes; a store with another checksum has mixed them up.
         let other_bytes =
             matches!((info.crc64, self.crc64), (Some(one), Some(other)) if one != other);
         if info.size != self.size || !same_tag(&info.etag, &self.etag) || other_bytes {

@@ -1,8 +1,9 @@
-//! Where a bucket is: scheme, host, and how bucket and key are written in a URL.
+//! The location of a bucket: scheme, host, and the encoding of bucket and key in a URL.
 //!
-//! A URL must carry exactly the key that is signed. The `url` crate, through which every request goes,
-//! removes `.` and `..` segments even when they are written `%2E`; it does not touch a `%2F`. So the
-//! slashes of a key with such segments are written `%2F`, which makes the key one segment, and only the
+//! A URL must carry exactly the key that is signed. The `url` crate, which processes every request, removes
+//! `.` and `..` segments even if they are written `%2E`; it does not change `%2F`. So the slashes of a key
+//! with such segments are written `%2F`, which makes the key one segment, and only the keys `.` and `..`
+//! themselves cannot be sent.
 //! keys `.` and `..` themselves cannot be sent.
 
 use std::borrow::Cow;
@@ -13,7 +14,7 @@ use reqwest::Url;
 use super::error::Error;
 use crate::base::encoding::percent_encode;
 
-/// Where the bucket's name goes.
+/// Where the bucket's name goes in the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressing {
     /// `bucket.endpoint/key`.
@@ -28,19 +29,19 @@ pub enum Addressing {
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     bucket: String,
-    /// `https://host[:port]` with the bucket where it belongs, and the path up to where the key begins.
+    /// `https://host[:port]` including the bucket, and the path up to the key.
     base: String,
     https: bool,
     loopback: bool,
     region: Option<String>,
 }
 
-/// What the user may say about an endpoint beside its name.
+/// The user's settings for an endpoint, besides its name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// The endpoint is a domain bound to the bucket.
     pub cname: bool,
-    /// Path style, also where the host's name does not suggest it.
+    /// Path style, even if the host's name does not suggest it.
     pub path_style: bool,
     /// Plain http to a host that is not this machine.
     pub allow_http: bool,
@@ -52,7 +53,7 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Misconfigured`]: not an endpoint, not a bucket name, or plain http over a network.
     pub fn new(text: &str, bucket: &str, options: Options) -> Result<Endpoint, Error> {
-        // Files and secret stores add line ends.
+        // Files and secret stores add line endings.
         let text = text.trim();
         let misconfigured = |why: &str| {
             Error::Misconfigured(format!(
@@ -62,7 +63,7 @@ impl Endpoint {
         };
         if !is_bucket_name(bucket) {
             return Err(Error::Misconfigured(format!(
-                "not a bucket name: {}: expected 3 to 63 of a-z, 0-9 and -, neither first nor last a -",
+                "not a bucket name: {}: expected 3 to 63 characters of a-z, 0-9 and -, without a - at either end",
                 bucket.escape_debug()
             )));
         }
@@ -139,7 +140,7 @@ impl Endpoint {
         self.loopback
     }
 
-    /// `cn-hangzhou`, where the endpoint's name tells.
+    /// `cn-hangzhou`, if the endpoint's name contains it.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
@@ -178,7 +179,7 @@ impl Endpoint {
             }
         }
         let url = Url::parse(&text).map_err(|error| Error::Misconfigured(error.to_string()))?;
-        // What goes out is what was signed, whatever the parser thinks of it.
+        // The request must match the signature, however the parser normalizes it.
         if url.as_str() != text {
             return Err(Error::InvalidName(key.unwrap_or_default().to_owned()));
         }
@@ -195,7 +196,7 @@ fn is_bucket_name(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Why a host that is an address of something else is none of an endpoint, and what is.
+/// Why a host that is another kind of address is not an endpoint, and what the endpoint is.
 fn not_an_endpoint(host: &str, bucket: &str) -> Option<String> {
     if let Some(rest) = host
         .strip_prefix(bucket)
@@ -212,21 +213,21 @@ fn not_an_endpoint(host: &str, bucket: &str) -> Option<String> {
         return None;
     }
     Some(match first {
-        "s3" => format!("this address speaks another protocol, S3; the endpoint is {rest}"),
+        "s3" => format!("this is the address of another protocol, S3; the endpoint is {rest}"),
         other => format!("this is the address of the bucket {other}; the endpoint is {rest}"),
     })
 }
 
-/// The endpoint of a region, by its id.
+/// The endpoint of a region, by its ID.
 ///
 /// # Errors
-/// [`Error::Misconfigured`] for what is no region's id; the message says what they look like.
+/// [`Error::Misconfigured`] if this is not a region's ID; the message shows the expected form.
 pub fn of_region(region: &str) -> Result<String, Error> {
     let region = checked_region(region)?;
     Ok(format!("oss-{region}.aliyuncs.com"))
 }
 
-/// A region's id as signatures have it. The `oss-` of the service's own listings is left out.
+/// A region's ID as used in signatures. The `oss-` prefix of the service's own listings is removed.
 ///
 /// # Errors
 /// [`Error::Misconfigured`].
@@ -234,7 +235,7 @@ pub fn checked_region(text: &str) -> Result<&str, Error> {
     let region = text.strip_prefix("oss-").unwrap_or(text);
     let refuse = |why: &str| {
         Err(Error::Misconfigured(format!(
-            "region {}: {why}; expected an id like cn-hangzhou or us-west-1",
+            "region {}: {why}; expected an ID like cn-hangzhou or us-west-1",
             text.escape_debug()
         )))
     };
@@ -246,13 +247,13 @@ pub fn checked_region(text: &str) -> Result<&str, Error> {
     let plain = (region.bytes()).all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     let parts = region.split_once('-');
     if !plain || !parts.is_some_and(|(country, rest)| country.len() == 2 && !rest.is_empty()) {
-        return refuse("not a region's id");
+        return refuse("not a region ID");
     }
     Ok(region)
 }
 
 /// The region in the name of a standard endpoint: `oss-R`, `oss-R-internal`, `R.oss`, each under
-/// `aliyuncs.com`. The accelerating endpoints belong to none.
+/// `aliyuncs.com`. The acceleration endpoints belong to no region.
 fn region_of(host: &str) -> Option<&str> {
     let name = host.strip_suffix(".aliyuncs.com")?;
     let region = match name.strip_prefix("oss-") {

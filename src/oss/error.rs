@@ -1,5 +1,4 @@
-//! What can go wrong between the client and the service, what it means to the caller, and whether it
-//! is worth another try.
+//! Errors between the client and the service, what they mean to the caller, and whether a retry makes sense.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,15 +10,15 @@ use crate::object::error::Error as ObjectError;
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The service answered, and not with a success.
+    /// The service responded, but not with success.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    #[error("not a possible object name: {}", .0.escape_debug())]
+    #[error("not a valid object name: {}", .0.escape_debug())]
     InvalidName(String),
     /// The range begins at or after the object's end.
     #[error("the range begins after the object's end")]
     InvalidRange,
-    /// The object is another one than the one that was asked for or begun.
+    /// The object is not the one that was requested or begun.
     #[error("the object has been replaced")]
     Replaced,
     /// Nothing will work until the user changes something; the text says what.
@@ -29,7 +28,7 @@ pub enum Error {
     #[error("{operation}: {message}")]
     Transport {
         operation: &'static str,
-        /// All causes in a row.
+        /// The whole chain of causes.
         message: String,
         /// The request cannot have reached the service.
         unsent: bool,
@@ -40,67 +39,67 @@ pub enum Error {
         operation: &'static str,
         after: Duration,
     },
-    /// An answer that is none in this protocol.
+    /// A response that is not valid in this protocol.
     #[error("{operation}: {}", .what.escape_debug())]
     Protocol {
         operation: &'static str,
         what: String,
     },
-    /// A request that cannot be written down: a tag or a metadata entry that no header can carry.
+    /// A request that cannot be encoded: an ETag or metadata entry that no header can carry.
     #[error("{operation}: {}", .what.escape_debug())]
     Unsendable {
         operation: &'static str,
         what: String,
     },
-    /// CRC-64 of what was sent or received is not what the service says.
-    #[error("{operation}: CRC-64 is {found}, the service says {expected}")]
+    /// The CRC-64 of what was sent or received differs from the service's.
+    #[error("{operation}: the CRC-64 is {found}, but the service says {expected}")]
     Corrupt {
         operation: &'static str,
         expected: u64,
         found: u64,
     },
-    /// The bytes to send could not be had.
+    /// The data to send could not be read.
     #[error("the source of the upload failed")]
     Source(#[source] ObjectError),
-    /// The last error of a call that was tried until its time was up.
+    /// The last error of a call that was retried until its time was up.
     #[error("gave up after {tries} tries: {last}")]
     GaveUp {
         tries: u32,
         #[source]
         last: Box<Error>,
     },
-    /// The call failed in a way that leaves open whether it took effect, and it must not simply be
-    /// repeated. Callers within this floor look and decide; it does not leave it.
+    /// The call failed in a way that leaves its outcome open, and it must not simply be repeated. Callers in
+    /// this crate check the outcome; the error does not leave it.
     #[error("{0}")]
     Unsure(Box<Error>),
 }
 
-/// An answer that is no success: status, and what the error document said where there was one.
+/// A failing response: the status, and the error document if there was one.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
     pub operation: &'static str,
-    /// Whose endpoint refused.
+    /// The endpoint that refused.
     pub bucket: String,
     pub status: u16,
-    /// Empty if the answer named none.
+    /// Empty if the response contained none.
     pub code: String,
     pub message: String,
-    /// `x-oss-request-id`: what the provider's support asks for.
+    /// `x-oss-request-id`: requested by the provider's support.
     pub request_id: String,
     /// The numbered cause, `0002-00000080`.
     pub ec: String,
-    /// The endpoint the service names as the right one.
+    /// The endpoint that the service names as the right one.
     pub endpoint: Option<String>,
-    /// Where a redirection leads. None is followed: it would carry the signature along.
+    /// The target of a redirect. Redirects are not followed: they would forward the signature.
     pub location: Option<String>,
     pub server_time: Option<SystemTime>,
     pub retry_after: Option<Duration>,
-    /// It has none of the marks of the service: neither a request id nor an error document. Something else
-    /// listens there, or a proxy answered.
+    /// It has none of the service's marks: neither a request ID nor an error document. Another server listens
+    /// there, or a proxy responded.
     pub foreign: bool,
 }
 
-/// Server text is escaped: it ends up in logs and terminals.
+/// Server text is escaped, because it appears in logs and terminals.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: status {}", self.operation, self.status)?;
@@ -126,7 +125,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Makes what an error is to the caller, with the error as its cause.
+/// Converts an error to the caller's error, keeping it as the cause.
 pub type Meaning = fn(Cause) -> ObjectError;
 
 fn not_found(_: Cause) -> ObjectError {
@@ -158,18 +157,18 @@ fn invalid_name(cause: Cause) -> ObjectError {
     ObjectError::InvalidName(cause.to_string())
 }
 
-/// The numbered causes that say what to do about them.
+/// The numbered causes that require a specific reaction.
 pub const WRONG_REGION: &str = "0002-00000226";
 pub const VERSION_1_REFUSED: &str = "0002-00000080";
 
 /// `QuotaExceeded`, `BucketQuotaExceeded`, `ExceedStorageCapacity`, ...: accounts, buckets and resource pools
-/// have limits of their own, with codes of their own.
+/// have separate limits and codes.
 fn is_quota(code: &str) -> bool {
     code.contains("Quota") || (code.contains("Capacity") && code.contains("Exceed"))
 }
 
 impl Refusal {
-    /// The table of codes; then of statuses, for answers without a code (HEAD, proxies).
+    /// The table of codes, followed by statuses for responses without a code (HEAD, proxies).
     pub fn meaning(&self) -> (Meaning, Class) {
         use Class::{Clock, Never, Retry, Slow};
         if self.foreign && matches!(self.status, 300..=407) {
@@ -182,7 +181,7 @@ impl Refusal {
             "NoSuchKey" | "NoSuchVersion" | "SymlinkTargetNotExist" => (not_found, Never),
             "NoSuchBucket" => (no_such_bucket, Never),
             "NoSuchUpload" => (no_such_upload, Never),
-            // A bucket of another region answers so, and names the endpoint.
+            // A bucket of another region responds like this, and names the endpoint.
             "AccessDenied"
                 if self.endpoint.is_some() || self.message.contains("specified endpoint") =>
             {
@@ -233,7 +232,7 @@ impl Refusal {
                 (ObjectError::Immutable, Never)
             }
             _ => match self.status {
-                // Bucket calls have no 404 of their own but NoSuchBucket, which has a code.
+                // Bucket requests have no 404 except NoSuchBucket, which has a code.
                 404 => (not_found, Never),
                 412 => (precondition_failed, Never),
                 416 => (invalid_range, Never),
@@ -251,7 +250,7 @@ impl Refusal {
     }
 }
 
-/// What a call's error is to its caller. A body fails in the caller's own words.
+/// A call's error for its caller. An error of the body is already the caller's own.
 impl From<Error> for ObjectError {
     fn from(error: Error) -> ObjectError {
         match error {
@@ -266,7 +265,7 @@ impl From<Error> for ObjectError {
 }
 
 impl Error {
-    /// What it is to the caller.
+    /// What it means to the caller.
     pub(super) fn means(&self) -> ObjectError {
         self.clone().into()
     }
@@ -289,11 +288,11 @@ impl Error {
         }
     }
 
-    /// Whether the same request may be sent again.
+    /// Whether the same request may be retried.
     pub fn class(&self) -> Class {
         match self {
             Error::Refused(refusal) => refusal.meaning().1,
-            // What is no answer of the service came from something in between, and passes.
+            // An invalid response came from a system in between, and is transient.
             Error::Transport { .. }
             | Error::Stalled { .. }
             | Error::Protocol { .. }
@@ -302,7 +301,7 @@ impl Error {
         }
     }
 
-    /// Whether a failed call may have taken effect all the same.
+    /// Whether a failed call may still have taken effect.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.meaning().1 == Class::Retry && refusal.status >= 500,
@@ -320,7 +319,7 @@ impl Error {
     }
 }
 
-/// The service's refusal that an error comes from, however deep it lies.
+/// The service's refusal that caused an error, however deep in the chain.
 pub fn refusal_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
     find_cause(error, &|error: &'a Error| match error {
         Error::Refused(refusal) => Some(&**refusal),

@@ -1,4 +1,4 @@
-//! What an answer's headers tell: of an object, and of the bytes that follow. Pure.
+//! Parses a response's headers: the object, and the range of the body. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use reqwest::header::HeaderMap;
 use crate::base::time;
 use crate::object::meta::{ETag, ObjectHeaders, ObjectMeta, STANDARD_HEADERS};
 
-/// Files have no more bytes, and offsets within them must not overflow.
+/// No file is larger, so that offsets within it cannot overflow.
 const MAX_SIZE: u64 = i64::MAX as u64;
-/// Begins the name of every user metadata header.
+/// The prefix of every user metadata header.
 pub(super) const META_PREFIX: &str = "x-oss-meta-";
 
-/// As much of an object as an answer tells.
+/// The parts of an object's description that a response contains.
 pub struct ObjectHead {
     pub size: Option<u64>,
     pub etag: Option<ETag>,
@@ -25,7 +25,7 @@ pub struct ObjectHead {
 }
 
 impl ObjectHead {
-    /// `size` is that of the whole object, where the answer tells it.
+    /// `size` is the size of the whole object, if the response contains it.
     pub fn read(headers: &HeaderMap, size: Option<u64>) -> ObjectHead {
         let mut user = BTreeMap::new();
         let mut standard = BTreeMap::new();
@@ -36,7 +36,7 @@ impl ObjectHead {
             else {
                 continue;
             };
-            // Other clients may have sent UTF-8 as it is.
+            // Other clients may have sent raw UTF-8.
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
             let map = if is_standard {
                 &mut standard
@@ -60,8 +60,8 @@ impl ObjectHead {
         }
     }
 
-    /// None as long as size or tag is not known. `now` is the service's clock. Without Last-Modified the object
-    /// counts as made at the time of the answer: then nothing takes it for older than it is.
+    /// None if size or ETag is unknown. `now` is the service's clock. Without Last-Modified the object's time
+    /// is that of the response, so that it never appears older than it is.
     pub fn whole(self, now: SystemTime) -> Option<ObjectMeta> {
         let last_modified = self.last_modified.or(self.date).unwrap_or(now);
         Some(ObjectMeta {
@@ -70,7 +70,7 @@ impl ObjectHead {
             last_modified,
             headers: self.headers,
             crc64: self.crc64,
-            // Without a Date the object's own time is the latest that is certain.
+            // Without a Date, the object's own time is the latest certain one.
             date: self.date.unwrap_or(last_modified),
         })
     }
@@ -93,8 +93,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether two spellings of a tag are the same tag: something on the way may have taken off the quotes or
-/// marked it as weak.
+/// Whether two spellings of an ETag are equal: a system in between may have removed the quotes or marked it
+/// as weak.
 pub(super) fn same_tag(one: &ETag, other: &ETag) -> bool {
     let (one, other) = (one.as_str(), other.as_str());
     let bare = |tag: &str| {
@@ -109,7 +109,7 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     size_of(header(headers, "content-length")?)
 }
 
-/// A number of bytes as the protocol writes it: digits, and no more than a file can have.
+/// A number of bytes in the protocol: digits, and no more than a file can have.
 pub(super) fn size_of(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.bytes().all(|b| b.is_ascii_digit());
@@ -117,7 +117,7 @@ pub(super) fn size_of(text: &str) -> Option<u64> {
     (size <= MAX_SIZE).then_some(size)
 }
 
-/// `bytes 0-499/1000`: the range and the size of the whole.
+/// `bytes 0-499/1000`: the range and the total size.
 pub(super) fn content_range(text: &str) -> Option<(Range<u64>, u64)> {
     let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;

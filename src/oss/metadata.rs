@@ -1,7 +1,7 @@
-//! What is there: HEAD and listings, and what an answer left out of an object's head.
+//! HEAD and listings, and the values that a response omitted from an object's head.
 //!
-//! The service sends tag, length and times with every answer; caches, gateways and other implementations leave
-//! some of them out. A listing of the one key has them all, for one request more.
+//! The service sends ETag, length and times with every response; caches, gateways and other implementations
+//! omit some of them. A listing of the one key has them all, at the cost of one more request.
 
 use std::time::SystemTime;
 
@@ -44,7 +44,7 @@ impl Client {
         listing::check(request, page, self.hidden())
     }
 
-    /// A page as the answer has it, unchecked.
+    /// A page as received, unchecked.
     async fn list_within(
         &self,
         request: &ListRequest,
@@ -84,15 +84,15 @@ impl Client {
         }
     }
 
-    /// The server's clock when it answered.
+    /// The server's clock in the response.
     pub(super) fn date_of(&self, headers: &HeaderMap) -> SystemTime {
         date_of(headers).unwrap_or_else(|| self.now())
     }
 
-    /// The object whose head an answer told of, with what the answer left out.
+    /// The object described by a response's head, completed with what the response omitted.
     ///
     /// # Errors
-    /// [`Error::Protocol`] if it cannot be found, or was replaced meanwhile.
+    /// [`Error::Protocol`] if it cannot be found, or was replaced in the meantime.
     pub(super) async fn completed(
         &self,
         operation: &'static str,
@@ -109,7 +109,7 @@ impl Client {
             let listed =
                 listed.ok_or_else(|| fault("no ETag or no length, and it is not listed"))?;
             if (head.etag.as_ref()).is_some_and(|etag| !same_tag(etag, &listed.etag)) {
-                return Err(fault("the object was replaced meanwhile"));
+                return Err(fault("the object was replaced in the meantime"));
             }
             head.size = head.size.or(listed.size);
             head.etag =
@@ -120,7 +120,7 @@ impl Client {
             .ok_or_else(|| fault("no ETag or no length"))
     }
 
-    /// The object as a listing has it: its key is the first of those that begin with it.
+    /// The object from a listing: its key is the first one with this prefix.
     async fn listed(
         &self,
         key: &str,
@@ -136,8 +136,8 @@ impl Client {
         Ok(objects.find(|object| object.key == key.as_bytes()))
     }
 
-    /// The tag of what this client has just stored, of an answer that did not say. Who may write and not read
-    /// may list.
+    /// The ETag of an object that this client has just stored, if the response did not contain it. A client
+    /// that may write but not read may still list.
     ///
     /// # Errors
     /// [`Error::Replaced`] if something else is there.

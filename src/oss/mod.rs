@@ -1,4 +1,4 @@
-//! The protocol of the service: request, signature, client, retry, XML, credentials.
+//! The protocol of the service: requests, signatures, client, retries, XML, credentials.
 
 // Paths are those of the whole program.
 use ossvault_base as base;

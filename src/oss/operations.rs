@@ -1,8 +1,9 @@
-//! The calls a file system makes, one function each: what is asked, and how the answer reads.
+//! The operations that a file system uses, one function each: the request and the interpretation of the
+//! response.
 //!
-//! Two kinds of call must not simply be sent again when it is not known what became of them: completing
-//! a multipart upload, and writes that must not replace anything. Their own success would look like
-//! somebody else's. They look what is there, and recognise their own bytes by CRC-64.
+//! Two kinds of requests must not simply be retried if their outcome is unknown: completing a multipart
+//! upload, and writes that must not replace anything. Their own success would look like another client's.
+//! They check what is there, and recognise their own data by its CRC-64.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -29,9 +30,9 @@ use crate::object::key::ObjectKey;
 use crate::object::meta::{ETag, ObjectHeaders, ObjectMeta};
 use crate::object::upload::{PendingUpload, UploadId, UploadedPart};
 
-/// More unfinished uploads than this are not collected.
+/// The maximum number of unfinished uploads that are collected.
 pub const MAX_UPLOADS: usize = 100_000;
-/// How many pages of uploads in a row may bring nothing.
+/// The maximum number of consecutive pages of uploads without an entry.
 const MAX_BARREN: u32 = 32;
 
 impl Client {
@@ -39,8 +40,8 @@ impl Client {
     /// versioning ignore that.
     ///
     /// # Errors
-    /// [`ObjectError::AlreadyExists`], [`ObjectError::Corrupt`] (what arrived is not what was sent, again and
-    /// again).
+    /// [`ObjectError::AlreadyExists`], [`ObjectError::Corrupt`] (the received data differs from the data
+    /// sent, repeatedly).
     pub async fn put_object(
         &self,
         key: &str,
@@ -67,7 +68,7 @@ impl Client {
                         return Ok(self.stored(&answer, etag, crc));
                     }
                     Err(error) => {
-                        // What lies there now is ours, and damaged: it must be replaced.
+                        // The object there now is this client's own, and damaged: it must be replaced.
                         set_forbid(&mut call, false);
                         self.pause(operation, error, &mut budget, None).await?;
                     }
@@ -90,7 +91,7 @@ impl Client {
         }
     }
 
-    /// Looks what became of a write. It has a budget of its own, because the write may have used its up;
+    /// Checks the outcome of a write. It has its own budget, because the write may have used its budget up;
     /// [`Client::send`] leaves that much time.
     async fn find(&self, key: &str) -> std::result::Result<Option<ObjectMeta>, Error> {
         let mut budget = Budget::new(Instant::now(), self.settings().timeout / 4);
@@ -101,8 +102,8 @@ impl Client {
         }
     }
 
-    /// Whether the object that is there is the one this PUT sent. Its bytes are read again for their
-    /// CRC-64: the try whose answer was lost may be any of several.
+    /// Whether the existing object is the one that this PUT sent. Its data is read again for the CRC-64: the
+    /// try whose response was lost may be any of several.
     async fn ours(
         &self,
         info: ObjectMeta,
@@ -127,7 +128,7 @@ impl Client {
         }
     }
 
-    /// Deleting what does not exist is no error.
+    /// Deleting a nonexistent object is not an error.
     pub async fn delete_object(&self, key: &str) -> Result<()> {
         Ok(self.delete_within(key, &mut self.budget()).await?)
     }
@@ -154,7 +155,7 @@ impl Client {
         let (batch, single): (Vec<&str>, Vec<&str>) =
             keys.iter().partition(|key| xml::is_writable(key));
         let mut failed: Vec<(&str, ObjectError)> = Vec::new();
-        // Such names are too rare for more than one at a time.
+        // Such names are too rare for parallel requests.
         let mut budget = self.budget();
         for key in single {
             if let Err(error) = self.delete_within(key, &mut budget).await {
@@ -203,7 +204,7 @@ impl Client {
                 Some(error) => failed.push((key, error)),
                 None if deleted.contains(key) => {}
                 None => {
-                    let error = fault(operation, "the answer does not name the key");
+                    let error = fault(operation, "the response does not name the key");
                     failed.push((key, error.into()));
                 }
             }
@@ -211,8 +212,8 @@ impl Client {
         Ok(failed)
     }
 
-    /// Copies within the bucket, in one request, if the source's tag is `source_etag`. Tags go along.
-    /// Onto itself it changes the headers only.
+    /// Copies within the bucket, in one request, if the source's ETag is `source_etag`. Object tags are
+    /// copied too. A copy onto itself changes only the headers.
     ///
     /// # Errors
     /// [`ObjectError::NotFound`], [`ObjectError::PreconditionFailed`], [`ObjectError::AlreadyExists`],
@@ -276,7 +277,7 @@ impl Client {
         source: &str,
         source_etag: &ETag,
     ) -> std::result::Result<bool, Error> {
-        // The tag of a copy is its source's unless the source was made of parts.
+        // The ETag of a copy equals its source's, unless the source was uploaded in parts.
         if same_tag(&there.etag, source_etag) {
             return Ok(true);
         }
@@ -293,7 +294,7 @@ impl Client {
         format!("/{}/{}", self.bucket(), percent_encoded(key, true))
     }
 
-    /// Begins a multipart upload; `headers` become the object's when it is completed.
+    /// Begins a multipart upload; the object gets `headers` when it is completed.
     pub async fn initiate_multipart(&self, key: &str, headers: &ObjectHeaders) -> Result<UploadId> {
         let operation = "InitiateMultipartUpload";
         let mut call = Call::new(operation, Method::POST, Some(key)).query("uploads", "");
@@ -302,7 +303,7 @@ impl Client {
         Ok(xml::upload_id(&answer.text).map_err(|what| Error::Protocol { operation, what })?)
     }
 
-    /// `number` is 1 to 10,000; a number sent again replaces the part.
+    /// `number` is 1 to 10,000; sending a number again replaces the part.
     pub async fn upload_part(
         &self,
         key: &ObjectKey,
@@ -341,8 +342,8 @@ impl Client {
         }
     }
 
-    /// Copies `range` of an object of this bucket into a part, if its tag is `source_etag`. The range must
-    /// lie within the source: the service takes the whole object for one that does not.
+    /// Copies `range` of an object of this bucket into a part, if its ETag is `source_etag`. The range must
+    /// be inside the source: otherwise the service copies the whole object.
     pub async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart> {
         let operation = "UploadPartCopy";
         let (key, source) = (request.key.as_str(), request.source.as_str());
@@ -380,7 +381,7 @@ impl Client {
         })
     }
 
-    /// The tag of a part that was just stored, of an answer that did not say.
+    /// The ETag of a part that was just stored, if the response did not contain it.
     async fn tag_of_part(
         &self,
         (key, upload, number): (&str, &UploadId, u16),
@@ -397,11 +398,11 @@ impl Client {
         }
     }
 
-    /// Makes the object of its parts, which are in ascending order.
+    /// Creates the object from its parts, which are in ascending order.
     ///
     /// # Errors
-    /// [`ObjectError::NoSuchUpload`], [`ObjectError::AlreadyExists`]; [`ObjectError::Corrupt`] if the object is not
-    /// what was sent.
+    /// [`ObjectError::NoSuchUpload`], [`ObjectError::AlreadyExists`]; [`ObjectError::Corrupt`] if the object
+    /// differs from the data sent.
     pub async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -459,7 +460,7 @@ impl Client {
             if let Some(there) = self.find(key).await? {
                 let same_bytes = match (crc, there.crc64) {
                     (Some(sent), Some(found)) => sent == found,
-                    // Copied parts have no checksum: then it is the one that appeared meanwhile.
+                    // Copied parts have no checksum: then it must be the one that appeared in the meantime.
                     _ => there.last_modified >= began,
                 };
                 if there.size == size && same_bytes {
@@ -470,7 +471,7 @@ impl Client {
         }
     }
 
-    /// An upload that is gone is no error.
+    /// A missing upload is not an error.
     pub async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
         let key = key.as_str();
         let call = Call::new("AbortMultipartUpload", Method::DELETE, Some(key))
@@ -489,7 +490,7 @@ impl Client {
         }
     }
 
-    /// The parts that are there, all of them: at most 10,000, each behind the one before.
+    /// All uploaded parts: at most 10,000, in ascending order.
     pub async fn list_parts(&self, key: &str, upload: &UploadId) -> Result<Vec<UploadedPart>> {
         let mut all = Vec::new();
         let mut marker = 0;
@@ -506,7 +507,7 @@ impl Client {
         }
     }
 
-    /// At most `max` parts behind part `marker`, and the marker for those that follow: it is greater.
+    /// At most `max` parts after part `marker`, and the marker for the following ones: it is greater.
     async fn list_parts_behind(
         &self,
         key: &str,
@@ -527,10 +528,10 @@ impl Client {
         xml::parts(&answer.text, marker).map_err(|what| Error::Protocol { operation, what })
     }
 
-    /// Unfinished multipart uploads of keys that begin with `prefix`, all of them.
+    /// All unfinished multipart uploads of keys that begin with `prefix`.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when the list does not go on, goes back, or has more than [`MAX_UPLOADS`] entries.
+    /// [`Error::Protocol`] if the list does not advance, goes back, or has more than [`MAX_UPLOADS`] entries.
     pub async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>> {
         let operation = "ListMultipartUploads";
         let mut all: Vec<PendingUpload> = Vec::new();
@@ -554,7 +555,7 @@ impl Client {
             let (uploads, next) =
                 xml::uploads(&answer.text).map_err(|what| Error::Protocol { operation, what })?;
             let before = all.len();
-            // Of another prefix: not what was asked for.
+            // Has another prefix than requested.
             let below = uploads.into_iter().filter(|u| u.key.starts_with(prefix));
             all.extend(below);
             if all.len() > MAX_UPLOADS {
@@ -562,16 +563,16 @@ impl Client {
             }
             let Some(next) = next else { return Ok(all) };
             barren = if all.len() > before { 0 } else { barren + 1 };
-            // The order of uploads of one key is the service's own.
+            // The order of uploads of one key is up to the service.
             let back = (marker.as_ref()).is_some_and(|last| next.0 < last.0 || next == *last);
             if back || barren > MAX_BARREN {
-                return Err(fault(operation, "a list that does not go on").into());
+                return Err(fault(operation, "a list that does not advance").into());
             }
             marker = Some(next);
         }
     }
 
-    /// For the bucket's owner: others get [`ObjectError::AccessDenied`].
+    /// Only for the bucket's owner: others get [`ObjectError::AccessDenied`].
     pub async fn bucket_info(&self) -> Result<BucketInfo> {
         let operation = "GetBucketInfo";
         let call = Call::new(operation, Method::GET, None).query("bucketInfo", "");
@@ -595,7 +596,7 @@ fn fault(operation: &'static str, what: &str) -> Error {
     }
 }
 
-/// A write that must not replace anything cannot simply be sent again.
+/// A write that must not replace anything cannot simply be retried.
 fn set_forbid(call: &mut Call<'_>, forbid: bool) {
     const NAME: &str = "x-oss-forbid-overwrite";
     call.headers.retain(|(name, _)| name != NAME);
@@ -628,7 +629,7 @@ fn found_stored(info: ObjectMeta) -> PutAnswer {
     }
 }
 
-/// Compares what was sent with what the service says it has. Returns the checksum, as far as it is known.
+/// Compares the data sent with what the service says it has. Returns the checksum, if it is known.
 fn verified(
     operation: &'static str,
     answer: &Answer,
@@ -644,7 +645,7 @@ fn verified(
     }
 }
 
-/// The CRC-64 of all parts in a row, if each one's is known.
+/// The CRC-64 of all parts in order, if each one's is known.
 fn combined(parts: &[UploadedPart]) -> Option<u64> {
     parts.iter().try_fold(0, |crc, part| {
         Some(crc64::combine(crc, part.crc64?, part.size))

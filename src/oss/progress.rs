@@ -1,7 +1,7 @@
-//! When bytes last moved, and waiting no longer than that allows.
+//! Tracks when bytes last moved, and waits no longer than that allows.
 //!
-//! A single byte is no progress: a peer that sends one just before every deadline would be waited for without
-//! end. Only [`FLOOR`] bytes, or a message of its own such as an answer's head, renew an allowance.
+//! A single byte is not progress: a peer that sends one just before every deadline could make a call wait
+//! forever. Only [`FLOOR`] bytes, or a message such as a response's head, renew an allowance.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 
 use crate::base::deadline;
 
-/// How many bytes must move within one allowance to renew it. At the default time-out of a minute this is
-/// 1 KiB/s: no link over which files can be used is slower.
+/// How many bytes must move within one allowance to renew it. With the default timeout of one minute this is
+/// 1 KiB/s: no usable link is slower.
 pub const FLOOR: u64 = 64 * 1024;
 
-/// No wait is longer, so that times computed from outside numbers cannot overflow.
+/// The maximum wait, so that times computed from external numbers cannot overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// `start` and `by` after it, or a year after it where that would be later.
+/// `start` plus `by`, but at most a year.
 pub fn later(start: Instant, by: Duration) -> Instant {
     start.checked_add(by.min(LONGEST)).unwrap_or(start)
 }
 
-/// The time spent waiting for a body since it last made progress. Unlike [`Progress`] it does not run while
-/// the reader is busy elsewhere.
+/// The time spent waiting for a body since its last progress. Unlike [`Progress`], it does not run while the
+/// reader is busy elsewhere.
 #[derive(Debug, Default)]
 pub struct Pace {
     waited: Duration,
@@ -30,7 +30,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// A wait of `waited` brought `bytes`.
+    /// A wait of `waited` delivered `bytes`.
     pub fn add(&mut self, waited: Duration, bytes: u64) {
         self.waited = self.waited.saturating_add(waited);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -39,16 +39,16 @@ impl Pace {
         }
     }
 
-    /// What is left of `allowance`.
+    /// The rest of `allowance`.
     pub fn left(&self, allowance: Duration) -> Duration {
         allowance.saturating_sub(self.waited)
     }
 }
 
-/// When bytes last moved. Shared between the task that moves them and the one that waits.
+/// When bytes last moved. Shared between the task that moves them and the task that waits.
 pub struct Progress {
     start: Instant,
-    /// Milliseconds after `start`, plus one; 0 as long as nothing moved.
+    /// Milliseconds after `start`, plus one; 0 as long as nothing has moved.
     moved: AtomicU64,
     /// Bytes since then.
     bytes: AtomicU64,
@@ -63,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// `bytes` moved just now: progress once they are [`FLOOR`].
+    /// `bytes` moved just now: progress once they reach [`FLOOR`].
     pub fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if before.saturating_add(bytes as u64) >= FLOOR {
@@ -92,9 +92,9 @@ impl Progress {
         self.moved().unwrap_or(self.start)
     }
 
-    /// Waits for `future`, as long as no more than `limit` passes between two marks. Before the first
-    /// mark it waits until `give_up_at` at most, and never beyond `cap`. None when the time was up; the
-    /// future is dropped then.
+    /// Waits for `future` as long as no more than `limit` passes between two marks. Before the first mark it
+    /// waits until `give_up_at` at most, and never beyond `cap`. None if the time is up; the future is then
+    /// dropped.
     pub async fn watch<F: Future>(
         &self,
         limit: Duration,
@@ -109,7 +109,7 @@ impl Progress {
                 Some(moved) => later(moved, limit),
                 None => later(self.start, limit).min(give_up_at),
             });
-            // The future is polled before the clock is looked at: an answer that is there counts.
+            // The future is polled before the clock is checked: a response that has arrived counts.
             match deadline::by(deadline, &mut future).await {
                 Ok(output) => return Some(output),
                 Err(_)

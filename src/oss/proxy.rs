@@ -1,16 +1,17 @@
-//! Whether the environment names a proxy for an endpoint, and whether its name can be one.
+//! Whether the environment configures a proxy for an endpoint, and whether its value is valid.
 //!
-//! The HTTP library reads the same variables and ignores what it cannot read: requests would then go around
-//! the proxy without a word.
+//! The HTTP library reads the same variables and ignores invalid values: requests would then silently bypass
+//! the proxy.
 
 use reqwest::Url;
 
 use super::error::Error;
 
-/// Whether requests over the scheme go through a proxy, `no_proxy` aside. `variable` looks one up.
+/// Whether requests with this scheme go through a proxy, ignoring `no_proxy`. `variable` looks one up.
 ///
 /// # Errors
-/// [`Error::Misconfigured`] for a variable that names no proxy. Its value is not shown: it may hold a password.
+/// [`Error::Misconfigured`] for a variable that does not name a proxy. Its value is not shown, because it may
+/// contain a password.
 pub fn from_environment(
     https: bool,
     variable: impl Fn(&str) -> Option<String>,

@@ -1,38 +1,38 @@
-//! When a failed request is sent again, and when the client gives up. No clock and no randomness of
-//! its own: times and the jitter are arguments.
+//! When to retry a failed request, and when to give up. Without a clock and randomness of its own: times and
+//! the jitter are arguments.
 //!
-//! A call may go on for as long as bytes move, and for [`Budget::timeout`] without. Failures renew
-//! that allowance once: a connection that carries some bytes and breaks, over and over, ends too.
+//! A call may continue as long as bytes move, and for [`Budget::timeout`] without. Failures renew that
+//! allowance only once: a connection that transfers some bytes and breaks, over and over, also ends.
 
 use std::time::{Duration, Instant};
 
 use super::progress::later;
 use crate::base::backoff;
 
-/// What sending the same request again can achieve.
+/// What retrying the same request can achieve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The answer would be the same.
+    /// The response would be the same.
     Never,
-    /// Likely to pass: transport errors, internal errors.
+    /// Probably transient: transport errors, internal errors.
     Retry,
-    /// The service asks for less: a longer back-off.
+    /// The service throttles: use a longer backoff.
     Slow,
-    /// The clock is wrong: once to hear the same a second time, once with the offset corrected.
+    /// The clock is wrong: retry once to confirm it, and once with the offset corrected.
     Clock,
 }
 
-/// First delay after a failure of class [`Class::Retry`]; doubled with each further one.
+/// The first delay after a failure of class [`Class::Retry`]; doubled after each further one.
 const BASE: Duration = Duration::from_millis(100);
 /// The same for [`Class::Slow`].
 const SLOW_BASE: Duration = Duration::from_millis(600);
-/// No delay is longer, unless the service asks for it.
+/// The maximum delay, unless the service asks for a longer one.
 const CAP: Duration = Duration::from_secs(10);
-/// Two answers that agree correct the clock; a third is not about it.
+/// Two responses that agree correct the clock; a third failure has another cause.
 const MAX_CLOCK_FAILURES: u32 = 2;
 
-/// The delay before try number `failures + 1`: exponential, of which a random half is left out, so that
-/// many clients that failed together do not return together. `random` is in [0, 1).
+/// The delay before try number `failures + 1`: exponential, minus a random half, so that many clients that
+/// failed together do not retry together. `random` is in [0, 1).
 pub fn delay(class: Class, failures: u32, retry_after: Option<Duration>, random: f64) -> Duration {
     let base = match class {
         Class::Never | Class::Clock => return Duration::ZERO,
@@ -43,7 +43,7 @@ pub fn delay(class: Class, failures: u32, retry_after: Option<Duration>, random:
     wait.max(retry_after.unwrap_or_default())
 }
 
-/// How long one call may still take.
+/// The time that one call may still take.
 #[derive(Debug)]
 pub struct Budget {
     timeout: Duration,
@@ -67,7 +67,7 @@ impl Budget {
         self.give_up_at
     }
 
-    /// Time spent waiting for other calls' sake is not held against this one.
+    /// Time spent waiting for other calls does not count against this one.
     pub fn extend(&mut self, by: Duration) {
         self.give_up_at = later(self.give_up_at, by);
     }
@@ -76,12 +76,12 @@ impl Budget {
         self.timeout
     }
 
-    /// How many tries have failed.
+    /// The number of failed tries.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// A try failed: how long to wait before the next one, or None to give up. `moved` is when the
+    /// Records a failed try: returns the delay before the next one, or None to give up. `moved` is when the
     /// failed try last moved bytes, if it did.
     pub fn after_failure(
         &mut self,
@@ -102,7 +102,7 @@ impl Budget {
             Class::Retry | Class::Slow => {}
         }
         let left = self.give_up_at.saturating_duration_since(now);
-        // A service that asks for more time than there is gets half of it, and is then asked again.
+        // If the service asks for more time than is left, wait for half of it and try again.
         let asked = retry_after.map(|after| if after < left { after } else { left / 2 });
         let delay = delay(class, self.failures, asked, random);
         (delay < left).then_some(delay)

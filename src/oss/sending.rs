@@ -1,4 +1,4 @@
-//! A request's body on its way: cut into pieces, counted, its CRC-64 taken.
+//! A request body being sent: cut into pieces, counted, its CRC-64 computed.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -11,14 +11,14 @@ use crate::base::crc64::Crc64;
 use crate::base::sync::lock;
 use crate::object::error::{Error, Result};
 
-/// A body is handed to the connection in pieces of this size, so that a slow link shows progress. Larger
-/// pieces gain nothing measurable.
+/// A body is passed to the connection in pieces of this size, so that a slow link shows progress. Larger
+/// pieces have no measurable benefit.
 const SEND_PIECE: usize = 256 * 1024;
-/// A body on its way: cut into pieces, counted, its CRC-64 taken.
+/// A request body being sent: cut into pieces, counted, its CRC-64 computed.
 pub struct Sending {
     len: u64,
     progress: [Arc<Progress>; 2],
-    /// Touched by the connection's task for each piece, by the waiting task at the end.
+    /// Locked by the connection's task for each piece, and by the waiting task at the end.
     state: Mutex<SendingState>,
 }
 

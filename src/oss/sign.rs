@@ -1,12 +1,12 @@
-//! Request signatures, V4 and V1: what is signed, how, and how it is written in `Authorization`.
+//! Request signatures, V4 and V1: what is signed, how, and the format of `Authorization`.
 //!
-//! Everything up to [`Signer`] is a pure function of its arguments: the client signs with them and the
-//! server verifies with them. Since both would share a mistake, the tests compare every step with what
-//! the official SDKs computed (tests/vectors/signing).
+//! Everything up to [`Signer`] is a pure function of its arguments: the client signs with these functions and
+//! the server verifies with them. Since both would share a mistake, the tests compare every step with the
+//! results of the official SDKs (tests/vectors/signing).
 //!
-//! The differences to the better known AWS signature: the bucket is in the canonical URI whatever the
-//! host, an empty query value has no `=`, only `content-type`, `content-md5` and `x-oss-*` are signed
-//! (`AdditionalHeaders` names what else is), and the payload hash is a constant.
+//! The differences from the better known AWS signature: the bucket is in the canonical URI whatever the host,
+//! an empty query value has no `=`, only `content-type`, `content-md5` and `x-oss-*` are signed
+//! (`AdditionalHeaders` names the others), and the payload hash is a constant.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -145,13 +145,13 @@ pub const SUB_RESOURCES: &[&str] = &[
     "x-oss-write-get-object-response",
 ];
 
-/// What a signature covers. Names and values are as they are before any encoding.
+/// The input of a signature. Names and values are unencoded.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     pub method: &'a str,
-    /// None for calls to the service itself.
+    /// None for requests to the service itself.
     pub bucket: Option<&'a str>,
-    /// None for calls to the bucket.
+    /// None for requests to the bucket.
     pub key: Option<&'a str>,
     /// In any order; a parameter without a value has an empty one.
     pub query: &'a [(Cow<'a, str>, Cow<'a, str>)],
@@ -229,14 +229,14 @@ pub fn v1_authorization(id: &str, signature: &str) -> String {
     format!("OSS {id}:{signature}")
 }
 
-/// Whether V4 signs this header without being told to.
+/// Whether V4 signs this header by default.
 pub fn v4_signed_by_default(name: &str) -> bool {
     name == "content-type" || name == "content-md5" || name.starts_with("x-oss-")
 }
 
-/// The V4 canonical request. `additional` are the names in `AdditionalHeaders`: lower case, sorted,
-/// none that is signed anyway. For a signature in the URL the query holds every `x-oss-*` parameter
-/// but `x-oss-signature`.
+/// The V4 canonical request. `additional` are the names in `AdditionalHeaders`: lower case, sorted, without
+/// those that are signed by default. For a signature in the URL, the query contains every `x-oss-*` parameter
+/// except `x-oss-signature`.
 pub fn v4_canonical(request: &Request<'_>, additional: &[&str]) -> String {
     let mut query: Vec<(Cow<'_, str>, &str)> = request
         .query
@@ -300,7 +300,7 @@ pub fn v4_string_to_sign(canonical: &str, date_time: &str, scope: &str) -> Strin
     out
 }
 
-/// A V4 signing key: good for one day, region and secret. Wiped on drop.
+/// A V4 signing key: valid for one day, region and secret. Wiped on drop.
 pub struct SigningKey(Zeroizing<[u8; 32]>);
 
 impl SigningKey {
@@ -334,12 +334,12 @@ pub fn hmac_sha256(key: &[u8], message: &str) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
-/// Which signature a client makes.
+/// The signature version of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Version {
     /// Needs the region: `cn-hangzhou`, not `oss-cn-hangzhou`.
     V4 { region: String },
-    /// For old private deployments; the public service is switching it off.
+    /// For old private deployments; the public service is disabling it.
     V1,
 }
 
@@ -347,7 +347,7 @@ pub enum Version {
 pub struct Signer {
     key: AccessKey,
     version: Version,
-    /// The signing key of the last day that was asked for. Only read and replaced under the lock.
+    /// The most recent signing key. A leaf: held only to read or replace it.
     day: Mutex<Option<(String, Arc<SigningKey>)>>,
 }
 
@@ -360,8 +360,8 @@ impl Signer {
         }
     }
 
-    /// Adds the headers the signature needs to `headers` and returns the value of `Authorization`, which
-    /// belongs in no log. `headers` then are what must be sent, neither more nor less in what is signed.
+    /// Adds the headers that the signature needs to `headers` and returns the value of `Authorization`, which
+    /// must not be logged. `headers` are then exactly the headers to send.
     pub fn sign<'a>(
         &'a self,
         now: SystemTime,

@@ -1,8 +1,8 @@
-//! The XML of the protocol: answers read leniently (unknown elements are skipped, order does not
-//! matter), requests written with everything escaped.
+//! The XML of the protocol: responses are parsed leniently (unknown elements are skipped, order does not
+//! matter), requests are written with everything escaped.
 //!
-//! The name of the root element is checked: a page that something on the way put in place of the answer
-//! must never pass for an empty listing. No list is longer than a page, however long the document.
+//! The name of the root element is checked: a page that a system in between returned instead of the response
+//! must never be mistaken for an empty listing. No list is longer than a page, however long the document.
 
 use std::fmt::Write;
 use std::marker::PhantomData;
@@ -19,13 +19,13 @@ use crate::object::listing::{RawObject, RawPage};
 use crate::object::meta::ETag;
 use crate::object::upload::{MAX_PARTS, PendingUpload, UploadId, UploadedPart};
 
-/// The most keys one DeleteMultipleObjects takes, and the largest page of any listing.
+/// The maximum number of keys in one DeleteMultipleObjects, and the maximum page size of any listing.
 pub const MAX_BATCH: usize = 1000;
 
-/// Why a document is not the answer it should be; for messages.
+/// Why a document is not the expected response; for messages.
 pub type Fault = String;
 
-/// The error document's elements this client looks at.
+/// The elements of the error document that this client uses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct ErrorDocument {
@@ -40,7 +40,7 @@ pub struct ErrorDocument {
     pub canonical_request: String,
 }
 
-/// None if the text is no error document.
+/// None if the text is not an error document.
 pub fn error(text: &str) -> Option<ErrorDocument> {
     read(text, "Error").ok()
 }
@@ -72,12 +72,12 @@ pub fn read<T: DeserializeOwned>(text: &str, expected: &str) -> Result<T, Fault>
     quick_xml::de::from_str(text).map_err(|error| format!("<{expected}>: {error}"))
 }
 
-/// A name as an answer of this encoding type writes it. Not always UTF-8: anybody may have stored objects
+/// A name in a response with this encoding type. Not always UTF-8: other clients may have stored objects
 /// under any bytes.
 fn name(text: &str, encoding: &str) -> Vec<u8> {
     match encoding {
         "url" => percent_decoded_bytes(text),
-        // Bytes that are not UTF-8 were replaced when the document was read: it is some other name.
+        // Invalid UTF-8 was replaced when the document was read, so this is another name.
         _ if text.contains('\u{fffd}') => Vec::new(),
         _ => text.as_bytes().to_owned(),
     }
@@ -115,8 +115,8 @@ fn time(text: &str) -> Result<std::time::SystemTime, Fault> {
     time::parse_extended(text).ok_or_else(|| format!("not a time: {text}"))
 }
 
-/// A page of ListObjectsV2 that was asked for with `encoding-type=url`. `date` is the answer's. An entry that
-/// lacks something, or says what cannot be, is no reason to refuse the page.
+/// A page of ListObjectsV2 that was requested with `encoding-type=url`. `date` is the response's. An entry
+/// with missing or impossible values is no reason to reject the page.
 pub fn list(text: &str, date: std::time::SystemTime) -> Result<RawPage, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
@@ -167,7 +167,8 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<RawPage, Fault> {
         .collect();
     let next = match (result.is_truncated, &*result.next_continuation_token) {
         (false, _) => None,
-        // Without a token the rest cannot be had, and half a listing must not pass for a whole one.
+        // Without a token the rest cannot be requested, and half a listing must not be mistaken for a
+        // complete one.
         (true, "") => return Err("a truncated listing without a continuation token".to_owned()),
         (true, token) => {
             let token = String::from_utf8(name(token)).ok();
@@ -182,7 +183,7 @@ pub fn list(text: &str, date: std::time::SystemTime) -> Result<RawPage, Fault> {
     })
 }
 
-/// The id of InitiateMultipartUpload's answer.
+/// The ID in the response of InitiateMultipartUpload.
 pub fn upload_id(text: &str) -> Result<UploadId, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -191,12 +192,13 @@ pub fn upload_id(text: &str) -> Result<UploadId, Fault> {
     }
     let result: Result_ = read(text, "InitiateMultipartUploadResult")?;
     match result.upload_id.is_empty() {
-        true => Err("an empty upload id".to_owned()),
+        true => Err("an empty upload ID".to_owned()),
         false => Ok(UploadId(result.upload_id)),
     }
 }
 
-/// The tag in the answer of a copy, a part copy or a completion, whose root is `expected`; None if it has none.
+/// The ETag in the response of a copy, a part copy or a completion, whose root is `expected`; None if there
+/// is none.
 pub fn etag(text: &str, expected: &str) -> Result<Option<ETag>, Fault> {
     #[derive(Deserialize)]
     struct Result_ {
@@ -207,7 +209,7 @@ pub fn etag(text: &str, expected: &str) -> Result<Option<ETag>, Fault> {
     Ok((!result.etag.is_empty()).then(|| ETag::new(result.etag)))
 }
 
-/// A page of ListParts that was asked for behind part `marker`, and the marker of the next one.
+/// A page of ListParts that was requested after part `marker`, and the marker of the next one.
 pub fn parts(text: &str, marker: u16) -> Result<(Vec<UploadedPart>, Option<u16>), Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -234,7 +236,7 @@ pub fn parts(text: &str, marker: u16) -> Result<(Vec<UploadedPart>, Option<u16>)
     for part in result.part {
         let number = part.part_number;
         if number <= last || number > MAX_PARTS {
-            return Err(format!("part {number} is listed behind part {last}"));
+            return Err(format!("part {number} is listed after part {last}"));
         }
         last = number;
         parts.push(UploadedPart {
@@ -247,16 +249,16 @@ pub fn parts(text: &str, marker: u16) -> Result<(Vec<UploadedPart>, Option<u16>)
     let next = match (result.is_truncated, result.next_part_number_marker) {
         (false, _) => None,
         (true, Some(next)) if next > marker && next >= last => Some(next),
-        (true, _) => return Err("a truncated list of parts that does not go on".to_owned()),
+        (true, _) => return Err("a truncated list of parts that does not advance".to_owned()),
     };
     Ok((parts, next))
 }
 
-/// The key and the upload id after which the next page begins.
+/// The key and the upload ID after which the next page begins.
 pub type UploadMarker = (String, String);
 
-/// A page of ListMultipartUploads that was asked for with `encoding-type=url`, and the markers of the
-/// next one. Uploads under names that are not UTF-8 are left out.
+/// A page of ListMultipartUploads that was requested with `encoding-type=url`, and the markers of the next
+/// one. Uploads under names that are not UTF-8 are skipped.
 pub fn uploads(text: &str) -> Result<(Vec<PendingUpload>, Option<UploadMarker>), Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
@@ -292,7 +294,7 @@ pub fn uploads(text: &str) -> Result<(Vec<PendingUpload>, Option<UploadMarker>),
     let next = match result.is_truncated {
         true => {
             let key = name(&result.next_key_marker).filter(|key| !key.is_empty());
-            let key = key.ok_or("a truncated list of uploads that does not go on")?;
+            let key = key.ok_or("a truncated list of uploads that does not advance")?;
             Some((key, result.next_upload_id_marker))
         }
         false => None,
@@ -300,13 +302,13 @@ pub fn uploads(text: &str) -> Result<(Vec<PendingUpload>, Option<UploadMarker>),
     Ok((uploads, next))
 }
 
-/// What DeleteMultipleObjects says of each key: those deleted, and those refused with code and message.
+/// The result of DeleteMultipleObjects for each key: deleted, or refused with code and message.
 pub struct Deleted {
     pub deleted: Vec<String>,
     pub refused: Vec<(String, String, String)>,
 }
 
-/// The answer of DeleteMultipleObjects. Names that are not UTF-8 were not asked for, and are left out.
+/// The response of DeleteMultipleObjects. Names that are not UTF-8 were not requested, and are skipped.
 pub fn deleted(text: &str) -> Result<Deleted, Fault> {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
@@ -363,15 +365,15 @@ pub fn bucket_info(text: &str) -> Result<BucketInfo, Fault> {
     })
 }
 
-/// Whether a key can be written in XML 1.0 and read back the same. Control characters cannot, and a
-/// parser may turn line ends into others.
+/// Whether a key can be written in XML 1.0 and read back unchanged. Control characters cannot, and a parser
+/// may change line endings.
 pub fn is_writable(text: &str) -> bool {
     !text
         .chars()
         .any(|c| c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}'))
 }
 
-/// The request of DeleteMultipleObjects, in the form whose answer names every key.
+/// The request of DeleteMultipleObjects, in the form whose response names every key.
 pub fn delete_request<'a>(keys: impl Iterator<Item = &'a str>) -> String {
     let mut out =
         String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Delete><Quiet>false</Quiet>");

@@ -1,11 +1,12 @@
-//! A bucket that does not answer is left alone, but for one probe at a time, until it answers again.
+//! A circuit breaker for a bucket that does not respond: only one probe at a time is sent until it responds
+//! again.
 //!
-//! Without this each call waits its whole time for a network that is gone, and so does the next: a desktop that
-//! looks for one file freezes again and again. After a HEAD or a LIST has timed out, and nothing was answered since it
-//! began, everything that only asks fails at once, what is under way included, while a probe is sent every half
-//! second. The first answer, the probe's or any other, lets all calls through again. A call that has waited for most
-//! of its time is reason for a first probe: where only that one call hangs, the others go on. Calls that change
-//! something are never held back, and their failures say nothing of the others.
+//! Without it, each call waits its whole timeout for a dead network, and so does the next: a desktop that
+//! looks for one file freezes again and again. After a HEAD or a LIST has timed out, and no response has
+//! arrived since it began, all queries fail at once, including those in flight, while a probe is sent every
+//! half second. The first response, to the probe or any other call, closes the circuit. A call that has
+//! waited for most of its timeout triggers a first probe: if only that one call hangs, the others continue.
+//! Calls that change something are never rejected, and their failures say nothing about the others.
 //!
 //! [`Circuit`] decides, with its clock as an argument; [`CircuitBreaker`] is the bucket.
 
@@ -25,33 +26,33 @@ use super::object_store::{
 };
 use crate::base::sync::lock;
 
-/// Between one probe and the next.
+/// The interval between probes.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// The least and the most time that a probe has to be answered.
+/// The minimum and maximum time that a probe has for its response.
 const PATIENCE: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(10);
 
-/// A probe has so many times what an answer takes otherwise.
+/// A probe may take this many times the average response time.
 const SLOWER: u32 = 8;
 
-/// After so many probes that were not answered they get twice the time: the network may have become slow.
+/// After this many unanswered probes, the timeout of a probe doubles: the network may have become slow.
 const IN_VAIN: u32 = 20;
 
-/// After this part of its time, a call that is not answered is reason for a probe.
+/// After this fraction of its timeout, an unanswered call triggers a probe.
 const SUSPICIOUS: f64 = 0.75;
 
-/// Whether the bucket answers.
+/// Whether the bucket responds.
 #[derive(Debug, Default)]
 struct Circuit {
     open: bool,
-    /// A probe is under way, or the next one is about to be.
+    /// A probe is in flight, or about to be sent.
     probing: bool,
-    /// When the last call that was answered began.
+    /// When the last answered call began.
     answered: Option<Instant>,
-    /// What an answer takes, on the average.
+    /// The average response time.
     usual: Duration,
-    /// Probes that were not answered since the circuit opened.
+    /// Unanswered probes since the circuit opened.
     in_vain: u32,
 }
 
@@ -68,7 +69,7 @@ impl Circuit {
         std::mem::replace(&mut self.open, false)
     }
 
-    /// A call that began at `began` was not answered in time. True if the circuit opens with that: while others are
+    /// A call that began at `began` timed out. True if that opens the circuit: while other calls are
     /// answered, the fault is the call's own.
     fn timed_out(&mut self, began: Instant) -> bool {
         !self.was_answered_since(began) && !std::mem::replace(&mut self.open, true)
@@ -83,7 +84,7 @@ impl Circuit {
         !std::mem::replace(&mut self.probing, true)
     }
 
-    /// Whether there should be another.
+    /// Whether another one should be sent.
     fn probe_ended(&mut self) -> bool {
         self.probing = self.open;
         self.probing
@@ -103,9 +104,9 @@ impl Circuit {
 
 pub struct CircuitBreaker {
     store: Arc<dyn ObjectStore>,
-    /// Probes list what is below this.
+    /// The prefix that probes list.
     prefix: String,
-    /// What a call may take.
+    /// The timeout of a call.
     timeout: Duration,
     runtime: Handle,
     circuit: Mutex<Circuit>,
@@ -115,7 +116,7 @@ pub struct CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    /// Probes ask for what is below `prefix`, on `runtime`; a call of `store` may take `timeout`.
+    /// Probes list `prefix`, on `runtime`; a call of `store` may take `timeout`.
     pub fn new(
         store: Arc<dyn ObjectStore>,
         prefix: String,
@@ -133,11 +134,11 @@ impl CircuitBreaker {
         })
     }
 
-    /// A call that only asks: it fails at once while the circuit is open, and as soon as it opens.
+    /// A query: it fails at once while the circuit is open, and as soon as it opens.
     async fn ask<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let mut open = self.open.subscribe();
         let silent = || {
-            let cause = "the bucket does not answer; it is tried again in the background";
+            let cause = "the bucket does not respond; it is retried in the background";
             Error::TimedOut(Arc::new(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
                 cause,
@@ -155,7 +156,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// Sends a probe when a call has waited for most of its time.
+    /// Sends a probe when a call has waited for most of its timeout.
     async fn suspect(&self, began: Instant) -> Infallible {
         tokio::time::sleep(self.timeout.mul_f64(SUSPICIOUS)).await;
         if !self.circuit().was_answered_since(began) {
@@ -164,7 +165,7 @@ impl CircuitBreaker {
         std::future::pending().await
     }
 
-    /// A HEAD or a LIST: its time-out counts.
+    /// A HEAD or a LIST: its timeout counts.
     async fn name<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let began = Instant::now();
         let result = self.ask(call).await;
@@ -174,7 +175,7 @@ impl CircuitBreaker {
         result
     }
 
-    /// Any call: its answer counts.
+    /// Any call: its response counts.
     async fn watch<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let began = Instant::now();
         let result = call.await;
@@ -186,7 +187,7 @@ impl CircuitBreaker {
 
     fn answered(&self, began: Instant) {
         if self.circuit().answered(began, Instant::now()) {
-            log::info!("{} answers again", self.store.name());
+            log::info!("{} responds again", self.store.name());
             self.open.send_replace(false);
         }
     }
@@ -196,7 +197,7 @@ impl CircuitBreaker {
             return;
         }
         log::warn!(
-            "{} does not answer: until it does, what is not known here fails at once",
+            "{} does not respond: until it does, requests for uncached data fail at once",
             self.store.name()
         );
         self.open.send_replace(true);
@@ -226,7 +227,7 @@ impl CircuitBreaker {
             max_keys: 1,
             ..ListRequest::default()
         };
-        // The first one is to end before the call that was reason for it.
+        // The first probe must end before the call that triggered it.
         let rest = self.timeout.mul_f64(1.0 - SUSPICIOUS);
         let patience = {
             let circuit = self.circuit();
@@ -248,7 +249,7 @@ impl CircuitBreaker {
     }
 }
 
-/// Whether the bucket itself said so.
+/// Whether the result came from the bucket itself.
 fn is_answer(error: &Error) -> bool {
     match error {
         Error::NotFound
@@ -263,7 +264,7 @@ fn is_answer(error: &Error) -> bool {
         | Error::TooLarge(_)
         | Error::EncryptionRule(_)
         | Error::Unsupported(_) => true,
-        // Timed out, made on this side, or not understood.
+        // Timed out, generated on this side, or not understood.
         _ => false,
     }
 }

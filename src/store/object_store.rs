@@ -1,11 +1,11 @@
-//! The one seam of the program: what a bucket can do.
+//! The one seam of the program: the interface of every bucket.
 //!
-//! Two implementations: [`oss`](super::oss) speaks to the service, [`local`](super::local) keeps a
-//! bucket in a folder. What they promise alike is stated here and checked by one conformance suite:
+//! There are two implementations: [`oss`](super::oss) accesses the service, [`local`](super::local) keeps a
+//! bucket in a folder. Their common guarantees are stated here and checked by one conformance suite:
 //!
-//! - an object appears or is replaced whole, or not at all;
-//! - after a call that changed something returned, every later call sees the change;
-//! - a precondition that does not hold changes nothing;
+//! - an object appears or is replaced as a whole, or not at all;
+//! - after a call that changed something has returned, every later call sees the change;
+//! - if a precondition does not hold, nothing changes;
 //! - every call ends: each wait has a deadline, and dropping the future cancels the call.
 
 use async_trait::async_trait;
@@ -20,7 +20,7 @@ pub use crate::object::listing::{ListPage, ListRequest, ListedObject};
 pub use crate::object::meta::*;
 pub use crate::object::upload::{PendingUpload, UploadId, UploadedPart};
 
-/// A bucket. See the module's documentation for what every implementation promises.
+/// A bucket. See the module's documentation for the guarantees of every implementation.
 #[async_trait]
 pub trait ObjectStore: Send + Sync + 'static {
     /// For messages: `oss://bucket`, `file:///folder`.
@@ -30,11 +30,11 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`Error::NotFound`].
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta>;
 
-    /// The object from `range.start` on, cut at `range.end` and at the object's end; the whole object
-    /// without a range.
+    /// The object from `range.start` on, cut at `range.end` and at the object's end; the whole object without
+    /// a range.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::PreconditionFailed`] if the object's tag is not `if_match`;
+    /// [`Error::NotFound`]; [`Error::PreconditionFailed`] if the object's ETag is not `if_match`;
     /// [`Error::InvalidRange`] if the range begins at or after the object's end.
     async fn get(
         &self,
@@ -53,13 +53,13 @@ pub trait ObjectStore: Send + Sync + 'static {
         overwrite: Overwrite,
     ) -> Result<PutAnswer>;
 
-    /// Deleting what does not exist is no error.
+    /// Deleting a nonexistent object is not an error.
     async fn delete(&self, key: &ObjectKey) -> Result<()>;
 
     /// At most 1000 keys. Returns those that could not be deleted, with the reason.
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>>;
 
-    /// One request; the service takes sources below 1 GB. Tags go along.
+    /// One request; the service accepts sources below 1 GB. Object tags are copied too.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::PreconditionFailed`] if the source is another version;
@@ -68,10 +68,10 @@ pub trait ObjectStore: Send + Sync + 'static {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
-    /// `headers` become the object's when the upload is completed.
+    /// The object gets `headers` when the upload is completed.
     async fn create_multipart(&self, key: &ObjectKey, headers: &ObjectHeaders) -> Result<UploadId>;
 
-    /// Parts have 100 KiB to 5 GiB, the last one may be smaller; a number sent again replaces the part.
+    /// Parts have 100 KiB to 5 GiB, the last one may be smaller; sending a number again replaces the part.
     async fn upload_part(
         &self,
         key: &ObjectKey,
@@ -84,7 +84,8 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`Error::PreconditionFailed`] if the source is another version.
     async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart>;
 
-    /// `parts` in ascending order. An answer that was lost is found out, not reported as a failure.
+    /// `parts` in ascending order. If the response is lost, the outcome is determined, not reported as a
+    /// failure.
     async fn complete_multipart(
         &self,
         key: &ObjectKey,
@@ -93,10 +94,10 @@ pub trait ObjectStore: Send + Sync + 'static {
         overwrite: Overwrite,
     ) -> Result<PutAnswer>;
 
-    /// An upload that is gone is no error.
+    /// A missing upload is not an error.
     async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()>;
 
-    /// Unfinished multipart uploads of keys that begin with `prefix`, all of them.
+    /// All unfinished multipart uploads of keys that begin with `prefix`.
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 
     async fn bucket_info(&self) -> Result<BucketInfo>;
