@@ -1,4 +1,4 @@
-//! Tests of the encrypted bucket on a store in memory that tampers with what it is given.
+//! Tests of the encrypted bucket on an in-memory store that tampers with data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,23 +29,23 @@ fn ring() -> KeyRing {
     KeyRing::single(crate::crypto::key_parse::private_key(pem.as_bytes(), &mut || None).unwrap())
 }
 
-/// A bucket in memory, and what it does beside what it is asked for.
+/// An in-memory bucket, with deliberate misbehaviour.
 #[derive(Default)]
 struct Tampering {
     memory: Arc<MemoryStore>,
     /// Of the last upload that was begun.
     headers: Mutex<ObjectHeaders>,
-    /// The numbers of those that arrived.
+    /// The numbers of the parts that arrived.
     parts: Mutex<BTreeSet<u16>>,
     /// How often a body is read before the last reading counts.
     attempts: AtomicUsize,
     lies_about_crc: AtomicBool,
     gives_no_crc: AtomicBool,
-    /// A bit of every body that is read is wrong, under the object's own tag and checksum.
+    /// One bit of every body that is read is wrong, under the object's own ETag and checksum.
     flips: AtomicBool,
     /// Everything that any attempt sent.
     seen: Mutex<Vec<Bytes>>,
-    /// Another client's version, which replaces the object once this one was read.
+    /// Another client's version, which replaces the object once this one has been read.
     next: Mutex<Option<Bytes>>,
 }
 
@@ -157,7 +157,7 @@ fn content(len: usize) -> Bytes {
     (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
 }
 
-/// Yields chunks of an odd size, so that they and the strips never agree.
+/// Yields chunks of an odd size, so that they never align with the strips.
 fn chunked(bytes: Bytes) -> Plaintext {
     Plaintext::new(bytes.len() as u64, move |range| {
         let piece = bytes.slice(range.start as usize..range.end as usize);
@@ -200,7 +200,7 @@ async fn read_back(bucket: &EncryptedBucket, range: Option<ByteRange>) -> error:
 }
 
 #[tokio::test]
-async fn what_was_put_reads_back_whole_and_by_range() {
+async fn objects_read_back_whole_and_by_range() {
     for format in [Format::Seed, Format::Sdk, Format::Dual] {
         let (memory, bucket) = setup(format, ring());
         for len in [0, 1, 15, 16, 17, 131_071, 131_072, 131_073, 400_000] {
@@ -212,7 +212,7 @@ async fn what_was_put_reads_back_whole_and_by_range() {
             assert_eq!(uploaded.object.size, len as u64);
             assert_eq!(uploaded.object.crc64, Some(crc64::of(&stored)));
             assert_eq!(uploaded.headers, memory.head(&key()).await.unwrap().headers);
-            // The key is at hand, and it is the right one.
+            // The key is available, and it is the right one.
             let mut plain = vec![0; len];
             let cipher = uploaded.object.cipher().expect("kept");
             cipher.apply(0, &stored, &mut plain).unwrap();
@@ -273,7 +273,7 @@ async fn a_retry_with_other_bytes_is_never_sent() {
         memory.attempts.store(1, Ordering::Relaxed);
         let error = put(&bucket, &changing(300_000, at)).await.err().unwrap();
         assert!(matches!(error, Error::Abandoned(_)), "{error}");
-        // The strip that differs did not leave.
+        // The differing strip was not sent.
         let seen = memory.seen.lock().unwrap();
         let whole = strips::STRIP;
         let strips_before = at / whole;
@@ -305,7 +305,7 @@ async fn content_of_another_length_is_not_sent_as_if_it_were_whole() {
 }
 
 #[tokio::test]
-async fn a_store_that_received_something_else_is_found_out() {
+async fn a_store_that_received_other_data_is_detected() {
     let (memory, bucket) = setup(Format::Seed, ring());
     memory.lies_about_crc.store(true, Ordering::Relaxed);
     let plain = Plaintext::from_bytes(content(100));
@@ -321,14 +321,14 @@ async fn a_store_that_received_something_else_is_found_out() {
         "{error}"
     );
 
-    // Where the store gives none, ours is known all the same.
+    // If the store returns no checksum, the local one is still known.
     memory.gives_no_crc.store(true, Ordering::Relaxed);
     let uploaded = put(&bucket, &plain).await.unwrap();
     assert_eq!(uploaded.object.crc64, Some(crc64::of(&memory.stored("k"))));
 }
 
 #[tokio::test]
-async fn damage_in_the_store_is_found_when_the_whole_was_read() {
+async fn damage_in_the_store_is_detected_when_the_whole_object_is_read() {
     let (memory, bucket) = setup(Format::Seed, ring());
     put(&bucket, &Plaintext::from_bytes(content(5000)))
         .await
@@ -363,7 +363,7 @@ async fn parts_in_any_order_make_one_object() {
     assert_eq!(uploaded.object.size, 700_001);
     assert_eq!(uploaded.object.crc64, Some(crc64::of(&memory.stored("k"))));
     assert_eq!(read_back(&bucket, None).await.unwrap(), bytes);
-    // It is spent.
+    // The upload is used up.
     let error = upload
         .part(4, 700_001..700_001, &plain)
         .await
@@ -408,7 +408,7 @@ async fn a_part_sent_again_is_the_same_or_an_error() {
         before,
         "something was sent"
     );
-    // A gap is no object.
+    // A gap does not make an object.
     upload.part(3, 200_000..300_000, &plain).await.unwrap();
     assert!(upload.complete(Overwrite::Allowed).await.is_err());
     upload.part(2, 160_000..200_000, &plain).await.unwrap();
@@ -427,7 +427,7 @@ async fn an_upload_that_was_aborted_encrypts_nothing_more() {
 }
 
 #[tokio::test]
-async fn the_sdk_names_want_the_sizes_first() {
+async fn the_sdk_names_need_the_sizes_first() {
     for format in [Format::Sdk, Format::Dual] {
         let (memory, bucket) = setup(format, ring());
         let begun = bucket
@@ -505,7 +505,7 @@ async fn extended_attributes_go_with_the_content() {
         .await;
     assert_eq!(opened.unwrap(), xattrs);
 
-    // Changed beside the same envelope, as a copy would carry it.
+    // Changed with the same envelope, as a copy would carry it.
     let mut headers = uploaded.headers.clone();
     xattrs.set("user.b", b"c").unwrap();
     bucket.seal_xattrs(&xattrs, &mut headers).unwrap();
@@ -514,7 +514,7 @@ async fn extended_attributes_go_with_the_content() {
     bucket.seal_xattrs(&Xattrs::new(), &mut headers).unwrap();
     assert!(!headers.user.contains_key("ossvault-xattr"));
 
-    // A new content keeps the attributes that are not encrypted, and nothing of the old envelope.
+    // New content keeps the attributes that are not encrypted, and nothing of the old envelope.
     let again = bucket
         .put(
             &key(),
@@ -547,7 +547,7 @@ async fn extended_attributes_go_with_the_content() {
     assert!(matches!(error, Error::Damaged(_)), "{error}");
 }
 
-/// An object whose data key is 00 01 .. 1f, as earlier versions sealed `user.comment` beside it.
+/// An object whose data key is 00 01 .. 1f, with `user.comment` as earlier versions encrypted it.
 fn with_version_1_xattrs() -> ObjectHeaders {
     const SEALED: &str = "1.AAECAwQFBgcICQoLnVwddbm1qfnTfnhCYrUrf6rxdw0gWd1zxOVU6PtIXiLzUa5SRIOoAcOTrg6ioB09Xx7jZjZ5VgdYJPx9i03eyvj6D40sQy0PkjT3Xz7ABsU";
     let cipher = ContentCipher::new(
@@ -562,7 +562,8 @@ fn with_version_1_xattrs() -> ObjectHeaders {
     }
 }
 
-/// They were sealed under the object's data key, which whoever planted the object knows.
+/// Regression: they were encrypted under the object's data key, which is known to anyone who planted the
+/// object.
 #[tokio::test]
 async fn extended_attributes_of_version_1_are_read_and_change_to_version_2() {
     let (memory, bucket) = setup(Format::Seed, ring());
@@ -580,7 +581,7 @@ async fn extended_attributes_of_version_1_are_read_and_change_to_version_2() {
     assert!(headers.user["ossvault-xattr"].starts_with("2."));
     assert_eq!(bucket.open_xattrs(&object, &headers).await.unwrap(), xattrs);
     assert!(bucket.opens_xattrs(&object, &headers).await);
-    // Beside another envelope they do not open.
+    // They cannot be opened with another envelope.
     let other = bucket
         .put(
             &key(),
@@ -596,7 +597,7 @@ async fn extended_attributes_of_version_1_are_read_and_change_to_version_2() {
 }
 
 #[tokio::test]
-async fn what_has_no_content_gets_a_fresh_envelope_with_every_change_of_its_attributes() {
+async fn an_empty_object_gets_a_fresh_envelope_with_every_change_of_its_attributes() {
     let (_, bucket) = setup(Format::Seed, ring());
     let mut xattrs = Xattrs::new();
     xattrs.set("user.a", b"b").unwrap();
@@ -608,10 +609,10 @@ async fn what_has_no_content_gets_a_fresh_envelope_with_every_change_of_its_attr
     assert!(none.user.is_empty(), "{none:?}");
 }
 
-/// All that one object can have in its metadata: the largest key, both halves of an envelope, as many and as
-/// long extended attributes as are allowed, every attribute.
+/// The maximum metadata of one object: the largest key, both halves of an envelope, as many and as long
+/// extended attributes as allowed, every attribute.
 #[tokio::test]
-async fn the_metadata_of_an_object_fit_into_what_the_service_keeps() {
+async fn the_metadata_of_an_object_fits_into_the_services_limit() {
     const SERVICE: usize = 8 << 10;
     let pair = KeyPair::generate(4096).unwrap();
     let (_, bucket) = setup(Format::Dual, KeyRing::write_only(pair.public().clone()));
@@ -653,10 +654,10 @@ async fn the_metadata_of_an_object_fit_into_what_the_service_keeps() {
     }
 }
 
-/// A link's target is read by the kernel, which looks it up in the bucket: neither a file's content nor what
-/// no target can be is ever written as one.
+/// The kernel reads a link's target and looks it up in the bucket: neither a file's content nor an invalid
+/// target is ever written as one.
 #[tokio::test]
-async fn the_key_says_what_the_mode_says_and_a_link_has_a_targets_length() {
+async fn the_key_is_bound_to_the_type_in_the_mode_and_a_link_has_a_targets_length() {
     let link = || {
         let mut headers = ObjectHeaders::default();
         headers.user.insert("mode".into(), "41471".into());
@@ -718,7 +719,7 @@ async fn an_object_is_unwrapped_once_and_keeps_its_key_through_copies() {
 ///
 /// A body on its way was all that stood between the version that was read and one that replaced it.
 #[tokio::test]
-async fn an_object_sent_again_never_replaces_a_version_that_came_meanwhile() {
+async fn an_object_uploaded_again_never_replaces_a_newer_version() {
     // In one piece, and in parts.
     for len in [3000, 3 << 20] {
         let (memory, bucket) = setup(Format::Sdk, ring());
@@ -740,7 +741,7 @@ async fn an_object_sent_again_never_replaces_a_version_that_came_meanwhile() {
             "{refused}"
         );
         assert_eq!(memory.stored("k"), b"newer"[..]);
-        // And what nobody replaces is changed.
+        // An object that is not replaced is changed.
         change(None).await.unwrap();
         let now = memory.head(&key()).await.unwrap().headers;
         assert_eq!(now.content_type.as_deref(), Some("text/plain"));
@@ -749,7 +750,7 @@ async fn an_object_sent_again_never_replaces_a_version_that_came_meanwhile() {
 }
 
 #[tokio::test]
-async fn objects_that_cannot_be_opened_say_why() {
+async fn objects_that_cannot_be_opened_have_a_reason() {
     let (memory, bucket) = setup(Format::Seed, ring());
     put(&bucket, &Plaintext::from_bytes(content(10)))
         .await
@@ -825,7 +826,7 @@ async fn ciphertext_can_be_taken_ahead_of_its_key() {
     assert_eq!(body.crc64(), crc64::of(&memory.stored("k")));
 }
 
-/// Sends an object with the SDK's names again, with another entry among its headers.
+/// Uploads an object with the SDK's names again, with another entry among its headers.
 async fn send_again(bucket: &EncryptedBucket, meta: &ObjectMeta, held: u64) -> Result<PutAnswer> {
     let mut headers = meta.headers.clone();
     headers.user.insert("mode".into(), "33188".into());
@@ -839,10 +840,10 @@ async fn send_again(bucket: &EncryptedBucket, meta: &ObjectMeta, held: u64) -> R
         .await
 }
 
-/// The list of the parts was made before the first was sent, and its length came from the bucket: one entry
-/// for each byte of a large object.
+/// Regression: the list of the parts was created before the first was sent, and its length came from the
+/// bucket: one entry for each byte of a large object.
 #[tokio::test]
-async fn the_part_size_that_an_object_announces_is_not_believed() {
+async fn the_part_size_that_an_object_announces_is_not_trusted() {
     let (memory, bucket) = setup(Format::Sdk, ring());
     let plain = content(300_000);
     put(&bucket, &Plaintext::from_bytes(plain.clone()))
@@ -878,9 +879,10 @@ async fn the_part_size_that_an_object_announces_is_not_believed() {
     }
 }
 
-/// It was completed and then compared: what had been whole was replaced by what the store had just given.
+/// Regression: it was completed and then compared: a good object was replaced by whatever the store had just
+/// returned.
 #[tokio::test]
-async fn what_is_sent_again_is_compared_with_its_checksum_before_it_is_published() {
+async fn an_object_uploaded_again_is_compared_with_its_checksum_before_it_is_published() {
     let (memory, bucket) = setup(Format::Dual, ring());
     let plain = content(20_000);
     put(&bucket, &Plaintext::from_bytes(plain.clone()))

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_what_the_service_takes() {
+    fn a_key_is_what_the_service_accepts() {
         for (key, valid) in [
             ("a", true),
             ("a//b", true),

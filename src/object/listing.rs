@@ -400,11 +400,11 @@ mod tests {
         objects.chain(page.prefixes.iter().map(|p| &**p)).collect()
     }
 
-    /// Objects, prefixes, what is shown, how many are hidden.
+    /// Objects, prefixes, shown entries, and the number of hidden ones.
     type EntryCase<'a> = (&'a [&'a [u8]], &'a [&'a [u8]], &'a [&'a str], usize);
 
     #[test]
-    fn an_entry_that_cannot_be_is_hidden_and_the_rest_is_served() {
+    fn an_invalid_entry_is_hidden_and_the_rest_is_used() {
         let long = [b"d/".as_slice(), &[b'x'; 1022]].concat();
         let too_long: &[&[u8]] = &[b"d/a", &long];
         let cases: &[EntryCase] = &[
@@ -416,14 +416,14 @@ mod tests {
             ),
             (&[b"d/a", b"d/b\xff", b"d/c"], &[], &["d/a", "d/c"], 1),
             (&[b"d/a"], &[b"d/\xfe/", b"d/\xff/"], &["d/a"], 2),
-            // Not below the prefix, wherever they stand.
+            // Not below the prefix, at any position.
             (
                 &[b"", b"e/a", b"d", b"d/a", b"../x"],
                 &[b"e/", b""],
                 &["d/a"],
                 6,
             ),
-            // Not of this level.
+            // Not at this level.
             (&[b"d/a/b", b"d/c"], &[b"d/e", b"d/f/g/"], &["d/c"], 3),
             (too_long, &[], &["d/a"], 1),
         ];
@@ -434,7 +434,7 @@ mod tests {
             assert_eq!(page.hidden, *count);
             assert_eq!(hidden.count(), *count as u64);
         }
-        // Prefixes of a listing that asked for none.
+        // Prefixes of a listing that requested none.
         let hidden = Hidden::default();
         let flat = check(
             &request("", false),
@@ -443,7 +443,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!((names(&flat), flat.hidden), (vec!["a/b"], 1));
-        // A tag that no header can carry.
+        // An ETag that no header can carry.
         for tag in ["E\n1", "E\u{e9}", &"E".repeat(1025)] {
             let mut page = page(&[b"a", b"b"], &[], None);
             page.objects[0].etag = ETag::new(tag);
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_in_order_and_behind_where_the_listing_begins() {
+    fn entries_are_in_order_and_after_the_start_of_the_listing() {
         let fault = |request: &ListRequest, objects: &[&[u8]], prefixes: &[&[u8]]| {
             checked(request, page(objects, prefixes, None), &Hidden::default()).err()
         };
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!(fault(&all, &[b"a", b"a"], &[]), Some(Fault::Disorder));
         assert_eq!(fault(&all, &[], &[b"b/", b"a/"]), Some(Fault::Disorder));
         assert_eq!(fault(&all, &[], &[b"a/", b"a/"]), Some(Fault::Disorder));
-        // Names that are hidden keep to the order too.
+        // Hidden names must keep the order too.
         assert_eq!(fault(&all, &[b"b\xff", b"b"], &[]), Some(Fault::Disorder));
         let after = ListRequest {
             start_after: Some("d/e".to_owned()),
@@ -487,7 +487,7 @@ mod tests {
         assert_eq!(fault(&few, &many, &[]), Some(Fault::TooLong));
     }
 
-    /// Follows a listing to its end: how many pages it took, and what ended it.
+    /// Follows a listing to its end: returns the number of pages, and what ended it.
     fn follow(delimited: bool, mut answer: impl FnMut(usize) -> RawPage) -> (usize, Option<Fault>) {
         let mut request = request("", delimited);
         for n in 0..10_000 {
@@ -504,7 +504,7 @@ mod tests {
     fn a_listing_that_is_followed_ends() {
         let key = |n: usize| format!("k{n:06}").into_bytes();
         let token = |n: usize| format!("t{n}");
-        // The same page for ever, under one token or ever new ones.
+        // The same page forever, under one token or always new ones.
         let (pages, fault) = follow(true, |_| page(&[b"a"], &[], Some("t")));
         assert_eq!((pages, fault), (1, Some(Fault::Disorder)));
         let (pages, fault) = follow(true, |n| page(&[b"a"], &[], Some(&token(n))));
@@ -514,15 +514,15 @@ mod tests {
             (pages, fault),
             (1 + MAX_BARREN as usize, Some(Fault::Endless))
         );
-        // The same token, with ever new names.
+        // The same token, with always new names.
         let (pages, fault) = follow(true, |n| page(&[&key(n)], &[], Some("t")));
         assert_eq!((pages, fault), (1, Some(Fault::Loop)));
-        // Tokens that go round.
+        // Tokens in a cycle.
         let (_, fault) = follow(true, |n| page(&[&key(n % 3)], &[], Some(&token(n % 3))));
         assert_eq!(fault, Some(Fault::Disorder));
         let (_, fault) = follow(true, |n| page(&[], &[], Some(&token(n % 3))));
         assert_eq!(fault, Some(Fault::Endless));
-        // Pages without an entry, or with none that is shown and none in a new place.
+        // Pages without an entry, or with none that is shown and none at a new position.
         let (pages, fault) = follow(true, |n| page(&[], &[], Some(&token(n))));
         assert_eq!((pages, fault), (MAX_BARREN as usize, Some(Fault::Endless)));
         let (pages, fault) = follow(true, |n| page(&[b""], &[], Some(&token(n))));
@@ -540,13 +540,13 @@ mod tests {
             });
             assert_eq!((pages, fault), (100, None));
         }
-        // Some pages bring nothing, again and again.
+        // Some pages contain nothing, repeatedly.
         let (pages, fault) = follow(true, |n| match n % 4 {
             0 => page(&[&key(n)], &[], next(n, 400).as_deref()),
             _ => page(&[], &[], next(n, 400).as_deref()),
         });
         assert_eq!((pages, fault), (400, None));
-        // Thousands of names that are not shown: they are new all the same.
+        // Thousands of names that are not shown, but are new.
         let (pages, fault) = follow(true, |n| {
             let bad = [key(n), vec![0xff]].concat();
             page(&[&bad], &[], next(n, 100).as_deref())

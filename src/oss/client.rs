@@ -831,7 +831,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_taken_out_of_what_is_logged() {
+    fn tokens_are_removed_from_the_log() {
         assert_eq!(without_token("a\nx-oss-security-token:T\nb"), "a\nb");
     }
 

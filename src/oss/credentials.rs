@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_gives_the_key_and_its_own_names_go_first() {
+    fn the_environment_provides_the_key_and_the_main_names_come_first() {
         let own = [
             ("OSS_ACCESS_KEY_ID", "id"),
             ("OSS_ACCESS_KEY_SECRET", "secret"),
@@ -139,7 +139,7 @@ mod tests {
             from(&[&own[..], &test[..], &token[..]].concat()),
             key("id", "secret", Some("token"))
         );
-        // A token belongs to the key it was issued with.
+        // A token belongs to the key that it was issued with.
         assert_eq!(
             from(&[&test[..], &token[..]].concat()),
             key("tid", "tsecret", None)
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_around_a_value_are_left_out_and_those_within_are_refused_unseen() {
+    fn line_endings_around_a_value_are_removed_and_inner_ones_are_refused_without_showing_it() {
         let id = "OSS_ACCESS_KEY_ID";
         let secret = "OSS_ACCESS_KEY_SECRET";
         let token = "OSS_SESSION_TOKEN";
@@ -171,7 +171,7 @@ mod tests {
                 Some("CAIS=".to_owned())
             ))
         );
-        // Nothing but a line end is nothing.
+        // A value of only a line ending counts as empty.
         assert_eq!(
             from(&[(id, "LTAI"), (secret, "hunter2"), (token, "\n")])
                 .unwrap()

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_refused() {
+    fn invalid_endpoints_are_refused() {
         for (text, bucket) in [
             ("", "bkt"),
             ("ftp://example.com", "bkt"),
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_names_tell_the_region() {
+    fn standard_names_contain_the_region() {
         for (host, region) in [
             ("oss-cn-hangzhou.aliyuncs.com", Some("cn-hangzhou")),
             ("oss-cn-hangzhou-internal.aliyuncs.com", Some("cn-hangzhou")),
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_something_else_are_refused_with_the_endpoint() {
+    fn other_addresses_are_refused_with_the_endpoint() {
         for (text, expected) in [
             (
                 "bkt.oss-cn-hangzhou.aliyuncs.com",
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_survives_the_url_whole() {
+    fn a_key_survives_the_url_unchanged() {
         let endpoint = Endpoint::new("example.com", "bkt", Options::default()).unwrap();
         for (key, path) in [
             ("a//b", "/a//b"),

@@ -334,7 +334,7 @@ mod tests {
     use super::*;
     use crate::base::error_chain::chain;
 
-    /// That a refusal means this to the caller, and to the retry.
+    /// Asserts what a refusal means to the caller and to the retry.
     fn check(refusal: &Refusal, meaning: Meaning, class: Class) {
         let cause = || -> Cause { Arc::new(Error::Refused(Box::new(refusal.clone()))) };
         let (found, found_class) = refusal.meaning();
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_says_is_escaped() {
+    fn server_text_is_escaped() {
         let refusal = Refusal {
             operation: "HeadObject",
             status: 403,
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_come_from_the_service_is_no_word_of_it() {
+    fn responses_from_other_servers_are_not_attributed_to_the_service() {
         use Class::{Never, Retry, Slow};
         let table: &[(u16, Meaning, Class)] = &[
             (302, ObjectError::Misconfigured, Never),
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_found_under_whatever_lies_over_it() {
+    fn a_refusal_is_found_anywhere_in_the_error_chain() {
         #[derive(Debug, thiserror::Error)]
         #[error("outer")]
         struct Outer(#[source] Cause);
@@ -484,7 +484,7 @@ mod tests {
         let twice = Outer(Arc::new(Outer(Arc::new(gave_up()))));
         assert_eq!(id(&twice).as_deref(), Some("R"));
         assert_eq!(id(&Outer(Arc::new(Error::Replaced))), None);
-        // Each is told once.
+        // Each is logged once.
         assert_eq!(
             chain(&twice),
             "outer: gave up after 2 tries: : status 403 (request R)"

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_object_carries_is_read_from_its_headers() {
+    fn an_objects_metadata_is_read_from_its_headers() {
         let headers = headers(&[
             ("etag", "\"E\""),
             ("last-modified", "Sat, 03 Jan 2026 04:05:06 GMT"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_size_or_tag_an_object_is_not_known() {
+    fn without_size_or_etag_an_object_is_unknown() {
         for (list, size) in [
             (&[("etag", "E")][..], None),
             (&[("etag", " ")], Some(1)),
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_compared_without_their_dress() {
+    fn etags_are_compared_without_quotes_and_weak_marks() {
         for (one, other, same) in [
             ("\"AB\"", "\"AB\"", true),
             ("\"AB\"", "AB", true),

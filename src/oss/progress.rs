@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn single_bytes_are_no_progress_and_a_cap_ends_what_moves_for_ever() {
+    async fn single_bytes_are_not_progress_and_a_cap_ends_endless_transfers() {
         let limit = Duration::from_millis(100);
         let far = later(Instant::now(), Duration::from_secs(60));
         let moving = async |progress: &Progress, bytes: usize| {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_counts_waiting_until_enough_has_come() {
+    fn a_pace_counts_waiting_until_enough_has_arrived() {
         let second = Duration::from_secs(1);
         let mut pace = Pace::default();
         for _ in 0..3 {

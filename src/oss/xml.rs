@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_whole_listing_is_refused() {
+    fn an_incomplete_listing_is_refused() {
         for text in [
             "",
             "not xml",
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_read_and_web_pages_are_none() {
+    fn errors_are_parsed_and_web_pages_are_not_errors() {
         let document = error(
             "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>a &amp; b</Message>\
              <RequestId>R</RequestId><HostId>h</HostId><EC>0003-00000001</EC>\
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_says_what_cannot_be_does_not_spoil_its_page() {
+    fn an_impossible_entry_does_not_spoil_its_page() {
         let page = list(
             "<ListBucketResult><EncodingType>url</EncodingType>\
              <Contents><Key>bad%FFname</Key><Size>1</Size></Contents>\
@@ -573,7 +573,7 @@ mod tests {
         );
         assert!(page.objects.iter().all(|o| o.last_modified.is_none()));
         assert_eq!(page.prefixes, [&b"\xfe/"[..], b""]);
-        // Not encoded: what was replaced on reading is not the name.
+        // Not encoded: the replaced text is not the name.
         let page = list(
             "<ListBucketResult><Contents><Key>a\u{fffd}b</Key><Size>1</Size></Contents></ListBucketResult>",
             UNIX_EPOCH,
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_listed_in_order_behind_the_marker() {
+    fn parts_are_listed_in_order_after_the_marker() {
         let part = |number: &str, size: &str| {
             format!(
                 "<Part><PartNumber>{number}</PartNumber><ETag>E</ETag><Size>{size}</Size></Part>"

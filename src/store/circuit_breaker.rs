@@ -374,12 +374,12 @@ mod tests {
         assert!(!circuit.answered(start + S, start + 2 * S));
         assert!(!circuit.timed_out(start + S), "another was answered since");
         assert!(circuit.timed_out(start + 3 * S));
-        // Also an answer to a call from before closes it.
+        // A response to an earlier call closes it too.
         assert!(circuit.answered(start, start + 4 * S));
     }
 
     #[test]
-    fn probes_are_sent_one_at_a_time_and_go_on_while_the_circuit_is_open() {
+    fn probes_are_sent_one_at_a_time_while_the_circuit_is_open() {
         let start = Instant::now();
         let mut circuit = Circuit::default();
         assert!(circuit.begins_probing() && !circuit.begins_probing());
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_have_time_according_to_what_answers_take() {
+    fn the_timeout_of_probes_follows_the_response_times() {
         let start = Instant::now();
         for (took, in_vain, patience) in [
             (S / 100, 0, S),
