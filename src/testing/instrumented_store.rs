@@ -1,5 +1,5 @@
-//! A store between a test and the bucket: calls are counted, delayed, failed, and held back as the test says. What one
-//! test alone wants of an operation is a method of its [`Hooks`].
+//! A store between a test and the bucket: it counts, delays, fails and holds back calls on demand. Behaviour
+//! that only one test needs is a method of its [`Hooks`].
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -21,7 +21,7 @@ pub enum Call {
     Head,
     Get,
     Put,
-    /// Of one object or of many.
+    /// Of one object or of several.
     Delete,
     Copy,
     List,
@@ -38,44 +38,44 @@ impl Call {
     }
 }
 
-/// A failure to come.
+/// A scheduled failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Failure {
-    /// So many calls still succeed.
+    /// This many calls still succeed.
     pub after: u32,
-    /// The call is carried out, and its answer is lost.
+    /// The call is carried out, and its response is lost.
     pub lost: bool,
     /// Only calls that change something count.
     pub changes_only: bool,
-    /// So many calls fail.
+    /// This many calls fail.
     pub times: u32,
 }
 
-/// How every request fares.
+/// The conditions that apply to every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mood {
     #[default]
     Well,
-    /// It is answered so much later.
+    /// Responses are delayed by this time.
     Slow(Duration),
-    /// The answer is 403, as with an expired token.
+    /// The response is 403, as with an expired token.
     Refusing,
-    /// It is not carried out, and times out after so long.
+    /// It is not carried out, and times out after this time.
     Hanging(Duration),
 }
 
-/// A refusal to come, as a policy's: of calls that change something.
+/// A scheduled refusal, as by a policy: for calls that change something.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// Only this call; none is any.
+    /// Only this call; none means any.
     pub only: Option<Call>,
-    /// So many of them still succeed.
+    /// This many of them still succeed.
     pub after: u32,
-    /// So many are refused.
+    /// This many are refused.
     pub times: u32,
 }
 
-/// What becomes of a call.
+/// The outcome of a call.
 pub enum Fate {
     CarriedOut,
     Fails(Error),
@@ -83,7 +83,7 @@ pub enum Fate {
     AnswerLost(Error),
 }
 
-/// What a test does to single operations. `store` is the one behind; by default it answers.
+/// A test's changes to single operations. `store` is the underlying store, which responds by default.
 #[async_trait]
 pub trait Hooks: Send + Sync + 'static {
     /// Decides about a call before it reaches the store.
@@ -109,25 +109,25 @@ pub trait Hooks: Send + Sync + 'static {
         store.list(request).await
     }
 
-    /// What a body's bytes are by the time they reach the store.
+    /// The bytes of a body when they reach the store.
     async fn received(&self, body: Body) -> Result<Body> {
         Ok(body)
     }
 
-    /// An object is there, or has other headers, by a call that was carried out.
+    /// An object exists, or has new headers, through a call that was carried out.
     fn written(&self, _: &ObjectKey, _: &mut PutAnswer) {}
 
-    /// A part of an upload is there.
+    /// A part of an upload exists.
     fn part_written(&self, _: &mut UploadedPart) {}
 
     /// An upload begins.
     fn upload_begins(&self, _: &ObjectHeaders) {}
 }
 
-/// None of its own.
+/// No hooks.
 impl Hooks for () {}
 
-/// Dereferences to its hooks, which a test asks for what they have seen.
+/// Dereferences to its hooks, which a test queries for what they have seen.
 pub struct InstrumentedStore<H = ()> {
     /// They take turns.
     stores: Vec<Arc<dyn ObjectStore>>,
@@ -137,15 +137,15 @@ pub struct InstrumentedStore<H = ()> {
     failure: Mutex<Option<Failure>>,
     refusal: Mutex<Option<Refusal>>,
     last_refused: Mutex<Option<Call>>,
-    /// Keys that contain this are not deleted.
+    /// Keys that contain this cannot be deleted.
     undeletable: Mutex<Option<String>>,
     failed: AtomicU64,
     calls: Mutex<HashMap<Call, u32>>,
-    /// What uploads of a whole object need to go on.
+    /// Permits for uploads of a whole object to continue.
     puts: Semaphore,
-    /// Calls that are carried out, and whose answers are on their way until they are let go.
+    /// Calls that are carried out, but whose responses are held back until they are released.
     held: Mutex<Option<(Call, Arc<Semaphore>)>>,
-    /// How many wait so.
+    /// The number of responses held back.
     holding: AtomicU64,
 }
 
@@ -158,7 +158,7 @@ impl<H> Deref for InstrumentedStore<H> {
 }
 
 impl InstrumentedStore {
-    /// Several instances on one bucket: each call meets what another one did.
+    /// Several instances on one bucket: each call sees the changes of the others.
     pub fn in_turn(stores: Vec<Arc<dyn ObjectStore>>) -> Arc<InstrumentedStore> {
         InstrumentedStore::over(stores, ())
     }
@@ -187,7 +187,7 @@ impl<H: Hooks> InstrumentedStore<H> {
         })
     }
 
-    /// The store behind, which nothing here delays or fails.
+    /// The underlying store, without delays and failures.
     pub fn store(&self) -> &Arc<dyn ObjectStore> {
         &self.stores[self.turn.fetch_add(1, Ordering::Relaxed) % self.stores.len()]
     }
@@ -208,17 +208,17 @@ impl<H: Hooks> InstrumentedStore<H> {
         *lock(&self.last_refused)
     }
 
-    /// Refuses to delete what has a key that contains this.
+    /// Refuses to delete keys that contain this.
     pub fn keep(&self, keys: Option<&str>) {
         *lock(&self.undeletable) = keys.map(str::to_owned);
     }
 
-    /// How many calls have failed on purpose.
+    /// The number of calls that have failed on purpose.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// From now on, uploads of whole objects stand still, until they are let go on.
+    /// From now on, uploads of whole objects block until they are released.
     pub fn hold_puts(&self) {
         self.puts.forget_permits(usize::MAX >> 4);
     }
@@ -227,13 +227,13 @@ impl<H: Hooks> InstrumentedStore<H> {
         self.puts.add_permits(1000);
     }
 
-    /// From now on, these calls take effect and are not answered. What is returned lets the answers go.
+    /// From now on, these calls take effect and are not answered. Dropping the result releases the responses.
     pub fn hold_answers(&self, call: Call) -> Held<'_, H> {
         *lock(&self.held) = Some((call, Arc::new(Semaphore::new(0))));
         Held(self)
     }
 
-    /// Waits until that many answers are held back.
+    /// Waits until this many responses are held back.
     pub async fn until_held(&self, answers: u64) {
         for _ in 0..5000 {
             if self.holding.load(Ordering::Relaxed) >= answers {
@@ -248,7 +248,7 @@ impl<H: Hooks> InstrumentedStore<H> {
         lock(&self.calls).get(&call).copied().unwrap_or_default()
     }
 
-    /// The calls since the last time that this was asked.
+    /// The calls since the last time this was called.
     pub fn take_calls(&self) -> HashMap<Call, u32> {
         std::mem::take(&mut lock(&self.calls))
     }
@@ -260,7 +260,7 @@ impl<H: Hooks> InstrumentedStore<H> {
         }
     }
 
-    /// Counts the call, and says what becomes of it.
+    /// Counts the call, and decides its outcome.
     fn begin(&self, call: Call) -> Fate {
         *lock(&self.calls).entry(call).or_default() += 1;
         if self.is_refused(call) {
@@ -317,7 +317,7 @@ impl<H: Hooks> InstrumentedStore<H> {
             Mood::Well => {}
             Mood::Slow(delay) => tokio::time::sleep(delay).await,
             Mood::Refusing => {
-                // As a service does: not at once.
+                // Like a service: not at once.
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 return Err(refused());
             }
@@ -347,7 +347,7 @@ impl<H: Hooks> InstrumentedStore<H> {
     }
 }
 
-/// Answers that are held back, until this is dropped.
+/// Responses that are held back until this is dropped.
 pub struct Held<'a, H>(&'a InstrumentedStore<H>);
 
 impl<H> Drop for Held<'_, H> {
@@ -358,7 +358,7 @@ impl<H> Drop for Held<'_, H> {
     }
 }
 
-/// What a failure on purpose is.
+/// The error of a deliberate failure.
 pub fn unavailable() -> Error {
     Error::Unavailable(Arc::new(std::io::Error::other("failed by the test")))
 }

@@ -1,4 +1,4 @@
-//! A bucket in memory: small, and whole.
+//! An in-memory bucket: small, and complete.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use crate::object::listing::{self, Hidden, PageToken, RawObject, RawPage};
 use crate::store::error::Error;
 use crate::store::object_store::*;
 
-/// What the service wants of parts, but for the last one, in bytes.
+/// The minimum size of parts, except the last one.
 const MIN_PART: usize = 100 << 10;
 
 /// Bodies arrive in pieces of this size.
@@ -44,7 +44,7 @@ struct State {
     last_upload: u64,
 }
 
-/// An object's tag is made of its bytes: the same bytes have the same one. Parts may be small.
+/// An object's ETag is computed from its bytes: equal bytes have equal ETags.
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -53,20 +53,12 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// A bucket that refuses small parts, as the service does.
-    pub fn with_least_parts() -> MemoryStore {
-        MemoryStore {
-            min_part: MIN_PART,
-            ..MemoryStore::default()
-        }
-    }
-
-    /// The bytes of an object that is there.
+    /// The bytes of an existing object.
     pub fn stored(&self, key: &str) -> Bytes {
         self.state().objects[key].content.clone()
     }
 
-    /// Changes an object that is there, as nothing that goes through a bucket could.
+    /// Changes an existing object in a way that is not possible through a bucket.
     pub fn change(&self, key: &str, change: impl FnOnce(&mut Bytes, &mut ObjectHeaders)) {
         let mut state = self.state();
         let object = state.objects.get_mut(key).expect("an object that is there");
@@ -89,7 +81,7 @@ impl State {
         self.objects.get(key.as_str()).ok_or(Error::NotFound)
     }
 
-    /// The version of an object that has this tag.
+    /// The version of an object that has this ETag.
     fn version(&self, key: &ObjectKey, etag: &ETag) -> Result<&Stored> {
         let object = self.find(key)?;
         match tag(object.crc64) == *etag {
@@ -136,7 +128,7 @@ fn tag(crc64: u64) -> ETag {
     ETag::new(format!("\"{crc64:016X}\""))
 }
 
-/// Whole seconds, as a service has them.
+/// Whole seconds, as in a service.
 fn now() -> SystemTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UNIX_EPOCH + Duration::from_secs(since.map_or(0, |since| since.as_secs()))
@@ -156,7 +148,7 @@ fn meta_of(object: &Stored) -> ObjectMeta {
 /// The bytes of a body, read once.
 ///
 /// # Errors
-/// The body's own.
+/// The body's own error.
 pub async fn read(body: &Body) -> Result<Bytes> {
     let mut content = Vec::new();
     let mut stream = body.open();
@@ -363,7 +355,7 @@ fn wrong_parts() -> Error {
     Error::other(std::io::Error::other("not the parts of this upload"))
 }
 
-/// What is behind `after`, a key or a prefix with all that begins with it.
+/// The part after `after`, a key or a prefix including everything that begins with it.
 fn page(objects: &BTreeMap<String, Stored>, request: &ListRequest, after: &str) -> RawPage {
     let prefix = request.prefix.as_str();
     let max = match request.max_keys {

@@ -1,5 +1,5 @@
-//! What tests put in the place of a bucket: [`MemoryStore`] keeps objects in memory, and [`InstrumentedStore`] stands
-//! before any store, counts the calls, delays them and has them fail. No part of the program.
+//! Replacements of a bucket for tests: [`MemoryStore`] keeps objects in memory, and [`InstrumentedStore`]
+//! wraps any store and counts, delays and fails its calls. Not part of the program.
 
 // Paths are those of the whole program.
 use ossvault_base as base;

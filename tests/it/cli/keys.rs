@@ -1,4 +1,4 @@
-//! Key pairs, passphrases, and what keeps them from others.
+//! Key pairs and passphrases, and how they are protected from other users.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -36,10 +36,10 @@ fn keygen_writes_a_key_pair_and_never_overwrites() {
 }
 
 #[test]
-fn keygen_without_a_terminal_wants_to_be_told_about_the_passphrase() {
+fn keygen_without_a_terminal_requires_a_decision_about_the_passphrase() {
     let place = Place::new();
     let mut command = place.command(&["keygen", "key"]);
-    // Away from the terminal the tests may have been started from.
+    // Detached from the terminal that the tests were started from.
     let run = Run::from(detached(&mut command).output().unwrap());
     run.fails(24, &["--passphrase-file", "--no-passphrase"]);
 
@@ -73,7 +73,7 @@ fn keygen_without_a_terminal_wants_to_be_told_about_the_passphrase() {
 }
 
 #[test]
-fn a_passphrase_is_asked_for_at_the_terminal_without_echo() {
+fn the_terminal_prompts_for_a_passphrase_without_echo() {
     if find("script").is_none() {
         eprintln!("skipped: no bash(1) to make a terminal");
         return;
@@ -91,7 +91,7 @@ fn a_passphrase_is_asked_for_at_the_terminal_without_echo() {
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        // The terminal drops what was typed before a question; a person waits for it.
+        // The terminal discards input typed before a prompt; a person waits for the prompt.
         for part in input.split_inclusive('\n') {
             std::thread::sleep(Duration::from_millis(300));
             stdin.write_all(part.as_bytes()).unwrap();
@@ -139,7 +139,7 @@ fn an_encrypted_key_opens_with_openssl() {
     assert_eq!(output.stdout, fs::read(place.path("key.pub")).unwrap());
 }
 
-/// A key file with a passphrase of its own.
+/// A key file with its own passphrase.
 fn protected_key(place: &Place, name: &str, passphrase: &str) {
     place
         .command(&["keygen", name, "--bits", "2048"])
@@ -150,9 +150,9 @@ fn protected_key(place: &Place, name: &str, passphrase: &str) {
         .succeeds();
 }
 
-/// The daemon changed to `/` first, and looked there.
+/// Regression: the daemon changed to `/` first, and looked there.
 #[test]
-fn a_passphrase_file_or_command_may_be_relative_to_where_the_user_is() {
+fn a_passphrase_file_or_command_may_be_relative_to_the_users_directory() {
     if !can_mount() {
         return;
     }
@@ -171,7 +171,7 @@ fn a_passphrase_file_or_command_may_be_relative_to_where_the_user_is() {
 }
 
 #[test]
-fn a_passphrase_command_is_told_which_key_it_is_for() {
+fn a_passphrase_command_receives_the_name_of_its_key() {
     let place = Place::new();
     protected_key(&place, "one", "first word");
     protected_key(&place, "two", "second word");
@@ -196,7 +196,7 @@ fn a_passphrase_command_is_told_which_key_it_is_for() {
         .succeeds();
 }
 
-/// An old key and a new one have different passphrases, as they should, and there was one option for both.
+/// Regression: an old and a new key have different passphrases, but there was one option for both.
 #[test]
 fn rewrap_takes_a_passphrase_for_the_new_key() {
     let place = Place::new();
@@ -227,7 +227,7 @@ fn rewrap_takes_a_passphrase_for_the_new_key() {
     }
 }
 
-/// It stayed in the environment of the daemon, and of everything the daemon started.
+/// Regression: it stayed in the environment of the daemon, and of every process that the daemon started.
 #[test]
 fn the_passphrase_leaves_the_environment() {
     if !can_mount() {
@@ -249,7 +249,7 @@ fn the_passphrase_leaves_the_environment() {
         .spawn()
         .unwrap();
     eventually("mounted", || place.is_mounted());
-    // Nobody but root may look into the daemon at all.
+    // Only root may inspect the daemon.
     match fs::read(format!("/proc/{}/environ", child.id())) {
         Ok(environment) => {
             let environment = String::from_utf8_lossy(&environment);
@@ -297,9 +297,10 @@ fn the_memory_with_the_private_keys_is_locked() {
     assert!(child.wait().unwrap().success());
 }
 
-/// What `keygen` promises, by another program: how the private key is encrypted, and what the fingerprint is.
+/// Checks the promises of `keygen` with another program: the encryption of the private key, and the
+/// fingerprint.
 #[test]
-fn openssl_sees_the_encryption_and_the_fingerprint_that_are_promised() {
+fn openssl_confirms_the_promised_encryption_and_fingerprint() {
     if find("openssl").is_none() || find("sha256sum").is_none() {
         eprintln!("skipped: no openssl or no sha256sum");
         return;

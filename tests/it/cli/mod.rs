@@ -1,4 +1,4 @@
-//! The built binary: what it prints and how it exits, for good input and bad.
+//! The built binary: its output and exit codes, for valid and invalid input.
 
 mod keys;
 mod mounts;
@@ -13,7 +13,7 @@ use ossvault::store::local::{LocalStore, Settings};
 
 use crate::fixture::{is_mount_point, ossvault};
 
-/// A folder with an empty mount point in it. What is still mounted there at the end is taken down.
+/// A folder with an empty mount point in it. Unmounts whatever is still mounted there at the end.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -27,7 +27,7 @@ impl Place {
         self.0.path().canonicalize().unwrap().join(name)
     }
 
-    /// The program, run in the folder with nothing of the caller's environment that changes it.
+    /// The program, run in the folder without the caller's environment variables that affect it.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = ossvault();
         command
@@ -46,7 +46,7 @@ impl Place {
             .succeeds();
     }
 
-    /// For this user's eyes only.
+    /// Readable only by this user.
     fn write_secret(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -96,7 +96,7 @@ impl Run {
         self
     }
 
-    /// With this code, and one line that holds all these words.
+    /// With this code, and one line that contains all these words.
     #[track_caller]
     fn fails(self, code: i32, words: &[&str]) -> Run {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
@@ -112,7 +112,7 @@ impl Run {
     }
 }
 
-/// A process in a session of its own has no terminal to ask at.
+/// A process in its own session has no terminal for a prompt.
 fn detached(command: &mut Command) -> Command {
     let mut outer = Command::new("setsid");
     outer

@@ -1,4 +1,4 @@
-//! Mounts that come up, are found as they should be, and end.
+//! Mounts that start, have the expected properties, and end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use super::{Place, Run};
 use crate::fixture::{can_mount, eventually, find};
 
 #[test]
-fn a_mount_comes_up_in_the_background_and_goes_down_with_umount() {
+fn a_mount_starts_in_the_background_and_ends_with_umount() {
     if !can_mount() {
         return;
     }
@@ -122,7 +122,7 @@ fn a_stale_mount_is_cleaned_by_the_next_one() {
 }
 
 #[test]
-fn signals_and_an_unmount_from_outside_end_the_daemon() {
+fn signals_and_an_external_unmount_end_the_daemon() {
     if !can_mount() {
         return;
     }
@@ -177,13 +177,13 @@ fn signals_and_an_unmount_from_outside_end_the_daemon() {
     }
 }
 
-/// A place where user 65534 can mount; None, with the reason printed, where that cannot be.
+/// A place where user 65534 can mount; None, with the reason printed, if that is not possible.
 fn for_an_ordinary_user() -> Option<Place> {
     let lacking = ["fusermount3", "unshare", "setpriv"]
         .into_iter()
         .find(|program| find(program).is_none());
     if !nix::unistd::geteuid().is_root() || lacking.is_some() {
-        // As an ordinary user every other test here takes this way.
+        // As an ordinary user, every other test here uses this path.
         eprintln!("skipped: needs root, fusermount3, unshare(1) and setpriv(1)");
         return None;
     }
@@ -198,9 +198,9 @@ fn for_an_ordinary_user() -> Option<Place> {
     Some(place)
 }
 
-/// Runs a script as root that can do things `as_user`.
+/// Runs a script as root that can use `as_user`.
 fn as_an_ordinary_user(place: &Place, script: &str) -> Run {
-    // In a mount namespace of its own, with a device that everybody may open, as udev makes it.
+    // In a separate mount namespace, with a device that every user can open, as udev creates it.
     const BEFORE: &str = r#"
         set -eu
         if ! su_can_open=$(setpriv --reuid=65534 --regid=65534 --clear-groups sh -c ': <>/dev/fuse' 2>&1); then
@@ -239,9 +239,9 @@ fn an_ordinary_user_mounts_through_fusermount3() {
     as_an_ordinary_user(&place, script).succeeds();
 }
 
-/// Stored owners would lock him out of his own files.
+/// Stored owners would lock the user out of their own files.
 #[test]
-fn to_an_ordinary_user_everything_in_his_mount_appears_to_be_his() {
+fn everything_in_an_ordinary_users_mount_belongs_to_that_user() {
     if !can_mount() {
         return;
     }
@@ -294,7 +294,7 @@ fn a_daemon_that_dies_leaves_no_core_file() {
     let place = Place::new();
     place.keygen("key");
     let source = format!("file://{}", place.path("store").display());
-    // As somebody would start it who wants core files.
+    // As a user would start it who wants core files.
     let script = "ulimit -S -c $(ulimit -H -c); exec \"$0\" \"$@\"";
     let program = place.command(&[]);
     let mut command = Command::new("sh");
@@ -313,7 +313,7 @@ fn a_daemon_that_dies_leaves_no_core_file() {
         .unwrap();
     let numbers: Vec<&str> = core.split_whitespace().skip(4).collect();
     assert_eq!(numbers[..2], ["0", "0"], "{core}");
-    // Nor one that a program takes from the kernel, for which the limit does not count.
+    // Nor one that a pipe handler receives from the kernel, to which the limit does not apply.
     let pid = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT).unwrap();
     let status = child.wait().unwrap();
@@ -322,7 +322,7 @@ fn a_daemon_that_dies_leaves_no_core_file() {
 }
 
 #[test]
-fn a_write_only_mount_says_for_which_key_it_writes() {
+fn a_write_only_mount_logs_the_key_that_it_writes_for() {
     if !can_mount() {
         return;
     }
@@ -355,7 +355,7 @@ fn a_write_only_mount_says_for_which_key_it_writes() {
     place.run(&["umount", "mnt"]).succeeds();
 }
 
-/// It said that nothing was mounted there.
+/// Regression: it said that nothing was mounted there.
 #[test]
 fn a_mount_is_unmounted_by_its_owner_or_by_root() {
     use std::os::unix::process::CommandExt;

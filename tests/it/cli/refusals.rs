@@ -1,4 +1,4 @@
-//! What is refused, with which exit code and which words.
+//! Refusals, with their exit codes and messages.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -64,7 +64,7 @@ fn a_wrong_command_line_is_a_usage_error() {
 }
 
 #[test]
-fn a_mount_point_that_cannot_be_one_is_refused() {
+fn an_unusable_mount_point_is_refused() {
     let place = Place::new();
     place.keygen("key");
     fs::create_dir(place.path("full")).unwrap();
@@ -86,7 +86,7 @@ fn a_mount_point_that_cannot_be_one_is_refused() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_refused() {
+fn an_unusable_key_is_refused() {
     let place = Place::new();
     place.keygen("key");
     place.keygen("other");
@@ -150,7 +150,7 @@ fn a_key_that_cannot_be_used_is_refused() {
 }
 
 #[test]
-fn what_the_daemon_uses_may_not_lie_in_its_mount() {
+fn files_of_the_daemon_must_not_be_inside_its_mount() {
     let place = Place::new();
     place.keygen("key");
     symlink(place.path("mnt"), place.path("link")).unwrap();
@@ -214,7 +214,7 @@ fn a_service_that_cannot_be_used_is_named() {
     mount(&["--endpoint", "http://oss.example.com"], true).fails(31, &["--allow-http"]);
     mount(&["--endpoint", "ftp://oss.example.com"], true).fails(31, &["ftp"]);
     mount(&["--endpoint", "oss.example.com"], true).fails(31, &["--region"]);
-    // A port nobody listens on.
+    // A port without a listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .unwrap()
@@ -225,7 +225,7 @@ fn a_service_that_cannot_be_used_is_named() {
 }
 
 #[test]
-fn a_folder_that_is_no_bucket_is_refused() {
+fn a_folder_that_is_not_a_bucket_is_refused() {
     let place = Place::new();
     place.keygen("key");
     fs::create_dir(place.path("photos")).unwrap();
@@ -249,7 +249,7 @@ fn without_fuse_or_its_helper_the_message_names_what_to_install() {
     }
     let place = Place::new();
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    // Where an ordinary user can run it.
+    // In a place where an ordinary user can run it.
     fs::copy(crate::fixture::PROGRAM, place.path("ossvault")).unwrap();
     place.keygen("key");
     for name in ["mnt", "key", "key.pub"] {
@@ -316,7 +316,7 @@ impl Drop for Service {
 }
 
 #[test]
-fn what_the_service_refuses_is_told_in_one_line() {
+fn refusals_of_the_service_are_reported_in_one_line() {
     let place = Place::new();
     place.keygen("key");
     let service = Service::start(&place);
@@ -353,7 +353,7 @@ fn what_the_service_refuses_is_told_in_one_line() {
 }
 
 #[test]
-fn an_endpoint_that_is_no_oss_service_is_named() {
+fn an_endpoint_that_is_not_an_oss_service_is_named() {
     let place = Place::new();
     place.keygen("key");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

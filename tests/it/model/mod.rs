@@ -1,12 +1,12 @@
 //! Random operations on a [`Filesystem`], with other writers, failures and remounts, against a plain model.
 //!
-//! The model is a tree of files in memory that says what POSIX says. What cannot be known exactly is
-//! compared as far as it can: an operation whose request was made to fail has happened or has not, and
-//! nothing else; a file that another client replaced while it was open is the old version, the new one, or
-//! ESTALE, and never a mixture.
+//! The model is an in-memory tree of files that behaves according to POSIX. What cannot be known exactly is
+//! compared as far as possible: an operation whose request was made to fail has either taken effect or not; a
+//! file that another client replaced while it was open is the old version, the new one, or ESTALE, and never
+//! a mixture.
 //!
-//! `OSSVAULT_MODEL_CASES` says how many cases run; scripts/exercise runs many. Cases that failed stand in
-//! `regressions`, in full; the seeds of others are kept in `model.regressions`.
+//! `OSSVAULT_MODEL_CASES` sets the number of cases; scripts/exercise runs many. Failed cases are recorded in
+//! full in `regressions`; the seeds of others are in `model.regressions`.
 
 mod bench;
 mod ops;
@@ -48,7 +48,7 @@ fn run(setting: Setting, ops: &[Op]) {
     };
     let in_time = runtime.block_on(async { tokio::time::timeout(HANGS, work).await });
     runtime.shutdown_background();
-    // At once: shrinking a case that hangs takes long, and says nothing before its end.
+    // Printed at once: shrinking a case that hangs takes long, and prints nothing before its end.
     assert!(in_time.is_ok(), "it hangs: {setting:?}, {ops:?}");
 }
 

@@ -1,4 +1,4 @@
-//! What is done: operations, on few names so that they meet, and how a case is set up.
+//! The operations, on few names so that they interact, and the setup of a case.
 
 use proptest::prelude::*;
 
@@ -99,7 +99,7 @@ pub enum Op {
         at: Place,
         kind: u8,
     },
-    /// None: the whole, as cp asks for it.
+    /// None: the whole file, as cp requests it.
     Copy {
         from: u8,
         to: u8,

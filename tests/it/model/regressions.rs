@@ -1,9 +1,9 @@
-//! Cases that failed once.
+//! Cases that once failed.
 
 use super::ops::{At, Op, Place, Setting};
 use super::run;
 
-/// What was found by chance once must not depend on chance again.
+/// What was once found by chance must not depend on chance again.
 #[test]
 fn cases_that_failed_once_agree_with_the_model() {
     let alone = |ttl, failures| Setting {

@@ -1,4 +1,4 @@
-//! The model: a tree of files in memory, and what POSIX says of it.
+//! The model: an in-memory tree of files that behaves according to POSIX.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ pub(super) type Id = usize;
 pub(super) struct File {
     pub(super) bytes: Arc<Vec<u8>>,
     pub(super) mode: u32,
-    /// None: not known exactly.
+    /// None if not known exactly.
     pub(super) mtime: Option<i64>,
     pub(super) xattrs: BTreeMap<String, Vec<u8>>,
-    /// The bucket may not have it as it is.
+    /// The bucket may not have it in this state.
     pub(super) dirty: bool,
     /// The bucket has some version of it.
     pub(super) published: bool,
@@ -29,7 +29,7 @@ pub(super) struct File {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
     File(File),
-    /// `marker`: it is there without anything in it.
+    /// `marker`: it exists without any entries.
     Directory {
         marker: bool,
         mode: u32,
@@ -110,7 +110,7 @@ impl Tree {
             .collect()
     }
 
-    /// What was in a directory and goes by our own doing leaves the directory there.
+    /// If this mount removes a directory's last entry, the directory remains.
     pub(super) fn leave(&mut self, path: &str) {
         let parent = Tree::parent_of(path).to_owned();
         let below = format!("{path}/");
@@ -166,7 +166,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Directories without a marker are there as long as something is in them.
+    /// Directories without a marker exist as long as they contain something.
     pub(super) fn sweep(&mut self) {
         loop {
             let empty = self.names.iter().find(|(path, id)| {
@@ -188,7 +188,7 @@ impl Tree {
     }
 }
 
-/// A content, and the one that took its place, unless nothing did.
+/// A content, and the one that replaced it, if any.
 pub(super) type Torn = (Arc<Vec<u8>>, Option<Arc<Vec<u8>>>);
 
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ pub(super) struct Slot {
     pub(super) id: Id,
     pub(super) ino: Ino,
     pub(super) write: bool,
-    /// Replaced or deleted by others since it was opened: what it was, and what it is.
+    /// Replaced or deleted by others since it was opened: the previous and the present state.
     pub(super) torn: Option<Torn>,
 }
 

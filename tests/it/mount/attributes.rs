@@ -34,7 +34,7 @@ fn attributes_survive_a_remount() {
             .set_accessed(time(5, 0));
         File::open(&path).unwrap().set_times(times).unwrap();
     }
-    // In the future, before the epoch: what a Timestamp can be.
+    // In the future, before the epoch: the limits of a Timestamp.
     fs::write(mount.path("future"), "x").unwrap();
     let future = fs::FileTimes::new().set_modified(time(1 << 34, 1));
     File::open(mount.path("future"))
@@ -56,7 +56,7 @@ fn attributes_survive_a_remount() {
 }
 
 #[test]
-fn changes_move_the_times() {
+fn changes_update_the_times() {
     let Some(mount) = Mount::new(&[]) else { return };
     fs::create_dir(mount.path("d")).unwrap();
     let times = |name: &str| {
@@ -100,7 +100,7 @@ fn changes_move_the_times() {
     fs::read(mount.path("d/g")).unwrap();
     assert_eq!(times("d/g"), written, "read");
 
-    // Something has changed in the directory: that stays so when the directory itself is changed.
+    // A previous change in the directory is kept when the directory itself is changed.
     for mode in [0o700, 0o700] {
         let before = times("d");
         pause();
@@ -126,8 +126,8 @@ fn changes_move_the_times() {
 
 /// "If a process only inherited a descriptor and changed nothing through it, closing it does not wait."
 ///
-/// Whether a file that is written in order goes up once, or is published in between, was decided by any
-/// process that happened to be started meanwhile.
+/// Regression: whether a sequentially written file was uploaded once, or also in between, depended on any
+/// process that happened to be started in the meantime.
 #[test]
 fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
     let Some(mount) = Mount::served(&[]) else {
@@ -143,7 +143,7 @@ fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
     file.write_all(b" and half").unwrap();
     drop(file);
     assert_eq!(puts(), 1);
-    // Those who write what they have inherited wait for it like everybody else.
+    // A process that writes through an inherited descriptor waits like any other.
     shell(mount.root(), "{ /bin/echo one; /bin/echo two; } > g");
     assert_eq!(fs::read(mount.path("g")).unwrap(), b"one\ntwo\n");
     assert_eq!(puts(), 3);
@@ -152,7 +152,7 @@ fn a_process_that_has_only_inherited_a_descriptor_publishes_nothing() {
 
 /// "A write, a truncation and a change of owner clear the set-user-ID and set-group-ID bits."
 #[test]
-fn writing_takes_the_set_id_bits_away() {
+fn writing_clears_the_set_id_bits() {
     if !is_root() {
         eprintln!("skipped: only root can become another user");
         return;
@@ -206,7 +206,7 @@ fn the_kernel_checks_permissions() {
     assert!(!nobody("chmod 777 secret"));
     assert!(!nobody("rm -f sticky/roots"));
     assert!(!nobody("mv sticky/roots sticky/mine"));
-    // What is made in a directory may get its group, also when that has just been renamed.
+    // A file may inherit the group of its directory, even if the directory has just been renamed.
     fs::create_dir(mount.path("group")).unwrap();
     chown(mount.path("group"), None, Some(4242)).unwrap();
     set_mode(&mount.path("group"), 0o2777);
@@ -230,7 +230,7 @@ fn the_kernel_checks_permissions() {
         fs::metadata(mount.path("sticky/masked")).unwrap().uid(),
         65534
     );
-    // A directory's group is passed on where that is wanted.
+    // A directory's group is inherited if that is requested.
     fs::create_dir(mount.path("group")).unwrap();
     chown(mount.path("group"), None, Some(4242)).unwrap();
     set_mode(&mount.path("group"), 0o2777);
@@ -281,7 +281,7 @@ fn links_hold_any_target() {
 /// "FIFOs, sockets and device nodes are empty objects that record their type; as every mount is nodev,
 /// opening a device node fails with EACCES."
 #[test]
-fn special_files_are_what_they_were_made_as() {
+fn special_files_keep_their_type() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -296,7 +296,7 @@ fn special_files_are_what_they_were_made_as() {
         make("block", libc::S_IFBLK | 0o600, libc::makedev(259, 65_537)).unwrap();
     }
     let listener = UnixListener::bind(mount.path("socket")).unwrap();
-    // A fifo works as one.
+    // A FIFO works as one.
     let text = shell(mount.root(), "echo through > fifo & cat fifo; wait");
     assert_eq!(text, "through\n");
     drop(listener);
@@ -311,7 +311,7 @@ fn special_files_are_what_they_were_made_as() {
         assert_eq!(kind("char").rdev(), libc::makedev(1, 3));
         assert!(kind("block").file_type().is_block_device());
         assert_eq!(kind("block").rdev(), libc::makedev(259, 65_537));
-        // Nobody gets a device out of a bucket.
+        // A device from a bucket can never be used.
         assert_eq!(errno(File::open(mount.path("char"))), libc::EACCES);
     }
     let found: Vec<bool> = fs::read_dir(mount.root())
@@ -353,7 +353,7 @@ fn extended_attributes_go_where_the_file_goes() {
         }
         assert_eq!(errno(on.set("user.ossvault.format", b"x", 0)), libc::EPERM);
     }
-    // A copy of metadata, a move, and new content: they stay.
+    // They survive a copy of metadata, a move, and new content.
     set_mode(&mount.path("f"), 0o600);
     fs::rename(mount.path("f"), mount.path("d/g")).unwrap();
     fs::write(mount.path("d/g"), "other content").unwrap();
@@ -386,7 +386,7 @@ fn extended_attributes_go_where_the_file_goes() {
 /// "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked while open." "A
 /// bucket has no fixed size; 1 PiB is reported as free."
 #[test]
-fn sizes_are_told_as_programs_expect_them() {
+fn sizes_are_reported_as_programs_expect_them() {
     let Some(mount) = Mount::new(&[]) else { return };
     fs::write(mount.path("f"), vec![1; 1000]).unwrap();
     let meta = fs::metadata(mount.path("f")).unwrap();

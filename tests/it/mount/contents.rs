@@ -1,4 +1,4 @@
-//! What is written, mapped, cut and read.
+//! Writing, mapping, truncating and reading.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -36,7 +36,7 @@ fn writes_go_anywhere_and_holes_read_as_zeros() {
 
         mount.remount(options);
         assert!(fs::read(&path).unwrap() == expected, "by another daemon");
-        // Over a base that is in the bucket: in it, across its end, far behind it.
+        // Over a base in the bucket: inside it, across its end, far beyond it.
         let file = read_write(&path);
         for (at, len) in [(100, 1000), ((3 << 20) - 10, 20), (4 << 20, 4096)] {
             let bytes = pattern(len, !at as u32);
@@ -70,7 +70,7 @@ fn appenders_with_handles_of_their_own_lose_nothing() {
                     .open(path)
                     .unwrap();
                 for line in 0..LINES {
-                    // One write a line: what is appended by several is a line of one after another.
+                    // One write per line: the lines of several appenders follow each other.
                     let text = format!("{writer} {line:05} {}\n", "x".repeat(line));
                     file.write_all(text.as_bytes()).unwrap();
                 }
@@ -93,7 +93,7 @@ fn appenders_with_handles_of_their_own_lose_nothing() {
 }
 
 #[test]
-fn files_are_cut_and_grown_open_and_closed() {
+fn files_are_truncated_and_extended_open_and_closed() {
     for options in [&[][..], SMALL_PARTS] {
         let Some(mut mount) = Mount::new(options) else {
             return;
@@ -146,7 +146,7 @@ fn what_one_handle_writes_the_others_read() {
     other.write_all_at(b"two", 3).unwrap();
     assert_eq!(reader.read_at(&mut buffer, 0).unwrap(), 6);
     assert_eq!(&buffer[..6], b"onetwo");
-    // Also those that have read before it went up.
+    // Including handles that have read before it was uploaded.
     drop(writer);
     other.write_all_at(b"2", 3).unwrap();
     assert_eq!(reader.read_at(&mut buffer, 0).unwrap(), 6);
@@ -193,7 +193,7 @@ fn mappings_show_and_change_the_file() {
     file.write_all_at(b"here", 4096).unwrap();
     expected[4096..4100].copy_from_slice(b"here");
     assert!(*shared == *expected);
-    // Pages stored through the mapping after the last close arrive as well.
+    // Data stored through the mapping after the last close arrives as well.
     drop(file);
     shared[19_999] = 42;
     expected[19_999] = 42;
@@ -204,7 +204,7 @@ fn mappings_show_and_change_the_file() {
 }
 
 #[test]
-fn a_copy_of_a_descriptor_that_closes_publishes_what_was_written() {
+fn closing_a_duplicated_descriptor_publishes_the_written_data() {
     let Some(mount) = Mount::new(&[]) else { return };
     let other = mount.second(&["--metadata-ttl", "0"]);
     let file = File::create(mount.path("f")).unwrap();
@@ -232,7 +232,7 @@ fn a_copy_of_a_descriptor_that_closes_publishes_what_was_written() {
 
 /// "`fallocate()` extends a file; its other modes fail with EOPNOTSUPP."
 #[test]
-fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
+fn space_can_be_allocated_and_other_modes_of_fallocate_are_refused() {
     let Some(mount) = Mount::new(&[]) else { return };
     let file = read_write(&mount.path("f"));
     file.write_all_at(b"abc", 0).unwrap();
@@ -258,7 +258,7 @@ fn space_is_allocated_and_other_ways_of_fallocate_are_refused() {
 /// descriptors." "The link count is 1 for a file, 2 for a directory, and 0 for a file that was unlinked
 /// while open."
 #[test]
-fn what_is_unlinked_or_replaced_while_open_stays_as_it_is_for_its_holders() {
+fn files_unlinked_or_replaced_while_open_stay_readable() {
     for options in [&[][..], SMALL_PARTS] {
         let Some(mount) = Mount::new(options) else {
             return;
@@ -308,8 +308,8 @@ fn what_is_unlinked_or_replaced_while_open_stays_as_it_is_for_its_holders() {
     }
 }
 
-/// The open that meets a last close once found the file just before it went out of the table, and the next
-/// open made a second one of the same inode: a cut went to one, writes to the other.
+/// Regression: an open during a last close found the file just before it was removed from the table, and the
+/// next open created a second one for the same inode: a truncation went to one, writes to the other.
 #[test]
 fn a_file_that_is_opened_while_its_last_handle_closes_stays_one_file() {
     let Some(mount) = Mount::new(&[]) else { return };

@@ -1,4 +1,4 @@
-//! Directories that are read while they change.
+//! Directories that change while they are read.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::thread;
 
 use crate::fixture::*;
 
-/// A stream of a directory, as libc gives it.
+/// A directory stream, as in libc.
 struct Stream(*mut libc::DIR);
 
 impl Stream {
@@ -19,7 +19,7 @@ impl Stream {
         Stream(stream)
     }
 
-    /// The next name but `.` and `..`.
+    /// The next name except `.` and `..`.
     fn next(&mut self) -> Option<String> {
         loop {
             let entry = unsafe { libc::readdir(self.0) };
@@ -66,7 +66,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
         let folder = mount.path("many");
         assert!(names(&folder) == expected, "again: {again}");
 
-        // While names come and go, those that stay are seen once each.
+        // While names appear and disappear, those that remain are seen exactly once.
         let mut stream = Stream::open(&folder);
         let mut seen = Vec::new();
         let mut places = Vec::new();
@@ -91,7 +91,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
         let missing: Vec<_> = expected.iter().filter(staying).collect();
         assert!(missing.is_empty(), "{missing:?}");
 
-        // Back to a place: on from there.
+        // Back to a position: continues from there.
         let (place, read) = places[2];
         unsafe { libc::seekdir(stream.0, place) };
         let mut rest = BTreeSet::new();
@@ -117,7 +117,7 @@ fn a_directory_is_read_once_each_while_it_changes() {
 
 /// "A directory remains when its last entry is removed."
 #[test]
-fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
+fn a_directory_remains_when_its_last_entry_is_removed() {
     let Some(mut mount) = Mount::new(&["--metadata-ttl", "0", "--dir-ttl", "0"]) else {
         return;
     };
@@ -128,7 +128,7 @@ fn a_directory_that_loses_its_last_name_stays_until_it_is_removed() {
     fs::remove_dir(mount.path("a/b/c")).unwrap();
     assert_eq!(names(&mount.path("a")), ["b"]);
     assert!(names(&mount.path("a/b")).is_empty());
-    // One that is open when it goes.
+    // A directory that is open when it is removed.
     let folder = File::open(mount.path("a/b")).unwrap();
     fs::remove_dir(mount.path("a/b")).unwrap();
     assert_eq!(errno(fs::metadata(mount.path("a/b"))), libc::ENOENT);

@@ -1,4 +1,4 @@
-//! What programs do to a directory, done to a real mount.
+//! Typical operations of programs on a directory, on a real mount.
 
 mod attributes;
 mod contents;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::fixture::*;
 
-/// Small parts and a little memory: files of some MiB are streamed, spilled and laid over their base.
+/// Small parts and little memory: files of some MiB are streamed, spilled and merged with their base.
 const SMALL_PARTS: &[&str] = &[
     "--memory-limit",
     "16M",

@@ -1,4 +1,4 @@
-//! Names, renames, and what lives on without one.
+//! Names, renames, and files that live on without a name.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,7 +9,7 @@ use super::{SMALL_PARTS, read_write};
 use crate::fixture::*;
 
 #[test]
-fn odd_names_come_back_as_they_were() {
+fn odd_names_survive_a_round_trip() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
@@ -232,11 +232,11 @@ fn files_are_renamed_while_they_are_written() {
 
 /// "Inode numbers are the same in every mount, for names that have not been renamed in between."
 #[test]
-fn a_new_file_under_an_old_name_is_another_inode() {
+fn a_new_file_under_an_old_name_gets_a_new_inode() {
     let Some(mut mount) = Mount::new(&[]) else {
         return;
     };
-    // As vim and git save: the old one stays open and mapped under its new name.
+    // As vim and git save: the old file stays open and mapped under its new name.
     fs::write(mount.path("f"), b"old").unwrap();
     let old = File::open(mount.path("f")).unwrap();
     fs::rename(mount.path("f"), mount.path("f~")).unwrap();
@@ -273,7 +273,7 @@ fn a_name_that_is_taken_is_not_created_again() {
     assert_eq!(errno(exclusive(&other.path("taken"))), libc::EEXIST);
     assert_eq!(errno(fs::create_dir(other.path("taken"))), libc::EEXIST);
     assert_eq!(errno(symlink("x", other.path("taken"))), libc::EEXIST);
-    // Both see the name free: who uploads second is told.
+    // Both see the name free: the second uploader gets the error.
     let mut here = exclusive(&mount.path("race")).unwrap();
     let mut there = exclusive(&other.path("race")).unwrap();
     here.write_all(b"here").unwrap();

@@ -1,4 +1,4 @@
-//! What programs rely on: locks, executables, sparse files, the clock.
+//! Features that programs rely on: locks, executables, sparse files, the clock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,7 +13,7 @@ use crate::fixture::*;
 
 /// "Opening a running program for writing or with O_TRUNC fails with ETXTBSY."
 #[test]
-fn a_program_that_runs_is_not_changed_under_it() {
+fn a_running_program_cannot_be_changed() {
     let Some(mount) = Mount::new(&[]) else { return };
     fs::copy("/bin/sleep", mount.path("sleep")).unwrap();
     set_mode(&mount.path("sleep"), 0o755);
@@ -47,9 +47,10 @@ fn locks_exclude_one_another() {
     lock(&one, libc::LOCK_SH).unwrap();
 }
 
-/// Of holes the kernel says what it says of every file system that has none: all is data, up to the end.
+/// For holes, the kernel reports the same as for every file system without them: everything is data, up to
+/// the end.
 #[test]
-fn holes_are_sought_and_caches_passed_by() {
+fn seeking_holes_and_direct_io_work() {
     let Some(mount) = Mount::new(SMALL_PARTS) else {
         return;
     };
@@ -75,13 +76,13 @@ fn holes_are_sought_and_caches_passed_by() {
         .open(mount.path("direct"))
         .unwrap();
     direct.write_all_at(&expected, 0).unwrap();
-    // Aligned to nothing: there is no disk below that asks for it.
+    // Without alignment: no disk below requires it.
     direct.write_all_at(b"odd", 12_345).unwrap();
     expected[12_345..12_348].copy_from_slice(b"odd");
     let mut seen = vec![0; expected.len()];
     direct.read_exact_at(&mut seen, 0).unwrap();
     assert!(seen == expected);
-    // Between one that goes by the kernel's pages and one that does not.
+    // Between a descriptor that uses the kernel's pages and one that does not.
     let paged = read_write(&mount.path("direct"));
     paged.write_all_at(b"paged", 20_000).unwrap();
     expected[20_000..20_005].copy_from_slice(b"paged");
@@ -133,18 +134,18 @@ fn a_copy_within_the_mount_is_a_file_of_its_own() {
             let size = to.metadata().unwrap().len();
             (copied as usize, size)
         };
-        // Whole, as cp asks for it.
+        // The whole file, as cp requests it.
         assert_eq!(copy("a", "b", 0, 0x7fff_f000), (1_000_000, 1_000_000));
         assert!(fs::read(mount.path("b")).unwrap() == bytes);
         assert_eq!(mode(&mount.path("b")), 0o644, "its own");
         let copied = mount.path("b");
         assert_eq!(errno(Attributes(&copied).get("user.x")), libc::ENODATA);
-        // A part, and over something.
+        // A part, and over existing data.
         assert_eq!(copy("a", "c", 1000, 5000).1, 6000);
         assert!(fs::read(mount.path("c")).unwrap()[1000..] == bytes[1000..6000]);
         fs::write(mount.path("b"), "other").unwrap();
         assert_eq!(copy("a", "b", 0, 3), (3, 5));
-        // Each goes its own way.
+        // The two files change independently.
         shell(
             mount.root(),
             "cp a d; printf X | dd of=d bs=1 seek=10 conv=notrunc status=none",

@@ -1,4 +1,4 @@
-//! The folder on disk: opened again, damaged, foreign, large.
+//! The local folder: opened again, damaged, foreign, large.
 
 use ossvault::store::error::Error;
 use ossvault::store::local::{LocalStore, Settings};

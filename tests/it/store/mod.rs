@@ -1,4 +1,4 @@
-//! What an `ObjectStore` is: one suite, run on every implementation.
+//! The definition of an `ObjectStore`: one suite, run on every implementation.
 
 mod cases;
 mod folder;
@@ -19,7 +19,7 @@ use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
 use ossvault_testing::{InstrumentedStore, MemoryStore};
 
-/// A store to test and what it stands on.
+/// A store to test, and its underlying resources.
 struct Home {
     store: Arc<dyn ObjectStore>,
     _server: Option<Server>,
@@ -48,7 +48,7 @@ fn local_synced() -> Home {
     }
 }
 
-/// What unit tests have in the place of a bucket.
+/// The replacement of a bucket in unit tests.
 fn memory() -> Home {
     Home {
         store: Arc::new(MemoryStore::with_least_parts()),
@@ -57,7 +57,7 @@ fn memory() -> Home {
     }
 }
 
-/// Two instances on one folder that take turns: each call meets what the other one did.
+/// Two instances on one folder that take turns: each call sees the other one's changes.
 fn two_instances() -> Home {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (open(&folder, false), open(&folder, false));
@@ -68,7 +68,7 @@ fn two_instances() -> Home {
     }
 }
 
-/// The client, through the server. `version` is how requests are signed.
+/// The client, through the server. `version` is the signature version.
 async fn oss(version: Version) -> Home {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(Config::new(folder.path())).await.unwrap();
