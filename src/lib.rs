@@ -1,6 +1,6 @@
 //! An OSS bucket mounted as an encrypted directory.
 //!
-//! The rooms, from top to bottom; each imports only from those below it (`tests/it/architecture.rs`):
+//! The layers, from top to bottom; each imports only from those below it (`tests/it/architecture.rs`):
 //!
 //! - [`cli`]: commands; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
