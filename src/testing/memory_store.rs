@@ -44,7 +44,7 @@ struct State {
     last_upload: u64,
 }
 
-/// An object's ETag is computed from its bytes: equal bytes have equal ETags.
+/// An object's ETag is computed from its bytes: equal bytes have equal ETags. Parts may be of any size.
 #[derive(Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -53,6 +53,14 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// A bucket that refuses small parts, as the service does.
+    pub fn with_minimum_parts() -> MemoryStore {
+        MemoryStore {
+            min_part: MIN_PART,
+            ..MemoryStore::default()
+        }
+    }
+
     /// The bytes of an existing object.
     pub fn stored(&self, key: &str) -> Bytes {
         self.state().objects[key].content.clone()

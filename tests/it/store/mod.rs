@@ -51,7 +51,7 @@ fn local_synced() -> Home {
 /// The replacement of a bucket in unit tests.
 fn memory() -> Home {
     Home {
-        store: Arc::new(MemoryStore::with_least_parts()),
+        store: Arc::new(MemoryStore::with_minimum_parts()),
         _server: None,
         _folder: tempfile::tempdir().unwrap(),
     }
