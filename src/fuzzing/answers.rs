@@ -10,10 +10,10 @@ use crate::base::time;
 use crate::object::error::Error as ObjectError;
 use crate::object::key::ObjectKey;
 use crate::object::listing::{self, ListRequest};
-use crate::oss::client::{is_web_page, refusal};
 use crate::oss::download::extent;
 use crate::oss::error::Error;
 use crate::oss::headers::{ObjectHead, content_length};
+use crate::oss::refusal::{is_web_page, refusal};
 use crate::oss::retry::Budget;
 use crate::oss::xml;
 

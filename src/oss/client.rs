@@ -12,20 +12,19 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use log::{debug, info, warn};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::call::{Answer, Call, Payload, Read};
 use super::credentials::AccessKey;
 use super::endpoint::Endpoint;
-use super::error::{Error, Refusal};
-use super::headers::header;
+use super::error::Error;
 use super::progress::{Pace, Progress, later};
 use super::proxy;
+use super::refusal::is_web_page;
 use super::retry::{Budget, Class};
 use super::sending::Sending;
 use super::sign::{Signer, Version};
@@ -35,14 +34,11 @@ use crate::base::error_chain::chain;
 use crate::base::log_limit::LogLimit;
 use crate::base::sync::lock;
 use crate::base::time;
-use crate::object::body::Body;
 use crate::object::error::Error as ObjectError;
 use crate::object::listing::Hidden;
 
 /// An error document is a few hundred bytes; anything longer is not one.
 const MAX_ERROR: usize = 64 * 1024;
-/// Responses with a single value.
-const MAX_TEXT: usize = 64 * 1024;
 /// A listing of 1000 keys of 1023 bytes, each byte written `%XX`, with some reserve.
 pub(super) const MAX_LISTING: usize = 4 * 1024 * 1024;
 /// Longer responses are read a few at a time, so that no number of concurrent responses fills the memory.
@@ -114,101 +110,6 @@ struct Inner {
     hidden: Hidden,
     /// Of refusals that are logged.
     refused: LogLimit,
-}
-
-/// The request body.
-pub(super) enum Payload {
-    None,
-    Bytes(Bytes),
-    Stream(Body),
-}
-
-/// How the response body is read within the try, so that a broken one fails it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Read {
-    /// Read completely, as text.
-    Text,
-    /// Left to the caller.
-    Stream,
-}
-
-pub(super) type Pairs = Vec<(Cow<'static, str>, Cow<'static, str>)>;
-
-/// One request, not yet signed.
-pub(super) struct Call<'a> {
-    pub operation: &'static str,
-    pub method: Method,
-    pub key: Option<&'a str>,
-    pub query: Pairs,
-    /// Names in lower case.
-    pub headers: Pairs,
-    pub payload: Payload,
-    pub read: Read,
-    /// The maximum length of the response in bytes, for [`Read::Text`].
-    pub max_text: usize,
-    /// Whether it may be retried if its outcome is unknown. If not, the call ends with [`Error::Unsure`].
-    pub repeatable: bool,
-    /// The service may process it for a long time before it responds.
-    pub slow: bool,
-}
-
-impl<'a> Call<'a> {
-    pub fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Call<'a> {
-        Call {
-            operation,
-            method,
-            key,
-            query: Vec::new(),
-            headers: Vec::new(),
-            payload: Payload::None,
-            read: Read::Text,
-            max_text: MAX_TEXT,
-            repeatable: true,
-            slow: false,
-        }
-    }
-
-    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
-        self.query.push((name.into(), Cow::Owned(value.into())));
-        self
-    }
-
-    pub fn header(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<String>,
-    ) -> Call<'a> {
-        self.headers.push((name.into(), Cow::Owned(value.into())));
-        self
-    }
-
-    fn refusal(&self, bucket: &str, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
-        let (of_bucket, now) = (self.key.is_none(), SystemTime::now());
-        Refusal {
-            bucket: bucket.to_owned(),
-            ..refusal(self.operation, of_bucket, status, headers, text, now)
-        }
-    }
-
-    /// The operation and the key or key prefix.
-    fn name(&self) -> String {
-        let mut query = self.query.iter();
-        let prefix = || query.find_map(|(name, value)| (name == "prefix").then_some(&**value));
-        let about = self.key.or_else(prefix).unwrap_or_default();
-        format!("{} {}", self.operation, about.escape_debug())
-    }
-}
-
-/// A successful response.
-pub(super) struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    /// With [`Read::Text`].
-    pub text: String,
-    /// With [`Read::Stream`].
-    pub response: Option<Response>,
-    /// CRC-64 of the body that was sent, if it was a stream.
-    pub sent_crc: Option<u64>,
 }
 
 impl Client {
@@ -746,116 +647,5 @@ pub(super) fn transport(operation: &'static str, error: reqwest::Error) -> Error
         operation,
         message,
         unsent: error.is_connect() || error.is_builder(),
-    }
-}
-
-/// A system in between responded instead of the service, which adds its request ID to every response.
-pub fn is_web_page(headers: &HeaderMap) -> bool {
-    header(headers, "content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"))
-        && header(headers, "x-oss-request-id").is_none()
-}
-
-/// Parses a failing response: its body, or for HEAD `x-oss-err`. `now` is this machine's clock.
-pub fn refusal(
-    operation: &'static str,
-    of_bucket: bool,
-    status: u16,
-    headers: &HeaderMap,
-    text: &str,
-    now: SystemTime,
-) -> Refusal {
-    let document = xml::error(text).or_else(|| {
-        let encoded = header(headers, "x-oss-err")?;
-        let bytes = BASE64.decode(encoded.trim()).ok()?;
-        xml::error(&String::from_utf8_lossy(&bytes))
-    });
-    let own = |name: &str| header(headers, name).unwrap_or_default().to_owned();
-    let mut refusal = Refusal {
-        operation,
-        status,
-        request_id: own("x-oss-request-id"),
-        ec: own("x-oss-ec"),
-        location: header(headers, "location").map(str::to_owned),
-        server_time: header(headers, "date").and_then(time::parse_http),
-        retry_after: header(headers, "retry-after").and_then(|text| retry_after(text, now)),
-        ..Refusal::default()
-    };
-    let Some(document) = document else {
-        // A missing bucket is reported by name.
-        let no_bucket = of_bucket && status == 404;
-        let unlike = !text.trim().is_empty() || no_bucket || matches!(status, 300..=399 | 407);
-        let marked = !refusal.request_id.is_empty() || !refusal.ec.is_empty();
-        refusal.foreign = is_web_page(headers) || (unlike && !marked);
-        return refusal;
-    };
-    if document.code == "SignatureDoesNotMatch" {
-        for text in [&document.string_to_sign, &document.canonical_request] {
-            debug!(
-                "the service's string to sign: {}",
-                without_token(text).escape_debug()
-            );
-        }
-    }
-    let or = |value: String, other: &mut String| {
-        if !value.is_empty() {
-            *other = value;
-        }
-    };
-    or(document.request_id, &mut refusal.request_id);
-    or(document.ec, &mut refusal.ec);
-    refusal.code = document.code;
-    refusal.message = document.message;
-    refusal.endpoint = (!document.endpoint.is_empty()).then_some(document.endpoint);
-    refusal.server_time = time::parse_extended(&document.server_time).or(refusal.server_time);
-    refusal
-}
-
-/// Seconds, or a time.
-fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
-    match text.trim().parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => time::parse_http(text.trim())?.duration_since(now).ok(),
-    }
-}
-
-/// A string to sign contains the security token.
-fn without_token(text: &str) -> String {
-    text.lines()
-        .filter(|line| !line.contains("security-token"))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_removed_from_the_log() {
-        assert_eq!(without_token("a\nx-oss-security-token:T\nb"), "a\nb");
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_time() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        for (text, expected) in [
-            (" 7 ", Some(Duration::from_secs(7))),
-            ("0", Some(Duration::ZERO)),
-            ("18446744073709551615", Some(Duration::from_secs(u64::MAX))),
-            ("18446744073709551616", None),
-            ("-1", None),
-            ("1e3", None),
-            ("soon", None),
-            ("", None),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
-        ] {
-            assert_eq!(retry_after(text, now), expected, "{text}");
-        }
-        assert!(retry_after("Fri, 31 Dec 9999 23:59:59 GMT", now).is_some());
-        let later = now + Duration::from_secs(100);
-        assert_eq!(
-            retry_after(&time::http(later), now),
-            Some(Duration::from_secs(100))
-        );
     }
 }

@@ -10,7 +10,8 @@ use log::info;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 
-use super::client::{Answer, Call, Client, Read};
+use super::call::{Answer, Call, Read};
+use super::client::Client;
 use super::error::Error;
 use super::headers::{ObjectHead, content_length, content_range, header, same_tag};
 use super::progress::Pace;

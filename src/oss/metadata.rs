@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 
-use super::client::{Call, Client, MAX_LISTING};
+use super::call::Call;
+use super::client::{Client, MAX_LISTING};
 use super::error::Error;
 use super::headers::{ObjectHead, content_length, date_of, same_tag};
 use super::retry::Budget;

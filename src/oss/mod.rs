@@ -4,6 +4,7 @@
 use ossvault_base as base;
 use ossvault_object as object;
 
+mod call;
 pub mod client;
 pub mod credentials;
 pub mod download;
@@ -14,6 +15,7 @@ mod metadata;
 pub mod operations;
 pub mod progress;
 pub mod proxy;
+pub mod refusal;
 pub mod retry;
 mod sending;
 pub mod sign;

@@ -15,7 +15,8 @@ use futures_util::TryStreamExt;
 use md5::{Digest, Md5};
 use reqwest::Method;
 
-use super::client::{Answer, Call, Client, MAX_LISTING, Pairs, Payload};
+use super::call::{Answer, Call, Pairs, Payload};
+use super::client::{Client, MAX_LISTING};
 use super::error::{Error, Refusal};
 use super::headers::{META_PREFIX, crc_of, etag_of, header, same_tag};
 use super::retry::Budget;

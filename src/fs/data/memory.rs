@@ -2,10 +2,10 @@
 //!
 //! It is mapped, not allocated: it goes back to the system when dropped whatever the allocator thinks, so that
 //! memory stays within the budget, it comes zeroed without being touched, and it may use huge pages: a page
-//! fault for each 4 KiB is a fifth of the cost of reading or writing a file. `unsafe` is what mapping takes,
-//! and what handing out the two [`halves`] of a huge page does.
+//! fault for each 4 KiB is a fifth of the cost of reading or writing a file. `unsafe` is what handing out the two
+//! [`halves`] of a huge page takes, and parts of a buffer to its owners.
 
-#![expect(unsafe_code, reason = "mapped memory and halves of huge pages")]
+#![expect(unsafe_code, reason = "memory with several owners: halves of huge pages")]
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
