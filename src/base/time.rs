@@ -6,6 +6,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 
 /// Seconds since 1970; 0 for anything earlier.
 pub fn unix_seconds(time: SystemTime) -> u64 {
@@ -38,7 +40,8 @@ pub fn plain(time: SystemTime) -> String {
 /// Reads `20260103T040506Z`.
 pub fn parse_basic(text: &str) -> Option<SystemTime> {
     has_form(text, "00000000T000000Z").then_some(())?;
-    parsed(Timestamp::strptime("%Y%m%dT%H%M%S%z", text))
+    let time = DateTime::strptime("%Y%m%dT%H%M%SZ", text);
+    parsed(time.and_then(|time| Offset::UTC.to_timestamp(time)))
 }
 
 /// Reads `2026-01-03T04:05:06.000Z`, with any fraction or none; the fraction is dropped.
