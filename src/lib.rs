@@ -8,11 +8,13 @@
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
 //! - [`object`]: what every bucket speaks of, from keys to errors;
 //! - [`envelope`]: how a wrapped key is written down; [`crypto`]: keys and ciphers;
+//! - [`database`]: SQLite databases;
 //! - [`base`], [`text`]: the ground floor.
 //!
 //! docs/architecture.md is the map: how a lookup, a read, a write and a rename travel, and where to add what.
 
 pub use ossvault_base as base;
+pub use ossvault_database as database;
 pub use ossvault_object as object;
 pub use ossvault_oss as oss;
 pub use ossvault_server as server;

@@ -1,6 +1,6 @@
 //! The ground floor: what every other room may borrow, and what knows of none of them.
 //!
-//! Nothing here speaks of buckets, keys or files. What only one room uses stays in that room.
+//! Nothing here speaks of buckets, keys or files of a mount. What only one room uses stays in that room.
 
 pub mod backoff;
 pub mod crc64;

@@ -1,8 +1,7 @@
 //! Files that this program finds on the machine, or in a folder that others share.
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::input::is_harmless;
 use super::stored;
@@ -10,8 +9,7 @@ use crate::cli::daemon_file::reported;
 use crate::cli::exit::Code;
 use crate::envelope;
 use crate::fuse::mount_table::{self, KIND};
-use crate::store::local::record::{self, Change, Tag};
-use crate::store::local::uploads;
+use crate::store::local::record::{self, Content, Tag};
 use crate::store::object_store::{ETag, ObjectKey};
 use crate::tools::envelopes::{Lines, merge};
 use crate::tools::verify::{Manifest, parse_line};
@@ -74,63 +72,46 @@ pub fn daemon_file(input: &[u8]) {
     }
 }
 
-/// A line of the log of a bucket that is kept in a folder.
-pub fn store_record(input: &[u8]) {
-    let _ = record::parse(input);
-    let _ = record::details(input);
-    // Mutated lines have no valid checksum of their own.
-    let sealed = record::seal(&String::from_utf8_lossy(input));
-    let line = sealed.trim_end_matches('\n').as_bytes();
-    let details = record::details(line);
-    let Some(change) = record::parse(line) else {
-        return;
-    };
-    let again = match &change {
-        Change::Delete { key } => record::delete_line(key),
-        Change::Put {
-            key,
-            facts,
-            content,
-        } => {
-            assert!(ObjectKey::new(key.as_str()).is_ok() && facts.size <= i64::MAX as u64);
-            let Some((_, details)) = details else { return };
-            record::put_line(key, facts, content, &details)
+/// The texts in the database of a bucket that is kept in a folder: where the content of an object is, and its
+/// headers; one a line, the headers last.
+pub fn store_row(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (place, headers) = text.split_once('\n').unwrap_or(("-", &text));
+    if let Some(content) = Content::parse(place) {
+        if let Content::File(name) | Content::Parts(name) = &content {
+            assert!(!name.contains(['/', '\0']) && name != "." && name != "..");
+            assert!((1..=255).contains(&name.len()));
         }
-    };
-    // Written again, it is the same change.
-    let line = again.strip_suffix('\n').expect("a line");
-    assert!(!line.contains('\n'));
-    assert_eq!(record::parse(line.as_bytes()), Some(change));
+        assert_eq!(content.to_string(), place);
+    }
+    if let Some(headers) = record::read_headers(headers) {
+        assert!(record::is_bounded(&headers));
+        // What is written back reads the same.
+        let written = record::write_headers(&headers);
+        assert_eq!(record::read_headers(&written), Some(headers));
+    }
 }
 
-/// The file of a multipart upload in such a folder, and the names of its parts.
+/// What names a multipart upload in such a folder, and its parts: ids, the names of part files, and tags; one a
+/// line.
 pub fn store_upload(input: &[u8]) {
-    if let Some(upload) = uploads::parse(input) {
-        assert!(ObjectKey::new(upload.key.as_str()).is_ok());
-        assert!(record::safe_name(&upload.name));
-        assert!(upload.initiated() <= UNIX_EPOCH + Duration::from_secs(record::MAX_TIME));
-        assert!(upload.details.is_bounded());
-    }
     let text = String::from_utf8_lossy(input);
-    let mut ids = BTreeSet::new();
     for line in text.lines() {
-        if uploads::is_id(line) {
+        if record::is_id(line) {
             assert!(record::safe_name(line));
-            ids.insert(line);
+            assert!(record::is_part_name(&record::part_name(1, line)));
         }
-        if let Some(part) = uploads::parse_part(line, UNIX_EPOCH) {
-            assert!((1..=record::MAX_PARTS).contains(&part.number));
-            let name = uploads::part_name(part.number, part.size, part.crc64, &part.tag);
-            let again = uploads::parse_part(&name, UNIX_EPOCH).expect("a part's name");
-            assert_eq!(
-                (again.number, again.size, again.crc64, again.tag),
-                (part.number, part.size, part.crc64, part.tag)
-            );
+        if record::is_part_name(line) {
+            assert!(record::safe_name(line));
+            let (number, id) = line.split_once('~').expect("a part's name");
+            // A forged name may have a number that no part has.
+            if let Ok(number) = number.parse() {
+                assert_eq!(record::part_name(number, id), line);
+            }
         }
         if let Some(tag) = Tag::parse(line) {
             assert!(tag.is(&ETag::new(line)));
             assert_eq!(Tag::parse(tag.etag().as_str()), Some(tag));
         }
     }
-    assert!(ids.len() <= input.len() / 32);
 }

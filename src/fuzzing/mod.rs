@@ -91,8 +91,8 @@ pub const TARGETS: &[Target] = &[
         run: settings::shown_text,
     },
     Target {
-        name: "store_record",
-        run: local::store_record,
+        name: "store_row",
+        run: local::store_row,
     },
     Target {
         name: "store_upload",

@@ -76,12 +76,12 @@ impl Server {
         &self.shared.instruments
     }
 
-    /// Makes the bucket if it does not exist.
+    /// Makes the bucket if it does not exist. Blocks.
     ///
     /// # Errors
     /// Those of [`LocalStore::open`]; [`Error::NoSuchBucket`] for a name no bucket can have.
     pub fn create_bucket(&self, name: &str) -> std::result::Result<LocalStore, Error> {
-        self.shared.create_bucket(name, None)
+        self.shared.create_bucket_blocking(name)
     }
 
     /// Takes no further connection and ends those that are open when their request is answered, or after

@@ -9,7 +9,7 @@ use super::reply::Reply;
 use super::state::ServerState;
 use super::xml::{Xml, encoded};
 use crate::base::time;
-use crate::store::local::index::{From, Page, Query};
+use crate::store::local::index::{From, Page};
 use crate::store::local::record::Facts;
 use crate::store::local::{self, LocalStore};
 
@@ -19,7 +19,7 @@ const MAX_KEYS: u64 = 1000;
 
 const OWNER: &str = "ossvault";
 
-pub fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
     let url = call.wants_url_encoding()?;
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
     let prefix = call.parameter("prefix").unwrap_or_default();
@@ -33,12 +33,7 @@ pub fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
         (token, _) => read_token(token)
             .ok_or_else(|| Refusal::argument("The continuation token provided is incorrect."))?,
     };
-    let page = store.page(&Query {
-        prefix,
-        delimiter,
-        from,
-        max: max as usize,
-    })?;
+    let page = store.page(prefix, delimiter, from, max as usize).await?;
 
     let mut xml = Xml::document("ListBucketResult");
     begin_page(&mut xml, call, &page, url, max, ("StartAfter", start_after));
@@ -54,18 +49,14 @@ pub fn objects_v2(store: &LocalStore, call: &Call) -> Result<Reply> {
 }
 
 /// The older listing.
-pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
     let url = call.wants_url_encoding()?;
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
     let prefix = call.parameter("prefix").unwrap_or_default();
     let delimiter = call.parameter("delimiter").unwrap_or_default();
     let marker = call.parameter("marker").unwrap_or_default();
-    let page = store.page(&Query {
-        prefix,
-        delimiter,
-        from: behind(marker, prefix, delimiter),
-        max: max as usize,
-    })?;
+    let from = behind(marker, prefix, delimiter);
+    let page = store.page(prefix, delimiter, from, max as usize).await?;
 
     let mut xml = Xml::document("ListBucketResult");
     begin_page(&mut xml, call, &page, url, max, ("Marker", marker));
@@ -79,7 +70,7 @@ pub fn objects_v1(store: &LocalStore, call: &Call) -> Result<Reply> {
 /// What is listed of an object where no versions are kept: itself, under this id.
 pub const ONLY_VERSION: &str = "null";
 
-pub fn versions(store: &LocalStore, call: &Call) -> Result<Reply> {
+pub async fn versions(store: &LocalStore, call: &Call) -> Result<Reply> {
     let url = call.wants_url_encoding()?;
     let max = call.number("max-keys", DEFAULT_KEYS, 1, MAX_KEYS)?;
     let prefix = call.parameter("prefix").unwrap_or_default();
@@ -92,12 +83,8 @@ pub fn versions(store: &LocalStore, call: &Call) -> Result<Reply> {
             "A version-id marker cannot be specified without a key marker.",
         ));
     }
-    let page = store.page(&Query {
-        prefix,
-        delimiter,
-        from: behind(marker, prefix, delimiter),
-        max: max as usize,
-    })?;
+    let from = behind(marker, prefix, delimiter);
+    let page = store.page(prefix, delimiter, from, max as usize).await?;
 
     let mut xml = Xml::document("ListVersionsResult");
     begin_page(&mut xml, call, &page, url, max, ("KeyMarker", marker));

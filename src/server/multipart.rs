@@ -13,7 +13,7 @@ use super::state::ServerState;
 use super::xml::{self, Child, Children, Field, Xml, encoded};
 use crate::base::time;
 use crate::store::error::Error;
-use crate::store::local::{self, LocalStore};
+use crate::store::local::{LocalStore, clock};
 use crate::store::object_store::*;
 
 /// Of the document that completes an upload of 10,000 parts, with room.
@@ -81,7 +81,7 @@ pub async fn upload_part(
     Ok(written(&PutAnswer {
         etag: part.etag,
         crc64: part.crc64,
-        date: local::now(),
+        date: clock::now(),
     }))
 }
 
@@ -111,7 +111,7 @@ pub async fn copy_part(shared: &ServerState, store: &LocalStore, call: &Call) ->
         let part = store
             .part_stream(&key, &upload, number, object.body, Some(length))
             .await?;
-        let now = local::now();
+        let now = clock::now();
         return Ok(copied_reply("CopyPartResult", &part.etag, part.crc64, now));
     }
     Err(Error::PreconditionFailed.into())

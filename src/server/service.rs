@@ -154,9 +154,9 @@ pub async fn dispatch(shared: &ServerState, call: &mut Call, checked: Result<()>
         Operation::GetBucketInfo => Ok(listing::bucket_info(shared, store, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
         Operation::ListLiveChannels => listing::live_channels(call),
-        Operation::ListObjects => listing::objects_v1(store, call),
-        Operation::ListObjectsV2 => listing::objects_v2(store, call),
-        Operation::ListObjectVersions => listing::versions(store, call),
+        Operation::ListObjects => listing::objects_v1(store, call).await,
+        Operation::ListObjectsV2 => listing::objects_v2(store, call).await,
+        Operation::ListObjectVersions => listing::versions(store, call).await,
         Operation::ListMultipartUploads => multipart::list_uploads(store, call).await,
         Operation::DeleteMultipleObjects => objects::delete_many(shared, store, call).await,
         Operation::PutObject => objects::put(shared, store, call).await,
@@ -201,7 +201,7 @@ async fn create_bucket(shared: &ServerState, call: &mut Call, name: &str) -> Res
             }
         }
     }
-    match shared.create_bucket(name, class) {
+    match shared.create_bucket(name, class).await {
         Err(Error::AlreadyExists) => Err(Refusal::new(
             409,
             "BucketAlreadyExists",

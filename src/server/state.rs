@@ -20,7 +20,7 @@ use crate::base::sync::lock;
 use crate::store::error::Error;
 use crate::store::local::class::Class;
 use crate::store::local::directory::Directory;
-use crate::store::local::journal::is_bucket;
+use crate::store::local::folder::is_bucket;
 use crate::store::local::{self, LocalStore};
 
 /// The service takes sources of CopyObject below this size.
@@ -187,24 +187,45 @@ impl ServerState {
         if foreign {
             return Err(no_such_bucket());
         }
-        Ok(self.create_bucket(name, None)?)
+        Ok(self.create_bucket(name, None).await?)
     }
 
     /// Without a class, a new bucket is of the standard one.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`] where there is one of another class.
-    pub fn create_bucket(
+    pub async fn create_bucket(
         &self,
         name: &str,
         class: Option<Class>,
     ) -> std::result::Result<LocalStore, Error> {
-        let checked = |store: &LocalStore| match class {
-            Some(class) if class != store.class() => Err(Error::AlreadyExists),
-            _ => Ok(store.clone()),
+        let folder = match self.bucket_folder(name, class)? {
+            Known::Open(store) => return Ok(store),
+            Known::Folder(folder) => folder,
         };
+        let settings = local::Settings {
+            sync: self.config.sync,
+        };
+        let open = move || LocalStore::create_in(folder, class.unwrap_or_default(), settings);
+        let opened = tokio::task::spawn_blocking(open).await;
+        self.remember(name, class, opened.map_err(Error::other)??)
+    }
+
+    /// As [`ServerState::create_bucket`], on this thread. Blocks.
+    pub fn create_bucket_blocking(&self, name: &str) -> std::result::Result<LocalStore, Error> {
+        let folder = match self.bucket_folder(name, None)? {
+            Known::Open(store) => return Ok(store),
+            Known::Folder(folder) => folder,
+        };
+        let settings = local::Settings {
+            sync: self.config.sync,
+        };
+        self.remember(name, None, LocalStore::open_in(folder, settings)?)
+    }
+
+    /// The folder of a bucket, made if it is absent; or the bucket, if it is open already.
+    fn bucket_folder(&self, name: &str, class: Option<Class>) -> std::result::Result<Known, Error> {
         check_name(name).map_err(|_| Error::NoSuchBucket(name.to_string()))?;
-        let mut buckets = self.lock();
         match self.served.create_directory(name) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Error::other(error));
@@ -212,16 +233,31 @@ impl ServerState {
             _ => {}
         }
         let folder = self.served.directory(name).map_err(Error::other)?;
-        if let Some(store) = buckets.get(name)
-            && store.root().is_same(&folder).unwrap_or(false)
-        {
-            return checked(store);
+        match self.lock().get(name) {
+            Some(store) if store.root().is_same(&folder).unwrap_or(false) => {
+                Ok(Known::Open(of_class(store, class)?))
+            }
+            _ => Ok(Known::Folder(folder)),
         }
-        let sync = self.config.sync;
-        let store =
-            LocalStore::create_in(folder, class.unwrap_or_default(), local::Settings { sync })?;
-        buckets.insert(name.to_string(), store.clone());
-        checked(&store)
+    }
+
+    /// Of two calls that opened one bucket at once, both get the instance of the first.
+    fn remember(
+        &self,
+        name: &str,
+        class: Option<Class>,
+        store: LocalStore,
+    ) -> std::result::Result<LocalStore, Error> {
+        let mut buckets = self.lock();
+        match buckets.get(name) {
+            Some(first) if first.root().is_same(store.root()).unwrap_or(false) => {
+                of_class(first, class)
+            }
+            _ => {
+                buckets.insert(name.to_string(), store.clone());
+                of_class(&store, class)
+            }
+        }
     }
 
     /// By name, with their classes.
@@ -268,6 +304,19 @@ impl ServerState {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LocalStore>> {
         // Whoever panicked left a map of stores that are each whole.
         lock(&self.buckets)
+    }
+}
+
+/// What a bucket's name leads to.
+enum Known {
+    Open(LocalStore),
+    Folder(Directory),
+}
+
+fn of_class(store: &LocalStore, class: Option<Class>) -> std::result::Result<LocalStore, Error> {
+    match class {
+        Some(class) if class != store.class() => Err(Error::AlreadyExists),
+        _ => Ok(store.clone()),
     }
 }
 

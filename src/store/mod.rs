@@ -3,6 +3,7 @@
 // Paths are those of the whole program.
 use crate as store;
 use ossvault_base as base;
+use ossvault_database as database;
 use ossvault_object as object;
 
 pub mod circuit_breaker;

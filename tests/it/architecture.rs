@@ -20,6 +20,8 @@ const ROOMS: &[(&str, &str)] = &[
     // The ground floor: no knowledge of buckets, keys or files.
     ("base", ""),
     ("text", ""),
+    // SQLite databases: no knowledge of their contents.
+    ("database", "base"),
     // Secrets, and the encoding of wrapped keys.
     ("crypto", "text"),
     ("envelope", "crypto"),
@@ -27,7 +29,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("object", "base"),
     // The protocol, and buckets: the service, a folder.
     ("oss", "base object"),
-    ("store", "base object oss"),
+    ("store", "base database object oss"),
     // A bucket whose objects are plaintext to those above.
     ("encrypted", "base crypto envelope store"),
     // An endpoint for tests and the demo.

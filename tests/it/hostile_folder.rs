@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use ossvault::server::endpoint::Server;
 use ossvault::server::state::Config;
 use ossvault::store::error::Error;
-use ossvault::store::local::record::{self, Content, Details, Facts, PartFile, Tag};
+use ossvault::store::local::record::{self, Content};
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
 
@@ -26,6 +26,9 @@ impl Place {
         fs::create_dir_all(place.outside("tree/deep")).unwrap();
         fs::write(place.outside("tree/deep/letter"), "private").unwrap();
         fs::write(place.outside("letter"), "private").unwrap();
+        for folder in ["", "tree", "tree/deep"] {
+            fs::write(place.outside(folder).join(PART), "private").unwrap();
+        }
         place.open().unwrap();
         place
     }
@@ -57,38 +60,45 @@ impl Place {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, ["letter", "tree"]);
-        for name in ["letter", "tree/deep/letter"] {
+        assert_eq!(names, [PART, "letter", "tree"]);
+        let parts = ["", "tree/", "tree/deep/"].map(|folder| format!("{folder}{PART}"));
+        let names = ["letter", "tree/deep/letter"];
+        for name in names.into_iter().chain(parts.iter().map(String::as_str)) {
             assert_eq!(fs::read_to_string(self.outside(name)).unwrap(), "private");
         }
-        assert_eq!(fs::read_dir(self.outside("tree")).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(self.outside("tree/deep")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(self.outside("tree")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(self.outside("tree/deep")).unwrap().count(), 2);
     }
 
-    /// Appends a line that says the key has content of this name.
-    fn forge(&self, key: &str, content: &Content, size: u64, parts: Vec<PartFile>) {
-        let facts = Facts {
-            modified: 1_700_000_000,
-            size,
-            crc64: 0,
-            tag: Tag {
-                digest: [1; 16],
-                parts: 1,
-            },
-            multipart: matches!(content, Content::Parts(_)),
-            infrequent: false,
-        };
-        let details = Details::new(&ObjectHeaders::default(), parts);
-        self.append(record::put_line(key, &facts, content, &details).as_bytes());
-    }
-
-    fn append(&self, bytes: &[u8]) {
-        use std::io::Write;
-        let mut log = fs::OpenOptions::new()
-            .append(true)
-            .open(self.bucket("log"))
+    /// Writes rows that say the key has this content, of parts with these names and sizes.
+    fn forge(&self, key: &str, content: &Content, size: i64, parts: &[(&str, i64)]) {
+        let database = self.database();
+        let place = content.to_string();
+        let forged = database.execute(
+            "INSERT INTO contents (place, headers) VALUES (?1, '{}')",
+            (place,),
+        );
+        forged.unwrap();
+        let id = database.last_insert_rowid();
+        database
+            .execute(
+                "INSERT OR REPLACE INTO objects VALUES (?1, 1700000000, ?2, 0, zeroblob(16), 1, 0, ?3)",
+                (key.as_bytes(), size, id),
+            )
             .unwrap();
-        log.write_all(bytes).unwrap();
+        for (number, (file, size)) in (1..).zip(parts) {
+            database
+                .execute(
+                    "INSERT INTO parts VALUES (?1, ?2, ?3, 0, zeroblob(16), 0, 0, ?4)",
+                    (id, number, size, file),
+                )
+                .unwrap();
+        }
+    }
+
+    /// The database, without the checks of the store.
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.bucket("bucket.db")).unwrap()
     }
 
     /// The folder in `data/` that the store uses for this key.
@@ -109,6 +119,9 @@ impl Place {
         shard
     }
 }
+
+/// The name of a part, as the store makes them; outside of the bucket there is a file of that name, too.
+const PART: &str = "00001~0123456789abcdef0123456789abcdef";
 
 fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
@@ -135,26 +148,12 @@ async fn read(store: &LocalStore, name: &str) -> Result<Vec<u8>> {
 /// out of the bucket folder.
 #[tokio::test]
 async fn links_in_the_data_lead_nowhere() {
-    for (content, size, parts) in [
-        (Content::File("letter".into()), 7, Vec::new()),
-        (
-            Content::Parts("tree".into()),
-            7,
-            vec![PartFile {
-                file: "letter".into(),
-                size: 7,
-            }],
-        ),
-        (
-            Content::Parts("deep".into()),
-            7,
-            vec![PartFile {
-                file: "letter".into(),
-                size: 7,
-            }],
-        ),
-        (Content::File("tree".into()), 7, Vec::new()),
-        (Content::File("tree".into()), 0, Vec::new()),
+    for (content, size) in [
+        (Content::File("letter".into()), 7),
+        (Content::Parts("tree".into()), 7),
+        (Content::Parts("deep".into()), 7),
+        (Content::File("tree".into()), 7),
+        (Content::File("tree".into()), 0),
     ] {
         for target in ["", "tree"] {
             let place = Place::new();
@@ -162,7 +161,7 @@ async fn links_in_the_data_lead_nowhere() {
             let shard = place.shard(&store, "x").await;
             fs::remove_dir(&shard).unwrap();
             symlink(place.outside(target), &shard).unwrap();
-            place.forge("x", &content, size, parts.clone());
+            place.forge("x", &content, size, &[(PART, 7)]);
             assert!(read(&store, "x").await.is_err(), "{content:?} {target}");
             let etag = store.head(&key("x")).await.unwrap().etag;
             let copied = store
@@ -195,28 +194,18 @@ async fn a_link_in_place_of_content_is_not_followed_and_goes_itself() {
     let shard = place.shard(&store, "x").await;
     symlink(place.outside("letter"), shard.join("file")).unwrap();
     symlink(place.outside("tree"), shard.join("parts")).unwrap();
-    place.forge("x", &Content::File("file".into()), 7, Vec::new());
+    place.forge("x", &Content::File("file".into()), 7, &[]);
     assert!(matches!(read(&store, "x").await, Err(Error::Corrupt(_))));
     store.delete(&key("x")).await.unwrap();
     assert!(fs::symlink_metadata(shard.join("file")).is_err());
-    place.forge(
-        "x",
-        &Content::Parts("parts".into()),
-        7,
-        vec![PartFile {
-            file: "deep/letter".into(),
-            size: 7,
-        }],
-    );
-    place.forge(
-        "x",
-        &Content::Parts("parts".into()),
-        7,
-        vec![PartFile {
-            file: "letter".into(),
-            size: 7,
-        }],
-    );
+    let content = Content::Parts("parts".into());
+    for part in ["deep/letter", "letter", PART] {
+        place.forge("x", &content, 7, &[(part, 7)]);
+        assert!(
+            matches!(read(&store, "x").await, Err(Error::Corrupt(_))),
+            "{part}"
+        );
+    }
     assert!(matches!(read(&store, "x").await, Err(Error::Corrupt(_))));
     store.delete(&key("x")).await.unwrap();
     place.assert_untouched();
@@ -233,7 +222,7 @@ async fn a_deletion_is_never_recursive() {
         fs::create_dir_all(tree.join("deep")).unwrap();
         fs::write(tree.join("deep/letter"), "kept").unwrap();
         fs::write(tree.join("note"), "kept").unwrap();
-        place.forge("x", &content, 7, Vec::new());
+        place.forge("x", &content, 7, &[]);
         store.delete(&key("x")).await.unwrap();
         assert!(tree.join("deep/letter").exists(), "{content:?}");
         assert!(tree.join("note").exists(), "{content:?}");
@@ -246,9 +235,17 @@ async fn a_deletion_is_never_recursive() {
         .find(|name| name.starts_with("x~"))
         .unwrap();
     let id = "0123456789abcdef0123456789abcdef";
-    let upload = format!(r#"{{"key":"x","name":"{name}","initiated":1,"details":{{}}}}"#);
-    fs::write(place.bucket("uploads").join(id), upload).unwrap();
-    let _ = store.abort_multipart(&key("x"), &UploadId(id.into())).await;
+    place
+        .database()
+        .execute_batch(&format!(
+            "INSERT INTO contents VALUES (1000, 'm{name}', '{{}}');
+             INSERT INTO uploads VALUES (X'78', '{id}', 1, 1000);"
+        ))
+        .unwrap();
+    store
+        .abort_multipart(&key("x"), &UploadId(id.into()))
+        .await
+        .unwrap();
     assert_eq!(read(&store, "x").await.unwrap(), b"content");
 }
 
@@ -263,7 +260,7 @@ async fn content_that_is_no_regular_file_is_refused_at_once() {
     fs::create_dir(shard.join("folder")).unwrap();
     let begin = Instant::now();
     for name in ["pipe", "socket", "folder"] {
-        place.forge("x", &Content::File(name.into()), 0, Vec::new());
+        place.forge("x", &Content::File(name.into()), 0, &[]);
         let answer = read(&store, "x").await;
         assert!(matches!(answer, Err(Error::Corrupt(_))), "{name}");
     }
@@ -279,13 +276,15 @@ async fn links_at_the_top_of_the_folder_lead_nowhere() {
         ("data", "tree"),
         ("tmp", ""),
         ("tmp", "tree/deep"),
-        ("uploads", "tree"),
-        ("log", "letter"),
-        ("log", "new"),
-        ("lock", "letter"),
-        ("lock", "new"),
-        ("log.new", "letter"),
-        ("ossvault-bucket", "letter"),
+        ("bucket.db", "letter"),
+        ("bucket.db", "new"),
+        ("bucket.db", "bucket.db"),
+        ("bucket.db-wal", "letter"),
+        ("bucket.db-wal", "new"),
+        ("bucket.db-shm", "letter"),
+        ("bucket.db-shm", "new"),
+        ("bucket.db-journal", "letter"),
+        ("bucket.db-journal", "new"),
     ] {
         let place = Place::new();
         fs::File::open(place.outside("letter"))
@@ -297,11 +296,9 @@ async fn links_at_the_top_of_the_folder_lead_nowhere() {
             let stored = put(&store, "x", "new").await;
             let headers = ObjectHeaders::default();
             let upload = store.create_multipart(&key("x"), &headers).await;
-            let listed = store.list_uploads("").await;
             match name {
-                "data" | "tmp" => assert!(stored.is_err() && upload.is_err(), "{name}"),
-                "uploads" => assert!(upload.is_err() && listed.is_err(), "{name}"),
-                "log.new" => stored.map(|_| ()).unwrap(),
+                "data" => assert!(stored.is_err() && upload.is_err(), "{name}"),
+                "tmp" => assert!(stored.is_err(), "{name}"),
                 _ => panic!("opened through the link {name}"),
             }
         }
@@ -309,104 +306,201 @@ async fn links_at_the_top_of_the_folder_lead_nowhere() {
     }
 }
 
-/// The new log replaces the old one, and a link in the way of it is not written through.
+/// What is no regular file is not opened, and the open does not wait.
 #[tokio::test]
-async fn rewriting_the_log_follows_no_link() {
-    let place = Place::new();
-    let store = place.open().unwrap();
-    place.link("log.new", &place.outside("letter"));
-    let headers = ObjectHeaders {
-        user: [("filler".to_string(), "x".repeat(60_000))].into(),
-        ..Default::default()
-    };
-    for round in 0..150 {
-        let body = Body::from_bytes(format!("{round}"));
-        store
-            .put(&key("x"), &headers, body, Overwrite::Allowed)
-            .await
-            .unwrap();
+async fn a_database_that_is_no_regular_file_is_refused_at_once() {
+    let begin = Instant::now();
+    for name in ["bucket.db", "bucket.db-wal", "bucket.db-shm"] {
+        let place = Place::new();
+        let path = place.bucket(name);
+        fs::remove_file(&path).unwrap();
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        nix::unistd::mkfifo(&path, mode).unwrap();
+        assert!(
+            matches!(place.open(), Err(Error::Misconfigured(_))),
+            "{name}"
+        );
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(
+            matches!(place.open(), Err(Error::Misconfigured(_))),
+            "{name}"
+        );
     }
-    let log = fs::metadata(place.bucket("log")).unwrap().len();
-    assert!(log < 5 << 20, "the log was never rewritten: {log}");
-    assert_eq!(read(&store, "x").await.unwrap(), b"149");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+/// SQLite plays a rollback journal back before it looks at the database. The store leaves none.
+#[tokio::test]
+async fn a_forged_journal_is_not_played_back() {
+    // That the database has one page, and nothing of what is in it.
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for number in [0_u32, 0, 1, 512, 4096] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other.db");
+    let database = || rusqlite::Connection::open(&other).unwrap();
+    database().execute_batch("CREATE TABLE t (a)").unwrap();
+    let len = || fs::metadata(&other).unwrap().len();
+    let before = len();
+    fs::write(folder.path().join("other.db-journal"), &journal).unwrap();
+    let _ = database().execute_batch("SELECT * FROM t");
+    assert!(len() < before, "SQLite does not play it back");
+
+    let place = Place::new();
+    let before = fs::read(place.bucket("bucket.db")).unwrap();
+    fs::write(place.bucket("bucket.db-journal"), &journal).unwrap();
+    assert!(matches!(place.open(), Err(Error::Misconfigured(_))));
+    assert!(fs::read(place.bucket("bucket.db")).unwrap() == before);
     place.assert_untouched();
 }
 
+/// Rows that this store would not write.
 #[tokio::test]
-async fn lines_of_any_length_and_content_are_survived() {
+async fn rows_of_any_content_are_survived() {
     let place = Place::new();
     let store = place.open().unwrap();
     put(&store, "before", "1").await.unwrap();
-    // A line that never ends, and goes on while it is read.
-    for _ in 0..3 {
-        place.append(&vec![b'x'; 5 << 20]);
-        assert_eq!(read(&store, "before").await.unwrap(), b"1");
+    let parts = Content::Parts("p".into());
+    place.forge("sum", &parts, i64::MAX, &[(PART, i64::MAX), (PART, 8)]);
+    place.forge("part", &parts, 7, &[(PART, -1)]);
+    let many = vec![(PART, 1); 10_001];
+    place.forge("many", &parts, 10_001, &many);
+    place.forge("size", &Content::File("f".into()), -1, &[]);
+    place.forge("/key", &Content::Empty, 0, &[]);
+    let long = "k".repeat(100_000);
+    place.forge(&long, &Content::Empty, 0, &[]);
+    let broken = [
+        (
+            "headers",
+            "UPDATE contents SET headers = '[]' WHERE id = ?1",
+        ),
+        (
+            "place",
+            "UPDATE contents SET place = 'f../../outside/letter' WHERE id = ?1",
+        ),
+        (
+            "large",
+            "UPDATE contents SET headers = json_object('t', hex(zeroblob(60000))) WHERE id = ?1",
+        ),
+        (
+            "huge",
+            "UPDATE contents SET headers = hex(zeroblob(9000000)) WHERE id = ?1",
+        ),
+        ("none", "DELETE FROM contents WHERE id = ?1"),
+    ];
+    for (name, statement) in broken {
+        place.forge(name, &Content::Empty, 0, &[]);
+        let database = place.database();
+        let id: i64 = database
+            .query_row(
+                "SELECT content FROM objects WHERE key = ?1",
+                (name.as_bytes(),),
+                |row| row.get(0),
+            )
+            .unwrap();
+        database.execute(statement, (id,)).unwrap();
     }
-    put(&store, "after", "2").await.unwrap();
-    let part = |size| PartFile {
-        file: "1".into(),
-        size,
-    };
-    place.forge(
-        "sum",
-        &Content::Parts("p".into()),
-        7,
-        vec![part(u64::MAX), part(8)],
+    drop(store);
+    let store = place.open().unwrap();
+    assert_eq!(read(&store, "before").await.unwrap(), b"1");
+    let damaged = ["sum", "part", "many", "size"].into_iter();
+    for name in damaged.chain(broken.map(|(name, _)| name)) {
+        let answer = read(&store, name).await;
+        assert!(
+            matches!(answer, Err(Error::Corrupt(_))),
+            "{name}: {answer:?}"
+        );
+        let etag = ETag::new("\"x\"");
+        let copied = store
+            .copy(&CopyRequest {
+                source: key(name),
+                source_etag: etag.clone(),
+                destination: key("copy"),
+                headers: CopyHeaders::Keep,
+                overwrite: Overwrite::Allowed,
+            })
+            .await;
+        assert!(copied.is_err(), "{name}");
+    }
+    let page = store.list(&ListRequest::default()).await.unwrap();
+    let names: Vec<_> = page.objects.iter().map(|object| &object.key).collect();
+    assert!(
+        names.iter().all(|name| name.len() <= ObjectKey::MAX_LEN),
+        "{names:?}"
     );
-    place.forge("size", &Content::File("f".into()), u64::MAX, Vec::new());
-    for store in [store, place.open().unwrap()] {
-        assert_eq!(read(&store, "before").await.unwrap(), b"1");
-        assert_eq!(read(&store, "after").await.unwrap(), b"2");
-        assert!(read(&store, "sum").await.is_err());
-        assert!(matches!(read(&store, "size").await, Err(Error::NotFound)));
+    assert!(names.contains(&&"before".to_string()) && !names.contains(&&"size".to_string()));
+    // It can be replaced and deleted, whatever it was.
+    put(&store, "sum", "2").await.unwrap();
+    assert_eq!(read(&store, "sum").await.unwrap(), b"2");
+    for (name, _) in broken {
+        store.delete(&key(name)).await.unwrap();
+        assert!(
+            matches!(read(&store, name).await, Err(Error::NotFound)),
+            "{name}"
+        );
     }
     // More than any object can have is refused at the write, not found damaged afterwards.
     let headers = ObjectHeaders {
         user: [("filler".to_string(), "x".repeat(100_000))].into(),
         ..Default::default()
     };
-    let store = place.open().unwrap();
     let body = Body::from_bytes("new");
     let refused = store
-        .put(&key("after"), &headers, body, Overwrite::Allowed)
+        .put(&key("before"), &headers, body, Overwrite::Allowed)
         .await;
     assert!(matches!(refused, Err(Error::TooLarge(_))));
-    let upload = store.create_multipart(&key("after"), &headers).await;
+    let upload = store.create_multipart(&key("before"), &headers).await;
     assert!(matches!(upload, Err(Error::TooLarge(_))));
-    assert_eq!(read(&store, "after").await.unwrap(), b"2");
+    assert_eq!(read(&store, "before").await.unwrap(), b"1");
+    place.assert_untouched();
 }
 
 #[tokio::test]
 async fn uploads_that_this_store_would_not_write_are_not_listed() {
     let place = Place::new();
     let store = place.open().unwrap();
-    let uploads = place.bucket("uploads");
     let id = |n: u8| format!("{n:032x}");
-    let good = r#"{"key":"x","name":"n","initiated":1,"details":{}}"#;
-    fs::write(uploads.join(id(0)), good).unwrap();
-    fs::write(
-        uploads.join(id(1)),
-        r#"{"key":"/x","name":"n","initiated":1,"details":{}}"#,
-    )
-    .unwrap();
-    fs::write(
-        uploads.join(id(2)),
-        r#"{"key":"x","name":"../n","initiated":1,"details":{}}"#,
-    )
-    .unwrap();
-    fs::write(
-        uploads.join(id(3)),
-        r#"{"key":"x","name":"n","initiated":18446744073709551615,"details":{}}"#,
-    )
-    .unwrap();
-    fs::write(uploads.join(id(4)), vec![b' '; 1 << 20]).unwrap();
-    symlink(uploads.join(id(0)), uploads.join(id(5))).unwrap();
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    nix::unistd::mkfifo(&uploads.join(id(6)), mode).unwrap();
-    fs::create_dir(uploads.join(id(7))).unwrap();
+    let forge = |key: &str, id: String, initiated: i64, place_of: &str| {
+        let database = place.database();
+        database
+            .execute(
+                "INSERT INTO contents (place, headers) VALUES (?1, '{}')",
+                (place_of,),
+            )
+            .unwrap();
+        let content = database.last_insert_rowid();
+        database
+            .execute(
+                "INSERT INTO uploads VALUES (?1, ?2, ?3, ?4)",
+                (key.as_bytes(), id, initiated, content),
+            )
+            .unwrap();
+    };
+    forge("x", id(0), 1, "mn");
+    forge("/x", id(1), 1, "mn");
+    forge("x", "../../outside/letter".into(), 1, "mn");
+    forge("x", id(3), i64::MAX, "mn");
+    forge("x", id(4), -1, "mn");
     let listed = store.list_uploads("").await.unwrap();
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!(listed[0].upload.0, id(0));
+    // Neither begun nor ended are those whose parts would be elsewhere.
+    for (n, place_of) in [(5, "m../../outside"), (6, "fletter"), (7, "-"), (8, "m..")] {
+        forge("x", id(n), 1, place_of);
+        let upload = UploadId(id(n));
+        let body = Body::from_bytes("part");
+        assert!(
+            store
+                .upload_part(&key("x"), &upload, 1, body)
+                .await
+                .is_err()
+        );
+        assert!(store.abort_multipart(&key("x"), &upload).await.is_err());
+    }
+    place.assert_untouched();
 }
 
 /// `serve` takes folders for buckets, and neither links to folders nor what is in them.

@@ -28,6 +28,7 @@ use ossvault_testing::{Call, Fate, Hooks, InstrumentedStore, MemoryStore};
 
 use crate::fixture::{Rig, bash, can_mount};
 use crate::other_writers::READ;
+use crate::store::large::fill;
 
 /// A bucket of very many small objects, none of which takes any memory: in one directory, or in many below
 /// it.
@@ -558,6 +559,51 @@ fn a_million_small_files_read_sequentially_stay_within_the_memory_limit() {
 fn a_million_names_in_many_directories_stay_within_the_memory_limit() {
     crowd("walk", 1_000_000, 100, 64);
     crowd("walk", 1_000_000, 10, 64);
+}
+
+/// A bucket in a folder with so many objects, mounted: in one directory and in many, listed, and some looked at.
+fn list_folder(names: usize, limit: &str, most: u64) {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    for (name, each) in [("one", names), ("many", 100)] {
+        let bucket = rig.path(&format!("folder-{name}"));
+        fill(&bucket, names, each);
+        let source = format!("file://{}", bucket.display());
+        let options = [
+            "--memory-limit",
+            limit,
+            "--allow-plaintext",
+            "directory00000/",
+            "--no-sync",
+        ];
+        let mount = rig.mount_source(name, &source, &options);
+        let began = Instant::now();
+        let script = "find $MNT -type f | wc -l
+            cat $MNT/directory00000/file00000?? | wc -c
+            ls -l $MNT/directory00000/file00000?? | wc -l";
+        let told = bash(&mount.path, script);
+        assert_eq!(told, format!("{names}\n0\n100\n"));
+        let (peak, took) = (mount.peak_memory(), began.elapsed());
+        println!(
+            "{names} names, {each} in a directory: {took:?}, at most {} MiB",
+            peak >> 20
+        );
+        mount.end_well();
+        assert!(peak < most, "{} MiB", peak >> 20);
+    }
+}
+
+#[test]
+fn a_folder_with_many_objects_is_listed_within_bounds() {
+    list_folder(30_000, "16M", 80 << 20);
+}
+
+#[test]
+#[ignore = "takes long: scripts/exercise memory"]
+fn a_million_objects_in_a_folder_stay_within_the_memory_limit() {
+    list_folder(1_000_000, "64M", 128 << 20);
 }
 
 /// A program's working directory is among those evicted here while the kernel still knows them.

@@ -58,12 +58,17 @@ impl Class {
         }
     }
 
+    /// For a folder that no longer is a bucket.
+    pub fn remove(root: &Directory) -> io::Result<()> {
+        match root.remove_file(FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// For a folder that is becoming a bucket: what an attempt before this one left there is replaced.
     pub fn write(self, root: &Directory, sync: bool) -> io::Result<()> {
-        match root.remove_file(FILE) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        Class::remove(root)?;
         if self == Class::Standard {
             return Ok(());
         }

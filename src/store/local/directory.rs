@@ -41,6 +41,8 @@ pub struct Entry {
     /// In bytes.
     pub len: u64,
     pub modified: SystemTime,
+    /// The file's number in its file system.
+    pub inode: u64,
 }
 
 /// Why an entry is not used. The kind of such an error is [`io::ErrorKind::InvalidData`].
@@ -112,20 +114,6 @@ impl Directory {
         self.open_regular(path, OFlag::O_RDONLY)
     }
 
-    /// Opens a regular file for reading and appending; makes it if `create`.
-    pub fn open_log(&self, name: &str, create: bool) -> io::Result<File> {
-        let create = match create {
-            true => OFlag::O_CREAT,
-            false => OFlag::empty(),
-        };
-        self.open_regular(name, OFlag::O_RDWR | OFlag::O_APPEND | create)
-    }
-
-    /// Opens a regular file for writing; makes it if it is absent.
-    pub fn open_or_create(&self, path: &str) -> io::Result<File> {
-        self.open_regular(path, OFlag::O_WRONLY | OFlag::O_CREAT)
-    }
-
     /// A new file, for reading and writing.
     ///
     /// # Errors
@@ -166,6 +154,7 @@ impl Directory {
             is_directory: is(nix::libc::S_IFDIR),
             len: u64::try_from(found.st_size).unwrap_or(0),
             modified: UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH),
+            inode: found.st_ino,
         })
     }
 
@@ -217,6 +206,16 @@ impl Directory {
     /// Makes the entries durable.
     pub fn sync(&self) -> io::Result<()> {
         Ok(nix::unistd::fsync(&self.descriptor)?)
+    }
+
+    /// Waits until no other holder has the directory's lock; it is let go when the file is dropped. Entries can
+    /// be reached without it.
+    pub fn lock(&self) -> io::Result<File> {
+        // A descriptor of its own: a lock belongs to it.
+        let flags = DIRECTORY | OFlag::O_CLOEXEC;
+        let file = File::from(openat(&self.descriptor, ".", flags, Mode::empty())?);
+        file.lock()?;
+        Ok(file)
     }
 
     /// Whether both are one directory.
@@ -397,7 +396,6 @@ mod tests {
         }
         for path in ["away/new", "a/secret", "a/beside/new"] {
             assert!(directory.create_file(path).is_err(), "{path}");
-            assert!(directory.open_or_create(path).is_err(), "{path}");
         }
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 2);
     }

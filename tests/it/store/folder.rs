@@ -1,6 +1,8 @@
-//! The local folder: opened again, damaged, foreign, large.
+//! The folder on disk: opened again, damaged, foreign, deleted, moved.
 
 use ossvault::store::error::Error;
+use ossvault::store::local::class::Class;
+use ossvault::store::local::directory::Directory;
 use ossvault::store::local::{LocalStore, Settings};
 use ossvault::store::object_store::*;
 
@@ -22,12 +24,54 @@ fn a_folder_that_is_something_else_is_refused() {
     open().unwrap();
     std::fs::write(&file, "beside a bucket it does no harm").unwrap();
     open().unwrap();
-    std::fs::write(
-        folder.path().join("ossvault-bucket"),
-        "ossvault bucket folder, format 9\n",
-    )
-    .unwrap();
-    assert!(matches!(open(), Err(Error::Misconfigured(_))));
+    let database = rusqlite::Connection::open(folder.path().join("bucket.db")).unwrap();
+    database.pragma_update(None, "user_version", 9).unwrap();
+    drop(database);
+    let refused = open().err().unwrap();
+    assert!(matches!(refused, Error::Misconfigured(_)));
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(cause.contains("a newer version of ossvault"), "{cause}");
+}
+
+/// As several processes do: the first one decides, and the others leave its class unchanged.
+#[test]
+fn instances_that_create_a_bucket_at_once_agree_on_its_class() {
+    let of = |n: usize| [Class::Standard, Class::Infrequent][n % 2];
+    for round in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |n| {
+            let root = Directory::open(folder.path()).unwrap();
+            let store = LocalStore::create_in(root, of(n), Settings { sync: false });
+            store.unwrap().class()
+        };
+        let classes: Vec<Class> = std::thread::scope(|scope| {
+            let made: Vec<_> = (round..round + 4)
+                .map(|n| scope.spawn(move || make(n)))
+                .collect();
+            made.into_iter().map(|made| made.join().unwrap()).collect()
+        });
+        let now = make(round);
+        assert!(classes.iter().all(|class| *class == now), "{classes:?}");
+    }
+}
+
+/// Before the database, the index was a log of lines.
+#[test]
+fn a_folder_in_the_earlier_form_is_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let marker = "ossvault bucket folder, format 1\n";
+    std::fs::write(folder.path().join("ossvault-bucket"), marker).unwrap();
+    std::fs::write(folder.path().join("log"), "").unwrap();
+    std::fs::write(folder.path().join("lock"), "").unwrap();
+    for name in ["data", "tmp", "uploads"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    assert!(LocalStore::is_there(folder.path()));
+    let refused = LocalStore::open(folder.path(), Settings { sync: false }).err();
+    let cause = std::error::Error::source(refused.as_ref().unwrap()).unwrap();
+    let cause = cause.to_string();
+    assert!(cause.contains("an earlier version of ossvault"), "{cause}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 6);
 }
 
 #[tokio::test]
@@ -45,47 +89,121 @@ async fn objects_are_still_there_after_opening_again() {
     assert_eq!(read(&store, "b").await.len(), 200 * KIB + 10);
 }
 
-/// Every byte of the log is cut off or damaged in turn: what is left is served, nothing panics, and the bucket
-/// can be written.
+/// Runs a program that copies or links files: this process must not open those of a database that it has open.
+fn run(program: &str, arguments: &[&std::path::Path]) {
+    let done = std::process::Command::new(program).args(arguments).status();
+    assert!(done.unwrap().success());
+}
+
+/// A crash leaves any beginning of what was written to the log, and a damaged disk anything in it: what was
+/// committed before is there, nothing is half there, and the bucket can be written.
 #[tokio::test]
-async fn a_damaged_log_loses_no_more_than_what_was_damaged() {
+async fn a_torn_log_loses_whole_changes_from_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(&folder, false);
-    for name in ["a", "b", "c"] {
+    let all = ["a", "b", "c", "d", "e"];
+    for name in all {
         put(&store, name, name).await;
     }
-    drop(store);
-    let log = folder.path().join("bucket/log");
-    let whole = std::fs::read(&log).unwrap();
-    for at in 0..whole.len() {
-        std::fs::write(&log, &whole[..at]).unwrap();
-        let store = open(&folder, false);
-        let lines = whole[..at].iter().filter(|byte| **byte == b'\n').count();
-        assert_eq!(
-            names(&store, "").await,
-            &["a", "b", "c"][..lines],
-            "cut at {at}"
-        );
-        put(&store, "d", "new").await;
-        assert_eq!(names(&open(&folder, false), "").await.last().unwrap(), "d");
-
-        let mut damaged = whole.clone();
-        damaged[at] ^= 0x40;
-        std::fs::write(&log, &damaged).unwrap();
-        let store = open(&folder, false);
-        let left = names(&store, "").await;
-        assert!(
-            !left.is_empty()
-                && left
-                    .iter()
-                    .all(|name| ["a", "b", "c"].contains(&name.as_str())),
-            "{at}: {left:?}"
-        );
-        for name in left {
-            assert_eq!(read(&store, &name).await, name.as_bytes());
+    // As a crash leaves them: a store that ends empties the log.
+    let copy = tempfile::tempdir().unwrap();
+    let bucket = folder.path().join("bucket");
+    run("cp", &["-a".as_ref(), &bucket, copy.path()]);
+    let at = |name: &str| copy.path().join("bucket").join(name);
+    let database = std::fs::read(at("bucket.db")).unwrap();
+    let log = std::fs::read(at("bucket.db-wal")).unwrap();
+    assert!(log.len() > 5 * 4096, "{}", log.len());
+    let mut most = 0;
+    for end in (0..log.len()).step_by(1031).chain([log.len()]) {
+        for torn in [true, false] {
+            let mut log = log.clone();
+            match torn {
+                true => log.truncate(end),
+                false if end < log.len() => log[end] ^= 0x40,
+                false => {}
+            }
+            std::fs::write(at("bucket.db"), &database).unwrap();
+            std::fs::write(at("bucket.db-wal"), &log).unwrap();
+            let store = open(&copy, false);
+            let left = names(&store, "").await;
+            assert_eq!(left, all[..left.len()], "{end}, torn: {torn}");
+            for name in &left {
+                assert_eq!(read(&store, name).await, name.as_bytes());
+            }
+            if torn {
+                assert!(left.len() >= most, "{end}: a longer log has less");
+                most = left.len();
+            }
+            put(&store, "new", "new").await;
+            drop(store);
+            assert_eq!(read(&open(&copy, false), "new").await, b"new");
         }
-        store.delete(&key("d")).await.unwrap();
     }
+    assert_eq!(most, all.len());
+}
+
+/// A bucket that another instance deletes is gone for every instance that has it open, even if there is a new one
+/// in the folder.
+#[tokio::test]
+async fn a_deleted_bucket_takes_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = (open(&folder, false), open(&folder, false));
+    put(&store, "a", "a").await;
+    assert!(matches!(other.destroy().await, Err(Error::AlreadyExists)));
+    store.delete(&key("a")).await.unwrap();
+    let upload = store
+        .create_multipart(&key("b"), &headers(&[]))
+        .await
+        .unwrap();
+    assert!(matches!(other.destroy().await, Err(Error::AlreadyExists)));
+    store.abort_multipart(&key("b"), &upload).await.unwrap();
+    other.destroy().await.unwrap();
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("bucket"))
+            .unwrap()
+            .count(),
+        0
+    );
+    for new in [false, true] {
+        if new {
+            put(&open(&folder, false), "new", "new").await;
+        }
+        let body = Body::from_bytes("lost");
+        let written = store
+            .put(&key("c"), &headers(&[]), body, Overwrite::Allowed)
+            .await;
+        assert!(written.is_err());
+        for gone in [
+            store.bucket_info().await.map(|_| ()),
+            store.head(&key("a")).await.map(|_| ()),
+            store.list(&ListRequest::default()).await.map(|_| ()),
+            store.delete(&key("a")).await,
+        ] {
+            assert!(matches!(gone, Err(Error::NoSuchBucket(_))), "{gone:?}");
+        }
+    }
+    drop((store, other));
+    let new = open(&folder, false);
+    assert_eq!(names(&new, "").await, ["new"]);
+    assert_eq!(read(&new, "new").await, b"new");
+}
+
+/// A mount of a folder that is renamed goes on, as with any open file.
+#[tokio::test]
+async fn a_bucket_goes_on_when_its_folder_is_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, false);
+    put(&store, "a", "a").await;
+    std::fs::rename(folder.path().join("bucket"), folder.path().join("moved")).unwrap();
+    put(&store, "b", "b").await;
+    // Another bucket in its place stays as it is.
+    let other = open(&folder, false);
+    put(&other, "c", "c").await;
+    assert_eq!(names(&store, "").await, ["a", "b"]);
+    drop(store);
+    assert_eq!(names(&other, "").await, ["c"]);
+    let moved = LocalStore::open(&folder.path().join("moved"), Settings { sync: false }).unwrap();
+    assert_eq!(read(&moved, "b").await, b"b");
 }
 
 #[tokio::test]
@@ -116,9 +234,9 @@ async fn lost_or_cut_content_is_an_error_of_that_object_alone() {
     assert_eq!(read(&store, "a").await, b"again");
 }
 
-/// The log is rewritten while two instances write: both end with the same objects.
+/// The log is taken into the database many times while two instances write: both end with the same objects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rewriting_the_log_disturbs_nobody() {
+async fn checkpoints_do_not_disturb_writers() {
     let folder = tempfile::tempdir().unwrap();
     let large = headers(&[("filler", &"x".repeat(4000))]);
     let stores = [open(&folder, false), open(&folder, false)];
@@ -146,10 +264,13 @@ async fn rewriting_the_log_disturbs_nobody() {
     for writer in futures_util::future::join_all(writers).await {
         writer.unwrap();
     }
-    let size = std::fs::metadata(folder.path().join("bucket/log"))
-        .unwrap()
-        .len();
-    assert!(size < 6 << 20, "the log was never rewritten: {size}");
+    for (name, most) in [
+        ("bucket/bucket.db-wal", 32 << 20),
+        ("bucket/bucket.db", 1 << 20),
+    ] {
+        let size = std::fs::metadata(folder.path().join(name)).unwrap().len();
+        assert!(size < most, "{name} grows: {size}");
+    }
     let fresh = open(&folder, false);
     for store in [&stores[0], &stores[1], &fresh] {
         assert_eq!(names(store, "").await.len(), 20);
@@ -166,59 +287,4 @@ async fn rewriting_the_log_disturbs_nobody() {
             .count(),
         0
     );
-}
-
-/// How long listing a large bucket takes; run by hand: `cargo test --test it -- --ignored --nocapture large`.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a test"]
-async fn a_large_bucket() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(&folder, false);
-    let begin = std::time::Instant::now();
-    let filler = headers(&[
-        ("x-oss-key", &"k".repeat(512)),
-        ("x-oss-start", &"s".repeat(512)),
-    ]);
-    const COUNT: usize = 200_000;
-    for n in 0..COUNT {
-        let name = key(&format!("dir{:03}/file{n:06}", n % 1000));
-        store
-            .put(&name, &filler, Body::empty(), Overwrite::Allowed)
-            .await
-            .unwrap();
-    }
-    println!("put {COUNT}: {:?}", begin.elapsed());
-    drop(store);
-    let begin = std::time::Instant::now();
-    let store = open(&folder, false);
-    println!("open: {:?}", begin.elapsed());
-    for delimited in [false, true] {
-        let begin = std::time::Instant::now();
-        let mut request = ListRequest {
-            delimited,
-            ..Default::default()
-        };
-        let (mut pages, mut names) = (0, 0);
-        loop {
-            let page = store.list(&request).await.unwrap();
-            pages += 1;
-            names += page.objects.len() + page.prefixes.len();
-            request.token = page.next;
-            if request.token.is_none() {
-                break;
-            }
-        }
-        println!(
-            "list, delimited {delimited}: {names} names in {pages} pages: {:?}",
-            begin.elapsed()
-        );
-    }
-    let begin = std::time::Instant::now();
-    for n in 0..10_000 {
-        store
-            .head(&key(&format!("dir{:03}/file{n:06}", n % 1000)))
-            .await
-            .unwrap();
-    }
-    println!("10000 heads: {:?}", begin.elapsed());
 }

@@ -2,6 +2,8 @@
 
 mod cases;
 mod folder;
+pub mod large;
+mod processes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
