@@ -14,6 +14,7 @@ mod config_file;
 pub(crate) mod daemon_file;
 mod demo;
 mod info;
+mod key;
 mod keygen;
 mod keys;
 mod layers;
@@ -53,6 +54,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Args),
+    Key(key::Args),
     Mount(Box<mount::Args>),
     Umount(umount::Args),
     Serve(serve::ServeArgs),
@@ -88,6 +90,7 @@ pub fn run() -> Result<(), Error> {
     };
     match cli.command {
         Command::Keygen(args) => keygen::run(&args, &environment),
+        Command::Key(args) => key::run(&args, &environment),
         Command::Mount(args) => mount::run(*args, environment, &typed),
         Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => {

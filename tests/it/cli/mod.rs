@@ -1,5 +1,6 @@
 //! The built binary: what it prints and how it exits, for good input and bad.
 
+mod key;
 mod keys;
 mod mounts;
 mod refusals;
