@@ -31,7 +31,8 @@ pub enum Code {
     KeyPermissions = 21,
     /// Not a key, of an unsupported kind, or too small.
     KeyInvalid = 22,
-    /// The public key does not belong to the private one, or the pair fails its test.
+    /// The public key does not belong to the private one, the pair fails its test, or the bucket's objects are for
+    /// another key.
     KeyMismatch = 23,
     /// No passphrase although one is needed, or a wrong one.
     Passphrase = 24,

@@ -85,6 +85,10 @@ pub struct KeyOptions {
     /// Show unencrypted objects below this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
+    /// Mount even if the bucket's objects are for other keys than the given ones, and add the key that encrypts to
+    /// those that the bucket's key marker names
+    #[arg(long)]
+    pub accept_key: bool,
     /// Also follow symbolic links created by other programs. Anyone who can write to the bucket can then turn
     /// a file created by another program into a link and learn its content
     #[arg(long)]

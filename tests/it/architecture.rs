@@ -45,7 +45,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("testing", "base object store"),
     (
         "fuzzing",
-        "base cli crypto envelope fs fuse object oss server store text tools",
+        "base cli crypto encrypted envelope fs fuse object oss server store text tools",
     ),
     ("main", "cli"),
 ];

@@ -51,3 +51,4 @@ mod tools;
 mod under_way;
 mod wire;
 mod world;
+mod wrong_keys;
