@@ -255,6 +255,7 @@ fn settings(config: &MountConfig) -> Settings {
         show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
+        capacity: options.tuning.capacity,
         timeout: options.service.timeout,
         copy_limit: options.hidden.copy_limit.unwrap_or(Settings::COPY_LIMIT),
         part_size: options.hidden.part_size,

@@ -155,6 +155,9 @@ pub struct TuningOptions {
     /// Maximum disk space for staged data [default: the free space less a reserve]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_limit: Option<u64>,
+    /// The size that df(1) shows; it limits nothing [default: what the bucket holds and 1 PiB free]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub capacity: Option<u64>,
     /// How long other clients' changes to files may go unnoticed (seconds)
     #[arg(long, default_value = "1", value_name = "TIME", value_parser = values::duration)]
     pub metadata_ttl: Duration,

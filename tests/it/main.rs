@@ -49,6 +49,7 @@ mod small_trees;
 mod store;
 mod tools;
 mod under_way;
+mod usage;
 mod wire;
 mod world;
 mod wrong_keys;
