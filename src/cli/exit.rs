@@ -63,12 +63,15 @@ pub enum Code {
     /// A command over many objects: some need attention, and the report names them.
     Incomplete = 43,
 
+    /// `doctor`: a check failed, and the report names it.
+    Unhealthy = 45,
+
     /// `demo`: the data read back differs from what was written.
     DemoFailed = 50,
 }
 
 impl Code {
-    const ALL: [Code; 29] = [
+    const ALL: [Code; 30] = [
         Code::Success,
         Code::Failure,
         Code::Usage,
@@ -97,6 +100,7 @@ impl Code {
         Code::DaemonDied,
         Code::Local,
         Code::Incomplete,
+        Code::Unhealthy,
         Code::DemoFailed,
     ];
 

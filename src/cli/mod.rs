@@ -13,6 +13,7 @@ mod config_command;
 mod config_file;
 pub(crate) mod daemon_file;
 mod demo;
+mod doctor;
 mod info;
 mod key;
 mod keygen;
@@ -60,6 +61,7 @@ enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::Args),
     Info(Box<info::Args>),
+    Doctor(Box<doctor::Args>),
     Verify(Box<verify::Args>),
     RestoreEnvelopes(Box<verify::RestoreArgs>),
     Rewrap(Box<rewrap::Args>),
@@ -99,6 +101,7 @@ pub fn run() -> Result<(), Error> {
         }
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args, &environment),
+        Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Verify(args) => verify::run(&args, &environment),
         Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
         Command::Rewrap(args) => rewrap::run(&args, &environment),

@@ -13,6 +13,7 @@ mod creations;
 mod daily;
 mod deadlines;
 mod disclosure;
+mod doctor;
 mod earlier_mounts;
 mod endurance;
 mod equal_bytes;
