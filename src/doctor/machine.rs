@@ -109,7 +109,7 @@ fn disk(checks: &mut Checks<'_>, folder: Option<&Path>) {
     match statvfs(there) {
         Err(error) => checks.fail(NAME, format!("{shown}: {}", error.desc()), ELSEWHERE),
         Ok(stat) => {
-            let free = u64::from(stat.blocks_available()) * stat.fragment_size() as u64;
+            let free = stat.blocks_available() * stat.fragment_size();
             let found = format!("{} MiB free for {shown}", free / MIB);
             match free >= DISK_AT_LEAST {
                 true => checks.ok(NAME, found),

@@ -93,10 +93,10 @@ pub async fn examine(
     let interrupted = {
         let examination = async {
             let store = &*place.store;
-            if let Some(client) = &place.client {
-                if !network::check(&mut checks, client).await {
-                    return nothing_more(&mut checks, "the service cannot be reached");
-                }
+            if let Some(client) = &place.client
+                && !network::check(&mut checks, client).await
+            {
+                return nothing_more(&mut checks, "the service cannot be reached");
             }
             let Some(listed) = bucket::check(&mut checks, store, &place.prefix).await else {
                 return no_requests(&mut checks, "the bucket cannot be used");
