@@ -2,7 +2,7 @@
 //!
 //! The layers, from top to bottom; each imports only from those below it (`tests/it/architecture.rs`):
 //!
-//! - [`cli`]: commands; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
+//! - [`cli`]: commands; [`doctor`]: what keeps a mount from working; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
@@ -22,6 +22,7 @@ pub use ossvault_store as store;
 
 pub mod cli;
 pub mod crypto;
+pub mod doctor;
 pub mod encrypted;
 pub mod envelope;
 pub mod fs;

@@ -253,7 +253,13 @@ fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> 
 }
 
 /// Root's cache belongs to the machine; every other user has one at home.
-fn default_cache_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
+///
+/// # Errors
+/// There is no home.
+pub fn default_cache_dir(
+    root: bool,
+    variable: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<PathBuf> {
     let absolute = |name| variable(name).filter(|path| path.is_absolute());
     if let Some(folder) = absolute("XDG_CACHE_HOME") {
         return Ok(folder.join("ossvault"));

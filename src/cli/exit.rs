@@ -31,7 +31,8 @@ pub enum Code {
     KeyPermissions = 21,
     /// Not a key, of an unsupported kind, or too small.
     KeyInvalid = 22,
-    /// The public key does not belong to the private one, or the pair fails its test.
+    /// The public key does not belong to the private one, the pair fails its test, or the bucket's objects are for
+    /// another key.
     KeyMismatch = 23,
     /// No passphrase although one is needed, or a wrong one.
     Passphrase = 24,
@@ -61,6 +62,9 @@ pub enum Code {
 
     /// A command over many objects: some need attention, and the report names them.
     Incomplete = 43,
+
+    /// `doctor`: a check failed, and the report names it.
+    Unhealthy = 45,
 
     /// `demo`: the data read back differs from what was written.
     DemoFailed = 50,
@@ -99,6 +103,7 @@ impl Code {
         Code::DaemonDied,
         Code::Local,
         Code::Incomplete,
+        Code::Unhealthy,
         Code::DemoFailed,
         Code::Interrupted,
     ];

@@ -66,6 +66,14 @@ pub fn complete(
     let Some(command) = commands.find_subcommand(name) else {
         return Ok(arguments);
     };
+    // `key passwd`: the options are those of the action.
+    let (name, command, given) = match given.subcommand() {
+        Some((action, given)) => match command.find_subcommand(action) {
+            Some(command) => (action, command, given),
+            None => return Ok(arguments),
+        },
+        None => (name, command, given),
+    };
     let mut arguments = arguments;
     let mut settings = from_variables(command, variables)?;
     if takes_source(command) {

@@ -13,7 +13,9 @@ mod config_command;
 mod config_file;
 pub(crate) mod daemon_file;
 mod demo;
+mod doctor;
 mod info;
+mod key;
 mod keygen;
 mod keys;
 mod layers;
@@ -54,11 +56,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Args),
+    Key(key::Args),
     Mount(Box<mount::Args>),
     Umount(umount::Args),
     Serve(serve::ServeArgs),
     Demo(demo::Args),
     Info(Box<info::Args>),
+    Doctor(Box<doctor::Args>),
     Verify(Box<verify::Args>),
     RestoreEnvelopes(Box<verify::RestoreArgs>),
     Rewrap(Box<rewrap::Args>),
@@ -89,6 +93,7 @@ pub fn run() -> Result<(), Error> {
     };
     match cli.command {
         Command::Keygen(args) => keygen::run(&args, &environment),
+        Command::Key(args) => key::run(&args, &environment),
         Command::Mount(args) => mount::run(*args, environment, &typed),
         Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => {
@@ -97,6 +102,7 @@ pub fn run() -> Result<(), Error> {
         }
         Command::Demo(args) => demo::run(&args),
         Command::Info(args) => info::run(&args, &environment),
+        Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Verify(args) => verify::run(&args, &environment),
         Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
         Command::Rewrap(args) => rewrap::run(&args, &environment),

@@ -18,6 +18,8 @@ use super::parts::{self, Missing};
 use super::secrets::Environment;
 use super::source::Source;
 use super::{keys, logging, output};
+use crate::encrypted::EncryptedBucket;
+use crate::encrypted::key_check::{self, Listed};
 use crate::fs::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::settings::Settings;
@@ -142,14 +144,15 @@ fn start(
     let writes_for = key_ring.writing().fingerprint().to_owned();
     let bucket = parts::encrypted_bucket(store, key_ring, config.bucket_settings());
     let explain = |cause: &(dyn std::error::Error + 'static)| parts::explain(cause, config.place());
-    let filesystem = Filesystem::new(bucket, settings(&config), runtime.handle().clone())
+    let filesystem = Filesystem::new(bucket.clone(), settings(&config), runtime.handle().clone())
         .map_err(|error| explain(&error))?;
     if let Some(folder) = config.state_folder() {
         filesystem.keep_state_in(folder);
     }
-    runtime
+    let marker = runtime
         .block_on(filesystem.start())
         .map_err(|error| explain(&error))?;
+    check_keys(&runtime, &bucket, &config, marker)?;
     // Before mounting: a signal that ended the process in between would leave a stale mount behind.
     let asked = {
         let _context = runtime.enter();
@@ -189,6 +192,32 @@ fn start(
         asked,
         server,
         writes_for,
+    })
+}
+
+/// Refuses keys that nothing in the bucket is for: they are probably another bucket's.
+fn check_keys(
+    runtime: &Runtime,
+    bucket: &EncryptedBucket,
+    config: &MountConfig,
+    marker: Listed,
+) -> Result<()> {
+    let policy = key_check::Policy {
+        accept: config.options.keys.accept_key,
+        write: !config.options.read_only,
+    };
+    let prefix = config.source.prefix();
+    let checked = runtime.block_on(key_check::at_mount(bucket, prefix, marker, policy));
+    checked.map(drop).map_err(|foreign| {
+        Error::new(
+            Code::KeyMismatch,
+            format!(
+                "the objects in {} are for another key: {}; the given key has the fingerprint {}, and could read none of them; give their key with --private-key, or give --accept-key to mount anyway and write for the given key",
+                config.source,
+                foreign,
+                key_check::fingerprints_of(bucket.keys()),
+            ),
+        )
     })
 }
 
@@ -237,6 +266,7 @@ fn settings(config: &MountConfig) -> Settings {
         show_owner: nix::unistd::geteuid().is_root() || options.access.allow_other,
         rename_grace: options.tuning.rename_grace,
         flush_after: options.tuning.flush_after,
+        capacity: options.tuning.capacity,
         timeout: options.service.timeout,
         copy_limit: options.hidden.copy_limit.unwrap_or(Settings::COPY_LIMIT),
         part_size: options.hidden.part_size,

@@ -85,6 +85,10 @@ pub struct KeyOptions {
     /// Show unencrypted objects below this directory, read-only (repeatable)
     #[arg(long, value_name = "PREFIX")]
     pub allow_plaintext: Vec<String>,
+    /// Mount even if the bucket's objects are for other keys than the given ones, and add the key that encrypts to
+    /// those that the bucket's key marker names
+    #[arg(long)]
+    pub accept_key: bool,
     /// Also follow symbolic links created by other programs. Anyone who can write to the bucket can then turn
     /// a file created by another program into a link and learn its content
     #[arg(long)]
@@ -151,6 +155,9 @@ pub struct TuningOptions {
     /// Maximum disk space for staged data [default: the free space less a reserve]
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub cache_limit: Option<u64>,
+    /// The size that df(1) shows; it limits nothing [default: what the bucket holds and 1 PiB free]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub capacity: Option<u64>,
     /// How long other clients' changes to files may go unnoticed (seconds)
     #[arg(long, default_value = "1", value_name = "TIME", value_parser = values::duration)]
     pub metadata_ttl: Duration,

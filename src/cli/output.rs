@@ -22,7 +22,12 @@ pub fn print_line(line: &str) {
     print(&text::one_line(line));
 }
 
-/// The same on stderr, for messages that are not results.
+/// The one PEM block that is shown, because it is asked for and no secret.
+pub fn print_public_key(pem: &str) {
+    print(pem.trim_end());
+}
+
+/// A line on stderr, for messages that are not results.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
 }

@@ -12,6 +12,7 @@ use super::secrets::Environment;
 use super::source::Source;
 use crate::base::error_chain::{chain, find_cause};
 use crate::crypto::key_ring::KeyRing;
+use crate::doctor::advice::credentials;
 use crate::encrypted::{self, EncryptedBucket};
 use crate::oss;
 use crate::oss::client::Client;
@@ -173,7 +174,11 @@ fn misconfigured(error: oss::error::Error) -> Error {
     Error::new(Code::Endpoint, error.to_string())
 }
 
-fn open_client(
+/// The client of a service's bucket. Sends no request yet.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_client(
     place: Place<'_>,
     bucket: &str,
     environment: &Environment,
@@ -303,7 +308,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
             Code::Credentials,
             format!(
                 "the service refused {source}: {detail}; {}",
-                advice(refusal.map_or("", |refusal| &refusal.code))
+                credentials(refusal.map_or("", |refusal| &refusal.code))
             ),
         ),
         Store::Misconfigured(_) => (
@@ -343,31 +348,6 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
         _ => (Code::Failure, format!("cannot use {source}: {detail}")),
     };
     Error::new(code, message)
-}
-
-/// Advice for refused credentials.
-fn advice(code: &str) -> &'static str {
-    match code {
-        "InvalidAccessKeyId" => {
-            "this access key ID does not exist or is disabled: check OSS_ACCESS_KEY_ID; an ID that begins with STS. also needs its OSS_SESSION_TOKEN"
-        }
-        "SignatureDoesNotMatch" => {
-            "the secret does not belong to this access key ID: check OSS_ACCESS_KEY_SECRET"
-        }
-        "SecurityTokenExpired" => {
-            "the temporary credentials have expired: request new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together"
-        }
-        "InvalidSecurityToken" | "AccessKeyIdAndSecurityTokenNotMatch" => {
-            "the token does not belong to this access key: set OSS_SESSION_TOKEN to the one that was issued with it, or unset it for a permanent key"
-        }
-        "UserDisable" | "InDebt" | "BucketDisable" | "AbnormalBucketOwnerStatus" => {
-            "the account or the bucket is suspended, usually because of an unpaid bill: resolve this in the console; another key does not help"
-        }
-        "AccessDenied" => {
-            "the access key is valid but has no permission for this: check its policy and the bucket's policy"
-        }
-        _ => "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and the permissions of this key",
-    }
 }
 
 /// The demo's OSS server, on loopback, in this process. Ends with it.

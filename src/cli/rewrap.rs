@@ -8,10 +8,11 @@ use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
 use super::secrets::{Environment, PassphraseArgs};
-use super::values;
+use super::{output, parts, values};
 use crate::crypto::key_ring::KeyRing;
 use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::encrypted::copy::CopyLimits;
+use crate::encrypted::key_check;
 use crate::encrypted::{EncryptedBucket, Settings};
 use crate::text;
 use crate::tools::rewrap::{ReEncrypt, Rewrap};
@@ -95,8 +96,12 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         let ring = ring.with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
         EncryptedBucket::new(store.clone(), ring, Settings::default())
     };
+    let replaced: Vec<String> = (old.iter())
+        .map(|key| key.public().fingerprint().to_owned())
+        .collect();
+    let old = bucket(old);
     let rewrap = Arc::new(Rewrap {
-        old: bucket(old),
+        old: old.clone(),
         new: new.map(|key| bucket(vec![key])),
         re_encrypt: match args.re_encrypt {
             None => ReEncrypt::Nothing,
@@ -135,6 +140,17 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
+    // Objects that still need an old key keep it in the marker.
+    let done = proved.bad == 0 && summary.of("needs-new-key") == 0;
+    let replaced = if done { &replaced[..] } else { &[] };
+    let marked = run.block_on(key_check::after_rewrap(&old, run.prefix(), replaced));
+    if let Err(error) = marked {
+        output::tell(&format!(
+            "warning: the key marker of {} does not name the new key: {}; a mount with that key alone may need --accept-key",
+            run.source(),
+            parts::cause_of(&error)
+        ));
+    }
     let what = format!(
         "are not proved to be opened by the new key alone: keep the old key, and run this command again{anew}"
     );

@@ -197,19 +197,10 @@ impl PassphraseArgs {
     pub fn choose(&self, key: &Path, given: &Environment) -> Result<Option<Zeroizing<String>>> {
         let passphrase = match self.without_asking(key, given, Permissions::Enforced)? {
             Some(passphrase) => passphrase,
-            None => {
-                let Some(mut terminal) = Terminal::open() else {
-                    return Ok(None);
-                };
-                let first = terminal.ask(&format!("New passphrase for {}: ", text::path(key)))?;
-                if !first.is_empty() && *terminal.ask("Repeat the passphrase: ")? != *first {
-                    return Err(Error::new(
-                        Code::Passphrase,
-                        "the two passphrases differ: nothing was written; try again",
-                    ));
-                }
-                first
-            }
+            None => match choose_at_terminal(key)? {
+                Some(passphrase) => passphrase,
+                None => return Ok(None),
+            },
         };
         if passphrase.is_empty() {
             return Err(Error::new(
@@ -218,6 +209,14 @@ impl PassphraseArgs {
             ));
         }
         Ok(Some(passphrase))
+    }
+
+    /// The same without `OSSVAULT_PASSPHRASE`: for the passphrase that replaces that one.
+    ///
+    /// # Errors
+    /// As [`Self::choose`].
+    pub fn choose_another(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
+        self.choose(key, &Environment { secrets: vec![] })
     }
 
     fn without_asking(
@@ -243,6 +242,21 @@ impl PassphraseArgs {
             )),
         }
     }
+}
+
+/// Asks twice. None if there is no terminal.
+fn choose_at_terminal(key: &Path) -> Result<Option<Zeroizing<String>>> {
+    let Some(mut terminal) = Terminal::open() else {
+        return Ok(None);
+    };
+    let first = terminal.ask(&format!("New passphrase for {}: ", text::path(key)))?;
+    if !first.is_empty() && *terminal.ask("Repeat the passphrase: ")? != *first {
+        return Err(Error::new(
+            Code::Passphrase,
+            "the two passphrases differ: nothing was written; try again",
+        ));
+    }
+    Ok(Some(first))
 }
 
 /// The file is subject to the rules of private keys: it is worth as much as one.

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::key_error::{KeyError, Strength};
 use super::key_pair::KeyPair;
-use super::key_parse::{self, Passphrase};
+use super::key_parse::{self, Description, Passphrase};
 use super::rsa_key::{PrivateKey, PublicKey};
 use super::trust::{self, Untrusted};
 use crate::text;
@@ -111,6 +111,45 @@ pub fn read_public(path: &Path, permissions: Permissions) -> Result<PublicKey, K
     key_parse::public_key(&bytes).map_err(|source| key_error(path, source))
 }
 
+/// A key file, as anyone who can read it sees it.
+pub struct Described {
+    pub description: Description,
+    /// Of the file: permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    /// The reason why the key is refused unless permissions are ignored.
+    pub problem: Option<KeyFileError>,
+}
+
+/// Describes a private or public key file, whoever can access it.
+///
+/// # Errors
+/// The file cannot be read, or has no key.
+pub fn describe(path: &Path) -> Result<Described, KeyFileError> {
+    let (bytes, found) = read(path)?;
+    let description = key_parse::describe(&bytes).map_err(|source| key_error(path, source))?;
+    let forbidden = if description.private { 0o077 } else { 0o022 };
+    Ok(Described {
+        description,
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        problem: check(path, &found, forbidden).err(),
+    })
+}
+
+/// The content of a key file with which others may not do what `forbidden` says.
+pub(super) fn read_checked(
+    path: &Path,
+    permissions: Permissions,
+    forbidden: u32,
+) -> Result<(Zeroizing<Vec<u8>>, Metadata), KeyFileError> {
+    let (bytes, found) = read(path)?;
+    if permissions == Permissions::Enforced {
+        check(path, &found, forbidden)?;
+    }
+    Ok((bytes, found))
+}
+
 /// Checks who owns the file, what others may do with it (`forbidden`), and whether they can replace it. Not
 /// applicable to data from a pipe.
 fn check(path: &Path, found: &Metadata, forbidden: u32) -> Result<(), KeyFileError> {
@@ -173,15 +212,26 @@ pub fn write_new(
     Ok(public_path)
 }
 
+/// Writes a public key to a new file with mode 0644.
+///
+/// # Errors
+/// [`KeyFileError::Exists`] and [`KeyFileError::Write`].
+pub fn write_public(path: &Path, public: &PublicKey) -> Result<(), KeyFileError> {
+    let mut file = NewFile::create(path, 0o644)?;
+    file.write(public.to_pem().as_bytes())?;
+    file.keep();
+    Ok(())
+}
+
 /// A file that did not exist before, and is removed after a failure.
-struct NewFile {
+pub(super) struct NewFile {
     path: PathBuf,
     file: File,
     keep: bool,
 }
 
 impl NewFile {
-    fn create(path: &Path, mode: u32) -> Result<NewFile, KeyFileError> {
+    pub(super) fn create(path: &Path, mode: u32) -> Result<NewFile, KeyFileError> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -198,11 +248,23 @@ impl NewFile {
         })
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), KeyFileError> {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Durably.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), KeyFileError> {
         self.file
             .write_all(bytes)
             .and_then(|()| self.file.sync_all())
             .map_err(|source| write_error(&self.path, source))
+    }
+
+    /// In place of what has that name, if anything has.
+    pub(super) fn rename_to(self, path: &Path) -> Result<(), KeyFileError> {
+        std::fs::rename(&self.path, path).map_err(|source| write_error(path, source))?;
+        self.keep();
+        Ok(())
     }
 
     fn keep(mut self) {
@@ -272,14 +334,14 @@ fn io_error(path: &Path, source: std::io::Error) -> KeyFileError {
     }
 }
 
-fn write_error(path: &Path, source: std::io::Error) -> KeyFileError {
+pub(super) fn write_error(path: &Path, source: std::io::Error) -> KeyFileError {
     KeyFileError::Write {
         path: path.to_owned(),
         source,
     }
 }
 
-fn key_error(path: &Path, source: KeyError) -> KeyFileError {
+pub(super) fn key_error(path: &Path, source: KeyError) -> KeyFileError {
     KeyFileError::Key {
         path: path.to_owned(),
         source,

@@ -6,12 +6,12 @@ use pkcs8::pkcs5::{pbes2, scrypt};
 use pkcs8::{EncryptedPrivateKeyInfoOwned, LineEnding, SecretDocument};
 use zeroize::Zeroizing;
 
-use super::key_error::KeyError;
-use super::key_parse;
+use super::key_error::{KeyError, Strength};
+use super::key_parse::{self, Passphrase};
 use super::random;
-use super::rsa_key::{PrivateKey, ProofFailed, PublicKey};
+use super::rsa_key::{self, PrivateKey, ProofFailed, PublicKey};
 
-/// A newly generated key, with its private numbers still available for encoding.
+/// A key whose private numbers are still available for encoding.
 pub struct KeyPair {
     private: PrivateKey,
     pkcs8: SecretDocument,
@@ -40,6 +40,23 @@ impl KeyPair {
         let pkcs8 = SecretDocument::try_from(der.as_ref()).map_err(|_| FAILED)?;
         let private = key_parse::private_key(pkcs8.as_bytes(), &mut || None)?;
         Ok(KeyPair { private, pkcs8 })
+    }
+
+    /// The private key in a file's bytes, to be written in another form.
+    ///
+    /// # Errors
+    /// Those of [`key_parse::private_key_of`].
+    pub fn read(
+        bytes: &[u8],
+        strength: Strength,
+        passphrase: Passphrase<'_>,
+    ) -> Result<KeyPair, KeyError> {
+        key_parse::private_numbers(bytes, passphrase, &|numbers| {
+            Ok(KeyPair {
+                private: PrivateKey::new(numbers, strength)?,
+                pkcs8: rsa_key::pkcs8_of(numbers)?,
+            })
+        })
     }
 
     pub fn public(&self) -> &PublicKey {

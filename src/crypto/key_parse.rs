@@ -18,6 +18,9 @@ use super::rsa_key::{PrivateKey, PublicKey};
 /// Called at most once, and only if the key is protected. None means that there is no passphrase.
 pub type Passphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<String>>;
 
+/// Makes something of the numbers of a private key.
+type Make<'a, T> = &'a dyn Fn(&Numbers<'_>) -> Result<T, KeyError>;
+
 const RSA_ENCRYPTION: &str = "1.2.840.113549.1.1.1";
 
 /// A private key from a file's bytes.
@@ -37,6 +40,20 @@ pub fn private_key_of(
     strength: Strength,
     passphrase: Passphrase<'_>,
 ) -> Result<PrivateKey, KeyError> {
+    private_numbers(bytes, passphrase, &|numbers| {
+        PrivateKey::new(numbers, strength)
+    })
+}
+
+/// What `make` makes of the numbers of the private key in a file's bytes.
+///
+/// # Errors
+/// Each kind of failure has its own [`KeyError`].
+pub(super) fn private_numbers<T>(
+    bytes: &[u8],
+    passphrase: Passphrase<'_>,
+    make: Make<'_, T>,
+) -> Result<T, KeyError> {
     let pieces = Pieces::of(bytes)?;
     let Some(piece) = pieces.first(|kind| *kind == Kind::Private) else {
         return Err(match pieces.first(|_| true).map(Piece::kind) {
@@ -51,12 +68,60 @@ pub fn private_key_of(
     };
     let der = piece.body()?;
     let Some(dek_info) = &piece.dek_info else {
-        return private_from_der(der, strength, passphrase);
+        return private_from_der(der, passphrase, make);
     };
     let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
     let plain = legacy_pem::decrypt(dek_info, der, &passphrase)?;
     // One wrong passphrase in 256 produces padding that looks valid, but no key.
-    private_from_der(&plain, strength, &mut || None).map_err(not_opened)
+    private_from_der(&plain, &mut || None, make).map_err(not_opened)
+}
+
+/// What a file shows of its key to anyone, without a passphrase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    pub private: bool,
+    /// `PKCS#8`, `PKCS#1`, `SubjectPublicKeyInfo` or `certificate`.
+    pub structure: &'static str,
+    /// In PEM, otherwise in DER.
+    pub pem: bool,
+    pub encrypted: bool,
+    /// Keys, certificates and anything else that the file has besides.
+    pub others: usize,
+}
+
+/// Describes the key in a file's bytes: the private one, if there is one.
+///
+/// # Errors
+/// As [`private_key`], unless the file has a public key.
+pub fn describe(bytes: &[u8]) -> Result<Description, KeyError> {
+    let pieces = Pieces::of(bytes)?;
+    let wanted = [Kind::Private, Kind::Public, Kind::Certificate];
+    let found = wanted
+        .iter()
+        .find_map(|wanted| pieces.first(|kind| kind == wanted));
+    let Some(piece) = found else {
+        return Err(match pieces.first(|_| true).map(Piece::kind) {
+            Some(Kind::Other(error)) => error,
+            _ => pieces.nothing(),
+        });
+    };
+    let (structure, encrypted) = match Structure::of(piece.body()?) {
+        // Nothing is known of what it encrypts, but only this form has such a header.
+        _ if piece.dek_info.is_some() => ("PKCS#1", true),
+        Some(Structure::PrivatePkcs1(_) | Structure::PublicPkcs1(_)) => ("PKCS#1", false),
+        Some(Structure::Pkcs8(_)) => ("PKCS#8", false),
+        Some(Structure::EncryptedPkcs8(_)) => ("PKCS#8", true),
+        Some(Structure::Spki(_)) => ("SubjectPublicKeyInfo", false),
+        Some(Structure::Certificate(_)) => ("certificate", false),
+        Some(Structure::Other(_)) | None => return Err(KeyError::NotAKey),
+    };
+    Ok(Description {
+        private: piece.kind() == Kind::Private,
+        structure,
+        pem: piece.label.is_some(),
+        encrypted,
+        others: pieces.pieces.len() - 1,
+    })
 }
 
 /// A public key from a file's bytes; a certificate contains one too.
@@ -283,20 +348,20 @@ fn spki_of<'a>(parts: &[Element<'a>]) -> Option<Vec<Element<'a>>> {
     (info.len() == 2 && info[1].tag & !CONSTRUCTED == BIT_STRING).then_some(info)
 }
 
-fn private_from_der(
+fn private_from_der<T>(
     der: &[u8],
-    strength: Strength,
     passphrase: Passphrase<'_>,
-) -> Result<PrivateKey, KeyError> {
+    make: Make<'_, T>,
+) -> Result<T, KeyError> {
     match Structure::of(der) {
-        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, strength),
-        Some(Structure::Pkcs8(parts)) => private_from_pkcs8(&parts, strength),
+        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, make),
+        Some(Structure::Pkcs8(parts)) => private_from_pkcs8(&parts, make),
         Some(Structure::EncryptedPkcs8(parts)) => {
             let encryption = Encryption::parse(parts[0])?;
             let body = parts[1].octets().ok_or(KeyError::NotAKey)?;
             let passphrase = passphrase().ok_or(KeyError::PassphraseNeeded)?;
             let plain = encryption.decrypt(&passphrase, &body)?;
-            private_from_der(&plain, strength, &mut || None).map_err(not_opened)
+            private_from_der(&plain, &mut || None, make).map_err(not_opened)
         }
         _ => Err(KeyError::NotAKey),
     }
@@ -310,19 +375,19 @@ fn not_opened(error: KeyError) -> KeyError {
     }
 }
 
-fn private_from_pkcs8(parts: &[Element<'_>], strength: Strength) -> Result<PrivateKey, KeyError> {
+fn private_from_pkcs8<T>(parts: &[Element<'_>], make: Make<'_, T>) -> Result<T, KeyError> {
     let [_, algorithm, key, ..] = parts else {
         return Err(KeyError::NotAKey);
     };
     rsa_only(*algorithm)?;
     let der = key.octets().ok_or(KeyError::NotAKey)?;
     match Structure::of(&der) {
-        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, strength),
+        Some(Structure::PrivatePkcs1(parts)) => private_from_numbers(&parts, make),
         _ => Err(KeyError::NotAKey),
     }
 }
 
-fn private_from_numbers(parts: &[Element<'_>], strength: Strength) -> Result<PrivateKey, KeyError> {
+fn private_from_numbers<T>(parts: &[Element<'_>], make: Make<'_, T>) -> Result<T, KeyError> {
     // The tenth element, in keys with more than two primes, is not a number.
     let numbers: Vec<&[u8]> = parts.iter().map_while(|part| part.unsigned()).collect();
     let [version, modulus, exponent, private_exponent, rest @ ..] = &numbers[..] else {
@@ -345,7 +410,7 @@ fn private_from_numbers(parts: &[Element<'_>], strength: Strength) -> Result<Pri
         private_exponent,
         crt,
     };
-    PrivateKey::new(&numbers, strength)
+    make(&numbers)
 }
 
 fn public_from_spki(parts: &[Element<'_>]) -> Result<PublicKey, KeyError> {

@@ -2,7 +2,8 @@
 //!
 //! - [`data_key`]: one random key and one counter start per upload, and the values derived from them;
 //! - [`ctr`]: AES-256-CTR at any byte offset, with `ctr_vector` as its fast kernel;
-//! - [`rsa_key`], [`key_parse`], [`key_pair`], [`key_file`]: RSA keys, reading, generating and writing them
+//! - [`rsa_key`], [`key_parse`], [`key_pair`], [`key_file`], [`key_passphrase`]: RSA keys, reading, generating and
+//!   writing them
 //!   (`key_text`, `ber`, `key_encryption`, `key_cipher`, `legacy_pem` and `recover` parse the many forms of key files);
 //! - [`key_ring`]: finds the private key for a wrapped key, and handles PKCS#1 v1.5 without an oracle;
 //! - [`staging_cipher`]: encrypts staged and cached data on this machine;
@@ -25,6 +26,7 @@ pub mod key_error;
 pub mod key_file;
 pub mod key_pair;
 pub mod key_parse;
+pub mod key_passphrase;
 pub mod key_ring;
 pub(crate) mod key_text;
 pub(crate) mod legacy_pem;

@@ -243,11 +243,12 @@ enum PrivateNumbers {
     Weak(Box<RsaPrivateKey>),
 }
 
+const NOT_TOGETHER: KeyError = KeyError::Damaged("its numbers do not belong together");
+
 impl PrivateKey {
     /// # Errors
     /// Those of [`PublicKey::new`], and [`KeyError::Damaged`] for numbers that do not belong together.
     pub(super) fn new(numbers: &Numbers<'_>, strength: Strength) -> Result<PrivateKey, KeyError> {
-        const NOT_TOGETHER: KeyError = KeyError::Damaged("its numbers do not belong together");
         let Some(crt) = numbers.crt else {
             let recovered = recover::primes(numbers).ok_or(NOT_TOGETHER)?;
             return PrivateKey::new(&recovered.numbers(numbers), strength);
@@ -269,22 +270,7 @@ impl PrivateKey {
             let numbers = PrivateNumbers::Weak(key);
             return Ok(PrivateKey { numbers, public });
         }
-        let [p, q, dp, dq, inverse] = crt;
-        let pkcs1 = ber::sequence_of_numbers(&[
-            &[],
-            numbers.modulus,
-            numbers.exponent,
-            numbers.private_exponent,
-            p,
-            q,
-            dp,
-            dq,
-            inverse,
-        ]);
-        // aws-lc accepts only PKCS#8.
-        let octets = OctetStringRef::new(&pkcs1).map_err(|_| NOT_TOGETHER)?;
-        let info = PrivateKeyInfoRef::new(rsa::pkcs1::ALGORITHM_ID, octets);
-        let pkcs8 = SecretDocument::encode_msg(&info).map_err(|_| NOT_TOGETHER)?;
+        let pkcs8 = pkcs8_of(numbers)?;
         let key = PrivateDecryptingKey::from_pkcs8(pkcs8.as_bytes()).map_err(|_| NOT_TOGETHER)?;
         let numbers = PrivateNumbers::Constant {
             oaep: OaepPrivateDecryptingKey::new(key.clone()).map_err(|_| NOT_TOGETHER)?,
@@ -340,6 +326,31 @@ impl PrivateKey {
             _ => Err(ProofFailed),
         }
     }
+}
+
+/// The numbers as PKCS#8, which is all that aws-lc accepts.
+///
+/// # Errors
+/// [`KeyError::Damaged`] for numbers that do not belong together.
+pub(super) fn pkcs8_of(numbers: &Numbers<'_>) -> Result<SecretDocument, KeyError> {
+    let Some([p, q, dp, dq, inverse]) = numbers.crt else {
+        let recovered = recover::primes(numbers).ok_or(NOT_TOGETHER)?;
+        return pkcs8_of(&recovered.numbers(numbers));
+    };
+    let pkcs1 = ber::sequence_of_numbers(&[
+        &[],
+        numbers.modulus,
+        numbers.exponent,
+        numbers.private_exponent,
+        p,
+        q,
+        dp,
+        dq,
+        inverse,
+    ]);
+    let octets = OctetStringRef::new(&pkcs1).map_err(|_| NOT_TOGETHER)?;
+    let info = PrivateKeyInfoRef::new(rsa::pkcs1::ALGORITHM_ID, octets);
+    SecretDocument::encode_msg(&info).map_err(|_| NOT_TOGETHER)
 }
 
 /// The only private-key operation outside aws-lc.

@@ -20,6 +20,7 @@ use super::error::Result;
 use super::namespace::object_name;
 use super::settings::Settings;
 use crate::crypto::mac::{self, MacKey};
+use crate::encrypted::reserved::RESERVED;
 use crate::store::object_store::ObjectKey;
 
 /// Files of earlier mounts that are looked at, at most.
@@ -154,7 +155,7 @@ impl ThisMount {
         object_name::object_key(format!(
             "{}{}/{what}{}-{:016x}",
             self.settings.prefix,
-            object_name::RESERVED,
+            RESERVED,
             self.instance().await.id,
             rand::random::<u64>()
         ))

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Under all of them: [`error`], [`settings`], [`attributes`], and what the whole mount has once (`instance`,
-//! `background`, `supervisor`). A component's fields are its room's; another room calls its methods. Where an upper
+//! `background`, `supervisor`, `usage`). A component's fields are its room's; another room calls its methods. Where an upper
 //! room has to be told something, the lower one returns it.
 //!
 //! - A lookup: `ops/lookup` asks the [`Resolver`](resolver::requests::Resolver), which answers from
@@ -36,6 +36,7 @@ pub mod ops;
 mod resolver;
 pub mod settings;
 mod supervisor;
+pub(crate) mod usage;
 pub mod writeback;
 
 pub use ops::filesystem;

@@ -37,6 +37,8 @@ pub struct Settings {
     pub rename_grace: Duration,
     /// Upload files that stay open and changed for this long.
     pub flush_after: Option<Duration>,
+    /// In bytes: what the mount is said to hold at most. None: as much as anything.
+    pub capacity: Option<u64>,
     /// A call ends within this of the last progress.
     pub timeout: Duration,
     /// Sources above this many bytes are copied in parts: the service's limit for one copy is 1 GB.

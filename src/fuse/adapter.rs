@@ -738,10 +738,20 @@ impl fuser::Filesystem for Adapter {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let blocks = self.fs.free_bytes() / u64::from(BLOCK_SIZE);
+        let space = self.fs.space();
+        let block = u64::from(BLOCK_SIZE);
+        let free = space.free / block;
+        let used = (space.total - space.free).div_ceil(block);
         let files = 1 << 40;
         reply.statfs(
-            blocks, blocks, blocks, files, files, BLOCK_SIZE, 255, BLOCK_SIZE,
+            free + used,
+            free,
+            free,
+            files,
+            files,
+            BLOCK_SIZE,
+            255,
+            BLOCK_SIZE,
         );
     }
 

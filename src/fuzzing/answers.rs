@@ -104,4 +104,5 @@ pub fn xml(input: &[u8]) {
     let _ = xml::uploads(&text);
     let _ = xml::deleted(&text);
     let _ = xml::bucket_info(&text);
+    let _ = xml::bucket_stat(&text);
 }

@@ -8,8 +8,14 @@ use crate::crypto::{key_parse, key_text, legacy_pem};
 const MAX_ROUNDS: u64 = 32;
 
 pub fn file(input: &[u8]) {
-    let _ = key_parse::private_key(input, &mut || None);
-    let _ = key_parse::public_key(input);
+    let private = key_parse::private_key(input, &mut || None);
+    let public = key_parse::public_key(input);
+    let described = key_parse::describe(input);
+    if private.is_ok() {
+        assert!(described.is_ok_and(|found| found.private && !found.encrypted));
+    } else if public.is_ok() {
+        assert!(described.is_ok_and(|found| !found.private));
+    }
 }
 
 /// The text around keys, and the elements within.

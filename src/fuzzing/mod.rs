@@ -55,6 +55,10 @@ pub const TARGETS: &[Target] = &[
         run: keys::file,
     },
     Target {
+        name: "key_marker",
+        run: stored::key_marker,
+    },
+    Target {
         name: "key_text",
         run: keys::text,
     },

@@ -10,10 +10,12 @@ use crate::base::encoding::{percent_decoded, percent_encoded};
 use crate::crypto::data_key::CounterStart;
 use crate::crypto::mac::MacKey;
 use crate::crypto::xattr::{self, Xattrs};
+use crate::encrypted::key_marker::KeyMarker;
+use crate::encrypted::reserved::RESERVED;
 use crate::envelope;
 use crate::fs::attributes::Attributes;
 use crate::fs::handles::temporary_names;
-use crate::fs::namespace::object_name::{self, RESERVED};
+use crate::fs::namespace::object_name;
 use crate::fs::ops::rename::intent::Intent;
 use crate::fs::ops::rename::resume::Left;
 use crate::oss::endpoint::{self, Endpoint};
@@ -83,6 +85,15 @@ pub fn xattrs(input: &[u8]) {
     let _ = xattr::Version::of(&text);
     if let Ok((wrapped_key, sealed)) = xattr::split(&text) {
         assert!(wrapped_key.len() + sealed.len() <= text.len());
+    }
+}
+
+/// The metadata of a key marker. Each set of keys has one text.
+pub fn key_marker(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    if let Ok(marker) = KeyMarker::parse(&text) {
+        assert_eq!(marker.to_text(), text);
+        assert!(text.len() < 4096);
     }
 }
 

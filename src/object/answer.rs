@@ -36,6 +36,14 @@ pub struct PutAnswer {
     pub date: SystemTime,
 }
 
+/// How much a bucket holds, as the service last counted it: that may be hours ago.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketStat {
+    /// Of all objects and parts.
+    pub bytes: u64,
+    pub objects: u64,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct BucketInfo {
     pub region: Option<String>,

@@ -156,6 +156,10 @@ impl Client {
         &self.0.settings
     }
 
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.0.http
+    }
+
     pub(super) fn hidden(&self) -> &Hidden {
         &self.0.hidden
     }

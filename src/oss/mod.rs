@@ -13,6 +13,7 @@ pub mod error;
 pub mod headers;
 mod metadata;
 pub mod operations;
+pub mod probe;
 pub mod progress;
 pub mod proxy;
 pub mod refusal;

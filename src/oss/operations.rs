@@ -23,7 +23,7 @@ use super::retry::Budget;
 use super::xml::{self, MAX_BATCH};
 use crate::base::crc64::{self, Crc64};
 use crate::base::encoding::percent_encoded;
-use crate::object::answer::{BucketInfo, Overwrite, PutAnswer};
+use crate::object::answer::{BucketInfo, BucketStat, Overwrite, PutAnswer};
 use crate::object::body::Body;
 use crate::object::copy::{CopyHeaders, CopyPartRequest, CopyRequest};
 use crate::object::error::{Error as ObjectError, Result};
@@ -579,6 +579,14 @@ impl Client {
         let call = Call::new(operation, Method::GET, None).query("bucketInfo", "");
         let answer = self.send(&call, &mut self.budget()).await?;
         Ok(xml::bucket_info(&answer.text).map_err(|what| Error::Protocol { operation, what })?)
+    }
+
+    /// How much the bucket holds, as the service last counted it.
+    pub async fn bucket_stat(&self) -> Result<BucketStat> {
+        let operation = "GetBucketStat";
+        let call = Call::new(operation, Method::GET, None).query("stat", "");
+        let answer = self.send(&call, &mut self.budget()).await?;
+        Ok(xml::bucket_stat(&answer.text).map_err(|what| Error::Protocol { operation, what })?)
     }
 
     fn stored(&self, answer: &Answer, etag: ETag, crc64: Option<u64>) -> PutAnswer {

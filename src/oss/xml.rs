@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use super::headers::size_of;
 use crate::base::encoding::percent_decoded_bytes;
 use crate::base::time;
-use crate::object::answer::BucketInfo;
+use crate::object::answer::{BucketInfo, BucketStat};
 use crate::object::listing::{RawObject, RawPage};
 use crate::object::meta::ETag;
 use crate::object::upload::{MAX_PARTS, PendingUpload, UploadId, UploadedPart};
@@ -365,6 +365,24 @@ pub fn bucket_info(text: &str) -> Result<BucketInfo, Fault> {
     })
 }
 
+/// The most a bucket can hold, for all that is believed of one: 2^62 bytes.
+const MAX_STORAGE: u64 = 1 << 62;
+
+pub fn bucket_stat(text: &str) -> Result<BucketStat, Fault> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Stat {
+        storage: u64,
+        #[serde(default)]
+        object_count: u64,
+    }
+    let stat: Stat = read(text, "BucketStat")?;
+    Ok(BucketStat {
+        bytes: stat.storage.min(MAX_STORAGE),
+        objects: stat.object_count,
+    })
+}
+
 /// Whether a key can be written in XML 1.0 and read back unchanged. Control characters cannot, and a parser
 /// may change line endings.
 pub fn is_writable(text: &str) -> bool {
@@ -506,6 +524,25 @@ mod tests {
         .unwrap();
         assert_eq!((&*list[0].key, &*list[0].upload.0), ("a b", "V"));
         assert_eq!(next, Some(("a b".to_owned(), "V".to_owned())));
+    }
+
+    #[test]
+    fn the_use_of_a_bucket_is_read_and_bounded() {
+        let stat = |inside: &str| bucket_stat(&format!("<BucketStat>{inside}</BucketStat>"));
+        let read = stat(
+            "<Storage>1600</Storage><ObjectCount>230</ObjectCount><MultipartUploadCount>40</MultipartUploadCount>",
+        );
+        let expected = BucketStat {
+            bytes: 1600,
+            objects: 230,
+        };
+        assert_eq!(read.unwrap(), expected);
+        let huge = stat("<Storage>18446744073709551615</Storage>").unwrap();
+        assert_eq!(huge.bytes, MAX_STORAGE);
+        for wrong in ["", "<Storage>-1</Storage>", "<Storage>much</Storage>"] {
+            assert!(stat(wrong).is_err(), "{wrong}");
+        }
+        assert!(bucket_stat("<BucketInfo><Storage>1</Storage></BucketInfo>").is_err());
     }
 
     #[test]

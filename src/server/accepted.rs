@@ -78,6 +78,7 @@ fn accepted(operation: Operation) -> Accepted {
         DeleteBucket => (&[], &[], Metadata::No),
         GetBucketInfo => (&["bucketInfo"], &[], Metadata::No),
         GetBucketLocation => (&["location"], &[], Metadata::No),
+        GetBucketStat => (&["stat"], &[], Metadata::No),
         ListLiveChannels => (&["live", "marker", "max-keys", "prefix"], &[], Metadata::No),
         // Who agrees to pay for a listing has agreed to nothing: it is free here.
         ListObjects => (

@@ -113,6 +113,7 @@ impl Call {
             (Some(_), None, "POST") if has("delete") => DeleteMultipleObjects,
             (Some(_), None, "GET") if has("bucketInfo") => GetBucketInfo,
             (Some(_), None, "GET") if has("location") => GetBucketLocation,
+            (Some(_), None, "GET") if has("stat") => GetBucketStat,
             (Some(_), None, "GET") if has("uploads") => ListMultipartUploads,
             (Some(_), None, "GET") if has("versions") => ListObjectVersions,
             (Some(_), None, "GET") if has("live") => ListLiveChannels,

@@ -3,7 +3,7 @@
 //! [`service`]: super::service
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -15,6 +15,14 @@ use super::instruments::{Action, InFlight};
 use super::s3;
 use super::service::{self, Answer, Asker, Cut, respond};
 use super::state::ServerState;
+use crate::base::time;
+
+/// Headers that make a write or a copy depend on what is there.
+const CONDITIONS: [&str; 3] = [
+    "if-match",
+    "x-oss-copy-source-if-match",
+    "x-oss-forbid-overwrite",
+];
 
 /// # Errors
 /// A fault that cuts the connection.
@@ -30,7 +38,7 @@ pub async fn answer(shared: Arc<ServerState>, request: Request<Incoming>) -> Ans
     // The signature of what S3's clients ask is checked when it is translated.
     let speaks_s3 = shared.config.instrument && s3::speaks(&request);
     let request = match speaks_s3 {
-        true => s3::translated(request, credentials, SystemTime::now()),
+        true => s3::translated(request, credentials, instruments.now()),
         false => Ok(request),
     };
     let mut call = match request.and_then(|request| Call::read(request, shared.config.patience)) {
@@ -53,8 +61,13 @@ pub async fn answer(shared: Arc<ServerState>, request: Request<Incoming>) -> Ans
         _ => {
             let checked = match speaks_s3 {
                 true => Ok(()),
-                false => auth::check(&call, credentials, SystemTime::now()),
+                false => auth::check(&call, credentials, instruments.now()),
             };
+            if instruments.ignores_conditions() {
+                for condition in CONDITIONS {
+                    call.headers.remove(condition);
+                }
+            }
             service::dispatch(&shared, &mut call, checked).await
         }
     };
@@ -68,8 +81,13 @@ pub async fn answer(shared: Arc<ServerState>, request: Request<Incoming>) -> Ans
     if speaks_s3 {
         s3::translate_reply(&mut reply);
     }
-    Ok(respond(reply, &asker.id, move |bytes| {
+    let date = time::http(instruments.now());
+    let mut response = respond(reply, &asker.id, move |bytes| {
         let _until_the_end = &flight;
         sent(bytes);
-    }))
+    });
+    if let Ok(date) = date.parse() {
+        response.headers_mut().insert(hyper::header::DATE, date);
+    }
+    Ok(response)
 }

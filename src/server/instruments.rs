@@ -1,9 +1,9 @@
 //! What tests and benches need of a server: counts, latency, faults.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ use crate::base::sync::lock;
 #[derive(Default)]
 pub struct Instruments {
     latency_us: AtomicU64,
+    /// What is added to this machine's clock, in seconds.
+    clock_offset: AtomicI64,
+    ignores_conditions: AtomicBool,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     /// Held for memory only.
@@ -149,6 +152,28 @@ impl Instruments {
 
     pub fn latency(&self) -> Duration {
         Duration::from_micros(self.latency_us.load(Ordering::Relaxed))
+    }
+
+    /// The server's clock is so many seconds ahead of this machine's.
+    pub fn set_clock(&self, ahead: i64) {
+        self.clock_offset.store(ahead, Ordering::Relaxed);
+    }
+
+    /// The server's clock.
+    pub(super) fn now(&self) -> SystemTime {
+        let now = SystemTime::now();
+        let ahead = self.clock_offset.load(Ordering::Relaxed);
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 { now - by } else { now + by }
+    }
+
+    /// Whether requests are carried out whatever their conditions are, as services do that do not know them.
+    pub fn ignore_conditions(&self, ignore: bool) {
+        self.ignores_conditions.store(ignore, Ordering::Relaxed);
+    }
+
+    pub(super) fn ignores_conditions(&self) -> bool {
+        self.ignores_conditions.load(Ordering::Relaxed)
     }
 
     /// The first fault that matches a request spoils it.

@@ -12,6 +12,7 @@ use crate::base::time;
 use crate::store::local::index::{From, Page};
 use crate::store::local::record::Facts;
 use crate::store::local::{self, LocalStore};
+use crate::store::object_store::ObjectStore;
 
 /// As long as the service says nothing else.
 const DEFAULT_KEYS: u64 = 100;
@@ -277,6 +278,38 @@ pub fn bucket_info(shared: &ServerState, store: &LocalStore, call: &Call) -> Rep
     xml.text("Grant", "private");
     xml.end();
     Reply::xml(xml.finish())
+}
+
+/// Counted now, unlike the service's.
+pub async fn bucket_stat(store: &LocalStore) -> Result<Reply> {
+    let (mut bytes, mut objects) = (0u64, 0u64);
+    let mut from = From::Start;
+    loop {
+        let page = store.page(&Query {
+            prefix: "",
+            delimiter: "",
+            from,
+            max: MAX_KEYS as usize,
+        })?;
+        objects += page.objects.len() as u64;
+        bytes += page
+            .objects
+            .iter()
+            .map(|(_, facts)| facts.size)
+            .sum::<u64>();
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+        // A large bucket takes a while, and others are served by this thread too.
+        tokio::task::yield_now().await;
+    }
+    let uploads = store.list_uploads("").await?;
+    let mut xml = Xml::document("BucketStat");
+    xml.number("Storage", bytes);
+    xml.number("ObjectCount", objects);
+    xml.number("MultipartUploadCount", uploads.len());
+    Ok(Reply::xml(xml.finish()))
 }
 
 pub fn location(shared: &ServerState) -> Reply {

@@ -10,6 +10,7 @@ pub enum Operation {
     DeleteBucket,
     GetBucketInfo,
     GetBucketLocation,
+    GetBucketStat,
     /// There are none here; clients that clear a bucket ask.
     ListLiveChannels,
     ListObjects,
@@ -44,6 +45,7 @@ impl Operation {
             DeleteBucket => &["oss:DeleteBucket"],
             GetBucketInfo => &["oss:GetBucketInfo"],
             GetBucketLocation => &["oss:GetBucketLocation"],
+            GetBucketStat => &["oss:GetBucketStat"],
             ListLiveChannels => &["oss:ListLiveChannel"],
             ListObjects | ListObjectsV2 => &["oss:ListObjects"],
             ListObjectVersions => &["oss:ListObjectVersions"],
@@ -68,6 +70,7 @@ impl Operation {
             ListBuckets
                 | GetBucketInfo
                 | GetBucketLocation
+                | GetBucketStat
                 | ListLiveChannels
                 | ListObjects
                 | ListObjectsV2

@@ -153,6 +153,7 @@ pub async fn dispatch(shared: &ServerState, call: &mut Call, checked: Result<()>
         }
         Operation::GetBucketInfo => Ok(listing::bucket_info(shared, store, call)),
         Operation::GetBucketLocation => Ok(listing::location(shared)),
+        Operation::GetBucketStat => listing::bucket_stat(store).await,
         Operation::ListLiveChannels => listing::live_channels(call),
         Operation::ListObjects => listing::objects_v1(store, call).await,
         Operation::ListObjectsV2 => listing::objects_v2(store, call).await,

@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 use super::error::Error;
 use super::object_store::{
-    Body, BucketInfo, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer, ListPage,
-    ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload,
-    PutAnswer, Result, UploadId, UploadedPart,
+    Body, BucketInfo, BucketStat, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer,
+    ListPage, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
+    PendingUpload, PutAnswer, Result, UploadId, UploadedPart,
 };
 use crate::base::sync::lock;
 
@@ -355,6 +355,10 @@ impl ObjectStore for CircuitBreaker {
 
     async fn bucket_info(&self) -> Result<BucketInfo> {
         self.watch(self.store.bucket_info()).await
+    }
+
+    async fn bucket_stat(&self) -> Result<Option<BucketStat>> {
+        self.watch(self.store.bucket_stat()).await
     }
 }
 

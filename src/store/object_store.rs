@@ -101,4 +101,9 @@ pub trait ObjectStore: Send + Sync + 'static {
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 
     async fn bucket_info(&self) -> Result<BucketInfo>;
+
+    /// How much the bucket holds, as it was last counted. None: this store does not count.
+    async fn bucket_stat(&self) -> Result<Option<BucketStat>> {
+        Ok(None)
+    }
 }

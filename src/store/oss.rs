@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::object_store::{
-    Body, BucketInfo, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer, ListPage,
-    ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite, PendingUpload,
-    PutAnswer, Result, UploadId, UploadedPart,
+    Body, BucketInfo, BucketStat, ByteRange, CopyPartRequest, CopyRequest, ETag, GetAnswer,
+    ListPage, ListRequest, ObjectHeaders, ObjectKey, ObjectMeta, ObjectStore, Overwrite,
+    PendingUpload, PutAnswer, Result, UploadId, UploadedPart,
 };
 use crate::object::error::Error;
 use ossvault_oss::client::Client;
@@ -104,5 +104,9 @@ impl ObjectStore for Client {
 
     async fn bucket_info(&self) -> Result<BucketInfo> {
         Client::bucket_info(self).await
+    }
+
+    async fn bucket_stat(&self) -> Result<Option<BucketStat>> {
+        Client::bucket_stat(self).await.map(Some)
     }
 }

@@ -499,4 +499,8 @@ impl<H: Hooks> ObjectStore for InstrumentedStore<H> {
     async fn bucket_info(&self) -> Result<BucketInfo> {
         self.store().bucket_info().await
     }
+
+    async fn bucket_stat(&self) -> Result<Option<BucketStat>> {
+        self.store().bucket_stat().await
+    }
 }

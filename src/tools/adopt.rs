@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
+use super::bulk::{Finding, Grade, is_marker, keep_time};
 use super::resend::Resend;
 use crate::base::crc64::Crc64;
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::ContentKind;
+use crate::encrypted::reserved::is_reserved;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::envelope::format::{LONGEST_LINK, claimed_kind};
@@ -48,7 +49,7 @@ impl Adopt {
     }
 
     async fn try_object(&self, listed: &ListedObject) -> Result<Finding> {
-        if is_internal(&listed.key, &self.from) {
+        if is_reserved(&listed.key, &self.from) {
             return Ok(Finding::new(listed, Grade::Left, "internal"));
         }
         let source = ObjectKey::new(listed.key.as_str())?;

@@ -9,11 +9,12 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
+use super::bulk::{Finding, Grade, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::ContentKind;
 use crate::encrypted::copy::CopyLimits;
+use crate::encrypted::reserved::is_reserved;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result, Xattrs};
 use crate::envelope::Format;
 use crate::envelope::format::is_rewrapped;
@@ -312,7 +313,7 @@ impl Rewrap {
 
     /// Directories are not encrypted; other unencrypted objects may be of interest.
     fn not_encrypted(&self, listed: &ListedObject) -> Finding {
-        match is_marker(listed) || is_internal(&listed.key, &self.prefix) {
+        match is_marker(listed) || is_reserved(&listed.key, &self.prefix) {
             true => Finding::new(listed, Grade::Left, "directory"),
             false => Finding::new(listed, Grade::Left, "not-encrypted"),
         }

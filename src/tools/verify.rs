@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_internal, is_marker};
+use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_marker};
 use super::envelopes::Saving;
 use super::local_tree::{LocalFile, LocalTree};
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
+use crate::encrypted::reserved::is_reserved;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
 use crate::fs::attributes::{Attributes, Kind};
@@ -185,7 +186,7 @@ impl Verify {
         match self.try_object(listed, path, local.as_ref()).await {
             Ok(finding) => Ok(finding),
             Err(Error::NotEncrypted)
-                if is_marker(listed) || is_internal(&listed.key, &self.prefix) =>
+                if is_marker(listed) || is_reserved(&listed.key, &self.prefix) =>
             {
                 Ok(Finding::new(listed, Grade::Left, "directory"))
             }

@@ -16,13 +16,14 @@ const PEM: &str = "-----BEGIN PRIVATE KEY-----\nMIIs3cretMarker0451\nAAAAs3cretM
 /// Credentials in a URL.
 const URL: &str = "https://user:s3cretMarker0451@oss-cn-hangzhou.aliyuncs.com";
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "keygen",
     "mount",
     "umount",
     "serve",
     "demo",
     "info",
+    "doctor",
     "verify",
     "restore-envelopes",
     "rewrap",

@@ -334,6 +334,7 @@ async fn mounted(
         overrides: Overrides::default(),
         trust_links: false,
         show_owner: true,
+        capacity: None,
         rename_grace: Duration::from_secs(1),
         flush_after: None,
         timeout: Duration::from_secs(60),

@@ -325,6 +325,17 @@ fn adopting_needs_to_delete_only_where_it_removes() {
 }
 
 #[test]
+fn doctor_looks_at_what_a_mount_needs() {
+    if !can_mount() {
+        return;
+    }
+    check("doctor", |rig| {
+        let source = format!("oss://{BUCKET}");
+        program(rig, &["doctor", &source, "--private-key", "key", "--quick"])
+    });
+}
+
+#[test]
 fn info_needs_to_read() {
     if !can_mount() {
         return;

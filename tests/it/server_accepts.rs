@@ -85,9 +85,10 @@ async fn a_sub_resource_is_never_taken_for_the_object_or_the_bucket() {
                 let answer = request.send().await.unwrap();
                 let status = answer.status().as_u16();
                 let done = match (method, *name) {
-                    ("GET", "bucketInfo" | "location" | "uploads" | "versions" | "live") => {
-                        key.is_empty()
-                    }
+                    (
+                        "GET",
+                        "bucketInfo" | "location" | "stat" | "uploads" | "versions" | "live",
+                    ) => key.is_empty(),
                     ("GET", name) if name.starts_with("response-") => !key.is_empty(),
                     ("HEAD", "objectMeta") => !key.is_empty(),
                     ("POST", "delete") => key.is_empty(),
@@ -874,4 +875,27 @@ async fn a_bucket_has_no_live_channels() {
     assert!(document.contains("<ListLiveChannelResult>"), "{document}");
     assert!(document.contains("<IsTruncated>false<"), "{document}");
     assert!(!document.contains("<LiveChannel>"), "{document}");
+}
+
+#[tokio::test]
+async fn a_bucket_says_how_much_it_holds() {
+    let bench = Bench::new().await;
+    let stat = async || {
+        let answer = bench.request("GET", "").query("stat", "").send();
+        answer.await.unwrap().text().await.unwrap()
+    };
+    let says = |document: &str, bytes: u64, objects: u64| {
+        let (bytes, objects) = (
+            format!("<Storage>{bytes}</Storage>"),
+            format!("<ObjectCount>{objects}</ObjectCount>"),
+        );
+        assert!(document.contains(&bytes), "{document}");
+        assert!(document.contains(&objects), "{document}");
+    };
+    says(&stat().await, 0, 0);
+    for (key, body) in [("a", &b"12345"[..]), ("b/c", b"12"), ("d/", b"1")] {
+        let put = bench.request("PUT", key).body(body).send();
+        assert_eq!(put.await.unwrap().status(), 200);
+    }
+    says(&stat().await, 8, 3);
 }

@@ -151,6 +151,7 @@ impl World {
             overrides: Overrides::default(),
             trust_links: false,
             show_owner: true,
+            capacity: None,
             rename_grace: Duration::from_millis(20),
             flush_after: None,
             timeout: Duration::from_secs(20),

@@ -19,6 +19,7 @@ use super::object_name::{self, Name};
 use super::tree::Namespace;
 use crate::base::sync::lock;
 use crate::base::wait::until;
+use crate::encrypted::reserved::RESERVED;
 use crate::fs::error::{Error, Result};
 use crate::fs::settings::Settings;
 use crate::store::object_store::ObjectKey;
@@ -124,7 +125,7 @@ impl Names {
     }
 
     pub(crate) fn is_reserved(&self, parent: Ino, name: &str) -> bool {
-        parent == Ino::ROOT && name == object_name::RESERVED
+        parent == Ino::ROOT && name == RESERVED
     }
 
     /// # Errors

@@ -1,16 +1,13 @@
 //! Names and keys: which names a file may have, and the key an object has for them.
 //!
 //! A key is the mount's prefix and the path below it. Keys that are no valid path are hidden; everything
-//! of ours that is no user's file lives below [`RESERVED`].
+//! of ours that is no user's file lives below [`RESERVED`](crate::encrypted::reserved::RESERVED).
 
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::fs::error::{Error, Result};
 use crate::store::object_store::ObjectKey;
-
-/// The directory below the mount's prefix that is ours: hidden, and not to be created.
-pub const RESERVED: &str = ".ossvault";
 
 /// The longest name of one file, in bytes: NAME_MAX.
 const MAX_COMPONENT: usize = 255;

@@ -32,6 +32,7 @@ use crate::fs::resolver::objects::Objects;
 use crate::fs::resolver::requests::{self, Resolver};
 use crate::fs::settings::Settings;
 use crate::fs::supervisor::{PAUSE, keep_running};
+use crate::fs::usage::Usage;
 use crate::fs::writeback::publish::{self, Writeback};
 
 /// Counts of what is held in memory: for tests that look for leaks, and for watching a mount.
@@ -67,6 +68,7 @@ pub struct Filesystem {
     pub(super) open_files: Arc<OpenFiles>,
     pub(super) writeback: Arc<Writeback>,
     pub(super) renames: Arc<Renames>,
+    pub(super) usage: Arc<Usage>,
 }
 
 impl Filesystem {
@@ -174,6 +176,7 @@ impl Filesystem {
             deferred_deletes,
             renaming: Renaming::default(),
         });
+        let usage = Usage::new(bucket.store().clone(), settings.capacity, runtime.clone());
         let fs = Arc::new(Filesystem {
             bucket,
             settings,
@@ -188,6 +191,7 @@ impl Filesystem {
             open_files,
             writeback,
             renames,
+            usage,
         });
         let weak = Arc::downgrade(&fs);
         keep_running(&fs.runtime, "dropping caches", PAUSE, move || {

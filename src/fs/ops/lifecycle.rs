@@ -3,30 +3,67 @@
 use std::sync::Arc;
 
 use super::filesystem::Filesystem;
-use crate::fs::namespace::object_name;
+use crate::base::error_chain::chain;
+use crate::encrypted::key_check::Listed;
+use crate::encrypted::key_marker;
+use crate::encrypted::reserved::RESERVED;
 use crate::fs::writeback::publish::FailedUpload;
+use crate::store::error::Error as StoreError;
 use crate::store::object_store::ListRequest;
 
 impl Filesystem {
     /// Proves that the bucket is there, and finishes what an earlier mount left undone.
     ///
+    /// Says whether the bucket was seen to have a key marker.
+    ///
     /// # Errors
     /// What the bucket answers, in the store's words.
-    pub async fn start(self: &Arc<Self>) -> std::result::Result<(), crate::store::error::Error> {
+    pub async fn start(self: &Arc<Self>) -> Result<Listed, StoreError> {
         let own = ListRequest {
-            prefix: format!("{}{}/", self.settings.prefix, object_name::RESERVED),
+            prefix: format!("{}{}/", self.settings.prefix, RESERVED),
             ..ListRequest::default()
         };
-        let page = self.bucket.store().list(&own).await?;
-        let root = format!("{}root", own.prefix);
-        let stored = page.objects.iter().any(|object| object.key == root);
-        self.markers.set_root_stored(stored);
+        let page = match self.bucket.store().list(&own).await {
+            Err(StoreError::AccessDenied(refusal)) => {
+                return self
+                    .start_without_own_objects(StoreError::AccessDenied(refusal))
+                    .await;
+            }
+            page => page?,
+        };
+        let has = |name: &str| {
+            let key = format!("{}{name}", own.prefix);
+            page.objects.iter().any(|object| object.key == key)
+        };
+        self.markers.set_root_stored(has("root"));
         self.renames.finish_for_earlier_mounts(&page).await;
-        Ok(())
+        Ok(match (has(key_marker::NAME), page.next.is_some()) {
+            (true, _) => Listed::Yes,
+            (false, true) => Listed::Unknown,
+            (false, false) => Listed::No,
+        })
+    }
+
+    /// A policy may refuse what is below `.ossvault/` and allow everything else.
+    async fn start_without_own_objects(&self, refusal: StoreError) -> Result<Listed, StoreError> {
+        let any = ListRequest {
+            prefix: self.settings.prefix.clone(),
+            max_keys: 1,
+            ..ListRequest::default()
+        };
+        if self.bucket.store().list(&any).await.is_err() {
+            return Err(refusal);
+        }
+        log::warn!(
+            "the bucket refuses to list {}{RESERVED}/: what earlier mounts left there is not finished: {}",
+            self.settings.prefix.escape_debug(),
+            chain(&refusal)
+        );
+        Ok(Listed::Unknown)
     }
 
     /// Uploads what is pending. Afterwards nothing is left, but for what is returned.
-    pub async fn shutdown(self: &Arc<Self>) -> std::result::Result<(), Vec<FailedUpload>> {
+    pub async fn shutdown(self: &Arc<Self>) -> Result<(), Vec<FailedUpload>> {
         let mut unsaved = self
             .writeback
             .upload_everything()

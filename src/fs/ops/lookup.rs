@@ -10,6 +10,7 @@ use crate::fs::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::stat::{Lookup, Stat};
+use crate::fs::usage::Space;
 
 impl Filesystem {
     /// What a name stands for. A name that is there counts as known to the kernel once more.
@@ -85,8 +86,8 @@ impl Filesystem {
         result
     }
 
-    /// Free space, as such a thing can be told of a bucket: in bytes.
-    pub fn free_bytes(&self) -> u64 {
-        1 << 50
+    /// The size of the file system, as such a thing can be told of a bucket.
+    pub fn space(&self) -> Space {
+        self.usage.space()
     }
 }

@@ -9,6 +9,7 @@ use super::requests::{Resolver, Scans};
 use crate::base::log_limit::LogLimit;
 use crate::base::sync::lock;
 use crate::base::time::unix_seconds;
+use crate::encrypted::reserved::RESERVED;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::change_log::Epoch;
 use crate::fs::namespace::entry::{Entry, Object};
@@ -144,7 +145,7 @@ impl ScannedEntries {
                 self.marker = Some(marker_of(&object, page.date));
                 continue;
             }
-            if !object_name::is_component(name) || (at_root && name == object_name::RESERVED) {
+            if !object_name::is_component(name) || (at_root && name == RESERVED) {
                 hidden += 1;
                 continue;
             }
@@ -159,7 +160,7 @@ impl ScannedEntries {
             else {
                 continue;
             };
-            if at_root && name == object_name::RESERVED {
+            if at_root && name == RESERVED {
                 continue;
             }
             if !object_name::is_component(name) {

@@ -11,6 +11,7 @@ use super::object_cache::{ObjectCache, meta_of};
 use super::objects::Objects;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
+use crate::encrypted::reserved::RESERVED;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
 use crate::fs::attributes::{Attributes, headers_of};
 use crate::fs::error::{Error, Result};
@@ -56,7 +57,7 @@ impl Markers {
     /// The key of the object that holds a directory's attributes.
     pub(crate) fn marker_key(&self, namespace: &Namespace, ino: Ino) -> Option<String> {
         if ino == Ino::ROOT && self.settings.prefix.is_empty() {
-            return Some(format!("{}/root", object_name::RESERVED));
+            return Some(format!("{}/root", RESERVED));
         }
         namespace.key(ino)
     }

@@ -1,5 +1,6 @@
 //! The built binary: its output and exit codes, for valid and invalid input.
 
+mod key;
 mod keys;
 mod mounts;
 mod refusals;

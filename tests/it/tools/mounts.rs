@@ -83,7 +83,7 @@ fn a_file_that_cannot_be_read_is_in_the_log_once() {
     let key = rig.path("new");
     let source = format!("oss://{BUCKET}");
     let keys = ["--private-key", key.to_str().unwrap()];
-    let mount = rig.mount_with_keys("mnt", &source, &keys, &[]);
+    let mount = rig.mount_with_keys("mnt", &source, &keys, &["--accept-key"]);
     let file = File::open(mount.path.join("tree/003")).unwrap();
     for _ in 0..5 {
         let read = file.read_at(&mut [0; 100], 0);

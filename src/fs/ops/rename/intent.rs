@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::error_chain::chain;
 use crate::crypto::mac::MacKey;
 use crate::encrypted::EncryptedBucket;
+use crate::encrypted::reserved::RESERVED;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, ThisMount};
 use crate::fs::namespace::object_name;
@@ -79,8 +80,7 @@ fn fields<'a>(key: &'a ObjectKey, from: &'a str, to: &'a str) -> [&'a [u8]; 4] {
 /// Of a directory of the user's, with a trailing `/`.
 fn is_path(path: &str) -> bool {
     path.strip_suffix('/').is_some_and(|path| {
-        path.split('/').all(object_name::is_component)
-            && path.split('/').next() != Some(object_name::RESERVED)
+        path.split('/').all(object_name::is_component) && path.split('/').next() != Some(RESERVED)
     })
 }
 

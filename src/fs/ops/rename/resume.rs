@@ -13,6 +13,7 @@ use super::directory::{DirectoryMove, PARALLEL};
 use super::intent::Intent;
 use super::renames::Renames;
 use crate::base::error_chain::chain;
+use crate::encrypted::reserved::RESERVED;
 use crate::fs::error::{Error, Result};
 use crate::fs::instance::{Instance, is_id};
 use crate::fs::namespace::inode::Ino;
@@ -73,7 +74,7 @@ impl Renames {
                 (id, Ended { instance, clean })
             })
             .collect();
-        let below = format!("{}{}/", self.settings.prefix, object_name::RESERVED);
+        let below = format!("{}{}/", self.settings.prefix, RESERVED);
         for object in &own.objects {
             let left = object.key.strip_prefix(&below).and_then(Left::of);
             let gone = match left {
