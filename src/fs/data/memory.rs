@@ -5,7 +5,10 @@
 //! fault for each 4 KiB is a fifth of the cost of reading or writing a file. `unsafe` is what handing out the two
 //! [`halves`] of a huge page takes, and parts of a buffer to its owners.
 
-#![expect(unsafe_code, reason = "memory with several owners: halves of huge pages")]
+#![expect(
+    unsafe_code,
+    reason = "memory with several owners: halves of huge pages"
+)]
 
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
