@@ -70,6 +70,11 @@ enum Command {
     Config(config_command::Args),
 }
 
+/// The definition of the command line, for its documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Parses the command line and runs the command. Called first, while the process has one thread.
 ///
 /// # Errors

@@ -292,6 +292,12 @@ fn the_documented_configuration_file_is_one() {
 }
 
 #[test]
+fn the_packages_install_the_documented_unit() {
+    let packaged = include_str!("../../src/packaging/files/ossvault@.service");
+    assert_eq!(documented("ini").trim(), packaged.trim());
+}
+
+#[test]
 fn the_documented_unit_is_valid() {
     let home = Home::new();
     let unit = documented("ini").replace("/usr/bin/ossvault", PROGRAM);
