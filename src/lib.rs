@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: commands; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
+//! - [`files`]: how files are objects;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
 //! - [`object`]: what every bucket speaks of, from keys to errors;
@@ -22,6 +23,7 @@ pub mod cli;
 pub mod crypto;
 pub mod encrypted;
 pub mod envelope;
+pub mod files;
 pub mod fs;
 pub mod fuse;
 #[cfg(feature = "testing")]

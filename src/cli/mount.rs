@@ -18,7 +18,7 @@ use super::parts::{self, Missing};
 use super::secrets::Environment;
 use super::source::Source;
 use super::{keys, logging, output};
-use crate::fs::attributes::{Defaults, Overrides};
+use crate::files::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::settings::Settings;
 use crate::fs::writeback::publish::FailedUpload;

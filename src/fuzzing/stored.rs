@@ -11,7 +11,7 @@ use crate::crypto::data_key::CounterStart;
 use crate::crypto::mac::MacKey;
 use crate::crypto::xattr::{self, Xattrs};
 use crate::envelope;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::fs::handles::temporary_names;
 use crate::fs::namespace::object_name::{self, RESERVED};
 use crate::fs::ops::rename::intent::Intent;

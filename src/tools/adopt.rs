@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
+use super::bulk::{Finding, Grade, is_marker, keep_time};
 use super::resend::Resend;
 use crate::base::crc64::Crc64;
 use crate::crypto::ctr::ContentCipher;
@@ -14,7 +14,8 @@ use crate::crypto::data_key::ContentKind;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::envelope::format::{LONGEST_LINK, claimed_kind};
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
+use crate::files::name::is_internal;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, CopyRequest, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,

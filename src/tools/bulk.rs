@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::base::error_chain::chain;
 use crate::encrypted;
 use crate::envelope::Format;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,
@@ -301,15 +301,6 @@ pub(super) fn keep_time(headers: &mut ObjectHeaders, meta: &ObjectMeta) {
     let user = &mut headers.user;
     user.entry("mtime".to_owned())
         .or_insert_with(|| mtime.to_text());
-}
-
-/// Whether a key is one of the mount's own objects, like the intent of a rename: not encrypted, and not a
-/// file. They are directly below the mount's prefix; anywhere else, `.ossvault` is an ordinary name.
-pub(super) fn is_internal(key: &str, prefix: &str) -> bool {
-    let below = key.strip_prefix(prefix).unwrap_or(key);
-    below
-        .strip_prefix(".ossvault")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether an object is a directory marker, without content to encrypt.

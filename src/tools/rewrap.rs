@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_internal, is_marker, keep_time};
+use super::bulk::{Finding, Grade, is_marker, keep_time};
 use super::resend::Resend;
 use crate::crypto::ctr::ContentCipher;
 use crate::crypto::data_key::ContentKind;
@@ -18,6 +18,7 @@ use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result, Xattrs};
 use crate::envelope::Format;
 use crate::envelope::format::is_rewrapped;
 use crate::envelope::write;
+use crate::files::name::is_internal;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,

@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_internal, is_marker};
+use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_marker};
 use super::envelopes::Saving;
 use super::local_tree::{LocalFile, LocalTree};
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, Kind};
+use crate::files::attributes::{Attributes, Kind};
+use crate::files::name::is_internal;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 
