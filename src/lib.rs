@@ -2,7 +2,7 @@
 //!
 //! The rooms, from top to bottom; each imports only from those below it (`tests/it/architecture.rs`):
 //!
-//! - [`cli`]: commands; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
+//! - [`cli`]: commands; [`transfer`]: files without a mount; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
 //! - [`files`]: how files are objects;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
@@ -31,3 +31,4 @@ pub mod fuse;
 pub mod fuzzing;
 pub mod text;
 pub mod tools;
+pub mod transfer;

@@ -64,10 +64,13 @@ pub enum Code {
 
     /// `demo`: the data read back differs from what was written.
     DemoFailed = 50,
+
+    /// The user ended a command before it was done.
+    Interrupted = 130,
 }
 
 impl Code {
-    const ALL: [Code; 29] = [
+    const ALL: [Code; 30] = [
         Code::Success,
         Code::Failure,
         Code::Usage,
@@ -97,6 +100,7 @@ impl Code {
         Code::Local,
         Code::Incomplete,
         Code::DemoFailed,
+        Code::Interrupted,
     ];
 
     pub fn number(self) -> u8 {

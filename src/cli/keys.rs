@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::config::MountConfig;
 use super::error::{Error, Result};
 use super::exit::Code;
-use super::options::ReadingOptions;
+use super::options::{KeyOptions, ReadingOptions};
 use super::output;
 use super::secrets::{self, Environment, PassphraseArgs};
 use crate::crypto::key_error::{KeyError, Strength};
@@ -15,32 +15,49 @@ use crate::crypto::key_ring::KeyRing;
 use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
+/// The keys that a command is given.
+pub struct Named<'a> {
+    pub options: &'a KeyOptions,
+    pub private: &'a [PathBuf],
+    pub public: Option<&'a Path>,
+    pub writing: Option<&'a Path>,
+    /// Nothing is encrypted.
+    pub read_only: bool,
+}
+
+/// The keys of a mount.
+///
+/// # Errors
+/// As [`ring`].
+pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
+    let named = Named {
+        options: &config.options.keys,
+        private: &config.private_keys,
+        public: config.public_key.as_deref(),
+        writing: config.writing_key.as_deref(),
+        read_only: config.options.read_only,
+    };
+    ring(&named, given)
+}
+
 /// Reads the key files, asking for passphrases where needed, and tests each pair with one wrap and unwrap.
 ///
 /// # Errors
 /// A file cannot be read or must not be used, or keys do not belong together.
-pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
+pub fn ring(named: &Named<'_>, given: &Environment) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
-            format!("the AES-CTR self-test failed on this machine: {error}; nothing was mounted"),
+            format!("the AES-CTR self-test failed on this machine: {error}; nothing was done"),
         )
     })?;
-    let reading = &config.options.keys.reading;
+    let reading = &named.options.reading;
     let files = Files::new(reading, given);
-    let private = files.private(&config.private_keys)?;
-    let public = config
-        .public_key
-        .as_deref()
-        .map(|path| files.public(path))
-        .transpose()?;
-    let writing = config
-        .writing_key
-        .as_deref()
-        .map(|path| files.public(path))
-        .transpose()?;
+    let private = files.private(named.private)?;
+    let public = named.public.map(|path| files.public(path)).transpose()?;
+    let writing = named.writing.map(|path| files.public(path)).transpose()?;
 
-    if let (Some(public), Some(path)) = (&public, &config.public_key)
+    if let (Some(public), Some(path)) = (&public, named.public)
         && !private.is_empty()
         && !private.iter().any(|key| key.public() == public)
     {
@@ -50,7 +67,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
                 "the public key {} (fingerprint {}) does not belong to the private key {} (fingerprint {}): this mount could not read what it writes; give the matching public key, or use --writing-key if this is intended",
                 text::path(path),
                 public.fingerprint(),
-                text::path(&config.private_keys[0]),
+                text::path(&named.private[0]),
                 private[0].public().fingerprint(),
             ),
         ));
@@ -59,10 +76,10 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
         .or(public)
         .or_else(|| private.first().map(|key: &PrivateKey| key.public().clone()))
         .ok_or_else(|| Error::new(Code::KeyMissing, "no key: give one with --private-key FILE"))?;
-    if writing.is_weak() && !config.options.read_only {
+    if writing.is_weak() && !named.read_only {
         return Err(Error::new(Code::KeyInvalid, TOO_WEAK_TO_WRITE));
     }
-    if let Some(pinned) = &config.options.keys.key_fingerprint
+    if let Some(pinned) = &named.options.key_fingerprint
         && pinned != writing.fingerprint()
     {
         return Err(Error::new(
@@ -81,7 +98,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
         )
     })?;
     if ring.can_read() && !ring.can_read_own_writing() {
-        log::warn!("none of the private keys can decrypt what this mount writes");
+        log::warn!("none of the private keys can decrypt what is written");
     }
     Ok(ring)
 }

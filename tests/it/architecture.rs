@@ -39,9 +39,14 @@ const ROOMS: &[(&str, &str)] = &[
     ("fuse", "base files fs"),
     // Operations on whole buckets; the commands.
     ("tools", "base crypto encrypted envelope files store text"),
+    // Files between this machine and buckets, without a mount.
+    (
+        "transfer",
+        "base crypto encrypted envelope files store tools",
+    ),
     (
         "cli",
-        "base crypto encrypted envelope files fs fuse oss server store text tools",
+        "base crypto encrypted envelope files fs fuse oss server store text tools transfer",
     ),
     // Not of the program: what stands in for a bucket in tests; what fuzzing may reach, and the binary.
     ("testing", "base object store"),
