@@ -2,8 +2,10 @@
 //!
 //! The layers, from top to bottom; each imports only from those below it (`tests/it/architecture.rs`):
 //!
-//! - [`cli`]: commands; [`doctor`]: what keeps a mount from working; [`tools`]: work on whole prefixes; [`fuse`]: kernel requests and replies;
+//! - [`cli`]: commands; [`transfer`]: files without a mount; [`doctor`]: what keeps a mount from working; [`tools`]: work
+//!   on whole prefixes; [`fuse`]: kernel requests and replies;
 //! - [`fs`]: the file system; [`server`]: an OSS endpoint for tests and the demo;
+//! - [`files`]: how files are objects;
 //! - [`encrypted`]: a bucket whose objects are read and written as plaintext;
 //! - [`store`]: what every bucket can do, and the folder on disk; [`oss`]: the protocol;
 //! - [`object`]: what every bucket speaks of, from keys to errors;
@@ -25,6 +27,7 @@ pub mod crypto;
 pub mod doctor;
 pub mod encrypted;
 pub mod envelope;
+pub mod files;
 pub mod fs;
 pub mod fuse;
 #[cfg(feature = "testing")]
@@ -32,3 +35,4 @@ pub mod fuse;
 pub mod fuzzing;
 pub mod text;
 pub mod tools;
+pub mod transfer;

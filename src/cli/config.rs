@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::exit::Code;
-use super::options::MountOptions;
+use super::options::{MountOptions, ServiceOptions};
 use super::source::Source;
 use sha2::{Digest, Sha256};
 
@@ -156,18 +156,14 @@ impl MountConfig {
         Ok(())
     }
 
-    /// Where mounts of this bucket and prefix keep the state that a later one needs. They are distinguished
-    /// by a checksum, because names and places may contain any character.
+    /// Where mounts of this bucket and prefix keep the state that a later one needs.
     pub fn state_folder(&self) -> Option<PathBuf> {
-        let service = &self.options.service;
-        let place = format!(
-            "{}\n{}\n{}",
-            self.source,
-            service.endpoint.as_deref().unwrap_or_default(),
-            service.region.as_deref().unwrap_or_default()
-        );
-        let sum = Sha256::digest(place.as_bytes());
-        Some(self.state_dir.as_ref()?.join(hex::encode(&sum[..8])))
+        let place = self.source.to_string();
+        Some(folder_of(
+            self.state_dir.as_ref()?,
+            &place,
+            &self.options.service,
+        ))
     }
 
     /// How objects are written, and which may be read although they are not encrypted.
@@ -238,6 +234,24 @@ fn resolve(path: &Path) -> PathBuf {
 fn overlaps(folder: &Path, mountpoint: &Path) -> bool {
     let real = resolve(folder);
     real.starts_with(mountpoint) || mountpoint.starts_with(&real)
+}
+
+/// The folder of one place. They are distinguished by a checksum, because names and places may contain any character.
+fn folder_of(state: &Path, place: &str, service: &ServiceOptions) -> PathBuf {
+    let place = format!(
+        "{place}\n{}\n{}",
+        service.endpoint.as_deref().unwrap_or_default(),
+        service.region.as_deref().unwrap_or_default()
+    );
+    let sum = Sha256::digest(place.as_bytes());
+    state.join(hex::encode(&sum[..8]))
+}
+
+/// Where commands keep what they know of a place from one run to the next.
+pub fn state_of(place: &str, service: &ServiceOptions) -> Option<PathBuf> {
+    let root = nix::unistd::geteuid().is_root();
+    let state = default_state_dir(root, |name| std::env::var_os(name).map(PathBuf::from))?;
+    Some(folder_of(&state.join("transfers"), place, service))
 }
 
 /// As for the cache, in the place that the system keeps across restarts.

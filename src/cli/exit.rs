@@ -74,7 +74,7 @@ pub enum Code {
 }
 
 impl Code {
-    const ALL: [Code; 30] = [
+    const ALL: [Code; 31] = [
         Code::Success,
         Code::Failure,
         Code::Usage,

@@ -10,7 +10,7 @@ use super::keys;
 use super::output;
 use super::secrets::Environment;
 use crate::encrypted::{EncryptedBucket, Settings};
-use crate::fs::attributes::Timestamp;
+use crate::files::attributes::Timestamp;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
 use crate::text;

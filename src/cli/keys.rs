@@ -15,39 +15,42 @@ use crate::crypto::key_ring::KeyRing;
 use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
+/// The keys that a command is given.
+pub struct KeyFiles<'a> {
+    pub options: &'a KeyOptions,
+    pub private: &'a [PathBuf],
+    pub public: Option<&'a Path>,
+    pub writing: Option<&'a Path>,
+    /// Nothing is encrypted.
+    pub read_only: bool,
+}
+
+/// The keys of a mount.
+///
+/// # Errors
+/// As [`ring`].
+pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
+    let named = KeyFiles {
+        options: &config.options.keys,
+        private: &config.private_keys,
+        public: config.public_key.as_deref(),
+        writing: config.writing_key.as_deref(),
+        read_only: config.options.read_only,
+    };
+    ring(&named, given)
+}
+
 /// Reads the key files, asking for passphrases where needed, and tests each pair with one wrap and unwrap.
 ///
 /// # Errors
 /// A file cannot be read or must not be used, or keys do not belong together.
-pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
+pub fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
-            format!("the AES-CTR self-test failed on this machine: {error}; nothing was mounted"),
+            format!("the AES-CTR self-test failed on this machine: {error}; nothing was done"),
         )
     })?;
-    let files = KeyFiles {
-        private: &config.private_keys,
-        public: config.public_key.as_deref(),
-        writing: config.writing_key.as_deref(),
-        options: &config.options.keys,
-        read_only: config.options.read_only,
-    };
-    ring(&files, given)
-}
-
-/// The key files of a mount.
-pub struct KeyFiles<'a> {
-    pub private: &'a [PathBuf],
-    pub public: Option<&'a Path>,
-    pub writing: Option<&'a Path>,
-    pub options: &'a KeyOptions,
-    pub read_only: bool,
-}
-
-/// # Errors
-/// As [`open`].
-pub fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
     let reading = &named.options.reading;
     let files = Files::new(reading, given);
     let private = files.private(named.private)?;
@@ -95,7 +98,7 @@ pub fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
         )
     })?;
     if ring.can_read() && !ring.can_read_own_writing() {
-        log::warn!("none of the private keys can decrypt what this mount writes");
+        log::warn!("none of the private keys can decrypt what is written");
     }
     Ok(ring)
 }

@@ -30,6 +30,7 @@ mod rewrap;
 pub(crate) mod secrets;
 pub mod serve;
 pub(crate) mod source;
+mod transfer;
 mod umount;
 mod usage;
 mod verify;
@@ -67,6 +68,16 @@ enum Command {
     RestoreEnvelopes(Box<verify::RestoreArgs>),
     Rewrap(Box<rewrap::Args>),
     Adopt(Box<adopt::Args>),
+    Ls(transfer::listing::LsArgs),
+    Cat(Box<transfer::cat::Args>),
+    Put(Box<transfer::copy_commands::PutArgs>),
+    Get(Box<transfer::copy_commands::GetArgs>),
+    Sync(Box<transfer::copy_commands::SyncArgs>),
+    Cp(Box<transfer::copy_commands::CpArgs>),
+    Mv(Box<transfer::copy_commands::MvArgs>),
+    Rm(Box<transfer::rm::Args>),
+    Du(transfer::listing::DuArgs),
+    Find(transfer::listing::FindArgs),
     Config(config_command::Args),
 }
 
@@ -83,6 +94,7 @@ pub fn run() -> Result<(), Error> {
     let environment = Environment::enter();
     let commands = Cli::command();
     let typed = mount_helper::translate(std::env::args_os().collect(), &commands)?;
+    let typed = transfer::listing::translate(typed);
     let explain = |error: &clap::Error| {
         usage::explain(error, &commands, typed.get(1).map(OsString::as_os_str))
     };
@@ -112,6 +124,16 @@ pub fn run() -> Result<(), Error> {
         Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
         Command::Rewrap(args) => rewrap::run(&args, &environment),
         Command::Adopt(args) => adopt::run(&args, &environment),
+        Command::Ls(args) => transfer::listing::ls(&args, &environment),
+        Command::Cat(args) => transfer::cat::run(&args, &environment),
+        Command::Put(args) => transfer::copy_commands::put(&args, &environment),
+        Command::Get(args) => transfer::copy_commands::get(&args, &environment),
+        Command::Sync(args) => transfer::copy_commands::sync(&args, &environment),
+        Command::Cp(args) => transfer::copy_commands::cp(&args, &environment),
+        Command::Mv(args) => transfer::copy_commands::mv(&args, &environment),
+        Command::Rm(args) => transfer::rm::run(&args, &environment),
+        Command::Du(args) => transfer::listing::du(&args, &environment),
+        Command::Find(args) => transfer::listing::find(&args, &environment),
         Command::Config(args) => config_command::run(&args, &commands, &matches, &variables),
     }
 }

@@ -20,7 +20,7 @@ use super::source::Source;
 use super::{keys, logging, output};
 use crate::encrypted::EncryptedBucket;
 use crate::encrypted::key_check::{self, Listed};
-use crate::fs::attributes::{Defaults, Overrides};
+use crate::files::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::settings::Settings;
 use crate::fs::writeback::publish::FailedUpload;

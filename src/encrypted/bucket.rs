@@ -48,12 +48,12 @@ pub struct EncryptedBucket {
 impl EncryptedBucket {
     pub fn new(
         store: Arc<dyn ObjectStore>,
-        keys: KeyRing,
+        keys: impl Into<Arc<KeyRing>>,
         settings: Settings,
     ) -> Arc<EncryptedBucket> {
         Arc::new(EncryptedBucket {
             store,
-            keys: Arc::new(keys),
+            keys: keys.into(),
             settings,
         })
     }

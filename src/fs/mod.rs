@@ -9,7 +9,7 @@
 //! data/        bytes and their memory: contents on their way in, staged changes on their way out
 //! ```
 //!
-//! Under all of them: [`error`], [`settings`], [`attributes`], and what the whole mount has once (`instance`,
+//! Under all of them: [`error`], [`settings`], and what the whole mount has once (`instance`,
 //! `background`, `supervisor`, `usage`). A component's fields are its room's; another room calls its methods. Where an upper
 //! room has to be told something, the lower one returns it.
 //!
@@ -25,7 +25,6 @@
 //! Locks, in the order in which they are taken: the table of open files, an open file's state, the name tree, all
 //! others. None is held across an await.
 
-pub mod attributes;
 mod background;
 pub mod data;
 pub mod error;

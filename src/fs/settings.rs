@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attributes::{Defaults, Overrides};
 use super::error::{Error, Result};
 use crate::base::deadline;
+use crate::files::attributes::{Defaults, Overrides};
 
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -29,7 +29,7 @@ use super::dirents::{self, Dirents};
 use super::errno::{errno, level};
 use crate::base::deadline;
 use crate::base::error_chain::chain;
-use crate::fs::attributes::{Change, Timestamp};
+use crate::files::attributes::{Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::filesystem::Filesystem;
 use crate::fs::handles::open_file::{OpenHow, Writer};

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 
-use crate::fs::attributes::{Kind, Timestamp};
+use crate::files::attributes::{Kind, Timestamp};
 use crate::fs::namespace::stat::Stat;
 
 /// The value of st_blksize in bytes: the preferred size of reads and writes.

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use fuser::{Errno, FileAttr, ReplyDirectory, ReplyDirectoryPlus, RequestId};
 
 use super::convert::attr;
-use crate::fs::attributes::Timestamp;
+use crate::files::attributes::Timestamp;
 use crate::fs::ops::readdir::DirectoryEntry;
 
 /// Bytes of entries in one reply: the kernel's buffers are between a page and 128 KiB, and every libc uses at

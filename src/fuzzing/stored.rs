@@ -13,7 +13,7 @@ use crate::crypto::xattr::{self, Xattrs};
 use crate::encrypted::key_marker::KeyMarker;
 use crate::encrypted::reserved::RESERVED;
 use crate::envelope;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::fs::handles::temporary_names;
 use crate::fs::namespace::object_name;
 use crate::fs::ops::rename::intent::Intent;

@@ -285,12 +285,7 @@ pub async fn bucket_stat(store: &LocalStore) -> Result<Reply> {
     let (mut bytes, mut objects) = (0u64, 0u64);
     let mut from = From::Start;
     loop {
-        let page = store.page(&Query {
-            prefix: "",
-            delimiter: "",
-            from,
-            max: MAX_KEYS as usize,
-        })?;
+        let page = store.page("", "", from, MAX_KEYS as usize).await?;
         objects += page.objects.len() as u64;
         bytes += page
             .objects
@@ -301,8 +296,6 @@ pub async fn bucket_stat(store: &LocalStore) -> Result<Reply> {
             Some(next) => from = next,
             None => break,
         }
-        // A large bucket takes a while, and others are served by this thread too.
-        tokio::task::yield_now().await;
     }
     let uploads = store.list_uploads("").await?;
     let mut xml = Xml::document("BucketStat");

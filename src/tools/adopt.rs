@@ -15,7 +15,7 @@ use crate::encrypted::reserved::is_reserved;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error, Result};
 use crate::envelope;
 use crate::envelope::format::{LONGEST_LINK, claimed_kind};
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     CopyHeaders, CopyRequest, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,

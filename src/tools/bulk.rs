@@ -16,7 +16,7 @@ use crate::base::error_chain::chain;
 use crate::encrypted;
 use crate::encrypted::key_marker::is_marker as is_marker_of_keys;
 use crate::envelope::Format;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     ListRequest, ListedObject, ObjectHeaders, ObjectMeta, ObjectStore,
@@ -197,49 +197,13 @@ impl Scope {
     where
         W: Future<Output = Result<Finding, StoreError>> + Send + 'static,
     {
-        let mut summary = Summary::default();
-        let mut in_a_row = 0;
-        // Each in a task of its own, so that all cores are used for computation.
-        let mut findings = std::pin::pin!(
-            objects
-                .map(|object| {
-                    let task = object.map(|(object, work)| (object, tokio::spawn(work)));
-                    async move {
-                        let (object, task) = task?;
-                        let answer = match task.await {
-                            Ok(answer) => answer,
-                            Err(_) => Ok(Finding::new(&object, Grade::Bad, "failed")
-                                .detail("internal error: see the log")),
-                        };
-                        Ok::<_, StoreError>((object, answer))
-                    }
-                })
-                .buffer_unordered(self.parallel.max(1))
-        );
-        while let Some(result) = findings.next().await {
-            let (object, answer) = result?;
-            let finding = match answer {
-                Ok(finding) => {
-                    in_a_row = 0;
-                    finding
-                }
-                Err(error) => {
-                    in_a_row += 1;
-                    if in_a_row > self.parallel {
-                        return Err(error);
-                    }
-                    Finding::new(&object, Grade::Bad, "failed").detail(chain(&error))
-                }
-            };
-            summary.count(&finding);
-            progress.done.fetch_add(1, Ordering::Relaxed);
-            progress.bytes.fetch_add(finding.size, Ordering::Relaxed);
-            if finding.grade == Grade::Bad {
-                progress.bad.fetch_add(1, Ordering::Relaxed);
-            }
-            sink(&finding);
-        }
-        Ok(summary)
+        let works = objects.map(|object| {
+            object.map(|(object, work)| {
+                let lost = Finding::new(&object, Grade::Bad, "failed");
+                (lost, async move { work.await.map(|finding| vec![finding]) })
+            })
+        });
+        each(works, self.parallel, progress, sink).await
     }
 
     /// In the order of their keys.
@@ -266,6 +230,66 @@ impl Scope {
         progress.total_bytes.store(bytes, Ordering::Relaxed);
         progress.total.store(total, Ordering::Relaxed);
     }
+}
+
+/// Runs pieces of work, `parallel` at a time. Each comes with the finding that stands for it if it fails with an error
+/// that does not concern a single object, and returns its findings otherwise.
+///
+/// # Errors
+/// The stream's errors; the last of more than `parallel` errors in a row that do not concern a single object.
+pub async fn each<W>(
+    works: impl Stream<Item = Result<(Finding, W), StoreError>> + Send,
+    parallel: usize,
+    progress: &Progress,
+    sink: Sink<'_>,
+) -> Result<Summary, StoreError>
+where
+    W: Future<Output = Result<Vec<Finding>, StoreError>> + Send + 'static,
+{
+    let mut summary = Summary::default();
+    let mut in_a_row = 0;
+    // Each in a task of its own, so that all cores are used for computation.
+    let mut findings = std::pin::pin!(
+        works
+            .map(|work| {
+                let task = work.map(|(lost, work)| (lost, tokio::spawn(work)));
+                async move {
+                    let (lost, task) = task?;
+                    let answer = match task.await {
+                        Ok(answer) => answer,
+                        Err(_) => Ok(vec![lost.clone().detail("internal error: see the log")]),
+                    };
+                    Ok::<_, StoreError>((lost, answer))
+                }
+            })
+            .buffer_unordered(parallel.max(1))
+    );
+    while let Some(result) = findings.next().await {
+        let (lost, answer) = result?;
+        let found = match answer {
+            Ok(found) => {
+                in_a_row = 0;
+                found
+            }
+            Err(error) => {
+                in_a_row += 1;
+                if in_a_row > parallel {
+                    return Err(error);
+                }
+                vec![lost.detail(chain(&error))]
+            }
+        };
+        for finding in found {
+            summary.count(&finding);
+            progress.done.fetch_add(1, Ordering::Relaxed);
+            progress.bytes.fetch_add(finding.size, Ordering::Relaxed);
+            if finding.grade == Grade::Bad {
+                progress.bad.fetch_add(1, Ordering::Relaxed);
+            }
+            sink(&finding);
+        }
+    }
+    Ok(summary)
 }
 
 /// Ends when the receiver is dropped.

@@ -19,7 +19,7 @@ use crate::base::sync::lock;
 use crate::encrypted::reserved::is_reserved;
 use crate::encrypted::{EncryptedBucket, EncryptedObject, Error};
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, Kind};
+use crate::files::attributes::{Attributes, Kind};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use ossvault::fs::attributes::Change;
+use ossvault::files::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::kernel::KernelCaches;

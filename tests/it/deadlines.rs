@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use ossvault::fs::attributes::Change;
+use ossvault::files::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;

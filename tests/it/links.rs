@@ -9,7 +9,7 @@ use ossvault::crypto::data_key::{ContentKind, CounterStart, DataKey, StartBindin
 use ossvault::encrypted::EncryptedBucket;
 use ossvault::envelope::write::write;
 use ossvault::envelope::{Format, format};
-use ossvault::fs::attributes::{Change, Kind};
+use ossvault::files::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;

@@ -49,6 +49,7 @@ mod silent_bucket;
 mod small_trees;
 mod store;
 mod tools;
+mod transfer;
 mod under_way;
 mod usage;
 mod wire;

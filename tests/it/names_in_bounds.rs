@@ -13,7 +13,7 @@ use futures_util::{TryStreamExt, stream};
 use ossvault::crypto::key_pair::KeyPair;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
-use ossvault::fs::attributes::{Defaults, Overrides};
+use ossvault::files::attributes::{Defaults, Overrides};
 use ossvault::fs::error::Error as FsError;
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::Ino;

@@ -304,7 +304,7 @@ fn a_file_under_a_temporary_name_costs_one_put_at_its_rename() {
         let (ino, handle) = kernel.make(".a.Q1W2E3", how).await;
         kernel.write(handle, 0, b"one").await.unwrap();
         kernel.close(handle).await.unwrap();
-        let change = ossvault::fs::attributes::Change {
+        let change = ossvault::files::attributes::Change {
             mode: Some(0o600),
             ..Default::default()
         };
@@ -345,9 +345,10 @@ fn attributes_set_during_a_copy_share_the_next_one() {
         kernel.save("a", b"x").await;
         let ino = kernel.look("a").await.ino;
         changes(&world);
-        let set = |change: ossvault::fs::attributes::Change| kernel.fs.setattr(ino, None, change);
-        let nothing = ossvault::fs::attributes::Change::default();
-        let time = ossvault::fs::attributes::Timestamp {
+        let set =
+            |change: ossvault::files::attributes::Change| kernel.fs.setattr(ino, None, change);
+        let nothing = ossvault::files::attributes::Change::default();
+        let time = ossvault::files::attributes::Timestamp {
             seconds: 1000,
             nanos: 0,
         };
@@ -355,20 +356,20 @@ fn attributes_set_during_a_copy_share_the_next_one() {
         // The first copy is not done before all are set, however fast it is.
         let held = world.weather.hold_answers(Call::Copy);
         let (first, second, third, fourth, ()) = tokio::join!(
-            set(ossvault::fs::attributes::Change {
+            set(ossvault::files::attributes::Change {
                 mode: Some(0o640),
                 ..mode.clone()
             }),
-            set(ossvault::fs::attributes::Change {
+            set(ossvault::files::attributes::Change {
                 uid: Some(7),
                 ..owner
             }),
-            set(ossvault::fs::attributes::Change {
+            set(ossvault::files::attributes::Change {
                 mtime: Some(time),
                 ..times
             }),
             // The same as the first.
-            set(ossvault::fs::attributes::Change {
+            set(ossvault::files::attributes::Change {
                 mode: Some(0o640),
                 ..mode
             }),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ossvault::fs::attributes::{Change, Kind};
+use ossvault::files::attributes::{Change, Kind};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::{OpenHow, Writer};
 use ossvault::fs::namespace::Ino;

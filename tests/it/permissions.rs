@@ -190,6 +190,51 @@ fn a_read_only_mount_needs_to_list_and_read() {
     });
 }
 
+#[test]
+fn commands_without_a_mount_need_what_they_say() {
+    if !can_mount() {
+        return;
+    }
+    let key = ["--private-key", "key"];
+    check("ls", |rig| {
+        program(rig, &["ls", "-R", "oss://bucket/vault"])
+    });
+    check("cat", |rig| {
+        program(
+            rig,
+            &[&["cat", "oss://bucket/vault/small"][..], &key].concat(),
+        )
+    });
+    check("put", |rig| {
+        fs::create_dir_all(rig.path("tree/sub")).unwrap();
+        fs::write(rig.path("tree/large"), pattern(LARGE, 3)).unwrap();
+        fs::write(rig.path("tree/sub/small"), "small").unwrap();
+        program(
+            rig,
+            &[&["put", "tree", "oss://bucket/new"][..], &key].concat(),
+        )
+    });
+    check("get", |rig| {
+        program(
+            rig,
+            &[&["get", "oss://bucket/vault", "."][..], &key].concat(),
+        )
+    });
+    check("sync --delete", |rig| {
+        fs::create_dir_all(rig.path("tree")).unwrap();
+        fs::write(rig.path("tree/small"), "other").unwrap();
+        fs::write(rig.path("tree/new"), "new").unwrap();
+        let line = ["sync", "--delete", "tree", "oss://bucket/vault"];
+        program(rig, &[&line[..], &key].concat())
+    });
+    check("mv", |rig| {
+        program(rig, &["mv", "oss://bucket/vault", "oss://bucket/moved"])
+    });
+    check("rm -r", |rig| {
+        program(rig, &["rm", "-r", "oss://bucket/vault"])
+    });
+}
+
 /// "If the bucket does not allow such a mount to read objects, files and directories are shown with the
 /// mount's defaults for mode and owner. Creating, replacing and deleting still work; objects that are
 /// already in the bucket cannot be renamed, and their attributes cannot be changed."

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use ossvault::fs::attributes::Change;
+use ossvault::files::attributes::Change;
 use ossvault::fs::error::Error;
 
 use crate::fixture::*;

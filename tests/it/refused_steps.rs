@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use ossvault::fs::attributes::{Change, Kind, Timestamp};
+use ossvault::files::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
 use ossvault::fs::namespace::Ino;

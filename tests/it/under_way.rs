@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ossvault::fs::attributes::Change;
+use ossvault::files::attributes::Change;
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::OpenHow;
 use ossvault::fs::namespace::Ino;

@@ -13,7 +13,7 @@ use ossvault::crypto::key_pair::KeyPair;
 use ossvault::crypto::key_ring::KeyRing;
 use ossvault::encrypted::{self, EncryptedBucket, Plaintext};
 use ossvault::envelope::Format;
-use ossvault::fs::attributes::{Defaults, Overrides};
+use ossvault::files::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::stat::{Caller, Lookup, Stat};
@@ -421,7 +421,7 @@ impl Kernel {
 
     /// Path resolution: one component after the other; the empty path is the root.
     pub async fn walk(&self, path: &str) -> FsResult<Ino> {
-        use ossvault::fs::attributes::Kind;
+        use ossvault::files::attributes::Kind;
         use ossvault::fs::error::Error;
         let mut at = Ino::ROOT;
         let mut kind = Kind::Directory;
@@ -437,7 +437,7 @@ impl Kernel {
 
     /// The directory of a path, which must be one, and the last component.
     pub async fn parent<'a>(&self, path: &'a str) -> FsResult<(Ino, &'a str)> {
-        use ossvault::fs::attributes::Kind;
+        use ossvault::files::attributes::Kind;
         use ossvault::fs::error::Error;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let ino = self.walk(parent).await?;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::writers::{WriterSet, same_process};
 use crate::encrypted::{EncryptedUpload, Xattrs};
-use crate::fs::attributes::Timestamp;
+use crate::files::attributes::Timestamp;
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::Error;

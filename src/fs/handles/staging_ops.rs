@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::open_file::{OpenFile, State, Writer};
 use super::open_files::OpenFiles;
 use super::reading::Access;
-use crate::fs::attributes::{Attributes, Kind};
+use crate::files::attributes::{Attributes, Kind};
 use crate::fs::data::content::Reader;
 use crate::fs::data::staging::StagedFile;
 use crate::fs::error::{Error, Result};

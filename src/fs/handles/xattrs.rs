@@ -7,7 +7,7 @@ use super::open_file::OpenFile;
 use super::open_files::OpenFiles;
 use crate::base::error_chain::chain;
 use crate::encrypted::Xattrs;
-use crate::fs::attributes::XATTR;
+use crate::files::attributes::XATTR;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Directory, Ino, now};
 use crate::fs::namespace::names::Destination;

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::freshness::fresh;
 use super::inode_order::InodeOrder;
 use super::object_name::Name;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
 
 /// A program that walks a directory may pause for so long, or wait for a request that takes it, and is still the same
 /// one. Without it, one slow request ended the prefetching of a whole walk.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::store::object_store::ETag;
 
 /// What an object's headers said.

@@ -12,7 +12,7 @@ use super::entry::Object;
 use super::listing::Listing;
 use super::object_name::Name;
 use super::scan::SharedReading;
-use crate::fs::attributes::{Attributes, Change, Kind, Timestamp};
+use crate::files::attributes::{Attributes, Change, Kind, Timestamp};
 use crate::fs::data::budget::Reservation;
 use crate::fs::error::Result;
 use crate::store::object_store::ETag;

@@ -6,11 +6,11 @@
 use std::ffi::OsStr;
 use std::sync::Arc;
 
+pub use crate::files::name::is_component;
+
+use crate::files::name::MAX_COMPONENT;
 use crate::fs::error::{Error, Result};
 use crate::store::object_store::ObjectKey;
-
-/// The longest name of one file, in bytes: NAME_MAX.
-const MAX_COMPONENT: usize = 255;
 
 /// One component of a path: 1 to 255 bytes of UTF-8 without `/` and NUL, neither `.` nor `..`.
 pub type Name = Arc<str>;
@@ -28,15 +28,6 @@ pub fn component(name: &OsStr) -> Result<&str> {
         return Err(Error::Invalid);
     }
     Ok(name)
-}
-
-/// Whether a part of a key can be shown as a file's name.
-pub fn is_component(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_COMPONENT
-        && name != "."
-        && name != ".."
-        && !name.contains(['/', '\0'])
 }
 
 /// A text that sorts before this name, with next to no other name between them: for listings, which begin after

@@ -340,7 +340,7 @@ fn known_tree(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::attributes::Defaults;
+    use crate::files::attributes::Defaults;
     use crate::fs::namespace::freshness::Ttl;
     use crate::fs::namespace::listing::Listing;
     use crate::store::object_store::ETag;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::inode::Ino;
-use crate::fs::attributes::{Kind, Timestamp};
+use crate::files::attributes::{Kind, Timestamp};
 
 /// The process that makes a call.
 #[derive(Clone, Copy, Debug)]

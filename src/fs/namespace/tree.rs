@@ -22,7 +22,7 @@ use super::entry::Object;
 use super::freshness::Ttl;
 use super::inode::Ino;
 use super::inode_table::InodeTable;
-use crate::fs::attributes::{Attributes, Defaults};
+use crate::files::attributes::{Attributes, Defaults};
 
 /// What a name or an inode looks like.
 #[derive(Clone, Debug)]

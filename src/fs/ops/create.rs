@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::filesystem::Filesystem;
 use crate::encrypted::Plaintext;
 use crate::envelope::format::LONGEST_LINK;
-use crate::fs::attributes::{Kind, headers_of};
+use crate::files::attributes::{Kind, headers_of};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::key_locks::Scope;

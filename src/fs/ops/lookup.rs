@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::filesystem::Filesystem;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::stat::{Lookup, Stat};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::filesystem::Filesystem;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Creation;
 use crate::fs::handles::open_file::{OpenFile, OpenHow};

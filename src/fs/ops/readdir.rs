@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::filesystem::Filesystem;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::directory_handle::DirectoryHandle;
 use crate::fs::handles::page_window::Seek;

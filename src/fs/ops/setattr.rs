@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::filesystem::Filesystem;
-use crate::fs::attributes::Change;
+use crate::files::attributes::Change;
 use crate::fs::error::Result;
 use crate::fs::namespace::inode::{Ino, now};
 use crate::fs::namespace::stat::Stat;

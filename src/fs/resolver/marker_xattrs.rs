@@ -6,7 +6,7 @@ use super::markers::Markers;
 use super::objects::TRIES;
 use crate::encrypted::{self, Xattrs};
 use crate::envelope::Format;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Directory, Ino, Marker, now};
 use crate::fs::namespace::key_locks::Scope;

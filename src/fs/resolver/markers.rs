@@ -13,7 +13,7 @@ use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::encrypted::reserved::RESERVED;
 use crate::encrypted::{EncryptedBucket, Plaintext, Xattrs};
-use crate::fs::attributes::{Attributes, headers_of};
+use crate::files::attributes::{Attributes, headers_of_marker};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::freshness::fresh;
 use crate::fs::namespace::inode::{Directory, Ino, Marker, now};
@@ -248,12 +248,6 @@ impl Markers {
             false => Err(Error::NotEmpty),
         }
     }
-}
-
-fn headers_of_marker(attributes: &Attributes) -> ObjectHeaders {
-    let mut headers = headers_of(attributes);
-    headers.content_type = Some("application/x-directory".to_owned());
-    headers
 }
 
 pub(crate) fn marker_of_ours(etag: ETag, date: std::time::SystemTime) -> Marker {

@@ -12,7 +12,7 @@ use crate::base::sync::lock;
 use crate::base::time::unix_seconds;
 use crate::encrypted::{self, EncryptedBucket, EncryptedObject, Uploaded};
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, XATTR};
+use crate::files::attributes::{Attributes, XATTR};
 use crate::fs::data::budget::MemoryBudget;
 use crate::fs::data::byte_lru::ByteLru;
 use crate::fs::data::content::{Content, ContentCache};

@@ -10,7 +10,7 @@ use crate::base::sync::lock;
 use crate::encrypted::EncryptedBucket;
 use crate::encrypted::copy::CopyLimits;
 use crate::envelope::Format;
-use crate::fs::attributes::{Attributes, CTIME, Change};
+use crate::files::attributes::{Attributes, CTIME, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Refusal, Result};
 use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::object_name;

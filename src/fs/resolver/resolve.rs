@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::requests::Resolver;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;

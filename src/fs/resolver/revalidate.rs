@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::object_cache::marker_of;
 use super::requests::{RequestKey, Resolver};
 use crate::base::time::{from_unix_seconds, unix_seconds};
-use crate::fs::attributes::{Attributes, Timestamp};
+use crate::files::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Refusal, Result};
 use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
 use crate::fs::namespace::freshness::fresh;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::requests::Resolver;
-use crate::fs::attributes::{Attributes, Kind};
+use crate::files::attributes::{Attributes, Kind};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Directory, Ino, now};
 use crate::fs::namespace::stat::{Caller, Stat};

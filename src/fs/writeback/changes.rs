@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::multipart_plan::MAX_OBJECT;
 use super::publish::Writeback;
-use crate::fs::attributes::Kind;
+use crate::files::attributes::Kind;
+use crate::files::parts::MAX_OBJECT;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Stream;
 use crate::fs::handles::open_file::{OpenFile, State, Writer};

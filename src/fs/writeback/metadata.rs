@@ -14,7 +14,7 @@ use super::deferred::Deferred;
 use super::publish::Writeback;
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
-use crate::fs::attributes::{Attributes, Change};
+use crate::files::attributes::{Attributes, Change};
 use crate::fs::error::{Error, READ_ONLY_PLAIN, Result};
 use crate::fs::namespace::entry::Entry;
 use crate::fs::namespace::inode::{Directory, Ino, Outcome, now};

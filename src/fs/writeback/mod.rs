@@ -9,7 +9,6 @@ pub mod close;
 pub mod deferred;
 pub mod metadata;
 pub mod multipart;
-pub mod multipart_plan;
 pub mod publish;
 pub mod server_copy;
 pub mod streaming;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::publish::Writeback;
 use crate::base::error_chain::chain;
 use crate::encrypted::{EncryptedObject, Uploaded};
-use crate::fs::attributes::XATTR;
+use crate::files::attributes::XATTR;
 use crate::fs::data::content::Content;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::open_file::OpenFile;

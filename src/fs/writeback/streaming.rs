@@ -10,12 +10,12 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 
 use super::multipart::{PARALLEL_PARTS, plaintext};
-use super::multipart_plan;
 use super::publish::Writeback;
 use crate::base::error_chain::chain;
 use crate::base::wait::until;
 use crate::encrypted::EncryptedUpload;
-use crate::fs::attributes::headers_of;
+use crate::files::attributes::headers_of;
+use crate::files::parts;
 use crate::fs::data::staging::Snapshot;
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::{Handover, Stream};
@@ -219,8 +219,7 @@ impl Writeback {
         let Some(staged) = &mut data.staged else {
             return Next::Stop;
         };
-        let range =
-            sent_to..sent_to + multipart_plan::growing(self.settings.part_size, number.into());
+        let range = sent_to..sent_to + parts::growing(self.settings.part_size, number.into());
         // A part is sent when something follows it: the last one goes with the rest at the end.
         if sending >= PARALLEL_PARTS || staged.len() <= range.end || !staged.is_written(&range) {
             return Next::Wait;

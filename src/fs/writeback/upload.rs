@@ -6,11 +6,11 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::multipart::plaintext;
-use super::multipart_plan;
 use super::publish::Writeback;
 use crate::encrypted::{Uploaded, Xattrs};
 use crate::envelope::write::MultipartSizes;
-use crate::fs::attributes::{Attributes, headers_of};
+use crate::files::attributes::{Attributes, headers_of};
+use crate::files::parts;
 use crate::fs::data::content::Content;
 use crate::fs::data::staging::{Snapshot, StagedFile};
 use crate::fs::error::{Error, Result};
@@ -213,7 +213,7 @@ impl Writeback {
             });
         }
         if let Some(stream) = handover {
-            let rest = multipart_plan::plan(
+            let rest = parts::plan(
                 stream.sent_to,
                 size,
                 stream.next_part,
@@ -233,8 +233,8 @@ impl Writeback {
         // Equal parts in the formats that announce their size.
         let sized = self.bucket.format().has_sdk_names();
         let mut parts = match sized {
-            true => multipart_plan::equal(size, self.settings.part_size),
-            false => multipart_plan::plan(0, size, 1, self.settings.part_size),
+            true => parts::equal(size, self.settings.part_size),
+            false => parts::plan(0, size, 1, self.settings.part_size),
         };
         let upload = match sized {
             true => {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bench::Bench;
 use ops::{Op, Setting, op, setting};
-use ossvault::fs::attributes::Kind;
+use ossvault::files::attributes::Kind;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ossvault::fs::attributes::Kind;
+use ossvault::files::attributes::Kind;
 use ossvault::fs::error::Error;
 use ossvault::fs::namespace::Ino;
 

@@ -1,6 +1,6 @@
 use super::super::entry::Object;
 use super::*;
-use crate::fs::attributes::Attributes;
+use crate::files::attributes::Attributes;
 
 const TTL: Ttl = Ttl {
     objects: Duration::from_secs(1),
@@ -375,7 +375,7 @@ fn attributes_are_carried_over_only_when_nothing_can_have_hidden() {
         let now = Instant::now();
         let mut listing = Listing::default();
         let known = CachedAttributes {
-            attributes: Attributes::implicit_directory(crate::fs::attributes::Timestamp {
+            attributes: Attributes::implicit_directory(crate::files::attributes::Timestamp {
                 seconds: 0,
                 nanos: 0,
             }),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Namespace;
-use crate::fs::attributes::{Attributes, Kind, Timestamp};
+use crate::files::attributes::{Attributes, Kind, Timestamp};
 use crate::fs::namespace::entry::{Entry, Object};
 use crate::fs::namespace::inode::{
     Detached, DirtyInode, Ino, Inode, KnownDirectory, Marker, Stored,

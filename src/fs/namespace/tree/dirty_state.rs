@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Namespace;
-use crate::fs::attributes::{Attributes, Change, Timestamp};
+use crate::files::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::inode::{Directory, DirtyInode, Ino, KnownDirectory, Marker, Outcome};
 

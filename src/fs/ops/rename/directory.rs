@@ -18,7 +18,7 @@ use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, Timestamp};
+use crate::files::attributes::{Attributes, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::namespace::entry::{CachedAttributes, Entry, Object};
 use crate::fs::namespace::inode::{Ino, now};

@@ -11,7 +11,7 @@ use super::renames::Renames;
 use crate::base::error_chain::chain;
 use crate::base::time::unix_seconds;
 use crate::envelope::format::is_bound_by_sdk_rules;
-use crate::fs::attributes::{Attributes, Change, Timestamp};
+use crate::files::attributes::{Attributes, Change, Timestamp};
 use crate::fs::error::{Error, Result};
 use crate::fs::handles::file_state::Creation;
 use crate::fs::namespace::entry::{CachedAttributes, Object};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ossvault::fs::attributes::{Change, Kind, Timestamp};
+use ossvault::files::attributes::{Change, Kind, Timestamp};
 use ossvault::fs::error::Error;
 use ossvault::fs::handles::open_file::{OpenHow, Writer};
 use ossvault::fs::namespace::Ino;

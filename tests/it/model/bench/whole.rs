@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ossvault::fs::attributes::{Change, Kind};
+use ossvault::files::attributes::{Change, Kind};
 use ossvault::fs::handles::open_file::OpenHow;
 
 use super::super::SLOTS;

@@ -156,6 +156,13 @@ pub(crate) fn headers_of(attributes: &Attributes) -> ObjectHeaders {
     headers
 }
 
+/// The headers of a directory's marker.
+pub(crate) fn headers_of_marker(attributes: &Attributes) -> ObjectHeaders {
+    let mut headers = headers_of(attributes);
+    headers.content_type = Some("application/x-directory".to_owned());
+    headers
+}
+
 /// For objects that do not say.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
