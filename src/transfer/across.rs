@@ -10,7 +10,7 @@ use super::compare::{Compare, Difference, Facts};
 use super::content;
 use super::entry::{Entry, Node, finding};
 use super::failure::Failure;
-use super::options::{Options, Stop};
+use super::options::{Control, Options};
 use crate::encrypted::{EncryptedBucket, Error, Plaintext};
 use crate::envelope::format::is_bound_by_sdk_rules;
 use crate::files::attributes::{Attributes, Timestamp};
@@ -31,7 +31,7 @@ pub struct Across {
     /// Delete each source once it is copied.
     pub moves: bool,
     pub options: Options,
-    pub stop: Stop,
+    pub control: Control,
 }
 
 impl Across {
@@ -209,8 +209,8 @@ impl Across {
             }
         };
         let given = (!xattrs.is_empty()).then_some(&xattrs);
-        let (part, stop) = (self.options.part_size, &self.stop);
-        content::send(&self.to, destination, &plain, headers, given, part, stop).await?;
+        let (part, control) = (self.options.part_size, &self.control);
+        content::send(&self.to, destination, &plain, headers, given, part, control).await?;
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::failure::Failure;
-use super::options::Stop;
+use super::options::Control;
 use crate::base::crc64;
 use crate::base::sync::lock;
 use crate::crypto::ctr::ContentCipher;
@@ -31,21 +31,26 @@ const RANGE: u64 = 8 << 20;
 const PARALLEL: usize = 4;
 
 /// A file as the content of an upload. Ends early if the file does, which the upload detects.
-pub fn plaintext(file: Arc<File>, len: u64) -> Plaintext {
+pub fn plaintext(file: Arc<File>, len: u64, control: &Control) -> Plaintext {
+    let control = control.clone();
     Plaintext::new(len, move |range| {
-        let file = file.clone();
-        stream::try_unfold((file, range), |(file, range)| async move {
-            if range.is_empty() {
-                return Ok(None);
-            }
-            let end = range.end.min(range.start + STEP as u64);
-            let step = range.start..end;
-            let bytes = read_at(file.clone(), step)
-                .await
-                .map_err(StoreError::other)?;
-            let next = range.start + bytes.len() as u64;
-            Ok((!bytes.is_empty()).then_some((bytes, (file, next..range.end))))
-        })
+        let (file, control) = (file.clone(), control.clone());
+        stream::try_unfold(
+            (file, control, range),
+            |(file, control, range)| async move {
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let end = range.end.min(range.start + STEP as u64);
+                let step = range.start..end;
+                let bytes = read_at(file.clone(), step)
+                    .await
+                    .map_err(StoreError::other)?;
+                let next = range.start + bytes.len() as u64;
+                control.add_moved(bytes.len() as u64);
+                Ok((!bytes.is_empty()).then_some((bytes, (file, control, next..range.end))))
+            },
+        )
         .boxed()
     })
 }
@@ -83,7 +88,7 @@ pub async fn send(
     headers: ObjectHeaders,
     xattrs: Option<&Xattrs>,
     part_size: u64,
-    stop: &Stop,
+    control: &Control,
 ) -> Result<Uploaded, Failure> {
     let size = plain.len();
     if size <= part_size {
@@ -103,7 +108,7 @@ pub async fn send(
             (parts::plan(0, size, 1, part_size), upload)
         }
     };
-    let result = send_parts(&upload, parts, plain, stop).await;
+    let result = send_parts(&upload, parts, plain, control).await;
     if result.is_err()
         && let Err(error) = upload.abort().await
         && !matches!(error, Error::Store(StoreError::NoSuchUpload))
@@ -117,11 +122,11 @@ async fn send_parts(
     upload: &EncryptedUpload,
     parts: Vec<(u16, ByteRange)>,
     plain: &Plaintext,
-    stop: &Stop,
+    control: &Control,
 ) -> Result<Uploaded, Failure> {
     stream::iter(parts)
         .map(|(number, range)| async move {
-            if stop.is_set() {
+            if control.is_stopped() {
                 return Err(Failure::Interrupted);
             }
             Ok(upload.part(number, range, plain).await?)
@@ -142,7 +147,7 @@ pub async fn write_body(
     mut body: crate::encrypted::Ciphertext,
     cipher: &ContentCipher,
     file: &Arc<File>,
-    stop: &Stop,
+    control: &Control,
 ) -> Result<u64, Failure> {
     let size = usize::try_from(body.range.end - body.position()).unwrap_or(STEP);
     let mut buffer = vec![0; size.clamp(1, STEP)];
@@ -158,9 +163,10 @@ pub async fn write_body(
         if filled == 0 {
             return Ok(body.crc64());
         }
-        if stop.is_set() {
+        if control.is_stopped() {
             return Err(Failure::Interrupted);
         }
+        control.add_moved(filled as u64);
         let full = buffer.len();
         buffer.truncate(filled);
         let written = write_at(file.clone(), buffer, at).await;
@@ -176,7 +182,7 @@ pub async fn fetch_ranges(
     meta: &ObjectMeta,
     cipher: &ContentCipher,
     file: &Arc<File>,
-    stop: &Stop,
+    control: &Control,
 ) -> Result<(), Failure> {
     let ranges = (0..meta.size.div_ceil(RANGE)).map(|index| {
         let start = index * RANGE;
@@ -187,13 +193,13 @@ pub async fn fetch_ranges(
         .map(|range| {
             let sums = &sums;
             async move {
-                if stop.is_set() {
+                if control.is_stopped() {
                     return Err(Failure::Interrupted);
                 }
                 let body = bucket
                     .get(key, Some(range.clone()), Some(&meta.etag))
                     .await?;
-                let crc = write_body(body, cipher, file, stop).await?;
+                let crc = write_body(body, cipher, file, control).await?;
                 let mut sums = lock(sums);
                 sums.push((range.start, crc, range.end - range.start));
                 Ok(())

@@ -11,7 +11,7 @@ use super::content;
 use super::entry::{Entry, Node, finding};
 use super::failure::Failure;
 use super::folder::{Folder, Given, Stat, TEMPORARY, set_xattrs_of, xattrs_of};
-use super::options::{Options, Stop};
+use super::options::{Control, Options};
 use super::times::{Known, Times, digest_of};
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;
@@ -96,7 +96,7 @@ impl Drop for Target {
 pub struct Down {
     pub bucket: Arc<EncryptedBucket>,
     pub options: Options,
-    pub stop: Stop,
+    pub control: Control,
     pub times: Arc<Times>,
 }
 
@@ -248,13 +248,14 @@ impl Down {
                     let file = Arc::new(file);
                     match body {
                         Some(body) => {
-                            content::write_body(body, &cipher, &file, &self.stop).await?;
+                            content::write_body(body, &cipher, &file, &self.control).await?;
                         }
                         None if size == 0 => {}
                         None => {
-                            let (bucket, stop) = (&self.bucket, &self.stop);
+                            let (bucket, control) = (&self.bucket, &self.control);
                             let meta = &version.meta;
-                            content::fetch_ranges(bucket, key, meta, &cipher, &file, stop).await?;
+                            content::fetch_ranges(bucket, key, meta, &cipher, &file, control)
+                                .await?;
                         }
                     }
                     if !xattrs.is_empty() {

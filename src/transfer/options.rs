@@ -1,7 +1,7 @@
-//! What a transfer is told, and how it is told to stop.
+//! What a transfer is told, before it begins and while it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::compare::Compare;
 use crate::encrypted::EncryptedBucket;
@@ -40,17 +40,33 @@ impl Default for Options {
     }
 }
 
-/// Set once, when the command is to end: what has begun ends well, and nothing begins.
+/// What a transfer and whoever started it share while it runs.
 #[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Control(Arc<Shared>);
 
-impl Stop {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    moved: AtomicU64,
+}
+
+impl Control {
+    /// Ends the transfer: what has begun ends well, and nothing begins.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
+
+    pub fn add_moved(&self, bytes: u64) {
+        self.0.moved.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of content that were read or written so far, for display: what is sent again counts again.
+    pub fn moved(&self) -> u64 {
+        self.0.moved.load(Ordering::Relaxed)
     }
 }
 

@@ -20,7 +20,7 @@ use super::down::{DIRECTORY_MODE, Down, Target};
 use super::entry::{Entry, Item, Node, finding, name_of};
 use super::folder::Given;
 use super::join::{Join, Of, Pair, sort_key};
-use super::options::{Options, Place, Stop};
+use super::options::{Control, Options, Place};
 use super::times::Times;
 use super::up::Up;
 use super::walk::Items;
@@ -49,7 +49,7 @@ type Work = (
 pub struct Plan {
     route: Arc<Route>,
     options: Options,
-    stop: Stop,
+    control: Control,
     times: Arc<Times>,
     from: Side,
     to: Side,
@@ -77,7 +77,7 @@ impl Plan {
         route: Route,
         (from, to): (Items, Items),
         options: Options,
-        stop: Stop,
+        control: Control,
         times: Arc<Times>,
     ) -> Plan {
         let open = match &route {
@@ -88,7 +88,7 @@ impl Plan {
         Plan {
             route: Arc::new(route),
             options,
-            stop,
+            control,
             times,
             from: side(from),
             to: side(to),
@@ -112,19 +112,19 @@ impl Plan {
         progress: &Progress,
         sink: Sink<'_>,
     ) -> Result<Summary, StoreError> {
-        let (times, stop) = (self.times.clone(), self.stop.clone());
+        let (times, control) = (self.times.clone(), self.control.clone());
         let works = stream::unfold(self, |mut plan| async move {
             let work = plan.next().await?;
             Some((work, plan))
         });
         let result = bulk::each(works, parallel, progress, sink).await;
-        times.finish(result.is_ok() && !stop.is_set());
+        times.finish(result.is_ok() && !control.is_stopped());
         result
     }
 
     async fn next(&mut self) -> Option<Result<Work, StoreError>> {
         loop {
-            if self.stop.is_set() {
+            if self.control.is_stopped() {
                 return None;
             }
             if let Some(work) = self.works.pop_front() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::stream;
 
 use super::filter::Filter;
-use super::options::{Place, Stop};
+use super::options::{Control, Place};
 use super::plan::delete;
 use crate::base::time::from_unix_seconds;
 use crate::files::attributes::{Attributes, Timestamp, headers_of_marker};
@@ -21,7 +21,7 @@ pub struct Remove {
     pub prefix: String,
     pub filter: Arc<Filter>,
     pub dry_run: bool,
-    pub stop: Stop,
+    pub control: Control,
 }
 
 impl Remove {
@@ -38,7 +38,7 @@ impl Remove {
             ..ListRequest::default()
         };
         let works = stream::unfold((self, Some(request)), |(remove, request)| async move {
-            let mut request = request.filter(|_| !remove.stop.is_set())?;
+            let mut request = request.filter(|_| !remove.control.is_stopped())?;
             let page = match remove.store.list(&request).await {
                 Ok(page) => page,
                 Err(error) => return Some((Err(error), (remove, None))),

@@ -14,7 +14,7 @@ use super::content;
 use super::entry::{Entry, Node, finding};
 use super::failure::Failure;
 use super::folder::{Folder, Stat, xattrs_of};
-use super::options::{Options, Stop};
+use super::options::{Control, Options};
 use super::times::{Known, Times};
 use crate::encrypted::{EncryptedBucket, Error, Plaintext, Xattrs};
 use crate::files::attributes::{Attributes, Kind, Timestamp, XATTR, headers_of, headers_of_marker};
@@ -27,7 +27,7 @@ use crate::tools::bulk::{Finding, Grade};
 pub struct Up {
     pub bucket: Arc<EncryptedBucket>,
     pub options: Options,
-    pub stop: Stop,
+    pub control: Control,
     pub times: Arc<Times>,
 }
 
@@ -222,7 +222,7 @@ impl Up {
             stat: before.clone(),
             path: source.path.clone(),
         };
-        let plain = content::plaintext(file.clone(), before.size);
+        let plain = content::plaintext(file.clone(), before.size, &self.control);
         let stored = self.store_plain(&opened, key, &plain, &xattrs).await?;
         let after = file.metadata().map_err(Failure::Reading)?;
         let mtime = after.modified().map_err(Failure::Reading)?;
@@ -242,9 +242,9 @@ impl Up {
     ) -> Result<&'static str, Failure> {
         let attributes = source.attributes();
         let headers = headers_of(&attributes);
-        let (part, stop) = (self.options.part_size, &self.stop);
+        let (part, control) = (self.options.part_size, &self.control);
         let given = (!xattrs.is_empty()).then_some(xattrs);
-        let sent = content::send(&self.bucket, key, plain, headers, given, part, stop).await?;
+        let sent = content::send(&self.bucket, key, plain, headers, given, part, control).await?;
         let meta = ObjectMeta {
             size: plain.len(),
             etag: sent.object.etag.clone(),

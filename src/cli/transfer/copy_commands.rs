@@ -10,7 +10,9 @@ use crate::transfer::compare::Compare;
 
 /// Copy files and directories into a bucket, as a mount would store them
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ossvault put [OPTIONS] SOURCE... DESTINATION",
+    after_help = "\
 Examples:
   ossvault put photos oss://my-bucket/backup --private-key ~/vault.key
       copies the directory to backup/photos; photos/ with a slash copies what is in it to backup
@@ -18,7 +20,8 @@ Examples:
   ossvault put --exclude '*.o' --exclude .git/ src/ my-bucket:/src --private-key ~/vault.key
 
 What has the same size and time of modification already is left alone, so that an interrupted command goes on where it
-was when it is run again.")]
+was when it is run again."
+)]
 pub struct PutArgs {
     #[command(flatten)]
     paths: Paths,
@@ -28,14 +31,17 @@ pub struct PutArgs {
 
 /// Copy files and directories out of a bucket
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ossvault get [OPTIONS] SOURCE... DESTINATION",
+    after_help = "\
 Examples:
   ossvault get oss://my-bucket/backup/photos . --private-key ~/vault.key
       makes ./photos; with a slash behind the source, its files are put into the destination itself
   ossvault get oss://my-bucket/2024/report.pdf oss://my-bucket/2024/notes.txt /tmp --private-key ~/vault.key
 
 Files appear under their names when they are complete. Owners are restored by root only; set-user-ID bits and device
-nodes are restored with --trust-modes only, because anyone who can write to the bucket can make them.")]
+nodes are restored with --trust-modes only, because anyone who can write to the bucket can make them."
+)]
 pub struct GetArgs {
     #[command(flatten)]
     paths: Paths,
@@ -66,12 +72,15 @@ pub struct SyncArgs {
 
 /// Copy files in a bucket, between buckets, or between a bucket and this machine
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ossvault cp [OPTIONS] SOURCE... DESTINATION",
+    after_help = "\
 Examples:
   ossvault cp oss://my-bucket/a.txt oss://my-bucket/b.txt
   ossvault cp -r oss://my-bucket/2024 oss://my-bucket/archive/
 
-Inside a bucket the service copies, without a key and without the data passing through this machine.")]
+Inside a bucket the service copies, without a key and without the data passing through this machine."
+)]
 pub struct CpArgs {
     #[command(flatten)]
     paths: Paths,
@@ -84,12 +93,15 @@ pub struct CpArgs {
 
 /// Rename files and directories in a bucket, or move them to another one
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "ossvault mv [OPTIONS] SOURCE... DESTINATION",
+    after_help = "\
 Examples:
   ossvault mv oss://my-bucket/draft.txt oss://my-bucket/final.txt
   ossvault mv oss://my-bucket/2024 oss://my-bucket/archive/
 
-Each object is deleted once its copy is complete: interrupted, the command is run again.")]
+Each object is deleted once its copy is complete: interrupted, the command is run again."
+)]
 pub struct MvArgs {
     #[command(flatten)]
     paths: Paths,
@@ -100,7 +112,7 @@ pub struct MvArgs {
 #[derive(Debug, clap::Args)]
 struct Paths {
     /// Files or directories, and then where they go: paths, or oss://bucket[/path], bucket:/path, file:///folder[#path]
-    #[arg(id = "source", value_name = "SOURCE... DESTINATION", num_args = 2.., required = true)]
+    #[arg(id = "source", value_name = "PATH", num_args = 2.., required = true)]
     paths: Vec<String>,
 }
 

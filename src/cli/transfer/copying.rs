@@ -42,8 +42,6 @@ use crate::transfer::walk;
 pub struct TransferOptions {
     #[command(flatten)]
     report: ReportOptions,
-    #[command(flatten)]
-    common: CommonOptions,
     /// Compare contents, not times of modification
     #[arg(long, short = 'c', conflicts_with_all = ["size_only", "ignore_times"])]
     checksum: bool,
@@ -56,6 +54,8 @@ pub struct TransferOptions {
     /// Restore set-user-ID and set-group-ID bits and device nodes. Anyone who can write to the bucket can set them
     #[arg(long)]
     trust_modes: bool,
+    #[command(flatten)]
+    common: CommonOptions,
     #[command(flatten)]
     filters: FilterOptions,
     #[command(flatten)]
@@ -135,7 +135,7 @@ impl<'a> Command<'a> {
     pub fn run(&self, sources: &[Location], to: &Location) -> Result<()> {
         let mut whole = Summary::default();
         for source in sources {
-            if self.session.stop.is_set() {
+            if self.session.control.is_stopped() {
                 break;
             }
             add(&mut whole, self.one(source, to, sources.len() > 1)?);
@@ -218,7 +218,7 @@ impl<'a> Command<'a> {
             let up = Arc::new(Up {
                 bucket,
                 options: self.options.clone(),
-                stop: self.session.stop.clone(),
+                control: self.session.control.clone(),
                 times: times.clone(),
             });
             let filter = self.filter.clone();
@@ -227,8 +227,8 @@ impl<'a> Command<'a> {
                 .run(&self.report, source, async |progress, sink| {
                     let to = walk::bucket_with_root(store, prefix, filter.clone()).await?;
                     let items = (walk::local(folder, filter), to);
-                    let (options, stop) = (self.options.clone(), self.session.stop.clone());
-                    let plan = Plan::new(Route::Up(up, place), items, options, stop, times);
+                    let (options, control) = (self.options.clone(), self.session.control.clone());
+                    let plan = Plan::new(Route::Up(up, place), items, options, control, times);
                     plan.run(self.parallel(), progress, sink).await
                 });
         }
@@ -261,7 +261,7 @@ impl<'a> Command<'a> {
         let up = Up {
             bucket,
             options: self.options.clone(),
-            stop: self.session.stop.clone(),
+            control: self.session.control.clone(),
             times: Arc::new(Times::none()),
         };
         let lost = finding(key.clone(), entry.size(), Grade::Bad, "failed");
@@ -283,7 +283,7 @@ impl<'a> Command<'a> {
             Arc::new(Down {
                 bucket: bucket.clone(),
                 options: self.options.clone(),
-                stop: self.session.stop.clone(),
+                control: self.session.control.clone(),
                 times: times.clone(),
             })
         };
@@ -336,9 +336,10 @@ impl<'a> Command<'a> {
                             None => walk::nothing(),
                         };
                         let from = walk::bucket_with_root(store, prefix, filter).await?;
-                        let (options, stop) = (self.options.clone(), self.session.stop.clone());
+                        let (options, control) =
+                            (self.options.clone(), self.session.control.clone());
                         let route = Route::Down(down, place, root);
-                        let plan = Plan::new(route, (from, to), options, stop, times);
+                        let plan = Plan::new(route, (from, to), options, control, times);
                         plan.run(self.parallel(), progress, sink).await
                     });
             }
@@ -413,7 +414,7 @@ impl<'a> Command<'a> {
             inside,
             moves: self.moves,
             options: self.options.clone(),
-            stop: self.session.stop.clone(),
+            control: self.session.control.clone(),
         });
         let is_there = |key: &str| {
             let prefix = directory_key(key, None);
@@ -474,10 +475,11 @@ impl<'a> Command<'a> {
                     .run(&self.report, source, async |progress, sink| {
                         let from = walk::bucket_with_root(ours, prefix, filter.clone()).await?;
                         let to = walk::bucket_with_root(theirs, to_prefix, filter).await?;
-                        let (options, stop) = (self.options.clone(), self.session.stop.clone());
+                        let (options, control) =
+                            (self.options.clone(), self.session.control.clone());
                         let route = Route::Across(across, place);
                         let times = Arc::new(Times::none());
-                        let plan = Plan::new(route, (from, to), options, stop, times);
+                        let plan = Plan::new(route, (from, to), options, control, times);
                         plan.run(self.parallel(), progress, sink).await
                     })?
             }

@@ -59,22 +59,23 @@ impl Report {
         }
     }
 
-    pub fn progress(&self, progress: &Progress) {
+    /// `moved`: bytes of files that are not done yet, too.
+    pub fn progress(&self, progress: &Progress, moved: u64) {
         if self.quiet {
             return;
         }
-        let line = self.line(progress);
+        let line = self.line(progress, moved);
         match self.draws() {
             true => draw(&line),
             false => tell(&line),
         }
     }
 
-    fn line(&self, progress: &Progress) -> String {
+    fn line(&self, progress: &Progress, moved: u64) -> String {
         let done = progress.done.load(Ordering::Relaxed);
-        let bytes = progress.bytes.load(Ordering::Relaxed);
+        let bytes = progress.bytes.load(Ordering::Relaxed).max(moved);
         let bad = progress.bad.load(Ordering::Relaxed);
-        let rate = bytes as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let rate = moved as f64 / self.began.elapsed().as_secs_f64().max(0.001);
         let mut line = format!(
             "{}: {done} files, {}, {}/s",
             self.pass,

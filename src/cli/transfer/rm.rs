@@ -113,7 +113,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
                     prefix,
                     filter: filter.clone(),
                     dry_run,
-                    stop: session.stop.clone(),
+                    control: session.control.clone(),
                 };
                 session.run(&report, source, async |progress, sink| {
                     remove

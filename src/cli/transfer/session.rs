@@ -28,7 +28,7 @@ use crate::store::object_store::ObjectStore;
 use crate::tools::bulk::{Progress, Sink, Summary};
 use crate::tools::local_file::LocalFileError;
 use crate::transfer::find_place::{Found, find};
-use crate::transfer::options::Stop;
+use crate::transfer::options::Control;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct CommonOptions {
@@ -65,7 +65,7 @@ pub struct Session<'a> {
     runtime: tokio::runtime::Runtime,
     /// Read once: a passphrase is asked for once.
     keys: OnceLock<Arc<KeyRing>>,
-    pub stop: Stop,
+    pub control: Control,
 }
 
 impl<'a> Session<'a> {
@@ -84,7 +84,7 @@ impl<'a> Session<'a> {
             environment,
             runtime: runtime()?,
             keys: OnceLock::new(),
-            stop: Stop::default(),
+            control: Control::default(),
         })
     }
 
@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
             loop {
                 tokio::select! {
                     result = &mut working => break result,
-                    _ = tick.tick() => report.progress(&progress),
+                    _ = tick.tick() => report.progress(&progress, self.control.moved()),
                     () = received(&mut interrupt) => self.interrupted(report),
                     () = received(&mut terminate) => self.interrupted(report),
                 }
@@ -210,10 +210,10 @@ impl<'a> Session<'a> {
 
     /// The first time, what is under way is ended well.
     fn interrupted(&self, report: &Report) {
-        if self.stop.is_set() {
+        if self.control.is_stopped() {
             std::process::exit(Code::Interrupted.number().into());
         }
-        self.stop.set();
+        self.control.stop();
         if report.draws() {
             report::draw("");
         }
@@ -235,7 +235,7 @@ impl<'a> Session<'a> {
         nothing: &str,
     ) -> Result<()> {
         report.summary(summary, options.dry_run);
-        if self.stop.is_set() {
+        if self.control.is_stopped() {
             return Err(Error::new(
                 Code::Interrupted,
                 format!(
