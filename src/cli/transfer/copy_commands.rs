@@ -37,7 +37,7 @@ pub struct PutArgs {
 Examples:
   ossvault get oss://my-bucket/backup/photos . --private-key ~/vault.key
       makes ./photos; with a slash behind the source, its files are put into the destination itself
-  ossvault get oss://my-bucket/2024/report.pdf oss://my-bucket/2024/notes.txt /tmp --private-key ~/vault.key
+  ossvault get oss://my-bucket/2024/report.pdf oss://my-bucket/2024/notes.txt . --private-key ~/vault.key
 
 Files appear under their names when they are complete. Owners are restored by root only; set-user-ID bits and device
 nodes are restored with --trust-modes only, because anyone who can write to the bucket can make them."

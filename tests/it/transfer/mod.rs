@@ -1,6 +1,7 @@
 //! The commands that need no mount: what they leave in the bucket and on disk is what a mount and rsync would have left.
 
 mod copies;
+mod examples;
 mod filters;
 mod hostile;
 mod looking;
