@@ -88,6 +88,14 @@ impl Database {
         Ok(answer)
     }
 
+    /// Runs `query`, which executes at most one statement: then it needs no transaction around it.
+    ///
+    /// # Errors
+    /// Those of `query`.
+    pub fn query<T, E>(&self, query: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        query(&self.readers.take())
+    }
+
     /// Runs `change` on the current state and commits it, together with those of other threads. A change that
     /// fails is rolled back. When this returns, every later call of every process sees the change.
     ///

@@ -15,7 +15,7 @@ use super::disk::{QueryError, QueryResult, failed};
 use super::folder;
 use super::index::{self, Found};
 use super::reading::Reading;
-use super::record::PartFile;
+use super::record::{Content, PartFile};
 use super::uploads::{self, Upload};
 use crate::database::Database;
 use crate::store::error::Error;
@@ -85,6 +85,12 @@ impl Bucket {
         Ok(self.database.read(query)?)
     }
 
+    /// See [`Database::query`].
+    fn look_once<T>(&self, query: impl FnOnce(&Connection) -> QueryResult<T>) -> Result<T> {
+        self.check()?;
+        Ok(self.database.query(query)?)
+    }
+
     /// See [`Database::write`].
     pub fn change<T: Send + 'static>(
         &self,
@@ -101,7 +107,7 @@ impl Bucket {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn find(&self, key: &ObjectKey) -> Result<Found> {
-        self.look(|connection| index::find(connection, key))?
+        self.look_once(|connection| index::find(connection, key))?
             .ok_or(Error::NotFound)
     }
 
@@ -110,6 +116,11 @@ impl Bucket {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn find_with_parts(&self, key: &ObjectKey) -> Result<(Found, Vec<PartFile>)> {
+        let found = self.find(key)?;
+        if !matches!(found.content, Content::Parts(_)) {
+            return Ok((found, Vec::new()));
+        }
+        // Both of one state of the database.
         self.look(|connection| {
             let found = index::find(connection, key)?.ok_or(Error::NotFound)?;
             let parts = index::part_files(connection, &found)?;
@@ -120,7 +131,7 @@ impl Bucket {
     /// # Errors
     /// [`Error::NoSuchUpload`].
     pub fn upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<Upload> {
-        self.look(|connection| uploads::load(connection, key, upload))
+        self.look_once(|connection| uploads::load(connection, key, upload))
     }
 
     /// See [`Contents::open`].

@@ -220,7 +220,7 @@ pub fn abort(bucket: &Bucket, key: &ObjectKey, upload: &UploadId) -> Result<()> 
     let name = bucket.change(move |connection| {
         let what = uploads::load(connection, &taken, &id)?;
         uploads::remove(connection, &taken, &id)?;
-        index::remove_content(connection, what.content)?;
+        index::remove_content(connection, what.content, None)?;
         Ok(what.name)
     })?;
     bucket

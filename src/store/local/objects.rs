@@ -198,10 +198,9 @@ pub fn delete(bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<()> {
     let gone = bucket.change(move |connection| {
         let mut gone = Vec::new();
         for key in keys {
-            if let Some(found) = replaceable(connection, &key)? {
-                gone.push((key.clone(), found.content));
+            if let Some(content) = index::remove_object(connection, &key)? {
+                gone.push((key, content));
             }
-            index::remove_object(connection, &key)?;
         }
         Ok(gone)
     })?;
