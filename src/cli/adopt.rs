@@ -19,7 +19,7 @@ use crate::tools::adopt::Adopt;
 #[command(after_help = "\
 Interrupted, it is run again. The provider has seen the plaintext: old versions, backups and logs keep it. In the \
 time between, `mount --allow-plaintext PREFIX` shows what is not encrypted yet.")]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     options: BulkOptions,
     #[command(flatten)]
@@ -50,7 +50,7 @@ pub struct Args {
 
 /// # Errors
 /// [`Code::Incomplete`] if something could not be encrypted.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let run = Run::new(&args.options, environment)?;
     let from = run.prefix().to_owned();
     let to = match &args.into {

@@ -20,7 +20,7 @@ use super::secrets::Environment;
 use crate::text;
 
 /// The hidden option that makes a mount report to its parent process.
-pub const REPORT_OPTION: &str = "--report";
+pub(super) const REPORT_OPTION: &str = "--report";
 
 /// The prefix of a line that the parent prints as it is, before the line with the outcome.
 const NOTE: &str = "note ";
@@ -29,7 +29,7 @@ const NOTE: &str = "note ";
 ///
 /// # Errors
 /// The error that the child reported.
-pub fn start(environment: &Environment, arguments: &[OsString]) -> Result<()> {
+pub(super) fn start(environment: &Environment, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(this_program()?);
     if let [name, subcommand, rest @ ..] = arguments {
         // Before the rest, which may hold `--`.
@@ -46,7 +46,7 @@ pub fn start(environment: &Environment, arguments: &[OsString]) -> Result<()> {
 ///
 /// # Errors
 /// /proc is not mounted.
-pub fn this_program() -> Result<std::path::PathBuf> {
+pub(super) fn this_program() -> Result<std::path::PathBuf> {
     std::env::current_exe().map_err(|error| {
         Error::new(
             Code::Failure,
@@ -59,7 +59,7 @@ pub fn this_program() -> Result<std::path::PathBuf> {
 ///
 /// # Errors
 /// The error that the child reported.
-pub fn start_command(mut command: Command) -> Result<()> {
+pub(super) fn start_command(mut command: Command) -> Result<()> {
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| {
         Error::new(
             Code::Failure,
@@ -97,7 +97,7 @@ pub fn start_command(mut command: Command) -> Result<()> {
 }
 
 /// The child's side.
-pub struct Report {
+pub(super) struct Report {
     sent: bool,
     inherited: Vec<RawFd>,
 }
@@ -105,7 +105,7 @@ pub struct Report {
 impl Report {
     /// Called before the process has opened anything, so that every descriptor beyond stdio came from
     /// outside.
-    pub fn new() -> Report {
+    pub(super) fn new() -> Report {
         let mut inherited: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
             .map(|folder| {
                 folder
@@ -126,7 +126,7 @@ impl Report {
     /// Closes the descriptors that the daemon was started with: another process may wait for their other end,
     /// or for a lock on them. Called after the secrets are read, because one of them may be the passphrase
     /// file.
-    pub fn close_inherited(&mut self) {
+    pub(super) fn close_inherited(&mut self) {
         for fd in self.inherited.drain(..) {
             // Open since before the process started, so no object in this program owns them.
             let _ = nix::unistd::close(fd);
@@ -137,7 +137,7 @@ impl Report {
     ///
     /// # Errors
     /// /dev/null cannot be opened.
-    pub fn ready(&mut self) -> Result<()> {
+    pub(super) fn ready(&mut self) -> Result<()> {
         let failed = |what: &str, error: std::io::Error| {
             Error::new(Code::Failure, format!("cannot {what}: {error}"))
         };
@@ -158,12 +158,12 @@ impl Report {
 
     /// Tells the parent why the mount does not serve. Has no effect after [`Self::ready`], when the parent
     /// has gone.
-    pub fn failed(&mut self, error: &Error) {
+    pub(super) fn failed(&mut self, error: &Error) {
         self.send(&format!("{} {error}\n", error.code().number()));
     }
 
     /// A note for the user about something that is not an error. Only before [`Self::ready`].
-    pub fn note(&self, note: &str) {
+    pub(super) fn note(&self, note: &str) {
         write(&format!("{NOTE}{}\n", text::one_line(note)));
     }
 

@@ -24,7 +24,7 @@ use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
 use crate::tools::local_file::LocalFileError;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct BulkOptions {
+pub(super) struct BulkOptions {
     /// oss://bucket[/prefix], or file:///folder
     pub source: String,
     /// Only the objects below this prefix
@@ -50,11 +50,11 @@ pub struct BulkOptions {
 }
 
 /// Connection options of a command over a whole prefix, for a service that other clients use too.
-pub const PARALLEL: u16 = 64;
+pub(super) const PARALLEL: u16 = 64;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
-pub struct ReadingKeys {
+pub(super) struct ReadingKeys {
     /// A private key (PEM) that opens the objects, or a folder of them (repeatable)
     #[arg(
         long,
@@ -68,7 +68,7 @@ pub struct ReadingKeys {
 }
 
 /// A running command: its runtime, its bucket and its report.
-pub struct Run<'a> {
+pub(super) struct Run<'a> {
     options: &'a BulkOptions,
     environment: &'a Environment,
     source: Source,
@@ -80,7 +80,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// The source is invalid.
-    pub fn new(options: &'a BulkOptions, environment: &'a Environment) -> Result<Run<'a>> {
+    pub(super) fn new(options: &'a BulkOptions, environment: &'a Environment) -> Result<Run<'a>> {
         logging::start(0).to_terminal();
         let source = Source::parse(&options.source, options.prefix.as_deref())
             .map_err(|message| Error::new(Code::Usage, message))?;
@@ -98,26 +98,26 @@ impl<'a> Run<'a> {
         })
     }
 
-    pub fn prefix(&self) -> &str {
+    pub(super) fn prefix(&self) -> &str {
         self.source.prefix()
     }
 
     /// For reading key files.
-    pub fn files<'k>(&'k self, options: &'k ReadingOptions) -> Files<'k> {
+    pub(super) fn files<'k>(&'k self, options: &'k ReadingOptions) -> Files<'k> {
         Files::new(options, self.environment)
     }
 
-    pub fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> &Source {
         &self.source
     }
 
-    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
     /// # Errors
     /// As [`parts::open_store`].
-    pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn store(&self) -> Result<Arc<dyn ObjectStore>> {
         let _inside = self.runtime.enter();
         parts::open_store(self.place(), self.environment, None, Missing::Refused)
     }
@@ -130,11 +130,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    pub fn explain(&self, error: &store::error::Error) -> Error {
+    pub(super) fn explain(&self, error: &store::error::Error) -> Error {
         parts::explain(error, self.place())
     }
 
-    pub fn scope(&self, store: &Arc<dyn ObjectStore>) -> Scope {
+    pub(super) fn scope(&self, store: &Arc<dyn ObjectStore>) -> Scope {
         Scope {
             store: store.clone(),
             prefix: self.prefix().to_owned(),
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Those of the pass.
-    pub fn pass<W>(&self, scope: &Scope, pass: &'static str, work: W) -> Result<Summary>
+    pub(super) fn pass<W>(&self, scope: &Scope, pass: &'static str, work: W) -> Result<Summary>
     where
         W: AsyncFnOnce(
             &Scope,
@@ -188,7 +188,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// [`Code::Incomplete`].
-    pub fn require_some(&self, summary: &Summary, nothing: &str) -> Result<()> {
+    pub(super) fn require_some(&self, summary: &Summary, nothing: &str) -> Result<()> {
         if summary.objects > 0 || self.options.allow_empty {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl<'a> Run<'a> {
     }
 
     /// Warns if the bucket keeps old versions, which the command does not change.
-    pub fn warn_if_versioned(&self, store: &Arc<dyn ObjectStore>, what_stays: &str) {
+    pub(super) fn warn_if_versioned(&self, store: &Arc<dyn ObjectStore>, what_stays: &str) {
         match self.block_on(store.bucket_info()) {
             Ok(info) if info.versioned => tell(&format!(
                 "warning: {} keeps old versions: {what_stays}",
@@ -223,7 +223,7 @@ impl From<&LocalFileError> for Error {
     }
 }
 
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -232,7 +232,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// # Errors
 /// [`Code::Incomplete`] if objects need attention.
-pub fn conclude(summary: &Summary, what: &str) -> Result<()> {
+pub(super) fn conclude(summary: &Summary, what: &str) -> Result<()> {
     match summary.bad {
         0 => Ok(()),
         bad => Err(Error::new(

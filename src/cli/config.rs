@@ -18,7 +18,7 @@ const SMALLEST_MEMORY_LIMIT: u64 = 16 << 20;
 
 /// A mount's configuration, checked as far as possible without reading a secret or contacting the service.
 #[derive(Debug)]
-pub struct MountConfig {
+pub(super) struct MountConfig {
     pub source: Source,
     /// Canonical, empty, and nothing is mounted on it.
     pub mountpoint: PathBuf,
@@ -40,7 +40,7 @@ impl MountConfig {
     ///
     /// # Errors
     /// The first problem found.
-    pub fn new(mut options: MountOptions) -> Result<MountConfig> {
+    pub(super) fn new(mut options: MountOptions) -> Result<MountConfig> {
         let usage = |message: String| Error::new(Code::Usage, message);
         let source = Source::parse(&options.source, options.prefix.as_deref()).map_err(usage)?;
         if options.tuning.memory_limit < SMALLEST_MEMORY_LIMIT {
@@ -157,7 +157,7 @@ impl MountConfig {
     }
 
     /// Where mounts of this bucket and prefix keep the state that a later one needs.
-    pub fn state_folder(&self) -> Option<PathBuf> {
+    pub(super) fn state_folder(&self) -> Option<PathBuf> {
         let place = self.source.to_string();
         Some(folder_of(
             self.state_dir.as_ref()?,
@@ -167,7 +167,7 @@ impl MountConfig {
     }
 
     /// How objects are written, and which may be read although they are not encrypted.
-    pub fn bucket_settings(&self) -> encrypted::Settings {
+    pub(super) fn bucket_settings(&self) -> encrypted::Settings {
         let prefix = self.source.prefix();
         let below = |folder: &String| match folder.trim_end_matches('/') {
             "" => prefix.to_owned(),
@@ -189,7 +189,7 @@ impl MountConfig {
     ///
     /// # Errors
     /// [`Code::Local`].
-    pub fn create_cache_dir(&self) -> Result<()> {
+    pub(super) fn create_cache_dir(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -248,7 +248,7 @@ fn folder_of(state: &Path, place: &str, service: &ServiceOptions) -> PathBuf {
 }
 
 /// Where commands keep what they know of a place from one run to the next.
-pub fn state_of(place: &str, service: &ServiceOptions) -> Option<PathBuf> {
+pub(super) fn state_of(place: &str, service: &ServiceOptions) -> Option<PathBuf> {
     let root = nix::unistd::geteuid().is_root();
     let state = default_state_dir(root, |name| std::env::var_os(name).map(PathBuf::from))?;
     Some(folder_of(&state.join("transfers"), place, service))
@@ -270,7 +270,7 @@ fn default_state_dir(root: bool, variable: impl Fn(&str) -> Option<PathBuf>) -> 
 ///
 /// # Errors
 /// There is no home.
-pub fn default_cache_dir(
+pub(super) fn default_cache_dir(
     root: bool,
     variable: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<PathBuf> {

@@ -11,7 +11,7 @@ use crate::text;
 
 /// Check and show configuration files
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
 }
@@ -29,7 +29,7 @@ enum Action {
 
 /// # Errors
 /// A file that cannot be used or has mistakes, or a profile that there is not.
-pub fn run(
+pub(super) fn run(
     args: &Args,
     commands: &Command,
     given: &ArgMatches,

@@ -33,7 +33,7 @@ const SYSTEM: &str = "/etc/ossvault/config.toml";
 
 /// One file, of the right form; the options in it are not checked yet.
 #[derive(Debug)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     pub path: PathBuf,
     pub defaults: Table,
     /// By name.
@@ -43,7 +43,7 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// # Errors
     /// The file cannot be read, can be changed by other users, or is not of the right form.
-    pub fn read(path: &Path) -> Result<ConfigFile> {
+    pub(super) fn read(path: &Path) -> Result<ConfigFile> {
         let failed = |code, why: String| {
             Error::new(
                 code,
@@ -88,7 +88,7 @@ impl ConfigFile {
 ///
 /// # Errors
 /// As [`ConfigFile::read`].
-pub fn read_all(
+pub(super) fn read_all(
     named: Option<&Path>,
     variable: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<Vec<ConfigFile>> {
@@ -179,7 +179,7 @@ fn parse(path: &Path, content: &str) -> std::result::Result<ConfigFile, String> 
 }
 
 /// What cannot be mistaken for a source or a path.
-pub fn is_profile_name(name: &str) -> bool {
+pub(super) fn is_profile_name(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()

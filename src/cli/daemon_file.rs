@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(20);
 const LONGEST: u64 = 1 << 20;
 
 /// The daemon's side: locked until dropped.
-pub struct DaemonFile {
+pub(crate) struct DaemonFile {
     path: PathBuf,
     file: File,
 }
@@ -34,7 +34,7 @@ pub struct DaemonFile {
 impl DaemonFile {
     /// # Errors
     /// No folder for such files can be used.
-    pub fn create(mountpoint: &Path, source: &str) -> Result<DaemonFile> {
+    pub(crate) fn create(mountpoint: &Path, source: &str) -> Result<DaemonFile> {
         let uid = nix::unistd::geteuid().as_raw();
         let folder = first_usable(folders(uid), uid).ok_or_else(|| {
             Error::new(
@@ -84,12 +84,12 @@ impl DaemonFile {
     }
 
     /// For a mount that never served: the command that started it reports why.
-    pub fn discard(self) {
+    pub(crate) fn discard(self) {
         remove(&self.path, &self.file);
     }
 
     /// Leaves the result for the waiting process, and releases the lock.
-    pub fn finish(mut self, result: &Result<()>) {
+    pub(crate) fn finish(mut self, result: &Result<()>) {
         let line = match result {
             Ok(()) => "exit 0\n".to_owned(),
             Err(error) => format!("exit {} {error}\n", error.code().number()),
@@ -104,14 +104,14 @@ impl DaemonFile {
 }
 
 /// The waiting side.
-pub struct Waiter {
+pub(crate) struct Waiter {
     path: PathBuf,
     file: File,
 }
 
 impl Waiter {
     /// The state of the mount on `mountpoint`, served by `owner`; none if there is or was no such mount.
-    pub fn open(mountpoint: &Path, owner: u32) -> Option<Waiter> {
+    pub(crate) fn open(mountpoint: &Path, owner: u32) -> Option<Waiter> {
         folders(owner)
             .into_iter()
             .find_map(|folder| Waiter::open_in(&folder, mountpoint, owner))
@@ -130,7 +130,7 @@ impl Waiter {
     }
 
     /// True while the daemon lives.
-    pub fn is_running(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         match self.file.try_lock_shared() {
             Ok(()) => {
                 let _ = self.file.unlock();
@@ -147,7 +147,7 @@ impl Waiter {
     ///
     /// # Errors
     /// What the daemon reported, or [`Code::DaemonDied`].
-    pub fn wait(self, mut still_waiting: impl FnMut(u64)) -> Result<()> {
+    pub(crate) fn wait(self, mut still_waiting: impl FnMut(u64)) -> Result<()> {
         let started = std::time::Instant::now();
         let mut told = 0;
         while self.is_running() {

@@ -17,7 +17,7 @@ use super::{background, keygen, parts, umount};
 
 /// Show a bucket mounted as an encrypted directory, without a cloud
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// The folder to create [default: ossvault-demo, with a number appended if it exists]
     pub folder: Option<PathBuf>,
 }
@@ -30,7 +30,7 @@ const MARKER: &str = "Nobody but the holder of the key reads this line.\n";
 
 /// # Errors
 /// A step failed. The folder is kept for inspection; the mount is not.
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let demo = Demo::prepare(args.folder.as_deref())?;
     demo.show_all().inspect_err(|_| {
         // The first error is the one to report.

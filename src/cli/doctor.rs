@@ -22,7 +22,7 @@ use crate::doctor::patient::{GivenKeys, Patient, Place, ThisMachine, Unusable, U
 #[command(after_help = "\
 Scratch objects are written below .ossvault/doctor-… and removed. Without a source, only this machine and the keys are \
 examined.")]
-pub struct Args {
+pub(super) struct Args {
     /// What is to be mounted: oss://bucket[/prefix], file:///folder, or a profile of the configuration file
     source: Option<String>,
     /// Only the objects below this prefix
@@ -54,7 +54,7 @@ const INTERRUPTED: i32 = 130;
 
 /// # Errors
 /// [`Code::Unhealthy`] if a check failed.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     logging::start(0).to_terminal();
     let source = (args.source.as_deref())
         .map(|text| Source::parse(text, args.prefix.as_deref()))

@@ -18,7 +18,7 @@ use crate::tools::inspect::{self, Report};
 
 /// Show how an object is stored, and whether it can be opened
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// oss://bucket/key, file:///folder#key, or a file in a mount
     object: String,
     /// Print one JSON object
@@ -32,7 +32,7 @@ pub struct Args {
 
 /// # Errors
 /// There is no such object, or no available key opens it.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let report = match split(&args.object)? {
         Some((source, key)) => in_bucket(args, environment, source, &key)?,
         None => in_mount(Path::new(&args.object))?,

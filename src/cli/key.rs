@@ -14,7 +14,7 @@ use crate::text;
 
 /// Show a key file, change its passphrase, or write its public half
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
 }
@@ -79,7 +79,7 @@ struct PublicArgs {
 
 /// # Errors
 /// The file is not a key or cannot be used, a passphrase is missing or wrong, or a file cannot be written.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     match &args.action {
         Action::Show(args) => show(args, environment),
         Action::Passwd(args) => passwd(args, environment),

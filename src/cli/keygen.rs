@@ -12,7 +12,7 @@ use crate::text;
 
 /// Generate a key pair: PATH is the private key, PATH.pub the public key
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Where to write the private key, readable only by you; the public key is written to PATH.pub
     pub path: PathBuf,
     /// The key size in bits
@@ -27,7 +27,7 @@ pub struct Args {
 
 /// # Errors
 /// A file of that name exists, there is no passphrase, or the files cannot be written.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     // Checked before the passphrase prompt; writing the files checks again, atomically.
     for path in [args.path.clone(), key_file::public_path(&args.path)] {
         if path.symlink_metadata().is_ok() {
@@ -64,7 +64,7 @@ pub fn run(args: &Args, environment: &Environment) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub fn generate(path: &Path, bits: usize, passphrase: Option<&str>) -> Result<String> {
+pub(super) fn generate(path: &Path, bits: usize, passphrase: Option<&str>) -> Result<String> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::new(
             Code::KeyInvalid,

@@ -16,7 +16,7 @@ use crate::crypto::rsa_key::{PrivateKey, PublicKey};
 use crate::text;
 
 /// The keys that a command is given.
-pub struct KeyFiles<'a> {
+pub(super) struct KeyFiles<'a> {
     pub options: &'a KeyOptions,
     pub private: &'a [PathBuf],
     pub public: Option<&'a Path>,
@@ -29,7 +29,7 @@ pub struct KeyFiles<'a> {
 ///
 /// # Errors
 /// As [`ring`].
-pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
+pub(super) fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
     let named = KeyFiles {
         options: &config.options.keys,
         private: &config.private_keys,
@@ -44,7 +44,7 @@ pub fn open(config: &MountConfig, given: &Environment) -> Result<KeyRing> {
 ///
 /// # Errors
 /// A file cannot be read or must not be used, or keys do not belong together.
-pub fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
+pub(super) fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
     crate::crypto::ctr::self_test().map_err(|error| {
         Error::new(
             Code::Failure,
@@ -104,13 +104,13 @@ pub fn ring(named: &KeyFiles<'_>, given: &Environment) -> Result<KeyRing> {
 }
 
 /// What weak keys may not do.
-pub const TOO_WEAK_TO_WRITE: &str = "a key of less than 2048 bits is too weak to write with: give another key to write with (--writing-key FILE.pub), or mount with --read-only";
+pub(super) const TOO_WEAK_TO_WRITE: &str = "a key of less than 2048 bits is too weak to write with: give another key to write with (--writing-key FILE.pub), or mount with --read-only";
 
 /// For a command that only reads.
 ///
 /// # Errors
 /// As [`placeholder`].
-pub fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Result<KeyRing> {
+pub(super) fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Result<KeyRing> {
     let Some(first) = private.first() else {
         return placeholder();
     };
@@ -122,14 +122,14 @@ pub fn reading_ring(private: Vec<PrivateKey>, options: &ReadingOptions) -> Resul
 ///
 /// # Errors
 /// The generator fails.
-pub fn placeholder() -> Result<KeyRing> {
+pub(super) fn placeholder() -> Result<KeyRing> {
     let pair =
         KeyPair::generate(2048).map_err(|error| Error::new(Code::Failure, error.to_string()))?;
     Ok(KeyRing::write_only(pair.public().clone()))
 }
 
 /// How to read key files.
-pub struct Files<'a> {
+pub(super) struct Files<'a> {
     permissions: Permissions,
     strength: Strength,
     passphrase: &'a PassphraseArgs,
@@ -137,7 +137,7 @@ pub struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    pub fn new(options: &'a ReadingOptions, given: &'a Environment) -> Files<'a> {
+    pub(super) fn new(options: &'a ReadingOptions, given: &'a Environment) -> Files<'a> {
         Files {
             permissions: match options.insecure_key_permissions {
                 true => Permissions::Ignored,
@@ -158,7 +158,7 @@ impl<'a> Files<'a> {
     /// # Errors
     /// A file cannot be read or must not be used, a passphrase is missing or wrong, or a folder contains no
     /// key.
-    pub fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
+    pub(super) fn private(&self, paths: &[PathBuf]) -> Result<Vec<PrivateKey>> {
         let mut keys = Vec::new();
         for path in paths {
             // A folder whose name is the text of a key is treated as a file, and refused.
@@ -211,7 +211,7 @@ impl<'a> Files<'a> {
 
     /// # Errors
     /// As [`private`](Self::private).
-    pub fn public(&self, path: &Path) -> Result<PublicKey> {
+    pub(super) fn public(&self, path: &Path) -> Result<PublicKey> {
         Ok(key_file::read_public(path, self.permissions)?)
     }
 }

@@ -19,7 +19,7 @@ use crate::text;
 
 /// Where the value of an option comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     Variable(String),
     Defaults(PathBuf),
     Profile(String, PathBuf),
@@ -39,7 +39,7 @@ impl std::fmt::Display for Origin {
 
 /// An option that a lower layer sets.
 #[derive(Clone, Debug)]
-pub struct Setting {
+pub(super) struct Setting {
     /// As on the command line, without the dashes.
     pub option: String,
     /// `--option=value`, or `--option` for one without a value; several where it may be repeated.
@@ -48,13 +48,13 @@ pub struct Setting {
 }
 
 /// The environment, as far as it is no secret.
-pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// The command line with what the lower layers add to it.
 ///
 /// # Errors
 /// A value of a lower layer that is not valid, or a configuration file that cannot be used.
-pub fn complete(
+pub(super) fn complete(
     commands: &Command,
     arguments: Vec<OsString>,
     given: &ArgMatches,
@@ -123,7 +123,7 @@ pub fn complete(
 ///
 /// # Errors
 /// As [`complete`].
-pub fn settings_of_mount(
+pub(super) fn settings_of_mount(
     commands: &Command,
     files: &[ConfigFile],
     profile: Option<&str>,
@@ -139,7 +139,7 @@ pub fn settings_of_mount(
 ///
 /// # Errors
 /// One that cannot be used.
-pub fn read_files(given: &ArgMatches, variables: Variables<'_>) -> Result<Vec<ConfigFile>> {
+pub(super) fn read_files(given: &ArgMatches, variables: Variables<'_>) -> Result<Vec<ConfigFile>> {
     let named = given
         .try_get_one::<PathBuf>("config")
         .ok()
@@ -149,14 +149,14 @@ pub fn read_files(given: &ArgMatches, variables: Variables<'_>) -> Result<Vec<Co
     config_file::read_all(named.as_deref(), |name| variables(name).map(PathBuf::from))
 }
 
-pub fn is_profile(files: &[ConfigFile], name: &str) -> bool {
+pub(super) fn is_profile(files: &[ConfigFile], name: &str) -> bool {
     files
         .iter()
         .any(|file| file.profiles.iter().any(|(known, _)| known == name))
 }
 
 /// Every mistake in a file: an unknown option, a value that is not valid, a profile without a source.
-pub fn mistakes_in(commands: &Command, file: &ConfigFile) -> Vec<Error> {
+pub(super) fn mistakes_in(commands: &Command, file: &ConfigFile) -> Vec<Error> {
     let tables = std::iter::once((None, &file.defaults)).chain(
         file.profiles
             .iter()
@@ -442,7 +442,7 @@ fn value_of<'a>(
 
 /// # Errors
 /// The profile has no source, or it is no text.
-pub fn source_of(files: &[ConfigFile], profile: &str) -> Result<String> {
+pub(super) fn source_of(files: &[ConfigFile], profile: &str) -> Result<String> {
     let missing = || {
         Error::new(
             Code::Usage,

@@ -23,7 +23,7 @@ use crate::text::{self, one_line};
 
 /// The log of a process; cheap to clone, and all clones write to the same log.
 #[derive(Clone)]
-pub struct Logger {
+pub(crate) struct Logger {
     inner: Arc<Inner>,
 }
 
@@ -45,7 +45,7 @@ enum Sink {
 
 /// Warnings and errors always; `--verbose` adds operations, twice adds requests to the service, three times
 /// adds everything. RUST_LOG overrides this, for this program's own lines.
-pub fn start(verbose: u8) -> Logger {
+pub(crate) fn start(verbose: u8) -> Logger {
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
@@ -79,7 +79,7 @@ const OWN: &str = "ossvault";
 
 impl Filter {
     /// `wanted` is the value of RUST_LOG; if it does not mention this program, `level` applies.
-    pub fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
+    pub(crate) fn new(level: LevelFilter, wanted: Option<&str>) -> Filter {
         let mut builder = env_logger::Builder::new();
         match wanted {
             Some(wanted) => builder
@@ -92,7 +92,7 @@ impl Filter {
         Filter(builder.build())
     }
 
-    pub fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+    pub(crate) fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let target = room(metadata.target());
         let may = is_within(&target, OWN) || metadata.level() <= Level::Warn;
         let metadata = Metadata::builder()
@@ -142,7 +142,7 @@ impl Logger {
     ///
     /// # Errors
     /// The file cannot be opened.
-    pub fn to_file(&self, path: &Path) -> Result<()> {
+    pub(crate) fn to_file(&self, path: &Path) -> Result<()> {
         let failed = |why: String| {
             Error::new(
                 Code::Local,
@@ -167,12 +167,12 @@ impl Logger {
     }
 
     /// To the terminal, for a process in the foreground.
-    pub fn to_terminal(&self) {
+    pub(crate) fn to_terminal(&self) {
         self.switch(Sink::Stderr);
     }
 
     /// To syslog, for a process in the background without a log file; nowhere if the system has no syslog.
-    pub fn to_system(&self) {
+    pub(crate) fn to_system(&self) {
         let sink = UnixDatagram::unbound()
             .and_then(|socket| {
                 socket.connect("/dev/log")?;
@@ -238,7 +238,7 @@ impl Log for Logger {
 }
 
 /// A panic ends one request, not the mount, and is logged like every other error.
-pub fn log_panics() {
+pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         // Without the payload: it may quote the data that it failed on, which may be plaintext.
         let place = panic

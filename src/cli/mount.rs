@@ -35,7 +35,7 @@ use crate::text::{self, one_line};
 #[command(after_help = "\
 Credentials come from the environment: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for temporary ones, \
 OSS_SESSION_TOKEN.")]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     options: MountOptions,
 }
@@ -54,7 +54,7 @@ const NAMES_IN_MESSAGE: usize = 10;
 ///
 /// # Errors
 /// The reason why the mount does not serve, or did not end well.
-pub fn run(args: Args, environment: Environment, arguments: &[OsString]) -> Result<()> {
+pub(super) fn run(args: Args, environment: Environment, arguments: &[OsString]) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
         return background::start(&environment, arguments);

@@ -79,7 +79,7 @@ const SECRETS: [&str; 12] = [
 ///
 /// # Errors
 /// [`Code::Usage`]: an option that there is not, or one that would hold a secret.
-pub fn translate(arguments: Vec<OsString>, commands: &Command) -> Result<Vec<OsString>> {
+pub(super) fn translate(arguments: Vec<OsString>, commands: &Command) -> Result<Vec<OsString>> {
     let Some(rest) = is_by_mount(&arguments, commands).then(|| &arguments[1..]) else {
         return Ok(arguments);
     };

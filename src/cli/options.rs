@@ -9,7 +9,7 @@ use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct MountOptions {
+pub(super) struct MountOptions {
     /// What to mount: oss://bucket[/prefix] (or bucket[:/prefix]), file:///folder for a bucket stored in a local folder,
     /// or a profile of the configuration file
     pub source: String,
@@ -52,7 +52,7 @@ pub struct MountOptions {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
-pub struct KeyOptions {
+pub(super) struct KeyOptions {
     /// A private key (PEM), or a folder of private keys. The public half of the first key encrypts; all keys
     /// decrypt
     #[arg(
@@ -98,7 +98,7 @@ pub struct KeyOptions {
 /// Options of every command that opens envelopes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Keys")]
-pub struct ReadingOptions {
+pub(super) struct ReadingOptions {
     #[command(flatten)]
     pub passphrase: PassphraseArgs,
     /// Accept key and passphrase files that other users can read or change
@@ -115,7 +115,7 @@ pub struct ReadingOptions {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Service")]
-pub struct ServiceOptions {
+pub(super) struct ServiceOptions {
     /// The service's endpoint: a host name like oss-cn-hangzhou.aliyuncs.com, or a URL
     #[arg(long, env = "OSS_ENDPOINT", hide_env_values = true)]
     pub endpoint: Option<String>,
@@ -144,7 +144,7 @@ pub struct ServiceOptions {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Memory, disk and freshness")]
-pub struct TuningOptions {
+pub(super) struct TuningOptions {
     /// Memory limit for data and listings; the process stays below this plus 64M
     #[arg(long, default_value = "512M", value_name = "SIZE", value_parser = values::size)]
     pub memory_limit: u64,
@@ -174,7 +174,7 @@ pub struct TuningOptions {
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Owners and permissions")]
-pub struct AccessOptions {
+pub(super) struct AccessOptions {
     /// Allow other users to access the mount. The stored owners and modes then apply, and anyone who can
     /// write to the bucket can change them: see --umask and --force-uid
     #[arg(long)]
@@ -210,7 +210,7 @@ pub struct AccessOptions {
 
 /// Options between the program's own processes, and for tests.
 #[derive(Clone, Debug, clap::Args)]
-pub struct HiddenOptions {
+pub(super) struct HiddenOptions {
     /// The size of an upload's first parts, a multiple of 128K. With a small size, small files take the path
     /// of large ones.
     #[arg(long, hide = true, default_value = "8M", value_name = "SIZE", value_parser = values::part_size)]

@@ -4,31 +4,31 @@ use std::io::Write;
 
 use crate::text;
 
-pub fn print_json(value: &impl serde::Serialize) {
+pub(super) fn print_json(value: &impl serde::Serialize) {
     if let Ok(json) = serde_json::to_string(value) {
         print(&text::json(&json));
     }
 }
 
 /// For people, over several lines.
-pub fn print_pretty_json(value: &impl serde::Serialize) {
+pub(super) fn print_pretty_json(value: &impl serde::Serialize) {
     if let Ok(json) = serde_json::to_string_pretty(value) {
         print(&text::json(&json));
     }
 }
 
 /// One line, whatever names and messages it contains.
-pub fn print_line(line: &str) {
+pub(super) fn print_line(line: &str) {
     print(&text::one_line(line));
 }
 
 /// The one PEM block that is shown, because it is asked for and no secret.
-pub fn print_public_key(pem: &str) {
+pub(super) fn print_public_key(pem: &str) {
     print(pem.trim_end());
 }
 
 /// A line on stderr, for messages that are not results.
-pub fn tell(line: &str) {
+pub(super) fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "ossvault: {}", text::one_line(line));
 }
 

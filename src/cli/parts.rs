@@ -32,7 +32,7 @@ const LOOPBACK_REGION: &str = "cn-hangzhou";
 
 /// Where a bucket is, and how to connect to it.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub(super) struct Place<'a> {
     pub source: &'a Source,
     pub service: &'a ServiceOptions,
     /// Maximum number of requests in flight.
@@ -40,7 +40,7 @@ pub struct Place<'a> {
 }
 
 impl MountConfig {
-    pub fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         Place {
             source: &self.source,
             service: &self.options.service,
@@ -72,7 +72,7 @@ impl Place<'_> {
 
 /// What to do with a `file://` source that contains no bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub(super) enum Missing {
     /// Commands that only read must not change anything.
     Refused,
     Created,
@@ -82,7 +82,7 @@ pub enum Missing {
 ///
 /// # Errors
 /// Missing credentials, endpoint or region; a folder that is not a bucket.
-pub fn open_store(
+pub(super) fn open_store(
     place: Place<'_>,
     environment: &Environment,
     server: Option<&EmbeddedServer>,
@@ -112,7 +112,7 @@ pub fn open_store(
 }
 
 /// The source in the mount table, in the form of network file systems: `bucket.endpoint:/prefix`.
-pub fn shown_source(place: Place<'_>) -> String {
+pub(super) fn shown_source(place: Place<'_>) -> String {
     match place.source {
         Source::Oss { bucket, prefix } => {
             let endpoint = endpoint_of(place.service).ok().flatten();
@@ -178,7 +178,7 @@ fn misconfigured(error: oss::error::Error) -> Error {
 ///
 /// # Errors
 /// As [`open_store`].
-pub fn open_client(
+pub(super) fn open_client(
     place: Place<'_>,
     bucket: &str,
     environment: &Environment,
@@ -247,7 +247,7 @@ fn check_endpoint(text: &str) -> Result<()> {
 }
 
 /// The bucket, with files read and written as plaintext.
-pub fn encrypted_bucket(
+pub(super) fn encrypted_bucket(
     store: Arc<dyn ObjectStore>,
     keys: KeyRing,
     settings: encrypted::Settings,
@@ -256,7 +256,7 @@ pub fn encrypted_bucket(
 }
 
 /// The meaning of a failure to the user: the first of its causes that has one, in one sentence, with advice.
-pub fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> Error {
+pub(super) fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_>) -> Error {
     let store = |error: &store::error::Error| Some(error.clone());
     match find_cause(error, &store) {
         Some(error) => explain_store(&error, place),
@@ -351,7 +351,7 @@ fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
 }
 
 /// The demo's OSS server, on loopback, in this process. Ends with it.
-pub struct EmbeddedServer {
+pub(super) struct EmbeddedServer {
     /// Kept alive for its tasks.
     _server: Server,
     endpoint: String,
@@ -369,7 +369,7 @@ impl EmbeddedServer {
 ///
 /// # Errors
 /// The folder cannot be served.
-pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
+pub(super) async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
     let mut random = zeroize::Zeroizing::new([0u8; 16]);
     crate::crypto::random::fill(random.as_mut_slice());
     let secret: zeroize::Zeroizing<String> = zeroize::Zeroizing::new(hex::encode(*random));
@@ -399,7 +399,7 @@ pub async fn start_server(folder: &Path) -> Result<EmbeddedServer> {
 
 /// # Errors
 /// The folder cannot hold a bucket.
-pub fn make_bucket(folder: &Path, name: &str) -> Result<()> {
+pub(super) fn make_bucket(folder: &Path, name: &str) -> Result<()> {
     let folder = folder.join(name);
     LocalStore::open(&folder, local::Settings { sync: false })
         .map(|_| ())
@@ -407,7 +407,7 @@ pub fn make_bucket(folder: &Path, name: &str) -> Result<()> {
 }
 
 /// An object as stored by the bucket.
-pub struct StoredObject {
+pub(super) struct StoredObject {
     pub first_bytes: Vec<u8>,
     /// User metadata, with names without the prefix.
     pub headers: Vec<(String, String)>,
@@ -417,7 +417,7 @@ pub struct StoredObject {
 ///
 /// # Errors
 /// There is no such object.
-pub fn look_into(folder: &Path, key: &str) -> Result<StoredObject> {
+pub(super) fn look_into(folder: &Path, key: &str) -> Result<StoredObject> {
     use futures_util::TryStreamExt;
     let failed = |error: store::error::Error| store_failed(folder, &error);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -448,7 +448,7 @@ fn store_failed(folder: &Path, error: &store::error::Error) -> Error {
 }
 
 /// The error without its leading class name, which tells callers what to do, but users nothing.
-pub fn cause_of(error: &store::error::Error) -> String {
+pub(super) fn cause_of(error: &store::error::Error) -> String {
     use store::error::Error as Store;
     match error {
         Store::Misconfigured(cause) | Store::Unavailable(cause) | Store::Other(cause) => {

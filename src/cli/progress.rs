@@ -29,7 +29,7 @@ enum Style {
 }
 
 /// The display of one pass over many objects. Removed from the terminal on drop.
-pub struct ProgressDisplay {
+pub(super) struct ProgressDisplay {
     pass: &'static str,
     style: Style,
     bar: ProgressBar,
@@ -38,7 +38,7 @@ pub struct ProgressDisplay {
 
 impl ProgressDisplay {
     /// `pass` begins each line; `quiet` shows nothing.
-    pub fn new(pass: &'static str, quiet: bool) -> ProgressDisplay {
+    pub(super) fn new(pass: &'static str, quiet: bool) -> ProgressDisplay {
         let terminal = ProgressDrawTarget::stderr();
         let style = match (quiet, terminal.is_hidden()) {
             (true, _) => Style::Hidden,
@@ -59,13 +59,13 @@ impl ProgressDisplay {
         }
     }
 
-    pub fn took(&self) -> Duration {
+    pub(super) fn took(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// Returns the result of `work`, and shows its progress meanwhile. `counting` fills in the totals; it starts
     /// with the first line that is shown, since it takes requests of its own.
-    pub async fn during<T>(
+    pub(super) async fn during<T>(
         &self,
         progress: &Progress,
         counting: impl Future<Output = ()>,
@@ -111,7 +111,7 @@ impl ProgressDisplay {
     }
 
     /// Runs `print`, which writes to the terminal, without mixing its lines with the display.
-    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
 }

@@ -23,7 +23,7 @@ use crate::tools::rewrap::{ReEncrypt, Rewrap};
 Interrupted, it is run again: what the new key opens already is left alone. Mounts must know the new private key \
 first. Whoever had the old key and a copy of the bucket keeps the data keys: the answer to a leaked key is \
 --re-encrypt.")]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     options: BulkOptions,
     #[command(flatten)]
@@ -85,7 +85,7 @@ enum Which {
 
 /// # Errors
 /// [`Code::Incomplete`] unless every object is proved to be opened by the new key alone.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let run = Run::new(&args.options, environment)?;
     let (old, new, public) = keys(&run, args)?;
     let store = run.store()?;

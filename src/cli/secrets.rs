@@ -48,7 +48,7 @@ const OTHERS: [&str; 8] = [
 
 /// The environment that the process was given. Secrets exist only here: /proc/PID/environ no longer shows
 /// them, and no child process inherits them.
-pub struct Environment {
+pub(crate) struct Environment {
     secrets: Vec<(&'static CStr, Zeroizing<Vec<u8>>)>,
 }
 
@@ -56,7 +56,7 @@ impl Environment {
     /// Closes the process: no core file, no debugger and no /proc/PID/mem for other processes of this user,
     /// and no secret in the environment. Called first, while the process has one thread. A sandbox may forbid
     /// one of the first two: that is logged and not an error.
-    pub fn enter() -> Environment {
+    pub(crate) fn enter() -> Environment {
         if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
             log::warn!("cannot disable core files: {error}");
         }
@@ -84,7 +84,7 @@ impl Environment {
     }
 
     /// Any variable, including secrets. None if it is not UTF-8.
-    pub fn text(&self, name: &str) -> Option<String> {
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
         let known = self
             .secrets
             .iter()
@@ -96,7 +96,7 @@ impl Environment {
     }
 
     /// For another process of this program, which first removes them from its environment.
-    pub fn pass_on(&self, command: &mut Command) {
+    pub(crate) fn pass_on(&self, command: &mut Command) {
         for (name, value) in &self.secrets {
             let name = OsStr::from_bytes(name.to_bytes());
             command.env(name, OsStr::from_bytes(value));
@@ -112,7 +112,7 @@ fn is_ours(name: &OsStr) -> bool {
 /// uses one contiguous range for the main thread, and it is small as long as nothing else has started. Best
 /// effort: the amount that a user may lock is limited, and data keys, each of which opens one file, come and
 /// go on other threads.
-pub fn lock_heap() {
+pub(crate) fn lock_heap() {
     if let Err(error) = try_lock_heap() {
         log::debug!("the private keys may be swapped out: {error}");
     }
@@ -156,7 +156,7 @@ fn take_variable(name: &CStr) -> Option<Zeroizing<Vec<u8>>> {
 /// Sources of a passphrase, in the order of the fields, then `OSSVAULT_PASSPHRASE`, then the terminal. Never
 /// an argument: arguments are visible to every user of the machine.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct PassphraseArgs {
+pub(crate) struct PassphraseArgs {
     /// Read the private key's passphrase from the first line of this file [default: OSSVAULT_PASSPHRASE, or
     /// ask at the terminal]
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_command")]
@@ -173,7 +173,7 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// A source that was given yields no passphrase.
-    pub fn read(
+    pub(crate) fn read(
         &self,
         key: &Path,
         given: &Environment,
@@ -194,7 +194,11 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// It is empty or differs the second time, or a source that was given yields none.
-    pub fn choose(&self, key: &Path, given: &Environment) -> Result<Option<Zeroizing<String>>> {
+    pub(crate) fn choose(
+        &self,
+        key: &Path,
+        given: &Environment,
+    ) -> Result<Option<Zeroizing<String>>> {
         let passphrase = match self.without_asking(key, given, Permissions::Enforced)? {
             Some(passphrase) => passphrase,
             None => match choose_at_terminal(key)? {
@@ -215,7 +219,7 @@ impl PassphraseArgs {
     ///
     /// # Errors
     /// As [`Self::choose`].
-    pub fn choose_another(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
+    pub(crate) fn choose_another(&self, key: &Path) -> Result<Option<Zeroizing<String>>> {
         self.choose(key, &Environment { secrets: vec![] })
     }
 

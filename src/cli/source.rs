@@ -7,7 +7,7 @@ use crate::text;
 
 /// A source as given on the command line; it has not been accessed yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     Oss {
         bucket: String,
         /// Empty, or ends with `/`.
@@ -26,7 +26,7 @@ impl Source {
     ///
     /// # Errors
     /// A sentence that states the expected form.
-    pub fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
+    pub(crate) fn parse(text: &str, prefix: Option<&str>) -> Result<Source, String> {
         let option = prefix.map(check_prefix).transpose()?;
         if let Some((bucket, in_url)) = bucket_and_path(text) {
             check_bucket(bucket)?;
@@ -67,7 +67,7 @@ impl Source {
         })
     }
 
-    pub fn prefix(&self) -> &str {
+    pub(crate) fn prefix(&self) -> &str {
         match self {
             Source::Oss { prefix, .. } | Source::File { prefix, .. } => prefix,
         }
@@ -109,7 +109,7 @@ fn shown(text: &str) -> Option<&str> {
 }
 
 /// The service's rule: 3 to 63 lower-case letters, digits and hyphens, no hyphen at either end.
-pub fn check_bucket(bucket: &str) -> Result<(), String> {
+pub(crate) fn check_bucket(bucket: &str) -> Result<(), String> {
     let valid = (3..=63).contains(&bucket.len())
         && bucket
             .bytes()

@@ -11,7 +11,7 @@ use crate::fuse::{mount_table, session};
 
 /// Unmount, and wait until everything is uploaded
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     pub mountpoint: PathBuf,
     /// Detach the mount even if programs have files open in it, without waiting for them
     #[arg(long, short = 'z')]
@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// # Errors
 /// Not mounted, busy, or the error that the daemon reports.
-pub fn run(args: &Args) -> Result<()> {
+pub(super) fn run(args: &Args) -> Result<()> {
     let mountpoint = session::canonical(&args.mountpoint)?;
     let entry = mount_table::find(&mountpoint).map_err(|error| {
         Error::new(

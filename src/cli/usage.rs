@@ -16,7 +16,7 @@ use super::values::Expected;
 ///
 /// # Errors
 /// Always, except for help and version, which are printed on stdout.
-pub fn explain(
+pub(super) fn explain(
     error: &clap::Error,
     commands: &clap::Command,
     first: Option<&OsStr>,

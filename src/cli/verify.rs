@@ -20,7 +20,7 @@ use crate::tools::verify::{Against, Manifest, Verify};
 
 /// Open every envelope and read every object to find damage; changes nothing
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     options: BulkOptions,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct Args {
 
 /// # Errors
 /// [`Code::Incomplete`] if something is damaged, differs or cannot be opened.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let run = Run::new(&args.options, environment)?;
     let against = against(args)?;
     let reading = &args.keys.reading;
@@ -149,7 +149,7 @@ fn writing(path: &Path, error: std::io::Error) -> Error {
 
 /// Restore envelopes that another tool's metadata edit has removed
 #[derive(Debug, clap::Args)]
-pub struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// The file written by `verify --save-envelopes`
     file: PathBuf,
     #[command(flatten)]
@@ -161,7 +161,7 @@ pub struct RestoreArgs {
 
 /// # Errors
 /// [`Code::Incomplete`] if an object is gone.
-pub fn restore(args: &RestoreArgs, environment: &Environment) -> Result<()> {
+pub(super) fn restore(args: &RestoreArgs, environment: &Environment) -> Result<()> {
     let run = Run::new(&args.options, environment)?;
     let lines = Lines::open(&args.file).map_err(|error| reading(&args.file, error))?;
     let store = run.store()?;

@@ -7,30 +7,30 @@
 
 use zeroize::Zeroizing;
 
-pub const INTEGER: u8 = 0x02;
-pub const BIT_STRING: u8 = 0x03;
-pub const OCTET_STRING: u8 = 0x04;
-pub const OBJECT_IDENTIFIER: u8 = 0x06;
-pub const SEQUENCE: u8 = 0x30;
-pub const CONSTRUCTED: u8 = 0x20;
+pub(crate) const INTEGER: u8 = 0x02;
+pub(crate) const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
+pub(crate) const OBJECT_IDENTIFIER: u8 = 0x06;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const CONSTRUCTED: u8 = 0x20;
 
 /// Maximum nesting of elements of indefinite length: each level is scanned again by the one above it.
 const MAX_DEPTH: usize = 12;
 
 #[derive(Clone, Copy)]
-pub struct Element<'a> {
+pub(crate) struct Element<'a> {
     pub tag: u8,
     content: &'a [u8],
 }
 
 impl<'a> Element<'a> {
     /// The first element of the input, whatever follows it.
-    pub fn first(input: &'a [u8]) -> Option<Element<'a>> {
+    pub(crate) fn first(input: &'a [u8]) -> Option<Element<'a>> {
         Some(read(input, 0)?.0)
     }
 
     /// The elements of a sequence. None if this is not a sequence, or if one of them is malformed.
-    pub fn sequence(self) -> Option<Vec<Element<'a>>> {
+    pub(crate) fn sequence(self) -> Option<Vec<Element<'a>>> {
         (self.tag == SEQUENCE).then_some(())?;
         self.nested()
     }
@@ -47,7 +47,7 @@ impl<'a> Element<'a> {
     }
 
     /// A number without sign and leading zeros: some writers omit the zero byte that makes it positive.
-    pub fn unsigned(self) -> Option<&'a [u8]> {
+    pub(crate) fn unsigned(self) -> Option<&'a [u8]> {
         if self.tag != INTEGER || self.content.is_empty() {
             return None;
         }
@@ -56,23 +56,23 @@ impl<'a> Element<'a> {
     }
 
     /// A small number. None if it is larger.
-    pub fn small(self) -> Option<u64> {
+    pub(crate) fn small(self) -> Option<u64> {
         let bytes = self.unsigned()?;
         (bytes.len() <= 8).then(|| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)))
     }
 
     /// An object identifier's content.
-    pub fn identifier(self) -> Option<&'a [u8]> {
+    pub(crate) fn identifier(self) -> Option<&'a [u8]> {
         (self.tag == OBJECT_IDENTIFIER && !self.content.is_empty()).then_some(self.content)
     }
 
     /// An octet string, joined if it comes in pieces.
-    pub fn octets(self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn octets(self) -> Option<Zeroizing<Vec<u8>>> {
         self.string(OCTET_STRING, Some)
     }
 
     /// A bit string of whole bytes.
-    pub fn bits(self) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn bits(self) -> Option<Zeroizing<Vec<u8>>> {
         self.string(BIT_STRING, |piece| piece.strip_prefix(&[0]))
     }
 
@@ -138,7 +138,7 @@ fn indefinite(tag: u8, content: &[u8], depth: usize) -> Option<(Element<'_>, &[u
 }
 
 /// A sequence of numbers, each big-endian with or without leading zeros, encoded in DER.
-pub fn sequence_of_numbers(numbers: &[&[u8]]) -> Zeroizing<Vec<u8>> {
+pub(crate) fn sequence_of_numbers(numbers: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let room = numbers.iter().map(|number| number.len() + 6).sum();
     let mut content = Zeroizing::new(Vec::with_capacity(room));
     for number in numbers {

@@ -15,11 +15,11 @@ use std::arch::x86_64::*;
 use zeroize::Zeroizing;
 
 /// The round keys; their existence proves that the processor has the features. Wiped on drop.
-pub struct Schedule(Zeroizing<[[u8; 16]; 15]>);
+pub(super) struct Schedule(Zeroizing<[[u8; 16]; 15]>);
 
 impl Schedule {
     /// None if this kernel cannot run.
-    pub fn new(key: &[u8; 32]) -> Option<Schedule> {
+    pub(super) fn new(key: &[u8; 32]) -> Option<Schedule> {
         let available = is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("vaes")
             && is_x86_feature_detected!("avx512f")
@@ -30,7 +30,7 @@ impl Schedule {
 
     /// Combines `source` with the keystream from block `counter` on, into `destination`, which has the same
     /// length.
-    pub fn apply(&self, counter: u128, source: &[u8], destination: &mut [u8]) {
+    pub(super) fn apply(&self, counter: u128, source: &[u8], destination: &mut [u8]) {
         assert_eq!(source.len(), destination.len());
         // Safety: `new` detected the features.
         unsafe { apply(&self.0, counter, source, destination) }

@@ -18,7 +18,7 @@ use super::key_error::KeyError;
 
 /// In CBC mode, unless it is a stream cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cipher {
+pub(crate) enum Cipher {
     Aes128,
     Aes192,
     Aes256,
@@ -46,7 +46,7 @@ pub enum Cipher {
 
 impl Cipher {
     /// By the name in a `DEK-Info` header.
-    pub fn named(name: &str) -> Option<Cipher> {
+    pub(crate) fn named(name: &str) -> Option<Cipher> {
         Some(match name.to_ascii_uppercase().as_str() {
             "AES-128-CBC" => Cipher::Aes128,
             "AES-192-CBC" => Cipher::Aes192,
@@ -71,14 +71,14 @@ impl Cipher {
     }
 
     /// With all bits of the key effective.
-    pub const fn rc2(key_len: usize) -> Cipher {
+    pub(crate) const fn rc2(key_len: usize) -> Cipher {
         Cipher::Rc2 {
             key_len,
             bits: key_len * 8,
         }
     }
 
-    pub fn key_len(self) -> usize {
+    pub(crate) fn key_len(self) -> usize {
         match self {
             Cipher::Des => 8,
             Cipher::Aes128
@@ -95,7 +95,7 @@ impl Cipher {
     }
 
     /// The length of a block, and so of the IV. None for a stream cipher.
-    pub fn block_len(self) -> Option<usize> {
+    pub(crate) fn block_len(self) -> Option<usize> {
         match self {
             Cipher::Rc4 { .. } => None,
             Cipher::Aes128
@@ -116,7 +116,7 @@ impl Cipher {
     /// # Errors
     /// [`KeyError::WrongPassphrase`] if the padding is wrong, as it is for 255 of 256 wrong passphrases;
     /// [`KeyError::Damaged`] for impossible lengths.
-    pub fn decrypt(
+    pub(crate) fn decrypt(
         self,
         key: &[u8],
         iv: &[u8],

@@ -25,7 +25,7 @@ const MAX_SCRYPT_PASSES: u64 = 16;
 const DAMAGED: KeyError = KeyError::Damaged("its encryption parameters are malformed");
 
 /// The encryption scheme of a key file.
-pub enum Encryption {
+pub(crate) enum Encryption {
     Pbes2 {
         kdf: Kdf,
         cipher: Cipher,
@@ -46,7 +46,7 @@ pub enum Encryption {
     },
 }
 
-pub enum Kdf {
+pub(crate) enum Kdf {
     Pbkdf2 {
         hash: Hash,
         salt: Vec<u8>,
@@ -61,7 +61,7 @@ pub enum Kdf {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hash {
+pub(crate) enum Hash {
     Md5,
     Sha1,
     Sha224,
@@ -77,7 +77,7 @@ impl Encryption {
     ///
     /// # Errors
     /// [`KeyError::UnsupportedEncryption`], [`KeyError::TooCostly`], [`KeyError::Damaged`].
-    pub fn parse(algorithm: Element<'_>) -> Result<Encryption, KeyError> {
+    pub(crate) fn parse(algorithm: Element<'_>) -> Result<Encryption, KeyError> {
         let (scheme, parameters) = identified(algorithm)?;
         if scheme == "1.2.840.113549.1.5.13" {
             return pbes2(parameters.ok_or(DAMAGED)?);
@@ -126,7 +126,11 @@ impl Encryption {
     /// # Errors
     /// [`KeyError::WrongPassphrase`], [`KeyError::Damaged`], [`KeyError::TooCostly`] if there is not enough
     /// memory.
-    pub fn decrypt(&self, passphrase: &str, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    pub(crate) fn decrypt(
+        &self,
+        passphrase: &str,
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         match self {
             Encryption::Pbes2 { kdf, cipher, iv } => {
                 let mut key = Zeroizing::new(vec![0; cipher.key_len()]);
@@ -370,7 +374,7 @@ fn identified(algorithm: Element<'_>) -> Result<(String, Option<Element<'_>>), K
 }
 
 /// An object identifier in dotted form. None if it is invalid.
-pub fn dotted(element: Element<'_>) -> Option<String> {
+pub(crate) fn dotted(element: Element<'_>) -> Option<String> {
     debug_assert!(element.tag == OBJECT_IDENTIFIER || element.identifier().is_none());
     let identifier = pkcs8::ObjectIdentifier::from_bytes(element.identifier()?).ok()?;
     Some(identifier.to_string())

@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
 /// One block.
-pub struct Block {
+pub(crate) struct Block {
     pub label: String,
     /// The value of the `DEK-Info` header, in blocks with traditional encryption.
     pub dek_info: Option<String>,
@@ -20,7 +20,7 @@ pub struct Block {
 }
 
 /// The blocks of a text.
-pub struct Blocks {
+pub(crate) struct Blocks {
     pub blocks: Vec<Block>,
     /// Whether a block has no end, or another block's end.
     pub incomplete: bool,
@@ -41,7 +41,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// None if the bytes are not PEM at all.
-pub fn blocks(bytes: &[u8]) -> Option<Blocks> {
+pub(crate) fn blocks(bytes: &[u8]) -> Option<Blocks> {
     let text = characters(bytes);
     if !text.contains(BEGIN) {
         return None;
@@ -69,7 +69,7 @@ pub fn blocks(bytes: &[u8]) -> Option<Blocks> {
 }
 
 /// The bytes of base64 without PEM lines. None if the text is something else.
-pub fn bare_base64(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+pub(crate) fn bare_base64(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let text = characters(bytes);
     let text = text.trim_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
     // A short word is valid base64, too.

@@ -14,7 +14,7 @@ use super::key_error::KeyError;
 /// # Errors
 /// [`KeyError::UnsupportedEncryption`]; [`KeyError::Damaged`] for an impossible header or length;
 /// [`KeyError::WrongPassphrase`] if the padding is wrong, as it is for 255 of 256 wrong passphrases.
-pub fn decrypt(
+pub(crate) fn decrypt(
     dek_info: &str,
     body: &[u8],
     passphrase: &str,

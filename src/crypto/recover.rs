@@ -9,7 +9,7 @@ use crypto_bigint::{BoxedUint, ConcatenatingMul, Gcd, NonZero, Odd, Resize};
 use zeroize::Zeroizing;
 
 /// The numbers of a private key with two primes, big-endian.
-pub struct Numbers<'a> {
+pub(super) struct Numbers<'a> {
     pub modulus: &'a [u8],
     pub exponent: &'a [u8],
     pub private_exponent: &'a [u8],
@@ -25,7 +25,7 @@ const EXPONENTS: [u64; 6] = [65537, 3, 17, 5, 257, 35];
 const BASES: std::ops::Range<u64> = 2..100;
 
 /// The numbers missing from the file.
-pub struct Recovered {
+pub(super) struct Recovered {
     exponent: Vec<u8>,
     /// p, q, d mod p - 1, d mod q - 1, and the inverse of q modulo p.
     crt: [Zeroizing<Vec<u8>>; 5],
@@ -33,7 +33,7 @@ pub struct Recovered {
 
 impl Recovered {
     /// The complete key.
-    pub fn numbers<'a>(&'a self, read: &Numbers<'a>) -> Numbers<'a> {
+    pub(super) fn numbers<'a>(&'a self, read: &Numbers<'a>) -> Numbers<'a> {
         Numbers {
             modulus: read.modulus,
             exponent: &self.exponent,
@@ -44,7 +44,7 @@ impl Recovered {
 }
 
 /// None if the numbers are not a key.
-pub fn primes(read: &Numbers<'_>) -> Option<Recovered> {
+pub(super) fn primes(read: &Numbers<'_>) -> Option<Recovered> {
     // A key of this size is refused anyway, and the work grows with the cube of the size.
     const LONGEST: usize = 2048;
     if read.modulus.len() > LONGEST || read.private_exponent.len() > read.modulus.len() {

@@ -14,14 +14,14 @@ const SHALLOW: usize = 16 << 10;
 const DEEP: usize = 64 << 10;
 
 /// Runs `work` and overwrites the stack that it used: for ciphers and digests, which need little of it.
-pub fn wiped<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn wiped<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);
     overwrite::<SHALLOW>();
     result
 }
 
 /// The same for RSA.
-pub fn wiped_deep<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn wiped_deep<T>(work: impl FnOnce() -> T) -> T {
     let result = apart(work);
     overwrite::<DEEP>();
     result

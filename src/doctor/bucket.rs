@@ -7,10 +7,10 @@ use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of};
 use crate::store::error::Error;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectStore};
 
-pub const NAMES: [&str; 4] = ["credentials", "region", "bucket", "list"];
+pub(super) const NAMES: [&str; 4] = ["credentials", "region", "bucket", "list"];
 
 /// Some of the bucket's objects, if it has any. None: there is no use in other requests.
-pub async fn check(
+pub(super) async fn check(
     checks: &mut Checks<'_>,
     store: &dyn ObjectStore,
     prefix: &str,
@@ -91,7 +91,7 @@ fn listed(page: &ListPage) -> String {
 }
 
 /// Whether old versions are kept.
-pub async fn versioning(checks: &mut Checks<'_>, store: &dyn ObjectStore) {
+pub(super) async fn versioning(checks: &mut Checks<'_>, store: &dyn ObjectStore) {
     const NAME: &str = "versioning";
     match store.bucket_info().await {
         Ok(info) if info.hierarchical => checks.warn(

@@ -16,10 +16,10 @@ pub enum Keys {
     Refused(String),
 }
 
-pub const NAMES: [&str; 2] = ["keys", "keys-of-objects"];
+pub(super) const NAMES: [&str; 2] = ["keys", "keys-of-objects"];
 
 /// The ring, if it can be used.
-pub fn check(checks: &mut Checks<'_>, keys: Keys) -> Option<KeyRing> {
+pub(super) fn check(checks: &mut Checks<'_>, keys: Keys) -> Option<KeyRing> {
     match keys {
         Keys::None => {
             checks.skip("keys", "no key was given (--private-key, --public-key)");
@@ -54,7 +54,7 @@ pub fn check(checks: &mut Checks<'_>, keys: Keys) -> Option<KeyRing> {
 }
 
 /// Whether the bucket's objects are for one of them.
-pub async fn of_objects(
+pub(super) async fn of_objects(
     checks: &mut Checks<'_>,
     store: &Arc<dyn ObjectStore>,
     prefix: &str,

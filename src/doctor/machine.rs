@@ -28,7 +28,7 @@ pub struct Machine {
     pub root: bool,
 }
 
-pub fn check(checks: &mut Checks<'_>, machine: &Machine) {
+pub(super) fn check(checks: &mut Checks<'_>, machine: &Machine) {
     fuse(checks, &machine.fuse_device);
     helper(checks, machine.root);
     disk(checks, machine.cache_dir.as_deref());

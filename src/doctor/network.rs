@@ -8,7 +8,7 @@ use super::check::Checks;
 use crate::oss::client::Client;
 use crate::oss::error::Error;
 
-pub const NAMES: [&str; 4] = ["name", "connection", "tls", "clock"];
+pub(super) const NAMES: [&str; 4] = ["name", "connection", "tls", "clock"];
 
 /// To one address.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const NORMAL_SKEW: u64 = 60;
 const CHECK_ENDPOINT: &str = "check --endpoint, and the network of this machine";
 
 /// Returns whether requests can be sent.
-pub async fn check(checks: &mut Checks<'_>, client: &Client) -> bool {
+pub(super) async fn check(checks: &mut Checks<'_>, client: &Client) -> bool {
     let base = client.endpoint().base().to_owned();
     let proxied = match client.is_proxied() {
         Ok(proxied) => proxied,

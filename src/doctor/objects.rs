@@ -39,7 +39,7 @@ const SIZE: usize = 4096;
 /// The name of the metadata that a copy sets.
 const NOTE: &str = "ossvault-doctor";
 
-pub async fn check(
+pub(super) async fn check(
     checks: &mut Checks<'_>,
     store: &dyn ObjectStore,
     scratch: &Scratch,

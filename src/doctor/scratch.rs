@@ -9,7 +9,7 @@ use crate::store::error::{Error, Result};
 use crate::store::object_store::{ObjectKey, ObjectStore, UploadId};
 
 /// Below a prefix of its own. Everything is noted before it is made.
-pub struct Scratch {
+pub(super) struct Scratch {
     prefix: String,
     /// A leaf: nothing is locked or awaited while it is held.
     made: Mutex<Made>,
@@ -23,7 +23,7 @@ struct Made {
 
 impl Scratch {
     /// For a mount of `prefix`.
-    pub fn new(prefix: &str) -> Arc<Scratch> {
+    pub(super) fn new(prefix: &str) -> Arc<Scratch> {
         let mut bytes = [0; 8];
         random::fill(&mut bytes);
         Arc::new(Scratch {
@@ -36,20 +36,20 @@ impl Scratch {
     ///
     /// # Errors
     /// The prefix is too long.
-    pub fn key(&self, name: &str) -> Result<ObjectKey> {
+    pub(super) fn key(&self, name: &str) -> Result<ObjectKey> {
         let key = ObjectKey::new(format!("{}{name}", self.prefix))?;
         lock(&self.made).keys.push(key.clone());
         Ok(key)
     }
 
-    pub fn began(&self, key: &ObjectKey, upload: &UploadId) {
+    pub(super) fn began(&self, key: &ObjectKey, upload: &UploadId) {
         let mut made = lock(&self.made);
         made.uploads.push((key.clone(), upload.clone()));
     }
 
     /// What has been deleted already is deleted again, which is no error. Returns how many objects may have existed, and
     /// the keys of those that could not be removed.
-    pub async fn remove(&self, store: &dyn ObjectStore) -> (usize, Vec<(ObjectKey, Error)>) {
+    pub(super) async fn remove(&self, store: &dyn ObjectStore) -> (usize, Vec<(ObjectKey, Error)>) {
         let made = std::mem::take(&mut *lock(&self.made));
         let mut left = Vec::new();
         for (key, upload) in &made.uploads {

@@ -21,7 +21,7 @@ const VOLUME: usize = 8 << 20;
 const SLOW: Duration = Duration::from_millis(100);
 
 /// The usual time of a small request.
-pub async fn latency(
+pub(super) async fn latency(
     checks: &mut Checks<'_>,
     store: &dyn ObjectStore,
     prefix: &str,
@@ -56,7 +56,11 @@ pub async fn latency(
 }
 
 /// Sends an object, and reads it back.
-pub async fn throughput(checks: &mut Checks<'_>, store: &dyn ObjectStore, scratch: &Scratch) {
+pub(super) async fn throughput(
+    checks: &mut Checks<'_>,
+    store: &dyn ObjectStore,
+    scratch: &Scratch,
+) {
     const NAME: &str = "throughput";
     let measured = async {
         let key = scratch.key("volume")?;
@@ -95,7 +99,7 @@ fn rate(took: Duration) -> String {
 }
 
 /// Options that fit what was found.
-pub fn advice(checks: &mut Checks<'_>, latency: Option<Duration>) {
+pub(super) fn advice(checks: &mut Checks<'_>, latency: Option<Duration>) {
     const NAME: &str = "options";
     let mut advice = Vec::new();
     if latency.is_some_and(|latency| latency >= Duration::from_millis(20)) {

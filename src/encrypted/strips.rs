@@ -55,12 +55,12 @@ struct SentState {
 
 impl Sent {
     /// CRC-64 of the range; none before an attempt has reached its end.
-    pub fn crc64(&self) -> Option<u64> {
+    pub(super) fn crc64(&self) -> Option<u64> {
         self.state.lock().expect("never poisoned").whole
     }
 
     /// Why this program cut the body short, if it did.
-    pub fn failure(&self) -> Option<BodyError> {
+    pub(super) fn failure(&self) -> Option<BodyError> {
         self.state.lock().expect("never poisoned").failed
     }
 

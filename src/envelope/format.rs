@@ -8,28 +8,28 @@ use crate::crypto::data_key::ContentKind;
 
 /// Names without the `x-oss-meta-` prefix, in lower case.
 pub(super) mod names {
-    pub const SEED_KEY: &str = "x-oss-key";
-    pub const SEED_START: &str = "x-oss-start";
+    pub(crate) const SEED_KEY: &str = "x-oss-key";
+    pub(crate) const SEED_START: &str = "x-oss-start";
 
-    pub const SDK_PREFIX: &str = "client-side-encryption-";
-    pub const SDK_KEY: &str = "client-side-encryption-key";
-    pub const SDK_START: &str = "client-side-encryption-start";
-    pub const SDK_CEK_ALG: &str = "client-side-encryption-cek-alg";
-    pub const SDK_WRAP_ALG: &str = "client-side-encryption-wrap-alg";
-    pub const SDK_MATDESC: &str = "client-side-encryption-matdesc";
-    pub const SDK_DATA_SIZE: &str = "client-side-encryption-data-size";
-    pub const SDK_PART_SIZE: &str = "client-side-encryption-part-size";
+    pub(crate) const SDK_PREFIX: &str = "client-side-encryption-";
+    pub(crate) const SDK_KEY: &str = "client-side-encryption-key";
+    pub(crate) const SDK_START: &str = "client-side-encryption-start";
+    pub(crate) const SDK_CEK_ALG: &str = "client-side-encryption-cek-alg";
+    pub(crate) const SDK_WRAP_ALG: &str = "client-side-encryption-wrap-alg";
+    pub(crate) const SDK_MATDESC: &str = "client-side-encryption-matdesc";
+    pub(crate) const SDK_DATA_SIZE: &str = "client-side-encryption-data-size";
+    pub(crate) const SDK_PART_SIZE: &str = "client-side-encryption-part-size";
 
-    pub const LEGACY_PREFIX: &str = "oss-crypto-";
-    pub const LEGACY_KEY: &str = "oss-crypto-key";
-    pub const LEGACY_START: &str = "oss-crypto-start";
-    pub const LEGACY_CEK_ALG: &str = "oss-cek-alg";
-    pub const LEGACY_WRAP_ALG: &str = "oss-wrap-alg";
+    pub(crate) const LEGACY_PREFIX: &str = "oss-crypto-";
+    pub(crate) const LEGACY_KEY: &str = "oss-crypto-key";
+    pub(crate) const LEGACY_START: &str = "oss-crypto-start";
+    pub(crate) const LEGACY_CEK_ALG: &str = "oss-cek-alg";
+    pub(crate) const LEGACY_WRAP_ALG: &str = "oss-wrap-alg";
 
-    pub const VERSION: &str = "ossvault-v";
-    pub const KEY_ID: &str = "ossvault-key";
-    pub const XATTR: &str = "ossvault-xattr";
-    pub const REWRAPPED: &str = "ossvault-rewrapped";
+    pub(crate) const VERSION: &str = "ossvault-v";
+    pub(crate) const KEY_ID: &str = "ossvault-key";
+    pub(crate) const XATTR: &str = "ossvault-xattr";
+    pub(crate) const REWRAPPED: &str = "ossvault-rewrapped";
 }
 
 /// The permissions and type of a file, in decimal; the name is without the `x-oss-meta-` prefix.

@@ -36,7 +36,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// A new one, with a file in `folder` if that can be.
-    pub fn create(folder: Option<&Path>) -> Instance {
+    pub(crate) fn create(folder: Option<&Path>) -> Instance {
         let id = format!("{:016x}", rand::random::<u64>());
         let key = MacKey::generate();
         let file = folder.and_then(|folder| match keep(folder, &id, &key) {
@@ -54,7 +54,7 @@ impl Instance {
 
     /// The mount of that name, if it was on this machine and lives no more: locked, so that no other mount cleans up
     /// after it at once.
-    pub fn ended(folder: &Path, id: &str) -> Option<Instance> {
+    pub(crate) fn ended(folder: &Path, id: &str) -> Option<Instance> {
         if !is_id(id) {
             return None;
         }
@@ -86,7 +86,7 @@ impl Instance {
     }
 
     /// All those that live no more.
-    pub fn all_ended(folder: &Path) -> Vec<Instance> {
+    pub(crate) fn all_ended(folder: &Path) -> Vec<Instance> {
         let Ok(entries) = std::fs::read_dir(folder) else {
             return Vec::new();
         };
@@ -97,7 +97,7 @@ impl Instance {
     }
 
     /// Nothing of it is left in the bucket.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         if let Some((_locked, path)) = &self.file
             && let Err(error) = std::fs::remove_file(path)
         {

@@ -10,10 +10,10 @@ use tokio::runtime::Handle;
 use crate::fs::error::{Error, Result};
 
 /// Before a task that has panicked starts anew.
-pub const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a task until it ends by itself. `start` is called again `pause` after each panic.
-pub fn keep_running<F>(
+pub(super) fn keep_running<F>(
     runtime: &Handle,
     name: &'static str,
     pause: Duration,
@@ -30,7 +30,7 @@ pub fn keep_running<F>(
 }
 
 /// The result of `work`; EIO if it panics, so that what follows it is done all the same.
-pub async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let result = AssertUnwindSafe(work).catch_unwind().await;
     result.unwrap_or_else(|_| Err(Error::io("a panic broke the request off")))
 }

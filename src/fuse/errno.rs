@@ -5,7 +5,7 @@ use fuser::Errno;
 use crate::fs::error::{Error, Refusal};
 
 /// A comment gives the reason wherever POSIX leaves a choice.
-pub fn errno(error: &Error) -> Errno {
+pub(super) fn errno(error: &Error) -> Errno {
     match error {
         Error::NotFound => Errno::ENOENT,
         Error::Exists => Errno::EEXIST,
@@ -49,7 +49,7 @@ pub fn errno(error: &Error) -> Errno {
 }
 
 /// The log level of a failure: errors that programs cause all day are not worth logging.
-pub fn level(error: &Error) -> log::Level {
+pub(super) fn level(error: &Error) -> log::Level {
     match error {
         error if error.is_logged() => log::Level::Debug,
         Error::Io(_)

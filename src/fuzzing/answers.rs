@@ -21,7 +21,7 @@ use crate::oss::xml;
 const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// A status, then headers, then what may be an error document.
-pub fn headers(input: &[u8]) {
+pub(super) fn headers(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (status, rest) = input.split_at(end);
     let status = String::from_utf8_lossy(status)
@@ -80,7 +80,7 @@ pub fn headers(input: &[u8]) {
 }
 
 /// Documents.
-pub fn xml(input: &[u8]) {
+pub(super) fn xml(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let _ = xml::error(&text);
     if let Ok(page) = xml::list(&text, UNIX_EPOCH) {

@@ -7,7 +7,7 @@ use crate::crypto::{key_parse, key_text, legacy_pem};
 /// What a case may cost, in rounds of a hash.
 const MAX_ROUNDS: u64 = 32;
 
-pub fn file(input: &[u8]) {
+pub(super) fn file(input: &[u8]) {
     let private = key_parse::private_key(input, &mut || None);
     let public = key_parse::public_key(input);
     let described = key_parse::describe(input);
@@ -19,7 +19,7 @@ pub fn file(input: &[u8]) {
 }
 
 /// The text around keys, and the elements within.
-pub fn text(input: &[u8]) {
+pub(super) fn text(input: &[u8]) {
     if let Some(found) = key_text::blocks(input) {
         assert!(found.blocks.len() <= 64);
         for block in &found.blocks {
@@ -66,7 +66,7 @@ fn elements(input: &[u8], depth: usize) {
 }
 
 /// An AlgorithmIdentifier, and behind it what was encrypted that way.
-pub fn encryption(input: &[u8]) {
+pub(super) fn encryption(input: &[u8]) {
     let Some(whole) = Element::first(input).and_then(Element::sequence) else {
         return;
     };

@@ -15,7 +15,7 @@ use crate::tools::envelopes::{Lines, merge};
 use crate::tools::verify::{Manifest, parse_line};
 
 /// A file of sha256sum's.
-pub fn manifest(input: &[u8]) {
+pub(super) fn manifest(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let whole = Manifest::parse(&text).is_ok();
     let mut lines = text.lines().filter(|line| !line.is_empty());
@@ -35,7 +35,7 @@ pub fn manifest(input: &[u8]) {
 }
 
 /// A file in which envelopes were saved, and what would be put back of them.
-pub fn saved_envelopes(input: &[u8]) {
+pub(super) fn saved_envelopes(input: &[u8]) {
     let Ok(mut lines) = Lines::of(input, Path::new("saved")) else {
         return;
     };
@@ -55,7 +55,7 @@ pub fn saved_envelopes(input: &[u8]) {
 }
 
 /// /proc/self/mountinfo.
-pub fn mount_table(input: &[u8]) {
+pub(super) fn mount_table(input: &[u8]) {
     let mut lines = 0;
     for entry in mount_table::parse(input) {
         lines += 1;
@@ -65,7 +65,7 @@ pub fn mount_table(input: &[u8]) {
 }
 
 /// What a mount's daemon leaves for whoever waits for it.
-pub fn daemon_file(input: &[u8]) {
+pub(super) fn daemon_file(input: &[u8]) {
     if let Err(error) = reported(input) {
         assert_ne!(error.code(), Code::Success);
         assert!(is_harmless(&error.to_string()));
@@ -74,7 +74,7 @@ pub fn daemon_file(input: &[u8]) {
 
 /// The texts in the database of a bucket that is kept in a folder: where the content of an object is, and its
 /// headers; one a line, the headers last.
-pub fn store_row(input: &[u8]) {
+pub(super) fn store_row(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (place, headers) = text.split_once('\n').unwrap_or(("-", &text));
     if let Some(content) = Content::parse(place) {
@@ -94,7 +94,7 @@ pub fn store_row(input: &[u8]) {
 
 /// What names a multipart upload in such a folder, and its parts: ids, the names of part files, and tags; one a
 /// line.
-pub fn store_upload(input: &[u8]) {
+pub(super) fn store_upload(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     for line in text.lines() {
         if record::is_id(line) {

@@ -21,7 +21,7 @@ const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const SCOPE: &str = "20130524/us-east-1/s3/aws4_request";
 
 /// A method and a target, then headers.
-pub fn request(input: &[u8]) {
+pub(super) fn request(input: &[u8]) {
     let end = input.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (line, rest) = input.split_at(end);
     let (headers, _) = head_and_body(rest.strip_prefix(b"\n").unwrap_or(rest));
@@ -165,7 +165,7 @@ fn rules(headers: &ObjectHeaders) {
 }
 
 /// Documents.
-pub fn xml(input: &[u8]) {
+pub(super) fn xml(input: &[u8]) {
     let _ = xml::parse::<Children<Field>>(input, "CreateBucketConfiguration");
     if let Ok(parts) = multipart::read_parts(input) {
         // Each takes an element with two others in it.

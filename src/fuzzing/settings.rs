@@ -17,7 +17,7 @@ use crate::oss::endpoint::{self, Endpoint, Options};
 use crate::oss::proxy;
 use crate::text;
 
-pub fn command_line(input: &[u8]) {
+pub(super) fn command_line(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (first, second) = text.split_once('\n').unwrap_or((&text, ""));
     for prefix in [None, Some(second)] {
@@ -52,7 +52,7 @@ pub fn command_line(input: &[u8]) {
 }
 
 /// Variables, `NAME=VALUE` in a line each.
-pub fn environment(input: &[u8]) {
+pub(super) fn environment(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let variables: BTreeMap<&str, &str> = text
         .split('\n')
@@ -138,7 +138,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 /// Texts from outside in lines that people read.
-pub fn shown_text(input: &[u8]) {
+pub(super) fn shown_text(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let line = text::one_line(&text);
     assert!(is_harmless(&line), "{line:?}");

@@ -45,7 +45,7 @@ pub(super) fn meta(input: &[u8]) -> ObjectMeta {
 }
 
 /// What metadata say of mode, owner and times.
-pub fn attributes(input: &[u8]) {
+pub(super) fn attributes(input: &[u8]) {
     let meta = meta(input);
     for directory in [false, true] {
         let attributes = Attributes::read(&meta, directory);
@@ -56,7 +56,7 @@ pub fn attributes(input: &[u8]) {
     }
 }
 
-pub fn envelope(input: &[u8]) {
+pub(super) fn envelope(input: &[u8]) {
     let user = user_metadata(input);
     if let Ok(Some(envelope)) = envelope::detect::detect(&user) {
         // No RSA modulus that is accepted is longer.
@@ -68,7 +68,7 @@ pub fn envelope(input: &[u8]) {
 
 /// What only a key opens, and whoever has the public half may have sealed: extended attributes, with the header
 /// values that they are sealed in, and the counter that a file begins with.
-pub fn xattrs(input: &[u8]) {
+pub(super) fn xattrs(input: &[u8]) {
     if let Some(start) = CounterStart::from_decimal(input) {
         let again = CounterStart::from_decimal(start.to_decimal().as_bytes());
         assert_eq!(again, Some(start));
@@ -89,7 +89,7 @@ pub fn xattrs(input: &[u8]) {
 }
 
 /// The metadata of a key marker. Each set of keys has one text.
-pub fn key_marker(input: &[u8]) {
+pub(super) fn key_marker(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     if let Ok(marker) = KeyMarker::parse(&text) {
         assert_eq!(marker.to_text(), text);
@@ -98,7 +98,7 @@ pub fn key_marker(input: &[u8]) {
 }
 
 /// A note of a directory's rename: as it came, and as another mount of this machine could have written it.
-pub fn rename_intent(input: &[u8]) {
+pub(super) fn rename_intent(input: &[u8]) {
     static SECRET: LazyLock<MacKey> =
         LazyLock::new(|| MacKey::from_bytes(&[7; 32]).expect("a key's length"));
     let key = ObjectKey::new(".ossvault/rename-0123456789abcdef-fedcba9876543210");
@@ -133,7 +133,7 @@ pub fn rename_intent(input: &[u8]) {
 
 /// Names, one in a line. Those behind `o` and `p` are a listing's objects and prefixes, `s` is the name that it
 /// begins behind, `t` the token of the next page, `d` the directory that is listed.
-pub fn names(input: &[u8]) {
+pub(super) fn names(input: &[u8]) {
     let lines = || input.split(|byte| *byte == b'\n');
     // One of them: a case is worth more than all that is done with each name.
     let chosen = input.len() % lines().count();

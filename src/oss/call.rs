@@ -51,7 +51,7 @@ pub(super) struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    pub fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Call<'a> {
+    pub(crate) fn new(operation: &'static str, method: Method, key: Option<&'a str>) -> Call<'a> {
         Call {
             operation,
             method,
@@ -66,12 +66,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
+    pub(crate) fn query(mut self, name: &'static str, value: impl Into<String>) -> Call<'a> {
         self.query.push((name.into(), Cow::Owned(value.into())));
         self
     }
 
-    pub fn header(
+    pub(crate) fn header(
         mut self,
         name: impl Into<Cow<'static, str>>,
         value: impl Into<String>,
@@ -80,7 +80,13 @@ impl<'a> Call<'a> {
         self
     }
 
-    pub fn refusal(&self, bucket: &str, status: u16, headers: &HeaderMap, text: &str) -> Refusal {
+    pub(crate) fn refusal(
+        &self,
+        bucket: &str,
+        status: u16,
+        headers: &HeaderMap,
+        text: &str,
+    ) -> Refusal {
         let (of_bucket, now) = (self.key.is_none(), SystemTime::now());
         Refusal {
             bucket: bucket.to_owned(),
@@ -89,7 +95,7 @@ impl<'a> Call<'a> {
     }
 
     /// The operation and the key or key prefix.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let mut query = self.query.iter();
         let prefix = || query.find_map(|(name, value)| (name == "prefix").then_some(&**value));
         let about = self.key.or_else(prefix).unwrap_or_default();

@@ -15,7 +15,7 @@ use crate::object::error::{Error, Result};
 /// pieces have no measurable benefit.
 const SEND_PIECE: usize = 256 * 1024;
 /// A request body being sent: cut into pieces, counted, its CRC-64 computed.
-pub struct Sending {
+pub(crate) struct Sending {
     len: u64,
     progress: [Arc<Progress>; 2],
     /// Locked by the connection's task for each piece, and by the waiting task at the end.
@@ -29,7 +29,7 @@ struct SendingState {
 }
 
 impl Sending {
-    pub fn new(len: u64, progress: [Arc<Progress>; 2]) -> Sending {
+    pub(crate) fn new(len: u64, progress: [Arc<Progress>; 2]) -> Sending {
         Sending {
             len,
             progress,
@@ -45,11 +45,11 @@ impl Sending {
         lock(&self.state)
     }
 
-    pub fn take_failure(&self) -> Option<Error> {
+    pub(crate) fn take_failure(&self) -> Option<Error> {
         self.state().failure.take()
     }
 
-    pub fn crc(&self) -> u64 {
+    pub(crate) fn crc(&self) -> u64 {
         self.state().crc.value()
     }
 
@@ -58,7 +58,7 @@ impl Sending {
         std::io::Error::other("the source of the upload failed")
     }
 
-    pub fn stream(
+    pub(crate) fn stream(
         self: Arc<Self>,
         source: BoxStream<'static, Result<Bytes>>,
     ) -> BoxStream<'static, std::io::Result<Bytes>> {

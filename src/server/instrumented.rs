@@ -26,7 +26,7 @@ const CONDITIONS: [&str; 3] = [
 
 /// # Errors
 /// A fault that cuts the connection.
-pub async fn answer(shared: Arc<ServerState>, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(shared: Arc<ServerState>, request: Request<Incoming>) -> Answer {
     let asker = Asker::of(&shared, &request);
     let (instruments, credentials) = (shared.instruments.clone(), &shared.config.credentials);
     let counter = instruments.clone();

@@ -11,14 +11,14 @@ use super::local_file::LocalFileError;
 
 /// A regular file or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalFile {
+pub(super) struct LocalFile {
     /// The path below the folder, with `/`.
     pub path: String,
     pub full: PathBuf,
 }
 
 /// Walks depth first, and holds the names of the folders that it is in. Sockets, pipes and devices are skipped.
-pub struct LocalTree {
+pub(super) struct LocalTree {
     root: PathBuf,
     entries: walkdir::IntoIter,
     next: Option<LocalFile>,
@@ -27,7 +27,7 @@ pub struct LocalTree {
 impl LocalTree {
     /// # Errors
     /// The folder cannot be read, or contains a name that is not UTF-8.
-    pub fn new(root: &Path) -> Result<LocalTree, LocalFileError> {
+    pub(super) fn new(root: &Path) -> Result<LocalTree, LocalFileError> {
         let entries = WalkDir::new(root).min_depth(1).sort_by(by_key).into_iter();
         let mut tree = LocalTree {
             root: root.to_owned(),
@@ -38,13 +38,13 @@ impl LocalTree {
         Ok(tree)
     }
 
-    pub fn peek(&self) -> Option<&LocalFile> {
+    pub(super) fn peek(&self) -> Option<&LocalFile> {
         self.next.as_ref()
     }
 
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn take(&mut self) -> Result<Option<LocalFile>, LocalFileError> {
+    pub(super) fn take(&mut self) -> Result<Option<LocalFile>, LocalFileError> {
         let taken = self.next.take();
         self.advance()?;
         Ok(taken)

@@ -45,7 +45,7 @@ impl Resend<'_> {
     /// # Errors
     /// [`StoreError::PreconditionFailed`] if the source was replaced, or its headers changed, in the
     /// meantime; [`Error::Damaged`] if its bytes do not have the CRC-64 that the store returned.
-    pub async fn run(self) -> Result<Uploaded> {
+    pub(super) async fn run(self) -> Result<Uploaded> {
         if self.meta.size <= SMALL {
             self.in_one().await
         } else {

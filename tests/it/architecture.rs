@@ -59,6 +59,8 @@ const ROOMS: &[(&str, &str)] = &[
         "base cli crypto encrypted envelope files fs fuse object oss server store text tools",
     ),
     ("main", "cli"),
+    // The manuals of the packages.
+    ("packaging", "cli"),
 ];
 
 /// What one file imports from another, at a line.

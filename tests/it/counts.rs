@@ -1313,7 +1313,7 @@ fn rsync_of_new_files_costs_at_most_a_third_more_than_a_put_each_and_nothing_the
     mount.end_well();
 }
 
-pub fn rsync(source: &Path, target: &Path, options: &[&str]) {
+pub(crate) fn rsync(source: &Path, target: &Path, options: &[&str]) {
     let output = Command::new("rsync")
         .arg("-a")
         .args(options)
@@ -1329,7 +1329,7 @@ pub fn rsync(source: &Path, target: &Path, options: &[&str]) {
 }
 
 /// The changes that `rsync -anc --delete` would make, in either direction.
-pub fn rsync_differences(one: &Path, other: &Path) -> String {
+pub(crate) fn rsync_differences(one: &Path, other: &Path) -> String {
     let mut differences = String::new();
     for (source, target) in [(one, other), (other, one)] {
         let output = Command::new("rsync")

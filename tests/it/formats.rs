@@ -20,16 +20,16 @@ use zeroize::Zeroizing;
 
 use crate::fixture::{BUCKET, Rig, can_mount};
 
-pub fn vectors() -> PathBuf {
+pub(crate) fn vectors() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors")
 }
 
-pub fn json(name: &str) -> Value {
+pub(crate) fn json(name: &str) -> Value {
     let text = std::fs::read_to_string(vectors().join(name)).expect(name);
     serde_json::from_str(&text).expect(name)
 }
 
-pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value
         .pointer(pointer)
         .and_then(Value::as_str)
@@ -43,7 +43,7 @@ fn number(value: &Value, pointer: &str) -> u64 {
         .expect(pointer)
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -74,7 +74,7 @@ fn user_metadata(vector: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub fn ciphertext(vector: &Value) -> Vec<u8> {
+pub(crate) fn ciphertext(vector: &Value) -> Vec<u8> {
     let bytes = match vector.pointer("/ciphertext/file").and_then(Value::as_str) {
         Some(file) => std::fs::read(vectors().join(file)).expect(file),
         None => BASE64_STANDARD

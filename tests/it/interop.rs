@@ -12,7 +12,7 @@ use crate::fixture::{self, Rig, can_mount};
 
 /// The interpreter with the SDKs, or the reason why there is none. `scripts/venv` creates it, and needs the
 /// network once.
-pub fn python() -> Result<PathBuf, String> {
+pub(crate) fn python() -> Result<PathBuf, String> {
     // Tests run in parallel, and one of them creates it.
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     PYTHON.get_or_init(find_python).clone()
@@ -33,7 +33,13 @@ fn find_python() -> Result<PathBuf, String> {
 }
 
 /// Runs one of tests/interop on a rig's bucket; returns what it prints.
-pub fn run_on(rig: &Rig, python: &Path, script: &str, args: &[&str], input: &[u8]) -> Vec<u8> {
+pub(crate) fn run_on(
+    rig: &Rig,
+    python: &Path,
+    script: &str,
+    args: &[&str],
+    input: &[u8],
+) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     let mut child = Command::new(python)
         .arg(folder.join(script))
@@ -54,7 +60,7 @@ pub fn run_on(rig: &Rig, python: &Path, script: &str, args: &[&str], input: &[u8
 }
 
 /// Prints the reason, and fails if nothing may be skipped.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     println!("skipped: {why}");
     for name in ["REQUIRE_INTEROP", "REQUIRE_FUSE"] {
         let required = std::env::var_os(name).is_some_and(|value| !value.is_empty());

@@ -14,7 +14,7 @@ use ossvault::fs::ops::xattr::SetXattr;
 
 use super::world::{CALLER, Failure, FsResult, Kernel, PART, World};
 
-pub const READ: OpenHow = OpenHow {
+pub(crate) const READ: OpenHow = OpenHow {
     clear_set_id: false,
     read: true,
     write: false,
@@ -24,7 +24,7 @@ pub const READ: OpenHow = OpenHow {
     thread: 0,
 };
 
-pub const WRITE: OpenHow = OpenHow {
+pub(crate) const WRITE: OpenHow = OpenHow {
     clear_set_id: false,
     read: true,
     write: true,
@@ -34,7 +34,7 @@ pub const WRITE: OpenHow = OpenHow {
     thread: 0,
 };
 
-pub fn block<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block<T>(work: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
     let limit = Duration::from_secs(60);
@@ -43,11 +43,11 @@ pub fn block<T>(work: impl Future<Output = T>) -> T {
     result.expect("it hangs")
 }
 
-pub async fn mounted() -> (World, Kernel) {
+pub(crate) async fn mounted() -> (World, Kernel) {
     mounted_with(|_| ()).await
 }
 
-pub async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
+pub(crate) async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
     let mut world = World::new();
     change(&mut world);
     let kernel = Kernel::new(world.mount().await);
@@ -55,22 +55,22 @@ pub async fn mounted_with(change: impl FnOnce(&mut World)) -> (World, Kernel) {
 }
 
 impl Kernel {
-    pub async fn find(&self, path: &str) -> Option<Stat> {
+    pub(crate) async fn find(&self, path: &str) -> Option<Stat> {
         let (parent, name) = self.parent(path).await.unwrap();
         self.lookup(parent, name).await.unwrap()
     }
 
-    pub async fn look(&self, path: &str) -> Stat {
+    pub(crate) async fn look(&self, path: &str) -> Stat {
         let found = self.find(path).await;
         found.unwrap_or_else(|| panic!("{path} is not there"))
     }
 
-    pub async fn open(&self, path: &str, how: OpenHow) -> u64 {
+    pub(crate) async fn open(&self, path: &str, how: OpenHow) -> u64 {
         let ino = self.walk(path).await.unwrap();
         self.fs.open(ino, how).await.unwrap().handle
     }
 
-    pub async fn make(&self, path: &str, how: OpenHow) -> (Ino, u64) {
+    pub(crate) async fn make(&self, path: &str, how: OpenHow) -> (Ino, u64) {
         let (parent, name) = self.parent(path).await.unwrap();
         let name = Name::from(name);
         let made = self.fs.create(parent, &name, 0o644, CALLER, how).await;
@@ -79,31 +79,31 @@ impl Kernel {
         (looks.ino, opened.handle)
     }
 
-    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
+    pub(crate) async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> FsResult<()> {
         let data = bytes::Bytes::copy_from_slice(data);
         self.fs.write(handle, offset, data, Writer::default()).await
     }
 
-    pub async fn close(&self, handle: u64) -> FsResult<()> {
+    pub(crate) async fn close(&self, handle: u64) -> FsResult<()> {
         let flushed = self.fs.flush(handle, 0).await;
         self.fs.release_now(handle);
         flushed
     }
 
-    pub async fn save(&self, path: &str, content: &[u8]) {
+    pub(crate) async fn save(&self, path: &str, content: &[u8]) {
         let (_, handle) = self.make(path, WRITE).await;
         self.write(handle, 0, content).await.unwrap();
         self.close(handle).await.unwrap();
     }
 
-    pub async fn load(&self, path: &str) -> Vec<u8> {
+    pub(crate) async fn load(&self, path: &str) -> Vec<u8> {
         let handle = self.open(path, READ).await;
         let content = self.read_all(handle).await.unwrap();
         self.close(handle).await.unwrap();
         content
     }
 
-    pub async fn rename(&self, from: &str, to: &str) -> FsResult<()> {
+    pub(crate) async fn rename(&self, from: &str, to: &str) -> FsResult<()> {
         let (old, old_name) = self.parent(from).await?;
         let (new, new_name) = self.parent(to).await?;
         self.lookup(old, old_name).await?;
@@ -113,13 +113,13 @@ impl Kernel {
         self.fs.rename(from, to, true).await
     }
 
-    pub async fn unlink(&self, path: &str) -> FsResult<()> {
+    pub(crate) async fn unlink(&self, path: &str) -> FsResult<()> {
         let (parent, name) = self.parent(path).await?;
         self.lookup(parent, name).await?;
         self.fs.unlink(parent, &Name::from(name)).await
     }
 
-    pub async fn mkdir(&self, path: &str) {
+    pub(crate) async fn mkdir(&self, path: &str) {
         let (parent, name) = self.parent(path).await.unwrap();
         let name = Name::from(name);
         let made = self.fs.mkdir(parent, &name, 0o755, CALLER).await;
@@ -134,7 +134,7 @@ fn mode(mode: u32) -> Change {
     }
 }
 
-pub fn long(len: u64, seed: u8) -> Vec<u8> {
+pub(crate) fn long(len: u64, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at / 97) as u8 ^ seed).collect()
 }
 

@@ -16,11 +16,11 @@ use ossvault::store::object_store::{Body, ETag, ObjectHeaders, ObjectKey, Object
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-pub const DATE: &str = "Sat, 03 Jan 2026 04:05:06 GMT";
+pub(crate) const DATE: &str = "Sat, 03 Jan 2026 04:05:06 GMT";
 
 /// The server's reaction to a request.
 #[derive(Clone)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// These bytes; the connection stays open.
     Send(Vec<u8>),
     /// These bytes and no more.
@@ -33,17 +33,17 @@ pub enum Reply {
 
 type Answer = Arc<dyn Fn(usize, &Received) -> Reply + Send + Sync>;
 
-pub struct Received {
+pub(crate) struct Received {
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Received {
-    pub fn line(&self) -> &str {
+    pub(crate) fn line(&self) -> &str {
         self.head.lines().next().unwrap()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (n, value) = line.split_once(": ")?;
             n.eq_ignore_ascii_case(name).then_some(value)
@@ -51,25 +51,25 @@ impl Received {
     }
 }
 
-pub struct Server {
+pub(crate) struct Server {
     pub store: Client,
     pub received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Server {
     /// Answers the nth request with the nth reply, and those after the last with 500.
-    pub async fn start(replies: Vec<Reply>) -> Server {
+    pub(crate) async fn start(replies: Vec<Reply>) -> Server {
         Server::with(replies, Duration::from_secs(5), 64).await
     }
 
-    pub async fn with(replies: Vec<Reply>, timeout: Duration, parallel: usize) -> Server {
+    pub(crate) async fn with(replies: Vec<Reply>, timeout: Duration, parallel: usize) -> Server {
         let after = status(500, &[], "");
         let answer = move |n: usize, _: &Received| replies.get(n).unwrap_or(&after).clone();
         Server::answering(answer, timeout, parallel).await
     }
 
     /// Answers the nth request, counted from 0, with the result of `answer`.
-    pub async fn answering(
+    pub(crate) async fn answering(
         answer: impl Fn(usize, &Received) -> Reply + Send + Sync + 'static,
         timeout: Duration,
         parallel: usize,
@@ -99,12 +99,12 @@ impl Server {
         }
     }
 
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let received = self.received.lock().unwrap();
         received.iter().map(|r| r.line().to_owned()).collect()
     }
 
-    pub fn header(&self, n: usize, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, n: usize, name: &str) -> Option<String> {
         self.received.lock().unwrap()[n]
             .header(name)
             .map(str::to_owned)
@@ -162,7 +162,7 @@ async fn serve(
     }
 }
 
-pub fn raw(status: u16, headers: &[(&str, &str)], length: usize, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(status: u16, headers: &[(&str, &str)], length: usize, body: &[u8]) -> Vec<u8> {
     let mut text = format!("HTTP/1.1 {status} X\r\nDate: {DATE}\r\nContent-Length: {length}\r\n");
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
@@ -171,11 +171,11 @@ pub fn raw(status: u16, headers: &[(&str, &str)], length: usize, body: &[u8]) ->
     [text.as_bytes(), body].concat()
 }
 
-pub fn status(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+pub(crate) fn status(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     Reply::Send(raw(status, headers, body.len(), body.as_bytes()))
 }
 
-pub fn refused(code: u16, name: &str) -> Reply {
+pub(crate) fn refused(code: u16, name: &str) -> Reply {
     status(
         code,
         &[("x-oss-request-id", "R1")],
@@ -184,7 +184,7 @@ pub fn refused(code: u16, name: &str) -> Reply {
 }
 
 /// The headers every object has, with the checksum of `whole`.
-pub fn object(whole: &[u8]) -> Vec<(&'static str, String)> {
+pub(crate) fn object(whole: &[u8]) -> Vec<(&'static str, String)> {
     vec![
         ("ETag", "\"E1\"".to_owned()),
         ("Last-Modified", DATE.to_owned()),
@@ -192,12 +192,12 @@ pub fn object(whole: &[u8]) -> Vec<(&'static str, String)> {
     ]
 }
 
-pub fn crc(bytes: &[u8]) -> u64 {
+pub(crate) fn crc(bytes: &[u8]) -> u64 {
     checksum(CrcAlgorithm::Crc64Xz, bytes)
 }
 
 /// An answer to GET whose body stops after `sent` bytes of `range`.
-pub fn part(code: u16, whole: &[u8], range: std::ops::Range<usize>, sent: usize) -> Reply {
+pub(crate) fn part(code: u16, whole: &[u8], range: std::ops::Range<usize>, sent: usize) -> Reply {
     let mut headers = object(whole);
     if code == 206 {
         let (first, last, size) = (range.start, range.end - 1, whole.len());
@@ -212,22 +212,22 @@ pub fn part(code: u16, whole: &[u8], range: std::ops::Range<usize>, sent: usize)
     }
 }
 
-pub fn head_of(whole: &[u8], user: &[(&'static str, &str)]) -> Reply {
+pub(crate) fn head_of(whole: &[u8], user: &[(&'static str, &str)]) -> Reply {
     let mut headers = object(whole);
     headers.extend(user.iter().map(|(n, v)| (*n, (*v).to_owned())));
     let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (*n, &**v)).collect();
     Reply::Send(raw(200, &headers, whole.len(), b""))
 }
 
-pub fn key(name: &str) -> ObjectKey {
+pub(crate) fn key(name: &str) -> ObjectKey {
     ObjectKey::new(name).unwrap()
 }
 
-pub fn tag() -> ETag {
+pub(crate) fn tag() -> ETag {
     ETag::new("\"E1\"")
 }
 
-pub async fn get(
+pub(crate) async fn get(
     server: &Server,
     range: Option<std::ops::Range<u64>>,
 ) -> Result<(std::ops::Range<u64>, Vec<u8>), Error> {
@@ -239,7 +239,7 @@ pub async fn get(
     Ok((answer.range, bytes))
 }
 
-pub async fn put(
+pub(crate) async fn put(
     server: &Server,
     bytes: &'static [u8],
     overwrite: Overwrite,

@@ -18,14 +18,14 @@ use reqwest::{Method, Response};
 
 use ossvault::base::encoding::percent_encoded;
 
-pub struct Bench {
+pub(crate) struct Bench {
     pub server: Server,
     pub http: reqwest::Client,
     pub folder: tempfile::TempDir,
 }
 
 /// A request to the bucket `bucket`, unless another is named; signed with V1 when it is sent.
-pub struct Request<'a> {
+pub(crate) struct Request<'a> {
     bench: &'a Bench,
     method: Method,
     id: &'a str,
@@ -38,11 +38,11 @@ pub struct Request<'a> {
 }
 
 impl Bench {
-    pub async fn new() -> Bench {
+    pub(crate) async fn new() -> Bench {
         Bench::with(|_| ()).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut Config)) -> Bench {
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::new(folder.path());
         change(&mut config);
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    pub fn request<'a>(&'a self, method: &str, key: &'a str) -> Request<'a> {
+    pub(crate) fn request<'a>(&'a self, method: &str, key: &'a str) -> Request<'a> {
         Request {
             bench: self,
             method: method.parse().unwrap(),
@@ -73,39 +73,39 @@ impl Bench {
         }
     }
 
-    pub async fn put(&self, key: &str, body: &[u8]) {
+    pub(crate) async fn put(&self, key: &str, body: &[u8]) {
         let put = self.request("PUT", key).body(body).send().await.unwrap();
         assert_eq!(put.status(), 200);
     }
 }
 
 impl<'a> Request<'a> {
-    pub fn id(mut self, id: &'a str) -> Self {
+    pub(crate) fn id(mut self, id: &'a str) -> Self {
         self.id = id;
         self
     }
 
-    pub fn bucket(mut self, bucket: &'a str) -> Self {
+    pub(crate) fn bucket(mut self, bucket: &'a str) -> Self {
         self.bucket = bucket;
         self
     }
 
-    pub fn query(mut self, name: &'a str, value: &'a str) -> Self {
+    pub(crate) fn query(mut self, name: &'a str, value: &'a str) -> Self {
         self.query.push((name, value));
         self
     }
 
-    pub fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'a str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    pub fn body(mut self, body: &[u8]) -> Self {
+    pub(crate) fn body(mut self, body: &[u8]) -> Self {
         self.body = body.to_vec();
         self
     }
 
-    pub async fn send(self) -> reqwest::Result<Response> {
+    pub(crate) async fn send(self) -> reqwest::Result<Response> {
         let date = time::http(self.date);
         let query: Vec<(Cow<'_, str>, Cow<'_, str>)> = self
             .query
@@ -155,7 +155,7 @@ impl<'a> Request<'a> {
     }
 }
 
-pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+pub(crate) fn header<'a>(response: &'a Response, name: &str) -> &'a str {
     response
         .headers()
         .get(name)
@@ -163,7 +163,7 @@ pub fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 }
 
 /// Sends what must be refused; returns the error's document.
-pub async fn refused(request: Request<'_>, status: u16, code: &str) -> String {
+pub(crate) async fn refused(request: Request<'_>, status: u16, code: &str) -> String {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), status);
     assert!(!header(&response, "x-oss-request-id").is_empty());

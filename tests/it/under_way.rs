@@ -13,7 +13,7 @@ use ossvault::fs::ops::xattr::SetXattr;
 use super::other_writers::{READ, WRITE, block, long, mounted, mounted_with};
 use super::world::{CALLER, Call, Failure, FsResult, Kernel, PART, World};
 
-pub const TRUNCATE: OpenHow = OpenHow {
+pub(crate) const TRUNCATE: OpenHow = OpenHow {
     truncate: true,
     ..WRITE
 };

@@ -21,25 +21,25 @@ use ossvault::fs::settings::Settings;
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
-pub use ossvault_testing::{Call, Failure, Hooks, InstrumentedStore, Mood, Refusal};
+pub(crate) use ossvault_testing::{Call, Failure, Hooks, InstrumentedStore, Mood, Refusal};
 use tempfile::TempDir;
 
 /// Parts as small as the store takes them: multiples of 128 KiB.
-pub const PART: u64 = 128 << 10;
+pub(crate) const PART: u64 = 128 << 10;
 
-pub const CALLER: Caller = Caller {
+pub(crate) const CALLER: Caller = Caller {
     uid: 1000,
     gid: 1000,
 };
 
 /// A bucket's clock, which the test moves, so that whole seconds pass without waiting.
-pub struct Clock {
+pub(crate) struct Clock {
     modified: Mutex<HashMap<String, u64>>,
     seconds: AtomicU64,
 }
 
 impl Clock {
-    pub fn advance(&self, seconds: u64) {
+    pub(crate) fn advance(&self, seconds: u64) {
         self.seconds.fetch_add(seconds, Ordering::Relaxed);
     }
 
@@ -94,7 +94,7 @@ impl Hooks for Clock {
 }
 
 /// The bucket of a world: a folder, with a clock of its own, whose requests fare as the test says.
-pub type Weather = InstrumentedStore<Clock>;
+pub(crate) type Weather = InstrumentedStore<Clock>;
 
 fn weather(folder: &Path) -> Arc<Weather> {
     let store = LocalStore::open(folder, local::Settings { sync: false }).unwrap();
@@ -106,7 +106,7 @@ fn weather(folder: &Path) -> Arc<Weather> {
     InstrumentedStore::new(Arc::new(store), clock)
 }
 
-pub fn keys() -> KeyRing {
+pub(crate) fn keys() -> KeyRing {
     static PEM: OnceLock<Vec<u8>> = OnceLock::new();
     let der = PEM.get_or_init(|| {
         let pair = KeyPair::generate(2048).unwrap();
@@ -117,7 +117,7 @@ pub fn keys() -> KeyRing {
     KeyRing::single(parsed.unwrap())
 }
 
-pub struct World {
+pub(crate) struct World {
     pub weather: Arc<Weather>,
     /// The second client.
     pub others: Others,
@@ -127,7 +127,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         let memory = Path::new("/dev/shm");
         let folder = match memory.is_dir() {
             true => TempDir::new_in(memory).unwrap(),
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// The bucket as seen by a client that writes `format`.
-    pub fn bucket_in(&self, format: Format) -> Arc<EncryptedBucket> {
+    pub(crate) fn bucket_in(&self, format: Format) -> Arc<EncryptedBucket> {
         let settings = encrypted::Settings {
             format,
             ..encrypted::Settings::default()
@@ -180,12 +180,12 @@ impl World {
     }
 
     /// The state that mounts keep on this machine.
-    pub fn state_folder(&self) -> std::path::PathBuf {
+    pub(crate) fn state_folder(&self) -> std::path::PathBuf {
         self._folder.path().join("state")
     }
 
     /// The record of a directory rename by a mount of this machine that has been killed.
-    pub async fn leave_intent(&self, from: &str, to: &str) -> String {
+    pub(crate) async fn leave_intent(&self, from: &str, to: &str) -> String {
         let id = "0123456789abcdef";
         let secret = [7; 32];
         self.leave_secret(id, &secret);
@@ -193,7 +193,7 @@ impl World {
     }
 
     /// What that mount had stored on this machine.
-    pub fn leave_secret(&self, id: &str, secret: &[u8; 32]) {
+    pub(crate) fn leave_secret(&self, id: &str, secret: &[u8; 32]) {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;
         std::fs::create_dir_all(self.state_folder()).unwrap();
@@ -204,7 +204,13 @@ impl World {
     }
 
     /// An intent under this secret, as specified in docs/format.md. Returns its key.
-    pub async fn put_intent(&self, id: &str, secret: &[u8; 32], from: &str, to: &str) -> String {
+    pub(crate) async fn put_intent(
+        &self,
+        id: &str,
+        secret: &[u8; 32],
+        from: &str,
+        to: &str,
+    ) -> String {
         let prefix = &self.settings.prefix;
         let key = format!("{prefix}.ossvault/rename-{id}-0000000000000001");
         let mut message = Vec::new();
@@ -223,7 +229,7 @@ impl World {
     }
 
     /// Mounts; must be called in a runtime.
-    pub async fn mount(&self) -> Arc<Filesystem> {
+    pub(crate) async fn mount(&self) -> Arc<Filesystem> {
         let runtime = tokio::runtime::Handle::current();
         let fs = Filesystem::new(bucket(&self.weather), self.settings.clone(), runtime).unwrap();
         fs.keep_state_in(self.state_folder());
@@ -237,25 +243,25 @@ fn bucket(weather: &Arc<Weather>) -> Arc<EncryptedBucket> {
 }
 
 /// Another client of the same bucket: it shares nothing with the mount but the key.
-pub struct Others {
+pub(crate) struct Others {
     bucket: Arc<EncryptedBucket>,
     weather: Arc<Weather>,
 }
 
 impl Others {
     /// Time passes before and after, so that whole seconds distinguish the versions.
-    pub async fn put(&self, key: &str, content: &[u8]) {
+    pub(crate) async fn put(&self, key: &str, content: &[u8]) {
         self.put_with(key, content, 0o100_640).await;
     }
 
-    pub async fn put_with(&self, key: &str, content: &[u8], mode: u32) {
+    pub(crate) async fn put_with(&self, key: &str, content: &[u8], mode: u32) {
         self.weather.advance(3);
         self.put_now(key, content, mode).await;
         self.weather.advance(3);
     }
 
     /// Within the same second.
-    pub async fn put_now(&self, key: &str, content: &[u8], mode: u32) {
+    pub(crate) async fn put_now(&self, key: &str, content: &[u8], mode: u32) {
         let mut headers = ObjectHeaders::default();
         headers.user.insert("mode".into(), mode.to_string());
         headers.user.insert("mtime".into(), "1700000000".into());
@@ -267,7 +273,7 @@ impl Others {
     }
 
     /// Without an envelope.
-    pub async fn put_plain(&self, key: &str, text: &str) {
+    pub(crate) async fn put_plain(&self, key: &str, text: &str) {
         let body = Body::from_bytes(Bytes::copy_from_slice(text.as_bytes()));
         let headers = ObjectHeaders::default();
         let (store, key) = (self.weather.store(), object_key(key));
@@ -275,7 +281,7 @@ impl Others {
         put.await.unwrap();
     }
 
-    pub async fn copy(&self, from: &str, to: &str) {
+    pub(crate) async fn copy(&self, from: &str, to: &str) {
         let (from, to) = (object_key(from), object_key(to));
         let store = self.weather.store();
         let meta = store.head(&from).await.unwrap();
@@ -290,19 +296,19 @@ impl Others {
         copied.await.unwrap();
     }
 
-    pub async fn delete(&self, key: &str) {
+    pub(crate) async fn delete(&self, key: &str) {
         self.weather.store().delete(&object_key(key)).await.unwrap();
         self.weather.advance(3);
     }
 
-    pub async fn chmod(&self, key: &str, mode: u32) {
+    pub(crate) async fn chmod(&self, key: &str, mode: u32) {
         self.weather.advance(3);
         self.chmod_now(key, mode).await;
         self.weather.advance(3);
     }
 
     /// Within the same second.
-    pub async fn chmod_now(&self, key: &str, mode: u32) {
+    pub(crate) async fn chmod_now(&self, key: &str, mode: u32) {
         let key = object_key(key);
         let meta = self.bucket.store().head(&key).await.unwrap();
         let mut headers = meta.headers.clone();
@@ -322,7 +328,7 @@ impl Others {
     }
 
     /// None if there is no such object.
-    pub async fn get(&self, key: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn get(&self, key: &str) -> Option<Vec<u8>> {
         loop {
             match self.get_version(key).await {
                 // Replaced since it was requested.
@@ -358,7 +364,7 @@ impl Others {
     }
 
     /// Every key there is.
-    pub async fn keys(&self) -> Vec<String> {
+    pub(crate) async fn keys(&self) -> Vec<String> {
         let mut request = ListRequest::default();
         let mut keys = Vec::new();
         loop {
@@ -372,7 +378,7 @@ impl Others {
     }
 
     /// Including those that are not aborted within two seconds.
-    pub async fn unfinished_uploads(&self) -> usize {
+    pub(crate) async fn unfinished_uploads(&self) -> usize {
         let start = std::time::Instant::now();
         loop {
             let uploads = self.weather.store().list_uploads("").await.unwrap().len();
@@ -389,15 +395,15 @@ fn object_key(key: &str) -> ObjectKey {
 }
 
 /// A file system as the kernel uses it: names are looked up, and forgotten in the end.
-pub struct Kernel {
+pub(crate) struct Kernel {
     pub fs: Arc<Filesystem>,
     looked_up: Mutex<HashMap<Ino, u64>>,
 }
 
-pub type FsResult<T> = std::result::Result<T, ossvault::fs::error::Error>;
+pub(crate) type FsResult<T> = std::result::Result<T, ossvault::fs::error::Error>;
 
 impl Kernel {
-    pub fn new(fs: Arc<Filesystem>) -> Kernel {
+    pub(crate) fn new(fs: Arc<Filesystem>) -> Kernel {
         Kernel {
             fs,
             looked_up: Mutex::default(),
@@ -405,11 +411,11 @@ impl Kernel {
     }
 
     /// The kernel received an entry.
-    pub fn entered(&self, looks: &Stat) {
+    pub(crate) fn entered(&self, looks: &Stat) {
         *self.looked_up.lock().unwrap().entry(looks.ino).or_default() += 1;
     }
 
-    pub async fn lookup(&self, parent: Ino, name: &str) -> FsResult<Option<Stat>> {
+    pub(crate) async fn lookup(&self, parent: Ino, name: &str) -> FsResult<Option<Stat>> {
         Ok(match self.fs.lookup(parent, name).await? {
             Lookup::Present(looks) => {
                 self.entered(&looks);
@@ -420,7 +426,7 @@ impl Kernel {
     }
 
     /// Path resolution: one component after the other; the empty path is the root.
-    pub async fn walk(&self, path: &str) -> FsResult<Ino> {
+    pub(crate) async fn walk(&self, path: &str) -> FsResult<Ino> {
         use ossvault::files::attributes::Kind;
         use ossvault::fs::error::Error;
         let mut at = Ino::ROOT;
@@ -436,7 +442,7 @@ impl Kernel {
     }
 
     /// The directory of a path, which must be one, and the last component.
-    pub async fn parent<'a>(&self, path: &'a str) -> FsResult<(Ino, &'a str)> {
+    pub(crate) async fn parent<'a>(&self, path: &'a str) -> FsResult<(Ino, &'a str)> {
         use ossvault::files::attributes::Kind;
         use ossvault::fs::error::Error;
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -448,7 +454,7 @@ impl Kernel {
     }
 
     /// Forgets all looked-up inodes except these.
-    pub fn forget_except(&self, kept: &std::collections::BTreeSet<Ino>) {
+    pub(crate) fn forget_except(&self, kept: &std::collections::BTreeSet<Ino>) {
         self.looked_up.lock().unwrap().retain(|ino, lookups| {
             if !kept.contains(ino) {
                 self.fs.forget(*ino, *lookups);
@@ -457,13 +463,13 @@ impl Kernel {
         });
     }
 
-    pub fn forget_all(&self) {
+    pub(crate) fn forget_all(&self) {
         for (ino, lookups) in self.looked_up.lock().unwrap().drain() {
             self.fs.forget(ino, lookups);
         }
     }
 
-    pub async fn read_all(&self, handle: u64) -> FsResult<Vec<u8>> {
+    pub(crate) async fn read_all(&self, handle: u64) -> FsResult<Vec<u8>> {
         const STEP: usize = 100_003;
         let mut content = Vec::new();
         loop {
@@ -476,7 +482,7 @@ impl Kernel {
     }
 
     /// Waits until everything that is closed is in the bucket, at most `limit`. Returns whether it is.
-    pub async fn settle(&self, open: usize, limit: Duration) -> bool {
+    pub(crate) async fn settle(&self, open: usize, limit: Duration) -> bool {
         let start = std::time::Instant::now();
         loop {
             let census = self.fs.census();

@@ -27,7 +27,7 @@ use crate::transfer::failure::Failure;
 Examples:
   ossvault cat oss://my-bucket/notes.txt --private-key ~/vault.key
   ossvault cat --range 0-1023 oss://my-bucket/a.iso oss://my-bucket/b.iso --private-key ~/vault.key | sha256sum")]
-pub struct Args {
+pub(crate) struct Args {
     /// oss://bucket/path, bucket:/path, or file:///folder#path (repeatable)
     #[arg(id = "source", value_name = "FILE", required = true)]
     files: Vec<String>,
@@ -77,7 +77,7 @@ impl Range {
 
 /// # Errors
 /// [`Code::Incomplete`] if a file could not be read.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(crate) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let session = Session::new(&args.common, environment)?;
     let mut files = Vec::new();
     for file in &args.files {

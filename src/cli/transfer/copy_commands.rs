@@ -22,7 +22,7 @@ Examples:
 What has the same size and time of modification already is left alone, so that an interrupted command goes on where it
 was when it is run again."
 )]
-pub struct PutArgs {
+pub(crate) struct PutArgs {
     #[command(flatten)]
     paths: Paths,
     #[command(flatten)]
@@ -42,7 +42,7 @@ Examples:
 Files appear under their names when they are complete. Owners are restored by root only; set-user-ID bits and device
 nodes are restored with --trust-modes only, because anyone who can write to the bucket can make them."
 )]
-pub struct GetArgs {
+pub(crate) struct GetArgs {
     #[command(flatten)]
     paths: Paths,
     #[command(flatten)]
@@ -58,7 +58,7 @@ Examples:
   ossvault sync oss://my-bucket/photos oss://my-other-bucket/photos --private-key ~/vault.key
 
 What is excluded is not deleted. Of a tree that has not changed, only listings are requested: one per thousand files.")]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// The directory to copy: a path, or oss://bucket[/path], bucket:/path, file:///folder[#path]
     source: String,
     /// The directory that becomes the same; one of both is in a bucket
@@ -81,7 +81,7 @@ Examples:
 
 Inside a bucket the service copies, without a key and without the data passing through this machine."
 )]
-pub struct CpArgs {
+pub(crate) struct CpArgs {
     #[command(flatten)]
     paths: Paths,
     /// Copy directories with everything in them
@@ -102,7 +102,7 @@ Examples:
 
 Each object is deleted once its copy is complete: interrupted, the command is run again."
 )]
-pub struct MvArgs {
+pub(crate) struct MvArgs {
     #[command(flatten)]
     paths: Paths,
     #[command(flatten)]
@@ -129,7 +129,7 @@ fn locations(paths: &Paths) -> Result<(Vec<Location>, Location)> {
 
 /// # Errors
 /// [`Code::Incomplete`] if some files could not be stored.
-pub fn put(args: &PutArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn put(args: &PutArgs, environment: &Environment) -> Result<()> {
     let (sources, to) = locations(&args.paths)?;
     if !sources
         .iter()
@@ -152,7 +152,7 @@ pub fn put(args: &PutArgs, environment: &Environment) -> Result<()> {
 
 /// # Errors
 /// [`Code::Incomplete`] if some files could not be fetched.
-pub fn get(args: &GetArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn get(args: &GetArgs, environment: &Environment) -> Result<()> {
     let (sources, to) = locations(&args.paths)?;
     if let Some(Location::Local(path)) = sources
         .iter()
@@ -175,7 +175,7 @@ pub fn get(args: &GetArgs, environment: &Environment) -> Result<()> {
 
 /// # Errors
 /// [`Code::Incomplete`] if they are not the same now.
-pub fn sync(args: &SyncArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn sync(args: &SyncArgs, environment: &Environment) -> Result<()> {
     let from = Location::parse(&args.source, Bare::Path)?;
     let to = Location::parse(&args.destination, Bare::Path)?;
     let options = args.transfer.options(args.delete, Compare::Quick);
@@ -186,7 +186,7 @@ pub fn sync(args: &SyncArgs, environment: &Environment) -> Result<()> {
 
 /// # Errors
 /// [`Code::Incomplete`] if some files could not be copied.
-pub fn cp(args: &CpArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn cp(args: &CpArgs, environment: &Environment) -> Result<()> {
     let (sources, to) = locations(&args.paths)?;
     let options = args.transfer.options(false, Compare::Never);
     let mut command = Command::new("cp", &args.transfer, options, environment)?;
@@ -196,7 +196,7 @@ pub fn cp(args: &CpArgs, environment: &Environment) -> Result<()> {
 
 /// # Errors
 /// [`Code::Incomplete`] if some files could not be moved.
-pub fn mv(args: &MvArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn mv(args: &MvArgs, environment: &Environment) -> Result<()> {
     let (sources, to) = locations(&args.paths)?;
     let mut all = sources.iter().chain([&to]);
     if all.any(|location| matches!(location, Location::Local(_))) {

@@ -39,7 +39,7 @@ use crate::transfer::up::Up;
 use crate::transfer::walk;
 
 #[derive(Debug, clap::Args)]
-pub struct TransferOptions {
+pub(super) struct TransferOptions {
     #[command(flatten)]
     report: ReportOptions,
     /// Compare contents, not times of modification
@@ -66,7 +66,7 @@ pub struct TransferOptions {
 }
 
 impl TransferOptions {
-    pub fn options(&self, delete: bool, default: Compare) -> Options {
+    pub(super) fn options(&self, delete: bool, default: Compare) -> Options {
         Options {
             compare: match self {
                 _ if self.checksum => Compare::Checksum,
@@ -85,7 +85,7 @@ impl TransferOptions {
 }
 
 /// What a command allows.
-pub struct Command<'a> {
+pub(super) struct Command<'a> {
     name: &'static str,
     session: Session<'a>,
     transfer: &'a TransferOptions,
@@ -103,7 +103,7 @@ pub struct Command<'a> {
 impl<'a> Command<'a> {
     /// # Errors
     /// A filter is none.
-    pub fn new(
+    pub(super) fn new(
         name: &'static str,
         transfer: &'a TransferOptions,
         options: Options,
@@ -124,7 +124,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    pub fn usage(message: String) -> Error {
+    pub(super) fn usage(message: String) -> Error {
         Error::new(Code::Usage, message)
     }
 
@@ -132,7 +132,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// [`Code::Incomplete`] if something needs attention.
-    pub fn run(&self, sources: &[Location], to: &Location) -> Result<()> {
+    pub(super) fn run(&self, sources: &[Location], to: &Location) -> Result<()> {
         let mut whole = Summary::default();
         for source in sources {
             if self.session.control.is_stopped() {

@@ -19,7 +19,7 @@ enum Rule {
 
 /// In the order in which they were given.
 #[derive(Clone, Debug, Default)]
-pub struct FilterOptions {
+pub(super) struct FilterOptions {
     rules: Vec<Rule>,
 }
 
@@ -28,7 +28,7 @@ const HEADING: &str = "Filters";
 impl FilterOptions {
     /// # Errors
     /// A rule is none, or a file cannot be read.
-    pub fn filter(&self) -> Result<Filter> {
+    pub(super) fn filter(&self) -> Result<Filter> {
         let mut filter = Filter::default();
         for rule in &self.rules {
             let invalid = |option: &str, error: InvalidRule| {

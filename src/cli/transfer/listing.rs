@@ -36,7 +36,7 @@ Examples:
   ossvault ls -lR my-bucket:/photos
 
 Without -l, only listings are requested; with it, the headers of every object too.")]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// oss://bucket[/path], bucket[:/path], or file:///folder[#path] (repeatable)
     #[arg(id = "source", value_name = "PLACE", required = true)]
     places: Vec<String>,
@@ -62,7 +62,7 @@ Examples:
   ossvault du -sh oss://my-bucket
   ossvault du oss://my-bucket/photos"
 )]
-pub struct DuArgs {
+pub(crate) struct DuArgs {
     /// oss://bucket[/path], bucket[:/path], or file:///folder[#path] (repeatable)
     #[arg(id = "source", value_name = "PLACE", required = true)]
     places: Vec<String>,
@@ -88,7 +88,7 @@ Examples:
 
 As in find(1), all conditions must hold, and +N is more than N, -N less. -type f, -type l and -mtime read the headers of \
 each object that the other conditions leave; names and sizes need only listings.")]
-pub struct FindArgs {
+pub(crate) struct FindArgs {
     /// oss://bucket[/path], bucket[:/path], or file:///folder[#path]
     #[arg(id = "source", value_name = "PLACE")]
     place: String,
@@ -120,7 +120,7 @@ enum Type {
 
 /// A number as find(1) takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
+pub(crate) enum Bound {
     MoreThan(u64),
     LessThan(u64),
     Exactly(u64),
@@ -163,7 +163,7 @@ fn days(text: &str) -> std::result::Result<Bound, Expected> {
 }
 
 /// find's own spelling of its conditions: `-name` for `--name`.
-pub fn translate(typed: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+pub(crate) fn translate(typed: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
     if typed.get(1).is_none_or(|command| command != "find") {
         return typed;
     }
@@ -186,7 +186,7 @@ struct Shown {
 
 /// # Errors
 /// [`Code::Incomplete`] if there is nothing of that name.
-pub fn ls(args: &LsArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn ls(args: &LsArgs, environment: &Environment) -> Result<()> {
     let session = Session::new(&args.common, environment)?;
     each_place(&args.places, |source, key| {
         let store = session.store(source, Missing::Refused)?;
@@ -423,7 +423,7 @@ fn permissions(mode: u32) -> String {
 
 /// # Errors
 /// [`Code::Incomplete`] if there is nothing of that name.
-pub fn du(args: &DuArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn du(args: &DuArgs, environment: &Environment) -> Result<()> {
     let session = Session::new(&args.common, environment)?;
     each_place(&args.places, |source, key| {
         let store = session.store(source, Missing::Refused)?;
@@ -511,7 +511,7 @@ async fn sum(
 
 /// # Errors
 /// [`Code::Incomplete`] if nothing is found.
-pub fn find(args: &FindArgs, environment: &Environment) -> Result<()> {
+pub(crate) fn find(args: &FindArgs, environment: &Environment) -> Result<()> {
     let session = Session::new(&args.common, environment)?;
     let (source, key) = Location::in_bucket(&args.place)?;
     let store = session.store(&source, Missing::Refused)?;

@@ -12,7 +12,7 @@ use crate::store::object_store::ObjectKey;
 use crate::text;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
+pub(super) enum Location {
     Bucket {
         /// The whole bucket.
         source: Source,
@@ -24,7 +24,7 @@ pub enum Location {
 
 /// What a bare word is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bare {
+pub(super) enum Bare {
     Bucket,
     Path,
 }
@@ -35,7 +35,7 @@ impl Location {
     ///
     /// # Errors
     /// The expected form.
-    pub fn parse(text: &str, bare: Bare) -> Result<Location> {
+    pub(super) fn parse(text: &str, bare: Bare) -> Result<Location> {
         let usage = |message: String| Error::new(Code::Usage, message);
         let (source, key) = if let Some(rest) = text.strip_prefix("oss://") {
             let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -71,7 +71,7 @@ impl Location {
 
     /// # Errors
     /// It is a path of this machine.
-    pub fn in_bucket(text: &str) -> Result<(Source, String)> {
+    pub(super) fn in_bucket(text: &str) -> Result<(Source, String)> {
         match Location::parse(text, Bare::Bucket)? {
             Location::Bucket { source, key } => Ok((source, key)),
             Location::Local(_) => Err(Error::new(
@@ -92,7 +92,7 @@ impl fmt::Display for Location {
 }
 
 /// A key as it is written on a command line.
-pub fn shown(source: &Source, key: &str) -> String {
+pub(super) fn shown(source: &Source, key: &str) -> String {
     let separator = match source {
         _ if key.is_empty() => "",
         Source::Oss { .. } => "/",

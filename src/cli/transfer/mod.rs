@@ -1,11 +1,11 @@
 //! The commands that need no mount: `ls`, `cat`, `du` and `find` look; `put`, `get`, `sync`, `cp`, `mv` and `rm` change.
 
-pub mod cat;
-pub mod copy_commands;
+pub(super) mod cat;
+pub(super) mod copy_commands;
 mod copying;
 mod filters;
-pub mod listing;
+pub(super) mod listing;
 mod location;
 mod report;
-pub mod rm;
+pub(super) mod rm;
 mod session;

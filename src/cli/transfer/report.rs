@@ -12,7 +12,7 @@ const REDRAW: Duration = Duration::from_millis(500);
 const PLAIN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
-pub struct Report {
+pub(super) struct Report {
     pub json: bool,
     pub verbose: bool,
     pub quiet: bool,
@@ -23,20 +23,20 @@ pub struct Report {
 
 impl Report {
     /// At a terminal.
-    pub fn draws(&self) -> bool {
+    pub(super) fn draws(&self) -> bool {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         std::io::stderr().is_terminal() && !dumb
     }
 
     /// How often [`progress`](Self::progress) is called.
-    pub fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         match self.draws() {
             true => REDRAW,
             false => PLAIN,
         }
     }
 
-    pub fn finding(&self, finding: &Finding) {
+    pub(super) fn finding(&self, finding: &Finding) {
         if self.json {
             #[derive(serde::Serialize)]
             struct Line<'a> {
@@ -60,7 +60,7 @@ impl Report {
     }
 
     /// `moved`: bytes of files that are not done yet, too.
-    pub fn progress(&self, progress: &Progress, moved: u64) {
+    pub(super) fn progress(&self, progress: &Progress, moved: u64) {
         if self.quiet {
             return;
         }
@@ -88,7 +88,7 @@ impl Report {
         line
     }
 
-    pub fn summary(&self, summary: &Summary, dry_run: bool) {
+    pub(super) fn summary(&self, summary: &Summary, dry_run: bool) {
         if !self.quiet && self.draws() {
             draw("");
         }
@@ -107,7 +107,7 @@ impl Report {
 }
 
 /// `put: 12 files, 3.4 MiB: 10 stored, 2 unchanged`
-pub fn counted(pass: &str, summary: &Summary) -> String {
+pub(super) fn counted(pass: &str, summary: &Summary) -> String {
     let mut text = format!(
         "{pass}: {} files, {}",
         summary.objects,
@@ -121,14 +121,14 @@ pub fn counted(pass: &str, summary: &Summary) -> String {
     text
 }
 
-pub fn draw(text: &str) {
+pub(super) fn draw(text: &str) {
     let mut out = std::io::stderr();
     let _ = write!(out, "\r\x1b[K{text}");
     let _ = out.flush();
 }
 
 /// `17 B`, `3.4 MiB`
-pub fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
         return format!("{bytes} B");

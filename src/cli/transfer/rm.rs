@@ -27,7 +27,7 @@ Examples:
   ossvault rm -r --dry-run --exclude '*.jpg' oss://my-bucket/2019
 
 With -r, every object below the name is deleted, those that a mount does not show included.")]
-pub struct Args {
+pub(crate) struct Args {
     /// oss://bucket/path, bucket:/path, or file:///folder#path (repeatable)
     #[arg(id = "source", value_name = "PLACE", required = true)]
     places: Vec<String>,
@@ -47,7 +47,7 @@ pub struct Args {
 
 /// # Errors
 /// [`Code::Incomplete`] if something could not be deleted, or is not there.
-pub fn run(args: &Args, environment: &Environment) -> Result<()> {
+pub(crate) fn run(args: &Args, environment: &Environment) -> Result<()> {
     let session = Session::new(&args.common, environment)?;
     let report = session.report(&args.report, "rm");
     let filter = Arc::new(args.filters.filter()?);

@@ -31,7 +31,7 @@ use crate::transfer::find_place::{Found, find};
 use crate::transfer::options::Control;
 
 #[derive(Clone, Debug, clap::Args)]
-pub struct CommonOptions {
+pub(super) struct CommonOptions {
     /// Print JSON on stdout, one object a line
     #[arg(long)]
     pub json: bool,
@@ -44,7 +44,7 @@ pub struct CommonOptions {
 
 /// Of commands that change something.
 #[derive(Clone, Debug, clap::Args)]
-pub struct ReportOptions {
+pub(super) struct ReportOptions {
     /// Say what would be done, and change nothing
     #[arg(long, short = 'n')]
     pub dry_run: bool,
@@ -59,7 +59,7 @@ pub struct ReportOptions {
     pub allow_empty: bool,
 }
 
-pub struct Session<'a> {
+pub(super) struct Session<'a> {
     pub common: &'a CommonOptions,
     environment: &'a Environment,
     runtime: tokio::runtime::Runtime,
@@ -71,7 +71,10 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// # Errors
     /// The machine cannot run it.
-    pub fn new(common: &'a CommonOptions, environment: &'a Environment) -> Result<Session<'a>> {
+    pub(super) fn new(
+        common: &'a CommonOptions,
+        environment: &'a Environment,
+    ) -> Result<Session<'a>> {
         logging::start(0).to_terminal();
         // Folders that files wait in are open.
         if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
@@ -88,7 +91,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
@@ -102,12 +105,12 @@ impl<'a> Session<'a> {
 
     /// # Errors
     /// As [`parts::open_store`].
-    pub fn store(&self, source: &Source, missing: Missing) -> Result<Arc<dyn ObjectStore>> {
+    pub(super) fn store(&self, source: &Source, missing: Missing) -> Result<Arc<dyn ObjectStore>> {
         let _inside = self.runtime.enter();
         parts::open_store(self.place(source), self.environment, None, missing)
     }
 
-    pub fn explain(&self, source: &Source, error: &store::error::Error) -> Error {
+    pub(super) fn explain(&self, source: &Source, error: &store::error::Error) -> Error {
         match LocalFileError::in_chain(error) {
             Some(local) => local.into(),
             None => parts::explain(error, self.place(source)),
@@ -116,7 +119,7 @@ impl<'a> Session<'a> {
 
     /// # Errors
     /// As [`keys::ring`].
-    pub fn keys(&self, options: &KeyOptions, read_only: bool) -> Result<Arc<KeyRing>> {
+    pub(super) fn keys(&self, options: &KeyOptions, read_only: bool) -> Result<Arc<KeyRing>> {
         if let Some(keys) = self.keys.get() {
             return Ok(keys.clone());
         }
@@ -131,7 +134,7 @@ impl<'a> Session<'a> {
         Ok(self.keys.get_or_init(|| Arc::new(ring)).clone())
     }
 
-    pub fn settings(&self, options: &KeyOptions) -> Settings {
+    pub(super) fn settings(&self, options: &KeyOptions) -> Settings {
         let below = |folder: &String| match folder.trim_matches('/') {
             "" => String::new(),
             folder => format!("{folder}/"),
@@ -146,7 +149,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// [`Code::Incomplete`] if that is nothing.
-    pub fn find(&self, source: &Source, store: &Arc<dyn ObjectStore>, key: &str) -> Result<Found> {
+    pub(super) fn find(
+        &self,
+        source: &Source,
+        store: &Arc<dyn ObjectStore>,
+        key: &str,
+    ) -> Result<Found> {
         match self.block_on(find(store, key)) {
             Err(error) => Err(self.explain(source, &error)),
             Ok(Found::Nothing(nearest)) => {
@@ -164,12 +172,12 @@ impl<'a> Session<'a> {
     }
 
     /// Where the times of the objects below a prefix are kept from one run to the next.
-    pub fn times_of(&self, source: &Source, prefix: &str) -> Option<PathBuf> {
+    pub(super) fn times_of(&self, source: &Source, prefix: &str) -> Option<PathBuf> {
         let place = shown(source, prefix);
         config::state_of(&place, &self.common.service).map(|folder: PathBuf| folder.join("times"))
     }
 
-    pub fn report(&self, options: &ReportOptions, pass: &'static str) -> Report {
+    pub(super) fn report(&self, options: &ReportOptions, pass: &'static str) -> Report {
         Report {
             json: self.common.json,
             verbose: options.verbose || options.dry_run,
@@ -183,7 +191,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// Those of the transfer.
-    pub fn run<W>(&self, report: &Report, source: &Source, work: W) -> Result<Summary>
+    pub(super) fn run<W>(&self, report: &Report, source: &Source, work: W) -> Result<Summary>
     where
         W: AsyncFnOnce(&Progress, Sink<'_>) -> std::result::Result<Summary, store::error::Error>,
     {
@@ -227,7 +235,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// [`Code::Interrupted`]; [`Code::Incomplete`] if something needs attention, or there was nothing to do.
-    pub fn conclude(
+    pub(super) fn conclude(
         &self,
         report: &Report,
         options: &ReportOptions,
@@ -272,7 +280,7 @@ async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
 }
 
 /// Adds what another transfer of the same command did.
-pub fn add(whole: &mut Summary, part: Summary) {
+pub(super) fn add(whole: &mut Summary, part: Summary) {
     whole.objects += part.objects;
     whole.bytes += part.bytes;
     whole.bad += part.bad;
@@ -282,6 +290,6 @@ pub fn add(whole: &mut Summary, part: Summary) {
 }
 
 /// The error of a local path.
-pub fn local(path: &Path, error: std::io::Error) -> Error {
+pub(super) fn local(path: &Path, error: std::io::Error) -> Error {
     (&LocalFileError::reading(path, error)).into()
 }

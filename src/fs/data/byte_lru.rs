@@ -18,7 +18,7 @@ pub(crate) struct ByteLru<K, V> {
 
 impl<K: Hash + Eq, V> ByteLru<K, V> {
     /// At most `limit` bytes, which become those of `memory`: None if the bytes are counted elsewhere.
-    pub fn new(limit: u64, memory: Option<Reservation>) -> ByteLru<K, V> {
+    pub(crate) fn new(limit: u64, memory: Option<Reservation>) -> ByteLru<K, V> {
         ByteLru {
             entries: LruCache::unbounded(),
             limit,
@@ -34,17 +34,17 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         }
     }
 
-    pub fn get(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
     /// Without counting as a use.
-    pub fn peek(&self, key: &K) -> Option<&V> {
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
         self.entries.peek(key).map(|(value, _)| value)
     }
 
     /// `bytes`: what the entry takes in memory. One that is larger than all that may be kept is not.
-    pub fn put(&mut self, key: K, value: V, bytes: u64) {
+    pub(crate) fn put(&mut self, key: K, value: V, bytes: u64) {
         let mut held = self.held;
         if let Some((_, replaced)) = self.entries.put(key, (value, bytes)) {
             held -= replaced;
@@ -58,13 +58,13 @@ impl<K: Hash + Eq, V> ByteLru<K, V> {
         self.count(held);
     }
 
-    pub fn pop(&mut self, key: &K) -> Option<V> {
+    pub(crate) fn pop(&mut self, key: &K) -> Option<V> {
         let (value, bytes) = self.entries.pop(key)?;
         self.count(self.held - bytes);
         Some(value)
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.entries.clear();
         self.count(0);
     }

@@ -43,7 +43,7 @@ impl Default for ListingId {
 
 impl ChangeLog {
     /// Before a request is sent. Followed by one [`ChangeLog::end`].
-    pub fn begin(&mut self) -> Epoch {
+    pub(super) fn begin(&mut self) -> Epoch {
         self.under_way += 1;
         Epoch {
             listing: self.id,
@@ -52,7 +52,7 @@ impl ChangeLog {
     }
 
     /// The request has ended.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.under_way -= 1;
         if self.under_way == 0 {
             self.changes.clear();
@@ -60,20 +60,20 @@ impl ChangeLog {
     }
 
     /// Whether a request of that epoch was for this listing.
-    pub fn is_of_this(&self, epoch: Epoch) -> bool {
+    pub(super) fn is_of_this(&self, epoch: Epoch) -> bool {
         epoch.listing == self.id
     }
 
-    pub fn has_requests(&self) -> bool {
+    pub(super) fn has_requests(&self) -> bool {
         self.under_way > 0
     }
 
     /// From here to [`ChangeLog::end_change`] the name keeps what is known of it.
-    pub fn begin_change(&mut self, name: &Name) {
+    pub(super) fn begin_change(&mut self, name: &Name) {
         *self.changing.entry(name.clone()).or_default() += 1;
     }
 
-    pub fn end_change(&mut self, name: &Name) {
+    pub(super) fn end_change(&mut self, name: &Name) {
         // A response that is on its way tells of the time before.
         self.note_change(name);
         if let Some(count) = self.changing.get_mut(name) {
@@ -84,16 +84,16 @@ impl ChangeLog {
         }
     }
 
-    pub fn is_changing(&self, name: &str) -> bool {
+    pub(super) fn is_changing(&self, name: &str) -> bool {
         self.changing.contains_key(name)
     }
 
     /// Whether a response to a request of that epoch says nothing about the name.
-    pub fn changed_since(&self, name: &str, epoch: Epoch) -> bool {
+    pub(super) fn changed_since(&self, name: &str, epoch: Epoch) -> bool {
         self.is_changing(name) || self.changes.get(name).is_some_and(|&at| at > epoch.change)
     }
 
-    pub fn note_change(&mut self, name: &Name) {
+    pub(super) fn note_change(&mut self, name: &Name) {
         self.epoch += 1;
         if self.under_way > 0 {
             self.changes.insert(name.clone(), self.epoch);
@@ -101,7 +101,7 @@ impl ChangeLog {
     }
 
     /// The number of the last change.
-    pub fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         self.epoch
     }
 }

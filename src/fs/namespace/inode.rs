@@ -225,7 +225,7 @@ impl Directory {
 
 impl Node {
     /// Of which nothing is known but its name.
-    pub fn new(place: Option<(Ino, Name)>, directory: bool) -> Node {
+    pub(super) fn new(place: Option<(Ino, Name)>, directory: bool) -> Node {
         Node {
             place,
             kernel: KernelView {
@@ -243,32 +243,32 @@ impl Node {
         }
     }
 
-    pub fn is_directory(&self) -> bool {
+    pub(super) fn is_directory(&self) -> bool {
         matches!(self.inode, Inode::Directory(_))
     }
 
-    pub fn directory(&self) -> Option<&Directory> {
+    pub(super) fn directory(&self) -> Option<&Directory> {
         match &self.inode {
             Inode::Directory(directory) => Some(directory),
             Inode::File(_) => None,
         }
     }
 
-    pub fn directory_mut(&mut self) -> Option<&mut Directory> {
+    pub(super) fn directory_mut(&mut self) -> Option<&mut Directory> {
         match &mut self.inode {
             Inode::Directory(directory) => Some(directory),
             Inode::File(_) => None,
         }
     }
 
-    pub fn file(&self) -> Option<&FileNode> {
+    pub(super) fn file(&self) -> Option<&FileNode> {
         match &self.inode {
             Inode::File(file) => Some(file),
             Inode::Directory(_) => None,
         }
     }
 
-    pub fn file_mut(&mut self) -> Option<&mut FileNode> {
+    pub(super) fn file_mut(&mut self) -> Option<&mut FileNode> {
         match &mut self.inode {
             Inode::File(file) => Some(file),
             Inode::Directory(_) => None,
@@ -276,7 +276,7 @@ impl Node {
     }
 
     /// Whether it has changes that are not uploaded.
-    pub fn is_dirty(&self) -> bool {
+    pub(super) fn is_dirty(&self) -> bool {
         self.file().is_some_and(|file| file.dirty.is_some())
     }
 }

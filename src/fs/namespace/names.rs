@@ -53,14 +53,14 @@ pub(crate) struct NameGuard {
 
 impl NameGuard {
     /// The directory is renamed, and everything below it.
-    pub fn and_below(mut self, directory: Ino) -> NameGuard {
+    pub(crate) fn and_below(mut self, directory: Ino) -> NameGuard {
         self.names.lock().under_way.begin_move(directory);
         self.moving = Some(directory);
         self
     }
 
     /// All but the mark of this name ends.
-    pub fn keep_only(&mut self, kept: &(Ino, Name)) {
+    pub(crate) fn keep_only(&mut self, kept: &(Ino, Name)) {
         let (kept, ended) = std::mem::take(&mut self.marked)
             .into_iter()
             .partition(|name| name == kept);
@@ -75,7 +75,7 @@ impl NameGuard {
     }
 
     /// This inode loses its name: it is opened before, or not at all.
-    pub fn and_unlinking(mut self, ino: Option<Ino>) -> NameGuard {
+    pub(crate) fn and_unlinking(mut self, ino: Option<Ino>) -> NameGuard {
         if let Some(ino) = ino {
             self.names.lock().under_way.begin_unlinking(ino);
         }

@@ -39,13 +39,13 @@ pub(crate) struct ScanGuard {
 
 impl ScanGuard {
     /// Lists the directory by itself.
-    pub async fn run(self, whole: bool) {
+    pub(crate) async fn run(self, whole: bool) {
         let end = self.resolver.run_scan(&self.scan, self.ino, whole).await;
         self.end(end);
     }
 
     /// With the only page that there is of the directory.
-    pub fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
+    pub(crate) fn end_with_page(self, page: ListPage, prefix: &str, epoch: Epoch) {
         let mut listed = ScannedEntries::default();
         let names = listed.take_page(page, prefix, self.ino == Ino::ROOT);
         let resolver = self.resolver.clone();
@@ -53,7 +53,7 @@ impl ScanGuard {
         self.end(Ok(ScanScope::Whole));
     }
 
-    pub fn end(self, end: Result<ScanScope>) {
+    pub(crate) fn end(self, end: Result<ScanScope>) {
         self.scan.end(end);
     }
 }

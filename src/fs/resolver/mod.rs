@@ -5,16 +5,16 @@
 //! a time. Below the resolver: `objects` are copied and deleted,
 //! `markers` are those of directories, `object_cache` keeps headers and contents.
 
-pub mod delete_permission;
-pub mod directory_scan;
-pub mod marker_xattrs;
-pub mod markers;
-pub mod object_cache;
-pub mod objects;
-pub mod prefetch;
-pub mod prefetched;
-pub mod requests;
-pub mod resolve;
-pub mod revalidate;
-pub mod stat;
-pub mod subtree_listing;
+pub(super) mod delete_permission;
+pub(super) mod directory_scan;
+pub(super) mod marker_xattrs;
+pub(super) mod markers;
+pub(super) mod object_cache;
+pub(super) mod objects;
+pub(super) mod prefetch;
+pub(super) mod prefetched;
+pub(super) mod requests;
+pub(super) mod resolve;
+pub(super) mod revalidate;
+pub(super) mod stat;
+pub(super) mod subtree_listing;

@@ -41,7 +41,7 @@ pub(crate) struct CachedHeaders {
 
 impl CachedHeaders {
     /// What it takes in memory, in bytes: besides the headers, what was made of them.
-    pub fn weight(&self) -> u64 {
+    pub(crate) fn weight(&self) -> u64 {
         const BESIDES: usize = 1024;
         const EACH: usize = 64;
         let headers = &self.meta.headers;
@@ -51,7 +51,7 @@ impl CachedHeaders {
     }
 
     /// Served although it is not encrypted.
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         let object = self.object.as_ref();
         object.is_ok_and(|object| object.format == Format::Plain)
     }

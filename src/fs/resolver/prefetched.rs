@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Prefetched {
-    pub fn new(budget: &MemoryBudget) -> Prefetched {
+    pub(super) fn new(budget: &MemoryBudget) -> Prefetched {
         let most = usize::try_from(budget.limit() / SHARE / WEIGHT).unwrap_or(usize::MAX);
         Prefetched {
             most: most.clamp(1, MOST_KEPT),
@@ -47,12 +47,12 @@ impl Prefetched {
     }
 
     /// How many more there may be.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.most.saturating_sub(lock(&self.state).inodes.len())
     }
 
     /// False if it was there already.
-    pub fn add(&self, ino: Ino) -> bool {
+    pub(super) fn add(&self, ino: Ino) -> bool {
         let mut state = lock(&self.state);
         let added = state.inodes.insert(ino);
         state.count();
@@ -60,14 +60,14 @@ impl Prefetched {
     }
 
     /// False if it was not there.
-    pub fn remove(&self, ino: Ino) -> bool {
+    pub(super) fn remove(&self, ino: Ino) -> bool {
         let mut state = lock(&self.state);
         let removed = state.inodes.remove(&ino);
         state.count();
         removed
     }
 
-    pub fn take_all(&self) -> Vec<Ino> {
+    pub(super) fn take_all(&self) -> Vec<Ino> {
         let mut state = lock(&self.state);
         state.expiring.clear();
         let all = state.inodes.drain().collect();
@@ -76,14 +76,14 @@ impl Prefetched {
     }
 
     /// From now on it expires. True if the caller has to see to that, as no other task does.
-    pub fn expires_at(&self, at: Instant, ino: Ino) -> bool {
+    pub(super) fn expires_at(&self, at: Instant, ino: Ino) -> bool {
         let mut state = lock(&self.state);
         state.expiring.push_back((at, ino));
         !std::mem::replace(&mut state.waiting, true)
     }
 
     /// Those that have expired, and when the next one does.
-    pub fn take_expired(&self, now: Instant) -> (Vec<Ino>, Option<Instant>) {
+    pub(super) fn take_expired(&self, now: Instant) -> (Vec<Ino>, Option<Instant>) {
         let mut state = lock(&self.state);
         let mut expired = Vec::new();
         while let Some(&(at, ino)) = state.expiring.front()

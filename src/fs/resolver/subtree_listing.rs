@@ -36,7 +36,7 @@ pub(crate) struct SubtreeScan {
 
 impl SubtreeScan {
     /// Lists the directories, for which a listing each has begun.
-    pub async fn run(self, guards: Vec<ScanGuard>) {
+    pub(crate) async fn run(self, guards: Vec<ScanGuard>) {
         let Some(resolver) = guards.first().map(|guards| guards.resolver.clone()) else {
             return;
         };

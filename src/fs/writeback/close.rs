@@ -20,7 +20,7 @@ impl Writeback {
     }
 
     /// The last close. RELEASE has no error channel: pending data is uploaded in the background.
-    pub fn release(self: &Arc<Self>, handle: u64) {
+    pub(crate) fn release(self: &Arc<Self>, handle: u64) {
         let Some(handle) = self.open_files.remove_handle(handle) else {
             return;
         };

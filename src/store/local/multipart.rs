@@ -21,7 +21,7 @@ use crate::store::error::Error;
 use crate::store::object_store::*;
 
 /// Begins an upload with the headers of the object. Blocks.
-pub fn begin(bucket: &Bucket, key: &ObjectKey, headers: ObjectHeaders) -> Result<UploadId> {
+pub(super) fn begin(bucket: &Bucket, key: &ObjectKey, headers: ObjectHeaders) -> Result<UploadId> {
     let upload = UploadId(bucket.contents().new_id());
     let name = bucket.contents().new_name(key.as_str());
     bucket.contents().make_parts(key.as_str(), &name)?;
@@ -43,7 +43,7 @@ pub fn begin(bucket: &Bucket, key: &ObjectKey, headers: ObjectHeaders) -> Result
 ///
 /// # Errors
 /// [`Error::NoSuchUpload`], [`Refusal::InvalidNumber`]; the disk's.
-pub fn add_part(
+pub(super) fn add_part(
     bucket: &Bucket,
     key: &ObjectKey,
     upload: &UploadId,
@@ -102,7 +102,7 @@ pub fn add_part(
 ///
 /// # Errors
 /// [`Error::NoSuchUpload`], a [`Refusal`], [`Error::AlreadyExists`]; the disk's.
-pub fn complete(
+pub(super) fn complete(
     bucket: &Bucket,
     key: &ObjectKey,
     upload: &UploadId,
@@ -215,7 +215,7 @@ fn facts_of(parts: &[Part], infrequent: bool) -> Result<Facts> {
 ///
 /// # Errors
 /// [`Error::NoSuchUpload`]; the disk's.
-pub fn abort(bucket: &Bucket, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+pub(super) fn abort(bucket: &Bucket, key: &ObjectKey, upload: &UploadId) -> Result<()> {
     let (taken, id) = (key.clone(), upload.clone());
     let name = bucket.change(move |connection| {
         let what = uploads::load(connection, &taken, &id)?;

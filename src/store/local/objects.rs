@@ -20,7 +20,7 @@ use crate::store::object_store::*;
 
 /// How often a read whose content is gone consults the database again. Each time means that the object was
 /// replaced in between.
-pub const RACES: usize = 100;
+pub(super) const RACES: usize = 100;
 
 /// Gives `key` an object and removes the content of the one that it replaces. `check` gets the object that is
 /// there, `then` the row of the new content.
@@ -52,7 +52,7 @@ fn publish(
 }
 
 /// Stores a body that has arrived. Blocks.
-pub fn put(
+pub(super) fn put(
     bucket: &Bucket,
     key: &ObjectKey,
     headers: &ObjectHeaders,
@@ -87,7 +87,7 @@ pub fn put(
 }
 
 /// As the trait's `copy`, without a condition if there is no tag. Blocks.
-pub fn copy(
+pub(super) fn copy(
     bucket: &Bucket,
     source: &ObjectKey,
     source_etag: Option<&ETag>,
@@ -194,7 +194,7 @@ fn copy_content(
 }
 
 /// In one transaction. Blocks.
-pub fn delete(bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<()> {
+pub(super) fn delete(bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<()> {
     let gone = bucket.change(move |connection| {
         let mut gone = Vec::new();
         for key in keys {
@@ -212,7 +212,7 @@ pub fn delete(bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<()> {
 
 /// As [`index::find`], for an object that is about to be replaced: the contents of a damaged row are lost in
 /// either case.
-pub fn replaceable(connection: &Connection, key: &ObjectKey) -> QueryResult<Option<Found>> {
+pub(super) fn replaceable(connection: &Connection, key: &ObjectKey) -> QueryResult<Option<Found>> {
     match index::find(connection, key) {
         Err(QueryError(Error::Corrupt(cause))) => {
             log::warn!("{key}: replaced: {cause}");
@@ -224,7 +224,7 @@ pub fn replaceable(connection: &Connection, key: &ObjectKey) -> QueryResult<Opti
 
 /// # Errors
 /// [`Error::AlreadyExists`] if there is an object that must not be replaced.
-pub fn may_write(overwrite: Overwrite, before: Option<&Found>) -> Result<()> {
+pub(super) fn may_write(overwrite: Overwrite, before: Option<&Found>) -> Result<()> {
     match (overwrite, before) {
         (Overwrite::Forbidden, Some(_)) => Err(Error::AlreadyExists),
         _ => Ok(()),
@@ -232,7 +232,7 @@ pub fn may_write(overwrite: Overwrite, before: Option<&Found>) -> Result<()> {
 }
 
 /// The answer to a request that stored this object.
-pub fn answer(facts: &Facts) -> PutAnswer {
+pub(super) fn answer(facts: &Facts) -> PutAnswer {
     PutAnswer {
         etag: facts.tag.etag(),
         crc64: Some(facts.crc64),
@@ -241,6 +241,6 @@ pub fn answer(facts: &Facts) -> PutAnswer {
 }
 
 /// For an object whose row refers to content that does not exist.
-pub fn missing_content(key: &ObjectKey) -> Error {
+pub(super) fn missing_content(key: &ObjectKey) -> Error {
     Error::Corrupt(message(format!("the content of {key} is missing")))
 }

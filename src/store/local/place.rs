@@ -14,11 +14,11 @@ use super::record::{Content, is_part_name};
 use crate::base::sync::lock;
 
 /// The folder of all content, below the bucket folder; in it, one folder for each shard of the keys.
-pub const DATA: &str = "data";
+pub(super) const DATA: &str = "data";
 
 /// Where the content of an object is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub(super) struct Place {
     /// `data/HH`
     pub shard: String,
     pub name: String,
@@ -28,7 +28,7 @@ pub struct Place {
 
 impl Place {
     /// None for empty content.
-    pub fn of(key: &str, content: &Content) -> Option<Place> {
+    pub(super) fn of(key: &str, content: &Content) -> Option<Place> {
         let (name, in_parts) = match content {
             Content::Empty => return None,
             Content::File(name) => (name, false),
@@ -42,13 +42,13 @@ impl Place {
     }
 
     /// From the bucket folder.
-    pub fn path(&self) -> String {
+    pub(super) fn path(&self) -> String {
         format!("{}/{}", self.shard, self.name)
     }
 
     /// Removes the content, and nothing that this store does not make: no folder but one of parts, nothing in
     /// that but parts. A failure costs only room.
-    pub fn remove(&self, root: &Directory) {
+    pub(super) fn remove(&self, root: &Directory) {
         let remove = || {
             let shard = root.directory(&self.shard)?;
             if !self.in_parts {
@@ -67,13 +67,13 @@ impl Place {
 }
 
 /// The folder of a key's content, from the bucket folder.
-pub fn shard(key: &str) -> String {
+pub(super) fn shard(key: &str) -> String {
     let spread = crc_fast::crc32_iso_hdlc(key.as_bytes()) & 0xff;
     format!("{DATA}/{spread:02x}")
 }
 
 /// Logs a removal that failed; a file that is already gone is no failure.
-pub fn warn_of(removed: io::Result<()>, path: &Path) {
+pub(super) fn warn_of(removed: io::Result<()>, path: &Path) {
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             log::warn!("{}: cannot be removed: {error}", path.display());
@@ -83,7 +83,7 @@ pub fn warn_of(removed: io::Result<()>, path: &Path) {
 }
 
 /// The folders of parts that are being read: removed ones go when the last read ends.
-pub struct Leases {
+pub(super) struct Leases {
     root: Directory,
     held: Mutex<HashMap<Place, Held>>,
 }
@@ -94,20 +94,20 @@ struct Held {
     removed: bool,
 }
 
-pub struct Lease {
+pub(super) struct Lease {
     leases: Arc<Leases>,
     place: Place,
 }
 
 impl Leases {
-    pub fn new(root: Directory) -> Leases {
+    pub(super) fn new(root: Directory) -> Leases {
         Leases {
             root,
             held: Mutex::default(),
         }
     }
 
-    pub fn take(leases: &Arc<Leases>, place: &Place) -> Lease {
+    pub(super) fn take(leases: &Arc<Leases>, place: &Place) -> Lease {
         lock(&leases.held).entry(place.clone()).or_default().readers += 1;
         Lease {
             leases: leases.clone(),
@@ -115,7 +115,7 @@ impl Leases {
         }
     }
 
-    pub fn remove(&self, place: Place) {
+    pub(super) fn remove(&self, place: Place) {
         if let Some(held) = lock(&self.held).get_mut(&place) {
             held.removed = true;
             return;
@@ -126,7 +126,7 @@ impl Leases {
 
 impl Lease {
     /// The bucket folder.
-    pub fn root(&self) -> &Directory {
+    pub(super) fn root(&self) -> &Directory {
         &self.leases.root
     }
 }

@@ -36,14 +36,14 @@ const SPARE_BUFFERS: usize = 16;
 const OPEN_AHEAD: usize = 64;
 
 /// What all readings of a bucket share.
-pub struct Readings {
+pub(super) struct Readings {
     root: Directory,
     buffers: Arc<Buffers>,
     leases: Arc<Leases>,
 }
 
 impl Readings {
-    pub fn new(root: Directory) -> Readings {
+    pub(super) fn new(root: Directory) -> Readings {
         Readings {
             leases: Arc::new(Leases::new(root.clone())),
             root,
@@ -52,7 +52,7 @@ impl Readings {
     }
 
     /// Removes content, at once or when the last reading of it ends. Blocks.
-    pub fn remove(&self, place: Place) {
+    pub(super) fn remove(&self, place: Place) {
         self.leases.remove(place);
     }
 
@@ -61,7 +61,7 @@ impl Readings {
     /// # Errors
     /// [`Error::NotFound`] if the content is gone: the object was replaced, and the database has the new one.
     /// [`Error::Corrupt`] if it is not as long as the database says.
-    pub fn open(
+    pub(super) fn open(
         &self,
         key: &str,
         content: &Content,
@@ -139,7 +139,10 @@ fn open(root: &Directory, path: &str) -> Result<File> {
 }
 
 /// For `map_err`: content that is gone is [`Error::NotFound`].
-pub fn missing<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+pub(super) fn missing<'a>(
+    what: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> Error + 'a {
     move |error| match error.kind() {
         io::ErrorKind::NotFound => Error::NotFound,
         _ => failed(what, path)(error),

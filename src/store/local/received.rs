@@ -17,7 +17,7 @@ use crate::store::error::Error;
 use crate::store::object_store::Result;
 
 /// The folder of files that are being written, below the bucket folder.
-pub const TEMPORARY: &str = "tmp";
+pub(super) const TEMPORARY: &str = "tmp";
 
 /// Bytes that go to the disk in one turn of the blocking pool.
 const BATCH: usize = 512 << 10;

@@ -6,7 +6,7 @@ use super::{DIRECTORIES, KINDS, NAMES, SLOTS};
 use crate::world::PART;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Place(pub u8, pub u8);
+pub(super) struct Place(pub u8, pub u8);
 
 impl Place {
     pub(super) fn path(self) -> String {
@@ -26,13 +26,13 @@ impl std::fmt::Debug for Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
+pub(super) enum At {
     Offset(u32),
     End,
 }
 
 #[derive(Clone, Debug)]
-pub enum Op {
+pub(super) enum Op {
     Create {
         at: Place,
         exclusive: bool,
@@ -156,7 +156,7 @@ pub enum Op {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Setting {
+pub(super) struct Setting {
     /// In milliseconds; None is an hour, and no other writers.
     pub ttl: Option<u64>,
     pub small_memory: bool,

@@ -7,7 +7,7 @@ use super::processes::another_process;
 use super::{bytes, headers, key, open, read};
 
 /// Gives the bucket in this folder so many objects of no bytes, `each` in a directory.
-pub fn fill(bucket: &std::path::Path, count: usize, each: usize) {
+pub(crate) fn fill(bucket: &std::path::Path, count: usize, each: usize) {
     drop(LocalStore::open(bucket, Settings { sync: false }).unwrap());
     let database = rusqlite::Connection::open(bucket.join("bucket.db")).unwrap();
     let statements = format!(

@@ -2,7 +2,7 @@
 
 mod cases;
 mod folder;
-pub mod large;
+pub(crate) mod large;
 mod processes;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use super::{headers, key, names, open, put, read};
 const RACES: usize = 40;
 
 /// Starts the other process on the bucket, with this test (`processes::...`); its reports come line by line.
-pub fn another_process(
+pub(super) fn another_process(
     folder: &std::path::Path,
     test: &str,
 ) -> (std::process::Child, impl Iterator<Item = String> + use<>) {

@@ -5,7 +5,7 @@ use super::*;
 const VERIFY: [&str; 4] = ["verify", "oss://bucket/tree", "--private-key", "key"];
 
 /// The wrapped data key of an SDK envelope, with one bit changed.
-pub fn spoil_v15(rig: &Rig, key: &str) {
+pub(super) fn spoil_v15(rig: &Rig, key: &str) {
     const NAME: &str = "client-side-encryption-key";
     let mut meta = head(rig, key);
     let wrapped = &meta.headers.user[NAME];
@@ -16,7 +16,7 @@ pub fn spoil_v15(rig: &Rig, key: &str) {
 }
 
 /// An object of noise in the SDKs' format.
-pub fn put_sdk(rig: &Rig, key: &str, size: usize) {
+pub(super) fn put_sdk(rig: &Rig, key: &str, size: usize) {
     let bucket = bucket(rig, "key", Format::Sdk);
     let (key, plain) = (
         object_key(key),

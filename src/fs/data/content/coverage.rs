@@ -11,7 +11,7 @@ use crate::base::crc64;
 const STRETCHES: usize = 4096;
 
 #[derive(Debug, Default)]
-pub struct Coverage {
+pub(super) struct Coverage {
     /// Start to (end, CRC-64/XZ of the bytes between), neither overlapping nor touching.
     stretches: BTreeMap<u64, (u64, u64)>,
 }
@@ -20,7 +20,7 @@ impl Coverage {
     /// Adds a fetched range with its CRC-64. Returns the whole object's once `0..size` is covered.
     ///
     /// A range that overlaps what is covered is ignored: its own share cannot be told apart.
-    pub fn add(&mut self, range: Range<u64>, crc: u64, size: u64) -> Option<u64> {
+    pub(super) fn add(&mut self, range: Range<u64>, crc: u64, size: u64) -> Option<u64> {
         let Range { mut start, mut end } = range;
         let mut crc = crc;
         let before = self.stretches.range(..end).next_back();
@@ -44,7 +44,7 @@ impl Coverage {
         (start == 0 && end == size).then_some(crc)
     }
 
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.stretches.clear();
     }
 }

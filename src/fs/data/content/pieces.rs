@@ -16,7 +16,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    pub fn new(range: &Range<u64>) -> Pieces {
+    pub(super) fn new(range: &Range<u64>) -> Pieces {
         Pieces {
             at: range.start,
             len: (range.end - range.start) as usize,
@@ -25,7 +25,7 @@ impl Pieces {
         }
     }
 
-    pub fn push(&mut self, bytes: Bytes) {
+    pub(super) fn push(&mut self, bytes: Bytes) {
         self.at += bytes.len() as u64;
         if bytes.len() == self.len {
             self.first = bytes;
@@ -35,7 +35,7 @@ impl Pieces {
         }
     }
 
-    pub fn join(self) -> Bytes {
+    pub(super) fn join(self) -> Bytes {
         if self.first.is_empty() {
             self.joined.freeze()
         } else {

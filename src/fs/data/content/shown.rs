@@ -14,21 +14,21 @@ impl Shown {
     const RETIRED: u8 = 2;
 
     /// False if it was retired.
-    pub fn see(&self) -> bool {
+    pub(super) fn see(&self) -> bool {
         self.settle(Shown::SEEN) != Shown::RETIRED
     }
 
     /// False if it was seen.
-    pub fn retire(&self) -> bool {
+    pub(super) fn retire(&self) -> bool {
         self.settle(Shown::RETIRED) != Shown::SEEN
     }
 
-    pub fn was_seen(&self) -> bool {
+    pub(super) fn was_seen(&self) -> bool {
         self.0.load(Ordering::Acquire) == Shown::SEEN
     }
 
     /// No open handle was shown anything of it. False if it was retired.
-    pub fn forget(&self) -> bool {
+    pub(super) fn forget(&self) -> bool {
         let (set, get) = (Ordering::AcqRel, Ordering::Acquire);
         let forgotten = self
             .0

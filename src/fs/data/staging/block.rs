@@ -29,7 +29,7 @@ pub(super) enum Held {
 }
 
 impl Held {
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Held::Memory(buffer) => buffer.len(),
             Held::Disk(stored) => stored.len(),
@@ -48,7 +48,7 @@ pub(super) enum Spilled {
 }
 
 impl Block {
-    pub fn new(name: BlockName, buffer: Buffer) -> Arc<Block> {
+    pub(super) fn new(name: BlockName, buffer: Buffer) -> Arc<Block> {
         Arc::new(Block {
             name,
             state: Mutex::new(State::Memory(Arc::new(buffer))),
@@ -56,13 +56,13 @@ impl Block {
     }
 
     /// Told apart from every other block ever made.
-    pub fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.name.generation
     }
 
     /// `None` while the file is writing into it, which the file itself and its readers never see:
     /// writing takes the file exclusively, and blocks that snapshots or pieces hold are not written.
-    pub fn held(&self) -> Option<Held> {
+    pub(super) fn held(&self) -> Option<Held> {
         match &*self.state() {
             State::Memory(buffer) => Some(Held::Memory(buffer.clone())),
             State::Writing => None,
@@ -71,14 +71,14 @@ impl Block {
     }
 
     /// How many bytes it has.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.held().map_or(0, |held| held.len())
     }
 
     /// Takes the buffer for writing in place, if it is in memory and there is no other reference to it:
     /// `owner` is the only reference to the block (the caller being its file), and the block holds
     /// the only one to the buffer.
-    pub fn take(owner: &Arc<Block>) -> Option<Taken> {
+    pub(super) fn take(owner: &Arc<Block>) -> Option<Taken> {
         if Arc::strong_count(owner) > 1 {
             return None;
         }
@@ -103,7 +103,11 @@ impl Block {
     }
 
     /// Seals the block and writes it to `file`, for all who share it. Blocks on the disk.
-    pub fn spill(&self, file: &Arc<SpillFile>, scratch: &mut [u8]) -> Result<Spilled, Error> {
+    pub(super) fn spill(
+        &self,
+        file: &Arc<SpillFile>,
+        scratch: &mut [u8],
+    ) -> Result<Spilled, Error> {
         let buffer = match self.held() {
             Some(Held::Memory(buffer)) => buffer,
             Some(Held::Disk(_)) => return Ok(Spilled::Before),
@@ -139,7 +143,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    pub fn buffer(&mut self) -> &mut Buffer {
+    pub(super) fn buffer(&mut self) -> &mut Buffer {
         self.buffer.as_mut().and_then(Arc::get_mut).expect(
             "it was the only reference when it was taken, and the block no longer gives any",
         )

@@ -51,25 +51,25 @@ impl Memory {
 }
 
 impl Buffer {
-    pub fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.memory.bytes()[..self.len]
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.memory.bytes().len()
     }
 
     /// What dropping it gives back, in bytes.
-    pub fn reserved(&self) -> u64 {
+    pub(super) fn reserved(&self) -> u64 {
         self.reservation.as_ref().map_or(0, Reservation::bytes)
     }
 
     /// Makes the capacity `capacity` if it is less, covered by `more`.
-    pub fn grow(&mut self, capacity: usize, more: Reservation) {
+    pub(super) fn grow(&mut self, capacity: usize, more: Reservation) {
         if capacity > self.capacity() {
             let mut larger = self.pool.memory(capacity);
             larger.bytes_mut()[..self.len].copy_from_slice(self.bytes());
@@ -82,7 +82,7 @@ impl Buffer {
     }
 
     /// Within the capacity.
-    pub fn write(&mut self, at: usize, data: &[u8]) {
+    pub(super) fn write(&mut self, at: usize, data: &[u8]) {
         let end = at + data.len();
         let bytes = self.memory.bytes_mut();
         if at > self.len {
@@ -93,7 +93,7 @@ impl Buffer {
     }
 
     /// Its first `len` bytes, within the capacity, to be filled.
-    pub fn fill(&mut self, len: usize) -> &mut [u8] {
+    pub(super) fn fill(&mut self, len: usize) -> &mut [u8] {
         self.len = len;
         &mut self.memory.bytes_mut()[..len]
     }
@@ -118,7 +118,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub fn new(budget: &MemoryBudget, block: usize, wipes: bool) -> Arc<Pool> {
+    pub(super) fn new(budget: &MemoryBudget, block: usize, wipes: bool) -> Arc<Pool> {
         // Beside a small budget there is no room for a large pool.
         let share = budget.limit() / 16 / block as u64;
         Arc::new(Pool {
@@ -130,7 +130,7 @@ impl Pool {
     }
 
     /// An empty buffer of `capacity`, covered by `reservation`.
-    pub fn buffer(self: &Arc<Self>, capacity: usize, reservation: Reservation) -> Buffer {
+    pub(super) fn buffer(self: &Arc<Self>, capacity: usize, reservation: Reservation) -> Buffer {
         Buffer {
             memory: self.memory(capacity),
             len: 0,

@@ -130,7 +130,7 @@ pub(super) struct Content {
 
 impl Content {
     /// `range`, cut at the end of the file, piece by piece.
-    pub fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
+    pub(super) fn pieces(&self, range: Range<u64>) -> Vec<Piece> {
         let end = range.end.min(self.len);
         let mut at = range.start;
         let mut pieces = Vec::new();
@@ -169,7 +169,7 @@ impl Content {
     }
 
     /// See [`StagedFile::read_now`](super::StagedFile::read_now).
-    pub fn read_now(&self, range: Range<u64>) -> Option<Bytes> {
+    pub(super) fn read_now(&self, range: Range<u64>) -> Option<Bytes> {
         let pieces = self.pieces(range);
         if let [Piece::Staged(only)] = &pieces[..] {
             return only.read_now();
@@ -195,7 +195,7 @@ impl Content {
     }
 
     /// The parts of `range` that would be read from the base.
-    pub fn base_gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
+    pub(super) fn base_gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let end = range.end.min(self.base);
         let mut at = range.start;
         let mut gaps = Vec::new();

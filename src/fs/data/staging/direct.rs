@@ -33,7 +33,7 @@ impl Direct {
     const LEAST: usize = 128 << 10;
 
     /// None where the file system cannot.
-    pub fn open(file: &File) -> Option<Direct> {
+    pub(super) fn open(file: &File) -> Option<Direct> {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mut options = OpenOptions::new();
         let opened = options
@@ -48,7 +48,7 @@ impl Direct {
     }
 
     /// Whether it was written: not if that is better done the other way.
-    pub fn write(&self, pages: &[u8], offset: u64) -> io::Result<bool> {
+    pub(super) fn write(&self, pages: &[u8], offset: u64) -> io::Result<bool> {
         if pages.len() < Direct::LEAST {
             return Ok(false);
         }
@@ -78,7 +78,7 @@ impl Direct {
     }
 
     #[cfg(test)]
-    pub fn turned_out_slow(&self) {
+    pub(super) fn turned_out_slow(&self) {
         self.pace.store(2 * SLOW, Ordering::Relaxed);
     }
 }

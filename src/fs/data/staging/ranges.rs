@@ -5,13 +5,13 @@ use std::ops::Range;
 
 /// A set of `u64`. Its ranges are not empty, do not overlap and do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeSet {
+pub(super) struct RangeSet {
     /// Start to end.
     ranges: BTreeMap<u64, u64>,
 }
 
 impl RangeSet {
-    pub fn insert(&mut self, range: Range<u64>) {
+    pub(super) fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -32,7 +32,7 @@ impl RangeSet {
     }
 
     /// Removes everything from `start` on.
-    pub fn cut(&mut self, start: u64) {
+    pub(super) fn cut(&mut self, start: u64) {
         self.ranges.split_off(&start);
         if let Some((_, end)) = self.ranges.range_mut(..start).next_back() {
             *end = (*end).min(start);
@@ -40,7 +40,7 @@ impl RangeSet {
     }
 
     /// Whether all of `range` is in the set.
-    pub fn covers(&self, range: &Range<u64>) -> bool {
+    pub(super) fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty()
             || self
                 .ranges
@@ -50,7 +50,7 @@ impl RangeSet {
     }
 
     /// The parts of `range` that are in the set, in order.
-    pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub(super) fn within(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let first = self
             .ranges
             .range(..=range.start)
@@ -64,12 +64,12 @@ impl RangeSet {
     }
 
     /// How many offsets are in the set.
-    pub fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.ranges.iter().map(|(start, end)| end - start).sum()
     }
 
     /// How many offsets from 0 on are in the set without a gap.
-    pub fn prefix(&self) -> u64 {
+    pub(super) fn prefix(&self) -> u64 {
         self.ranges.get(&0).copied().unwrap_or(0)
     }
 }

@@ -91,7 +91,7 @@ impl SpillFile {
     /// Makes `directory` (0700) if it is not there, and in it a file that vanishes with the process.
     /// At most `limit` bytes are stored, and none when that would leave less than `free_reserve`
     /// bytes of the disk free.
-    pub fn open(
+    pub(super) fn open(
         directory: &Path,
         block: usize,
         limit: u64,
@@ -119,22 +119,22 @@ impl SpillFile {
     }
 
     /// Whether "the disk" is memory after all.
-    pub fn on_tmpfs(&self) -> bool {
+    pub(super) fn on_tmpfs(&self) -> bool {
         fstatfs(&self.file).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC)
     }
 
     /// Plain bytes of a leaf.
-    pub fn leaf(&self) -> usize {
+    pub(super) fn leaf(&self) -> usize {
         self.leaf
     }
 
     /// Bytes of disk in use.
-    pub fn used(&self) -> u64 {
+    pub(super) fn used(&self) -> u64 {
         self.slots().used
     }
 
     /// How long `scratch` has to be for [`store`](Self::store): what is written begins at a whole page of it.
-    pub fn scratch_len(&self) -> usize {
+    pub(super) fn scratch_len(&self) -> usize {
         PAGE as usize + self.slot_len as usize + StagingCipher::SPARE
     }
 
@@ -142,7 +142,7 @@ impl SpillFile {
     ///
     /// # Errors
     /// [`Error::NoSpace`], [`Error::Io`]: nothing is kept of the block.
-    pub fn store(
+    pub(super) fn store(
         self: &Arc<Self>,
         name: BlockName,
         plain: &[u8],
@@ -183,7 +183,7 @@ impl SpillFile {
     }
 
     /// Punches what has been dropped; returns how many bytes that freed.
-    pub fn punch_dropped(&self) -> u64 {
+    pub(super) fn punch_dropped(&self) -> u64 {
         let _punching = lock(&self.punching);
         let mut dropped = std::mem::take(&mut self.slots().dropped);
         dropped.sort_unstable();
@@ -209,7 +209,7 @@ impl SpillFile {
         freed
     }
 
-    pub fn has_dropped(&self) -> bool {
+    pub(super) fn has_dropped(&self) -> bool {
         !self.slots().dropped.is_empty()
     }
 
@@ -257,7 +257,7 @@ impl SpillFile {
 
     /// All that is on disk, as it is there.
     #[cfg(test)]
-    pub fn raw(&self) -> Vec<u8> {
+    pub(super) fn raw(&self) -> Vec<u8> {
         let mut raw = vec![0; self.file.metadata().expect("it is open").len() as usize];
         self.file
             .read_exact_at(&mut raw, 0)
@@ -266,12 +266,12 @@ impl SpillFile {
     }
 
     #[cfg(test)]
-    pub fn metadata(&self) -> std::fs::Metadata {
+    pub(super) fn metadata(&self) -> std::fs::Metadata {
         self.file.metadata().expect("it is open")
     }
 
     #[cfg(test)]
-    pub fn overwrite(&self, offset: u64, bytes: &[u8]) {
+    pub(super) fn overwrite(&self, offset: u64, bytes: &[u8]) {
         self.file
             .write_all_at(bytes, offset)
             .expect("it is writable");
@@ -319,7 +319,7 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Of the block, in bytes.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
@@ -327,7 +327,7 @@ impl Stored {
     ///
     /// # Errors
     /// [`Error::Damaged`] if they are not what was stored; [`Error::Io`].
-    pub fn read(&self, range: Range<usize>, out: &mut [u8]) -> Result<(), Error> {
+    pub(super) fn read(&self, range: Range<usize>, out: &mut [u8]) -> Result<(), Error> {
         debug_assert!(range.end <= self.len && range.len() == out.len());
         let leaf_len = self.file.leaf;
         let mut sealed = vec![0; leaf_len];

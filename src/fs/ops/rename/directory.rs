@@ -48,7 +48,7 @@ pub(crate) struct DirectoryMove {
 
 impl DirectoryMove {
     /// Of an object below the old name, the key under the new one.
-    pub fn key_of_copy(&self, key: &str) -> String {
+    pub(crate) fn key_of_copy(&self, key: &str) -> String {
         let rest = key.strip_prefix(self.old.as_str()).unwrap_or(key);
         format!("{}{rest}", self.new)
     }

@@ -36,7 +36,7 @@ pub(crate) struct Intent {
 }
 
 impl Intent {
-    pub fn new(secret: &MacKey, key: &ObjectKey, from: String, to: String) -> Intent {
+    pub(crate) fn new(secret: &MacKey, key: &ObjectKey, from: String, to: String) -> Intent {
         let sum = secret.sum(&fields(key, &from, &to));
         let mac = hex::encode(sum);
         Intent { from, to, mac }
@@ -46,7 +46,7 @@ impl Intent {
     ///
     /// # Errors
     /// When that mount has not written it, or not under that key, or it is no possible rename.
-    pub fn parse(text: &[u8], secret: &MacKey, key: &ObjectKey) -> Result<Intent> {
+    pub(crate) fn parse(text: &[u8], secret: &MacKey, key: &ObjectKey) -> Result<Intent> {
         let intent: Intent =
             serde_json::from_slice(text).map_err(|error| Error::io(error.to_string()))?;
         intent.check(secret, key)?;

@@ -31,7 +31,7 @@ pub(crate) struct RenameMemory {
 }
 
 impl RenameMemory {
-    pub fn new(all: &Renaming, budget: &MemoryBudget) -> RenameMemory {
+    pub(crate) fn new(all: &Renaming, budget: &MemoryBudget) -> RenameMemory {
         RenameMemory {
             all: all.clone(),
             most: budget.limit() / SHARE,
@@ -40,7 +40,7 @@ impl RenameMemory {
     }
 
     /// False if that is too much, together with the others.
-    pub fn grow(&mut self, bytes: u64) -> bool {
+    pub(crate) fn grow(&mut self, bytes: u64) -> bool {
         let before = self.all.fetch_add(bytes, Ordering::Relaxed);
         self.own.resize(self.own.bytes() + bytes);
         before.saturating_add(bytes) <= self.most

@@ -34,7 +34,7 @@ pub(crate) enum Left<'a> {
 
 impl Left<'_> {
     /// By the part of a key after `.ossvault/`.
-    pub fn of(name: &str) -> Option<Left<'_>> {
+    pub(crate) fn of(name: &str) -> Option<Left<'_>> {
         if let Some(rest) = name.strip_prefix("rename-") {
             return Some(Left::Intent(mount_in(rest)));
         }

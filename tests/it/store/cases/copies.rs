@@ -5,7 +5,7 @@ use ossvault::store::object_store::*;
 
 use super::super::{KIB, Store, bytes, collect, headers, key, multipart, put, read};
 
-pub async fn a_copy_keeps_or_replaces_headers(store: Store) {
+pub(crate) async fn a_copy_keeps_or_replaces_headers(store: Store) {
     let content = bytes(300_000, 4);
     let old = headers(&[("mode", "1"), ("x", "y")]);
     let source = store
@@ -44,7 +44,7 @@ pub async fn a_copy_keeps_or_replaces_headers(store: Store) {
     }
 }
 
-pub async fn a_copy_onto_itself_changes_headers_only(store: Store) {
+pub(crate) async fn a_copy_onto_itself_changes_headers_only(store: Store) {
     let parts = [bytes(100 * KIB, 5), bytes(7, 6)];
     let content = parts.concat();
     multipart(&*store, "multi", &parts).await;
@@ -76,7 +76,7 @@ pub async fn a_copy_onto_itself_changes_headers_only(store: Store) {
     }
 }
 
-pub async fn a_copy_under_a_condition(store: Store) {
+pub(crate) async fn a_copy_under_a_condition(store: Store) {
     let old = put(&*store, "a", "one").await;
     put(&*store, "a", "two").await;
     for (to, directive) in [
@@ -98,7 +98,7 @@ pub async fn a_copy_under_a_condition(store: Store) {
     assert!(store.head(&key("a")).await.unwrap().headers.user.is_empty());
 }
 
-pub async fn copies_live_on_without_their_source(store: Store) {
+pub(crate) async fn copies_live_on_without_their_source(store: Store) {
     let parts = [bytes(200 * KIB, 7), bytes(200 * KIB, 8)];
     let multi = multipart(&*store, "multi", &parts).await;
     let single = put(&*store, "single", bytes(300_000, 9)).await;
@@ -126,7 +126,7 @@ pub async fn copies_live_on_without_their_source(store: Store) {
 
 /// The reason why every copy carries a precondition: else one client's chmod brings back what another
 /// has just replaced.
-pub async fn racing_copies_never_bring_back_a_replaced_object(store: Store) {
+pub(crate) async fn racing_copies_never_bring_back_a_replaced_object(store: Store) {
     for round in 0..50 {
         let first = put(&*store, "k", format!("first {round}")).await;
         let writer = {

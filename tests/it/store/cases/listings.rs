@@ -4,7 +4,7 @@ use ossvault::store::object_store::*;
 
 use super::super::{Store, put};
 
-pub async fn listings_are_in_byte_order_and_page(store: Store) {
+pub(crate) async fn listings_are_in_byte_order_and_page(store: Store) {
     let all = [
         "a", "a!", "a/", "a/1", "a/2/3", "a/2/4", "a0", "b/1", "c", "ä/1", "文",
     ];

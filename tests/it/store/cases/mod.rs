@@ -5,7 +5,7 @@ mod listings;
 mod multipart;
 mod objects;
 
-pub use copies::*;
-pub use listings::*;
-pub use multipart::*;
-pub use objects::*;
+pub(super) use copies::*;
+pub(super) use listings::*;
+pub(super) use multipart::*;
+pub(super) use objects::*;

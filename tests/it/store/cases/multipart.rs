@@ -7,7 +7,7 @@ use ossvault::store::object_store::*;
 
 use super::super::{KIB, Store, bytes, collect, headers, key, multipart, names, put, read};
 
-pub async fn a_multipart_object_is_its_parts(store: Store) {
+pub(crate) async fn a_multipart_object_is_its_parts(store: Store) {
     let parts: Vec<Bytes> = [300 * KIB, 100 * KIB, 700 * KIB, 1]
         .into_iter()
         .enumerate()
@@ -37,7 +37,7 @@ pub async fn a_multipart_object_is_its_parts(store: Store) {
     assert!(store.list_uploads("").await.unwrap().is_empty());
 }
 
-pub async fn a_multipart_upload_is_invisible_until_complete(store: Store) {
+pub(crate) async fn a_multipart_upload_is_invisible_until_complete(store: Store) {
     let key = key("dir/k");
     let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
     let part = store
@@ -59,7 +59,7 @@ pub async fn a_multipart_upload_is_invisible_until_complete(store: Store) {
     assert_eq!(names(&*store, "").await, ["dir/k"]);
 }
 
-pub async fn a_part_sent_again_replaces_the_first(store: Store) {
+pub(crate) async fn a_part_sent_again_replaces_the_first(store: Store) {
     let key = key("k");
     let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
     let first = store
@@ -81,7 +81,7 @@ pub async fn a_part_sent_again_replaces_the_first(store: Store) {
     assert_eq!(read(&*store, "k").await, b"second");
 }
 
-pub async fn an_upload_with_wrong_parts_is_refused(store: Store) {
+pub(crate) async fn an_upload_with_wrong_parts_is_refused(store: Store) {
     let name = key("k");
     let upload = store.create_multipart(&name, &headers(&[])).await.unwrap();
     let one = store
@@ -127,7 +127,7 @@ pub async fn an_upload_with_wrong_parts_is_refused(store: Store) {
         .unwrap();
 }
 
-pub async fn aborted_uploads_leave_nothing(store: Store) {
+pub(crate) async fn aborted_uploads_leave_nothing(store: Store) {
     let key = key("k");
     let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
     let part = store
@@ -144,7 +144,7 @@ pub async fn aborted_uploads_leave_nothing(store: Store) {
     assert!(names(&*store, "").await.is_empty());
 }
 
-pub async fn parts_are_copied_from_objects(store: Store) {
+pub(crate) async fn parts_are_copied_from_objects(store: Store) {
     let content = bytes(500 * KIB, 11);
     let source = put(&*store, "source", content.clone()).await;
     let name = key("k");
@@ -184,7 +184,7 @@ pub async fn parts_are_copied_from_objects(store: Store) {
     assert!(read(&*store, "k").await == wanted);
 }
 
-pub async fn small_parts_are_refused_except_the_last(store: Store) {
+pub(crate) async fn small_parts_are_refused_except_the_last(store: Store) {
     let key = key("k");
     let upload = store.create_multipart(&key, &headers(&[])).await.unwrap();
     let mut parts = Vec::new();

@@ -11,7 +11,7 @@ use ossvault::store::object_store::*;
 
 use super::super::{Store, bytes, collect, headers, key, multipart, names, put, read};
 
-pub async fn an_object_comes_back_as_it_was_put(store: Store) {
+pub(crate) async fn an_object_comes_back_as_it_was_put(store: Store) {
     for len in [0, 1, 15, 4096, 65536, 65537, (1 << 20) + 1, 3_000_001] {
         let content = bytes(len, 1);
         let headers = headers(&[("mode", "33188"), ("note", "a b=c;d\"e")]);
@@ -43,7 +43,7 @@ pub async fn an_object_comes_back_as_it_was_put(store: Store) {
     }
 }
 
-pub async fn what_does_not_exist_is_not_found(store: Store) {
+pub(crate) async fn what_does_not_exist_is_not_found(store: Store) {
     let nothing = key("nothing");
     assert!(matches!(store.head(&nothing).await, Err(Error::NotFound)));
     assert!(matches!(
@@ -64,7 +64,7 @@ pub async fn what_does_not_exist_is_not_found(store: Store) {
     store.bucket_info().await.unwrap();
 }
 
-pub async fn names_of_every_kind_are_kept_apart(store: Store) {
+pub(crate) async fn names_of_every_kind_are_kept_apart(store: Store) {
     let long = "x".repeat(1023);
     let long_other = format!("{}y", "x".repeat(1022));
     let wide = "ü".repeat(500);
@@ -114,7 +114,7 @@ pub async fn names_of_every_kind_are_kept_apart(store: Store) {
     assert_eq!(names(&*store, "").await, all);
 }
 
-pub async fn a_range_is_cut_at_the_end(store: Store) {
+pub(crate) async fn a_range_is_cut_at_the_end(store: Store) {
     let content = bytes(700_000, 2);
     put(&*store, "k", content.clone()).await;
     put(&*store, "empty", Bytes::new()).await;
@@ -144,7 +144,7 @@ pub async fn a_range_is_cut_at_the_end(store: Store) {
     assert!(matches!(answer, Err(Error::InvalidRange)));
 }
 
-pub async fn a_get_under_a_condition(store: Store) {
+pub(crate) async fn a_get_under_a_condition(store: Store) {
     let first = put(&*store, "k", "one").await;
     let second = put(&*store, "k", "two").await;
     assert_ne!(first.etag, second.etag);
@@ -157,7 +157,7 @@ pub async fn a_get_under_a_condition(store: Store) {
     assert_eq!(collect(new).await, b"t");
 }
 
-pub async fn a_replaced_object_is_read_on_as_it_was(store: Store) {
+pub(crate) async fn a_replaced_object_is_read_on_as_it_was(store: Store) {
     let content = bytes(8 << 20, 3);
     let parts: Vec<Bytes> = (0..8)
         .map(|n| content.slice(n << 20..(n + 1) << 20))
@@ -177,7 +177,7 @@ pub async fn a_replaced_object_is_read_on_as_it_was(store: Store) {
     }
 }
 
-pub async fn a_forbidden_overwrite_changes_nothing(store: Store) {
+pub(crate) async fn a_forbidden_overwrite_changes_nothing(store: Store) {
     let put_new = |text: &'static str| {
         let store = store.clone();
         async move {
@@ -217,7 +217,7 @@ pub async fn a_forbidden_overwrite_changes_nothing(store: Store) {
     put_new("third").await.unwrap();
 }
 
-pub async fn of_many_exclusive_writers_one_wins(store: Store) {
+pub(crate) async fn of_many_exclusive_writers_one_wins(store: Store) {
     for round in 0..20 {
         let name = format!("k{round}");
         let writers = (0..8).map(|writer| {
@@ -244,7 +244,7 @@ pub async fn of_many_exclusive_writers_one_wins(store: Store) {
     }
 }
 
-pub async fn a_body_that_fails_leaves_the_old_object(store: Store) {
+pub(crate) async fn a_body_that_fails_leaves_the_old_object(store: Store) {
     put(&*store, "k", "old").await;
     let broken = Body::new(10 << 20, || {
         let good = stream::iter((0..4).map(|n| Ok(bytes(1 << 20, n))));
@@ -259,7 +259,7 @@ pub async fn a_body_that_fails_leaves_the_old_object(store: Store) {
     assert_eq!(names(&*store, "").await, ["k"]);
 }
 
-pub async fn deleting_is_idempotent(store: Store) {
+pub(crate) async fn deleting_is_idempotent(store: Store) {
     for name in ["a", "b", "c", "d/e"] {
         put(&*store, name, "x").await;
     }
