@@ -24,15 +24,15 @@ pub use ossvault_store as store;
 
 pub mod cli;
 pub mod crypto;
-pub mod doctor;
+mod doctor;
 pub mod encrypted;
 pub mod envelope;
 pub mod files;
 pub mod fs;
-pub mod fuse;
+mod fuse;
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod text;
-pub mod tools;
-pub mod transfer;
+mod text;
+mod tools;
+mod transfer;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// Escapes characters that would break a line, move a cursor, or change the order or appearance of other
 /// text; leaves letters of every script unchanged. Removes PEM blocks, whatever they contain.
-pub fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     // PEM last: removing other text must not join two halves of a block's first line.
     let text = without_credentials(&without_numbers(text.trim_end()));
     let text = without_pem(&text);
@@ -24,7 +24,7 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// The same for a line of JSON: its strings keep their values, written in ASCII.
-pub fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         // ASCII control characters are the serializer's job. All others can only occur in a string.
@@ -140,7 +140,7 @@ fn without_credentials(text: &str) -> String {
 const LONGEST_PATH: usize = 255;
 
 /// A path for messages. Text that is not a path, such as a key in place of its path, is not shown.
-pub fn path(path: &Path) -> String {
+pub(crate) fn path(path: &Path) -> String {
     let text = path.to_string_lossy();
     match looks_like_a_path(&text) {
         true => one_line(&text),
@@ -148,7 +148,7 @@ pub fn path(path: &Path) -> String {
     }
 }
 
-pub fn looks_like_a_path(text: &str) -> bool {
+pub(crate) fn looks_like_a_path(text: &str) -> bool {
     let credentials = text
         .split_once(':')
         .is_some_and(|(_, rest)| rest.contains('@'));
@@ -171,7 +171,7 @@ fn is_base64_of_a_key(text: &str) -> bool {
 }
 
 /// A word for messages: the name of a bucket, a region. None unless it is short and plain.
-pub fn word(text: &str) -> Option<&str> {
+pub(crate) fn word(text: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (text.len() <= 63 && text.bytes().all(plain)).then_some(text)
 }

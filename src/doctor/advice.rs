@@ -1,7 +1,7 @@
 //! What to do about refusals of the service, by its own codes.
 
 /// Advice for refused credentials.
-pub fn credentials(code: &str) -> &'static str {
+pub(crate) fn credentials(code: &str) -> &'static str {
     match code {
         "InvalidAccessKeyId" => {
             "this access key ID does not exist or is disabled: check OSS_ACCESS_KEY_ID; an ID that begins with STS. also needs its OSS_SESSION_TOKEN"
@@ -26,7 +26,7 @@ pub fn credentials(code: &str) -> &'static str {
 }
 
 /// Whether the service's code says that the credentials are at fault, rather than what they may do.
-pub fn is_of_credentials(code: &str) -> bool {
+pub(crate) fn is_of_credentials(code: &str) -> bool {
     matches!(
         code,
         "InvalidAccessKeyId"

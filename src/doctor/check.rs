@@ -6,7 +6,7 @@ use crate::text::one_line;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Ok,
     /// A mount works, but not as well as it could, or not in all cases.
     Warning,
@@ -17,7 +17,7 @@ pub enum Verdict {
 
 /// One step.
 #[derive(Clone, Debug, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     pub name: &'static str,
     pub verdict: Verdict,
     pub found: String,
@@ -27,16 +27,16 @@ pub struct Check {
 }
 
 /// Receives each check as it ends.
-pub type Sink<'a> = &'a mut (dyn FnMut(&Check) + Send);
+pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&Check) + Send);
 
 /// The checks so far.
-pub struct Checks<'a> {
+pub(crate) struct Checks<'a> {
     sink: Sink<'a>,
     done: Vec<Check>,
 }
 
 impl<'a> Checks<'a> {
-    pub fn new(sink: Sink<'a>) -> Checks<'a> {
+    pub(crate) fn new(sink: Sink<'a>) -> Checks<'a> {
         Checks {
             sink,
             done: Vec::new(),
@@ -54,11 +54,11 @@ impl<'a> Checks<'a> {
         self.done.push(check);
     }
 
-    pub fn ok(&mut self, name: &'static str, found: impl Into<String>) {
+    pub(crate) fn ok(&mut self, name: &'static str, found: impl Into<String>) {
         self.add(name, Verdict::Ok, found.into(), None);
     }
 
-    pub fn warn(
+    pub(crate) fn warn(
         &mut self,
         name: &'static str,
         found: impl Into<String>,
@@ -67,7 +67,7 @@ impl<'a> Checks<'a> {
         self.add(name, Verdict::Warning, found.into(), Some(remedy.into()));
     }
 
-    pub fn fail(
+    pub(crate) fn fail(
         &mut self,
         name: &'static str,
         found: impl Into<String>,
@@ -76,33 +76,33 @@ impl<'a> Checks<'a> {
         self.add(name, Verdict::Failed, found.into(), Some(remedy.into()));
     }
 
-    pub fn skip(&mut self, name: &'static str, because: impl Into<String>) {
+    pub(crate) fn skip(&mut self, name: &'static str, because: impl Into<String>) {
         self.add(name, Verdict::Skipped, because.into(), None);
     }
 
-    pub fn skip_all(&mut self, names: &[&'static str], because: &str) {
+    pub(crate) fn skip_all(&mut self, names: &[&'static str], because: &str) {
         for name in names {
             self.skip(name, because);
         }
     }
 
-    pub fn verdict(&self, name: &str) -> Option<Verdict> {
+    pub(crate) fn verdict(&self, name: &str) -> Option<Verdict> {
         let found = self.done.iter().rev().find(|check| check.name == name);
         found.map(|check| check.verdict)
     }
 
-    pub fn is_ok(&self, name: &str) -> bool {
+    pub(crate) fn is_ok(&self, name: &str) -> bool {
         matches!(self.verdict(name), Some(Verdict::Ok | Verdict::Warning))
     }
 
-    pub fn into_done(self) -> Vec<Check> {
+    pub(crate) fn into_done(self) -> Vec<Check> {
         self.done
     }
 }
 
 /// Of many checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub ok: usize,
     pub warnings: usize,
     pub failed: usize,
@@ -110,7 +110,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn of(checks: &[Check]) -> Summary {
+    pub(crate) fn of(checks: &[Check]) -> Summary {
         let count = |verdict| checks.iter().filter(|c| c.verdict == verdict).count();
         Summary {
             ok: count(Verdict::Ok),

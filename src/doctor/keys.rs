@@ -9,7 +9,7 @@ use crate::encrypted::{EncryptedBucket, Settings};
 use crate::store::object_store::ObjectStore;
 
 /// The keys that the command was given.
-pub enum Keys {
+pub(crate) enum Keys {
     None,
     Ring(KeyRing),
     /// The reason why they cannot be used, with advice.

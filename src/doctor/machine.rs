@@ -20,7 +20,7 @@ const MAX_PAGES: &str = "/proc/sys/fs/fuse/max_pages_limit";
 const PAGES_AT_LEAST: u64 = 256;
 
 /// Where to look.
-pub struct Machine {
+pub(crate) struct Machine {
     /// `/dev/fuse`.
     pub fuse_device: PathBuf,
     /// Where data is staged.

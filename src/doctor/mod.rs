@@ -5,13 +5,13 @@
 //! needs another one which failed is skipped, and says which. Nothing is changed but scratch objects below
 //! `.ossvault/doctor-…`, which are removed at the end, whatever happened before.
 
-pub mod advice;
+pub(crate) mod advice;
 mod bucket;
-pub mod check;
+pub(crate) mod check;
 mod keys;
 mod machine;
 mod network;
 mod objects;
-pub mod patient;
+pub(crate) mod patient;
 mod scratch;
 mod speed;

@@ -16,7 +16,7 @@ use crate::store::object_store::{
 
 /// What a mount is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+pub(crate) enum Use {
     ReadWrite,
     /// Nothing is written.
     ReadOnly,

@@ -12,12 +12,12 @@ use crate::base::error_chain::chain;
 use crate::oss::client::Client;
 use crate::store::object_store::ObjectStore;
 
-pub use super::keys::Keys as GivenKeys;
-pub use super::machine::Machine as ThisMachine;
-pub use super::objects::Use as Usage;
+pub(crate) use super::keys::Keys as GivenKeys;
+pub(crate) use super::machine::Machine as ThisMachine;
+pub(crate) use super::objects::Use as Usage;
 
 /// The bucket of a source.
-pub struct Place {
+pub(crate) struct Place {
     pub store: Arc<dyn ObjectStore>,
     /// Empty, or ends with `/`.
     pub prefix: String,
@@ -26,7 +26,7 @@ pub struct Place {
 }
 
 /// What the command was given.
-pub struct Patient {
+pub(crate) struct Patient {
     pub machine: Machine,
     /// None: no source was given.
     pub place: Option<std::result::Result<Place, Unusable>>,
@@ -37,7 +37,7 @@ pub struct Patient {
 }
 
 /// Why nothing can be requested from a source.
-pub struct Unusable {
+pub(crate) struct Unusable {
     pub why: String,
 }
 
@@ -57,14 +57,14 @@ const OF_OBJECTS: [&str; 9] = [
 const OF_SPEED: [&str; 2] = ["latency", "throughput"];
 
 /// The checks that were made, in their order.
-pub struct Examined {
+pub(crate) struct Examined {
     pub checks: Vec<Check>,
     /// There would have been more.
     pub interrupted: bool,
 }
 
 /// Every check in its order. `interrupted` ends them early; scratch objects are removed then as well.
-pub async fn examine(
+pub(crate) async fn examine(
     patient: Patient,
     sink: Sink<'_>,
     interrupted: impl Future<Output = ()>,

@@ -53,14 +53,14 @@ const FMODE_EXEC: i32 = 0x20;
 /// An inode number is never reused while the kernel knows it.
 const GENERATION: Generation = Generation(0);
 
-pub struct Adapter {
+pub(crate) struct Adapter {
     fs: Arc<Filesystem>,
     runtime: Handle,
     dirents: Dirents,
 }
 
 impl Adapter {
-    pub fn new(fs: Arc<Filesystem>, runtime: Handle) -> Adapter {
+    pub(crate) fn new(fs: Arc<Filesystem>, runtime: Handle) -> Adapter {
         Adapter {
             fs,
             runtime,
@@ -69,17 +69,17 @@ impl Adapter {
     }
 
     /// Writes directory replies; needs the session's device before the session runs.
-    pub fn dirents(&self) -> Dirents {
+    pub(crate) fn dirents(&self) -> Dirents {
         self.dirents.clone()
     }
 
     /// Invalidations for a session thread to send to the kernel. Can be taken once.
-    pub fn notices(&self) -> Notices {
+    pub(crate) fn notices(&self) -> Notices {
         Notices(self.fs.take_notices())
     }
 
     /// Receives access to the kernel's caches before the session runs.
-    pub fn kernel_caches(&self) -> impl FnOnce(fuser::Notifier) + use<> {
+    pub(crate) fn kernel_caches(&self) -> impl FnOnce(fuser::Notifier) + use<> {
         let fs = self.fs.clone();
         move |notifier| {
             let pages = notifier.clone();
@@ -95,7 +95,7 @@ impl Adapter {
     }
 
     /// Names that the kernel should forget, for a session thread to send. Can be taken once.
-    pub fn forgets(&self) -> Forgets {
+    pub(crate) fn forgets(&self) -> Forgets {
         Forgets(self.fs.take_forgets())
     }
 
@@ -815,12 +815,12 @@ impl fuser::Filesystem for Adapter {
 }
 
 /// Invalidations for the kernel, in the order in which they occur.
-pub struct Notices(Option<mpsc::Receiver<Invalidation>>);
+pub(crate) struct Notices(Option<mpsc::Receiver<Invalidation>>);
 
 impl Notices {
     /// Sends invalidations until the file system is dropped. Blocks, and so needs its own thread: the kernel
     /// may make it wait for requests that are being processed.
-    pub fn tell(self, notifier: &fuser::Notifier) {
+    pub(crate) fn tell(self, notifier: &fuser::Notifier) {
         let Some(mut notices) = self.0 else {
             return;
         };
@@ -851,11 +851,11 @@ fn invalidate(notifier: &fuser::Notifier, ino: Ino, offset: i64, len: i64) {
 }
 
 /// Names of files that the kernel should forget.
-pub struct Forgets(Option<mpsc::Receiver<(Ino, Name)>>);
+pub(crate) struct Forgets(Option<mpsc::Receiver<(Ino, Name)>>);
 
 impl Forgets {
     /// As [`Notices::tell`], on another thread, so that urgent invalidations never wait for these.
-    pub fn tell(self, notifier: &fuser::Notifier) {
+    pub(crate) fn tell(self, notifier: &fuser::Notifier) {
         let Some(mut forgets) = self.0 else {
             return;
         };

@@ -32,7 +32,7 @@ const UNKNOWN: u32 = 0;
 
 /// The device that replies are written to. Clones share it.
 #[derive(Clone, Default)]
-pub struct Dirents(Arc<OnceLock<OwnedFd>>);
+pub(crate) struct Dirents(Arc<OnceLock<OwnedFd>>);
 
 impl Dirents {
     /// Must be set before the session runs.
@@ -40,7 +40,7 @@ impl Dirents {
     /// # Errors
     /// The descriptor cannot be duplicated.
     /// When the descriptor cannot be duplicated.
-    pub fn set_device(&self, device: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn set_device(&self, device: BorrowedFd<'_>) -> io::Result<()> {
         // If it is set twice, the first one is kept: it is the same device.
         let _ = self.0.set(device.try_clone_to_owned()?);
         Ok(())

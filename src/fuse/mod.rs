@@ -1,8 +1,8 @@
 //! The FUSE adapter: kernel requests and replies.
 
-pub mod adapter;
+pub(crate) mod adapter;
 mod convert;
 mod dirents;
 mod errno;
-pub mod mount_table;
-pub mod session;
+pub(crate) mod mount_table;
+pub(crate) mod session;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// One mount. If several are stacked on one directory, the last one in the table is visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// `major:minor`, the device numbers assigned by the kernel.
     pub device: String,
     pub mountpoint: PathBuf,
@@ -20,15 +20,15 @@ pub struct Entry {
 }
 
 /// The type of our mounts in the mount table.
-pub const KIND: &str = "fuse.ossvault";
+pub(crate) const KIND: &str = "fuse.ossvault";
 
 impl Entry {
     /// Where automount(8) or systemd mounts something when it is first entered.
-    pub fn is_automount(&self) -> bool {
+    pub(crate) fn is_automount(&self) -> bool {
         self.kind == "autofs"
     }
 
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.kind == KIND
     }
 }
@@ -37,7 +37,7 @@ impl Entry {
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn find(mountpoint: &Path) -> std::io::Result<Option<Entry>> {
+pub(crate) fn find(mountpoint: &Path) -> std::io::Result<Option<Entry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     Ok(parse(&table).rfind(|entry| entry.mountpoint == mountpoint))
 }

@@ -77,7 +77,7 @@ pub enum Error {
 }
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// `bucket.endpoint:/prefix`: shown by mount and df.
     pub source: String,
     pub read_only: bool,
@@ -89,10 +89,9 @@ pub struct Options {
 }
 
 /// A mount served by its own threads.
-pub struct Mounted {
+pub(crate) struct Mounted {
     mountpoint: PathBuf,
     device: Option<String>,
-    server: thread::JoinHandle<io::Result<()>>,
     ended: tokio::sync::watch::Receiver<bool>,
 }
 
@@ -100,7 +99,11 @@ pub struct Mounted {
 ///
 /// # Errors
 /// After an error, nothing is left mounted.
-pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Result<Mounted, Error> {
+pub(crate) fn mount(
+    filesystem: Adapter,
+    mountpoint: &Path,
+    options: &Options,
+) -> Result<Mounted, Error> {
     let root = nix::unistd::geteuid().is_root();
     let dirents = filesystem.dirents();
     let notices = filesystem.notices();
@@ -173,25 +176,25 @@ pub fn mount(filesystem: Adapter, mountpoint: &Path, options: &Options) -> Resul
         .spawn(move || notices.tell(&notifier))
         .map_err(Error::Io)?;
     let (announce, ended) = tokio::sync::watch::channel(false);
-    let server = thread::Builder::new()
+    thread::Builder::new()
         .name("fuse-session".to_owned())
         .spawn(move || {
-            let result = session.run();
+            if let Err(error) = session.run() {
+                log::error!("the session with the kernel failed: {error}");
+            }
             let _ = announce.send(true);
-            result
         })
         .map_err(Error::Io)?;
     Ok(Mounted {
         mountpoint: mountpoint.to_owned(),
         device,
-        server,
         ended,
     })
 }
 
 impl Mounted {
     /// Returns when the kernel has ended the session because of an unmount. Can be dropped and called again.
-    pub async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         // An error means that the thread panicked; treated as ended.
         let _ = self.ended.wait_for(|ended| *ended).await;
     }
@@ -201,7 +204,7 @@ impl Mounted {
     ///
     /// # Errors
     /// Even detaching fails. A mount that is gone already is not an error.
-    pub fn unmount(&self) -> Result<bool, Error> {
+    pub(crate) fn unmount(&self) -> Result<bool, Error> {
         // Another file system may be mounted there by now, if this mount was unmounted externally.
         let entry = mount_table::find(&self.mountpoint).map_err(Error::Io)?;
         if entry.is_none() || entry.map(|entry| entry.device) != self.device {
@@ -219,17 +222,6 @@ impl Mounted {
             Err(error) => Err(error),
         }
     }
-
-    /// Waits for the session's threads, once the mount is completely gone.
-    ///
-    /// # Errors
-    /// The error of the session loop.
-    pub fn join(self) -> Result<(), Error> {
-        match self.server.join() {
-            Ok(result) => result.map_err(Error::Io),
-            Err(_) => Err(Error::Io(io::Error::other("a session thread panicked"))),
-        }
-    }
 }
 
 /// Checks a mount point and returns its canonical path. First removes a stale ossvault mount, whose daemon is
@@ -237,7 +229,7 @@ impl Mounted {
 ///
 /// # Errors
 /// The mount point is missing, not a directory or not empty, or something is mounted on it.
-pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
     let canonical = canonical(mountpoint)?;
     // A loop, because stale mounts can be stacked; bounded, like every loop.
     for _ in 0..16 {
@@ -286,7 +278,7 @@ pub fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
 ///
 /// # Errors
 /// [`Error::MountPointMissing`], [`Error::MountPointUnusable`].
-pub fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn canonical(mountpoint: &Path) -> Result<PathBuf, Error> {
     let unusable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::MountPointMissing(mountpoint.to_owned()),
         _ => Error::MountPointUnusable(mountpoint.to_owned(), error),
@@ -322,7 +314,7 @@ fn stat_with_deadline(path: &Path) -> Option<io::Result<()>> {
 ///
 /// # Errors
 /// [`Error::Busy`], [`Error::NotMounted`], [`Error::NoFusermount`], or another error of the system.
-pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Error> {
+pub(crate) fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), Error> {
     let mut flags = MntFlags::UMOUNT_NOFOLLOW;
     if lazy {
         flags |= MntFlags::MNT_DETACH;

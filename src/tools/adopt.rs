@@ -27,7 +27,7 @@ const STEP: usize = 128 << 10;
 /// How often an object is read again if other clients replace it in between.
 const TRIES: usize = 4;
 
-pub struct Adopt {
+pub(crate) struct Adopt {
     pub bucket: Arc<EncryptedBucket>,
     /// The prefix to adopt: empty, or ends with `/`.
     pub from: String,
@@ -41,7 +41,10 @@ pub struct Adopt {
 impl Adopt {
     /// # Errors
     /// Errors that do not concern a single object.
-    pub async fn object(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
+    pub(crate) async fn object(
+        &self,
+        listed: ListedObject,
+    ) -> std::result::Result<Finding, StoreError> {
         match self.try_object(&listed).await {
             Ok(finding) => Ok(finding),
             Err(error) => Finding::failed(&listed, error),

@@ -28,7 +28,7 @@ const LISTED_AHEAD: usize = 1000;
 /// The result for one object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Grade {
+pub(crate) enum Grade {
     /// In the desired state, now or before.
     Fine,
     /// Not handled by this command, or deleted in the meantime.
@@ -39,7 +39,7 @@ pub enum Grade {
 
 /// The finding about one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     pub key: String,
     /// In bytes.
     pub size: u64,
@@ -53,7 +53,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn new(object: &ListedObject, grade: Grade, outcome: &'static str) -> Finding {
+    pub(crate) fn new(object: &ListedObject, grade: Grade, outcome: &'static str) -> Finding {
         Finding {
             key: object.key.clone(),
             size: object.size,
@@ -65,13 +65,13 @@ impl Finding {
     }
 
     #[must_use]
-    pub fn format(mut self, format: Format) -> Finding {
+    pub(crate) fn format(mut self, format: Format) -> Finding {
         self.format = Some(format.name());
         self
     }
 
     #[must_use]
-    pub fn detail(mut self, detail: impl Into<String>) -> Finding {
+    pub(crate) fn detail(mut self, detail: impl Into<String>) -> Finding {
         self.detail = Some(detail.into());
         self
     }
@@ -80,7 +80,10 @@ impl Finding {
     ///
     /// # Errors
     /// An error that concerns the bucket is returned: see [`Scope::for_each`].
-    pub fn failed(object: &ListedObject, error: encrypted::Error) -> Result<Finding, StoreError> {
+    pub(crate) fn failed(
+        object: &ListedObject,
+        error: encrypted::Error,
+    ) -> Result<Finding, StoreError> {
         use encrypted::Error as E;
         let outcome = match &error {
             E::Store(StoreError::NotFound) => {
@@ -116,7 +119,7 @@ fn is_general(error: &StoreError) -> bool {
 
 /// The progress of a run, for display.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The number of objects below the prefix; 0 until they are counted.
     pub total: AtomicU64,
     /// Their sizes, once they are counted.
@@ -129,7 +132,7 @@ pub struct Progress {
 
 /// The findings of a run, counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     pub objects: u64,
     pub bytes: u64,
     /// The number of [`Grade::Bad`] findings.
@@ -138,24 +141,24 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn count(&mut self, finding: &Finding) {
+    pub(crate) fn count(&mut self, finding: &Finding) {
         self.objects += 1;
         self.bytes += finding.size;
         self.bad += u64::from(finding.grade == Grade::Bad);
         *self.outcomes.entry(finding.outcome).or_default() += 1;
     }
 
-    pub fn of(&self, outcome: &str) -> u64 {
+    pub(crate) fn of(&self, outcome: &str) -> u64 {
         self.outcomes.get(outcome).copied().unwrap_or(0)
     }
 }
 
 /// Receives findings as they arrive.
-pub type Sink<'a> = &'a mut (dyn FnMut(&Finding) + Send);
+pub(crate) type Sink<'a> = &'a mut (dyn FnMut(&Finding) + Send);
 
 /// The objects of a run, and the number processed in parallel.
 #[derive(Clone)]
-pub struct Scope {
+pub(crate) struct Scope {
     pub store: Arc<dyn ObjectStore>,
     /// Empty, or ends with `/`.
     pub prefix: String,
@@ -167,7 +170,7 @@ impl Scope {
     ///
     /// # Errors
     /// As [`each`](Self::each).
-    pub async fn for_each<F, W>(
+    pub(crate) async fn for_each<F, W>(
         &self,
         progress: &Progress,
         sink: Sink<'_>,
@@ -188,7 +191,7 @@ impl Scope {
     /// # Errors
     /// The stream's errors; the last of more than `parallel` errors in a row that do not concern a single
     /// object.
-    pub async fn each<W>(
+    pub(crate) async fn each<W>(
         &self,
         objects: impl Stream<Item = Result<(ListedObject, W), StoreError>> + Send,
         progress: &Progress,
@@ -207,7 +210,9 @@ impl Scope {
     }
 
     /// In the order of their keys.
-    pub fn objects(&self) -> impl Stream<Item = Result<ListedObject, StoreError>> + Send + use<> {
+    pub(crate) fn objects(
+        &self,
+    ) -> impl Stream<Item = Result<ListedObject, StoreError>> + Send + use<> {
         let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
         tokio::spawn(list(self.store.clone(), self.prefix.clone(), sender));
         stream::unfold(receiver, |mut receiver| async move {
@@ -217,7 +222,7 @@ impl Scope {
     }
 
     /// Counts the objects with a separate listing, so that a run can show how much is left.
-    pub async fn count(&self, progress: &Progress) {
+    pub(crate) async fn count(&self, progress: &Progress) {
         let mut objects = std::pin::pin!(self.objects());
         let (mut total, mut bytes) = (0, 0_u64);
         while let Some(object) = objects.next().await {
@@ -237,7 +242,7 @@ impl Scope {
 ///
 /// # Errors
 /// The stream's errors; the last of more than `parallel` errors in a row that do not concern a single object.
-pub async fn each<W>(
+pub(crate) async fn each<W>(
     works: impl Stream<Item = Result<(Finding, W), StoreError>> + Send,
     parallel: usize,
     progress: &Progress,

@@ -39,7 +39,7 @@ struct Heading {
 
 /// The line of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub(crate) struct Saved {
     pub key: String,
     pub etag: String,
     /// In bytes.
@@ -89,7 +89,7 @@ impl Saved {
 }
 
 /// A file that is being written. It gets its name once it is complete.
-pub struct Saving {
+pub(crate) struct Saving {
     path: PathBuf,
     temporary: PathBuf,
     file: Mutex<BufWriter<File>>,
@@ -98,7 +98,7 @@ pub struct Saving {
 impl Saving {
     /// # Errors
     /// The file exists, or cannot be written.
-    pub fn create(path: &Path) -> std::io::Result<Saving> {
+    pub(crate) fn create(path: &Path) -> std::io::Result<Saving> {
         if path.symlink_metadata().is_ok() {
             return Err(std::io::ErrorKind::AlreadyExists.into());
         }
@@ -143,7 +143,7 @@ impl Saving {
     ///
     /// # Errors
     /// A disk error.
-    pub fn finish(&self) -> std::io::Result<()> {
+    pub(crate) fn finish(&self) -> std::io::Result<()> {
         let mut file = lock(&self.file);
         file.flush()?;
         file.get_ref().sync_all()?;
@@ -164,7 +164,7 @@ impl Drop for Saving {
 }
 
 /// The lines of a saved file, one at a time.
-pub struct Lines<R = BufReader<File>> {
+pub(crate) struct Lines<R = BufReader<File>> {
     file: R,
     path: PathBuf,
     /// The number of the line that was read last, from 1.
@@ -173,7 +173,7 @@ pub struct Lines<R = BufReader<File>> {
 
 /// A line that describes no object. The other lines are still used.
 #[derive(Debug)]
-pub struct DamagedLine {
+pub(crate) struct DamagedLine {
     number: usize,
     why: String,
 }
@@ -194,7 +194,7 @@ impl DamagedLine {
 impl Lines {
     /// # Errors
     /// The file cannot be read, or is not a file of saved envelopes.
-    pub fn open(path: &Path) -> std::io::Result<Lines> {
+    pub(crate) fn open(path: &Path) -> std::io::Result<Lines> {
         Lines::of(BufReader::new(File::open(path)?), path)
     }
 }
@@ -223,7 +223,7 @@ impl<R: BufRead> Lines<R> {
     /// # Errors
     /// A disk error.
     #[allow(clippy::should_implement_trait)] // it fails
-    pub fn next(&mut self) -> std::io::Result<Option<Result<Saved, DamagedLine>>> {
+    pub(crate) fn next(&mut self) -> std::io::Result<Option<Result<Saved, DamagedLine>>> {
         self.read()
     }
 
@@ -247,7 +247,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-pub struct Restore {
+pub(crate) struct Restore {
     pub bucket: Arc<EncryptedBucket>,
     pub dry_run: bool,
     pub limits: CopyLimits,
@@ -258,7 +258,7 @@ impl Restore {
     ///
     /// # Errors
     /// Errors of the bucket and the disk. A damaged line is a finding.
-    pub async fn run(
+    pub(crate) async fn run(
         self: &Arc<Self>,
         mut lines: Lines,
         scope: &Scope,
@@ -298,7 +298,7 @@ impl Restore {
     ///
     /// # Errors
     /// Errors that do not concern a single object.
-    pub async fn object(&self, saved: &Saved) -> Result<Finding, StoreError> {
+    pub(crate) async fn object(&self, saved: &Saved) -> Result<Finding, StoreError> {
         let listed = saved.listed();
         match self.try_object(&listed, saved).await {
             Ok(finding) => Ok(finding),

@@ -11,7 +11,7 @@ use crate::store::error::Error as StoreError;
 use crate::store::object_store::ObjectKey;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     pub name: String,
     /// In bytes; the content and the object have the same length.
     pub size: u64,
@@ -47,7 +47,7 @@ pub struct Report {
 ///
 /// # Errors
 /// The store's errors. Problems of the object are in the report.
-pub async fn inspect(
+pub(crate) async fn inspect(
     bucket: &Arc<EncryptedBucket>,
     name: String,
     key: &ObjectKey,

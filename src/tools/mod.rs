@@ -4,12 +4,12 @@
 //! operation on one object. Memory does not grow with the number of objects, and there is no state except in
 //! the bucket: an interrupted run is simply repeated.
 
-pub mod adopt;
-pub mod bulk;
-pub mod envelopes;
-pub mod inspect;
-pub mod local_file;
+pub(crate) mod adopt;
+pub(crate) mod bulk;
+pub(crate) mod envelopes;
+pub(crate) mod inspect;
+pub(crate) mod local_file;
 mod local_tree;
 mod resend;
-pub mod rewrap;
-pub mod verify;
+pub(crate) mod rewrap;
+pub(crate) mod verify;

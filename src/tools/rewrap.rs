@@ -29,7 +29,7 @@ const TRIES: usize = 4;
 
 /// What to upload again instead of rewrapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReEncrypt {
+pub(crate) enum ReEncrypt {
     Nothing,
     /// Objects that cannot be rewrapped: those with the SDK's header names.
     Needed,
@@ -38,7 +38,7 @@ pub enum ReEncrypt {
     All,
 }
 
-pub struct Rewrap {
+pub(crate) struct Rewrap {
     /// Decrypts with the old keys, and encrypts with the new one.
     pub old: Arc<EncryptedBucket>,
     /// Decrypts with the new key alone. None: only its public half is available, and an object counts as
@@ -62,7 +62,10 @@ enum Opens {
 impl Rewrap {
     /// # Errors
     /// Errors that do not concern a single object.
-    pub async fn object(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
+    pub(crate) async fn object(
+        &self,
+        listed: ListedObject,
+    ) -> std::result::Result<Finding, StoreError> {
         match self.try_object(&listed).await {
             Ok(finding) => Ok(finding),
             Err(Error::NotEncrypted) => Ok(self.not_encrypted(&listed)),
@@ -279,7 +282,10 @@ impl Rewrap {
     ///
     /// # Errors
     /// Errors that do not concern a single object.
-    pub async fn check(&self, listed: ListedObject) -> std::result::Result<Finding, StoreError> {
+    pub(crate) async fn check(
+        &self,
+        listed: ListedObject,
+    ) -> std::result::Result<Finding, StoreError> {
         match self.try_check(&listed).await {
             Ok(finding) => Ok(finding),
             Err(Error::NotEncrypted) => Ok(self.not_encrypted(&listed)),

@@ -26,7 +26,7 @@ use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
 /// The number of bytes read from a body at a time; each object in progress takes twice that.
 const STEP: usize = 128 << 10;
 
-pub struct Verify {
+pub(crate) struct Verify {
     /// The prefix to verify: empty, or ends with `/`.
     pub prefix: String,
     pub bucket: Arc<EncryptedBucket>,
@@ -40,7 +40,7 @@ pub struct Verify {
 }
 
 /// What to compare contents with.
-pub enum Against {
+pub(crate) enum Against {
     Nothing,
     /// A folder that should contain the same files.
     Folder(PathBuf),
@@ -49,7 +49,7 @@ pub enum Against {
 }
 
 /// Digests by path; entries found in the bucket are removed.
-pub struct Manifest(Mutex<BTreeMap<String, [u8; 32]>>);
+pub(crate) struct Manifest(Mutex<BTreeMap<String, [u8; 32]>>);
 
 impl Manifest {
     /// The format of `sha256sum`: 64 hex digits, a space, a space or `*`, the path. A leading `./` is
@@ -57,7 +57,7 @@ impl Manifest {
     ///
     /// # Errors
     /// The number of the first invalid line, from 1.
-    pub fn parse(text: &str) -> Result<Manifest, usize> {
+    pub(crate) fn parse(text: &str) -> Result<Manifest, usize> {
         let mut digests = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             if line.is_empty() {
@@ -125,7 +125,7 @@ impl Verify {
     ///
     /// # Errors
     /// Errors of the bucket and of the local folder.
-    pub async fn run(
+    pub(crate) async fn run(
         self: &Arc<Self>,
         scope: &Scope,
         progress: &Progress,

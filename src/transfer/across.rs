@@ -23,7 +23,7 @@ use crate::tools::bulk::{Finding, Grade};
 /// How often an object is copied again that others replace meanwhile.
 const TRIES: usize = 5;
 
-pub struct Across {
+pub(crate) struct Across {
     pub from: Arc<EncryptedBucket>,
     pub to: Arc<EncryptedBucket>,
     /// Both are the same bucket.
@@ -37,7 +37,7 @@ pub struct Across {
 impl Across {
     /// # Errors
     /// Errors that do not concern this object alone.
-    pub async fn entry(
+    pub(crate) async fn entry(
         &self,
         entry: Entry,
         key: String,

@@ -5,7 +5,7 @@ use crate::files::attributes::{Attributes, Kind, Timestamp};
 
 /// How files are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compare {
+pub(crate) enum Compare {
     /// By size and time of modification, as rsync does.
     #[default]
     Quick,
@@ -19,7 +19,7 @@ pub enum Compare {
 
 /// What is compared. None: it is not known, and makes no difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     pub kind: Kind,
     /// In bytes.
     pub size: u64,
@@ -31,7 +31,7 @@ pub struct Facts {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Difference {
+pub(crate) enum Difference {
     None,
     Attributes,
     Content,
@@ -54,7 +54,7 @@ impl From<&Stat> for Facts {
 }
 
 impl Facts {
-    pub fn of(attributes: &Attributes, size: u64) -> Facts {
+    pub(crate) fn of(attributes: &Attributes, size: u64) -> Facts {
         Facts {
             kind: attributes.kind,
             size,
@@ -67,7 +67,7 @@ impl Facts {
     }
 
     /// The difference to what is at the destination. What is unknown here makes none; what is unknown there does.
-    pub fn difference(&self, there: &Facts, compare: Compare) -> Difference {
+    pub(crate) fn difference(&self, there: &Facts, compare: Compare) -> Difference {
         let has_content = matches!(self.kind, Kind::File | Kind::Symlink);
         if self.kind != there.kind
             || (has_content && self.size != there.size)

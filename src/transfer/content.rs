@@ -31,7 +31,7 @@ const RANGE: u64 = 8 << 20;
 const PARALLEL: usize = 4;
 
 /// A file as the content of an upload. Ends early if the file does, which the upload detects.
-pub fn plaintext(file: Arc<File>, len: u64, control: &Control) -> Plaintext {
+pub(crate) fn plaintext(file: Arc<File>, len: u64, control: &Control) -> Plaintext {
     let control = control.clone();
     Plaintext::new(len, move |range| {
         let (file, control) = (file.clone(), control.clone());
@@ -81,7 +81,7 @@ async fn write_at(file: Arc<File>, bytes: Vec<u8>, at: u64) -> std::io::Result<V
 }
 
 /// Uploads content under a fresh key: with one request, or in parts as a mount does.
-pub async fn send(
+pub(crate) async fn send(
     bucket: &EncryptedBucket,
     key: &ObjectKey,
     plain: &Plaintext,
@@ -138,12 +138,12 @@ async fn send_parts(
 }
 
 /// Whether an object of this size is fetched with one request, which brings its headers too.
-pub fn is_fetched_whole(size: u64) -> bool {
+pub(crate) fn is_fetched_whole(size: u64) -> bool {
     size <= WHOLE
 }
 
 /// Writes the rest of a body into a file, from the body's position on.
-pub async fn write_body(
+pub(crate) async fn write_body(
     mut body: crate::encrypted::Ciphertext,
     cipher: &ContentCipher,
     file: &Arc<File>,
@@ -176,7 +176,7 @@ pub async fn write_body(
 }
 
 /// Fetches a large object into a file, several ranges at a time.
-pub async fn fetch_ranges(
+pub(crate) async fn fetch_ranges(
     bucket: &EncryptedBucket,
     key: &ObjectKey,
     meta: &ObjectMeta,
@@ -223,7 +223,7 @@ pub async fn fetch_ranges(
 }
 
 /// A range of an object as plaintext, in order, a few pieces ahead of who reads.
-pub fn read<'a>(
+pub(crate) fn read<'a>(
     bucket: &'a EncryptedBucket,
     key: &'a ObjectKey,
     meta: &'a ObjectMeta,
@@ -253,7 +253,7 @@ pub fn read<'a>(
 }
 
 /// Whether an object has the content of a file of the same size.
-pub async fn is_same(
+pub(crate) async fn is_same(
     bucket: &EncryptedBucket,
     key: &ObjectKey,
     meta: &ObjectMeta,
@@ -276,7 +276,7 @@ pub async fn is_same(
 }
 
 /// A range of an object as plaintext, as one stream that owns what it needs.
-pub fn decrypted(
+pub(crate) fn decrypted(
     bucket: Arc<EncryptedBucket>,
     key: ObjectKey,
     meta: ObjectMeta,

@@ -28,11 +28,11 @@ const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;
 
 /// Of files and directories that store none, as in a mount.
 const FILE_MODE: u32 = 0o644;
-pub const DIRECTORY_MODE: u32 = 0o755;
+pub(crate) const DIRECTORY_MODE: u32 = 0o755;
 
 /// A folder that files are written into, or removed from. It is given its attributes, or removed, when everything below
 /// it is done: with its last reference.
-pub struct Target {
+pub(crate) struct Target {
     pub folder: Folder,
     /// Where it is itself; none for the root.
     place: Option<(Arc<Target>, OsString)>,
@@ -48,7 +48,7 @@ enum End {
 }
 
 impl Target {
-    pub fn root(folder: Folder) -> Arc<Target> {
+    pub(crate) fn root(folder: Folder) -> Arc<Target> {
         Arc::new(Target {
             folder,
             place: None,
@@ -57,7 +57,7 @@ impl Target {
     }
 
     /// A folder below, which is there.
-    pub fn child(self: &Arc<Target>, name: &OsStr) -> io::Result<Arc<Target>> {
+    pub(crate) fn child(self: &Arc<Target>, name: &OsStr) -> io::Result<Arc<Target>> {
         Ok(Arc::new(Target {
             folder: self.folder.child(name)?,
             place: Some((self.clone(), name.to_owned())),
@@ -65,12 +65,12 @@ impl Target {
         }))
     }
 
-    pub fn give_at_end(&self, given: Given) {
+    pub(crate) fn give_at_end(&self, given: Given) {
         *lock(&self.end) = End::Given(given);
     }
 
     /// Unless something is still in it.
-    pub fn remove_at_end(&self) {
+    pub(crate) fn remove_at_end(&self) {
         *lock(&self.end) = End::Removed;
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Target {
     }
 }
 
-pub struct Down {
+pub(crate) struct Down {
     pub bucket: Arc<EncryptedBucket>,
     pub options: Options,
     pub control: Control,
@@ -114,7 +114,7 @@ impl Down {
     ///
     /// # Errors
     /// Errors that do not concern this file alone.
-    pub async fn file(
+    pub(crate) async fn file(
         &self,
         entry: Entry,
         target: Option<Arc<Target>>,
@@ -327,7 +327,7 @@ impl Down {
     ///
     /// # Errors
     /// Errors that do not concern this directory alone.
-    pub async fn directory(
+    pub(crate) async fn directory(
         &self,
         entry: Entry,
         target: Arc<Target>,

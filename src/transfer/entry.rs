@@ -9,7 +9,7 @@ use crate::tools::bulk::{Finding, Grade};
 
 /// Something with a name, on this machine or in a bucket.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Below the root of the walk, without slashes at its ends; empty for the root itself.
     pub path: String,
     pub is_directory: bool,
@@ -19,7 +19,7 @@ pub struct Entry {
 }
 
 #[derive(Clone, Debug)]
-pub enum Node {
+pub(crate) enum Node {
     /// In a folder of this machine. None for the root.
     Local(Option<Arc<Folder>>, Stat),
     /// An object; of a directory, its marker.
@@ -29,14 +29,14 @@ pub enum Node {
 }
 
 impl Entry {
-    pub fn object(&self) -> Option<&ListedObject> {
+    pub(crate) fn object(&self) -> Option<&ListedObject> {
         match &self.node {
             Node::Object(object) => Some(object),
             _ => None,
         }
     }
 
-    pub fn stat(&self) -> Option<&Stat> {
+    pub(crate) fn stat(&self) -> Option<&Stat> {
         match &self.node {
             Node::Local(_, stat) => Some(stat),
             _ => None,
@@ -44,7 +44,7 @@ impl Entry {
     }
 
     /// In bytes.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         match &self.node {
             Node::Local(_, stat) => stat.size,
             Node::Object(object) => object.size,
@@ -53,18 +53,18 @@ impl Entry {
     }
 
     /// The last part of the path.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         name_of(&self.path)
     }
 }
 
-pub fn name_of(path: &str) -> &str {
+pub(crate) fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 /// What a walk yields.
 #[derive(Debug)]
-pub enum Item {
+pub(crate) enum Item {
     Entry(Entry),
     /// Something that has no place in a transfer.
     Finding(Finding),
@@ -73,7 +73,12 @@ pub enum Item {
 }
 
 /// A finding about a path or a key.
-pub fn finding(key: impl Into<String>, size: u64, grade: Grade, outcome: &'static str) -> Finding {
+pub(crate) fn finding(
+    key: impl Into<String>,
+    size: u64,
+    grade: Grade,
+    outcome: &'static str,
+) -> Finding {
     Finding {
         key: key.into(),
         size,

@@ -12,7 +12,7 @@ use crate::tools::bulk::{Finding, Grade};
 use crate::tools::local_file::LocalFileError;
 
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     Object(encrypted::Error),
     Reading(io::Error),
     Writing(io::Error),
@@ -37,7 +37,7 @@ impl Failure {
     ///
     /// # Errors
     /// An error that does not concern this file alone.
-    pub fn found(self, listed: &ListedObject, local: &Path) -> Result<Finding, StoreError> {
+    pub(crate) fn found(self, listed: &ListedObject, local: &Path) -> Result<Finding, StoreError> {
         let bad = |outcome, error: &io::Error| {
             let shown = local.display();
             let found = finding(listed.key.clone(), listed.size, Grade::Bad, outcome);

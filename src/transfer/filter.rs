@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 /// Why a rule is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidRule(&'static str);
+pub(crate) struct InvalidRule(&'static str);
 
 #[derive(Clone, Debug)]
 struct Rule {
@@ -17,7 +17,7 @@ struct Rule {
 }
 
 #[derive(Clone, Debug, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     rules: Vec<Rule>,
 }
 
@@ -26,7 +26,7 @@ impl Filter {
     ///
     /// # Errors
     /// It is none of these.
-    pub fn add_rule(&mut self, rule: &str) -> Result<(), InvalidRule> {
+    pub(crate) fn add_rule(&mut self, rule: &str) -> Result<(), InvalidRule> {
         const EXPECTED: InvalidRule = InvalidRule(
             "expected \"+ PATTERN\" or \"- PATTERN\" (rsync's other rules are not supported)",
         );
@@ -47,7 +47,7 @@ impl Filter {
     ///
     /// # Errors
     /// It is empty.
-    pub fn add_pattern(&mut self, includes: bool, pattern: &str) -> Result<(), InvalidRule> {
+    pub(crate) fn add_pattern(&mut self, includes: bool, pattern: &str) -> Result<(), InvalidRule> {
         match pattern {
             "!" => {
                 self.rules.clear();
@@ -65,7 +65,7 @@ impl Filter {
     ///
     /// # Errors
     /// As [`add_pattern`](Self::add_pattern).
-    pub fn add_lines(&mut self, includes: bool, text: &str) -> Result<(), InvalidRule> {
+    pub(crate) fn add_lines(&mut self, includes: bool, text: &str) -> Result<(), InvalidRule> {
         for line in text.lines() {
             if !line.is_empty() && !line.starts_with(['#', ';']) {
                 self.add_pattern(includes, line)?;
@@ -81,7 +81,7 @@ impl Filter {
     }
 
     /// Whether the file or directory itself is included; the caller does not ask for what is below an excluded one.
-    pub fn includes(&self, path: &str, is_directory: bool) -> bool {
+    pub(crate) fn includes(&self, path: &str, is_directory: bool) -> bool {
         let mut rules = self.rules.iter();
         let first = rules.find(|rule| rule.pattern.matches(path, is_directory));
         first.is_none_or(|rule| rule.includes)

@@ -7,7 +7,7 @@ use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ListedObject, ObjectKey, ObjectStore};
 
 #[derive(Clone, Debug)]
-pub enum Found {
+pub(crate) enum Found {
     File(ListedObject),
     /// With a trailing `/`; empty for the bucket.
     Directory(String),
@@ -22,7 +22,7 @@ const ALIKE: f64 = 0.8;
 ///
 /// # Errors
 /// The store's.
-pub async fn find(store: &Arc<dyn ObjectStore>, key: &str) -> Result<Found, StoreError> {
+pub(crate) async fn find(store: &Arc<dyn ObjectStore>, key: &str) -> Result<Found, StoreError> {
     let name = key.trim_end_matches('/');
     if name.is_empty() {
         return Ok(Found::Directory(String::new()));
@@ -52,7 +52,7 @@ pub async fn find(store: &Arc<dyn ObjectStore>, key: &str) -> Result<Found, Stor
 ///
 /// # Errors
 /// The store's.
-pub async fn first_at(
+pub(crate) async fn first_at(
     store: &Arc<dyn ObjectStore>,
     prefix: &str,
 ) -> Result<Option<String>, StoreError> {
@@ -69,7 +69,10 @@ pub async fn first_at(
 ///
 /// # Errors
 /// The store's.
-pub async fn is_directory(store: &Arc<dyn ObjectStore>, prefix: &str) -> Result<bool, StoreError> {
+pub(crate) async fn is_directory(
+    store: &Arc<dyn ObjectStore>,
+    prefix: &str,
+) -> Result<bool, StoreError> {
     match find(store, prefix).await? {
         Found::Directory(_) => Ok(true),
         _ => Ok(false),

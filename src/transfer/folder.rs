@@ -28,11 +28,11 @@ use crate::files::attributes::{Kind, Timestamp};
 const OF_MOUNTS: &str = "user.ossvault.";
 
 /// How temporary names begin. What follows is random.
-pub const TEMPORARY: &str = ".ossvault-get-";
+pub(crate) const TEMPORARY: &str = ".ossvault-get-";
 
 /// A file as lstat shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub(crate) struct Stat {
     pub kind: Kind,
     /// In bytes.
     pub size: u64,
@@ -66,7 +66,7 @@ impl From<nix::sys::stat::FileStat> for Stat {
 
 /// What a file is given beside its content. None: it stays as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     pub mode: Option<u32>,
     pub uid: Option<u32>,
     pub gid: Option<u32>,
@@ -74,7 +74,7 @@ pub struct Given {
 }
 
 #[derive(Debug)]
-pub struct Folder {
+pub(crate) struct Folder {
     descriptor: OwnedFd,
     /// For messages.
     path: PathBuf,
@@ -86,7 +86,7 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY
 
 impl Folder {
     /// Follows links: the path is the user's.
-    pub fn open(path: &Path) -> io::Result<Folder> {
+    pub(crate) fn open(path: &Path) -> io::Result<Folder> {
         Ok(Folder {
             descriptor: nix::fcntl::open(path, DIRECTORY, Mode::empty())?,
             path: path.to_owned(),
@@ -94,13 +94,13 @@ impl Folder {
     }
 
     /// For messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// # Errors
     /// ENOTDIR or ELOOP for a link.
-    pub fn child(&self, name: &OsStr) -> io::Result<Folder> {
+    pub(crate) fn child(&self, name: &OsStr) -> io::Result<Folder> {
         let flags = DIRECTORY | OFlag::O_NOFOLLOW;
         Ok(Folder {
             descriptor: openat(&self.descriptor, single(name)?, flags, Mode::empty())?,
@@ -109,7 +109,7 @@ impl Folder {
     }
 
     /// Of all entries, in no order.
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let entries = Dir::openat(&self.descriptor, ".", DIRECTORY, Mode::empty())?;
         let mut names = Vec::new();
         for entry in entries {
@@ -122,18 +122,18 @@ impl Folder {
         Ok(names)
     }
 
-    pub fn stat(&self, name: &OsStr) -> io::Result<Stat> {
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Stat> {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         Ok(fstatat(&self.descriptor, single(name)?, flags)?.into())
     }
 
     /// Of the folder itself.
-    pub fn stat_self(&self) -> io::Result<Stat> {
+    pub(crate) fn stat_self(&self) -> io::Result<Stat> {
         Ok(fstat(&self.descriptor)?.into())
     }
 
     /// A regular file, for reading.
-    pub fn open_file(&self, name: &OsStr) -> io::Result<(File, Stat)> {
+    pub(crate) fn open_file(&self, name: &OsStr) -> io::Result<(File, Stat)> {
         // A named pipe without a writer must not stop the open; on regular files the flag has no effect.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let file = openat(&self.descriptor, single(name)?, flags, Mode::empty())?;
@@ -144,24 +144,24 @@ impl Folder {
         }
     }
 
-    pub fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
+    pub(crate) fn read_link(&self, name: &OsStr) -> io::Result<OsString> {
         Ok(readlinkat(&self.descriptor, single(name)?)?)
     }
 
     /// A new file that only this user can read.
-    pub fn create(&self, name: &OsStr) -> io::Result<File> {
+    pub(crate) fn create(&self, name: &OsStr) -> io::Result<File> {
         let flags =
             OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o600);
         Ok(openat(&self.descriptor, single(name)?, flags, mode)?.into())
     }
 
-    pub fn make_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn make_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
         Ok(symlinkat(target, &self.descriptor, single(name)?)?)
     }
 
     /// A pipe, a socket or a device.
-    pub fn make_special(&self, kind: Kind, rdev: u32, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn make_special(&self, kind: Kind, rdev: u32, name: &OsStr) -> io::Result<()> {
         let kind = SFlag::from_bits_truncate(kind.type_bits());
         let mode = Mode::from_bits_truncate(0o600);
         Ok(mknodat(
@@ -174,13 +174,13 @@ impl Folder {
     }
 
     /// Until its attributes are known, only this user's.
-    pub fn make_folder(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn make_folder(&self, name: &OsStr) -> io::Result<()> {
         let mode = Mode::from_bits_truncate(0o700);
         Ok(mkdirat(&self.descriptor, single(name)?, mode)?)
     }
 
     /// Replaces what has the new name, unless that is a folder.
-    pub fn rename(&self, name: &OsStr, new_name: &OsStr) -> io::Result<()> {
+    pub(crate) fn rename(&self, name: &OsStr, new_name: &OsStr) -> io::Result<()> {
         let (name, new_name) = (single(name)?, single(new_name)?);
         Ok(renameat(
             &self.descriptor,
@@ -191,19 +191,19 @@ impl Folder {
     }
 
     /// Not a folder; of a link, the link.
-    pub fn remove(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         let flag = UnlinkatFlags::NoRemoveDir;
         Ok(unlinkat(&self.descriptor, single(name)?, flag)?)
     }
 
     /// Only an empty one.
-    pub fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove_folder(&self, name: &OsStr) -> io::Result<()> {
         let flag = UnlinkatFlags::RemoveDir;
         Ok(unlinkat(&self.descriptor, single(name)?, flag)?)
     }
 
     /// A folder with everything in it; no link is followed.
-    pub fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
         let mut open = vec![(self.child(name)?, name.to_owned())];
         while let Some((folder, _)) = open.last() {
             let mut below = None;
@@ -231,7 +231,7 @@ impl Folder {
     }
 
     /// Sets attributes of an entry itself. Owners are set as far as the system lets this user.
-    pub fn give(&self, name: &OsStr, kind: Kind, given: &Given) -> io::Result<()> {
+    pub(crate) fn give(&self, name: &OsStr, kind: Kind, given: &Given) -> io::Result<()> {
         let name = single(name)?;
         let (uid, gid) = owners(given);
         if uid.is_some() || gid.is_some() {
@@ -256,7 +256,7 @@ impl Folder {
     }
 
     /// As [`give`](Self::give), for the folder itself.
-    pub fn give_self(&self, given: &Given) -> io::Result<()> {
+    pub(crate) fn give_self(&self, given: &Given) -> io::Result<()> {
         let (uid, gid) = owners(given);
         if uid.is_some() || gid.is_some() {
             allowed(fchown(&self.descriptor, uid, gid))?;
@@ -271,11 +271,11 @@ impl Folder {
     }
 
     /// The folder's own extended attributes.
-    pub fn xattrs(&self) -> io::Result<Xattrs> {
+    pub(crate) fn xattrs(&self) -> io::Result<Xattrs> {
         xattrs_of(&File::from(self.descriptor.try_clone()?))
     }
 
-    pub fn set_xattrs(&self, xattrs: &Xattrs) -> io::Result<()> {
+    pub(crate) fn set_xattrs(&self, xattrs: &Xattrs) -> io::Result<()> {
         set_xattrs_of(&File::from(self.descriptor.try_clone()?), xattrs)
     }
 }
@@ -284,7 +284,7 @@ impl Folder {
 ///
 /// # Errors
 /// More than an object can hold.
-pub fn xattrs_of(file: &File) -> io::Result<Xattrs> {
+pub(crate) fn xattrs_of(file: &File) -> io::Result<Xattrs> {
     use xattr::FileExt;
     let mut xattrs = Xattrs::new();
     let names = match file.list_xattr() {
@@ -304,7 +304,7 @@ pub fn xattrs_of(file: &File) -> io::Result<Xattrs> {
 }
 
 /// Sets these, and removes the others of the user.
-pub fn set_xattrs_of(file: &File, xattrs: &Xattrs) -> io::Result<()> {
+pub(crate) fn set_xattrs_of(file: &File, xattrs: &Xattrs) -> io::Result<()> {
     use xattr::FileExt;
     let before = xattrs_of(file)?;
     for (name, value) in xattrs.iter() {

@@ -7,7 +7,7 @@
 
 /// What one side has under a name. A mount shows the directory where there are both.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Side<T> {
+pub(crate) struct Side<T> {
     pub file: Option<T>,
     pub directory: Option<T>,
 }
@@ -22,7 +22,7 @@ impl<T> Default for Side<T> {
 }
 
 impl<T> Side<T> {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.file.is_none() && self.directory.is_none()
     }
 
@@ -36,7 +36,7 @@ impl<T> Side<T> {
 
 /// What both sides have under a name.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Pair<T> {
+pub(crate) struct Pair<T> {
     /// Without a slash at its end.
     pub path: String,
     pub from: Side<T>,
@@ -44,13 +44,13 @@ pub struct Pair<T> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub(crate) enum Of {
     From,
     To,
 }
 
 #[derive(Debug)]
-pub struct Join<T> {
+pub(crate) struct Join<T> {
     held: Vec<Pair<T>>,
 }
 
@@ -61,7 +61,7 @@ impl<T> Default for Join<T> {
 }
 
 /// Where a path is in the order.
-pub fn sort_key(path: &str, is_directory: bool) -> String {
+pub(crate) fn sort_key(path: &str, is_directory: bool) -> String {
     match is_directory {
         true => format!("{path}/"),
         false => path.to_owned(),
@@ -70,7 +70,7 @@ pub fn sort_key(path: &str, is_directory: bool) -> String {
 
 impl<T> Join<T> {
     /// Adds the next entry of either side, the smaller one first. What is complete is appended to `ready`.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         of: Of,
         path: &str,
@@ -99,7 +99,7 @@ impl<T> Join<T> {
     }
 
     /// At the end of both sides.
-    pub fn finish(&mut self, ready: &mut Vec<Pair<T>>) {
+    pub(crate) fn finish(&mut self, ready: &mut Vec<Pair<T>>) {
         while let Some(pair) = self.held.pop() {
             ready.push(pair);
         }

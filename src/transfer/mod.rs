@@ -8,20 +8,20 @@
 //! - [`times`] keeps what headers said, so that an unchanged tree costs listings alone;
 //! - [`remove`] deletes, and [`find_place`] tells what a name stands for.
 
-pub mod across;
-pub mod compare;
-pub mod content;
-pub mod down;
-pub mod entry;
-pub mod failure;
-pub mod filter;
-pub mod find_place;
-pub mod folder;
-pub mod join;
-pub mod options;
-pub mod pattern;
-pub mod plan;
-pub mod remove;
-pub mod times;
-pub mod up;
-pub mod walk;
+pub(crate) mod across;
+pub(crate) mod compare;
+pub(crate) mod content;
+pub(crate) mod down;
+pub(crate) mod entry;
+pub(crate) mod failure;
+pub(crate) mod filter;
+pub(crate) mod find_place;
+pub(crate) mod folder;
+pub(crate) mod join;
+pub(crate) mod options;
+pub(crate) mod pattern;
+pub(crate) mod plan;
+pub(crate) mod remove;
+pub(crate) mod times;
+pub(crate) mod up;
+pub(crate) mod walk;

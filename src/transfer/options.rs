@@ -9,10 +9,10 @@ use crate::encrypted::copy::CopyLimits;
 use crate::encrypted::reserved::RESERVED;
 
 /// The size from which files are uploaded in parts, and the size of the first parts, in bytes.
-pub const PART: u64 = 8 << 20;
+pub(crate) const PART: u64 = 8 << 20;
 
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     pub compare: Compare,
     /// Remove from the destination what the source does not have.
     pub delete: bool,
@@ -42,7 +42,7 @@ impl Default for Options {
 
 /// What a transfer and whoever started it share while it runs.
 #[derive(Clone, Debug, Default)]
-pub struct Control(Arc<Shared>);
+pub(crate) struct Control(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -52,27 +52,27 @@ struct Shared {
 
 impl Control {
     /// Ends the transfer: what has begun ends well, and nothing begins.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
     }
 
-    pub fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.0.stop.load(Ordering::Relaxed)
     }
 
-    pub fn add_moved(&self, bytes: u64) {
+    pub(crate) fn add_moved(&self, bytes: u64) {
         self.0.moved.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of content that were read or written so far, for display: what is sent again counts again.
-    pub fn moved(&self) -> u64 {
+    pub(crate) fn moved(&self) -> u64 {
         self.0.moved.load(Ordering::Relaxed)
     }
 }
 
 /// A directory of a bucket.
 #[derive(Clone)]
-pub struct Place {
+pub(crate) struct Place {
     pub bucket: Arc<EncryptedBucket>,
     /// Empty, or ends with `/`.
     pub prefix: String,
@@ -80,7 +80,7 @@ pub struct Place {
 
 impl Place {
     /// The key of what has this path below the place; of the place itself, that of its marker.
-    pub fn key(&self, path: &str, is_directory: bool) -> String {
+    pub(crate) fn key(&self, path: &str, is_directory: bool) -> String {
         match (path, is_directory) {
             // Where a mount of the whole bucket stores its root's attributes.
             ("", _) if self.prefix.is_empty() => format!("{RESERVED}/root"),

@@ -27,7 +27,7 @@ enum Token {
 }
 
 #[derive(Clone, Debug)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     /// Without the slashes at its start and end that have a meaning of their own.
     text: Vec<u8>,
     /// None: no wildcards, and backslashes are themselves.
@@ -43,7 +43,7 @@ pub struct Pattern {
 
 impl Pattern {
     /// None for an empty pattern.
-    pub fn new(text: &str) -> Option<Pattern> {
+    pub(crate) fn new(text: &str) -> Option<Pattern> {
         let (text, directories_only) = match text.strip_suffix('/') {
             Some(rest) if !rest.is_empty() => (rest, true),
             _ => (text, false),
@@ -73,7 +73,7 @@ impl Pattern {
     }
 
     /// `path` is below the root of the transfer, without slashes at its ends.
-    pub fn matches(&self, path: &str, is_directory: bool) -> bool {
+    pub(crate) fn matches(&self, path: &str, is_directory: bool) -> bool {
         if self.directories_only && !is_directory && !self.ends_with_triple_star {
             return false;
         }
@@ -291,7 +291,7 @@ fn enter(tokens: &[Token], states: &mut [bool], mut at: usize) {
 }
 
 /// Whether a shell pattern matches a whole name: `*` and `?` match anything, as in find(1).
-pub fn name_matches(pattern: &str, name: &str, ignore_case: bool) -> bool {
+pub(crate) fn name_matches(pattern: &str, name: &str, ignore_case: bool) -> bool {
     let (pattern, name) = match ignore_case {
         true => (pattern.to_lowercase(), name.to_lowercase()),
         false => (pattern.to_owned(), name.to_owned()),

@@ -33,7 +33,7 @@ use crate::tools::bulk::{self, Finding, Grade, Progress, Sink, Summary};
 const DELETED_AT_ONCE: usize = 1000;
 
 /// Where files come from and go to.
-pub enum Route {
+pub(crate) enum Route {
     Up(Arc<Up>, Place),
     /// None: the destination does not exist, and is not made in a dry run.
     Down(Arc<Down>, Place, Option<Arc<Target>>),
@@ -46,7 +46,7 @@ type Work = (
     BoxFuture<'static, Result<Vec<Finding>, StoreError>>,
 );
 
-pub struct Plan {
+pub(crate) struct Plan {
     route: Arc<Route>,
     options: Options,
     control: Control,
@@ -73,7 +73,7 @@ struct Side {
 
 impl Plan {
     /// Of the walks of both sides, the source's first.
-    pub fn new(
+    pub(crate) fn new(
         route: Route,
         (from, to): (Items, Items),
         options: Options,
@@ -106,7 +106,7 @@ impl Plan {
     ///
     /// # Errors
     /// Those that end the whole: see [`bulk::each`].
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         parallel: usize,
         progress: &Progress,
@@ -548,7 +548,7 @@ impl Plan {
 ///
 /// # Errors
 /// Those of the request.
-pub async fn delete(
+pub(crate) async fn delete(
     store: &Arc<dyn ObjectStore>,
     doomed: Vec<ListedObject>,
     dry_run: bool,

@@ -16,7 +16,7 @@ use crate::store::object_store::{
 use crate::tools::bulk::{self, Finding, Grade, Progress, Sink, Summary};
 
 /// Everything below a prefix, names that no file can have included.
-pub struct Remove {
+pub(crate) struct Remove {
     pub store: Arc<dyn ObjectStore>,
     pub prefix: String,
     pub filter: Arc<Filter>,
@@ -27,7 +27,7 @@ pub struct Remove {
 impl Remove {
     /// # Errors
     /// Those that end the whole: see [`bulk::each`].
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         parallel: usize,
         progress: &Progress,
@@ -79,7 +79,7 @@ impl Remove {
 ///
 /// # Errors
 /// The store's.
-pub async fn keep_directory_of(place: &Place, key: &str) -> Result<(), StoreError> {
+pub(crate) async fn keep_directory_of(place: &Place, key: &str) -> Result<(), StoreError> {
     let name = key.trim_end_matches('/');
     let Some((parent, _)) = name.rsplit_once('/') else {
         return Ok(());
@@ -110,7 +110,10 @@ pub async fn keep_directory_of(place: &Place, key: &str) -> Result<(), StoreErro
 }
 
 /// An object whose headers are known, as a listing would have it.
-pub fn listed(key: &ObjectKey, meta: &crate::store::object_store::ObjectMeta) -> ListedObject {
+pub(crate) fn listed(
+    key: &ObjectKey,
+    meta: &crate::store::object_store::ObjectMeta,
+) -> ListedObject {
     ListedObject {
         key: key.as_str().to_owned(),
         size: meta.size,

@@ -34,7 +34,7 @@ const LONGEST_LINE: usize = 16 << 10;
 
 /// What is recorded of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub(crate) struct Known {
     pub key: String,
     etag: String,
     /// Not stored since, in seconds.
@@ -51,7 +51,7 @@ pub struct Known {
 }
 
 /// Tells different sets of extended attributes apart.
-pub fn digest_of(xattrs: &Xattrs) -> Option<String> {
+pub(crate) fn digest_of(xattrs: &Xattrs) -> Option<String> {
     if xattrs.is_empty() {
         return None;
     }
@@ -67,7 +67,7 @@ pub fn digest_of(xattrs: &Xattrs) -> Option<String> {
 
 impl Known {
     /// `date`: the object was not stored later.
-    pub fn new(
+    pub(crate) fn new(
         key: &str,
         meta: &ObjectMeta,
         date: SystemTime,
@@ -96,7 +96,7 @@ impl Known {
             && unix_seconds(listed.last_modified) <= self.date
     }
 
-    pub fn facts(&self) -> Facts {
+    pub(crate) fn facts(&self) -> Facts {
         Facts {
             kind: Kind::from_mode(self.kind).unwrap_or(Kind::File),
             size: self.size,
@@ -113,7 +113,7 @@ impl Known {
 }
 
 /// Records of one place, of the run before and of this one.
-pub struct Times {
+pub(crate) struct Times {
     /// A leaf: held for a few lines of a local file.
     state: Mutex<State>,
 }
@@ -136,7 +136,7 @@ enum Progress {
 
 impl Times {
     /// No records.
-    pub fn none() -> Times {
+    pub(crate) fn none() -> Times {
         Times {
             state: Mutex::default(),
         }
@@ -144,7 +144,7 @@ impl Times {
 
     /// Those in the file, if there are any. `writes`: they are replaced by those of this run. What cannot be read or
     /// written is done without.
-    pub fn open(path: &Path, writes: bool) -> Times {
+    pub(crate) fn open(path: &Path, writes: bool) -> Times {
         let mut state = State::default();
         if let Ok(file) = File::open(path) {
             state.before = Some(BufReader::new(file).lines());
@@ -171,7 +171,7 @@ impl Times {
     }
 
     /// Announces a key. Keys are announced in their order.
-    pub fn expect(&self, key: &str) {
+    pub(crate) fn expect(&self, key: &str) {
         let mut state = lock(&self.state);
         if state.after.is_none() {
             return;
@@ -189,7 +189,7 @@ impl Times {
     }
 
     /// The record of a listed object. Objects are looked up in the order of their keys.
-    pub fn known(&self, listed: &ListedObject) -> Option<Known> {
+    pub(crate) fn known(&self, listed: &ListedObject) -> Option<Known> {
         let mut state = lock(&self.state);
         loop {
             if state.peeked.is_none() {
@@ -205,7 +205,7 @@ impl Times {
     }
 
     /// Records this for the next run.
-    pub fn remember(&self, known: Known) {
+    pub(crate) fn remember(&self, known: Known) {
         let mut state = lock(&self.state);
         if let Some(progress) = state.waiting.get_mut(&known.key) {
             *progress = Progress::Done(Some(known));
@@ -213,7 +213,7 @@ impl Times {
     }
 
     /// Nothing more is recorded of this key.
-    pub fn settle(&self, key: &str) {
+    pub(crate) fn settle(&self, key: &str) {
         let mut state = lock(&self.state);
         if let Some(progress @ Progress::Waiting) = state.waiting.get_mut(key) {
             *progress = Progress::Done(None);
@@ -232,7 +232,7 @@ impl Times {
 
     /// Replaces the records of the run before. `complete`: the walk came to its end; what it did not come to is kept
     /// otherwise.
-    pub fn finish(&self, complete: bool) {
+    pub(crate) fn finish(&self, complete: bool) {
         let mut state = lock(&self.state);
         for (_, progress) in std::mem::take(&mut state.waiting) {
             if let Progress::Done(Some(known)) = progress {

@@ -24,7 +24,7 @@ use crate::store::object_store::{
 };
 use crate::tools::bulk::{Finding, Grade};
 
-pub struct Up {
+pub(crate) struct Up {
     pub bucket: Arc<EncryptedBucket>,
     pub options: Options,
     pub control: Control,
@@ -83,7 +83,7 @@ impl Up {
     ///
     /// # Errors
     /// Errors that do not concern this file alone.
-    pub async fn entry(
+    pub(crate) async fn entry(
         &self,
         entry: Entry,
         key: String,

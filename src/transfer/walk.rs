@@ -24,10 +24,10 @@ const LISTED_AHEAD: usize = 1000;
 /// Local files that wait to be processed. Each may keep a folder open.
 const READ_AHEAD: usize = 128;
 
-pub type Items = mpsc::Receiver<Result<Item, StoreError>>;
+pub(crate) type Items = mpsc::Receiver<Result<Item, StoreError>>;
 
 /// Everything below a prefix, which is empty or ends with `/`.
-pub fn bucket(store: Arc<dyn ObjectStore>, prefix: String, filter: Arc<Filter>) -> Items {
+pub(crate) fn bucket(store: Arc<dyn ObjectStore>, prefix: String, filter: Arc<Filter>) -> Items {
     let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
     tokio::spawn(async move {
         let mut request = ListRequest {
@@ -63,7 +63,7 @@ pub fn bucket(store: Arc<dyn ObjectStore>, prefix: String, filter: Arc<Filter>) 
 ///
 /// # Errors
 /// The store's.
-pub async fn bucket_with_root(
+pub(crate) async fn bucket_with_root(
     store: Arc<dyn ObjectStore>,
     prefix: String,
     filter: Arc<Filter>,
@@ -196,7 +196,7 @@ impl Keys {
 
 /// A tree of this machine. The root itself comes first. Where a mount's root would be, the name of its own directory
 /// is reserved.
-pub fn local(root: Folder, filter: Arc<Filter>) -> Items {
+pub(crate) fn local(root: Folder, filter: Arc<Filter>) -> Items {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
         for item in Tree::new(root, filter) {
@@ -209,7 +209,7 @@ pub fn local(root: Folder, filter: Arc<Filter>) -> Items {
 }
 
 /// Nothing.
-pub fn nothing() -> Items {
+pub(crate) fn nothing() -> Items {
     mpsc::channel(1).1
 }
 
