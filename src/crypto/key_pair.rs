@@ -1,4 +1,4 @@
-//! Generates keys and encodes them. [`key_parse`](super::key_parse) reads them.
+//! Generates keys and encodes them. [`key_parse`] reads them.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};

@@ -7,7 +7,7 @@
 //!
 //! The difficulties: a process must not access a path inside a mount that it serves itself, and a mount whose
 //! daemon died answers every access with ENOTCONN. So mounts are found in
-//! [`mount_table`](super::mount_table), and a mount is only ever accessed from a thread that may hang.
+//! [`mount_table`], and a mount is only ever accessed from a thread that may hang.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -44,7 +44,7 @@ pub(super) struct Call<'a> {
     pub read: Read,
     /// The maximum length of the response in bytes, for [`Read::Text`].
     pub max_text: usize,
-    /// Whether it may be retried if its outcome is unknown. If not, the call ends with [`Error::Unsure`].
+    /// Whether it may be retried if its outcome is unknown. If not, the call ends with [`Unsure`](super::error::Error::Unsure).
     pub repeatable: bool,
     /// The service may process it for a long time before it responds.
     pub slow: bool,
