@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{Error, Result};
 use super::exit::Code;
+use super::findings::FindingLines;
 use super::keys::Files;
 use super::options::{ReadingOptions, ServiceOptions};
 use super::output::{print_json, print_line, tell};
@@ -20,7 +21,7 @@ use super::{logging, values};
 use crate::base::error_chain::chain;
 use crate::store;
 use crate::store::object_store::ObjectStore;
-use crate::tools::bulk::{Finding, Grade, Progress, Scope, Summary};
+use crate::tools::bulk::{Finding, Progress, Scope, Summary};
 use crate::tools::local_file::LocalFileError;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -155,16 +156,19 @@ impl<'a> Run<'a> {
         ) -> std::result::Result<Summary, store::error::Error>,
     {
         let progress = Progress::default();
-        let display = ProgressDisplay::new(pass, self.options.quiet);
-        let report = Report {
-            json: self.options.json,
+        let display = ProgressDisplay::new(pass, "objects", self.options.quiet);
+        let json = self.options.json;
+        let lines = FindingLines {
+            json,
             verbose: self.options.verbose,
             pass,
         };
+        let report = Report { json, pass };
         let result = self.block_on(async {
-            let mut sink = |finding: &Finding| display.suspend(|| report.finding(finding));
+            let mut sink = |finding: &Finding| display.suspend(|| lines.print(finding));
             let working = display.during(
                 &progress,
+                || 0,
                 scope.count(&progress),
                 work(scope, &progress, &mut sink),
             );
@@ -244,31 +248,10 @@ pub(super) fn conclude(summary: &Summary, what: &str) -> Result<()> {
 
 struct Report {
     json: bool,
-    verbose: bool,
     pass: &'static str,
 }
 
 impl Report {
-    fn finding(&self, finding: &Finding) {
-        if self.json {
-            #[derive(serde::Serialize)]
-            struct Line<'a> {
-                pass: &'static str,
-                #[serde(flatten)]
-                finding: &'a Finding,
-            }
-            let pass = self.pass;
-            print_json(&Line { pass, finding });
-        } else if self.verbose || finding.grade == Grade::Bad {
-            let mut line = format!("{}: {}", finding.outcome, finding.key);
-            if let Some(detail) = &finding.detail {
-                line.push_str(": ");
-                line.push_str(detail);
-            }
-            print_line(&line);
-        }
-    }
-
     fn summary(&self, summary: &Summary, took: Duration) {
         if self.json {
             print_json(&serde_json::json!({

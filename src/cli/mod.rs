@@ -14,6 +14,7 @@ mod config_file;
 pub(crate) mod daemon_file;
 mod demo;
 mod doctor;
+mod findings;
 mod info;
 mod key;
 mod keygen;

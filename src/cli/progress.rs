@@ -31,14 +31,15 @@ enum Style {
 /// The display of one pass over many objects. Removed from the terminal on drop.
 pub(super) struct ProgressDisplay {
     pass: &'static str,
+    noun: &'static str,
     style: Style,
     bar: ProgressBar,
     began: Instant,
 }
 
 impl ProgressDisplay {
-    /// `pass` begins each line; `quiet` shows nothing.
-    pub(super) fn new(pass: &'static str, quiet: bool) -> ProgressDisplay {
+    /// `pass` begins each line, `noun` is what it counts, in the plural; `quiet` shows nothing.
+    pub(super) fn new(pass: &'static str, noun: &'static str, quiet: bool) -> ProgressDisplay {
         let terminal = ProgressDrawTarget::stderr();
         let style = match (quiet, terminal.is_hidden()) {
             (true, _) => Style::Hidden,
@@ -53,6 +54,7 @@ impl ProgressDisplay {
         bar.set_style(template.progress_chars("=> "));
         ProgressDisplay {
             pass,
+            noun,
             style,
             bar,
             began: Instant::now(),
@@ -63,11 +65,13 @@ impl ProgressDisplay {
         self.began.elapsed()
     }
 
-    /// Returns the result of `work`, and shows its progress meanwhile. `counting` fills in the totals; it starts
-    /// with the first line that is shown, since it takes requests of its own.
+    /// Returns the result of `work`, and shows its progress meanwhile: of what is done, and the bytes that `moved` knows
+    /// of, which are more if large objects are under way. `counting` fills in the totals; it starts with the first line
+    /// that is shown, since it takes requests of its own.
     pub(super) async fn during<T>(
         &self,
         progress: &Progress,
+        moved: impl Fn() -> u64,
         counting: impl Future<Output = ()>,
         work: impl Future<Output = T>,
     ) -> T {
@@ -87,14 +91,14 @@ impl ProgressDisplay {
                 () = &mut counting, if shown && !counted => counted = true,
                 _ = tick.tick() => {
                     shown = true;
-                    self.show(progress);
+                    self.show(progress, moved());
                 }
             }
         }
     }
 
-    fn show(&self, progress: &Progress) {
-        let line = line(self.pass, progress, self.took());
+    fn show(&self, progress: &Progress, moved: u64) {
+        let line = line(self.pass, self.noun, progress, moved, self.took());
         match self.style {
             Style::Hidden => {}
             Style::Lines => tell(&line),
@@ -123,17 +127,17 @@ impl Drop for ProgressDisplay {
 }
 
 /// `rewrap: 1200 of 10000 objects, 3.10 GiB of 20.41 GiB, 640/s, 51.20 MiB/s, 14 s left`
-fn line(pass: &str, progress: &Progress, took: Duration) -> String {
+fn line(pass: &str, noun: &str, progress: &Progress, moved: u64, took: Duration) -> String {
     let done = progress.done.load(Ordering::Relaxed);
     let total = progress.total.load(Ordering::Relaxed);
-    let bytes = progress.bytes.load(Ordering::Relaxed);
+    let bytes = progress.bytes.load(Ordering::Relaxed).max(moved);
     let total_bytes = progress.total_bytes.load(Ordering::Relaxed);
     let bad = progress.bad.load(Ordering::Relaxed);
     let seconds = took.as_secs_f64().max(0.001);
     let mut text = match total {
-        0 => format!("{pass}: {done} objects, {}", BinaryBytes(bytes)),
+        0 => format!("{pass}: {done} {noun}, {}", BinaryBytes(bytes)),
         _ => format!(
-            "{pass}: {done} of {total} objects, {} of {}",
+            "{pass}: {done} of {total} {noun}, {} of {}",
             BinaryBytes(bytes),
             BinaryBytes(total_bytes)
         ),
@@ -180,8 +184,12 @@ mod tests {
         progress.bytes.store(10 << 20, Ordering::Relaxed);
         let took = Duration::from_secs(10);
         assert_eq!(
-            line("rewrap", &progress, took),
+            line("rewrap", "objects", &progress, 0, took),
             "rewrap: 1000 objects, 10.00 MiB, 100/s, 1.00 MiB/s"
+        );
+        assert_eq!(
+            line("put", "files", &progress, 30 << 20, took),
+            "put: 1000 files, 30.00 MiB, 100/s, 3.00 MiB/s"
         );
         for (total, mebibytes, left) in [
             (2000, 20, "10 s"),
@@ -195,14 +203,14 @@ mod tests {
                 .total_bytes
                 .store(mebibytes << 20, Ordering::Relaxed);
             assert!(
-                line("rewrap", &progress, took)
+                line("rewrap", "objects", &progress, 0, took)
                     .starts_with(&format!("rewrap: 1000 of {total} objects, 10.00 MiB of ")),
             );
             assert!(
-                line("rewrap", &progress, took)
+                line("rewrap", "objects", &progress, 0, took)
                     .ends_with(&format!(", 100/s, 1.00 MiB/s, {left} left")),
                 "{}",
-                line("rewrap", &progress, took)
+                line("rewrap", "objects", &progress, 0, took)
             );
         }
     }

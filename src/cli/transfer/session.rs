@@ -12,11 +12,13 @@ use crate::cli::bulk::{PARALLEL, runtime};
 use crate::cli::config;
 use crate::cli::error::{Error, Result};
 use crate::cli::exit::Code;
+use crate::cli::findings::FindingLines;
 use crate::cli::keys::{self, KeyFiles};
 use crate::cli::logging;
 use crate::cli::options::{KeyOptions, ServiceOptions};
 use crate::cli::output::tell;
 use crate::cli::parts::{self, Missing, Place};
+use crate::cli::progress::ProgressDisplay;
 use crate::cli::secrets::Environment;
 use crate::cli::source::Source;
 use crate::cli::transfer::location::shown;
@@ -25,7 +27,7 @@ use crate::crypto::key_ring::KeyRing;
 use crate::encrypted::Settings;
 use crate::store;
 use crate::store::object_store::ObjectStore;
-use crate::tools::bulk::{Progress, Sink, Summary};
+use crate::tools::bulk::{Finding, Progress, Sink, Summary};
 use crate::tools::local_file::LocalFileError;
 use crate::transfer::find_place::{Found, find};
 use crate::transfer::options::Control;
@@ -179,10 +181,12 @@ impl<'a> Session<'a> {
 
     pub(super) fn report(&self, options: &ReportOptions, pass: &'static str) -> Report {
         Report {
-            json: self.common.json,
-            verbose: options.verbose || options.dry_run,
+            lines: FindingLines {
+                json: self.common.json,
+                verbose: options.verbose || options.dry_run,
+                pass,
+            },
             quiet: options.quiet,
-            pass,
             began: Instant::now(),
         }
     }
@@ -196,20 +200,24 @@ impl<'a> Session<'a> {
         W: AsyncFnOnce(&Progress, Sink<'_>) -> std::result::Result<Summary, store::error::Error>,
     {
         let progress = Progress::default();
+        let lines = report.lines;
+        let display = ProgressDisplay::new(lines.pass, "files", report.quiet);
         let result = self.block_on(async {
-            let mut sink = |finding: &crate::tools::bulk::Finding| report.finding(finding);
-            let mut working = std::pin::pin!(work(&progress, &mut sink));
-            let mut tick = tokio::time::interval(report.interval());
-            // The first tick is at once.
-            tick.tick().await;
+            let mut sink = |finding: &Finding| display.suspend(|| lines.print(finding));
+            let mut working = std::pin::pin!(display.during(
+                &progress,
+                || self.control.moved(),
+                // How much a tree holds that filters apply to takes the same walk again.
+                std::future::pending(),
+                work(&progress, &mut sink),
+            ));
             let mut interrupt = signal(SignalKind::interrupt()).ok();
             let mut terminate = signal(SignalKind::terminate()).ok();
             loop {
                 tokio::select! {
                     result = &mut working => break result,
-                    _ = tick.tick() => report.progress(&progress, self.control.moved()),
-                    () = received(&mut interrupt) => self.interrupted(report),
-                    () = received(&mut terminate) => self.interrupted(report),
+                    () = received(&mut interrupt) => self.interrupted(&display, lines.pass),
+                    () = received(&mut terminate) => self.interrupted(&display, lines.pass),
                 }
             }
         });
@@ -217,18 +225,16 @@ impl<'a> Session<'a> {
     }
 
     /// The first time, what is under way is ended well.
-    fn interrupted(&self, report: &Report) {
+    fn interrupted(&self, display: &ProgressDisplay, pass: &str) {
         if self.control.is_stopped() {
             std::process::exit(Code::Interrupted.number().into());
         }
         self.control.stop();
-        if report.draws() {
-            report::draw("");
-        }
-        let pass = report.pass;
-        tell(&format!(
-            "{pass}: finishing what is under way; press Ctrl-C again to end at once"
-        ));
+        display.suspend(|| {
+            tell(&format!(
+                "{pass}: finishing what is under way; press Ctrl-C again to end at once"
+            ));
+        });
     }
 
     /// How a command ends.
@@ -248,7 +254,7 @@ impl<'a> Session<'a> {
                 Code::Interrupted,
                 format!(
                     "interrupted: {}; run the same command again to go on: what is done is not done again",
-                    report::counted(report.pass, summary)
+                    report::counted(report.lines.pass, summary)
                 ),
             ));
         }
