@@ -49,11 +49,8 @@ pub(super) struct Args {
     fuse_device: PathBuf,
 }
 
-/// The exit code of a program that Ctrl-C has ended, as shells have it.
-const INTERRUPTED: i32 = 130;
-
 /// # Errors
-/// [`Code::Unhealthy`] if a check failed.
+/// [`Code::Unhealthy`] if a check failed; [`Code::Interrupted`].
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     logging::start(0).to_terminal();
     let source = (args.source.as_deref())
@@ -103,8 +100,10 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
         ));
     }
     if examined.interrupted {
-        output::tell("interrupted: the other checks were not made");
-        std::process::exit(INTERRUPTED);
+        return Err(Error::new(
+            Code::Interrupted,
+            "interrupted: the other checks were not made",
+        ));
     }
     match summary.failed {
         0 => Ok(()),

@@ -5,6 +5,7 @@ mod examples;
 mod filters;
 mod hostile;
 mod looking;
+mod scripting;
 mod trees;
 
 use std::collections::BTreeMap;
