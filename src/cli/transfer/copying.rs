@@ -24,6 +24,7 @@ use crate::encrypted::EncryptedBucket;
 use crate::store::object_store::ObjectStore;
 use crate::text;
 use crate::tools::bulk::{self, Finding, Grade, Summary};
+use crate::tools::local_file::LocalFileError;
 use crate::transfer::across::Across;
 use crate::transfer::compare::Compare;
 use crate::transfer::down::{Down, Target};
@@ -311,6 +312,9 @@ impl<'a> Command<'a> {
                     false => to.join(last),
                 };
                 self.check_not_empty_below(source, &store, &prefix)?;
+                if path != to {
+                    self.make_folder(to)?;
+                }
                 let root = self.make_folder(&path)?;
                 let times = self.times(source, &prefix);
                 let down = down(&times);
@@ -375,7 +379,8 @@ impl<'a> Command<'a> {
             return Ok(None);
         }
         // As with rsync, only the last part is made: a longer path is more likely a mistake.
-        std::fs::create_dir(path).map_err(|error| local(path, error))?;
+        std::fs::create_dir(path)
+            .map_err(|error| Error::from(&LocalFileError::writing(path, error)))?;
         Folder::open(path)
             .map(Some)
             .map_err(|error| local(path, error))

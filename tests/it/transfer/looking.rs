@@ -105,7 +105,7 @@ fn du_sums_up() {
     );
     rig.look(&["du", "-sh", &oss("")])
         .succeeds()
-        .has(&["1.00 KiB        7 oss://bucket\n"]);
+        .has(&["1.01 KiB        7 oss://bucket\n"]);
     let run = rig.look(&["du", "-s", "--json", &oss("/t/a/")]).succeeds();
     assert_eq!(
         run.json(),

@@ -394,3 +394,23 @@ fn a_bucket_in_a_folder_is_a_bucket() {
         .succeeds();
     rig.run(&["cat", &oss("/q/a")]).succeeds().has(&["aaa"]);
 }
+
+#[test]
+fn a_destination_that_is_missing_is_made_and_no_folder_above_it() {
+    let rig = Rig::new();
+    fs::create_dir(rig.path("tree")).unwrap();
+    fs::write(rig.path("tree/file"), "content").unwrap();
+    rig.run(&["put", "tree", &oss("")]).succeeds();
+    // A directory under its name, and what is in it.
+    rig.run(&["get", &oss("/tree"), "new"]).succeeds();
+    assert_eq!(fs::read(rig.path("new/tree/file")).unwrap(), b"content");
+    rig.run(&["get", &oss("/tree/"), "other"]).succeeds();
+    assert_eq!(fs::read(rig.path("other/file")).unwrap(), b"content");
+    for source in ["/tree", "/tree/"] {
+        rig.run(&["get", &oss(source), "no/such"])
+            .fails(42, &["cannot write", "no/such"]);
+    }
+    rig.run(&["get", "--dry-run", &oss("/tree"), "unmade"])
+        .succeeds();
+    assert!(!rig.path("unmade").exists() && !rig.path("no").exists());
+}
