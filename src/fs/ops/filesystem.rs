@@ -84,7 +84,7 @@ impl Filesystem {
         let budget = MemoryBudget::new(settings.memory_limit);
         let area = staging::Settings {
             wipes: !bucket.can_read(),
-            ..staging::Settings::new(&settings.cache_dir, settings.cache_limit, settings.timeout)
+            ..staging::Settings::new(&settings.spill.dir, settings.spill.limit, settings.timeout)
         };
         let staging = StagingArea::open(area, budget.clone())?;
         let contents = ContentCache::new(budget.clone(), runtime.clone(), settings.timeout);
@@ -226,10 +226,14 @@ impl Filesystem {
     /// What is held in memory now; see [`Stats`].
     pub fn census(&self) -> Stats {
         let files = self.open_files.all();
+        let unsaved = files.iter().filter(|file| file.lock().is_unsaved());
+        // One lock at a time: an upload locks its file and then the names.
+        let unsaved = unsaved.count();
+        let inodes = self.names.lock().len();
         Stats {
-            inodes: self.names.lock().len(),
+            inodes,
             files: files.len(),
-            unsaved: files.iter().filter(|file| file.lock().is_unsaved()).count(),
+            unsaved,
             handles: self.open_files.handle_count(),
             listings: self.resolver.listings(),
             questions: self.resolver.questions(),

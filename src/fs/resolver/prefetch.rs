@@ -8,7 +8,7 @@ use crate::fs::namespace::entry::Object;
 use crate::fs::namespace::inode::Ino;
 use crate::fs::namespace::object_name::Name;
 use crate::fs::namespace::planner::{self, Looked, Request};
-use crate::fs::namespace::tree::CachedLookup;
+use crate::fs::namespace::tree::{CachedLookup, Namespace};
 use crate::fs::supervisor::contained;
 
 /// How long directories are kept that were prefetched and not looked up since.
@@ -71,10 +71,7 @@ impl Resolver {
 
     fn prefetch_directory(self: &Arc<Self>, parent: Ino, name: Name, ino: Ino, start: Instant) {
         // It stays until a program comes for it: no request about it must take it away.
-        let kept = self.prefetched.add(ino);
-        if kept && !self.names.lock().pin(ino) {
-            self.prefetched.remove(ino);
-        }
+        let kept = self.keep_prefetched(ino);
         let resolver = self.clone();
         self.runtime.spawn(async move {
             let known = matches!(
@@ -100,8 +97,12 @@ impl Resolver {
         let weak = Arc::downgrade(&self);
         drop(self);
         while let Some(resolver) = weak.upgrade() {
-            let (expired, next) = resolver.prefetched.take_expired(Instant::now());
-            resolver.unpin_all(expired);
+            let next = {
+                let mut namespace = resolver.names.lock();
+                let (expired, next) = resolver.prefetched.take_expired(Instant::now());
+                unpin_all(&mut namespace, expired);
+                next
+            };
             let Some(next) = next else { return };
             drop(resolver);
             tokio::time::sleep_until(next.into()).await;
@@ -110,14 +111,20 @@ impl Resolver {
 
     /// No program will come any more for what was prefetched.
     pub(crate) fn forget_prefetched(&self) {
-        self.unpin_all(self.prefetched.take_all());
+        let mut namespace = self.names.lock();
+        unpin_all(&mut namespace, self.prefetched.take_all());
     }
 
-    fn unpin_all(&self, inodes: Vec<Ino>) {
+    /// False if it is kept already, or not known any more. What is kept changes only with the names locked: it is
+    /// pinned exactly while it is among them.
+    fn keep_prefetched(&self, ino: Ino) -> bool {
         let mut namespace = self.names.lock();
-        for ino in inodes {
-            namespace.unpin(ino);
+        let kept = self.prefetched.add(ino);
+        if kept && !namespace.pin(ino) {
+            self.prefetched.remove(ino);
+            return false;
         }
+        kept
     }
 
     /// A file was opened after its lookup: where that happens, bodies are fetched along with attributes.
@@ -125,5 +132,11 @@ impl Resolver {
         if let Some(directory) = self.names.lock().directory(parent) {
             directory.pattern.on_open();
         }
+    }
+}
+
+fn unpin_all(namespace: &mut Namespace, inodes: Vec<Ino>) {
+    for ino in inodes {
+        namespace.unpin(ino);
     }
 }
