@@ -7,13 +7,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens,
     mkdirat, mknodat, utimensat,
@@ -202,32 +202,49 @@ impl Folder {
         Ok(unlinkat(&self.descriptor, single(name)?, flag)?)
     }
 
-    /// A folder with everything in it; no link is followed.
+    /// A folder with everything in it; no link is followed. Each folder is read once.
     pub(crate) fn remove_tree(&self, name: &OsStr) -> io::Result<()> {
-        let mut open = vec![(self.child(name)?, name.to_owned())];
-        while let Some((folder, _)) = open.last() {
-            let mut below = None;
-            for name in folder.names()? {
+        let opened = |folder: Folder, name: OsString| -> io::Result<_> {
+            let names = folder.names()?.into_iter();
+            Ok((folder, name, names))
+        };
+        let mut open = vec![opened(self.child(name)?, name.to_owned())?];
+        while let Some((folder, _, names)) = open.last_mut() {
+            if let Some(name) = names.next() {
                 match folder.stat(&name)?.kind {
                     Kind::Directory => {
-                        below = Some((folder.child(&name)?, name));
-                        break;
+                        let below = opened(folder.child(&name)?, name)?;
+                        open.push(below);
                     }
                     _ => folder.remove(&name)?,
                 }
+                continue;
             }
-            match below {
-                Some(below) => open.push(below),
-                None => {
-                    let Some((_, name)) = open.pop() else { break };
-                    match open.last() {
-                        Some((parent, _)) => parent.remove_folder(&name)?,
-                        None => self.remove_folder(&name)?,
-                    }
-                }
+            if let Some((_, name, _)) = open.pop() {
+                let parent = open.last().map_or(self, |(parent, ..)| parent);
+                parent.remove_folder(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// Not of a link. The C library's call that follows no link is refused by some of them, and by kernels before
+    /// 6.6 it has to go this way in any case.
+    fn set_mode(&self, name: &OsStr, mode: Mode) -> io::Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let entry = openat(&self.descriptor, name, flags, Mode::empty())?;
+        if SFlag::from_bits_truncate(fstat(&entry)?.st_mode & SFlag::S_IFMT.bits())
+            == SFlag::S_IFLNK
+        {
+            return Err(Errno::ELOOP.into());
+        }
+        let entry = format!("/proc/self/fd/{}", entry.as_raw_fd());
+        Ok(fchmodat(
+            AT_FDCWD,
+            entry.as_str(),
+            mode,
+            FchmodatFlags::FollowSymlink,
+        )?)
     }
 
     /// Sets attributes of an entry itself. Owners are set as far as the system lets this user.
@@ -239,8 +256,7 @@ impl Folder {
             allowed(fchownat(&self.descriptor, name, uid, gid, flags))?;
         }
         if let (Some(mode), true) = (given.mode, kind != Kind::Symlink) {
-            let mode = Mode::from_bits_truncate(mode);
-            fchmodat(&self.descriptor, name, mode, FchmodatFlags::NoFollowSymlink)?;
+            self.set_mode(name, Mode::from_bits_truncate(mode))?;
         }
         if let Some(mtime) = given.mtime {
             let flags = UtimensatFlags::NoFollowSymlink;
