@@ -50,7 +50,7 @@ impl Bucket {
         }
         let (database, inode) = folder::open_database(&root, sync)?;
         let class = Class::of(&root)?;
-        let contents = Contents::new(root.clone(), sync);
+        let contents = Contents::new(root.clone(), sync)?;
         contents.sweep();
         Ok(Bucket {
             root,

@@ -33,6 +33,8 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 
 pub struct Contents {
     root: Directory,
+    /// `tmp/`.
+    temporary: Directory,
     sync: bool,
     /// With `counter` makes names that no other process and no other run makes.
     instance: u64,
@@ -41,14 +43,20 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn new(root: Directory, sync: bool) -> Contents {
-        Contents {
+    /// # Errors
+    /// The folder is not a bucket's, or not any more.
+    pub fn new(root: Directory, sync: bool) -> Result<Contents> {
+        let temporary = root
+            .directory(TEMPORARY)
+            .map_err(failed("opening a folder", &root.path_of(TEMPORARY)))?;
+        Ok(Contents {
+            temporary,
             readings: Readings::new(root.clone()),
             root,
             sync,
             instance: rand::random(),
             counter: AtomicU64::new(0),
-        }
+        })
     }
 
     pub fn syncs(&self) -> bool {
@@ -70,9 +78,7 @@ impl Contents {
 
     /// Removes temporary files of processes that died.
     pub fn sweep(&self) {
-        let Ok(folder) = self.root.directory(TEMPORARY) else {
-            return;
-        };
+        let folder = &self.temporary;
         let Ok(names) = folder.names() else {
             return;
         };
@@ -98,7 +104,8 @@ impl Contents {
         body: BoxStream<'static, Result<Bytes>>,
         expected: Option<u64>,
     ) -> Result<Received> {
-        Received::collect(self.root.clone(), self.new_id(), self.sync, body, expected).await
+        let folder = self.temporary.clone();
+        Received::collect(folder, self.new_id(), self.sync, body, expected).await
     }
 
     /// Puts a written file where `content` says. Blocks.
@@ -227,10 +234,9 @@ impl Contents {
     /// # Errors
     /// The disk's; that something is there which this store has not made.
     pub fn destroy(&self) -> io::Result<()> {
-        let temporary = self.root.directory(TEMPORARY)?;
-        for name in temporary.names()? {
+        for name in self.temporary.names()? {
             if let Some(name) = name?.to_str() {
-                temporary.remove_file(name)?;
+                self.temporary.remove_file(name)?;
             }
         }
         self.root.remove_directory(TEMPORARY)?;

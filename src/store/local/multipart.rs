@@ -146,7 +146,9 @@ pub(super) fn complete(
                 uploads::remove_part(connection, what.content, *part)?;
             }
             uploads::remove(connection, &key, &upload)?;
-            index::remove_object(connection, &key)?;
+            if let Some(before) = &before {
+                index::remove_content(connection, before.id, Some(&before.content))?;
+            }
             index::put_object(connection, &key, &facts, what.content)?;
             Ok((before.map(|before| before.content), unused))
         }

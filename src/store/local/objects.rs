@@ -38,7 +38,9 @@ fn publish(
         move |connection: &Connection| {
             let before = replaceable(connection, &key)?;
             check(connection, before.as_ref())?;
-            index::remove_object(connection, &key)?;
+            if let Some(before) = &before {
+                index::remove_content(connection, before.id, Some(&before.content))?;
+            }
             let id = index::add_content(connection, &content, &headers)?;
             index::put_object(connection, &key, &facts, id)?;
             then(connection, id)?;
@@ -145,7 +147,7 @@ fn replace_headers(
 ) -> Result<Copied> {
     let (key, facts, headers) = (key.clone(), facts.clone(), headers.clone());
     bucket.change(move |connection| {
-        let now = replaceable(connection, &key)?;
+        let now = index::find(connection, &key)?;
         may_write(overwrite, now.as_ref())?;
         if now.as_ref() != Some(&found) {
             return Ok(Copied::MovedOn);
@@ -210,12 +212,13 @@ pub(super) fn delete(bucket: &Bucket, keys: Vec<ObjectKey>) -> Result<()> {
     Ok(())
 }
 
-/// As [`index::find`], for an object that is about to be replaced: the contents of a damaged row are lost in
-/// either case.
+/// As [`index::find`], for an object that is about to be replaced. Damaged rows are removed: their contents are lost
+/// in either case.
 pub(super) fn replaceable(connection: &Connection, key: &ObjectKey) -> QueryResult<Option<Found>> {
     match index::find(connection, key) {
         Err(QueryError(Error::Corrupt(cause))) => {
             log::warn!("{key}: replaced: {cause}");
+            index::remove_object(connection, key)?;
             Ok(None)
         }
         found => found,

@@ -30,16 +30,16 @@ const MD5_LIMIT: u64 = 1 << 20;
 pub struct Received {
     writer: Writer,
     batch: Vec<Bytes>,
-    sync: bool,
 }
 
 impl Received {
-    /// Takes a body in. What it holds becomes content when [`Received::finish`] is called.
+    /// Takes a body in, into the file `id` of the folder for temporary files. What it holds becomes content when
+    /// [`Received::finish`] is called.
     ///
     /// # Errors
     /// The body's own; [`Error::Other`] when it is not `expected` bytes long.
     pub async fn collect(
-        root: Directory,
+        folder: Directory,
         id: String,
         sync: bool,
         mut body: BoxStream<'static, Result<Bytes>>,
@@ -47,9 +47,8 @@ impl Received {
     ) -> Result<Received> {
         let with_md5 = expected.is_none_or(|len| len <= MD5_LIMIT);
         let mut received = Received {
-            writer: Writer::new(root, id, with_md5),
+            writer: Writer::new(folder, id, sync, with_md5),
             batch: Vec::new(),
-            sync,
         };
         let (mut size, mut total) = (0, 0);
         let mut writing: Option<JoinHandle<Result<Writer>>> = None;
@@ -86,21 +85,32 @@ impl Received {
     /// Blocks.
     pub fn finish(mut self) -> Result<Written> {
         self.writer.write(&self.batch)?;
-        self.writer.finish(self.sync)
+        Ok(self.writer.finish())
     }
 }
 
 /// A file under `tmp/` with its sums.
 pub struct Written {
     temporary: Temporary,
+    /// What is to be synced before the content counts.
+    unsynced: Option<File>,
     pub len: u64,
     pub crc64: u64,
     pub tag: Tag,
 }
 
 impl Written {
+    /// Gives the file its name, and syncs it if the store does. In this order a journaling file system writes
+    /// bytes and name in one transaction, so that syncing the folder afterwards finds little to do.
     pub fn rename(&mut self, folder: &Directory, name: &str) -> Result<()> {
-        self.temporary.rename(folder, name)
+        self.temporary.rename(folder, name)?;
+        match self.unsynced.take() {
+            Some(file) => file.sync_all().map_err(|error| {
+                warn_of(folder.remove_file(name), &folder.path_of(name));
+                failed("syncing content", &folder.path_of(name))(error)
+            }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -110,15 +120,17 @@ struct Writer {
     temporary: Temporary,
     /// Made with the first byte: an empty object has no file.
     file: Option<File>,
+    sync: bool,
     crc64: Crc64,
     md5: Option<Md5>,
     len: u64,
 }
 
 impl Writer {
-    fn new(root: Directory, id: String, with_md5: bool) -> Writer {
+    fn new(folder: Directory, id: String, sync: bool, with_md5: bool) -> Writer {
         Writer {
-            temporary: Temporary(Some((root, id))),
+            temporary: Temporary(Some((folder, id))),
+            sync,
             md5: with_md5.then(Md5::new),
             ..Default::default()
         }
@@ -143,11 +155,7 @@ impl Writer {
         write_all(file, chunks).map_err(|error| self.temporary.failed("writing content", error))
     }
 
-    fn finish(mut self, sync: bool) -> Result<Written> {
-        if let (Some(file), true) = (&self.file, sync) {
-            file.sync_all()
-                .map_err(|error| self.temporary.failed("syncing content", error))?;
-        }
+    fn finish(mut self) -> Written {
         if self.file.is_none() {
             self.temporary.0 = None;
         }
@@ -164,12 +172,13 @@ impl Writer {
                 Tag { digest, parts: 1 }
             }
         };
-        Ok(Written {
+        Written {
             temporary: self.temporary,
+            unsynced: self.file.filter(|_| self.sync),
             len: self.len,
             crc64,
             tag,
-        })
+        }
     }
 }
 
@@ -191,30 +200,30 @@ fn write_all(file: &mut File, chunks: &[Bytes]) -> io::Result<()> {
     Ok(())
 }
 
-/// A file in `tmp/` that is removed unless it gets another name; by the bucket folder and its own name.
+/// A file in `tmp/` that is removed unless it gets another name; by that folder and its own name.
 #[derive(Default)]
 struct Temporary(Option<(Directory, String)>);
 
 impl Temporary {
     fn create(&self) -> Result<File> {
-        let Some((root, id)) = &self.0 else {
+        let Some((folder, id)) = &self.0 else {
             return Err(Error::other(io::Error::from(io::ErrorKind::NotFound)));
         };
-        root.create_file(&format!("{TEMPORARY}/{id}"))
+        folder
+            .create_file(id)
             .map_err(|error| self.failed("creating content", error))
     }
 
     fn failed(&self, what: &'static str, error: io::Error) -> Error {
-        let path = self.0.as_ref().map_or_else(Default::default, |(root, id)| {
-            root.path_of(TEMPORARY).join(id)
-        });
+        let path = self.0.as_ref();
+        let path = path.map_or_else(Default::default, |(folder, id)| folder.path_of(id));
         failed(what, &path)(error)
     }
 
     fn rename(&mut self, to: &Directory, name: &str) -> Result<()> {
-        if let Some((root, id)) = &self.0 {
-            root.directory(TEMPORARY)
-                .and_then(|folder| folder.rename(id, to, name))
+        if let Some((folder, id)) = &self.0 {
+            folder
+                .rename(id, to, name)
                 .map_err(failed("naming content", &to.path_of(name)))?;
         }
         self.0 = None;
@@ -224,11 +233,8 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some((root, id)) = self.0.take() {
-            let removed = root
-                .directory(TEMPORARY)
-                .and_then(|folder| folder.remove_file(&id));
-            warn_of(removed, &root.path_of(TEMPORARY).join(id));
+        if let Some((folder, id)) = self.0.take() {
+            warn_of(folder.remove_file(&id), &folder.path_of(&id));
         }
     }
 }
