@@ -27,9 +27,11 @@ pub enum Start {
 /// A wrapped key in an object's metadata. Not a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
+    /// Which names the metadata uses, and how the values are wrapped.
     pub format: Format,
     /// Unwraps to the 32 bytes of the data key.
     pub wrapped_key: Vec<u8>,
+    /// Where the counter of the content begins.
     pub start: Start,
     /// `ossvault-v: 2`: the start must be one that is derived from the key.
     pub bound: bool,

@@ -3,6 +3,8 @@
 use crate::crypto::data_key::ContentKind;
 use crate::crypto::key_ring::Pkcs1Stopped;
 
+/// Why an envelope cannot be read or opened.
+#[expect(missing_docs, reason = "the messages say what each is")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("the {family} envelope is incomplete: {missing} is missing")]

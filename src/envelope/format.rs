@@ -99,6 +99,7 @@ pub(super) fn is_note(name: &str) -> bool {
     )
 }
 
+/// A family of metadata names with its wrapping: see docs/format.md, section 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
     /// The format of the documentation example: OAEP, start as decimal text. The default.

@@ -5,6 +5,8 @@
 //! [`open`](open::open) unwraps it, [`write`](write::write) creates an envelope. Everything is pure except
 //! for RSA's padding. `docs/format.md` describes each field.
 
+#![warn(missing_docs)]
+
 pub mod detect;
 pub mod error;
 pub mod format;

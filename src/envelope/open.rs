@@ -11,6 +11,7 @@ use crate::crypto::key_ring::KeyRing;
 
 /// An opened envelope.
 pub struct Opened {
+    /// Decrypts the content.
     pub cipher: ContentCipher,
     /// The fingerprint of the key that opened it. None for an SDK envelope that no key opened: its cipher is
     /// [unopened](ContentCipher::unopened).

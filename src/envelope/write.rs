@@ -19,6 +19,8 @@ pub struct MultipartSizes {
     pub part: u64,
 }
 
+/// Why an envelope cannot be written.
+#[expect(missing_docs, reason = "the messages say what each is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotWritten {
     #[error("the format {0} can be read, but not written")]

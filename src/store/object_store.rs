@@ -8,6 +8,8 @@
 //! - if a precondition does not hold, nothing changes;
 //! - every call ends: each wait has a deadline, and dropping the future cancels the call.
 
+#![warn(missing_docs)]
+
 use async_trait::async_trait;
 
 pub use crate::object::answer::*;
@@ -26,6 +28,8 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// For messages: `oss://bucket`, `file:///folder`.
     fn name(&self) -> String;
 
+    /// The object's headers, size and version.
+    ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn head(&self, key: &ObjectKey) -> Result<ObjectMeta>;
@@ -43,6 +47,8 @@ pub trait ObjectStore: Send + Sync + 'static {
         if_match: Option<&ETag>,
     ) -> Result<GetAnswer>;
 
+    /// Stores an object in one request. The service accepts up to 5 GB.
+    ///
     /// # Errors
     /// [`Error::AlreadyExists`] with [`Overwrite::Forbidden`].
     async fn put(
@@ -66,6 +72,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`Error::AlreadyExists`] with [`Overwrite::Forbidden`].
     async fn copy(&self, request: &CopyRequest) -> Result<PutAnswer>;
 
+    /// One page of a listing, checked: see [`listing`](crate::object::listing).
     async fn list(&self, request: &ListRequest) -> Result<ListPage>;
 
     /// The object gets `headers` when the upload is completed.
@@ -80,6 +87,8 @@ pub trait ObjectStore: Send + Sync + 'static {
         body: Body,
     ) -> Result<UploadedPart>;
 
+    /// As [`ObjectStore::upload_part`], with bytes of an object that the bucket has.
+    ///
     /// # Errors
     /// [`Error::PreconditionFailed`] if the source is another version.
     async fn copy_part(&self, request: &CopyPartRequest) -> Result<UploadedPart>;
@@ -100,6 +109,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// All unfinished multipart uploads of keys that begin with `prefix`.
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<PendingUpload>>;
 
+    /// What does not change while a bucket is mounted.
     async fn bucket_info(&self) -> Result<BucketInfo>;
 
     /// How much the bucket holds, as it was last counted. None: this store does not count.
