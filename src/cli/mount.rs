@@ -22,7 +22,7 @@ use crate::encrypted::EncryptedBucket;
 use crate::encrypted::key_check::{self, Listed};
 use crate::files::attributes::{Defaults, Overrides};
 use crate::fs::filesystem::Filesystem;
-use crate::fs::settings::Settings;
+use crate::fs::settings::{Settings, Spill, Uploads};
 use crate::fs::writeback::publish::FailedUpload;
 use crate::fuse::adapter::Adapter;
 use crate::fuse::session::{self, Mounted};
@@ -234,13 +234,16 @@ fn raise_descriptor_limit() {
 
 fn settings(config: &MountConfig) -> Settings {
     let options = &config.options;
+    let uploads = Uploads::within(options.tuning.memory_limit);
     Settings {
         prefix: config.source.prefix().to_owned(),
         metadata_ttl: options.tuning.metadata_ttl,
         dir_ttl: options.tuning.dir_ttl,
         memory_limit: options.tuning.memory_limit,
-        cache_dir: config.cache_dir.clone(),
-        cache_limit: options.tuning.cache_limit.unwrap_or(u64::MAX),
+        spill: Spill {
+            dir: config.cache_dir.clone(),
+            limit: options.tuning.cache_limit.unwrap_or(u64::MAX),
+        },
         read_only: options.read_only,
         defaults: Defaults {
             uid: options
@@ -268,12 +271,11 @@ fn settings(config: &MountConfig) -> Settings {
         flush_after: options.tuning.flush_after,
         capacity: options.tuning.capacity,
         timeout: options.service.timeout,
-        copy_limit: options.hidden.copy_limit.unwrap_or(Settings::COPY_LIMIT),
-        part_size: options.hidden.part_size,
-        stream_after: options
-            .hidden
-            .stream_after
-            .unwrap_or_else(|| Settings::stream_after(options.tuning.memory_limit)),
+        uploads: Uploads {
+            part_size: options.hidden.part_size,
+            stream_after: options.hidden.stream_after.unwrap_or(uploads.stream_after),
+            copy_limit: options.hidden.copy_limit.unwrap_or(uploads.copy_limit),
+        },
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a mount is told about how to behave.
+//! The settings of a mount.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -13,16 +13,13 @@ use crate::files::attributes::{Defaults, Overrides};
 pub struct Settings {
     /// Empty, or ends with `/`; every key of the mount begins with it.
     pub prefix: String,
-    /// How long what is known of a file counts without asking again.
+    /// How long what is known of a file counts before it is revalidated.
     pub metadata_ttl: Duration,
-    /// How long a directory is taken to exist without asking again.
+    /// How long a directory counts as existing before that is revalidated.
     pub dir_ttl: Duration,
     /// In bytes: read-ahead, cached and staged bytes, parts in flight, listings.
     pub memory_limit: u64,
-    /// Where staged bytes go that memory cannot hold, encrypted.
-    pub cache_dir: PathBuf,
-    /// In bytes: the most the cache directory may take.
-    pub cache_limit: u64,
+    pub spill: Spill,
     pub read_only: bool,
     /// For objects that do not say: the owner and the modes.
     pub defaults: Defaults,
@@ -37,29 +34,50 @@ pub struct Settings {
     pub rename_grace: Duration,
     /// Upload files that stay open and changed for this long.
     pub flush_after: Option<Duration>,
-    /// In bytes: what the mount is said to hold at most. None: as much as anything.
+    /// In bytes: the size that the mount reports. None: unlimited.
     pub capacity: Option<u64>,
     /// A call ends within this of the last progress.
     pub timeout: Duration,
-    /// Sources above this many bytes are copied in parts: the service's limit for one copy is 1 GB.
-    pub copy_limit: u64,
-    /// The size of an upload's first parts, in bytes, a multiple of 128 KiB. Also the largest single PUT.
-    pub part_size: u64,
-    /// A file written in order begins to be uploaded at this many bytes.
-    pub stream_after: u64,
+    pub uploads: Uploads,
 }
 
-impl Settings {
+/// Where staged bytes go that memory cannot hold, encrypted.
+#[derive(Clone, Debug)]
+pub struct Spill {
+    pub dir: PathBuf,
+    /// The most that the files there may take together, in bytes.
+    pub limit: u64,
+}
+
+/// How objects are uploaded and copied. Sizes are in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Uploads {
+    /// The size of an upload's first parts, a multiple of 128 KiB. Also the largest single PUT.
+    pub part_size: u64,
+    /// The upload of a file that is written in order begins at this size.
+    pub stream_after: u64,
+    /// Larger sources are copied in parts: the service's limit for one copy is 1 GB.
+    pub copy_limit: u64,
+}
+
+impl Uploads {
     /// 8 MiB.
     pub const PART_SIZE: u64 = 8 << 20;
     /// Just below the documented 1 GB.
     pub const COPY_LIMIT: u64 = 1_000_000_000;
 
-    /// 64 MiB, or a quarter of the memory when that is less.
-    pub fn stream_after(memory_limit: u64) -> u64 {
-        (64 << 20).min(memory_limit / 4)
+    /// The defaults with this limit of memory, in bytes: streaming begins at 64 MiB, or at a quarter of the memory
+    /// if that is less.
+    pub fn within(memory_limit: u64) -> Uploads {
+        Uploads {
+            part_size: Self::PART_SIZE,
+            stream_after: (64 << 20).min(memory_limit / 4),
+            copy_limit: Self::COPY_LIMIT,
+        }
     }
+}
 
+impl Settings {
     /// Waits no longer than a call may take that began at `start`, however many steps it has behind it: the
     /// deadline is the caller's.
     pub(crate) async fn in_time<T>(
@@ -72,12 +90,12 @@ impl Settings {
         done.map_err(|elapsed| Error::TimedOut(Arc::new(elapsed)))
     }
 
-    /// Whether what was asked at `asked` has had most of the time that it may take. Another call for the same then waits
-    /// for that answer, though it be the failure to come, instead of as long again: the kernel looks a name up a
-    /// second time when it could not be told whether it stands for what it did.
-    pub(crate) fn is_overdue(&self, asked: Instant, now: Instant) -> bool {
-        /// As a part of the time.
+    /// Whether a request that was sent at `sent` has used up most of its time. Another call that needs the same
+    /// answer then waits for this one, even if it turns out to be a failure, instead of for as long again: the kernel
+    /// repeats a lookup that failed.
+    pub(crate) fn is_overdue(&self, sent: Instant, now: Instant) -> bool {
+        /// As a fraction of the time-out.
         const MOST: f64 = 0.75;
-        now.saturating_duration_since(asked) >= self.timeout.mul_f64(MOST)
+        now.saturating_duration_since(sent) >= self.timeout.mul_f64(MOST)
     }
 }

@@ -19,7 +19,7 @@ use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::object_name::Name;
 use ossvault::fs::namespace::stat::Lookup;
-use ossvault::fs::settings::Settings;
+use ossvault::fs::settings::{Settings, Spill, Uploads};
 use ossvault::store::error::Error;
 use ossvault::store::listing::{Hidden, PageToken, RawObject, RawPage, check};
 use ossvault::store::local::{self, LocalStore};
@@ -322,8 +322,10 @@ async fn mounted(
         metadata_ttl: Duration::from_secs(1),
         dir_ttl: Duration::from_secs(60),
         memory_limit: limit << 20,
-        cache_dir: folder.path().to_owned(),
-        cache_limit: 1 << 30,
+        spill: Spill {
+            dir: folder.path().to_owned(),
+            limit: 1 << 30,
+        },
         read_only: false,
         defaults: Defaults {
             uid: 0,
@@ -338,9 +340,7 @@ async fn mounted(
         rename_grace: Duration::from_secs(1),
         flush_after: None,
         timeout: Duration::from_secs(60),
-        copy_limit: Settings::COPY_LIMIT,
-        part_size: Settings::PART_SIZE,
-        stream_after: Settings::stream_after(limit << 20),
+        uploads: Uploads::within(limit << 20),
     };
     let fs = Filesystem::new(bucket, settings, tokio::runtime::Handle::current()).unwrap();
     let forgets = fs.take_forgets().unwrap();

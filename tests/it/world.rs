@@ -17,7 +17,7 @@ use ossvault::files::attributes::{Defaults, Overrides};
 use ossvault::fs::filesystem::Filesystem;
 use ossvault::fs::namespace::Ino;
 use ossvault::fs::namespace::stat::{Caller, Lookup, Stat};
-use ossvault::fs::settings::Settings;
+use ossvault::fs::settings::{Settings, Spill, Uploads};
 use ossvault::store::error::Error;
 use ossvault::store::local::{self, LocalStore};
 use ossvault::store::object_store::*;
@@ -139,8 +139,10 @@ impl World {
             metadata_ttl: Duration::ZERO,
             dir_ttl: Duration::ZERO,
             memory_limit: 64 << 20,
-            cache_dir: folder.path().join("cache"),
-            cache_limit: 1 << 30,
+            spill: Spill {
+                dir: folder.path().join("cache"),
+                limit: 1 << 30,
+            },
             read_only: false,
             defaults: Defaults {
                 uid: 1000,
@@ -155,9 +157,11 @@ impl World {
             rename_grace: Duration::from_millis(20),
             flush_after: None,
             timeout: Duration::from_secs(20),
-            copy_limit: Settings::COPY_LIMIT,
-            part_size: PART,
-            stream_after: 2 * PART,
+            uploads: Uploads {
+                part_size: PART,
+                stream_after: 2 * PART,
+                copy_limit: Uploads::COPY_LIMIT,
+            },
         };
         World {
             others: Others {

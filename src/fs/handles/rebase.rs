@@ -55,7 +55,7 @@ impl OpenFiles {
         let object = self.cache.describe(key, meta, sent);
         let content = self.cache.content_of(key, &object);
         let end = content.size();
-        let mut staged = match end > self.settings.part_size {
+        let mut staged = match end > self.settings.uploads.part_size {
             true => StagedFile::new(&self.staging, Some(end)),
             false => StagedFile::new(&self.staging, None),
         };

@@ -56,7 +56,7 @@ impl OpenFiles {
             state.data.staged = Some(StagedFile::new(&self.staging, None));
         } else if !self.bucket.can_read() {
             return Err(Error::Denied("this mount has no private key"));
-        } else if size > self.settings.part_size {
+        } else if size > self.settings.uploads.part_size {
             state.data.staged = Some(StagedFile::new(&self.staging, Some(size)));
             state.data.appended_to = Some(size);
         } else {

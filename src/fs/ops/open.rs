@@ -155,7 +155,7 @@ impl Filesystem {
             state.check_lost()?;
             let publishes = state.is_dirty()
                 && !state.link.is_gone()
-                && !state.waits_for_rename(self.settings.part_size)
+                && !state.waits_for_rename(self.settings.uploads.part_size)
                 // It has inherited the descriptor; those who write go on, or the last close sees to it.
                 && !state.data.changed_by.excludes_process_of(thread, process_of);
             (publishes, state.is_still_empty())
@@ -177,7 +177,7 @@ impl Filesystem {
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
-            let waits = state.is_temporary() && state.may_wait(self.settings.part_size) && {
+            let waits = state.is_temporary() && state.may_wait(self.settings.uploads.part_size) && {
                 let place = self.names.lock().place(handle.file.ino);
                 place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
             };

@@ -60,7 +60,7 @@ impl Objects {
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
         let limits = CopyLimits {
-            copy: self.settings.copy_limit,
+            copy: self.settings.uploads.copy_limit,
             ..CopyLimits::default()
         };
         let copied = self
@@ -77,7 +77,7 @@ impl Objects {
         destination: &ObjectKey,
         overwrite: Overwrite,
     ) -> Result<PutAnswer> {
-        if object.size < self.settings.copy_limit {
+        if object.size < self.settings.uploads.copy_limit {
             let store = self.bucket.store();
             let request = CopyRequest {
                 source: source.clone(),

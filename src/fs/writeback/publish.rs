@@ -214,7 +214,7 @@ impl Writeback {
                     if !state.timers.age {
                         return;
                     }
-                    !state.may_wait(writeback.settings.part_size)
+                    !state.may_wait(writeback.settings.uploads.part_size)
                 };
                 if due {
                     // Logged where it fails, and tried again there.

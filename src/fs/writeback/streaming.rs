@@ -58,15 +58,15 @@ impl Writeback {
                     return;
                 };
                 // Below a whole first part there is nothing that could be sent before the end.
-                let least = self.settings.stream_after.max(self.settings.part_size);
+                let least = self.settings.uploads.stream_after.max(self.settings.uploads.part_size);
                 let begins = !self.bucket.format().has_sdk_names()
                     && staged.written_prefix() >= least
                     && state.may_stream();
                 if begins {
                     let id = self.open_files.new_handle();
                     state.stream = Stream::Active {
-                        sent_to: self.settings.part_size,
-                        first_end: self.settings.part_size,
+                        sent_to: self.settings.uploads.part_size,
+                        first_end: self.settings.uploads.part_size,
                         handover: None,
                         id,
                     };
@@ -150,7 +150,7 @@ impl Writeback {
         upload: &Arc<EncryptedUpload>,
         sending: &mut JoinSet<Result<()>>,
     ) -> Result<Option<(oneshot::Sender<Handover>, u64, u16)>> {
-        let mut sent_to = self.settings.part_size;
+        let mut sent_to = self.settings.uploads.part_size;
         let mut number: u16 = 2;
         let handover = loop {
             let in_flight = sending.len();
@@ -219,7 +219,7 @@ impl Writeback {
         let Some(staged) = &mut data.staged else {
             return Next::Stop;
         };
-        let range = sent_to..sent_to + parts::growing(self.settings.part_size, number.into());
+        let range = sent_to..sent_to + parts::growing(self.settings.uploads.part_size, number.into());
         // A part is sent when something follows it: the last one goes with the rest at the end.
         if sending >= PARALLEL_PARTS || staged.len() <= range.end || !staged.is_written(&range) {
             return Next::Wait;

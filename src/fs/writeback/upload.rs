@@ -217,14 +217,14 @@ impl Writeback {
                 stream.sent_to,
                 size,
                 stream.next_part,
-                self.settings.part_size,
+                self.settings.uploads.part_size,
             );
-            let first = 0..self.settings.part_size;
+            let first = 0..self.settings.uploads.part_size;
             let uploaded = self.send_parts(file, stream.upload, rest, first, &plain, overwrite);
             return Ok((uploaded.await?, stream.revision));
         }
         let headers = headers_of(&local.attributes);
-        if size <= self.settings.part_size {
+        if size <= self.settings.uploads.part_size {
             // Never broken off: a PUT that the service has in hand may take effect after the DELETE that
             // removes its object, and then the file is back.
             let put = self.bucket.put(&to.key, &plain, headers, xattrs, overwrite);
@@ -233,8 +233,8 @@ impl Writeback {
         // Equal parts in the formats that announce their size.
         let sized = self.bucket.format().has_sdk_names();
         let mut parts = match sized {
-            true => parts::equal(size, self.settings.part_size),
-            false => parts::plan(0, size, 1, self.settings.part_size),
+            true => parts::equal(size, self.settings.uploads.part_size),
+            false => parts::plan(0, size, 1, self.settings.uploads.part_size),
         };
         let upload = match sized {
             true => {
