@@ -17,6 +17,7 @@ mod doctor;
 mod earlier_mounts;
 mod endurance;
 mod equal_bytes;
+mod exercises;
 mod faults;
 mod fixture;
 mod formats;

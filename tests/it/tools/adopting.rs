@@ -204,3 +204,102 @@ fn an_adoption_that_is_killed_is_resumed() {
         assert_eq!(*mtime, format!("1700000000.{index}"));
     }
 }
+
+#[test]
+fn adopt_encrypts_in_place_and_keeps_names_and_times() {
+    let rig = Rig::new();
+    let large: Vec<u8> = (0..3u32 << 20).map(|i| (i % 241) as u8).collect();
+    put_plain(&rig, "old/a", &attributes(1), b"one");
+    put_plain(&rig, "old/empty", &ObjectHeaders::default(), b"");
+    put_plain(&rig, "old/dir/", &ObjectHeaders::default(), b"");
+    put_plain(&rig, "old/large", &ObjectHeaders::default(), &large);
+    put_plain(&rig, "beside", &ObjectHeaders::default(), b"plain");
+    let written = head(&rig, "old/large").last_modified;
+    let adopt = ["adopt", "oss://bucket/old", "--private-key", "key"];
+    run(&rig, &[&adopt[..], &["--dry-run"]].concat()).succeeds();
+    assert_eq!(rig.ciphertext("old/a"), b"one");
+    let first = run(&rig, &adopt).succeeds();
+    assert!(first.stdout.contains("3 adopted"), "{}", first.stdout);
+    let again = run(&rig, &adopt).succeeds();
+    assert!(again.stdout.contains("3 already"), "{}", again.stdout);
+    assert_eq!(read(&rig, "key", "old/a"), b"one");
+    assert_eq!(read(&rig, "key", "old/empty"), b"");
+    assert!(read(&rig, "key", "old/large") == large);
+    assert_eq!(head(&rig, "old/a").headers.user["mtime"], "1700000000.1");
+    let seconds = written
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let mtime = head(&rig, "old/large").headers.user["mtime"].clone();
+    assert_eq!(mtime, seconds.to_string());
+    assert_eq!(rig.ciphertext("beside"), b"plain");
+    rig.assert_no_unfinished_uploads();
+}
+
+#[test]
+fn adopt_into_another_prefix_removes_the_plaintext_last() {
+    let rig = Rig::new();
+    for index in 1..5 {
+        put_plain(
+            &rig,
+            &format!("old/{index}"),
+            &attributes(index),
+            &content(index),
+        );
+    }
+    let adopt = [
+        "adopt",
+        "oss://bucket/old",
+        "--private-key",
+        "key",
+        "--into",
+        "vault",
+    ];
+    run(&rig, &[&adopt[..5], &["old/inside"]].concat()).fails(2, &["inside the other"]);
+    run(&rig, &adopt).succeeds();
+    assert_eq!(
+        rig.ciphertext("old/1"),
+        content(1),
+        "nobody asked to remove it"
+    );
+    // A different object at the destination is not overwritten.
+    put_plain(&rig, "vault/4", &ObjectHeaders::default(), b"mine");
+    run(&rig, &[&adopt[..], &["--remove"]].concat()).fails(43, &["destination-exists: old/4"]);
+    assert_eq!(
+        rig.keys(),
+        ["old/4", "vault/1", "vault/2", "vault/3", "vault/4"]
+    );
+    for index in 1..4 {
+        assert_eq!(read(&rig, "key", &format!("vault/{index}")), content(index));
+    }
+}
+
+#[test]
+fn unencrypted_objects_are_served_only_where_the_option_allows_it() {
+    if !can_mount() {
+        return;
+    }
+    let rig = Rig::new();
+    put_plain(&rig, "public/a", &attributes(1), b"plain content");
+    put_plain(&rig, "publicity", &attributes(1), b"plain content");
+    let mount = rig.mount("mnt", &["--allow-plaintext", "public"]);
+    let file = mount.path.join("public/a");
+    assert_eq!(fs::read(&file).unwrap(), b"plain content");
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o444);
+    let denied = |result: std::io::Result<()>| {
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EACCES));
+    };
+    denied(File::options().write(true).open(&file).map(drop));
+    denied(File::create(&file).map(drop));
+    denied(fs::set_permissions(
+        &file,
+        fs::Permissions::from_mode(0o600),
+    ));
+    let hidden = fs::read(mount.path.join("publicity"));
+    assert_eq!(hidden.unwrap_err().raw_os_error(), Some(libc::EIO));
+    // New files are encrypted there like anywhere else.
+    fs::write(mount.path.join("public/new"), "secret").unwrap();
+    assert_ne!(rig.ciphertext("public/new"), b"secret");
+    assert_eq!(fs::read(mount.path.join("public/new")).unwrap(), b"secret");
+    mount.end_well();
+}

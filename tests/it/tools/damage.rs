@@ -229,3 +229,201 @@ fn an_envelope_is_restored_with_the_files_time() {
     assert_ne!(seconds(meta.last_modified), written);
     assert_eq!(meta.headers.user["mtime"], written);
 }
+
+#[test]
+fn verify_finds_damage_and_never_says_untampered() {
+    let rig = Rig::new();
+    fill(&rig, 6, Format::Seed);
+    let verify = ["verify", "oss://bucket/tree", "--private-key", "key"];
+    let fine = run(&rig, &verify).succeeds();
+    assert!(fine.stdout.contains("no damage found"), "{}", fine.stdout);
+    assert!(!fine.stdout.contains("tampered"));
+
+    // A lost envelope, a foreign one, and an object that was never encrypted.
+    let mut meta = head(&rig, "tree/001");
+    meta.headers.user.remove("x-oss-start");
+    put_plain(&rig, "tree/001", &meta.headers, b"x");
+    let mut meta = head(&rig, "tree/002");
+    make_new_key(&rig);
+    let strange = bucket(&rig, "new", Format::Seed);
+    let strange = rig.block_on(strange.put(
+        &object_key("elsewhere"),
+        &Plaintext::empty(),
+        ObjectHeaders::default(),
+        None,
+        Overwrite::Allowed,
+    ));
+    meta.headers.user.extend(strange.unwrap().headers.user);
+    put_plain(&rig, "tree/002", &meta.headers, &content(2));
+    put_plain(&rig, "tree/plain", &ObjectHeaders::default(), b"x");
+    let found = run(&rig, &verify).fails(43, &["damaged: tree/001", "not-encrypted: tree/plain"]);
+    assert!(found.stdout.contains("tree/002"), "{}", found.stdout);
+    let json = run(&rig, &[&verify[..], &["--json"]].concat());
+    for line in json.stdout.lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+    assert_eq!(json.stdout.lines().count(), 8);
+}
+
+#[test]
+fn verify_compares_with_a_folder_and_with_digests() {
+    let rig = Rig::new();
+    fill(&rig, 5, Format::Seed);
+    let folder = rig.path("local");
+    fs::create_dir(&folder).unwrap();
+    for index in 0..5 {
+        fs::write(folder.join(format!("{index:03}")), content(index)).unwrap();
+    }
+    let compare = [
+        "verify",
+        "oss://bucket/tree",
+        "--private-key",
+        "key",
+        "--compare",
+        "local",
+    ];
+    run(&rig, &compare).succeeds();
+    let digests = bash(&folder, "cd $MNT; sha256sum *");
+    fs::write(rig.path("digests"), digests).unwrap();
+    let manifest = [
+        "verify",
+        "oss://bucket/tree",
+        "--private-key",
+        "key",
+        "--manifest",
+        "digests",
+    ];
+    run(&rig, &manifest).succeeds();
+
+    fs::write(folder.join("002"), vec![1; content(2).len()]).unwrap();
+    fs::write(folder.join("0025"), "only here").unwrap();
+    fs::remove_file(folder.join("004")).unwrap();
+    fs::write(folder.join("zzz"), "only here").unwrap();
+    run(&rig, &compare).fails(
+        43,
+        &[
+            "differs: tree/002",
+            "missing: tree/0025",
+            "differs: tree/004",
+            "missing: tree/zzz",
+        ],
+    );
+    put_plain(
+        &rig,
+        "tree/005",
+        &head(&rig, "tree/003").headers,
+        &content(3),
+    );
+    rig.block_on(rig.store.delete(&object_key("tree/000")))
+        .unwrap();
+    run(&rig, &manifest).fails(43, &["differs: tree/005", "missing: tree/000"]);
+}
+
+#[test]
+fn a_lost_envelope_is_restored() {
+    let rig = Rig::new();
+    fill(&rig, 4, Format::Seed);
+    let save = [
+        "verify",
+        "oss://bucket",
+        "--private-key",
+        "key",
+        "--save-envelopes",
+        "saved",
+    ];
+    run(&rig, &save).succeeds();
+    run(&rig, &save).fails(25, &["saved"]);
+    assert_eq!(
+        fs::metadata(rig.path("saved")).unwrap().mode() & 0o777,
+        0o600
+    );
+
+    // Another tool sets a mode and drops the rest; another one replaces a file.
+    for key in ["tree/001", "tree/002"] {
+        let meta = head(&rig, key);
+        let headers = ObjectHeaders {
+            user: BTreeMap::from([("mode".to_owned(), "33152".to_owned())]),
+            ..ObjectHeaders::default()
+        };
+        let key = object_key(key);
+        let replace = CopyHeaders::Replace(headers);
+        let request = CopyRequest {
+            source: key.clone(),
+            source_etag: meta.etag.clone(),
+            destination: key.clone(),
+            headers: replace,
+            overwrite: Overwrite::Allowed,
+        };
+        let copy = rig.store.copy(&request);
+        rig.block_on(copy).unwrap();
+    }
+    put_plain(
+        &rig,
+        "tree/003",
+        &ObjectHeaders::default(),
+        b"another content",
+    );
+    let restored = run(&rig, &["restore-envelopes", "saved", "oss://bucket"]).succeeds();
+    assert!(
+        restored.stdout.contains("1 replaced, 2 restored, 1 whole"),
+        "{}",
+        restored.stdout
+    );
+    assert_eq!(read(&rig, "key", "tree/001"), content(1));
+    let user = head(&rig, "tree/002").headers.user;
+    assert_eq!(user["mode"], "33152", "what is there stays");
+    assert_eq!(user["mtime"], "1700000000.2", "what was lost comes back");
+    assert_eq!(rig.ciphertext("tree/003"), b"another content");
+}
+
+#[test]
+fn all_keys_of_a_folder_are_tried() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    fill(&rig, 2, Format::Seed);
+    let other = bucket(&rig, "new", Format::Seed);
+    let plain = Plaintext::from_bytes(&b"by the other key"[..]);
+    let key = object_key("tree/other");
+    let put = other.put(&key, &plain, attributes(1), None, Overwrite::Allowed);
+    rig.block_on(put).unwrap();
+    let folder = rig.path("keys");
+    fs::create_dir(&folder).unwrap();
+    let verify = ["verify", "oss://bucket", "--private-key", "keys"];
+    run(&rig, &verify).fails(20, &["no private key in the folder"]);
+    fs::copy(rig.path("key"), folder.join("1")).unwrap();
+    run(&rig, &verify).fails(43, &["key-missing: tree/other"]);
+    for (file, name) in [("new", "2"), ("new.pub", "2.pub")] {
+        fs::copy(rig.path(file), folder.join(name)).unwrap();
+    }
+    run(&rig, &verify).succeeds();
+}
+
+#[test]
+fn info_shows_how_an_object_is_stored_and_which_key_opens_it() {
+    let rig = Rig::new();
+    make_new_key(&rig);
+    fill(&rig, 4, Format::Seed);
+    put_plain(&rig, "plain", &ObjectHeaders::default(), b"x");
+    let info = |key: &str, object: &str| {
+        let run = run(&rig, &["info", object, "--private-key", key, "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        // An object that cannot be opened is an error.
+        let code = if report["can_open"] == false { 43 } else { 0 };
+        assert_eq!(run.code, Some(code), "{}", run.stderr);
+        report
+    };
+    let ours = info("key", "oss://bucket/tree/003");
+    assert_eq!(ours["format"], "seed");
+    assert_eq!(ours["can_open"], true);
+    assert_eq!(ours["size"], content(3).len());
+    assert_eq!(ours["attributes"]["somebody-elses"], "entry");
+    assert_eq!(ours["xattrs"]["user.comment"], 4);
+    let hint = ours["key_hint"].as_str().unwrap();
+    assert!(ours["fingerprint"].as_str().unwrap().starts_with(hint));
+    let foreign = info("new", "oss://bucket/tree/003");
+    assert_eq!(foreign["can_open"], false);
+    assert!(foreign["problem"].as_str().unwrap().contains(hint));
+    assert_eq!(info("key", "oss://bucket/plain")["encrypted"], false);
+    run(&rig, &["info", "oss://bucket/none"]).fails(1, &["no object"]);
+    run(&rig, &["info", "oss://bucket"]).fails(2, &["oss://bucket/key"]);
+}
