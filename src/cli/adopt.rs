@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::bulk::{self, BulkOptions, ReadingKeys, Run, SharingOptions};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::secrets::Environment;
@@ -46,12 +46,14 @@ pub(super) struct Args {
     /// Report what would be encrypted, and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    sharing: SharingOptions,
 }
 
 /// # Errors
 /// [`Code::Incomplete`] if something could not be encrypted.
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
-    let run = Run::new(&args.options, environment)?;
+    let mut run = Run::new(&args.options, environment)?;
     let from = run.prefix().to_owned();
     let to = match &args.into {
         None => from.clone(),
@@ -86,6 +88,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
             "a key of less than 2048 bits is too weak to encrypt with: give another one with --public-key FILE",
         ));
     }
+    let fingerprint = public.fingerprint().to_owned();
     let ring =
         KeyRing::new(private, public).with_process_pkcs1_limit(args.keys.reading.pkcs1_limit);
     ring.prove().map_err(|error| {
@@ -96,6 +99,14 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     })?;
     let store = run.store()?;
     run.warn_if_versioned(&store, "those stay unencrypted until they are deleted");
+    let flag = |given: bool, name: &'static str| if given { name } else { "" };
+    let task = format!(
+        "adopt for {fingerprint} --format {} into {to:?}{}{}",
+        args.format,
+        flag(args.remove, " --remove"),
+        flag(args.dry_run, " --dry-run"),
+    );
+    run.share(&args.sharing, task)?;
     let settings = Settings {
         format: args.format,
         ..Settings::default()
@@ -118,6 +129,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
             scope.for_each(progress, sink, work).await
         },
     )?;
+    run.complete_report()?;
     run.require_some(&summary, "adopt: there are no objects under")?;
     bulk::conclude(
         &summary,

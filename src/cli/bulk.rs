@@ -20,9 +20,12 @@ use super::source::Source;
 use super::{logging, values};
 use crate::base::error_chain::chain;
 use crate::store;
-use crate::store::object_store::ObjectStore;
-use crate::tools::bulk::{Finding, Progress, Scope, Summary};
+use crate::store::object_store::{ObjectKey, ObjectStore};
+use crate::tools::bulk::{Finding, Progress, Scope, Selection, Summary};
+use crate::tools::inventory::{self, Inventory};
 use crate::tools::local_file::LocalFileError;
+use crate::tools::report::{self, Beginning, Report, Task};
+use crate::tools::shard::Shard;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct BulkOptions {
@@ -68,12 +71,30 @@ pub(super) struct ReadingKeys {
     pub reading: ReadingOptions,
 }
 
+/// For processes that share the work on one bucket.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Sharing the work")]
+pub(super) struct SharingOptions {
+    /// Take the objects from this inventory of the bucket instead of a listing: its manifest.json, as
+    /// oss://bucket/key or a local path
+    #[arg(long, value_name = "MANIFEST")]
+    pub manifest: Option<String>,
+    /// Process only part I of N, numbered from 0 [default: JOB_COMPLETION_INDEX/JOB_COMPLETIONS if both are set]
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+    /// Write a line of JSON for each object to this file. If the run is interrupted, the same command goes on from
+    /// there
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
 /// A running command: its runtime, its bucket and its report.
 pub(super) struct Run<'a> {
     options: &'a BulkOptions,
     environment: &'a Environment,
     source: Source,
     runtime: tokio::runtime::Runtime,
+    selection: Selection,
 }
 
 impl<'a> Run<'a> {
@@ -96,7 +117,66 @@ impl<'a> Run<'a> {
             environment,
             source,
             runtime: runtime()?,
+            selection: Selection::default(),
         })
+    }
+
+    /// Restricts the run to what the options say. `command` names it with everything that determines what it does to
+    /// an object. Called when the bucket has been opened.
+    ///
+    /// # Errors
+    /// The inventory or the report cannot be used.
+    pub(super) fn share(&mut self, options: &SharingOptions, command: String) -> Result<()> {
+        self.selection.shard = shard(options, self.environment)?;
+        if let Some(manifest) = &options.manifest {
+            let inventory = self.inventory(manifest)?;
+            self.selection.inventory = Some(Arc::new(inventory));
+        }
+        if let Some(path) = &options.report {
+            let task = Task {
+                command,
+                source: self.source.to_string(),
+                shard: self.selection.shard,
+                inventory: (self.selection.inventory.as_ref())
+                    .map(|inventory| inventory.identity().clone()),
+            };
+            let report = Report::open(path, &task).map_err(|error| refused(&error))?;
+            self.selection.report = Some(Arc::new(report));
+        }
+        if let Some(shard) = self.selection.shard
+            && !self.options.json
+        {
+            tell(&format!(
+                "part {} of {}, numbered from 0",
+                shard.index, shard.count
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the run is about all objects below the prefix, as far as its listing shows them.
+    pub(super) fn is_whole(&self) -> bool {
+        self.selection.shard.is_none() && self.selection.inventory.is_none()
+    }
+
+    fn inventory(&self, manifest: &str) -> Result<Inventory> {
+        let inventory = open_inventory(manifest, self.place(), self.environment, &self.runtime)?;
+        if let Source::Oss { bucket, .. } = &self.source {
+            let checked = inventory.check_bucket(bucket);
+            checked.map_err(|error| Error::new(Code::Usage, chain(&error)))?;
+        }
+        Ok(inventory)
+    }
+
+    /// The run is complete: so is its report.
+    ///
+    /// # Errors
+    /// The report cannot be written.
+    pub(super) fn complete_report(&self) -> Result<()> {
+        match &self.selection.report {
+            Some(report) => Ok(report.complete().map_err(|error| Error::from(&error))?),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -140,6 +220,7 @@ impl<'a> Run<'a> {
             store: store.clone(),
             prefix: self.prefix().to_owned(),
             parallel: self.options.parallel.into(),
+            selection: self.selection.clone(),
         }
     }
 
@@ -156,16 +237,32 @@ impl<'a> Run<'a> {
         ) -> std::result::Result<Summary, store::error::Error>,
     {
         let progress = Progress::default();
-        let display = ProgressDisplay::new(pass, "objects", self.options.quiet);
         let json = self.options.json;
+        let mut scope = scope.clone();
+        let written = scope.selection.report.clone();
+        match written.as_ref().map(|report| report.begin(pass)) {
+            Some(Beginning::Finished(summary)) => {
+                SummaryLine { json, pass }.summary(&summary, Duration::ZERO);
+                return Ok(summary);
+            }
+            Some(Beginning::From(position)) => scope.selection.position = position,
+            None => {}
+        }
+        let scope = &scope;
+        let display = ProgressDisplay::new(pass, "objects", self.options.quiet);
         let lines = FindingLines {
             json,
             verbose: self.options.verbose,
             pass,
         };
-        let report = Report { json, pass };
+        let report = SummaryLine { json, pass };
         let result = self.block_on(async {
-            let mut sink = |finding: &Finding| display.suspend(|| lines.print(finding));
+            let mut sink = |finding: &Finding| {
+                if let Some(report) = &written {
+                    report.finding(finding);
+                }
+                display.suspend(|| lines.print(finding));
+            };
             let working = display.during(
                 &progress,
                 || 0,
@@ -179,11 +276,19 @@ impl<'a> Run<'a> {
         });
         let took = display.took();
         drop(display);
+        if let (Some(report), Err(_) | Ok(Err(_))) = (&written, &result) {
+            report.interrupt().map_err(|error| Error::from(&error))?;
+        }
         let result = result.map_err(|signal| interrupted(signal, pass, &progress))?;
         let summary = result.map_err(|error| match LocalFileError::in_chain(&error) {
             Some(local) => local.into(),
             None => self.explain(&error),
         })?;
+        // What earlier runs have finished counts too.
+        let summary = match &written {
+            Some(report) => report.end().map_err(|error| Error::from(&error))?,
+            None => summary,
+        };
         report.summary(&summary, took);
         Ok(summary)
     }
@@ -193,7 +298,8 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Code::Incomplete`].
     pub(super) fn require_some(&self, summary: &Summary, nothing: &str) -> Result<()> {
-        if summary.objects > 0 || self.options.allow_empty {
+        // A part may be empty.
+        if summary.objects > 0 || self.options.allow_empty || self.selection.shard.is_some() {
             return Ok(());
         }
         Err(Error::new(
@@ -218,6 +324,74 @@ impl<'a> Run<'a> {
                 self.source
             )),
         }
+    }
+}
+
+/// The given part, or that of a pod of an indexed Job.
+fn shard(options: &SharingOptions, environment: &Environment) -> Result<Option<Shard>> {
+    const INDEX: &str = "JOB_COMPLETION_INDEX";
+    const COUNT: &str = "JOB_COMPLETIONS";
+    if options.shard.is_some() {
+        return Ok(options.shard);
+    }
+    let set = |name| {
+        environment
+            .text(name)
+            .filter(|value| !value.trim().is_empty())
+    };
+    let (Some(index), Some(count)) = (set(INDEX), set(COUNT)) else {
+        return Ok(None);
+    };
+    let shard = format!("{}/{}", index.trim(), count.trim()).parse();
+    shard
+        .map(Some)
+        .map_err(|error: String| Error::new(Code::Usage, format!("{INDEX} and {COUNT}: {error}")))
+}
+
+/// Opens an inventory by its manifest. `place` is that of the bucket that it lists: the inventory is in another bucket of
+/// the same account and region.
+pub(super) fn open_inventory(
+    manifest: &str,
+    place: Place<'_>,
+    environment: &Environment,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<Inventory> {
+    let place_of_manifest = match manifest.strip_prefix("oss://") {
+        None => inventory::Place::Folder(manifest.into()),
+        Some(rest) => {
+            let usage = |message| Error::new(Code::Usage, format!("--manifest: {message}"));
+            let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+            let key = ObjectKey::new(key)
+                .map_err(|_| usage("expected oss://bucket/path/manifest.json".to_owned()))?;
+            let source = Source::parse(&format!("oss://{bucket}"), None).map_err(usage)?;
+            let place = Place {
+                source: &source,
+                ..place
+            };
+            let _inside = runtime.enter();
+            let store = parts::open_store(place, environment, None, Missing::Refused)?;
+            inventory::Place::Bucket(store, key)
+        }
+    };
+    let opened = runtime.block_on(Inventory::open(place_of_manifest));
+    opened.map_err(|error| match &error {
+        inventory::Error::Local(local) => local.into(),
+        inventory::Error::Store(_, cause) => {
+            let explained = parts::explain(cause, place);
+            Error::new(explained.code(), chain(&error))
+        }
+        _ => Error::new(Code::Usage, chain(&error)),
+    })
+}
+
+fn refused(error: &report::Error) -> Error {
+    match error {
+        report::Error::Local(error) => error.into(),
+        report::Error::Foreign { .. } => Error::new(
+            Code::Exists,
+            format!("--report: {error}: name another file, or remove it with its .checkpoint"),
+        ),
+        report::Error::InUse(_) => Error::new(Code::Local, format!("--report: {error}")),
     }
 }
 
@@ -246,12 +420,12 @@ pub(super) fn conclude(summary: &Summary, what: &str) -> Result<()> {
     }
 }
 
-struct Report {
+struct SummaryLine {
     json: bool,
     pass: &'static str,
 }
 
-impl Report {
+impl SummaryLine {
     fn summary(&self, summary: &Summary, took: Duration) {
         if self.json {
             print_json(&serde_json::json!({

@@ -10,7 +10,8 @@ use super::source::Source;
 use sha2::{Digest, Sha256};
 
 use crate::encrypted;
-use crate::fuse::session;
+use crate::fuse::guard::Guard;
+use crate::fuse::{mount_table, session};
 use crate::text;
 
 /// With less, the fixed reserves alone would not fit.
@@ -183,6 +184,28 @@ impl MountConfig {
                 .map(below)
                 .collect(),
         }
+    }
+
+    /// The guard of the mount point, if it is to have one.
+    ///
+    /// # Errors
+    /// [`Code::MountPoint`]; [`Code::Usage`] below an automount, which covers the directory itself.
+    pub(super) fn guard(&self) -> Result<Option<Guard>> {
+        if !self.options.guard {
+            return Ok(None);
+        }
+        let path = text::path(&self.mountpoint);
+        if let Ok(Some(_)) = mount_table::find(&self.mountpoint) {
+            return Err(Error::new(
+                Code::Usage,
+                format!("--guard: {path} is an automount, which covers the directory at all times"),
+            ));
+        }
+        let guard = Guard::of(&self.mountpoint).map_err(|error| {
+            let message = format!("cannot guard the mount point {path}: {error}");
+            Error::new(Code::MountPoint, message)
+        });
+        guard.map(Some)
     }
 
     /// Creates the cache directory, readable only by this user.

@@ -15,6 +15,7 @@ pub(crate) mod daemon_file;
 mod demo;
 mod doctor;
 mod findings;
+mod fstab;
 mod info;
 mod key;
 mod keygen;
@@ -27,6 +28,7 @@ mod options;
 mod output;
 mod parts;
 mod progress;
+mod report;
 mod rewrap;
 pub(crate) mod secrets;
 pub mod serve;
@@ -69,6 +71,7 @@ enum Command {
     RestoreEnvelopes(Box<verify::RestoreArgs>),
     Rewrap(Box<rewrap::Args>),
     Adopt(Box<adopt::Args>),
+    Report(Box<report::Args>),
     Ls(transfer::listing::LsArgs),
     Cat(Box<transfer::cat::Args>),
     Put(Box<transfer::copy_commands::PutArgs>),
@@ -125,6 +128,7 @@ pub fn run() -> Result<(), Error> {
         Command::RestoreEnvelopes(args) => verify::restore(&args, &environment),
         Command::Rewrap(args) => rewrap::run(&args, &environment),
         Command::Adopt(args) => adopt::run(&args, &environment),
+        Command::Report(args) => report::run(&args, &environment),
         Command::Ls(args) => transfer::listing::ls(&args, &environment),
         Command::Cat(args) => transfer::cat::run(&args, &environment),
         Command::Put(args) => transfer::copy_commands::put(&args, &environment),

@@ -17,7 +17,7 @@ use super::options::MountOptions;
 use super::parts::{self, Missing};
 use super::secrets::Environment;
 use super::source::Source;
-use super::{keys, logging, output};
+use super::{fstab, keys, logging, output};
 use crate::encrypted::EncryptedBucket;
 use crate::encrypted::key_check::{self, Listed};
 use crate::files::attributes::{Defaults, Overrides};
@@ -57,7 +57,11 @@ const NAMES_IN_MESSAGE: usize = 10;
 pub(super) fn run(args: Args, environment: Environment, arguments: &[OsString]) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
-        return background::start(&environment, arguments);
+        background::start(&environment, arguments)?;
+        return match options.update_fstab {
+            true => update_fstab(&options, arguments),
+            false => Ok(()),
+        };
     }
     let mut report = options.hidden.report.then(Report::new);
     let logger = logging::start(options.verbose);
@@ -71,6 +75,35 @@ pub(super) fn run(args: Args, environment: Environment, arguments: &[OsString]) 
         }
         (_, result) => result,
     }
+}
+
+/// # Errors
+/// As [`fstab::update`].
+fn update_fstab(options: &MountOptions, arguments: &[OsString]) -> Result<()> {
+    let usage = |message: String| Error::new(Code::Usage, message);
+    let commands = super::command();
+    let typed = commands.clone().try_get_matches_from(arguments);
+    let typed = typed.map_err(|error| usage(error.to_string()))?;
+    let (Some(mount), Some(typed)) = (
+        commands.find_subcommand("mount"),
+        typed.subcommand_matches("mount"),
+    ) else {
+        return Err(usage("--update-fstab is an option of mount".to_owned()));
+    };
+    let given = options.mountpoint.clone().unwrap_or_default();
+    let mountpoint = std::path::absolute(&given);
+    let mountpoint =
+        mountpoint.map_err(|error| usage(format!("{}: {error}", text::path(&given))))?;
+    let is_remote = !options.source.starts_with("file://");
+    let kept = fstab::options(mount, typed, is_remote);
+    let path = &options.hidden.fstab;
+    fstab::update(path, &options.source, &mountpoint, &kept)?;
+    output::print_line(&format!(
+        "{} has a line for {}; credentials and passphrases are not in it",
+        text::path(path),
+        text::path(&mountpoint)
+    ));
+    Ok(())
 }
 
 /// A mount that is being served.
@@ -96,6 +129,8 @@ fn start(
     mut report: Option<&mut Report>,
 ) -> Result<Daemon> {
     let config = MountConfig::new(options)?;
+    // Dropped when the mount covers the directory, or when it failed.
+    let guard = config.guard()?;
     config.create_cache_dir()?;
     if let Some(path) = &config.log_file {
         logger.to_file(path)?;
@@ -170,6 +205,7 @@ fn start(
             allow_other: config.options.access.allow_other,
         },
     );
+    drop(guard);
     let mounted = match mounted {
         Ok(mounted) => mounted,
         Err(error) => {

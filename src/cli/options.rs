@@ -28,6 +28,13 @@ pub(super) struct MountOptions {
     /// Do not allow programs to be run from the mount
     #[arg(long)]
     pub noexec: bool,
+    /// When nothing is mounted there, let nobody put files into the mount point: mode 000 and, for root, immutable.
+    /// The next mount undoes that
+    #[arg(long)]
+    pub guard: bool,
+    /// Add the mount to /etc/fstab, with these options, when it has succeeded
+    #[arg(long, conflicts_with = "foreground")]
+    pub update_fstab: bool,
     /// Maximum number of requests in flight, limited to one per MiB of --memory-limit
     #[arg(long, default_value_t = 128, value_name = "N", value_parser = values::parallel)]
     pub parallel: u16,
@@ -211,6 +218,9 @@ pub(super) struct AccessOptions {
 /// Options between the program's own processes, and for tests.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct HiddenOptions {
+    /// The file that --update-fstab changes.
+    #[arg(long, hide = true, default_value = "/etc/fstab", value_name = "FILE")]
+    pub fstab: PathBuf,
     /// The size of an upload's first parts, a multiple of 128K. With a small size, small files take the path
     /// of large ones.
     #[arg(long, hide = true, default_value = "8M", value_name = "SIZE", value_parser = values::part_size)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::bulk::{self, BulkOptions, ReadingKeys, Run, SharingOptions};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::options::ReadingOptions;
@@ -47,6 +47,8 @@ pub(super) struct Args {
     /// Open everything, and change nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    sharing: SharingOptions,
 }
 
 /// The source of the new private key's passphrase, if it differs from that of the old keys.
@@ -86,9 +88,10 @@ enum Which {
 /// # Errors
 /// [`Code::Incomplete`] unless every object is proved to be opened by the new key alone.
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
-    let run = Run::new(&args.options, environment)?;
+    let mut run = Run::new(&args.options, environment)?;
     let (old, new, public) = keys(&run, args)?;
     let store = run.store()?;
+    run.share(&args.sharing, task(args, &public))?;
     run.warn_if_versioned(&store, "those stay wrapped for the old key");
     // The first pass needs all keys that open objects, the last pass one key alone.
     let bucket = |private: Vec<PrivateKey>| {
@@ -130,6 +133,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
         ),
     };
     if args.dry_run {
+        run.complete_report()?;
         let what = format!("could not be rewrapped; nothing was changed{anew}");
         return bulk::conclude(&summary, &what);
     }
@@ -140,8 +144,9 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
         };
         scope.for_each(progress, sink, work).await
     })?;
-    // Objects that still need an old key keep it in the marker.
-    let done = proved.bad == 0 && summary.of("needs-new-key") == 0;
+    run.complete_report()?;
+    // Objects that still need an old key keep it in the marker; so do those that this run does not know of.
+    let done = proved.bad == 0 && summary.of("needs-new-key") == 0 && run.is_whole();
     let replaced = if done { &replaced[..] } else { &[] };
     let marked = run.block_on(key_check::after_rewrap(&old, run.prefix(), replaced));
     if let Err(error) = marked {
@@ -164,6 +169,17 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
             ),
         )),
     }
+}
+
+/// The command with everything that determines what it does to an object.
+fn task(args: &Args, public: &PublicKey) -> String {
+    let re_encrypt = match args.re_encrypt {
+        None => "",
+        Some(Which::Needed) => " --re-encrypt=needed",
+        Some(Which::All) => " --re-encrypt=all",
+    };
+    let dry_run = if args.dry_run { " --dry-run" } else { "" };
+    format!("rewrap for {}{re_encrypt}{dry_run}", public.fingerprint())
 }
 
 /// The old private keys, the new one if it is available, and the new public key.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bulk::{self, BulkOptions, ReadingKeys, Run};
+use super::bulk::{self, BulkOptions, ReadingKeys, Run, SharingOptions};
 use super::error::{Error, Result};
 use super::exit::Code;
 use super::keys;
@@ -16,7 +16,7 @@ use crate::envelope::Format;
 use crate::text;
 use crate::tools::envelopes::{Lines, Restore, Saving};
 use crate::tools::local_file::LocalFileError;
-use crate::tools::verify::{Against, Manifest, Verify};
+use crate::tools::verify::{Against, Digests, Verify};
 
 /// Open every envelope and read every object to find damage; changes nothing
 #[derive(Debug, clap::Args)]
@@ -29,23 +29,25 @@ pub(super) struct Args {
     #[arg(long)]
     quick: bool,
     /// Compare contents with the files in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["manifest", "quick"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["digests", "quick", "manifest", "shard", "report"])]
     compare: Option<PathBuf>,
     /// Compare contents with these digests, in the format of sha256sum
-    #[arg(long, value_name = "FILE", conflicts_with = "quick")]
-    manifest: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "manifest", "shard", "report"])]
+    digests: Option<PathBuf>,
     /// Save a copy of all envelopes to this new file, for restore-envelopes
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "report")]
     save_envelopes: Option<PathBuf>,
     /// Accept unencrypted objects below this directory (repeatable)
     #[arg(long, value_name = "PREFIX")]
     allow_plaintext: Vec<String>,
+    #[command(flatten)]
+    sharing: SharingOptions,
 }
 
 /// # Errors
 /// [`Code::Incomplete`] if something is damaged, differs or cannot be opened.
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
-    let run = Run::new(&args.options, environment)?;
+    let mut run = Run::new(&args.options, environment)?;
     let against = against(args)?;
     let reading = &args.keys.reading;
     let private = run.files(reading).private(&args.keys.private_key)?;
@@ -63,6 +65,11 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     });
     let saving = saving.transpose()?;
     let store = run.store()?;
+    // Comparisons need every object.
+    if matches!(against, Against::Nothing) {
+        let quick = if args.quick { " --quick" } else { "" };
+        run.share(&args.sharing, format!("verify{quick}"))?;
+    }
     let prefix = run.prefix();
     let settings = Settings {
         format: Format::Seed,
@@ -91,6 +98,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<()> {
     if let (Some(saving), Some(path)) = (saving, &args.save_envelopes) {
         saving.finish().map_err(|error| writing(path, error))?;
     }
+    run.complete_report()?;
     run.require_some(&summary, "verify: there are no objects under")?;
     bulk::conclude(&summary, "are damaged, differ or could not be opened")?;
     if !args.options.json {
@@ -114,11 +122,11 @@ fn against(args: &Args) -> Result<Against> {
         }
         return Ok(Against::Folder(folder.clone()));
     }
-    let Some(path) = &args.manifest else {
+    let Some(path) = &args.digests else {
         return Ok(Against::Nothing);
     };
     let text = std::fs::read_to_string(path).map_err(|error| reading(path, error))?;
-    let manifest = Manifest::parse(&text).map_err(|line| {
+    let digests = Digests::parse(&text).map_err(|line| {
         Error::new(
             Code::Usage,
             format!(
@@ -127,7 +135,7 @@ fn against(args: &Args) -> Result<Against> {
             ),
         )
     })?;
-    Ok(Against::Manifest(manifest))
+    Ok(Against::Digests(digests))
 }
 
 fn reading(path: &Path, error: std::io::Error) -> Error {

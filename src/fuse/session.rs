@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 
 use super::adapter::Adapter;
-use super::mount_table;
+use super::{guard, mount_table};
 
 /// Enough that one request blocked in a handler does not stop the others; more threads gain nothing (reading
 /// one file is no faster, and each thread may map 16 MiB for the largest request).
@@ -266,6 +266,7 @@ pub(crate) fn prepare(mountpoint: &Path) -> Result<PathBuf, Error> {
     if !metadata.is_dir() {
         return Err(Error::MountPointNotDirectory(canonical));
     }
+    guard::lift(&canonical).map_err(unusable)?;
     let mut entries = std::fs::read_dir(&canonical).map_err(unusable)?;
     if entries.next().is_some() {
         return Err(Error::MountPointNotEmpty(canonical));

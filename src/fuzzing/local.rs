@@ -12,12 +12,12 @@ use crate::fuse::mount_table::{self, KIND};
 use crate::store::local::record::{self, Content, Tag};
 use crate::store::object_store::{ETag, ObjectKey};
 use crate::tools::envelopes::{Lines, merge};
-use crate::tools::verify::{Manifest, parse_line};
+use crate::tools::verify::{Digests, parse_line};
 
 /// A file of sha256sum's.
 pub(super) fn manifest(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let whole = Manifest::parse(&text).is_ok();
+    let whole = Digests::parse(&text).is_ok();
     let mut lines = text.lines().filter(|line| !line.is_empty());
     assert_eq!(whole, lines.all(|line| parse_line(line).is_some()));
     for (path, digest) in text.lines().filter_map(parse_line) {

@@ -4,14 +4,18 @@
 //! retries throttled requests; if so many objects in a row cannot be reached that the service seems to be
 //! down, the run ends.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::inventory::Inventory;
+use super::report::{Position, Report};
+use super::shard::Shard;
 use crate::base::error_chain::chain;
 use crate::encrypted;
 use crate::encrypted::key_marker::is_marker as is_marker_of_keys;
@@ -26,7 +30,7 @@ use crate::store::object_store::{
 const LISTED_AHEAD: usize = 1000;
 
 /// The result for one object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Grade {
     /// In the desired state, now or before.
@@ -131,13 +135,13 @@ pub(crate) struct Progress {
 }
 
 /// The findings of a run, counted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub objects: u64,
     pub bytes: u64,
     /// The number of [`Grade::Bad`] findings.
     pub bad: u64,
-    pub outcomes: BTreeMap<&'static str, u64>,
+    pub outcomes: BTreeMap<Cow<'static, str>, u64>,
 }
 
 impl Summary {
@@ -145,7 +149,10 @@ impl Summary {
         self.objects += 1;
         self.bytes += finding.size;
         self.bad += u64::from(finding.grade == Grade::Bad);
-        *self.outcomes.entry(finding.outcome).or_default() += 1;
+        *self
+            .outcomes
+            .entry(Cow::Borrowed(finding.outcome))
+            .or_default() += 1;
     }
 
     pub(crate) fn of(&self, outcome: &str) -> u64 {
@@ -163,6 +170,20 @@ pub(crate) struct Scope {
     /// Empty, or ends with `/`.
     pub prefix: String,
     pub parallel: usize,
+    pub selection: Selection,
+}
+
+/// Which of the objects below the prefix a run processes, and where it goes on after an interruption.
+#[derive(Clone, Default)]
+pub(crate) struct Selection {
+    /// Names the objects in place of a listing.
+    pub inventory: Option<Arc<Inventory>>,
+    /// Only those of this part.
+    pub shard: Option<Shard>,
+    /// Learns of each object, and knows those that an interrupted run has finished.
+    pub report: Option<Arc<Report>>,
+    /// What comes before is finished.
+    pub position: Position,
 }
 
 impl Scope {
@@ -209,21 +230,83 @@ impl Scope {
         each(works, self.parallel, progress, sink).await
     }
 
-    /// In the order of their keys.
+    /// The objects of the run that are not finished yet: in the order of their keys, or in that of the inventory.
     pub(crate) fn objects(
         &self,
     ) -> impl Stream<Item = Result<ListedObject, StoreError>> + Send + use<> {
-        let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
-        tokio::spawn(list(self.store.clone(), self.prefix.clone(), sender));
-        stream::unfold(receiver, |mut receiver| async move {
-            let object = receiver.recv().await?;
-            Some((object, receiver))
+        let report = self.selection.report.clone();
+        self.selected().filter_map(move |object| {
+            let next = object.and_then(|object| {
+                let left = match &report {
+                    Some(report) => report.object(&object.key)?,
+                    None => true,
+                };
+                Ok(left.then_some(object))
+            });
+            std::future::ready(next.transpose())
         })
     }
 
-    /// Counts the objects with a separate listing, so that a run can show how much is left.
+    /// All objects below the prefix, in the order of their keys.
+    pub(crate) fn listing(&self) -> mpsc::Receiver<Result<ListedObject, StoreError>> {
+        self.list_after(None)
+    }
+
+    fn list_after(
+        &self,
+        after: Option<String>,
+    ) -> mpsc::Receiver<Result<ListedObject, StoreError>> {
+        let (sender, receiver) = mpsc::channel(LISTED_AHEAD);
+        let request = ListRequest {
+            prefix: self.prefix.clone(),
+            start_after: after,
+            ..ListRequest::default()
+        };
+        tokio::spawn(list(self.store.clone(), request, sender));
+        receiver
+    }
+
+    /// The objects of the run after its position.
+    fn selected(&self) -> impl Stream<Item = Result<ListedObject, StoreError>> + Send + use<> {
+        let Selection {
+            inventory,
+            shard,
+            position,
+            ..
+        } = self.selection.clone();
+        // A listing begins there; an inventory is in no known order.
+        let mut before = match &inventory {
+            Some(_) => position.objects,
+            None => 0,
+        };
+        let receiver = match inventory {
+            Some(inventory) => inventory.objects(self.prefix.clone()),
+            None => self.list_after(position.after),
+        };
+        let objects = stream::unfold(receiver, |mut receiver| async move {
+            let object = receiver.recv().await?;
+            Some((object, receiver))
+        });
+        objects.filter(move |object| {
+            let mut wanted = match (object, shard) {
+                (Ok(object), Some(shard)) => shard.contains(&object.key),
+                _ => true,
+            };
+            if wanted && object.is_ok() && before > 0 {
+                before -= 1;
+                wanted = false;
+            }
+            std::future::ready(wanted)
+        })
+    }
+
+    /// Counts the objects with a separate listing, so that a run can show how much is left. An inventory is not read
+    /// twice, nor a bucket listed twice for a part of it.
     pub(crate) async fn count(&self, progress: &Progress) {
-        let mut objects = std::pin::pin!(self.objects());
+        if self.selection.inventory.is_some() || self.selection.shard.is_some() {
+            return;
+        }
+        let mut objects = std::pin::pin!(self.selected());
         let (mut total, mut bytes) = (0, 0_u64);
         while let Some(object) = objects.next().await {
             let Ok(object) = object else {
@@ -300,13 +383,9 @@ where
 /// Ends when the receiver is dropped.
 async fn list(
     store: Arc<dyn ObjectStore>,
-    prefix: String,
+    mut request: ListRequest,
     sender: mpsc::Sender<Result<ListedObject, StoreError>>,
 ) {
-    let mut request = ListRequest {
-        prefix,
-        ..ListRequest::default()
-    };
     loop {
         match store.list(&request).await {
             Ok(page) => {

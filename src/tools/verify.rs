@@ -45,19 +45,19 @@ pub(crate) enum Against {
     /// A folder that should contain the same files.
     Folder(PathBuf),
     /// SHA-256 by path below the prefix.
-    Manifest(Manifest),
+    Digests(Digests),
 }
 
 /// Digests by path; entries found in the bucket are removed.
-pub(crate) struct Manifest(Mutex<BTreeMap<String, [u8; 32]>>);
+pub(crate) struct Digests(Mutex<BTreeMap<String, [u8; 32]>>);
 
-impl Manifest {
+impl Digests {
     /// The format of `sha256sum`: 64 hex digits, a space, a space or `*`, the path. A leading `./` is
     /// dropped.
     ///
     /// # Errors
     /// The number of the first invalid line, from 1.
-    pub(crate) fn parse(text: &str) -> Result<Manifest, usize> {
+    pub(crate) fn parse(text: &str) -> Result<Digests, usize> {
         let mut digests = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             if line.is_empty() {
@@ -66,7 +66,7 @@ impl Manifest {
             let (path, digest) = parse_line(line).ok_or(index + 1)?;
             digests.insert(path, digest);
         }
-        Ok(Manifest(Mutex::new(digests)))
+        Ok(Digests(Mutex::new(digests)))
     }
 
     fn take(&self, path: &str) -> Option<[u8; 32]> {
@@ -80,7 +80,7 @@ impl Manifest {
     }
 }
 
-/// A line of a manifest: the path, and its SHA-256.
+/// A line of a list of digests: the path, and its SHA-256.
 pub(crate) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
     // A leading backslash means that the path is escaped.
     let (line, escaped) = match line.strip_prefix('\\') {
@@ -159,8 +159,8 @@ impl Verify {
                 missing.push(file.path);
             }
         }
-        if let Against::Manifest(manifest) = &self.against {
-            missing.extend(manifest.rest());
+        if let Against::Digests(digests) = &self.against {
+            missing.extend(digests.rest());
         }
         for path in missing {
             let finding = Finding {
@@ -234,13 +234,13 @@ impl Verify {
             }
             match self.against {
                 Against::Nothing => {}
-                Against::Manifest(_) => digest.update(&buffer[..count]),
+                Against::Digests(_) => digest.update(&buffer[..count]),
                 Against::Folder(_) => theirs.compare(&buffer[..count]).await,
             }
         }
         let differs = match &self.against {
             Against::Nothing => None,
-            Against::Manifest(_) => {
+            Against::Digests(_) => {
                 let digest = digest.finalize().into();
                 self.compare_digest(path, digest, None, &meta).await
             }
@@ -295,10 +295,10 @@ impl Verify {
         match &self.against {
             Against::Nothing => None,
             _ if meta.size == 0 && path.ends_with('/') => None,
-            Against::Manifest(manifest) => match manifest.take(path) {
-                None => Some("it is not in the manifest".to_owned()),
+            Against::Digests(digests) => match digests.take(path) {
+                None => Some("no digest is given for it".to_owned()),
                 Some(wanted) if wanted != digest => {
-                    Some("its SHA-256 differs from the one in the manifest".to_owned())
+                    Some("its SHA-256 differs from the one given".to_owned())
                 }
                 Some(_) => None,
             },
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_what_sha256sum_writes() {
+    fn digests_are_what_sha256sum_writes() {
         let digits = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let empty: [u8; 32] = Sha256::digest(b"").into();
         for (line, path) in [
@@ -520,7 +520,7 @@ mod tests {
             assert_eq!(parsed, path.map(|path| (path.to_owned(), empty)), "{line}");
         }
         assert_eq!(
-            Manifest::parse(&format!("{digits}  a\n\nnonsense\n")).err(),
+            Digests::parse(&format!("{digits}  a\n\nnonsense\n")).err(),
             Some(3)
         );
     }

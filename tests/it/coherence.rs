@@ -352,7 +352,8 @@ fn a_name_that_another_client_replaced_gets_a_new_inode_even_if_it_is_not_open()
 fn writing_renaming_and_changing_attributes_here_keeps_the_inode() {
     block(async {
         let part = crate::world::PART as usize;
-        let (_world, kernel) = mounted_with(|world| world.settings.uploads.copy_limit = 1 << 20).await;
+        let (_world, kernel) =
+            mounted_with(|world| world.settings.uploads.copy_limit = 1 << 20).await;
         kernel.mkdir("d").await;
         // Copies of objects that were uploaded in parts have different ETags from their sources.
         for size in [5, 5 * part] {

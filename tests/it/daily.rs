@@ -462,3 +462,106 @@ fn a_service_manager_is_told_when_the_mount_serves() {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// The bare directory takes no files, not even root's where its file system has the flag for that.
+#[test]
+fn a_guarded_mount_point_takes_no_files_while_nothing_is_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let home = Home::new();
+    let mount = |options: &[&str]| {
+        let source = home.source();
+        let line = ["mount", &source, "mnt", "--private-key", "key"];
+        let run = home.run(&[&line[..], options].concat());
+        assert!(run.status.success(), "{}", errors(&run));
+    };
+    let unmount = || {
+        let run = home.run(&["umount", "mnt"]);
+        assert!(run.status.success(), "{}", errors(&run));
+    };
+    let mode = || fs::metadata(home.at("mnt")).unwrap().permissions().mode() & 0o7777;
+    mount(&["--guard"]);
+    fs::write(home.at("mnt/file"), "x").unwrap();
+    unmount();
+    assert_eq!(mode(), 0);
+    let immutable = Command::new("lsattr")
+        .arg("-d")
+        .arg(home.at("mnt"))
+        .output();
+    let immutable = immutable.is_ok_and(|run| {
+        let said = String::from_utf8_lossy(&run.stdout).into_owned();
+        said.split(' ')
+            .next()
+            .is_some_and(|flags| flags.contains('i'))
+    });
+    if immutable || !crate::fixture::is_root() {
+        assert!(fs::write(home.at("mnt/plaintext"), "x").is_err());
+    }
+    // A mount that fails leaves it guarded; the next one works as before.
+    let refused = home.run(&[
+        "mount",
+        &home.source(),
+        "mnt",
+        "--private-key",
+        "absent",
+        "--guard",
+    ]);
+    assert!(!refused.status.success());
+    assert_eq!(mode(), 0);
+    mount(&["--guard"]);
+    assert_eq!(fs::read(home.at("mnt/file")).unwrap(), b"x");
+    unmount();
+    assert_eq!(mode(), 0);
+    // Without the option, the guard is gone.
+    mount(&[]);
+    unmount();
+    assert_eq!(mode(), 0o700);
+    fs::write(home.at("mnt/plaintext"), "x").unwrap();
+}
+
+#[test]
+fn a_mount_writes_its_line_of_fstab() {
+    if !can_mount() {
+        return;
+    }
+    let home = Home::new();
+    fs::write(home.at("fstab"), "# none\n").unwrap();
+    fs::set_permissions(home.at("fstab"), fs::Permissions::from_mode(0o640)).unwrap();
+    let source = home.source();
+    let line = [
+        "mount",
+        &source,
+        "mnt",
+        "--private-key",
+        "key",
+        "--memory-limit",
+        "64M",
+        "--update-fstab",
+        "--fstab",
+        "fstab",
+    ];
+    for _ in 0..2 {
+        let run = home.run(&line);
+        assert!(run.status.success(), "{}", errors(&run));
+        assert!(home.run(&["umount", "mnt"]).status.success());
+        let key = home.at("key").canonicalize().unwrap();
+        let mountpoint = home.at("mnt").canonicalize().unwrap();
+        let expected = format!(
+            "# none\n{source}\t{}\tossvault\tnofail,private_key={},memory_limit=64M\t0\t0\n",
+            mountpoint.display(),
+            key.display(),
+        );
+        assert_eq!(fs::read_to_string(home.at("fstab")).unwrap(), expected);
+        let mode = fs::metadata(home.at("fstab")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o640);
+    }
+    fs::write(
+        home.at("fstab"),
+        format!("/dev/sda1 {} ext4 defaults 0 1\n", home.at("mnt").display()),
+    )
+    .unwrap();
+    let refused = home.run(&line);
+    assert_eq!(refused.status.code(), Some(2), "{}", errors(&refused));
+    assert!(home.run(&["umount", "mnt"]).status.success());
+}

@@ -32,7 +32,7 @@ const COMMANDS: [&str; 11] = [
 
 /// Options whose values are names of files and folders, or of things in a bucket. A word in them is shown,
 /// because users must see which file is meant; a key or credentials are not.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "--config",
     "--private-key",
     "--public-key",
@@ -45,6 +45,8 @@ const NAMES: [&str; 15] = [
     "--dir",
     "--compare",
     "--manifest",
+    "--digests",
+    "--report",
     "--save-envelopes",
     "--embedded-server",
     "--prefix",

@@ -12,6 +12,7 @@ mod counts;
 mod creations;
 mod daily;
 mod deadlines;
+mod deploy;
 mod disclosure;
 mod doctor;
 mod earlier_mounts;

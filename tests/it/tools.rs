@@ -36,6 +36,7 @@ mod mounts;
 mod recovery;
 mod rotation;
 mod sdk_formats;
+mod sharing;
 mod write_only;
 
 struct Run {

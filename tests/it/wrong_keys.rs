@@ -324,6 +324,36 @@ fn a_rewrap_moves_the_marker_to_the_new_key() {
     is_refused(mounts(&rig, &["--private-key", "key"]), &[&own, &other]);
 }
 
+/// Objects of other parts may still be for the old key.
+#[test]
+fn a_part_of_a_rewrap_leaves_the_old_key_in_the_marker() {
+    if !can_mount() {
+        return;
+    }
+    let (rig, own, other) = filled();
+    let source = format!("oss://{BUCKET}");
+    for part in ["0/2", "1/2"] {
+        let rewrap = [
+            "rewrap",
+            &source,
+            "--private-key",
+            "key",
+            "--public-key",
+            "other.pub",
+            "--new-private-key",
+            "other",
+            "--shard",
+            part,
+        ];
+        succeeds(run(&rig, &rewrap));
+        let text = marker(&rig).unwrap();
+        assert!(
+            text.contains(&other) && text.contains(&own),
+            "{part}: {text}"
+        );
+    }
+}
+
 /// Commands over a prefix do not count it, encrypt it or complain about it, below the prefix itself or further down.
 #[test]
 fn the_marker_is_no_object_of_verify_rewrap_and_adopt() {

@@ -177,10 +177,11 @@ impl Filesystem {
         let publishes = {
             let state = handle.file.lock();
             state.check_lost()?;
-            let waits = state.is_temporary() && state.may_wait(self.settings.uploads.part_size) && {
-                let place = self.names.lock().place(handle.file.ino);
-                place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
-            };
+            let waits =
+                state.is_temporary() && state.may_wait(self.settings.uploads.part_size) && {
+                    let place = self.names.lock().place(handle.file.ino);
+                    place.is_some_and(|(_, name)| temporary_names::is_synced_before_rename(&name))
+                };
             state.is_dirty() && !waits
         };
         if publishes {

@@ -117,7 +117,8 @@ impl Filesystem {
         let end = offset.saturating_add(length);
         let room = self
             .settings
-            .cache_limit
+            .spill
+            .limit
             .saturating_add(self.settings.memory_limit);
         if end.saturating_sub(handle.file.lock().size()) > room {
             // What is written there would find none.

@@ -58,7 +58,11 @@ impl Writeback {
                     return;
                 };
                 // Below a whole first part there is nothing that could be sent before the end.
-                let least = self.settings.uploads.stream_after.max(self.settings.uploads.part_size);
+                let least = self
+                    .settings
+                    .uploads
+                    .stream_after
+                    .max(self.settings.uploads.part_size);
                 let begins = !self.bucket.format().has_sdk_names()
                     && staged.written_prefix() >= least
                     && state.may_stream();
@@ -219,7 +223,8 @@ impl Writeback {
         let Some(staged) = &mut data.staged else {
             return Next::Stop;
         };
-        let range = sent_to..sent_to + parts::growing(self.settings.uploads.part_size, number.into());
+        let range =
+            sent_to..sent_to + parts::growing(self.settings.uploads.part_size, number.into());
         // A part is sent when something follows it: the last one goes with the rest at the end.
         if sending >= PARALLEL_PARTS || staged.len() <= range.end || !staged.is_written(&range) {
             return Next::Wait;

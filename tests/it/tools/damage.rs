@@ -290,7 +290,7 @@ fn verify_compares_with_a_folder_and_with_digests() {
         "oss://bucket/tree",
         "--private-key",
         "key",
-        "--manifest",
+        "--digests",
         "digests",
     ];
     run(&rig, &manifest).succeeds();

@@ -223,12 +223,12 @@ fn local_files_have_errors_of_their_own() {
     let verify = ["verify", "oss://bucket/tree", "--private-key", "key"];
     for (more, code, words) in [
         (
-            &["--manifest", "absent"][..],
+            &["--digests", "absent"][..],
             42,
             &["cannot read absent"][..],
         ),
         (
-            &["--manifest", "nonsense"],
+            &["--digests", "nonsense"],
             2,
             &["nonsense", "line 1", "sha256sum"],
         ),
