@@ -14,6 +14,7 @@ mod daily;
 mod deadlines;
 mod disclosure;
 mod doctor;
+mod documentation;
 mod earlier_mounts;
 mod endurance;
 mod equal_bytes;
