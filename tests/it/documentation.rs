@@ -348,6 +348,10 @@ fn every_command_and_option_in_the_text_exists() {
     let program = ossvault::cli::command();
     let mut wrong = Vec::new();
     for document in documents() {
+        // Its spans are the words that keys are derived from.
+        if document.path.ends_with("format.md") {
+            continue;
+        }
         let (_, prose) = document.parts();
         // A span may be broken across lines.
         let text = prose.join("\n").replace("\n", " ");
