@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ossvault::store::local::{LocalStore, Settings};
-use ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
+use ::ossvault::store::local::{LocalStore, Settings};
+use ::ossvault::store::object_store::{Body, ObjectHeaders, ObjectKey, ObjectStore, Overwrite};
 
-use crate::fixture::{PROGRAM, Rig, can_mount, clean, find};
+use crate::fixture::{PROGRAM, Rig, can_mount, clean, find, ossvault};
 
 struct Document {
     /// Below the root of the repository.
@@ -330,7 +330,7 @@ fn every_command_line_is_one() {
         for (line, arguments) in blocks.iter().flat_map(invocations) {
             lines += 1;
             let typed = std::iter::once("ossvault".to_owned()).chain(arguments);
-            let Err(error) = ossvault::cli::command().try_get_matches_from(typed) else {
+            let Err(error) = ::ossvault::cli::command().try_get_matches_from(typed) else {
                 continue;
             };
             if error.use_stderr() {
@@ -342,10 +342,33 @@ fn every_command_line_is_one() {
     assert!(lines > 50, "only {lines} command lines were found");
 }
 
+#[test]
+fn every_configuration_file_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    let mut files = 0;
+    for document in documents() {
+        let (blocks, _) = document.parts();
+        for block in blocks.iter().filter(|block| block.language == "toml") {
+            files += 1;
+            fs::write(&file, block.lines.join("\n")).unwrap();
+            let check = ossvault()
+                .args(["config", "check", "--config"])
+                .arg(&file)
+                .output()
+                .unwrap();
+            let at = format!("{}:{}", document.path.display(), block.line);
+            let message = String::from_utf8_lossy(&check.stderr);
+            assert!(check.status.success(), "{at}: {message}");
+        }
+    }
+    assert!(files >= 2, "{files}");
+}
+
 /// In the text: the commands and options of `ossvault COMMAND ... --option` exist.
 #[test]
 fn every_command_and_option_in_the_text_exists() {
-    let program = ossvault::cli::command();
+    let program = ::ossvault::cli::command();
     let mut wrong = Vec::new();
     for document in documents() {
         // Its spans are the words that keys are derived from.
