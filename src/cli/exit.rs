@@ -1,5 +1,5 @@
 //! The exit codes. Scripts depend on them: a code never changes its meaning, and a retired one is never
-//! reused. README.md and docs/semantics.md list them.
+//! reused. docs/scripting.md and docs/semantics.md list them.
 
 /// Why the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,16 +127,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_is_in_the_readme_and_means_one_thing() {
-        let readme = include_str!("../../README.md");
+    fn every_number_is_documented_and_means_one_thing() {
+        let document = include_str!("../../docs/scripting.md");
         let mut seen = std::collections::BTreeSet::new();
         for code in Code::ALL {
             let number = code.number();
             assert!(seen.insert(number), "{code:?} shares its number");
             assert_eq!(Code::from_number(number), code);
             assert!(
-                readme.contains(&format!("| {number} |")),
-                "{code:?} ({number}) is not in README.md"
+                document.contains(&format!("| {number} |")),
+                "{code:?} ({number}) is not in docs/scripting.md"
             );
         }
     }

@@ -15,6 +15,7 @@ mod deadlines;
 mod deploy;
 mod disclosure;
 mod doctor;
+mod documentation;
 mod earlier_mounts;
 mod endurance;
 mod equal_bytes;
