@@ -21,7 +21,8 @@ use super::{logging, values};
 use crate::base::error_chain::chain;
 use crate::store;
 use crate::store::object_store::{ObjectKey, ObjectStore};
-use crate::tools::bulk::{Finding, Progress, Scope, Selection, Summary};
+use crate::tools::bulk::{Progress, Scope, Selection};
+use crate::tools::finding::{Finding, Summary};
 use crate::tools::inventory::{self, Inventory};
 use crate::tools::local_file::LocalFileError;
 use crate::tools::report::{self, Beginning, Report, Task};
@@ -80,7 +81,7 @@ pub(super) struct SharingOptions {
     #[arg(long, value_name = "MANIFEST")]
     pub manifest: Option<String>,
     /// Process only part I of N, numbered from 0 [default: JOB_COMPLETION_INDEX/JOB_COMPLETIONS if both are set]
-    #[arg(long, value_name = "I/N")]
+    #[arg(long, value_name = "I/N", value_parser = values::shard)]
     pub shard: Option<Shard>,
     /// Write a line of JSON for each object to this file. If the run is interrupted, the same command goes on from
     /// there

@@ -1,7 +1,7 @@
 //! What a command over many objects says of each: a line for those that need attention, or for every one.
 
 use super::output::{print_json, print_line};
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 
 #[derive(Clone, Copy)]
 pub(crate) struct FindingLines {

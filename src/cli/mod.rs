@@ -115,7 +115,7 @@ pub fn run() -> Result<(), Error> {
     match cli.command {
         Command::Keygen(args) => keygen::run(&args, &environment),
         Command::Key(args) => key::run(&args, &environment),
-        Command::Mount(args) => mount::run(*args, environment, &typed),
+        Command::Mount(args) => mount::run(*args, environment, &typed, &commands),
         Command::Umount(args) => umount::run(&args),
         Command::Serve(args) => {
             logging::start(0).to_terminal();

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Command;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -54,12 +55,17 @@ const NAMES_IN_MESSAGE: usize = 10;
 ///
 /// # Errors
 /// The reason why the mount does not serve, or did not end well.
-pub(super) fn run(args: Args, environment: Environment, arguments: &[OsString]) -> Result<()> {
+pub(super) fn run(
+    args: Args,
+    environment: Environment,
+    arguments: &[OsString],
+    commands: &Command,
+) -> Result<()> {
     let options = args.options;
     if !options.foreground && !options.hidden.report {
         background::start(&environment, arguments)?;
         return match options.update_fstab {
-            true => update_fstab(&options, arguments),
+            true => update_fstab(&options, arguments, commands),
             false => Ok(()),
         };
     }
@@ -79,9 +85,8 @@ pub(super) fn run(args: Args, environment: Environment, arguments: &[OsString]) 
 
 /// # Errors
 /// As [`fstab::update`].
-fn update_fstab(options: &MountOptions, arguments: &[OsString]) -> Result<()> {
+fn update_fstab(options: &MountOptions, arguments: &[OsString], commands: &Command) -> Result<()> {
     let usage = |message: String| Error::new(Code::Usage, message);
-    let commands = super::command();
     let typed = commands.clone().try_get_matches_from(arguments);
     let typed = typed.map_err(|error| usage(error.to_string()))?;
     let (Some(mount), Some(typed)) = (

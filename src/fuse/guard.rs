@@ -36,7 +36,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let guarded = self.directory.set_permissions(Permissions::from_mode(0));
         if let Err(error) = guarded {
-            let path = crate::text::path(&self.path);
+            let path = self.path.display();
             log::warn!("cannot guard the mount point {path}: {error}");
             return;
         }

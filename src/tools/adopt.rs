@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::bulk::{Finding, Grade, is_marker, keep_time};
+use super::bulk::{is_marker, keep_time};
+use super::finding::{Finding, Grade};
 use super::resend::Resend;
 use crate::base::crc64::Crc64;
 use crate::crypto::ctr::ContentCipher;

@@ -16,7 +16,8 @@ use futures_util::stream;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, keep_time};
+use super::bulk::{Progress, Scope, Sink, keep_time};
+use super::finding::{Finding, Grade, Summary};
 use super::local_file::LocalFileError;
 use crate::base::sync::lock;
 use crate::encrypted::copy::CopyLimits;

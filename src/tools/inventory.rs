@@ -546,7 +546,7 @@ mod tests {
         assert_eq!(line("\n"), "Unknown");
         assert_eq!(line("b\n"), "Unknown");
         assert_eq!(line(&"b,".repeat(1000)), "Unknown");
-        assert_eq!(line("\"b,a,,,,1"), "Unknown");
+        assert_eq!(line("\"b,a,,,,1"), "OtherBucket");
     }
 
     #[test]
@@ -632,7 +632,7 @@ mod tests {
         let foreign = gzip("b,a,1\nother,b,1\n");
         for (files, md5, what) in [
             (vec![cut], None, "is cut"),
-            (vec![b"plain".to_vec()], None, "not gzip"),
+            (vec![b"bucket,key,size".to_vec()], None, "not gzip"),
             (vec![long], None, "too long"),
             (vec![foreign], None, "another bucket"),
             (vec![sound], Some("00112233445566778899AABBCCDDEEFF"), "MD5"),

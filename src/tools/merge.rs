@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::bulk::Grade;
+use super::finding::Grade;
 use super::local_file::LocalFileError;
 use super::report::{Lines, ReportLine, Task};
 use crate::store::error::Error as StoreError;
@@ -206,8 +206,9 @@ impl Reports {
             if listed.is_some() {
                 next_listed = listing.next()?;
             }
-            *counted.inventory.get_or_insert(0) += u64::from(named);
-            *counted.listing.get_or_insert(0) += u64::from(listed.is_some());
+            counted.inventory = counted.inventory.map(|count| count + u64::from(named));
+            let is_listed = u64::from(listed.is_some());
+            counted.listing = counted.listing.map(|count| count + is_listed);
             let times = &times[..passes];
             let reported = times.iter().any(|times| *times > 0);
             counted.reported += u64::from(reported);

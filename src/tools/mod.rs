@@ -9,6 +9,7 @@
 pub(crate) mod adopt;
 pub(crate) mod bulk;
 pub(crate) mod envelopes;
+pub(crate) mod finding;
 pub(crate) mod inspect;
 pub(crate) mod inventory;
 pub(crate) mod local_file;

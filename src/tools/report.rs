@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::bulk::{Finding, Grade, Summary};
+use super::finding::{Finding, Grade, Summary};
 use super::inventory;
 use super::local_file::LocalFileError;
 use super::shard::Shard;

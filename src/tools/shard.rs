@@ -31,22 +31,20 @@ impl Shard {
 
 /// `I/N`, with I from 0 to N - 1.
 impl FromStr for Shard {
-    type Err = String;
+    type Err = NoPart;
 
-    fn from_str(text: &str) -> Result<Shard, String> {
-        let expected = "expected I/N, like 0/8 for the first of eight parts";
-        let parts = text.split_once('/');
-        let parts = parts.and_then(|(index, count)| Some((number(index)?, number(count)?)));
-        match parts {
-            Some((index, count)) if index < count => Ok(Shard { index, count }),
-            Some((_, 0)) | None => Err(expected.to_owned()),
-            Some((_, count)) => Err(format!(
-                "the parts are numbered from 0 to {}: {expected}",
-                count - 1
-            )),
+    fn from_str(text: &str) -> Result<Shard, NoPart> {
+        let (index, count) = text.split_once('/').ok_or(NoPart)?;
+        match (number(index), number(count)) {
+            (Some(index), Some(count)) if index < count => Ok(Shard { index, count }),
+            _ => Err(NoPart),
         }
     }
 }
+
+/// The text names no part.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoPart;
 
 /// Digits alone: no sign.
 fn number(text: &str) -> Option<u32> {

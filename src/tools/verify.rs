@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncReadExt;
 
-use super::bulk::{Finding, Grade, Progress, Scope, Sink, Summary, is_marker};
+use super::bulk::{Progress, Scope, Sink, is_marker};
 use super::envelopes::Saving;
+use super::finding::{Finding, Grade, Summary};
 use super::local_tree::{LocalFile, LocalTree};
 use crate::base::error_chain::chain;
 use crate::base::sync::lock;

@@ -18,7 +18,7 @@ use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ListedObject, ObjectHeaders, ObjectKey, ObjectMeta, Overwrite,
 };
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 
 /// How often an object is copied again that others replace meanwhile.
 const TRIES: usize = 5;

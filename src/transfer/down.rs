@@ -21,7 +21,7 @@ use crate::envelope::format::LONGEST_LINK;
 use crate::files::attributes::{Attributes, Kind};
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectMeta};
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 
 /// Set-user-ID, and set-group-ID.
 const SET_ID: u32 = libc::S_ISUID | libc::S_ISGID;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::folder::{Folder, Stat};
 use super::times::Known;
 use crate::store::object_store::ListedObject;
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 
 /// Something with a name, on this machine or in a bucket.
 #[derive(Clone, Debug)]

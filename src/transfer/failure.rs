@@ -8,7 +8,7 @@ use crate::base::error_chain::chain;
 use crate::encrypted;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::ListedObject;
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 use crate::tools::local_file::LocalFileError;
 
 #[derive(Debug)]

@@ -27,7 +27,8 @@ use super::walk::Items;
 use crate::base::error_chain::chain;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListedObject, ObjectKey, ObjectStore};
-use crate::tools::bulk::{self, Finding, Grade, Progress, Sink, Summary};
+use crate::tools::bulk::{self, Progress, Sink};
+use crate::tools::finding::{Finding, Grade, Summary};
 
 /// The most keys that one request deletes.
 const DELETED_AT_ONCE: usize = 1000;

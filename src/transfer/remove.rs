@@ -13,7 +13,8 @@ use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, ListRequest, ListedObject, ObjectKey, ObjectStore, Overwrite,
 };
-use crate::tools::bulk::{self, Finding, Grade, Progress, Sink, Summary};
+use crate::tools::bulk::{self, Progress, Sink};
+use crate::tools::finding::{Finding, Grade, Summary};
 
 /// Everything below a prefix, names that no file can have included.
 pub(crate) struct Remove {

@@ -22,7 +22,7 @@ use crate::store::error::Error as StoreError;
 use crate::store::object_store::{
     Body, CopyHeaders, ETag, ListedObject, ObjectKey, ObjectMeta, Overwrite,
 };
-use crate::tools::bulk::{Finding, Grade};
+use crate::tools::finding::{Finding, Grade};
 
 pub(crate) struct Up {
     pub bucket: Arc<EncryptedBucket>,

@@ -16,7 +16,7 @@ use crate::files::attributes::Kind;
 use crate::files::name::is_component;
 use crate::store::error::Error as StoreError;
 use crate::store::object_store::{ListRequest, ListedObject, ObjectStore};
-use crate::tools::bulk::Grade;
+use crate::tools::finding::Grade;
 
 /// Objects that wait to be processed: a page of a listing.
 const LISTED_AHEAD: usize = 1000;

@@ -7,7 +7,7 @@ use indicatif::BinaryBytes;
 
 use crate::cli::findings::FindingLines;
 use crate::cli::output::{print_json, print_line};
-use crate::tools::bulk::Summary;
+use crate::tools::finding::Summary;
 
 #[derive(Clone, Copy)]
 pub(super) struct Report {
@@ -58,7 +58,7 @@ pub(super) fn human(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::bulk::Grade;
+    use crate::tools::finding::Grade;
 
     #[test]
     fn a_summary_counts_by_outcome() {

@@ -211,7 +211,7 @@ fn an_inventory_names_the_objects_without_a_listing() {
     let missing = ["--manifest", "oss://bucket/lists/none.json"];
     run(&rig, &[&VERIFY[..], &missing].concat()).fails(1, &["lists/none.json"]);
     let compared = ["--compare", "lists", "--manifest", IN_BUCKET];
-    run(&rig, &[&VERIFY[..], &compared].concat()).fails(2, &["cannot be used"]);
+    run(&rig, &[&VERIFY[..], &compared].concat()).fails(2, &["cannot be combined"]);
 }
 
 /// A run that is killed goes on after its last checkpoint: each object is reported once in each pass.

@@ -64,6 +64,12 @@ fn every_field_of_json_is_documented() {
         &rig.run(&["get", "--json", "-v", &oss("/tree"), "back"]),
     );
     assert_documented("verify", &rig.run(&["verify", "--json", "-v", &oss("")]));
+    rig.run(&["verify", "--quick", "--report", "one", &oss("")]);
+    rig.run(&["put", "tree/file", &oss("/later")]);
+    assert_documented(
+        "report",
+        &rig.look(&["report", "one", "--json", "--source", &oss("")]),
+    );
     assert_documented("info", &rig.run(&["info", "--json", &oss("/tree/file")]));
     assert_documented("ls", &rig.look(&["ls", "--json", "-l", "-R", &oss("")]));
     assert_documented("find", &rig.look(&["find", "--json", &oss("")]));
