@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::envelope::Format;
+use crate::oss::credentials::chain::{self, Named, RoleArn};
+use crate::oss::credentials::command::CommandLine;
 
 /// What an option expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,6 +162,68 @@ pub fn fingerprint(text: &str) -> Result<String, Expected> {
             "not a fingerprint: expected the 64 hex digits that `ossvault keygen` prints",
         )),
     }
+}
+
+/// A program and its arguments, as they are split without a shell.
+///
+/// # Errors
+/// The expected form.
+pub fn command_line(text: &str) -> Result<CommandLine, String> {
+    CommandLine::parse(text).map_err(expected)
+}
+
+/// A source of credentials that needs nothing else.
+///
+/// # Errors
+/// The expected form.
+pub fn credential_source(text: &str) -> Result<Named, String> {
+    Named::parse(text).map_err(expected)
+}
+
+/// The name of a profile in another program's configuration.
+///
+/// # Errors
+/// The expected form.
+pub fn credential_profile(text: &str) -> Result<String, String> {
+    chain::profile(text).map_err(expected)
+}
+
+/// # Errors
+/// The expected form.
+pub fn role_arn(text: &str) -> Result<RoleArn, String> {
+    RoleArn::parse(text).map_err(expected)
+}
+
+/// The name of a role's session.
+///
+/// # Errors
+/// The expected form.
+pub fn session(text: &str) -> Result<String, String> {
+    chain::session(text).map_err(expected)
+}
+
+/// A host name with an optional port, or a URL without a path; http is for this machine alone, which is checked where
+/// it is used.
+///
+/// # Errors
+/// The expected form.
+pub fn sts_endpoint(text: &str) -> Result<String, Expected> {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+        .unwrap_or(text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let host = host.strip_suffix('/').unwrap_or(host);
+    match !host.is_empty() && host.len() <= 255 && host.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Expected(
+            "expected a host name, like sts.cn-hangzhou.aliyuncs.com",
+        )),
+    }
+}
+
+fn expected(what: &'static str) -> String {
+    format!("expected {what}")
 }
 
 #[cfg(test)]
