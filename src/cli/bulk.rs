@@ -343,10 +343,13 @@ fn shard(options: &SharingOptions, environment: &Environment) -> Result<Option<S
     let (Some(index), Some(count)) = (set(INDEX), set(COUNT)) else {
         return Ok(None);
     };
-    let shard = format!("{}/{}", index.trim(), count.trim()).parse();
-    shard
-        .map(Some)
-        .map_err(|error: String| Error::new(Code::Usage, format!("{INDEX} and {COUNT}: {error}")))
+    let shard = values::shard(&format!("{}/{}", index.trim(), count.trim()));
+    shard.map(Some).map_err(|_| {
+        Error::new(
+            Code::Usage,
+            format!("{INDEX} and {COUNT} are not a part and the number of parts: expected 0 to N - 1, and N"),
+        )
+    })
 }
 
 /// Opens an inventory by its manifest. `place` is that of the bucket that it lists: the inventory is in another bucket of

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::encrypted;
 use crate::fuse::guard::Guard;
 use crate::fuse::{mount_table, session};
+use crate::oss::credentials::command::CommandLine;
 use crate::text;
 
 /// With less, the fixed reserves alone would not fit.
@@ -73,6 +74,12 @@ impl MountConfig {
         if let Some(file) = &mut options.keys.reading.passphrase.passphrase_file {
             *file = absolute(file)?;
         }
+        let credentials = &mut options.service.credentials;
+        if let Some(file) = &mut credentials.credential_file {
+            *file = absolute(file)?;
+        }
+        let command = credentials.credential_command.take();
+        credentials.credential_command = command.map(CommandLine::anchored);
         let config = MountConfig {
             mountpoint: mountpoint.clone(),
             private_keys: options
@@ -135,6 +142,9 @@ impl MountConfig {
         }
         if let Some(file) = &self.options.keys.reading.passphrase.passphrase_file {
             used.push(("the passphrase file", file));
+        }
+        if let Some(file) = &self.options.service.credentials.credential_file {
+            used.push(("the credential file", file));
         }
         for (what, path) in used {
             let real = resolve(path);

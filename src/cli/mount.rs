@@ -34,8 +34,8 @@ use crate::text::{self, one_line};
 /// Mount a bucket as an encrypted directory
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Credentials come from the environment: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, for temporary ones, \
-OSS_SESSION_TOKEN.")]
+Unless an option says otherwise, credentials come from the environment: OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and, \
+for temporary ones, OSS_SESSION_TOKEN. docs/credentials.md has all sources.")]
 pub(super) struct Args {
     #[command(flatten)]
     options: MountOptions,

@@ -7,6 +7,8 @@ use super::secrets::PassphraseArgs;
 use super::values;
 use crate::crypto::key_ring::KeyRing;
 use crate::envelope::Format;
+use crate::oss::credentials::chain::{Named, RoleArn};
+use crate::oss::credentials::command::CommandLine;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct MountOptions {
@@ -147,6 +149,41 @@ pub(super) struct ServiceOptions {
     /// file://: do not wait for the disk. Faster, but a power failure loses recent writes
     #[arg(long)]
     pub no_sync: bool,
+    #[command(flatten)]
+    pub credentials: CredentialOptions,
+}
+
+/// Where the access key comes from, if not from the environment.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Credentials")]
+pub(super) struct CredentialOptions {
+    /// Read the access key from this file: JSON of STS, or a configuration of aliyun, ossutil or ossfs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["credential_command", "credential_source"])]
+    pub credential_file: Option<PathBuf>,
+    /// Run this program, without a shell, and read the access key from the JSON that it prints
+    #[arg(long, value_name = "COMMAND", value_parser = values::command_line, conflicts_with = "credential_source")]
+    pub credential_command: Option<CommandLine>,
+    /// Take the access key from one of: environment, ecs or ecs:ROLE (the instance's metadata service), oidc, uri
+    #[arg(long, value_name = "SOURCE", value_parser = values::credential_source)]
+    pub credential_source: Option<Named>,
+    /// The profile to use of a configuration file of aliyun or ossutil [default: its current one]
+    #[arg(long, value_name = "NAME", value_parser = values::credential_profile)]
+    pub credential_profile: Option<String>,
+    /// Assume this role with the access key, and use the role's
+    #[arg(long, value_name = "ARN", value_parser = values::role_arn)]
+    pub role_arn: Option<RoleArn>,
+    /// The name of the role's session, which the service logs
+    #[arg(long, value_name = "NAME", value_parser = values::session, default_value = "ossvault")]
+    pub role_session_name: String,
+    /// The endpoint of STS, which roles are assumed at [default: sts.aliyuncs.com, or that of ALIBABA_CLOUD_STS_REGION]
+    #[arg(long, value_name = "HOST", value_parser = values::sts_endpoint)]
+    pub sts_endpoint: Option<String>,
+    /// Accept credential files that other users can read or change
+    #[arg(long)]
+    pub insecure_credential_permissions: bool,
+    /// In place of the metadata service's address, for tests.
+    #[arg(long, hide = true, value_name = "URL", value_parser = values::sts_endpoint)]
+    pub metadata_endpoint: Option<String>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -1,7 +1,8 @@
 //! Builds the components of a mount from its configuration, and explains their errors to the user.
 
+use std::fs::Metadata;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::MountConfig;
@@ -12,13 +13,18 @@ use super::secrets::Environment;
 use super::source::Source;
 use crate::base::error_chain::{chain, find_cause};
 use crate::crypto::key_ring::KeyRing;
+use crate::crypto::trust;
 use crate::doctor::advice::credentials;
 use crate::encrypted::{self, EncryptedBucket};
 use crate::oss;
 use crate::oss::client::Client;
-use crate::oss::credentials::AccessKey;
+use crate::oss::credentials::chain;
+use crate::oss::credentials::command::CommandLine;
+use crate::oss::credentials::error::Kind;
+use crate::oss::credentials::file::read::Trusted;
+use crate::oss::credentials::{AccessKey, Provider};
 use crate::oss::endpoint::{self, Endpoint};
-use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of};
+use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of, without_key};
 use crate::oss::sign::Version;
 use crate::server;
 use crate::server::endpoint::Server;
@@ -185,12 +191,10 @@ pub(super) fn open_client(
     server: Option<&EmbeddedServer>,
 ) -> Result<Client> {
     let options = place.service;
-    let variable = |name: &str| environment.text(name);
-    let (text, key) = match server {
-        Some(server) => (server.endpoint.clone(), server.access_key()),
+    let (text, keys) = match server {
+        Some(server) => (server.endpoint.clone(), Provider::from(server.access_key())),
         None => {
-            let key = AccessKey::from_environment(variable)
-                .map_err(|error| Error::new(Code::Credentials, error.to_string()))?;
+            let keys = keys(options, bucket, environment)?;
             let text = endpoint_of(options).map_err(misconfigured)?.ok_or_else(|| {
                 Error::new(
                     Code::Endpoint,
@@ -199,7 +203,7 @@ pub(super) fn open_client(
                     ),
                 )
             })?;
-            (text, key)
+            (text, keys)
         }
     };
     check_endpoint(&text)?;
@@ -224,7 +228,38 @@ pub(super) fn open_client(
         timeout: options.timeout,
         parallel: place.parallel.into(),
     };
-    Client::new(endpoint, key, version, settings).map_err(misconfigured)
+    Client::new(endpoint, keys, version, settings).map_err(misconfigured)
+}
+
+/// Where the keys come from that sign requests to a bucket.
+fn keys(options: &ServiceOptions, bucket: &str, environment: &Environment) -> Result<Provider> {
+    let given = &options.credentials;
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let given = chain::Given {
+        file: given.credential_file.as_ref().map(absolute),
+        command: given.credential_command.clone().map(CommandLine::anchored),
+        named: given.credential_source.clone(),
+        profile: given.credential_profile.as_deref(),
+        role: given.role_arn.clone(),
+        session: Some(&given.role_session_name),
+        sts_endpoint: given.sts_endpoint.as_deref(),
+        metadata: given.metadata_endpoint.as_deref(),
+        timeout: options.timeout,
+        bucket,
+        trusted: (!given.insecure_credential_permissions).then_some(trusted as Trusted),
+        shown: text::path,
+        variable: &|name| environment.text(name),
+        exists: &|path| path.symlink_metadata().is_ok(),
+    };
+    let source = chain::choose(&given);
+    let source = source.map_err(|error| Error::new(Code::Credentials, error.to_string()))?;
+    Ok(Provider::new(source))
+}
+
+/// The rule of key files: nobody else owns the file or can replace a folder above it.
+fn trusted(path: &Path, found: &Metadata) -> std::result::Result<(), String> {
+    let checked = trust::owner(found).and_then(|()| trust::way(path));
+    checked.map_err(|untrusted| untrusted.to_string())
 }
 
 /// From here on the endpoint may be shown: it is a host name, without a user and a password before it.
@@ -270,6 +305,14 @@ pub(super) fn explain(error: &(dyn std::error::Error + 'static), place: Place<'_
 fn explain_store(error: &store::error::Error, place: Place<'_>) -> Error {
     use store::error::Error as Store;
     let source = place.source;
+    if let Some(failure) = without_key(error) {
+        let code = match failure.kind {
+            Kind::Unreachable => Code::Unreachable,
+            Kind::Unusable | Kind::Expired | Kind::Unchanged => Code::Credentials,
+        };
+        let message = format!("there is no access key for {source}: {failure}");
+        return Error::new(code, message);
+    }
     let endpoint = place.endpoint();
     let detail = cause_of(error);
     let is_folder = matches!(source, Source::File { .. });

@@ -23,13 +23,18 @@ use crate::text;
 const LONGEST_PASSPHRASE: u64 = 4096;
 
 /// The variables that hold secrets, or half of one.
-const SECRETS: [&CStr; 6] = [
+const SECRETS: [&CStr; 10] = [
     PASSPHRASE,
     c"OSS_ACCESS_KEY_ID",
     c"OSS_ACCESS_KEY_SECRET",
     c"OSS_SESSION_TOKEN",
     c"OSS_TEST_ACCESS_KEY_ID",
     c"OSS_TEST_ACCESS_KEY_SECRET",
+    c"ALIBABA_CLOUD_ACCESS_KEY_ID",
+    c"ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    c"ALIBABA_CLOUD_SECURITY_TOKEN",
+    // It may hold what opens it.
+    c"ALIBABA_CLOUD_CREDENTIALS_URI",
 ];
 
 const PASSPHRASE: &CStr = c"OSSVAULT_PASSPHRASE";
@@ -105,7 +110,10 @@ impl Environment {
 }
 
 fn is_ours(name: &OsStr) -> bool {
-    name.as_bytes().starts_with(b"OSS") || OTHERS.iter().any(|other| name == *other)
+    let name_bytes = name.as_bytes();
+    name_bytes.starts_with(b"OSS")
+        || name_bytes.starts_with(b"ALIBABA_CLOUD_")
+        || OTHERS.iter().any(|other| name == *other)
 }
 
 /// Locks the present heap in memory: the private keys were just allocated on it. The C library's allocator

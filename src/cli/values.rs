@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::envelope::Format;
+use crate::oss::credentials::chain::{self, Named, RoleArn};
+use crate::oss::credentials::command::CommandLine;
+use crate::tools::shard::Shard;
 
 /// What an option expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +45,15 @@ pub fn part_size(text: &str) -> Result<u64, Expected> {
         size if size > 0 && size <= 1 << 30 && size.is_multiple_of(128 << 10) => Ok(size),
         _ => Err(Expected("expected a multiple of 128K, at most 1G")),
     }
+}
+
+/// One of several parts: `I/N`, with I from 0 to N - 1.
+///
+/// # Errors
+/// The expected form.
+pub(crate) fn shard(text: &str) -> Result<Shard, Expected> {
+    let expected = "expected I/N, the part I of N numbered from 0, like 0/8 for the first of eight";
+    text.parse().map_err(|_| Expected(expected))
 }
 
 /// Seconds, with an optional fraction, or with a unit: `250ms`, `5s`, `2m`, `1h`. At most a year.
@@ -160,6 +172,68 @@ pub fn fingerprint(text: &str) -> Result<String, Expected> {
             "not a fingerprint: expected the 64 hex digits that `ossvault keygen` prints",
         )),
     }
+}
+
+/// A program and its arguments, as they are split without a shell.
+///
+/// # Errors
+/// The expected form.
+pub fn command_line(text: &str) -> Result<CommandLine, String> {
+    CommandLine::parse(text).map_err(expected)
+}
+
+/// A source of credentials that needs nothing else.
+///
+/// # Errors
+/// The expected form.
+pub fn credential_source(text: &str) -> Result<Named, String> {
+    Named::parse(text).map_err(expected)
+}
+
+/// The name of a profile in another program's configuration.
+///
+/// # Errors
+/// The expected form.
+pub fn credential_profile(text: &str) -> Result<String, String> {
+    chain::profile(text).map_err(expected)
+}
+
+/// # Errors
+/// The expected form.
+pub fn role_arn(text: &str) -> Result<RoleArn, String> {
+    RoleArn::parse(text).map_err(expected)
+}
+
+/// The name of a role's session.
+///
+/// # Errors
+/// The expected form.
+pub fn session(text: &str) -> Result<String, String> {
+    chain::session(text).map_err(expected)
+}
+
+/// A host name with an optional port, or a URL without a path; http is for this machine alone, which is checked where
+/// it is used.
+///
+/// # Errors
+/// The expected form.
+pub fn sts_endpoint(text: &str) -> Result<String, Expected> {
+    let host = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+        .unwrap_or(text);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
+    let host = host.strip_suffix('/').unwrap_or(host);
+    match !host.is_empty() && host.len() <= 255 && host.bytes().all(plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Expected(
+            "expected a host name, like sts.cn-hangzhou.aliyuncs.com",
+        )),
+    }
+}
+
+fn expected(what: &'static str) -> String {
+    format!("expected {what}")
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 pub(crate) fn credentials(code: &str) -> &'static str {
     match code {
         "InvalidAccessKeyId" => {
-            "this access key ID does not exist or is disabled: check OSS_ACCESS_KEY_ID; an ID that begins with STS. also needs its OSS_SESSION_TOKEN"
+            "this access key ID does not exist or is disabled: check OSS_ACCESS_KEY_ID, or what else the key comes from; an ID that begins with STS. also needs its OSS_SESSION_TOKEN"
         }
         "SignatureDoesNotMatch" => {
-            "the secret does not belong to this access key ID: check OSS_ACCESS_KEY_SECRET"
+            "the secret does not belong to this access key ID: check OSS_ACCESS_KEY_SECRET, or what else the key comes from"
         }
         "SecurityTokenExpired" => {
-            "the temporary credentials have expired: request new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together"
+            "the temporary credentials have expired: request new ones, and set OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET and OSS_SESSION_TOKEN together, or use a source that renews them (docs/credentials.md)"
         }
         "InvalidSecurityToken" | "AccessKeyIdAndSecurityTokenNotMatch" => {
             "the token does not belong to this access key: set OSS_SESSION_TOKEN to the one that was issued with it, or unset it for a permanent key"
@@ -21,7 +21,9 @@ pub(crate) fn credentials(code: &str) -> &'static str {
         "AccessDenied" => {
             "the access key is valid but has no permission for this: check its policy and the bucket's policy"
         }
-        _ => "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, and the permissions of this key",
+        _ => {
+            "check OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET, or what else the key comes from, and the permissions of this key"
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::advice;
 use super::check::Checks;
 use crate::base::error_chain::chain;
-use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of};
+use crate::oss::error::{VERSION_1_REFUSED, WRONG_REGION, refusal_of, without_key};
 use crate::store::error::Error;
 use crate::store::object_store::{ListPage, ListRequest, ListedObject, ObjectStore};
 
@@ -42,6 +42,10 @@ pub(super) async fn check(
         Error::NoSuchBucket(_) => (
             "bucket",
             "check the bucket's name and --endpoint, or create the bucket in the OSS console",
+        ),
+        _ if without_key(&error).is_some() => (
+            "credentials",
+            "see docs/credentials.md for the sources of credentials and what each needs",
         ),
         _ if code == "RequestTimeTooSkewed" => ("credentials", "set this machine's clock"),
         _ if refusal.is_some_and(|r| r.ec == WRONG_REGION) => (

@@ -35,6 +35,10 @@ pub const TARGETS: &[Target] = &[
         run: settings::command_line,
     },
     Target {
+        name: "credentials",
+        run: settings::credentials,
+    },
+    Target {
         name: "daemon_file",
         run: local::daemon_file,
     },

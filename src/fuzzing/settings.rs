@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use log::{Level, LevelFilter, Metadata};
 use reqwest::Url;
@@ -12,7 +13,11 @@ use crate::cli::logging::Filter;
 use crate::cli::secrets::first_line;
 use crate::cli::source::{Source, check_bucket};
 use crate::cli::values;
-use crate::oss::credentials::AccessKey;
+use crate::oss::credentials::command::CommandLine;
+use crate::oss::credentials::environment as keys_of;
+use crate::oss::credentials::file::{self, passwd};
+use crate::oss::credentials::json;
+use crate::oss::credentials::network::{Network, Settings};
 use crate::oss::endpoint::{self, Endpoint, Options};
 use crate::oss::proxy;
 use crate::text;
@@ -60,8 +65,9 @@ pub(super) fn environment(input: &[u8]) {
         .collect();
     let variable = |name: &str| variables.get(name).map(|value| (*value).to_owned());
 
-    match AccessKey::from_environment(variable) {
-        Ok(key) => assert!(!key.id().is_empty() && is_harmless(key.id())),
+    match keys_of::find(variable) {
+        Ok(None) => {}
+        Ok(Some(key)) => assert!(!key.id().is_empty() && is_harmless(key.id())),
         Err(error) => assert!(is_harmless(&error.to_string())),
     }
     for https in [false, true] {
@@ -107,6 +113,37 @@ pub(super) fn environment(input: &[u8]) {
     if let Ok(passphrase) = first_line(input, "file") {
         assert!(passphrase.len() <= 4096 && !passphrase.contains('\n'));
     }
+}
+
+/// What a source of credentials says: a file of any form, the output of a command, an answer of a service.
+pub(super) fn credentials(input: &[u8]) {
+    let network = Network::new(Settings {
+        sts_endpoint: None,
+        sts_region: None,
+        vpc: false,
+        metadata: None,
+        timeout: Duration::from_secs(60),
+    });
+    for profile in [None, Some("default")] {
+        if let Err(error) = file::examine(input, profile, &network) {
+            assert!(is_harmless(&error) && error.len() < 500, "{error:?}");
+        }
+    }
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_413_106);
+    let key = json::key(input, now);
+    let text = String::from_utf8_lossy(input);
+    for key in [key, passwd::key(&text, "bucket", now)] {
+        match key {
+            Ok(key) => {
+                assert!(!key.id().is_empty() && is_harmless(key.id()));
+                assert!(is_harmless(&key.shown_id()) && !key.has_expired(now));
+                let week = Duration::from_secs(7 * 24 * 3600);
+                assert!(key.expires().is_none_or(|expires| expires <= now + week));
+            }
+            Err(fault) => assert!(is_harmless(&fault.why) && fault.why.len() < 500),
+        }
+    }
+    let _ = CommandLine::parse(&text);
 }
 
 /// Where requests go is what was said, and plain http stays on this machine unless it may leave it.

@@ -19,7 +19,9 @@ use reqwest::{Method, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::call::{Answer, Call, Payload, Read};
-use super::credentials::AccessKey;
+use super::credentials::access_key::AccessKey;
+use super::credentials::error::{Error as CredentialError, Kind};
+use super::credentials::provider::Provider;
 use super::endpoint::Endpoint;
 use super::error::Error;
 use super::progress::{Pace, Progress, later};
@@ -50,6 +52,8 @@ const MAX_HEADERS: usize = 1024;
 /// A larger clock offset is not corrected: whoever controls the reported time could obtain signatures for a
 /// distant day.
 const MAX_CLOCK_OFFSET: i64 = 86_400;
+/// A service that refuses so many different keys of a call does not want any of their source.
+const MAX_REFUSED_KEYS: usize = 4;
 /// Between two refusals that are logged.
 const REFUSED_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Two responses within this many seconds of each other agree about the time.
@@ -87,7 +91,10 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     http: reqwest::Client,
     endpoint: Endpoint,
-    signer: Signer,
+    keys: Provider,
+    version: Version,
+    /// Of the key that signed last. A leaf: held only to read or replace it.
+    signer: Mutex<Option<(Arc<AccessKey>, Arc<Signer>)>>,
     settings: Settings,
     /// Requests without a body, or with a body in memory.
     requests: Arc<Semaphore>,
@@ -117,7 +124,7 @@ impl Client {
     /// [`Error::Misconfigured`]: the TLS roots cannot be loaded, or V4 has no region.
     pub fn new(
         endpoint: Endpoint,
-        key: AccessKey,
+        keys: impl Into<Provider>,
         version: Version,
         settings: Settings,
     ) -> Result<Client, Error> {
@@ -129,7 +136,9 @@ impl Client {
         let http = http_client(&endpoint, &settings)?;
         Ok(Client(Arc::new(Inner {
             http,
-            signer: Signer::new(key, version),
+            keys: keys.into(),
+            version,
+            signer: Mutex::new(None),
             requests: Arc::new(Semaphore::new(settings.parallel.max(1))),
             uploads: Arc::new(Semaphore::new(settings.parallel.max(1))),
             progress: Arc::new(Progress::new(Instant::now())),
@@ -154,6 +163,11 @@ impl Client {
 
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Where the keys that sign requests come from.
+    pub fn keys(&self) -> &Provider {
+        &self.0.keys
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
@@ -200,14 +214,38 @@ impl Client {
 
     /// Sends `call` until it succeeds, is refused permanently, or the budget is used up.
     pub(super) async fn send(&self, call: &Call<'_>, budget: &mut Budget) -> Result<Answer, Error> {
+        let mut refusal = None;
+        let mut refused: Vec<Arc<AccessKey>> = Vec::new();
         loop {
             let permit = self.permit(call, budget).await?;
+            let key = match self.0.keys.key(budget.give_up_at()).await {
+                Ok(key) => key,
+                // What the service said explains more than that there is no other key.
+                Err(failure) => return Err(failure_after(refusal, failure)),
+            };
             let progress = Arc::new(Progress::new(Instant::now()));
-            let error = match self.attempt(call, budget, &progress).await {
-                Ok(answer) => return Ok(answer),
+            let error = match self.attempt(call, &key, budget, &progress).await {
+                Ok(answer) => {
+                    self.0.keys.accepted(&key);
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             drop(permit);
+            if error.is_of_key() && self.0.keys.refused(&key) {
+                if !refused.iter().any(|known| Arc::ptr_eq(known, &key)) {
+                    refused.push(key);
+                }
+                if refused.len() < MAX_REFUSED_KEYS {
+                    info!("{}: {error}; asking for another key", call.name());
+                    refusal = Some(error);
+                    continue;
+                }
+                return Err(error);
+            }
+            if error.accepts_key() {
+                self.0.keys.accepted(&key);
+            }
             if !call.repeatable && error.is_ambiguous() {
                 return Err(Error::Unsure(Box::new(error)));
             }
@@ -353,6 +391,7 @@ impl Client {
     async fn attempt(
         &self,
         call: &Call<'_>,
+        key: &Arc<AccessKey>,
         budget: &Budget,
         progress: &Arc<Progress>,
     ) -> Result<Answer, Error> {
@@ -365,7 +404,7 @@ impl Client {
             ))),
             _ => None,
         };
-        let request = self.request(call, upload.as_ref())?;
+        let request = self.request(call, key, upload.as_ref())?;
         let limit = self.try_limit(call.slow || upload.is_some(), call.repeatable);
         let stalled = || Error::Stalled {
             operation: call.operation,
@@ -446,10 +485,24 @@ impl Client {
         })
     }
 
+    /// The signer of `key`, which keeps what it derives from it.
+    fn signer(&self, key: &Arc<AccessKey>) -> Arc<Signer> {
+        let mut present = lock(&self.0.signer);
+        match &*present {
+            Some((of, signer)) if Arc::ptr_eq(of, key) => signer.clone(),
+            _ => {
+                let signer = Arc::new(Signer::new(key.clone(), self.0.version.clone()));
+                *present = Some((key.clone(), signer.clone()));
+                signer
+            }
+        }
+    }
+
     /// Builds and signs.
     fn request(
         &self,
         call: &Call<'_>,
+        key: &Arc<AccessKey>,
         upload: Option<&Arc<Sending>>,
     ) -> Result<reqwest::Request, Error> {
         let url = self.0.endpoint.url(call.key, &call.query)?;
@@ -460,13 +513,8 @@ impl Client {
                 .iter()
                 .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(&**value))),
         );
-        let authorization = sign(
-            &self.0.signer,
-            self.now(),
-            call,
-            self.bucket(),
-            &mut headers,
-        );
+        let signer = self.signer(key);
+        let authorization = sign(&signer, self.now(), call, self.bucket(), &mut headers);
         let mut map = HeaderMap::with_capacity(headers.len() + 4);
         for (name, value) in &headers {
             let unusable = || Error::Unsendable {
@@ -580,6 +628,14 @@ impl Client {
             Ok(text) => text,
             Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
         })
+    }
+}
+
+/// The error of a call that gets no key, after what the service said of the last one.
+fn failure_after(refusal: Option<Error>, failure: CredentialError) -> Error {
+    match refusal {
+        Some(refusal) if failure.kind == Kind::Unchanged => refusal,
+        _ => Error::Credentials(failure),
     }
 }
 

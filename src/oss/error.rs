@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::credentials::error::Error as CredentialError;
+use super::credentials::error::Kind;
 use super::retry::Class;
 use crate::base::error_chain::{Cause, find_cause};
 use crate::object::error::Error as ObjectError;
@@ -24,6 +26,9 @@ pub enum Error {
     /// Nothing will work until the user changes something; the text says what.
     #[error("{0}")]
     Misconfigured(String),
+    /// There is no key to sign with: none could be had, or the last one has expired and was not renewed in time.
+    #[error("{0}")]
+    Credentials(CredentialError),
     /// No connection, or one that broke.
     #[error("{operation}: {message}")]
     Transport {
@@ -277,6 +282,10 @@ impl Error {
             Error::InvalidRange => invalid_range,
             Error::Replaced => precondition_failed,
             Error::Misconfigured(_) => ObjectError::Misconfigured,
+            Error::Credentials(error) if error.kind == Kind::Unreachable => {
+                ObjectError::Unavailable
+            }
+            Error::Credentials(_) => ObjectError::AccessDenied,
             Error::Transport { .. } => ObjectError::Unavailable,
             Error::Stalled { .. } => ObjectError::TimedOut,
             Error::Corrupt { .. } => ObjectError::Corrupt,
@@ -298,6 +307,29 @@ impl Error {
             | Error::Protocol { .. }
             | Error::Corrupt { .. } => Class::Retry,
             _ => Class::Never,
+        }
+    }
+
+    /// Whether the service refused the key itself, so that another one of the same rights may be accepted.
+    pub(super) fn is_of_key(&self) -> bool {
+        let Error::Refused(refusal) = self else {
+            return false;
+        };
+        let code = &*refusal.code;
+        refusal.status == 403
+            && (code.starts_with("InvalidAccessKeyId")
+                || code.starts_with("InvalidSecurityToken")
+                || code.starts_with("SecurityToken")
+                || code == "AccessKeyIdAndSecurityTokenNotMatch")
+    }
+
+    /// Whether the service accepted the signature, although it refused the request.
+    pub(super) fn accepts_key(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => {
+                !refusal.foreign && matches!(refusal.status, 304 | 404 | 409 | 412 | 416)
+            }
+            _ => false,
         }
     }
 
@@ -323,6 +355,16 @@ impl Error {
 pub fn refusal_of<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
     find_cause(error, &|error: &'a Error| match error {
         Error::Refused(refusal) => Some(&**refusal),
+        _ => None,
+    })
+}
+
+/// Why there was no key to sign with, however deep in the chain.
+pub fn without_key<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CredentialError> {
+    find_cause(error, &|error: &'a Error| match error {
+        Error::Credentials(error) => Some(error),
         _ => None,
     })
 }
@@ -409,6 +451,42 @@ mod tests {
                 ..Refusal::default()
             };
             check(&refusal, kind, class);
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_key_are_told_from_refusals_of_the_request() {
+        for (status, code, of_key, accepts) in [
+            (403, "SecurityTokenExpired", true, false),
+            (403, "InvalidSecurityToken", true, false),
+            (403, "InvalidAccessKeyId", true, false),
+            (403, "InvalidAccessKeyId.NotFound", true, false),
+            (403, "AccessKeyIdAndSecurityTokenNotMatch", true, false),
+            (403, "AccessDenied", false, false),
+            (403, "SignatureDoesNotMatch", false, false),
+            (403, "RequestTimeTooSkewed", false, false),
+            (403, "UserDisable", false, false),
+            (403, "", false, false),
+            (500, "SecurityTokenExpired", false, false),
+            (404, "NoSuchKey", false, true),
+            (404, "", false, true),
+            (412, "PreconditionFailed", false, true),
+            (409, "FileAlreadyExists", false, true),
+            (503, "", false, false),
+        ] {
+            let refusal = Refusal {
+                status,
+                code: code.to_owned(),
+                ..Refusal::default()
+            };
+            let foreign = Refusal {
+                foreign: true,
+                ..refusal.clone()
+            };
+            let error = Error::Refused(Box::new(refusal));
+            assert_eq!(error.is_of_key(), of_key, "{status} {code}");
+            assert_eq!(error.accepts_key(), accepts, "{status} {code}");
+            assert!(!Error::Refused(Box::new(foreign)).accepts_key());
         }
     }
 

@@ -20,7 +20,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::credentials::AccessKey;
+use super::credentials::access_key::AccessKey;
 use crate::base::encoding::{percent_encode, percent_encoded};
 use crate::base::sync::lock;
 use crate::base::time;
@@ -343,18 +343,18 @@ pub enum Version {
     V1,
 }
 
-/// Signs a client's requests.
+/// Signs requests with one key.
 pub struct Signer {
-    key: AccessKey,
+    key: Arc<AccessKey>,
     version: Version,
     /// The most recent signing key. A leaf: held only to read or replace it.
     day: Mutex<Option<(String, Arc<SigningKey>)>>,
 }
 
 impl Signer {
-    pub fn new(key: AccessKey, version: Version) -> Signer {
+    pub fn new(key: impl Into<Arc<AccessKey>>, version: Version) -> Signer {
         Signer {
-            key,
+            key: key.into(),
             version,
             day: Mutex::new(None),
         }

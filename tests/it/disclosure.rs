@@ -32,8 +32,9 @@ const COMMANDS: [&str; 11] = [
 
 /// Options whose values are names of files and folders, or of things in a bucket. A word in them is shown,
 /// because users must see which file is meant; a key or credentials are not.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "--config",
+    "--credential-file",
     "--private-key",
     "--public-key",
     "--writing-key",
@@ -135,8 +136,9 @@ fn options(place: &Place, command: &str) -> Vec<String> {
     found
 }
 
-fn hidden() -> [&'static str; 5] {
+fn hidden() -> [&'static str; 6] {
     [
+        "--metadata-endpoint",
         "--part-size",
         "--stream-after",
         "--copy-limit",
@@ -221,6 +223,13 @@ fn no_message_repeats_a_variable_that_may_hold_a_secret() {
         "OSS_SESSION_TOKEN",
         "OSS_TEST_ACCESS_KEY_ID",
         "OSS_TEST_ACCESS_KEY_SECRET",
+        "ALIBABA_CLOUD_ACCESS_KEY_ID",
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+        "ALIBABA_CLOUD_SECURITY_TOKEN",
+        "ALIBABA_CLOUD_CREDENTIALS_URI",
+        "ALIBABA_CLOUD_ECS_METADATA",
+        "ALIBABA_CLOUD_ROLE_ARN",
+        "ALIBABA_CLOUD_STS_REGION",
         "OSS_ENDPOINT",
         "OSS_REGION",
         "OSS_TEST_ENDPOINT",
@@ -290,6 +299,9 @@ fn asked_for_a_passphrase(place: &Place, uid: Option<u32>, script: &str) {
         ("OSS_ACCESS_KEY_SECRET", "s3cretMarker0451"),
         ("OSS_SESSION_TOKEN", "s3cretMarker0451"),
         ("OSS_TEST_ACCESS_KEY_SECRET", "s3cretMarker0451"),
+        ("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s3cretMarker0451"),
+        ("ALIBABA_CLOUD_SECURITY_TOKEN", "s3cretMarker0451"),
+        ("ALIBABA_CLOUD_CREDENTIALS_URI", "https://s3cretMarker0451"),
         ("OSS_HARMLESS", "harmless"),
     ] {
         command.env(name, value);

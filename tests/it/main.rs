@@ -10,6 +10,7 @@ mod cli;
 mod coherence;
 mod counts;
 mod creations;
+mod credentials;
 mod daily;
 mod deadlines;
 mod deploy;

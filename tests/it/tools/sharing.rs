@@ -150,7 +150,7 @@ fn parts_share_a_prefix_and_their_reports_are_complete_together() {
     // A file of something else.
     run(&rig, &["report", "report-0", "key"]).fails(2, &["key is not a report"]);
     run(&rig, &["report", "report-0", "report-0"]).fails(2, &["the same part"]);
-    run(&rig, &[&VERIFY[..], &["--shard", "3/3"]].concat()).fails(2, &["numbered from 0 to 2"]);
+    run(&rig, &[&VERIFY[..], &["--shard", "3/3"]].concat()).fails(2, &["numbered from 0"]);
     run(&rig, &[&VERIFY[..], &["--report", "key"]].concat()).fails(25, &["another file"]);
     let quick = ["--quick", "--shard", "0/3", "--report", "report-0"];
     run(&rig, &[&VERIFY[..], &quick].concat()).fails(25, &["another command"]);
