@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
-use reqwest::Method;
+use reqwest::{Method, Url};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -129,15 +129,13 @@ pub(super) async fn assume_role(
     patience: Duration,
 ) -> Result<AccessKey, Fault> {
     const ACTION: &str = "AssumeRole";
-    let host = endpoint
-        .split_once("://")
-        .map_or(endpoint, |(_, host)| host);
+    let host = host_of(endpoint);
     let query = encoded(role.parameters());
     let url = Zeroizing::new(format!("{endpoint}/?{}", *query));
     let send = async |now: SystemTime| {
         let (date, nonce) = (time::plain(now), hex::encode(rand::random::<[u8; 16]>()));
         let request = Signed {
-            host,
+            host: &host,
             action: ACTION,
             version: VERSION,
             date: &date,
@@ -175,6 +173,19 @@ pub(super) async fn assume_role(
         None => answer,
     };
     key_of(&answer, ACTION, SystemTime::now())
+}
+
+/// The header `Host` of requests to an endpoint, which is signed: a port that goes without saying is not in it.
+fn host_of(endpoint: &str) -> String {
+    let url = Url::parse(endpoint).ok();
+    let host = url
+        .as_ref()
+        .and_then(|url| url.host_str())
+        .unwrap_or_default();
+    match url.as_ref().and_then(Url::port) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
 }
 
 /// A key of `role` for whoever `token`, of the identity provider `provider`, speaks of.
@@ -321,6 +332,19 @@ mod tests {
              x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version,\
              Signature=06563a9e1b43f5dfe96b81484da74bceab24a1d853912eee15083a6f0f3283c0"
         );
+    }
+
+    #[test]
+    fn the_signed_host_is_the_one_that_is_sent() {
+        for (endpoint, host) in [
+            ("https://sts.aliyuncs.com", "sts.aliyuncs.com"),
+            ("https://sts.aliyuncs.com:443", "sts.aliyuncs.com"),
+            ("https://STS.example.com:8443", "sts.example.com:8443"),
+            ("http://127.0.0.1:1234", "127.0.0.1:1234"),
+            ("http://[::1]:1234", "[::1]:1234"),
+        ] {
+            assert_eq!(host_of(endpoint), host);
+        }
     }
 
     fn answer(status: u16, body: &str, date: Option<u64>) -> Answer {

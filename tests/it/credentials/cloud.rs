@@ -52,6 +52,8 @@ pub(crate) enum Manner {
 
 pub(crate) struct State {
     pub manner: Manner,
+    /// What the platform vouches with now.
+    pub identity: String,
     /// How long keys live; none do not say.
     pub life: Option<Duration>,
     issued: u64,
@@ -114,6 +116,7 @@ impl Cloud {
     pub(crate) fn start(bucket: &str) -> Cloud {
         let state = Arc::new(Mutex::new(State {
             manner: Manner::Honest,
+            identity: IDENTITY.to_owned(),
             life: Some(Duration::from_secs(3600)),
             issued: 0,
             accepted: BTreeSet::new(),
@@ -388,8 +391,9 @@ fn grant(state: &Mutex<State>, request: &Request, now: SystemTime) -> Granted {
             }
             match value("Action").or(request.header("x-acs-action")) {
                 Some("AssumeRoleWithOIDC") => {
+                    let identity = state.lock().unwrap().identity.clone();
                     let of_the_cluster = value("OIDCProviderArn") == Some(PROVIDER)
-                        && value("OIDCToken") == Some(IDENTITY)
+                        && value("OIDCToken") == Some(&*identity)
                         && value("Version") == Some("2015-04-01")
                         && value("Format") == Some("JSON");
                     match of_the_cluster {

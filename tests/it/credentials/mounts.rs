@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::cloud::Manner;
-use super::{Place, holds_nothing};
+use super::{Place, holds_nothing, oidc_variables};
 use crate::fixture::{BUCKET, can_mount, eventually, is_mount_point, noise, ossvault};
 
 /// A mount through the gate; its end is checked, and its log for secrets.
@@ -37,7 +37,10 @@ impl Place {
 
     /// In the foreground, with requests in its log.
     fn mount(&self, options: &[&str]) -> Mount<'_> {
-        let mut command = self.mount_command(options);
+        self.started(self.mount_command(options))
+    }
+
+    fn started(&self, mut command: Command) -> Mount<'_> {
         let child = command
             .args(["--foreground", "-vv"])
             .stdout(Stdio::null())
@@ -228,6 +231,29 @@ fn a_mount_waits_for_its_source_and_heals_by_itself() {
     let log = mount.log();
     assert!(log.contains("role web: available again"), "{log}");
     assert!(log.matches("is no longer valid").count() <= 2, "{log}");
+    mount.end_well();
+}
+
+/// The platform replaces the identity token, and the old one is worth nothing then.
+#[test]
+fn a_role_of_a_pod_is_assumed_again_with_the_identity_token_that_is_there_then() {
+    if !can_mount() {
+        return;
+    }
+    let place = Place::new();
+    let mut command = place.mount_command(&[]);
+    command.envs(oidc_variables(&place.path("identity")));
+    let mount = place.started(command);
+    fs::write(mount.path.join("before"), "content").unwrap();
+    {
+        let mut state = place.cloud.state();
+        state.identity = "eyJs3cret.Other.0451".to_owned();
+        state.end_tokens();
+        fs::write(place.path("other"), &state.identity).unwrap();
+    }
+    fs::rename(place.path("other"), place.path("identity")).unwrap();
+    fs::write(mount.path.join("after"), "content").unwrap();
+    assert_eq!(place.rig.keys(), ["after", "before"]);
     mount.end_well();
 }
 
