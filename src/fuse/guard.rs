@@ -34,7 +34,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let guarded = self.directory.set_permissions(Permissions::from_mode(0));
+        let guarded = self
+            .directory
+            .set_permissions(Permissions::from_mode(0o000));
         if let Err(error) = guarded {
             let path = self.path.display();
             log::warn!("cannot guard the mount point {path}: {error}");

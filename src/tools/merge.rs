@@ -579,7 +579,7 @@ mod tests {
         ));
         std::fs::write(&first, text.replace("{\"complete\":true}\n", "")).unwrap();
         let reports = Reports::read(&[first.clone(), second]).unwrap();
-        assert_eq!(reports.unfinished, [first.clone()]);
+        assert_eq!(reports.unfinished, std::slice::from_ref(&first));
         std::fs::write(&first, "my thesis\n").unwrap();
         assert!(matches!(Reports::read(&[first]), Err(Error::NotAReport(_))));
     }

@@ -478,7 +478,6 @@ impl Lines {
     ///
     /// # Errors
     /// The file cannot be read.
-    #[expect(clippy::type_complexity, reason = "an iterator's item")]
     pub(crate) fn next_line(&mut self) -> Result<Option<Result<ReportLine, ()>>, LocalFileError> {
         let whole = self.read()?;
         if self.line.is_empty() {
